@@ -1,0 +1,89 @@
+//! One event as a source hands it over: header facts and the payload's bytes, nothing parsed.
+
+use crate::sid::Sid;
+use etwsieve_etl::FileTime;
+use uuid::{Uuid, uuid};
+
+/// Microsoft-Windows-PowerShell (Windows PowerShell 5.1).
+pub const POWERSHELL: Uuid = uuid!("a0c1853b-5c40-4b15-8766-3cf1c58f985a");
+/// PowerShellCore (PowerShell 7), with the same event templates.
+pub const POWERSHELL_CORE: Uuid = uuid!("f90714a8-5509-434a-bf6d-b1624c8a19a2");
+
+/// Module logging: `ContextInfo`, `UserData`, `Payload`.
+pub const MODULE_LOGGING: u16 = 4103;
+/// Script block logging: `MessageNumber`, `MessageTotal`, `ScriptBlockText`, `ScriptBlockId`, `Path`.
+pub const SCRIPT_BLOCK_LOGGING: u16 = 4104;
+
+/// The largest payload that ETW itself can carry, in bytes: an event's size is a `u16`.
+///
+/// Rebuilt payloads may be larger than the original (an .evtx record loses nothing), so sources cut at
+/// [`PAYLOAD_LEN_MAX`] instead.
+pub const ETW_EVENT_LEN_MAX: usize = 0xFFFF;
+/// The largest payload that passes the pipeline, in bytes. An .evtx chunk is 64 KiB, so no record exceeds it.
+pub const PAYLOAD_LEN_MAX: usize = 128 * 1024;
+
+/// The facts of an event header that reach a detection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventHeader {
+    /// When the event was written.
+    pub time: FileTime,
+    /// The provider that wrote it.
+    pub provider: Uuid,
+    /// Event id of the descriptor.
+    pub event_id: u16,
+    /// Version of the descriptor.
+    pub version: u8,
+    /// Channel of the descriptor: 16 Operational, 17 Analytic.
+    pub channel: u8,
+    /// Level of the descriptor: 3 = PowerShell itself found the block suspicious, 5 = verbose.
+    pub level: u8,
+    /// Opcode of the descriptor.
+    pub opcode: u8,
+    /// Task of the descriptor.
+    pub task: u16,
+    /// Keywords of the descriptor.
+    pub keywords: u64,
+    /// Process that wrote the event, where the source knows it.
+    pub process_id: Option<u32>,
+    /// Thread that wrote the event, where the source knows it.
+    pub thread_id: Option<u32>,
+    /// Activity of the event; `None` for the nil GUID too.
+    pub activity_id: Option<Uuid>,
+    /// `System/EventRecordID` of an event log record.
+    pub event_record_id: Option<u64>,
+}
+
+/// An event borrowed from its source.
+#[derive(Clone, Copy, Debug)]
+pub struct EventRef<'a> {
+    /// Header facts.
+    pub header: EventHeader,
+    /// The user on whose behalf the event was written.
+    pub user_sid: Option<Sid>,
+    /// The computer that recorded it, if the source says so.
+    pub computer: Option<&'a str>,
+    /// User data in the layout of the event's template, little-endian.
+    pub payload: &'a [u8],
+}
+
+/// An event in a buffer of the pool: what crosses the channel.
+#[derive(Debug)]
+pub struct RawEvent {
+    /// Header facts.
+    pub header: EventHeader,
+    /// The user on whose behalf the event was written.
+    pub user_sid: Option<Sid>,
+    /// Index of the source in the pipeline's list.
+    pub source: u32,
+    /// Running number of the event within its source: the tie-break of equal times.
+    pub sequence: u64,
+    /// The recording computer; empty when unknown. Recycled with the buffer.
+    pub computer: String,
+    /// User data, at most [`PAYLOAD_LEN_MAX`] bytes. Recycled with the buffer.
+    pub payload: Vec<u8>,
+}
+
+/// True for the two PowerShell providers.
+pub fn is_powershell(provider: &Uuid) -> bool {
+    *provider == POWERSHELL || *provider == POWERSHELL_CORE
+}

@@ -1,1 +1,37 @@
-//! Under construction.
+//! Sigma rules in, verdicts on raw PowerShell event payloads out.
+//!
+//! Bytes and rules, nothing else: no files, no clock, no event source. [`load`] understands rules or says why
+//! not, [`Matcher`] compiles them and searches payloads, [`naive`] is the slow twin that the tests hold against
+//! it.
+//!
+//! ```
+//! use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, builtin};
+//!
+//! let matcher = Matcher::new(builtin::rules());
+//! let text = "Enter-PSSession -ComputerName srv01\0dfb3f1a8-2a9d-4d0e-8f0e-6f3c6f2f5a11\0\0";
+//! let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];
+//! bytes.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
+//!
+//! let mut scratch = Scratch::default();
+//! let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+//! assert_eq!(matcher.find(&payload, &mut scratch), [0]);
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod builtin;
+mod compile;
+mod error;
+mod field;
+mod matcher;
+pub mod naive;
+pub mod pattern;
+pub mod rule;
+mod scan;
+mod yaml;
+
+pub use error::{Problem, RuleError};
+pub use field::{EventKind, EventKinds, Field, Fields};
+pub use matcher::{Counts, Matcher, Payload, Place, Scratch};
+pub use rule::load::{Loaded, load};
+pub use rule::{Origin, Rule};
+pub use yaml::RULE_FILE_LEN_MAX;

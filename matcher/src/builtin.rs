@@ -1,0 +1,71 @@
+//! The rules that come with the sensor, used when no others are given.
+
+use crate::rule::Rule;
+use crate::rule::load::load;
+
+/// The text of the built-in rule file.
+pub const TEXT: &str = include_str!("builtin.yml");
+/// The name under which its errors and origins appear.
+pub const FILE: &str = "builtin.yml";
+
+/// The built-in rules.
+///
+/// # Panics
+///
+/// Never: a test loads them.
+pub fn rules() -> Vec<Rule> {
+    let loaded = load([(FILE, TEXT)]);
+    assert!(loaded.errors.is_empty(), "the built-in rules load: {:?}", loaded.errors);
+    loaded.rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rules;
+    use crate::{EventKind, Matcher, Payload, Scratch, naive};
+
+    #[test]
+    fn examples_that_hit_and_nearly_hit() {
+        let rows = [
+            ("as typed", "Enter-PSSession -ComputerName srv01", true),
+            ("any case", "ENTER-pssession -COMPUTERNAME srv01 -Credential $c", true),
+            ("other order", "$p = @{}; foo -ComputerName x; Enter-PSSession @p", true),
+            ("across lines", "Enter-PSSession `\r\n  -ComputerName srv01", true),
+            ("inside words", "xEnter-PSSessionx-ComputerNamex", true),
+            ("without the parameter", "Enter-PSSession srv01", false),
+            ("other cmdlet", "Invoke-Command -ComputerName srv01 { whoami }", false),
+            ("New-PSSession", "New-PSSession -ComputerName srv01", false),
+            ("one letter less", "Enter-PSSessio -ComputerName srv01", false),
+            ("en dash", "Enter\u{2013}PSSession -ComputerName srv01", false),
+            ("backtick", "Enter-PSSes`sion -ComputerName srv01", false),
+            ("full-width letters", "\u{ff25}nter-PSSession -ComputerName srv01", false),
+            (
+                "Kelvin sign is no k",
+                "Enter-PSSession -ComputerName".replace('m', "\u{212a}").leak() as &str,
+                false,
+            ),
+        ];
+        let matcher = Matcher::new(rules());
+        let mut scratch = Scratch::default();
+        for (name, text, expected) in rows {
+            let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];
+            bytes.extend(format!("{text}\0id\0\0").encode_utf16().flat_map(u16::to_le_bytes));
+            let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+            assert_eq!(!matcher.find(&payload, &mut scratch).is_empty(), expected, "{name}");
+            assert_eq!(
+                naive::matches(&matcher.rules()[0], EventKind::ScriptBlock, &bytes),
+                expected,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn facts_of_the_rule() {
+        let rules = rules();
+        assert_eq!(rules.len(), 1);
+        assert_eq!(rules[0].id, "a4e8f3a4-48b2-11ec-bcfc-3e22fbd008af");
+        assert_eq!(rules[0].attack, ["T1021.006"]);
+        assert_eq!(rules[0].level, "medium");
+    }
+}

@@ -1,0 +1,205 @@
+//! A rule's expression as a short program, and the checks that programs share.
+//!
+//! The machine has one register, the verdict so far. Each check is made at most once for an event, however many
+//! rules ask for it.
+
+use crate::field::{EventKind, Field};
+use crate::rule::modifier::build_regex;
+use crate::rule::{Comparison, Expr, Op, Test};
+use crate::scan::glob::Glob;
+use std::collections::HashMap;
+
+/// One step of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Sets the verdict to a constant.
+    Set(bool),
+    /// Sets the verdict to the outcome of a check.
+    Check(u32),
+    /// Turns the verdict round.
+    Not,
+    /// Goes on at a step if the verdict is false.
+    JumpIfFalse(u32),
+    /// Goes on at a step if the verdict is true.
+    JumpIfTrue(u32),
+}
+
+/// A compiled test.
+#[derive(Debug)]
+pub(crate) struct Check {
+    /// The fields of which one must pass; more than one for a keyword.
+    pub(crate) fields: Vec<Field>,
+    pub(crate) op: CheckOp,
+}
+
+#[derive(Debug)]
+pub(crate) enum CheckOp {
+    /// A pattern, and the gate's numbers of needles without which it cannot match.
+    Glob {
+        glob: Glob,
+        needles: Vec<u32>,
+    },
+    /// An expression on the decoded text.
+    Regex(Box<regex::Regex>),
+    Number(Comparison, i64),
+    Exists(bool),
+}
+
+/// Collects the checks of one kind of event while rules are compiled.
+pub(crate) struct Checks<'a> {
+    kind: EventKind,
+    known: HashMap<&'a Test, u32>,
+    pub(crate) list: Vec<Check>,
+}
+
+impl<'a> Checks<'a> {
+    pub(crate) fn new(kind: EventKind) -> Self {
+        Self { kind, known: HashMap::new(), list: Vec::new() }
+    }
+
+    /// Compiles an expression to a program.
+    pub(crate) fn program(&mut self, expr: &'a Expr) -> Vec<Step> {
+        let mut steps = Vec::new();
+        self.emit(expr, &mut steps);
+        steps
+    }
+
+    fn emit(&mut self, expr: &'a Expr, steps: &mut Vec<Step>) {
+        match expr {
+            Expr::And(parts) => self.emit_list(parts, steps, true),
+            Expr::Or(parts) => self.emit_list(parts, steps, false),
+            Expr::Not(part) => {
+                self.emit(part, steps);
+                steps.push(Step::Not);
+            }
+            Expr::Test(test) => {
+                let step = match self.check(test) {
+                    Some(check) => Step::Check(check),
+                    // These events do not have the field.
+                    None => Step::Set(test.op == Op::Exists(false)),
+                };
+                steps.push(step);
+            }
+        }
+    }
+
+    /// Cheap parts first; the rest is skipped once the outcome stands.
+    fn emit_list(&mut self, parts: &'a [Expr], steps: &mut Vec<Step>, all: bool) {
+        let mut parts: Vec<&Expr> = parts.iter().collect();
+        parts.sort_by_key(|part| cost(part));
+        let mut jumps = Vec::new();
+        for (at, part) in parts.iter().enumerate() {
+            if at > 0 {
+                jumps.push(steps.len());
+                steps.push(Step::Not); // replaced below
+            }
+            self.emit(part, steps);
+        }
+        if parts.is_empty() {
+            steps.push(Step::Set(all));
+        }
+        let end = steps.len() as u32;
+        for jump in jumps {
+            steps[jump] = if all { Step::JumpIfFalse(end) } else { Step::JumpIfTrue(end) };
+        }
+    }
+
+    fn check(&mut self, test: &'a Test) -> Option<u32> {
+        if let Some(&check) = self.known.get(test) {
+            return Some(check);
+        }
+        let fields = match test.field {
+            Some(field) if field.kinds().contains(self.kind) => vec![field],
+            Some(_) => return None,
+            None => self.kind.text_fields().to_vec(),
+        };
+        let op = match &test.op {
+            Op::Text { pattern, cased } => {
+                CheckOp::Glob { glob: Glob::new(pattern, *cased), needles: Vec::new() }
+            }
+            // The loader has built it before; a rule made by hand with a broken one never matches.
+            Op::Regex(source) => CheckOp::Regex(Box::new(build_regex(source).ok()?)),
+            Op::Number(comparison, value) => CheckOp::Number(*comparison, *value),
+            Op::Exists(wanted) => CheckOp::Exists(*wanted),
+        };
+        let number = self.list.len() as u32;
+        self.list.push(Check { fields, op });
+        self.known.insert(test, number);
+        Some(number)
+    }
+}
+
+/// Orders parts: numbers, then literal text, then patterns on raw units, then regular expressions.
+fn cost(expr: &Expr) -> u32 {
+    match expr {
+        Expr::And(parts) | Expr::Or(parts) => parts.iter().map(cost).max().unwrap_or(0),
+        Expr::Not(part) => cost(part),
+        Expr::Test(Test { op, .. }) => match op {
+            Op::Number(..) | Op::Exists(_) => 0,
+            Op::Text { pattern, cased } => {
+                1 + u32::from(*cased || pattern.parts().contains(&crate::pattern::Part::One))
+            }
+            Op::Regex(_) => 3,
+        },
+    }
+}
+
+/// Runs a program; `check` answers for a check.
+pub(crate) fn run(steps: &[Step], mut check: impl FnMut(u32) -> bool) -> bool {
+    let mut verdict = false;
+    let mut at = 0;
+    while let Some(step) = steps.get(at) {
+        at += 1;
+        match *step {
+            Step::Set(value) => verdict = value,
+            Step::Check(number) => verdict = check(number),
+            Step::Not => verdict = !verdict,
+            Step::JumpIfFalse(to) if !verdict => at = to as usize,
+            Step::JumpIfTrue(to) if verdict => at = to as usize,
+            Step::JumpIfFalse(_) | Step::JumpIfTrue(_) => {}
+        }
+    }
+    verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Checks, run};
+    use crate::field::{EventKind, Field};
+    use crate::rule::{Comparison, Expr, Op, Test};
+    use proptest::prelude::*;
+
+    fn test(number: i64) -> Expr {
+        Expr::Test(Test { field: Some(Field::MessageNumber), op: Op::Number(Comparison::Eq, number) })
+    }
+
+    fn value(expr: &Expr, truth: u8) -> bool {
+        match expr {
+            Expr::And(parts) => parts.iter().all(|part| value(part, truth)),
+            Expr::Or(parts) => parts.iter().any(|part| value(part, truth)),
+            Expr::Not(part) => !value(part, truth),
+            Expr::Test(Test { op: Op::Number(_, bit), .. }) => truth >> bit & 1 != 0,
+            Expr::Test(_) => unreachable!("tests here are numbers"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn programs_equal_their_expressions(
+            expr in (0i64..8).prop_map(test).prop_recursive(5, 40, 5, |inner| prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Expr::And),
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Expr::Or),
+                inner.prop_map(|part| Expr::Not(Box::new(part))),
+            ]),
+            truth: u8,
+        ) {
+            let mut checks = Checks::new(EventKind::ScriptBlock);
+            let program = checks.program(&expr);
+            let verdict = run(&program, |number| match checks.list[number as usize].op {
+                super::CheckOp::Number(_, bit) => truth >> bit & 1 != 0,
+                _ => unreachable!("checks here are numbers"),
+            });
+            prop_assert_eq!(verdict, value(&expr, truth));
+        }
+    }
+}

@@ -1,5 +1,18 @@
-//! The sensor: event sources, and the pipeline between them and the hits.
+//! The sensor: event sources, the pipeline between them and the hits, and the command line.
+//!
+//! Data flow one way: a [`source`] offers events, the [`pipeline`] carries their raw payloads to the matcher,
+//! [`detect`] decodes what matched into a hit, [`sorter`] puts hits in order, [`output`] writes them.
 
+pub mod cli;
+pub mod detect;
 pub mod event;
+pub mod input;
+pub mod ledger;
+pub mod output;
+pub mod payload;
+pub mod pipeline;
+pub mod rules;
 pub mod sid;
+pub mod sorter;
 pub mod source;
+pub mod stop;

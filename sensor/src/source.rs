@@ -1,12 +1,41 @@
-//! Where events come from: recorded files here, the live session in [`sys`](crate::sys).
+//! Where events come from: recorded files.
 //!
 //! A source pushes: it walks its input and offers each event to a [`Sink`], as the callback of a live session
 //! does. What it cannot read it reports to the sink as [`Damage`] and goes on.
 
+pub mod etl;
+pub mod evtx;
+pub mod jsonl;
+mod text;
+
 use crate::event::EventRef;
+use etwsieve_etl::EtlError;
 use std::fmt;
+use std::io;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use uuid::Uuid;
+
+/// Something that has events.
+pub trait Source: Send {
+    /// The file's path or the session's name, as hits and summaries show it.
+    fn name(&self) -> String;
+
+    /// Bytes to read, for the progress; 0 where there is no end.
+    fn len(&self) -> u64;
+
+    /// Whether there is nothing to read.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Offers every event to the sink, until the end or until the sink says `Break`.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] if nothing, or nothing more, can be read. Damage goes to the sink instead.
+    fn run(&mut self, sink: &mut dyn Sink) -> Result<(), SourceError>;
+}
 
 /// What receives a source's events.
 pub trait Sink {
@@ -41,4 +70,55 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "damaged {} at offset {:#x}: {}", self.reason, self.offset, self.detail)
     }
+}
+
+/// Why a file gives no events, or no more of them.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It cannot be opened: absent, no permission, a folder.
+    #[error("cannot open {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is of another format than its reader's.
+    #[error("{} is not of this format: expected {expected}, found {:?}", path.display(), String::from_utf8_lossy(found))]
+    NotThisFormat {
+        /// The file.
+        path: PathBuf,
+        /// What such a file begins with.
+        expected: &'static str,
+        /// What this one begins with, a few bytes.
+        found: Vec<u8>,
+    },
+    /// The system failed to read it. What came before has been offered.
+    #[error("cannot read {} at offset {offset:#x}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Byte offset of the read that failed.
+        offset: u64,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is no event trace, or its header is damaged.
+    #[error("{}: {source}", path.display())]
+    Trace {
+        /// The file.
+        path: PathBuf,
+        /// What the reader says.
+        source: EtlError,
+    },
+    /// It is packed.
+    #[error("{} is packed with {program}; unpack it first: {hint}", path.display())]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// The program that unpacks it.
+        program: &'static str,
+        /// The command.
+        hint: &'static str,
+    },
 }

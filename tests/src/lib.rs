@@ -1,1 +1,4 @@
-//! Under construction.
+//! What the end-to-end suites share: a writer of traces, access to the corpus, bodies of the fuzz targets.
+
+pub mod fuzz;
+pub mod writer;

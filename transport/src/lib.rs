@@ -1,1 +1,11 @@
-//! Under construction.
+//! Hits, their wire format and their stores.
+//!
+//! [`hit`] is what a detection carries, [`wire`] is how it looks as bytes (`docs/wire.md` is the same for
+//! other languages), [`store`] keeps hits in one SQLite file. This crate knows neither rules nor event
+//! sources: who fills a [`hit::HitV1`] and why is not its business.
+
+#![forbid(unsafe_code)]
+
+pub mod hit;
+pub mod store;
+pub mod wire;

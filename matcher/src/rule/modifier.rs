@@ -59,16 +59,12 @@ impl Key {
     pub(crate) fn parse(text: &str, line: usize, events: EventKinds) -> Result<Self, Located> {
         let mut parts = text.split('|');
         let name = parts.next().unwrap_or_default();
-        let field = match name {
-            "" => None,
-            _ => {
-                // A field that none of the rule's events has would never match, and nobody would notice.
-                let field = Field::from_name(name).filter(|field| !field.kinds().and(events).is_empty());
-                Some(
-                    field
-                        .ok_or_else(|| (line, Problem::Field { field: name.into(), known: Field::NAMES }))?,
-                )
-            }
+        let field = if name.is_empty() {
+            None
+        } else {
+            // A field that none of the rule's events has would never match, and nobody would notice.
+            let field = Field::from_name(name).filter(|field| !field.kinds().and(events).is_empty());
+            Some(field.ok_or_else(|| (line, Problem::Field { field: name.into(), known: Field::NAMES }))?)
         };
         let mut key = Self {
             field,

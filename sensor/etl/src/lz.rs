@@ -1,0 +1,173 @@
+//! What the three decompressors share: bounded output, and how a stream ended.
+
+/// How a decoder stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The output is full.
+    Full,
+    /// The input ended before the output was full; what was written is right.
+    InputEnded,
+    /// The input breaks a rule of the format, or says more than fits the output.
+    Invalid,
+}
+
+/// How far a decoder came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decoded {
+    /// Bytes of output.
+    pub(crate) written: usize,
+    /// Bytes of input used.
+    pub(crate) read: usize,
+    pub(crate) end: End,
+}
+
+/// Reads from the front of a slice.
+pub(crate) struct Input<'a> {
+    bytes: &'a [u8],
+    pub(crate) at: usize,
+}
+
+impl<'a> Input<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    pub(crate) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let taken = self.bytes.get(self.at..self.at.checked_add(len)?)?;
+        self.at += len;
+        Some(taken)
+    }
+
+    /// At most `len` bytes, fewer at the end.
+    pub(crate) fn take_up_to(&mut self, len: usize) -> &'a [u8] {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let taken = &rest[..len.min(rest.len())];
+        self.at += taken.len();
+        taken
+    }
+
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        let byte = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    pub(crate) fn u16(&mut self) -> Option<u16> {
+        let word = *self.bytes.get(self.at..)?.first_chunk()?;
+        self.at += 2;
+        Some(u16::from_le_bytes(word))
+    }
+
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        let word = *self.bytes.get(self.at..)?.first_chunk()?;
+        self.at += 4;
+        Some(u32::from_le_bytes(word))
+    }
+
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+}
+
+/// Writes into a slice and copies from what it has written.
+pub(crate) struct Output<'a> {
+    bytes: &'a mut [u8],
+    pub(crate) at: usize,
+}
+
+impl<'a> Output<'a> {
+    pub(crate) fn new(bytes: &'a mut [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.room() == 0
+    }
+
+    /// False, and nothing written, when `literals` do not fit.
+    pub(crate) fn literals(&mut self, literals: &[u8]) -> bool {
+        let Some(room) = self.bytes.get_mut(self.at..self.at + literals.len()) else {
+            return false;
+        };
+        room.copy_from_slice(literals);
+        self.at += literals.len();
+        true
+    }
+
+    pub(crate) fn literal(&mut self, byte: u8) -> bool {
+        let Some(room) = self.bytes.get_mut(self.at) else {
+            return false;
+        };
+        *room = byte;
+        self.at += 1;
+        true
+    }
+
+    /// Repeats `len` bytes from `distance` bytes back; source and target may overlap.
+    ///
+    /// False, and nothing written, when the source starts before the output or the copy does not fit.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in `len`; an overlapping copy doubles its source, so a run of one byte costs no more than a copy.
+    pub(crate) fn repeat(&mut self, distance: usize, len: usize) -> bool {
+        if distance == 0 || distance > self.at || len > self.room() {
+            return false;
+        }
+        let source = self.at - distance;
+        let mut copied = 0;
+        while copied < len {
+            let step = (distance + copied).min(len - copied);
+            self.bytes.copy_within(source..source + step, self.at + copied);
+            copied += step;
+        }
+        self.at += len;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Input, Output};
+
+    #[test]
+    fn repeats_like_a_byte_loop() {
+        for (distance, len) in [(1, 9), (2, 7), (3, 3), (3, 10), (4, 1), (4, 0)] {
+            let mut bytes = *b"abcd..............";
+            let mut slow = bytes;
+            for i in 0..len {
+                slow[4 + i] = slow[4 + i - distance];
+            }
+            let mut out = Output { bytes: &mut bytes, at: 4 };
+            assert!(out.repeat(distance, len), "{distance} {len}");
+            assert_eq!(out.at, 4 + len);
+            assert_eq!(bytes, slow, "{distance} {len}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit() {
+        let mut bytes = [0; 8];
+        let mut out = Output { bytes: &mut bytes, at: 4 };
+        assert!(!out.repeat(5, 1), "before the start");
+        assert!(!out.repeat(0, 1), "no distance");
+        assert!(!out.repeat(1, 5), "beyond the end");
+        assert!(!out.literals(&[0; 5]));
+        assert_eq!(out.at, 4);
+    }
+
+    #[test]
+    fn input_ends_at_its_end() {
+        let mut input = Input::new(&[1, 2, 3]);
+        assert_eq!(input.u32(), None);
+        assert_eq!(input.u16(), Some(0x0201));
+        assert_eq!(input.u16(), None);
+        assert_eq!(input.take(2), None);
+        assert_eq!(input.take_up_to(2), [3]);
+        assert!(input.is_at_end());
+    }
+}

@@ -1,0 +1,137 @@
+//! XPRESS: plain LZ77 (`COMPRESSION_FORMAT_XPRESS`, 3).
+//!
+//! A `u32` of flags, highest bit first, announces 32 items: 0 is a literal byte, 1 a match. A match is a `u16`,
+//! 13 bits distance - 1 above 3 bits length - 3. A length of 7 goes on in a half-byte, which two matches share;
+//! 15 there goes on in a byte, 255 there in a `u16` that restarts at the whole length, 0 there in a `u32`.
+//!
+//! Source: MS-XCA, section 2.4.
+
+use crate::lz::{Decoded, End, Input, Output};
+
+const LENGTH_MIN: u32 = 3;
+const LENGTH_IN_WORD_MAX: u32 = 7;
+const LENGTH_IN_HALF_MAX: u32 = 15;
+
+/// Decompresses until `output` is full or `input` ends.
+pub(crate) fn decompress(input: &[u8], output: &mut [u8]) -> Decoded {
+    let (mut input, mut output) = (Input::new(input), Output::new(output));
+    let end = items(&mut input, &mut output).unwrap_or(End::InputEnded);
+    Decoded { written: output.at, read: input.at, end }
+}
+
+/// `None` when the input ends.
+fn items(input: &mut Input<'_>, output: &mut Output<'_>) -> Option<End> {
+    // The upper half of a byte of which a match has used the lower one.
+    let mut half = None;
+    while !output.is_full() {
+        let mut flags = input.u32()?;
+        let mut left = u32::BITS;
+        while left > 0 {
+            let run = flags.leading_zeros().min(left);
+            if run > 0 {
+                let wanted = output.room().min(run as usize);
+                let literals = input.take_up_to(wanted);
+                output.literals(literals);
+                left -= literals.len() as u32;
+                if output.is_full() {
+                    break;
+                }
+                if literals.len() < wanted {
+                    return None;
+                }
+                if left == 0 {
+                    break;
+                }
+                flags <<= run;
+            }
+            let word = u32::from(input.u16()?);
+            let distance = (word >> 3) as usize + 1;
+            let len = length(word & LENGTH_IN_WORD_MAX, input, &mut half)?;
+            if len < LENGTH_MIN.into() || !output.repeat(distance, usize::try_from(len).unwrap_or(usize::MAX))
+            {
+                return Some(End::Invalid);
+            }
+            left -= 1;
+            if output.is_full() {
+                break;
+            }
+            flags <<= 1;
+        }
+        if output.is_full() && left == 0 {
+            // The encoder of Windows opens the next 32 items as soon as these are used up.
+            let _ = input.u32();
+        }
+    }
+    Some(End::Full)
+}
+
+/// The length of a match; 0, which is none, for a length below what its own prefix says. `None` when the input ends.
+fn length(in_word: u32, input: &mut Input<'_>, half: &mut Option<u8>) -> Option<u64> {
+    let mut len = in_word;
+    if len == LENGTH_IN_WORD_MAX {
+        let in_half = if let Some(upper) = half.take() {
+            upper
+        } else {
+            let byte = input.u8()?;
+            *half = Some(byte >> 4);
+            byte & 0x0f
+        };
+        len += u32::from(in_half);
+        if u32::from(in_half) == LENGTH_IN_HALF_MAX {
+            let byte = input.u8()?;
+            len += u32::from(byte);
+            if byte == u8::MAX {
+                let whole = match input.u16()? {
+                    0 => input.u32()?,
+                    word => u32::from(word),
+                };
+                if whole < LENGTH_IN_WORD_MAX + LENGTH_IN_HALF_MAX {
+                    return Some(0);
+                }
+                len = whole;
+            }
+        }
+    }
+    Some(u64::from(len) + u64::from(LENGTH_MIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Decoded, End, decompress};
+
+    /// The examples of MS-XCA, section 3.1.
+    #[test]
+    fn decompresses_the_examples_of_the_specification() {
+        let alphabet = b"abcdefghijklmnopqrstuvwxyz";
+        let mut literals = vec![0x3f, 0, 0, 0];
+        literals.extend_from_slice(alphabet);
+        let abc = [0xff, 0xff, 0xff, 0x1f, 0x61, 0x62, 0x63, 0x17, 0x00, 0x0f, 0xff, 0x26, 0x01];
+        for (name, input, want) in
+            [("alphabet", &literals[..], alphabet.to_vec()), ("abc, 100 times", &abc[..], b"abc".repeat(100))]
+        {
+            let mut output = vec![0; want.len()];
+            let decoded = decompress(input, &mut output);
+            assert_eq!(decoded, Decoded { written: want.len(), read: input.len(), end: End::Full }, "{name}");
+            assert_eq!(output, want, "{name}");
+            for cut in 0..input.len() {
+                let mut part = vec![0; want.len()];
+                let decoded = decompress(&input[..cut], &mut part);
+                assert_eq!(decoded.end, End::InputEnded, "{name} cut at {cut}");
+                assert_eq!(part[..decoded.written], want[..decoded.written], "{name} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_bad_matches() {
+        let rows: [(&str, &[u8]); 4] = [
+            ("match before the start", &[0, 0, 0, 0x80, 0, 0]),
+            ("match beyond the end", &[0, 0, 0, 0x40, b'a', 7, 0, 15, 255, 0, 0x10]),
+            ("length below its own prefix", &[0, 0, 0, 0x40, b'a', 7, 0, 15, 255, 21, 0]),
+            ("length near u32::MAX", &[0, 0, 0, 0x40, b'a', 7, 0, 15, 255, 0, 0, 254, 255, 255, 255]),
+        ];
+        for (name, input) in rows {
+            assert_eq!(decompress(input, &mut [0; 64]).end, End::Invalid, "{name}");
+        }
+    }
+}

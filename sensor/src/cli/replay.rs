@@ -1,0 +1,198 @@
+//! `etwsieve replay`: recorded traces through the pipeline, hits to standard output and the store.
+
+use super::{Exit, ReplayArgs, after_writing, complain, rules};
+use crate::cli::terminal::Terminal;
+use crate::input::{FileSource, traces};
+use crate::ledger::Summary;
+use crate::output::Format;
+use crate::pipeline::{self, Observer, Progress, Settings};
+use crate::sorter::Sorter;
+use crate::source::{Source, SourceError};
+use crate::stop::Stop;
+use etwsieve_transport::hit::HitV1;
+use etwsieve_transport::store::{Store, StoreError};
+use std::fs;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
+
+/// Hits stored in one transaction.
+const STORE_BATCH: usize = 256;
+
+pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
+    let matcher = match rules::load(&args.rules) {
+        Ok(matcher) => matcher,
+        Err(exit) => return exit,
+    };
+    let (files, unreadable) = traces(&args.paths);
+    for error in &unreadable {
+        complain(error);
+    }
+    // Before the work, so that an unusable store costs nobody an hour.
+    let store = match args.store.as_ref().map(Store::open).transpose() {
+        Ok(store) => store,
+        Err(error) => {
+            complain(error);
+            return Exit::Usage;
+        }
+    };
+    let stop = Stop::default();
+    stop_on_signal(&stop);
+
+    let mut sources: Vec<Box<dyn Source>> =
+        files.into_iter().map(|path| Box::new(FileSource::new(path)) as Box<dyn Source>).collect();
+    let mut settings = Settings::default();
+    if let Some(threads) = args.threads {
+        settings.threads = usize::from(threads);
+    }
+    terminal.start_progress(sources.iter().map(|source| source.len()).sum());
+    let mut collector = Collector { sorter: Sorter::default(), hits: 0, failed: None, terminal, stop: &stop };
+    let mut summary = pipeline::run(&mut sources, &matcher, &settings, &stop, &mut collector);
+    terminal.end_progress();
+    if !unreadable.is_empty() {
+        *summary.total.damaged.entry("unreadable").or_default() += unreadable.len() as u64;
+    }
+    let exit = match (summary.interrupted, summary.total.is_undamaged()) {
+        (true, _) => Exit::Interrupted,
+        (false, true) => Exit::Complete,
+        (false, false) => Exit::Damaged,
+    };
+    if let Some(error) = collector.failed {
+        complain(format_args!("cannot keep the hits in order: {error}"));
+        return Exit::Usage;
+    }
+    let format = args.format.unwrap_or_else(Format::for_stdout);
+    let mut writer = Writer { format, store, batch: Vec::new(), stored: 0, failed: None };
+    let written = writer.write(collector.sorter);
+    tell(&summary, &writer, args);
+    if let Some(error) = writer.failed {
+        complain(error);
+        return Exit::Usage;
+    }
+    if let Some(path) = &args.summary
+        && let Err(error) = write_summary(path, &summary)
+    {
+        complain(format_args!("cannot write the summary to {}: {error}", path.display()));
+        return Exit::Usage;
+    }
+    after_writing(written, exit)
+}
+
+/// The first signal asks for a clean stop; the second ends the process at once.
+fn stop_on_signal(stop: &Stop) {
+    let stop = stop.clone();
+    let result = ctrlc::set_handler(move || {
+        if stop.requested() {
+            std::process::exit(130);
+        }
+        stop.request();
+    });
+    if let Err(error) = result {
+        tracing::warn!("Ctrl-C will end the replay without a summary: {error}");
+    }
+}
+
+/// Takes the hits of a run.
+struct Collector<'a> {
+    sorter: Sorter,
+    hits: u64,
+    failed: Option<io::Error>,
+    terminal: &'a Terminal,
+    stop: &'a Stop,
+}
+
+impl Observer for Collector<'_> {
+    fn hit(&mut self, source: u32, hit: HitV1) {
+        self.hits += 1;
+        if self.failed.is_none()
+            && let Err(error) = self.sorter.push(source, hit)
+        {
+            // Going on would lose hits silently.
+            self.failed = Some(error);
+            self.stop.request();
+        }
+    }
+
+    fn tick(&mut self, progress: &Progress) {
+        self.terminal.show(progress, self.hits);
+    }
+
+    fn failed(&mut self, _source: u32, error: &SourceError) {
+        tracing::error!("{error}");
+    }
+}
+
+/// Writes sorted hits to standard output and to the store.
+struct Writer {
+    format: Format,
+    store: Option<Store>,
+    batch: Vec<HitV1>,
+    stored: u64,
+    failed: Option<StoreError>,
+}
+
+impl Writer {
+    fn write(&mut self, hits: Sorter) -> io::Result<()> {
+        let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()));
+        self.format.header(&mut out)?;
+        let mut gone = None;
+        hits.drain(|_, hit| {
+            // A reader of the output that has gone away does not keep the store from its hits.
+            if gone.is_none()
+                && let Err(error) = self.format.write(&hit, &mut out)
+            {
+                gone = Some(error);
+            }
+            if self.store.is_some() {
+                self.batch.push(hit);
+                if self.batch.len() == STORE_BATCH {
+                    self.flush_store();
+                }
+            }
+            Ok(())
+        })?;
+        self.flush_store();
+        gone.map_or_else(|| out.flush(), Err)
+    }
+
+    fn flush_store(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        if self.failed.is_none() && !self.batch.is_empty() {
+            match store.insert_batch(&self.batch) {
+                Ok(inserted) => self.stored += inserted.hits,
+                Err(error) => self.failed = Some(error),
+            }
+        }
+        self.batch.clear();
+    }
+}
+
+fn write_summary(path: &Path, summary: &Summary) -> io::Result<()> {
+    let mut text = serde_json::to_string_pretty(summary)?;
+    text.push('\n');
+    fs::write(path, text)
+}
+
+/// Tells people how the run went: always after a stop, otherwise on a terminal or when asked for diagnostics.
+fn tell(summary: &Summary, writer: &Writer, args: &ReplayArgs) {
+    let total = &summary.total;
+    let dropped: u64 = total.dropped.values().sum();
+    let damaged: u64 = total.damaged.values().sum();
+    let mut line = format!(
+        "{} {} files: {} events seen, {} searched, {} with hits, {} detections, {dropped} dropped, {damaged} damaged parts, {:.2} s",
+        if summary.interrupted { "stopped within" } else { "read" },
+        summary.sources.len(),
+        total.events_seen,
+        total.events_selected - dropped,
+        total.events_matched,
+        total.detections,
+        total.elapsed_seconds,
+    );
+    if let Some(path) = &args.store {
+        line += &format!("; {} new in {}", writer.stored, path.display());
+    }
+    if summary.interrupted || io::stderr().is_terminal() {
+        anstream::eprintln!("{line}");
+    } else {
+        tracing::info!("{line}");
+    }
+}

@@ -1,0 +1,110 @@
+//! What became of every event: counted where it happens, and summing up exactly.
+//!
+//! For each source and in total,
+//!
+//! * `events_seen = events_selected + events_other`,
+//! * `events_selected = events_matched + events_not_matched + the sum of dropped`.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Counts of one source, or of all.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Ledger {
+    /// Events that the source holds, of any provider.
+    pub events_seen: u64,
+    /// PowerShell events that some rule is about.
+    pub events_selected: u64,
+    /// Events that no rule is about.
+    pub events_other: u64,
+    /// Selected events that at least one rule matched.
+    pub events_matched: u64,
+    /// Selected events that no rule matched.
+    pub events_not_matched: u64,
+    /// Pairs of a rule and an event that it matched.
+    pub detections: u64,
+    /// Selected events that were not searched, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Parts of the input that could not be read, by reason. How many events they held nobody knows.
+    pub damaged: BTreeMap<&'static str, u64>,
+    /// User data of the selected events, in bytes.
+    pub payload_bytes: u64,
+    /// Time from opening the source to its last event; in total, of the whole run.
+    pub elapsed_seconds: f64,
+}
+
+impl Ledger {
+    /// Adds the counts of `other`, but not its time.
+    pub fn add(&mut self, other: &Self) {
+        self.events_seen += other.events_seen;
+        self.events_selected += other.events_selected;
+        self.events_other += other.events_other;
+        self.events_matched += other.events_matched;
+        self.events_not_matched += other.events_not_matched;
+        self.detections += other.detections;
+        self.payload_bytes += other.payload_bytes;
+        for (reason, count) in &other.dropped {
+            *self.dropped.entry(reason).or_default() += count;
+        }
+        for (reason, count) in &other.damaged {
+            *self.damaged.entry(reason).or_default() += count;
+        }
+    }
+
+    /// Whether every event is accounted for.
+    pub fn balances(&self) -> bool {
+        let dropped: u64 = self.dropped.values().sum();
+        self.events_seen == self.events_selected + self.events_other
+            && self.events_selected == self.events_matched + self.events_not_matched + dropped
+    }
+
+    /// Whether the input was read whole.
+    pub fn is_undamaged(&self) -> bool {
+        self.damaged.is_empty()
+    }
+}
+
+/// The counts of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// All sources together.
+    #[serde(flatten)]
+    pub total: Ledger,
+    /// Whether the run was stopped before the end of its input.
+    pub interrupted: bool,
+    /// Number of rules that ran.
+    pub rules: usize,
+    /// Each source by itself, in the order in which they were read.
+    pub sources: Vec<SourceSummary>,
+}
+
+/// The counts of one source.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SourceSummary {
+    /// The file's path, or the session's name.
+    pub source: String,
+    /// Its counts.
+    #[serde(flatten)]
+    pub ledger: Ledger,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ledger;
+
+    #[test]
+    fn a_missing_event_shows() {
+        let mut ledger = Ledger { events_seen: 5, events_selected: 3, events_other: 2, ..Ledger::default() };
+        ledger.events_matched = 1;
+        ledger.events_not_matched = 1;
+        assert!(!ledger.balances());
+        ledger.dropped.insert("oversize", 1);
+        assert!(ledger.balances());
+        let mut total = ledger.clone();
+        total.add(&ledger);
+        assert!(total.balances());
+        assert_eq!(total.dropped["oversize"], 2);
+        total.events_seen += 1;
+        assert!(!total.balances());
+    }
+}

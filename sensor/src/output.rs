@@ -1,0 +1,67 @@
+//! Hits as text: JSON Lines for programs, a table for people.
+
+pub mod ecs;
+pub mod jsonl;
+pub mod splunk;
+pub mod table;
+
+use etwsieve_transport::hit::{HitV1, RuleRefV1};
+use std::io::{self, IsTerminal, Write};
+
+/// How hits are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One aligned line for each rule and event, for reading.
+    Table,
+    /// JSON Lines, the project's own field names.
+    Jsonl,
+    /// JSON Lines with the names of the Elastic Common Schema.
+    Ecs,
+    /// JSON Lines for Splunk's HTTP Event Collector, with CIM field names.
+    Splunk,
+}
+
+impl Format {
+    /// A table on a terminal, JSON Lines otherwise.
+    pub fn for_stdout() -> Self {
+        if io::stdout().is_terminal() { Self::Table } else { Self::Jsonl }
+    }
+
+    /// Writes what stands above the first hit.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn header(self, out: &mut dyn Write) -> io::Result<()> {
+        if self == Self::Table { table::header(out) } else { Ok(()) }
+    }
+
+    /// Writes a line for each rule of the hit.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn write(self, hit: &HitV1, out: &mut dyn Write) -> io::Result<()> {
+        hit.rules.iter().try_for_each(|rule| match self {
+            Self::Table => table::write(hit, rule, out),
+            Self::Jsonl => json(&jsonl::Line::new(hit, rule), out),
+            Self::Ecs => json(&ecs::document(hit, rule), out),
+            Self::Splunk => json(&splunk::event(hit, rule), out),
+        })
+    }
+}
+
+fn json(line: &impl serde::Serialize, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    out.write_all(b"\n")
+}
+
+/// The rule's id; `None` for a rule without one.
+fn rule_id(rule: &RuleRefV1) -> Option<&str> {
+    Some(rule.id.as_str()).filter(|id| !id.is_empty())
+}
+
+/// The rule's level; `None` for a rule without one.
+fn level(rule: &RuleRefV1) -> Option<&str> {
+    Some(rule.level.as_str()).filter(|level| !level.is_empty())
+}

@@ -1,0 +1,83 @@
+//! Hits with the field names of the Elastic Common Schema 8, and those of Elastic's PowerShell integration for
+//! the script (`powershell.file.script_block_text` …).
+
+use super::{level, rule_id};
+use etwsieve_etl::FileTime;
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1};
+use serde_json::{Map, Value, json};
+
+/// The document of a rule that matched. Absent values are left out, as ECS asks.
+pub fn document(hit: &HitV1, rule: &RuleRefV1) -> Value {
+    let mut document = json!({
+        "@timestamp": FileTime(hit.time).to_string(),
+        "ecs": { "version": "8.11.0" },
+        "event": {
+            "kind": "alert",
+            "category": ["process"],
+            "type": ["info"],
+            "module": "etwsieve",
+            "dataset": "etwsieve.detection",
+            "code": hit.event_id.to_string(),
+            "provider": provider_name(hit),
+            "severity": hit.level,
+        },
+        "rule": { "id": rule_id(rule), "name": rule.title },
+        "threat": { "framework": "MITRE ATT&CK", "technique": { "id": rule.attack } },
+        "host": { "name": hit.computer },
+        "user": { "id": hit.user_sid },
+        "process": { "pid": hit.process_id, "thread": { "id": hit.thread_id } },
+        "log": { "file": { "path": hit.source } },
+        "winlog": {
+            "provider_guid": format!("{{{}}}", hit.provider_guid()),
+            "event_id": hit.event_id.to_string(),
+            "version": hit.version,
+            "task": hit.task,
+            "opcode": hit.opcode,
+            "record_id": hit.event_record_id.map(|id| id.to_string()),
+            "activity_id": hit.activity_guid().map(|id| format!("{{{id}}}")),
+        },
+        "etwsieve": { "level": level(rule), "scope": hit.scope.as_str(), "view": hit.view.as_str() },
+        "powershell": powershell(&hit.content),
+    });
+    if let EventContent::ScriptBlock { path: Some(path), .. } = &hit.content
+        && !path.0.is_empty()
+    {
+        document["file"] = json!({ "path": path.to_string_lossy() });
+    }
+    prune(&mut document);
+    document
+}
+
+fn powershell(content: &EventContent) -> Value {
+    match content {
+        EventContent::ScriptBlock { message_number, message_total, text, script_block_id, .. } => json!({
+            "sequence": message_number,
+            "total": message_total,
+            "file": {
+                "script_block_text": text.to_string_lossy(),
+                "script_block_id": script_block_id.as_ref().map(|id| id.to_string_lossy()),
+            },
+        }),
+        EventContent::Module { context_info, user_data, payload } => json!({
+            "context_info": context_info.to_string_lossy(),
+            "user_data": user_data.to_string_lossy(),
+            "payload": payload.to_string_lossy(),
+        }),
+    }
+}
+
+/// Name under which Windows registers the provider.
+pub(super) fn provider_name(hit: &HitV1) -> &'static str {
+    if hit.provider_guid() == crate::event::POWERSHELL_CORE {
+        "PowerShellCore"
+    } else {
+        "Microsoft-Windows-PowerShell"
+    }
+}
+
+/// Removes nulls, and the objects that they leave empty.
+fn prune(value: &mut Value) {
+    let Value::Object(map) = value else { return };
+    map.values_mut().for_each(prune);
+    map.retain(|_, value| !value.is_null() && value.as_object().is_none_or(|inner: &Map<_, _>| !inner.is_empty()));
+}

@@ -1,0 +1,67 @@
+//! Hits as events of Splunk's HTTP Event Collector, with the field names of its Common Information Model: those
+//! by which the built-in rule's analytic groups its results.
+
+use super::{ecs::provider_name, level, rule_id};
+use etwsieve_etl::time::TICKS_PER_SECOND;
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1};
+use serde_json::{Value, json};
+
+/// Seconds from 1601 to 1970.
+const UNIX_EPOCH_SECONDS: i128 = 11_644_473_600;
+
+/// The event of a rule that matched. Missing values are 0, as the analytic's `fillnull` makes them.
+pub fn event(hit: &HitV1, rule: &RuleRefV1) -> Value {
+    let ticks = i128::from(hit.time) - UNIX_EPOCH_SECONDS * i128::from(TICKS_PER_SECOND);
+    let or_zero = |value: Option<Value>| value.unwrap_or_else(|| json!(0));
+    let text = |value: Option<String>| or_zero(value.filter(|text| !text.is_empty()).map(Value::from));
+    let mut event = json!({
+        "dest": text(hit.computer.clone()),
+        "signature": signature(hit),
+        "signature_id": hit.event_id,
+        "user_id": text(hit.user_sid.clone()),
+        "vendor_product": "Microsoft Windows",
+        "EventID": hit.event_id,
+        "Guid": format!("{{{}}}", hit.provider_guid()),
+        "Opcode": hit.opcode,
+        "Name": provider_name(hit),
+        "ProcessID": or_zero(hit.process_id.map(Value::from)),
+        "rule_id": rule_id(rule),
+        "rule_title": rule.title,
+        "severity": level(rule),
+        "mitre_attack_id": rule.attack,
+        "scope": hit.scope.as_str(),
+        "view": hit.view.as_str(),
+    });
+    match &hit.content {
+        EventContent::ScriptBlock { text: script, script_block_id, path, .. } => {
+            event["Path"] = text(path.as_ref().map(|path| path.to_string_lossy()));
+            event["ScriptBlockId"] = text(script_block_id.as_ref().map(|id| id.to_string_lossy()));
+            event["ScriptBlockText"] = text(Some(script.to_string_lossy()));
+        }
+        EventContent::Module { context_info, user_data, payload } => {
+            event["ContextInfo"] = text(Some(context_info.to_string_lossy()));
+            event["UserData"] = text(Some(user_data.to_string_lossy()));
+            event["Payload"] = text(Some(payload.to_string_lossy()));
+        }
+    }
+    json!({
+        // Seconds with seven decimals do not fit a double; as text they are exact.
+        "time": format!("{}.{:07}", ticks.div_euclid(i128::from(TICKS_PER_SECOND)), ticks.rem_euclid(i128::from(TICKS_PER_SECOND))),
+        "host": hit.computer,
+        "source": hit.source,
+        "sourcetype": "etwsieve:detection",
+        "event": event,
+    })
+}
+
+/// What the event log calls the event.
+fn signature(hit: &HitV1) -> String {
+    match &hit.content {
+        EventContent::ScriptBlock { message_number, message_total, .. } => format!(
+            "Creating Scriptblock text ({} of {})",
+            message_number.unwrap_or_default(),
+            message_total.unwrap_or_default()
+        ),
+        EventContent::Module { .. } => "Executing Pipeline".into(),
+    }
+}

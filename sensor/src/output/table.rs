@@ -1,0 +1,109 @@
+//! Hits for people: one aligned line for each rule and event, with the beginning of the script.
+
+use etwsieve_etl::FileTime;
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1};
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// Widths of the columns, in characters.
+const LEVEL: usize = 13;
+const HOST: usize = 24;
+const PROCESS: usize = 7;
+const RULE: usize = 58;
+const TEXT: usize = 80;
+
+const RESET: &str = "\x1b[0m";
+const BOLD: &str = "\x1b[1m";
+
+pub(super) fn header(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "{BOLD}{:<28} {:<LEVEL$} {:<HOST$} {:>PROCESS$} {:<RULE$} {}{RESET}",
+        "TIME", "LEVEL", "COMPUTER OR SOURCE", "PROCESS", "RULE", "TEXT"
+    )
+}
+
+/// Colours are written always; the stream takes them out where they do not belong.
+pub(super) fn write(hit: &HitV1, rule: &RuleRefV1, out: &mut dyn Write) -> io::Result<()> {
+    let text = match &hit.content {
+        EventContent::ScriptBlock { text, .. } => text,
+        EventContent::Module { payload, .. } => payload,
+    };
+    // A few units more than fit: some become nothing.
+    let head = etwsieve_transport::hit::Utf16Text(text.0.iter().copied().take(4 * TEXT).collect());
+    let host = hit.computer.as_deref().unwrap_or_else(|| file_name(&hit.source));
+    let process = hit.process_id.map_or_else(|| "-".into(), |id| id.to_string());
+    writeln!(
+        out,
+        "{} {}{:<LEVEL$}{RESET} {:<HOST$} {:>PROCESS$} {:<RULE$} {}",
+        FileTime(hit.time),
+        colour(&rule.level),
+        if rule.level.is_empty() { "-" } else { &rule.level },
+        clip(host, HOST),
+        process,
+        clip(&rule.title, RULE),
+        clip(&head.to_string_lossy(), TEXT),
+    )
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit(['/', '\\']).next().unwrap_or(path)
+}
+
+fn colour(level: &str) -> &'static str {
+    match level {
+        "critical" => "\x1b[1;31m",
+        "high" => "\x1b[31m",
+        "medium" => "\x1b[33m",
+        "low" => "\x1b[36m",
+        _ => "",
+    }
+}
+
+/// At most `width` characters on one line. Control characters, which could command the terminal, and the marks
+/// that turn the direction of text become blanks; blanks in a row become one.
+pub fn clip(text: &str, width: usize) -> String {
+    let mut line = String::new();
+    let mut blank = false;
+    let mut len = 0;
+    for c in text.chars() {
+        let hidden = c.is_control()
+            || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}');
+        if hidden || c.is_whitespace() {
+            blank = len > 0;
+            continue;
+        }
+        if len + usize::from(blank) + 1 > width {
+            line.pop();
+            line.push('…');
+            return line;
+        }
+        if blank {
+            line.push(' ');
+            len += 1;
+            blank = false;
+        }
+        let _ = write!(line, "{c}");
+        len += 1;
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clip;
+
+    #[test]
+    fn clips_and_disarms() {
+        let rows = [
+            ("abc", 3, "abc"),
+            ("abcd", 3, "ab…"),
+            ("  a\r\n\tb  ", 9, "a b"),
+            ("a\x1b[31mb\u{202e}c", 20, "a [31mb c"),
+            ("", 3, ""),
+        ];
+        for (text, width, expected) in rows {
+            assert_eq!(clip(text, width), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Hits put in order: by time, then source, then place in the source.
+//!
+//! Hits arrive from several threads. They are kept in memory up to [`HELD_BYTES_MAX`]; beyond it they go, sorted, to
+//! a temporary file each time, and the files are merged at the end. So the output is the same on every run, and a
+//! replay with millions of hits does not fill the memory.
+
+use etwsieve_transport::{hit::{EventContent, HitV1}, wire::codec};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+
+/// Hits held in memory, in bytes, as [`weight`] estimates them.
+pub const HELD_BYTES_MAX: usize = 64 << 20;
+
+/// The order of hits: time, source, number in the source.
+type Key = (u64, u32, u64);
+
+/// Collects hits in any order, and gives them back in theirs.
+#[derive(Debug)]
+pub struct Sorter {
+    held: Vec<(Key, HitV1)>,
+    held_bytes: usize,
+    held_bytes_max: usize,
+    runs: Vec<File>,
+}
+
+impl Default for Sorter {
+    fn default() -> Self {
+        Self::with_limit(HELD_BYTES_MAX)
+    }
+}
+
+impl Sorter {
+    fn with_limit(held_bytes_max: usize) -> Self {
+        Self { held: Vec::new(), held_bytes: 0, held_bytes_max, runs: Vec::new() }
+    }
+
+    /// Takes a hit of the source with this index.
+    ///
+    /// # Errors
+    ///
+    /// If the temporary file cannot be written; the hits held so far stay in memory.
+    pub fn push(&mut self, source: u32, hit: HitV1) -> io::Result<()> {
+        self.held_bytes += weight(&hit);
+        self.held.push(((hit.time, source, hit.source_sequence), hit));
+        if self.held_bytes > self.held_bytes_max { self.spill() } else { Ok(()) }
+    }
+
+    fn spill(&mut self) -> io::Result<()> {
+        self.held.sort_by_key(|(key, _)| *key);
+        let mut run = BufWriter::new(tempfile::tempfile()?);
+        for ((time, source, sequence), hit) in &self.held {
+            let bytes = codec::encode_hit(hit).map_err(io::Error::other)?;
+            run.write_all(&time.to_le_bytes())?;
+            run.write_all(&source.to_le_bytes())?;
+            run.write_all(&sequence.to_le_bytes())?;
+            run.write_all(&(bytes.len() as u32).to_le_bytes())?;
+            run.write_all(&bytes)?;
+        }
+        let mut file = run.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.seek(SeekFrom::Start(0))?;
+        self.runs.push(file);
+        self.held.clear();
+        self.held_bytes = 0;
+        Ok(())
+    }
+
+    /// Hands every hit to `each` in order, with the index of its source.
+    ///
+    /// # Errors
+    ///
+    /// Those of `each`, which end the walk, and of reading the temporary files.
+    pub fn drain(mut self, mut each: impl FnMut(u32, HitV1) -> io::Result<()>) -> io::Result<()> {
+        self.held.sort_by_key(|(key, _)| *key);
+        let mut runs: Vec<Run> = vec![Run::Held(self.held.into_iter())];
+        runs.extend(self.runs.into_iter().map(|file| Run::File(BufReader::new(file))));
+        let mut next: Vec<Option<HitV1>> = Vec::with_capacity(runs.len());
+        let mut heads = BinaryHeap::with_capacity(runs.len());
+        for (at, run) in runs.iter_mut().enumerate() {
+            let head = run.next()?;
+            heads.extend(head.as_ref().map(|(key, _)| Reverse((*key, at))));
+            next.push(head.map(|(_, hit)| hit));
+        }
+        while let Some(Reverse(((_, source, _), at))) = heads.pop() {
+            let head = runs[at].next()?;
+            heads.extend(head.as_ref().map(|(key, _)| Reverse((*key, at))));
+            let hit = std::mem::replace(&mut next[at], head.map(|(_, hit)| hit));
+            if let Some(hit) = hit {
+                each(source, hit)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Run {
+    Held(std::vec::IntoIter<(Key, HitV1)>),
+    File(BufReader<File>),
+}
+
+impl Run {
+    fn next(&mut self) -> io::Result<Option<(Key, HitV1)>> {
+        let file = match self {
+            Self::Held(hits) => return Ok(hits.next()),
+            Self::File(file) => file,
+        };
+        let mut head = [0; 24];
+        match file.read_exact(&mut head) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            result => result?,
+        }
+        let number = |at: usize, len: usize| head[at..at + len].iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
+        let key = (number(0, 8), number(8, 4) as u32, number(12, 8));
+        // Our own file: the length is that of a hit which the encoder has limited.
+        let mut bytes = vec![0; number(20, 4) as usize];
+        file.read_exact(&mut bytes)?;
+        Ok(Some((key, codec::decode_hit(&bytes).map_err(io::Error::other)?)))
+    }
+}
+
+/// Memory that a hit takes, in bytes: its texts, and a guess for the rest.
+fn weight(hit: &HitV1) -> usize {
+    let text = match &hit.content {
+        EventContent::ScriptBlock { text, .. } => text.0.len(),
+        EventContent::Module { context_info, user_data, payload } => {
+            context_info.0.len() + user_data.0.len() + payload.0.len()
+        }
+    };
+    1024 + 2 * text + 256 * hit.rules.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sorter;
+    use etwsieve_transport::hit::{EventContent, HitV1, Scope, Utf16Text, View};
+
+    fn hit(time: u64, source_sequence: u64) -> HitV1 {
+        HitV1 {
+            time,
+            source: "s".into(),
+            source_sequence,
+            provider: [0; 16],
+            event_id: 4104,
+            version: 1,
+            channel: 16,
+            level: 5,
+            opcode: 15,
+            task: 2,
+            keywords: 0,
+            computer: None,
+            user_sid: None,
+            process_id: Some(1),
+            thread_id: None,
+            activity_id: None,
+            event_record_id: None,
+            scope: Scope::Event,
+            view: View::Raw,
+            content: EventContent::ScriptBlock {
+                message_number: Some(1),
+                message_total: Some(1),
+                text: Utf16Text(vec![0xD800; 10]),
+                script_block_id: None,
+                path: None,
+            },
+            rules: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn order_does_not_depend_on_arrival_or_spilling() {
+        let mut all: Vec<(u32, HitV1)> =
+            (0..200u64).map(|n| ((n % 3) as u32, hit(n * 7919 % 50, n))).collect();
+        let mut expected = all.clone();
+        expected.sort_by_key(|(source, hit)| (hit.time, *source, hit.source_sequence));
+        for limit in [usize::MAX, 20_000, 1] {
+            all.rotate_left(77);
+            let mut sorter = Sorter::with_limit(limit);
+            for (source, hit) in all.clone() {
+                sorter.push(source, hit).unwrap();
+            }
+            assert_eq!(sorter.runs.is_empty(), limit == usize::MAX);
+            let mut got = Vec::new();
+            sorter.drain(|source, hit| { got.push((source, hit)); Ok(()) }).unwrap();
+            assert_eq!(got, expected, "{limit}");
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The facts of one record: what stands under `Event/System` and `Event/EventData`.
+
+use super::binxml::Visitor;
+use super::input::{Name, Value, kind, units_are};
+use super::value::{guid, integer, push_units, sid, time, until_nul, write_text};
+use crate::event::{EventHeader, POWERSHELL, POWERSHELL_CORE};
+use crate::payload::{Absence, Field, FieldKind, PayloadError, PayloadWriter};
+use crate::sid::Sid;
+use etwsieve_etl::FileTime;
+use std::ops::{ControlFlow, Range};
+use uuid::Uuid;
+
+/// Channel of the descriptor for the log that PowerShell events go to.
+const CHANNEL_OPERATIONAL: u8 = 16;
+
+/// The two parts of an event that are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Section {
+    Other,
+    System,
+    EventData,
+}
+
+/// Where the next value belongs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    Nothing,
+    ProviderName,
+    ProviderGuid,
+    EventId,
+    Version,
+    Level,
+    Task,
+    Opcode,
+    Keywords,
+    Time,
+    EventRecordId,
+    ActivityId,
+    ProcessId,
+    ThreadId,
+    Channel,
+    Computer,
+    UserId,
+    DataName,
+    DataText,
+}
+
+/// Elements of `System` whose content is a fact.
+const ELEMENTS: [(&str, Slot); 9] = [
+    ("EventID", Slot::EventId),
+    ("Version", Slot::Version),
+    ("Level", Slot::Level),
+    ("Task", Slot::Task),
+    ("Opcode", Slot::Opcode),
+    ("Keywords", Slot::Keywords),
+    ("EventRecordID", Slot::EventRecordId),
+    ("Channel", Slot::Channel),
+    ("Computer", Slot::Computer),
+];
+
+/// Attributes in `System` whose value is a fact. Their names are unambiguous but for `Name`, which only the
+/// provider has.
+const ATTRIBUTES: [(&str, Slot); 7] = [
+    ("Name", Slot::ProviderName),
+    ("Guid", Slot::ProviderGuid),
+    ("SystemTime", Slot::Time),
+    ("ActivityID", Slot::ActivityId),
+    ("ProcessID", Slot::ProcessId),
+    ("ThreadID", Slot::ThreadId),
+    ("UserID", Slot::UserId),
+];
+
+/// One `Data` element.
+struct Datum<'c> {
+    /// Its `Name`, UTF-16LE.
+    name: Option<&'c [u8]>,
+    /// Its content, in pieces: text of forwarded records is cut at every entity.
+    pieces: Range<usize>,
+}
+
+/// One record as far as it has been read. Kept for the next one, so that its memory is.
+pub(super) struct Record<'c> {
+    /// Header facts so far.
+    pub(super) header: EventHeader,
+    /// Whether there was an `EventID` that is one.
+    pub(super) has_event_id: bool,
+    /// Whether the rest was wanted; `None` if `System` never ended.
+    pub(super) wanted: Option<bool>,
+    /// `Security/UserID`.
+    pub(super) user_sid: Option<Sid>,
+    /// `Computer`; lone surrogates are replaced.
+    pub(super) computer: String,
+    pieces: Vec<Value<'c>>,
+    data: Vec<Datum<'c>>,
+}
+
+impl Record<'_> {
+    /// Without facts or memory.
+    pub(super) fn new() -> Self {
+        Self {
+            header: blank_header(FileTime(0)),
+            has_event_id: false,
+            wanted: None,
+            user_sid: None,
+            computer: String::new(),
+            pieces: Vec::new(),
+            data: Vec::new(),
+        }
+    }
+
+    /// Forgets the facts. `written` stands for the event's time until `TimeCreated` says better.
+    pub(super) fn reset(&mut self, written: FileTime) {
+        self.header = blank_header(written);
+        self.has_event_id = false;
+        self.wanted = None;
+        self.user_sid = None;
+        self.computer.clear();
+        self.pieces.clear();
+        self.data.clear();
+    }
+
+    /// Writes the payload that `fields` lay out. Data elements go by name; if none has one, by position.
+    pub(super) fn write_payload(&self, fields: &[Field], out: &mut Vec<u8>) -> Result<(), PayloadError> {
+        let named = self.data.iter().any(|datum| datum.name.is_some());
+        let mut writer = PayloadWriter::new(out);
+        for (position, field) in fields.iter().enumerate() {
+            let datum = if named {
+                self.data.iter().find(|datum| datum.name.is_some_and(|name| units_are(name, field.name)))
+            } else {
+                self.data.get(position)
+            };
+            let pieces = match (datum, field.absence) {
+                (Some(datum), _) => Some(&self.pieces[datum.pieces.clone()]),
+                (None, Absence::Filled) => None,
+                (None, Absence::Omitted) => break,
+                (None, Absence::Refused) => return Err(PayloadError::Missing { name: field.name }),
+            };
+            match (field.kind, pieces) {
+                (FieldKind::Number, None) => writer.number(1)?,
+                (FieldKind::Number, Some(pieces)) => {
+                    let number = match pieces {
+                        [value] => integer(value).and_then(|value| i32::try_from(value as i64).ok()),
+                        _ => None,
+                    };
+                    writer.number(number.ok_or(PayloadError::NoNumber { name: field.name })?)?;
+                }
+                (FieldKind::Text, pieces) => {
+                    for piece in pieces.unwrap_or_default() {
+                        write_text(&mut writer, piece)?;
+                    }
+                    writer.end_string()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a value of `System`.
+    fn fact(&mut self, slot: Slot, value: &Value<'_>) {
+        let header = &mut self.header;
+        // A value outside its field's range is no such fact; the field stays as if absent.
+        let narrow = || integer(value);
+        match slot {
+            Slot::ProviderName if header.provider.is_nil() && value.kind == kind::TEXT => {
+                let text = until_nul(value.bytes);
+                if units_are(text, "Microsoft-Windows-PowerShell") {
+                    header.provider = POWERSHELL;
+                } else if units_are(text, "PowerShellCore") {
+                    header.provider = POWERSHELL_CORE;
+                }
+            }
+            Slot::ProviderGuid => header.provider = guid(value).unwrap_or(header.provider),
+            Slot::EventId => {
+                if let Some(id) = narrow().and_then(|id| id.try_into().ok()) {
+                    header.event_id = id;
+                    self.has_event_id = true;
+                }
+            }
+            Slot::Version => header.version = narrow().and_then(|v| v.try_into().ok()).unwrap_or(0),
+            Slot::Level => header.level = narrow().and_then(|v| v.try_into().ok()).unwrap_or(0),
+            Slot::Task => header.task = narrow().and_then(|v| v.try_into().ok()).unwrap_or(0),
+            Slot::Opcode => header.opcode = narrow().and_then(|v| v.try_into().ok()).unwrap_or(0),
+            Slot::Keywords => header.keywords = narrow().unwrap_or(0),
+            Slot::Time => header.time = time(value).unwrap_or(header.time),
+            Slot::EventRecordId => header.event_record_id = narrow(),
+            Slot::ActivityId => header.activity_id = guid(value).filter(|id| !id.is_nil()),
+            Slot::ProcessId => header.process_id = narrow().and_then(|v| v.try_into().ok()),
+            Slot::ThreadId => header.thread_id = narrow().and_then(|v| v.try_into().ok()),
+            Slot::Channel if value.kind == kind::TEXT => {
+                let text = until_nul(value.bytes);
+                let suffix = text.len().checked_sub(2 * "/Operational".len());
+                if suffix.is_some_and(|at| units_are(&text[at..], "/Operational")) {
+                    header.channel = CHANNEL_OPERATIONAL;
+                }
+            }
+            Slot::Computer if value.kind == kind::TEXT => push_units(&mut self.computer, value.bytes),
+            Slot::UserId => self.user_sid = sid(value),
+            _ => {}
+        }
+    }
+}
+
+/// Fills a [`Record`] from a walk.
+pub(super) struct Collector<'r, 'c, W> {
+    record: &'r mut Record<'c>,
+    /// Says whether the rest is wanted, once the header facts are known.
+    wants: W,
+    depth: usize,
+    section: Section,
+    element: Slot,
+    slot: Slot,
+    is_data: bool,
+    system_ended: bool,
+    data_ended: bool,
+}
+
+impl<'r, 'c, W: Fn(&EventHeader) -> bool> Collector<'r, 'c, W> {
+    /// Collects into `record`, which has been reset.
+    pub(super) fn new(record: &'r mut Record<'c>, wants: W) -> Self {
+        Self {
+            record,
+            wants,
+            depth: 0,
+            section: Section::Other,
+            element: Slot::Nothing,
+            slot: Slot::Nothing,
+            is_data: false,
+            system_ended: false,
+            data_ended: false,
+        }
+    }
+}
+
+impl<'c, W: Fn(&EventHeader) -> bool> Visitor<'c> for Collector<'_, 'c, W> {
+    fn open(&mut self, name: Name<'c>) {
+        self.depth += 1;
+        self.slot = Slot::Nothing;
+        self.is_data = false;
+        match self.depth {
+            2 if name.is("System") && !self.system_ended => self.section = Section::System,
+            2 if name.is("EventData") && !self.data_ended => self.section = Section::EventData,
+            1 | 2 => self.section = Section::Other,
+            3 if self.section == Section::System => {
+                self.element = ELEMENTS.iter().find(|(of, _)| name.is(of)).map_or(Slot::Nothing, |row| row.1);
+            }
+            3 if self.section == Section::EventData && name.is("Data") => {
+                self.is_data = true;
+                let at = self.record.pieces.len();
+                self.record.data.push(Datum { name: None, pieces: at..at });
+            }
+            _ => {}
+        }
+    }
+
+    fn attribute(&mut self, name: Name<'c>) {
+        self.slot = match (self.depth, self.section) {
+            (3, Section::System) => {
+                ATTRIBUTES.iter().find(|(of, _)| name.is(of)).map_or(Slot::Nothing, |row| row.1)
+            }
+            (3, Section::EventData) if self.is_data && name.is("Name") => Slot::DataName,
+            _ => Slot::Nothing,
+        };
+    }
+
+    fn content(&mut self) {
+        self.slot = match (self.depth, self.section) {
+            (3, Section::System) => self.element,
+            (3, Section::EventData) if self.is_data => Slot::DataText,
+            _ => Slot::Nothing,
+        };
+    }
+
+    fn value(&mut self, value: Value<'c>) {
+        match self.slot {
+            Slot::Nothing => {}
+            Slot::DataName => {
+                if let Some(datum) = self.record.data.last_mut()
+                    && value.kind == kind::TEXT
+                {
+                    datum.name = Some(until_nul(value.bytes));
+                }
+            }
+            Slot::DataText => {
+                self.record.pieces.push(value);
+                if let Some(datum) = self.record.data.last_mut() {
+                    datum.pieces.end = self.record.pieces.len();
+                }
+            }
+            slot => self.record.fact(slot, &value),
+        }
+    }
+
+    fn close(&mut self) -> ControlFlow<()> {
+        let ended = if self.depth == 2 { self.section } else { Section::Other };
+        self.depth = self.depth.saturating_sub(1);
+        self.slot = Slot::Nothing;
+        self.element = Slot::Nothing;
+        match ended {
+            Section::System => {
+                self.system_ended = true;
+                let wanted = (self.wants)(&self.record.header);
+                self.record.wanted = Some(wanted);
+                if !wanted || self.data_ended {
+                    return ControlFlow::Break(());
+                }
+            }
+            Section::EventData => {
+                self.data_ended = true;
+                if self.system_ended {
+                    return ControlFlow::Break(());
+                }
+            }
+            Section::Other => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn blank_header(time: FileTime) -> EventHeader {
+    EventHeader {
+        time,
+        provider: Uuid::nil(),
+        event_id: 0,
+        version: 0,
+        channel: 0,
+        level: 0,
+        opcode: 0,
+        task: 0,
+        keywords: 0,
+        process_id: None,
+        thread_id: None,
+        activity_id: None,
+        event_record_id: None,
+    }
+}

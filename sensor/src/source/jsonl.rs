@@ -1,0 +1,295 @@
+//! Events as JSON Lines: one object per line.
+//!
+//! Two vocabularies are read, in any mixture: that of exported event collections, and that of the detections
+//! that this program writes. Only the text of the event is indispensable, and its time.
+//!
+//! | meaning | key | key in detections |
+//! |---|---|---|
+//! | time, ISO 8601 UTC | `time_created` | `time` |
+//! | provider's GUID, by default Windows PowerShell's | `provider_guid` | `provider` |
+//! | 4103 or 4104, by default the one that the fields belong to | `event_id` | |
+//! | version, level | `version`, `level` | `event_version`, `event_level` |
+//! | task, opcode, keywords | `task`, `opcode`, `keywords` | |
+//! | recording host, user | `computer`, `user_sid` | |
+//! | process, thread, activity | `process_id`, `thread_id`, `activity_id` | |
+//! | `EventRecordID` | `record_id` | `event_record_id` |
+//! | 4104 | `message_number`, `message_total`, `script_block_text`, `script_block_id`, `path` | |
+//! | 4103 | `context_info`, `user_data`, `payload` | |
+//!
+//! Numbers may be written as text, hexadecimal behind `0x`. Absent and null are the same; a 4104 without `path`
+//! has four fields. Other keys are ignored. A detection stands once per rule: so does the event read from it.
+//! Text may hold escaped halves of surrogate pairs, which reach the payload as they are.
+//!
+//! Blank lines and a byte order mark are skipped. Memory: one line of at most [`LINE_LEN_MAX`] bytes.
+
+#[cfg(test)]
+mod tests;
+mod values;
+
+use crate::event::{self, EventHeader, EventRef};
+use crate::payload::{self, Absence, Field, FieldKind, PayloadError, PayloadWriter};
+use crate::sid::Sid;
+use crate::source::text::{parse_guid, parse_integer, parse_time};
+use crate::source::{Damage, Sink, SourceError};
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::ops::ControlFlow;
+use std::path::Path;
+use uuid::Uuid;
+use values::{Integer, Wide};
+
+/// Longest line in bytes without its end: the longest payload with every unit escaped, and the other keys.
+pub const LINE_LEN_MAX: usize = 1 << 20;
+/// Bytes between two reports of progress.
+const PROGRESS_STEP: u64 = 1 << 16;
+/// Characters of the input that a report quotes.
+const QUOTED_LEN_MAX: usize = 160;
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Reads the file at `path` and offers its events to `sink`.
+///
+/// # Errors
+///
+/// [`SourceError`] if it cannot be opened, does not begin with an object, or the system fails to read it.
+/// A line that is no event goes to [`Sink::damaged`].
+pub fn read(path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
+    let file = File::open(path).map_err(|source| SourceError::Open { path: path.into(), source })?;
+    replay(file, path, sink)
+}
+
+/// Reads JSON Lines from `input`; `path` is what errors call it.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn replay(input: impl Read, path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
+    let mut input = BufReader::with_capacity(PROGRESS_STEP as usize, input);
+    let (mut line, mut payload) = (Vec::new(), Vec::new());
+    let (mut offset, mut reported) = (0u64, 0u64);
+    let mut is_first = true;
+    loop {
+        let read = next_line(&mut input, &mut line);
+        let read = read.map_err(|source| SourceError::Read { path: path.into(), offset, source })?;
+        if read.len == 0 {
+            sink.progress(offset);
+            return Ok(());
+        }
+        let text = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| offset == 0).unwrap_or(&line).trim_ascii();
+        if is_first && !text.is_empty() {
+            is_first = false;
+            if !text.starts_with(b"{") {
+                let found = text[..text.len().min(8)].to_vec();
+                return Err(SourceError::NotThisFormat {
+                    path: path.into(),
+                    expected: "a JSON object",
+                    found,
+                });
+            }
+        }
+        let damaged = if read.is_too_long {
+            Some(format!("expected a line of at most {LINE_LEN_MAX} bytes, found {}", read.len))
+        } else if text.is_empty() {
+            None
+        } else {
+            match offer(text, &mut payload, sink) {
+                Ok(ControlFlow::Break(())) => return Ok(()),
+                Ok(ControlFlow::Continue(())) => None,
+                Err(detail) => Some(detail),
+            }
+        };
+        if let Some(detail) = damaged {
+            sink.damaged(&Damage { reason: "line", offset, detail });
+        }
+        offset += read.len;
+        if offset - reported >= PROGRESS_STEP {
+            reported = offset;
+            sink.progress(offset);
+        }
+    }
+}
+
+/// What [`next_line`] took from the input.
+struct LineRead {
+    /// Bytes with the line's end; 0 at the end of the input.
+    len: u64,
+    /// Whether `line` holds only the beginning.
+    is_too_long: bool,
+}
+
+/// Reads a line, of which at most [`LINE_LEN_MAX`] bytes are kept.
+fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<LineRead> {
+    line.clear();
+    let len = input.by_ref().take(LINE_LEN_MAX as u64 + 1).read_until(b'\n', line)? as u64;
+    if line.len() <= LINE_LEN_MAX || line.ends_with(b"\n") {
+        return Ok(LineRead { len, is_too_long: false });
+    }
+    Ok(LineRead { len: len + skip_line(input)?, is_too_long: true })
+}
+
+/// Skips the rest of a line and says how long it was.
+fn skip_line(input: &mut impl BufRead) -> io::Result<u64> {
+    let mut skipped = 0;
+    loop {
+        let buffered = match input.fill_buf() {
+            Ok(buffered) => buffered,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let end = buffered.iter().position(|&byte| byte == b'\n');
+        let len = end.map_or(buffered.len(), |end| end + 1);
+        input.consume(len);
+        skipped += len as u64;
+        if end.is_some() || len == 0 {
+            return Ok(skipped);
+        }
+    }
+}
+
+/// Parses one line and hands it to the sink.
+fn offer(text: &[u8], payload: &mut Vec<u8>, sink: &mut dyn Sink) -> Result<ControlFlow<()>, String> {
+    if !text.starts_with(b"{") {
+        return Err("expected a JSON object, found something else".into()); // serde takes arrays for structs, too.
+    }
+    let line: Line<'_> = serde_json::from_slice(text).map_err(|error| clipped(&error.to_string()))?;
+    let header = line.header()?;
+    let fields = payload::fields(header.event_id).filter(|_| event::is_powershell(&header.provider));
+    let Some(fields) = fields.filter(|_| sink.wants(&header.provider, header.event_id)) else {
+        return Ok(sink.unwanted());
+    };
+    line.write_payload(fields, payload).map_err(|error| error.to_string())?;
+    let user_sid = match &line.user_sid {
+        Some(text) => Some(Sid::parse(text).ok_or_else(|| expected("user_sid", "a SID", text))?),
+        None => None,
+    };
+    let computer = line.computer.as_deref().filter(|name| !name.is_empty());
+    Ok(sink.event(&EventRef { header, user_sid, computer, payload }))
+}
+
+fn expected(key: &str, what: &str, found: &str) -> String {
+    format!("expected {what} as {key}, found {:?}", clipped(found))
+}
+
+/// The beginning of what is quoted in a report.
+fn clipped(text: &str) -> String {
+    text.chars().take(QUOTED_LEN_MAX).collect()
+}
+
+/// A line with the keys of both vocabularies.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Line<'a> {
+    #[serde(borrow, alias = "time")]
+    time_created: Option<Cow<'a, str>>,
+    #[serde(borrow, alias = "provider")]
+    provider_guid: Option<Cow<'a, str>>,
+    event_id: Option<Integer>,
+    #[serde(alias = "event_version")]
+    version: Option<Integer>,
+    event_level: Option<Integer>,
+    /// In detections this is the rule's, a word.
+    level: Option<serde_json::Value>,
+    task: Option<Integer>,
+    opcode: Option<Integer>,
+    keywords: Option<Integer>,
+    #[serde(borrow)]
+    computer: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    user_sid: Option<Cow<'a, str>>,
+    process_id: Option<Integer>,
+    thread_id: Option<Integer>,
+    #[serde(borrow)]
+    activity_id: Option<Cow<'a, str>>,
+    #[serde(alias = "event_record_id")]
+    record_id: Option<Integer>,
+    message_number: Option<Integer>,
+    message_total: Option<Integer>,
+    #[serde(borrow)]
+    script_block_text: Option<Wide<'a>>,
+    #[serde(borrow)]
+    script_block_id: Option<Wide<'a>>,
+    #[serde(borrow)]
+    path: Option<Wide<'a>>,
+    #[serde(borrow)]
+    context_info: Option<Wide<'a>>,
+    #[serde(borrow)]
+    user_data: Option<Wide<'a>>,
+    #[serde(borrow)]
+    payload: Option<Wide<'a>>,
+}
+
+impl Line<'_> {
+    fn header(&self) -> Result<EventHeader, String> {
+        let event_id = match (&self.event_id, &self.script_block_text, &self.payload) {
+            (Some(id), ..) => id.narrow("event_id")?,
+            (None, Some(_), _) => event::SCRIPT_BLOCK_LOGGING,
+            (None, None, Some(_)) => event::MODULE_LOGGING,
+            (None, None, None) => return Err("expected an event_id, found none".into()),
+        };
+        let time = self.time_created.as_deref().ok_or("expected time_created or time, found neither")?;
+        let time = parse_time(time).ok_or_else(|| expected("time", "an ISO 8601 time from 1601 on", time))?;
+        let guid = |key, text: &Option<Cow<'_, str>>| match text {
+            Some(text) => parse_guid(text).map(Some).ok_or_else(|| expected(key, "a GUID", text)),
+            None => Ok(None),
+        };
+        Ok(EventHeader {
+            time,
+            provider: guid("provider_guid", &self.provider_guid)?.unwrap_or(event::POWERSHELL),
+            event_id,
+            version: narrow("version", self.version.as_ref())?.unwrap_or(1),
+            channel: 16, // Both events go to the log Operational.
+            level: self.level()?.unwrap_or(0),
+            opcode: narrow("opcode", self.opcode.as_ref())?.unwrap_or(0),
+            task: narrow("task", self.task.as_ref())?.unwrap_or(0),
+            keywords: narrow("keywords", self.keywords.as_ref())?.unwrap_or(0),
+            process_id: narrow("process_id", self.process_id.as_ref())?,
+            thread_id: narrow("thread_id", self.thread_id.as_ref())?,
+            activity_id: guid("activity_id", &self.activity_id)?.filter(|id: &Uuid| !id.is_nil()),
+            event_record_id: narrow("record_id", self.record_id.as_ref())?,
+        })
+    }
+
+    fn level(&self) -> Result<Option<u8>, String> {
+        if let Some(level) = &self.event_level {
+            return level.narrow("event_level").map(Some);
+        }
+        let Some(level) = self.level.as_ref().filter(|level| !level.is_null()) else { return Ok(None) };
+        let number = level.as_u64().or_else(|| level.as_str().and_then(parse_integer));
+        let number = number.and_then(|number| number.try_into().ok());
+        number.map(Some).ok_or_else(|| expected("level", "a number up to 255", &level.to_string()))
+    }
+
+    fn write_payload(&self, fields: &[Field], out: &mut Vec<u8>) -> Result<(), PayloadError> {
+        let mut writer = PayloadWriter::new(out);
+        for field in fields {
+            if field.kind == FieldKind::Number {
+                let number =
+                    if field.name == "MessageNumber" { &self.message_number } else { &self.message_total };
+                let number = number.as_ref().map_or(Ok(1), |number| number.0.try_into());
+                writer.number(number.map_err(|_| PayloadError::NoNumber { name: field.name })?)?;
+                continue;
+            }
+            let text = match field.name {
+                "ScriptBlockText" => &self.script_block_text,
+                "ScriptBlockId" => &self.script_block_id,
+                "Path" => &self.path,
+                "ContextInfo" => &self.context_info,
+                "UserData" => &self.user_data,
+                _ => &self.payload,
+            };
+            match (text, field.absence) {
+                (Some(text), _) => text.write(&mut writer)?,
+                (None, Absence::Filled) => {}
+                (None, Absence::Omitted) => break,
+                (None, Absence::Refused) => return Err(PayloadError::Missing { name: field.name }),
+            }
+            writer.end_string()?;
+        }
+        Ok(())
+    }
+}
+
+fn narrow<T: TryFrom<i128>>(key: &str, number: Option<&Integer>) -> Result<Option<T>, String> {
+    number.map(|number| number.narrow(key)).transpose()
+}

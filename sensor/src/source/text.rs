@@ -1,0 +1,74 @@
+//! Values that come as text: in forwarded .evtx records, and in JSON Lines.
+
+use etwsieve_etl::FileTime;
+use uuid::Uuid;
+
+/// Parses an ISO 8601 time in UTC, and cuts decimals behind the seventh: forwarded records have nine.
+pub(crate) fn parse_time(text: &str) -> Option<FileTime> {
+    let text = text.trim().trim_end_matches('Z');
+    let Some((whole, decimals)) = text.split_once('.') else {
+        return FileTime::parse_iso(text);
+    };
+    if decimals.len() <= 7 || !decimals.bytes().all(|b| b.is_ascii_digit()) {
+        return FileTime::parse_iso(text);
+    }
+    FileTime::parse_iso(&text[..whole.len() + 1 + 7])
+}
+
+/// Parses an integer: decimal with an optional sign, or hexadecimal behind `0x`.
+///
+/// Negative numbers come as their two's complement in 64 bits.
+pub(crate) fn parse_integer(text: &str) -> Option<u64> {
+    let text = text.trim();
+    if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        return u64::from_str_radix(hex, 16).ok();
+    }
+    text.parse::<u64>().ok().or_else(|| text.parse::<i64>().ok().map(|value| value as u64))
+}
+
+/// Parses a GUID with or without braces.
+pub(crate) fn parse_guid(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text.trim()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parse_guid, parse_integer, parse_time};
+    use crate::event::POWERSHELL;
+
+    #[test]
+    fn times() {
+        let rows = [
+            ("2021-06-10T14:12:46.058429500Z", Some("2021-06-10T14:12:46.0584295Z")),
+            ("2021-06-10T14:12:46.0584295Z", Some("2021-06-10T14:12:46.0584295Z")),
+            ("2020-07-22 00:02:31", Some("2020-07-22T00:02:31.0000000Z")),
+            ("2022-08-04T08:21:24.727Z", Some("2022-08-04T08:21:24.7270000Z")),
+            ("2021-06-10T14:12:46.05842950xZ", None),
+            ("yesterday", None),
+            ("é.12345678", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(parse_time(text).map(|time| time.to_string()).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn integers_and_guids() {
+        let rows = [
+            ("0", Some(0)),
+            (" 42 ", Some(42)),
+            ("-1", Some(u64::MAX)),
+            ("0x8000000000000000", Some(1 << 63)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("", None),
+            ("0x", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(parse_integer(text), expected, "{text}");
+        }
+        assert_eq!(parse_guid("{A0C1853B-5C40-4B15-8766-3CF1C58F985A}"), Some(POWERSHELL));
+        assert_eq!(parse_guid("a0c1853b-5c40-4b15-8766-3cf1c58f985a"), Some(POWERSHELL));
+        assert_eq!(parse_guid("{a0c1853b}"), None);
+    }
+}

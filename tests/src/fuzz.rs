@@ -1,0 +1,5 @@
+//! Bodies of the fuzz targets: each takes any bytes and asserts what must hold for all of them.
+//!
+//! The targets themselves are in `tests/fuzz`; what they found is replayed by an ordinary test.
+
+pub mod etl;

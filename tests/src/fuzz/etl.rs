@@ -1,0 +1,83 @@
+//! Any bytes as a trace.
+
+use etwsieve_etl::{BUFFER_HEADER_LEN, EXPANSION_MAX, Event, HeaderKind, SCRATCH_LEN_MAX, Trace};
+
+/// The smallest event, with what aligns the next one, in bytes.
+const EVENT_LEN_MIN: u64 = 8;
+
+/// Reads `data` as a trace, to its last item, twice.
+///
+/// # Panics
+///
+/// If an event lies outside its buffer, time goes back without being counted, memory exceeds its bounds, there are
+/// more events than bytes for them, or the second walk differs from the first.
+pub fn etl(data: &[u8]) {
+    let Ok(trace) = Trace::new(data) else {
+        return;
+    };
+    let info = trace.info();
+    let len = data.len() as u64;
+    assert!(info.buffers_found <= len.div_ceil(BUFFER_HEADER_LEN as u64), "more buffers than bytes");
+    assert!(info.buffers_compressed <= info.buffers_found);
+    assert!(info.unused_bytes <= len);
+    let first = walk(&trace);
+    assert_eq!(first, walk(&trace), "a walk depends on the one before it");
+}
+
+/// What a walk came to.
+#[derive(Debug, PartialEq, Eq)]
+struct Summary {
+    events: u64,
+    payload_sum: u64,
+    damage: u64,
+    out_of_order: u64,
+}
+
+fn walk(trace: &Trace<'_>) -> Summary {
+    let mut summary = Summary { events: 0, payload_sum: 0, damage: 0, out_of_order: 0 };
+    let mut events = trace.events();
+    let (mut last_time, mut went_back, mut consumed) = (None, 0_u64, 0);
+    while let Some(event) = events.next() {
+        check(&event);
+        assert!(event.buffer_offset + BUFFER_HEADER_LEN as u64 <= trace.len());
+        summary.events += 1;
+        summary.payload_sum += event.payload.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+        if last_time > Some(event.time) {
+            went_back += 1;
+        }
+        last_time = Some(event.time);
+        assert!(events.scratch_len() <= SCRATCH_LEN_MAX, "{} bytes of scratch", events.scratch_len());
+        assert!(events.bytes_consumed() >= consumed, "progress goes back");
+        consumed = events.bytes_consumed();
+        assert!(consumed <= trace.len(), "more than the file is consumed");
+    }
+    assert!(events.next().is_none(), "an event behind the end");
+    assert_eq!(events.bytes_consumed(), trace.len());
+    assert_eq!(events.scratch_len(), 0, "scratch memory outlives its stream");
+    let expansion = if trace.info().buffers_compressed > 0 { EXPANSION_MAX } else { 1 };
+    assert!(summary.events <= trace.len() * expansion / EVENT_LEN_MIN, "{} events", summary.events);
+    // One stray stamp makes time go back at most twice: to it, or behind it.
+    assert!(went_back <= 2 * events.out_of_order(), "time goes back {went_back} times");
+    assert!(events.damage().total() >= trace.damage().total());
+    summary.damage = events.damage().total();
+    summary.out_of_order = events.out_of_order();
+    summary
+}
+
+fn check(event: &Event<'_>) {
+    let mut items_len = 0;
+    for item in event.extended() {
+        items_len += 8 + item.data.len();
+    }
+    assert!(items_len + event.payload.len() < usize::from(event.size), "parts are larger than their event");
+    if let Some(sid) = event.sid() {
+        assert_eq!(sid.len(), 8 + 4 * usize::from(sid[1]));
+    }
+    let _ = event.related_activity_id();
+    assert!(event.position as usize >= BUFFER_HEADER_LEN);
+    assert_eq!(event.position % 8, 0, "an event that is not aligned");
+    let is_event = matches!(event.header, HeaderKind::Event32 | HeaderKind::Event64);
+    assert_eq!(is_event, event.activity_id.is_some());
+    assert!(!event.header.as_str().is_empty());
+    assert!(!event.time.to_string().is_empty());
+}

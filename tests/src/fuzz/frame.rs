@@ -1,0 +1,60 @@
+//! Frames and hits from hostile bytes: no panic, and one encoding per value.
+
+use etwsieve_transport::wire::codec::{decode_hit, encode_event, encode_hit, encode_hit_into};
+use etwsieve_transport::wire::frame::{FrameType, PAYLOAD_LEN_MAX, Split, encode_frame, split_frame};
+use etwsieve_transport::wire::{decode_data, encode_data};
+
+/// Takes `data` for a stream of frames, for the payload of a DATA frame and for a hit.
+///
+/// # Panics
+///
+/// If something decodes that does not encode to the same bytes again.
+pub fn frame(data: &[u8]) {
+    let mut stream = data;
+    while let Ok(Some(split)) = split_frame(stream) {
+        let len = stream.len() - split.rest.len();
+        check_frame(&split, &stream[..len]);
+        stream = split.rest;
+    }
+    // Random bytes seldom have the right CRC; a frame made around them has it.
+    let mut sealed = Vec::new();
+    if encode_frame(FrameType::Data, data, &mut sealed).is_ok() {
+        let split = split_frame(&sealed);
+        assert!(matches!(split, Ok(Some(_))), "a frame just encoded does not split: {split:?}");
+        if let Ok(Some(split)) = split {
+            assert!(split.rest.is_empty(), "a frame just encoded leaves a rest");
+            check_frame(&split, &sealed);
+        }
+    } else {
+        assert!(data.len() > PAYLOAD_LEN_MAX, "a payload within its bound was refused");
+    }
+    check_hit(data);
+}
+
+fn check_frame(split: &Split<'_>, bytes: &[u8]) {
+    let mut again = Vec::new();
+    let encoded = encode_frame(split.frame_type, split.payload, &mut again);
+    assert_eq!(encoded, Ok(()), "a frame that was split");
+    assert_eq!(again, bytes, "a frame that was split");
+    if split.frame_type == FrameType::Data
+        && let Ok(data) = decode_data(split.payload)
+    {
+        again.clear();
+        let encoded = encode_data(data.sequence, &data.hit, &mut again);
+        assert_eq!(encoded, Ok(()), "a DATA frame that was decoded");
+        assert_eq!(again, bytes, "a DATA frame that was decoded");
+    }
+}
+
+fn check_hit(bytes: &[u8]) {
+    let Ok(mut hit) = decode_hit(bytes) else { return };
+    assert_eq!(hit.check(), Ok(()), "a hit that was decoded");
+    assert_eq!(encode_hit(&hit).as_deref(), Ok(bytes), "a hit that was decoded");
+    let mut buffer = vec![0; bytes.len()];
+    assert_eq!(encode_hit_into(&hit, &mut buffer), Ok(bytes.len()));
+    assert_eq!(buffer, bytes, "encoded into a buffer");
+    let event = encode_event(&hit);
+    hit.rules.clear();
+    assert_eq!(event, encode_hit(&hit), "the event without its rules");
+    assert!(!hit.cut_to_limits(), "nothing is left to cut");
+}

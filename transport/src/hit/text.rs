@@ -1,0 +1,118 @@
+//! Event text as it was recorded.
+
+use super::TEXT_UNITS_MAX;
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::char::{REPLACEMENT_CHARACTER, decode_utf16};
+use std::fmt::{self, Write};
+
+/// UTF-16 units, kept exactly: lone surrogates and NUL survive every round trip.
+///
+/// Displays as text in which a lone surrogate is U+FFFD; that step loses, the units do not. On the wire it is
+/// a byte string of UTF-16LE: its length in bytes (always even), then the units.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Utf16Text(pub Vec<u16>);
+
+impl Utf16Text {
+    /// Takes UTF-16LE bytes. `None` if their number is odd.
+    pub fn from_le_bytes(bytes: &[u8]) -> Option<Self> {
+        let (units, rest) = bytes.as_chunks::<2>();
+        rest.is_empty().then(|| Self(units.iter().map(|unit| u16::from_le_bytes(*unit)).collect()))
+    }
+
+    /// The text as UTF-16LE bytes.
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|unit| unit.to_le_bytes()).collect()
+    }
+
+    /// The text as UTF-8, with U+FFFD for each lone surrogate.
+    pub fn to_string_lossy(&self) -> String {
+        String::from_utf16_lossy(&self.0)
+    }
+
+    /// True if there is no unit at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<&str> for Utf16Text {
+    fn from(text: &str) -> Self {
+        Self(text.encode_utf16().collect())
+    }
+}
+
+impl fmt::Display for Utf16Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        decode_utf16(self.0.iter().copied())
+            .try_for_each(|unit| f.write_char(unit.unwrap_or(REPLACEMENT_CHARACTER)))
+    }
+}
+
+/// As the text in quotes, with everything unprintable escaped.
+impl fmt::Debug for Utf16Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for unit in decode_utf16(self.0.iter().copied()) {
+            match unit {
+                Ok(char) => write!(f, "{}", char.escape_debug())?,
+                Err(lone) => write!(f, "\\u{{{:x}}}", lone.unpaired_surrogate())?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+impl Serialize for Utf16Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.to_le_bytes())
+    }
+}
+
+impl<'de> Deserialize<'de> for Utf16Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl Visitor<'_> for TextVisitor {
+    type Value = Utf16Text;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UTF-16LE text of at most {TEXT_UNITS_MAX} units")
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Utf16Text, E> {
+        if bytes.len() / 2 > TEXT_UNITS_MAX {
+            return Err(E::invalid_length(bytes.len() / 2, &self));
+        }
+        Utf16Text::from_le_bytes(bytes).ok_or_else(|| E::custom("UTF-16LE text of an odd number of bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_and_what_people_see() {
+        for (name, units, shown, debug) in [
+            ("empty", vec![], "", r#""""#),
+            ("plain", vec![0x41, 0x42], "AB", r#""AB""#),
+            ("pair", vec![0xD83D, 0xDE00], "\u{1F600}", "\"\u{1F600}\""),
+            ("lone high", vec![0x41, 0xD800, 0x42], "A\u{FFFD}B", r#""A\u{d800}B""#),
+            ("lone low at the end", vec![0xDC00], "\u{FFFD}", r#""\u{dc00}""#),
+            ("swapped pair", vec![0xDE00, 0xD83D], "\u{FFFD}\u{FFFD}", r#""\u{de00}\u{d83d}""#),
+            ("nul", vec![0x41, 0, 0x42], "A\0B", r#""A\0B""#),
+        ] {
+            let text = Utf16Text(units);
+            assert_eq!(text.to_string_lossy(), shown, "{name}");
+            assert_eq!(text.to_string(), shown, "{name}");
+            assert_eq!(format!("{text:?}"), debug, "{name}");
+            assert_eq!(Utf16Text::from_le_bytes(&text.to_le_bytes()), Some(text), "{name}");
+        }
+        assert_eq!(Utf16Text::from_le_bytes(&[0x41, 0, 0x42]), None, "odd");
+    }
+}

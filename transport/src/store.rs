@@ -1,0 +1,91 @@
+//! The embedded store: hits in one SQLite file, in a form that people can query.
+//!
+//! Write-ahead log and `synchronous=FULL`: what [`Store::insert_batch`] has returned survives a crash and a
+//! loss of power, and a process killed in the middle of a batch leaves all of it or nothing. An event is
+//! stored once: its identity is the SHA-256 of everything in the hit but its rules (time, source and number
+//! in the source among it), and a rule is counted once per event. So a trace replayed twice under the same
+//! name counts once, and one replayed with more rules gains what those add.
+//!
+//! Tables, columns and the view `detections` are in `store/schema.sql` and `store/view.sql`.
+
+mod error;
+mod insert;
+mod query;
+mod schema;
+
+pub use error::StoreError;
+pub use insert::Inserted;
+pub use query::{
+    ComputerStats, Detection, HitFilter, Hits, RuleStats, STATS_ROWS_MAX, StoreStats, StoredHit,
+};
+pub use schema::{APPLICATION_ID, SCHEMA_VERSION};
+
+use error::{Action, At};
+use rusqlite::{Connection, OpenFlags};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long to wait for another process that is writing.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An open store. Several processes may read one while one writes.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens a store for writing and creates it where there is none, or an empty file.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotAStore`] and [`StoreError::Newer`], with the file left as it was; others as they come
+    /// from SQLite.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let mut store = Self::connect(path.as_ref(), flags)?;
+        // Before anything is written: the file may be someone else's.
+        schema::identify(&store.connection, &store.path)?;
+        schema::prepare(&mut store.connection, &store.path)?;
+        Ok(store)
+    }
+
+    /// Opens an existing store for reading.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`], and as [`open`](Self::open). SQLite must be able to keep its `-shm` file
+    /// beside the store: copy a store from a read-only place first.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        if !path.exists() {
+            return Err(StoreError::NotFound { path: path.to_owned() });
+        }
+        let store = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        match schema::identify(&store.connection, path)? {
+            schema::Identity::Store => Ok(store),
+            schema::Identity::Empty => {
+                Err(StoreError::NotAStore { path: path.to_owned(), detail: "it is empty".to_owned() })
+            }
+        }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn connect(path: &Path, flags: OpenFlags) -> Result<Self, StoreError> {
+        schema::check_header(path)?;
+        // Without the URI flag, so that a file named `file:x` is that file.
+        let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .at(path, Action::Open)?;
+        connection.busy_timeout(BUSY_TIMEOUT).at(path, Action::Open)?;
+        // A store may come from anywhere: its views and triggers get no say beyond plain SQL.
+        connection.pragma_update(None, "trusted_schema", false).at(path, Action::Open)?;
+        connection.pragma_update(None, "cell_size_check", true).at(path, Action::Open)?;
+        connection.pragma_update(None, "foreign_keys", true).at(path, Action::Open)?;
+        Ok(Self { connection, path: path.to_owned() })
+    }
+}

@@ -1,0 +1,334 @@
+//! Reading: hits in time order, totals, and the rows of the view.
+
+use super::Store;
+use super::error::{Action, At, StoreError};
+use super::insert::saturate;
+use crate::hit::{HitV1, RuleRefV1};
+use crate::wire::codec::{self, HIT_LEN_MAX, HIT_VERSION};
+use rusqlite::{Error, Row, named_params};
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+/// Hits read from the store at a time, at most 1 MiB each.
+const PAGE_HITS: i64 = 16;
+/// Most rules and most computers that [`Store::stats`] lists: the most frequent.
+pub const STATS_ROWS_MAX: usize = 10_000;
+
+/// A page of hits behind a given one. The event comes as NULL where it is longer than any hit.
+const SELECT_PAGE: &str = "
+    SELECT id, time, source, source_sequence, hit_version, iif(length(event) <= :len_max, event, NULL)
+    FROM hits
+    WHERE (time, source, source_sequence, id) > (:time, :source, :source_sequence, :id)
+        AND time <= :until
+        AND (:computer IS NULL OR computer = :computer COLLATE NOCASE)
+        AND (:rule IS NULL OR EXISTS (
+            SELECT 1 FROM hit_rules AS r WHERE r.hit_id = hits.id
+                AND (r.rule_id = :rule COLLATE NOCASE OR r.title = :rule COLLATE NOCASE)))
+    ORDER BY time, source, source_sequence, id
+    LIMIT :page";
+const SELECT_RULES: &str =
+    "SELECT rule_id, title, level, attack FROM hit_rules WHERE hit_id = ?1 ORDER BY id";
+const SELECT_DETECTIONS: &str = "
+    SELECT count, firstTime, lastTime, dest, signature, signature_id, user_id, vendor_product, EventID, Guid,
+        Opcode, Name, Path, ProcessID, ScriptBlockId, ScriptBlockText, rule_id, rule_title
+    FROM detections
+    ORDER BY firstTime, lastTime, dest, rule_title, rule_id, signature, ScriptBlockId, ScriptBlockText, Path,
+        ProcessID, user_id, EventID, Guid, Opcode";
+const SELECT_RULE_STATS: &str = "
+    SELECT r.rule_id, r.title, r.level, count(*), min(h.time), max(h.time)
+    FROM hit_rules AS r JOIN hits AS h ON h.id = r.hit_id
+    GROUP BY r.rule_id, r.title, r.level
+    ORDER BY count(*) DESC, r.title, r.rule_id, r.level LIMIT ?1";
+const SELECT_COMPUTER_STATS: &str = "
+    SELECT computer, count(*), min(time), max(time) FROM hits
+    GROUP BY computer ORDER BY count(*) DESC, computer LIMIT ?1";
+
+/// Which hits to read. The default is all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HitFilter {
+    /// Not before this FILETIME.
+    pub from: Option<u64>,
+    /// Not after this FILETIME.
+    pub until: Option<u64>,
+    /// Only hits of the rule with this id or title, whatever the case of ASCII letters.
+    pub rule: Option<String>,
+    /// Only hits of this computer, whatever the case of ASCII letters.
+    pub computer: Option<String>,
+}
+
+/// A hit as it was stored, with every rule that the store has for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredHit {
+    /// `hits.id`, never used twice in a store.
+    pub id: i64,
+    /// The hit.
+    pub hit: HitV1,
+}
+
+/// Hits in the order of time, source and number in the source. See [`Store::hits`].
+pub struct Hits<'s> {
+    store: &'s Store,
+    filter: HitFilter,
+    page: Page,
+    /// Where the next page begins; `None` when there is none.
+    after: Option<Position>,
+}
+
+type Page = VecDeque<Result<StoredHit, StoreError>>;
+
+/// The order of hits.
+struct Position {
+    time: i64,
+    source: String,
+    source_sequence: i64,
+    id: i64,
+}
+
+/// Totals of a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Events stored.
+    pub hits: u64,
+    /// Pairs of an event and a rule.
+    pub detections: u64,
+    /// By rule, the most frequent first.
+    pub rules: Vec<RuleStats>,
+    /// By computer, the most frequent first.
+    pub computers: Vec<ComputerStats>,
+}
+
+/// What a rule has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleStats {
+    /// The rule's id.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Its severity.
+    pub level: String,
+    /// Events it matched.
+    pub count: u64,
+    /// Time of the first, FILETIME.
+    pub first: u64,
+    /// Time of the last, FILETIME.
+    pub last: u64,
+}
+
+/// What was found on a computer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComputerStats {
+    /// Its name; `None` for events that do not tell.
+    pub computer: Option<String>,
+    /// Events stored of it.
+    pub count: u64,
+    /// Time of the first, FILETIME.
+    pub first: u64,
+    /// Time of the last, FILETIME.
+    pub last: u64,
+}
+
+/// A row of the view `detections`, in the order of its columns. What an event does not have is `0`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detection {
+    /// Events with all the values below.
+    pub count: u64,
+    /// Time of the first, ISO 8601 in UTC, to the second.
+    pub first_time: String,
+    /// Time of the last.
+    pub last_time: String,
+    /// Computer.
+    pub dest: String,
+    /// What the event log calls the event.
+    pub signature: String,
+    /// Event id.
+    pub signature_id: u32,
+    /// SID.
+    pub user_id: String,
+    /// `Microsoft Windows`.
+    pub vendor_product: String,
+    /// Event id.
+    pub event_id: u32,
+    /// Provider's GUID in braces, lower-case.
+    pub guid: String,
+    /// Opcode.
+    pub opcode: u32,
+    /// Provider's name.
+    pub name: String,
+    /// Script file.
+    pub path: String,
+    /// Process.
+    pub process_id: u32,
+    /// Script block.
+    pub script_block_id: String,
+    /// Its text.
+    pub script_block_text: String,
+    /// Rule's id.
+    pub rule_id: String,
+    /// Rule's title.
+    pub rule_title: String,
+}
+
+impl Store {
+    /// Walks the hits that `filter` lets pass, in time order, a few in memory at a time.
+    ///
+    /// It is no snapshot: a hit stored meanwhile comes too if its time has not been passed. A damaged hit is
+    /// an error of its own and the walk goes on behind it; after any other error it ends.
+    pub fn hits(&self, filter: HitFilter) -> Hits<'_> {
+        let time = saturate(filter.from.unwrap_or(0));
+        let after = Some(Position { time, source: String::new(), source_sequence: -1, id: -1 });
+        Hits { store: self, filter, page: VecDeque::new(), after }
+    }
+
+    /// Counts what is stored, by rule and by computer.
+    ///
+    /// # Errors
+    ///
+    /// As they come from SQLite.
+    pub fn stats(&self) -> Result<StoreStats, StoreError> {
+        self.read_stats().at(&self.path, Action::Read)
+    }
+
+    fn read_stats(&self) -> Result<StoreStats, Error> {
+        // One transaction, so that the sums fit each other.
+        let transaction = self.connection.unchecked_transaction()?;
+        let total = |sql| transaction.query_row(sql, [], |row| row.get::<_, u64>(0));
+        Ok(StoreStats {
+            hits: total("SELECT count(*) FROM hits")?,
+            detections: total("SELECT count(*) FROM hit_rules")?,
+            rules: transaction
+                .prepare_cached(SELECT_RULE_STATS)?
+                .query_map([STATS_ROWS_MAX], |row| {
+                    Ok(RuleStats {
+                        id: row.get(0)?,
+                        title: row.get(1)?,
+                        level: row.get(2)?,
+                        count: row.get(3)?,
+                        first: row.get(4)?,
+                        last: row.get(5)?,
+                    })
+                })?
+                .collect::<Result<_, _>>()?,
+            computers: transaction
+                .prepare_cached(SELECT_COMPUTER_STATS)?
+                .query_map([STATS_ROWS_MAX], |row| {
+                    Ok(ComputerStats {
+                        computer: row.get(0)?,
+                        count: row.get(1)?,
+                        first: row.get(2)?,
+                        last: row.get(3)?,
+                    })
+                })?
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Calls `row` with each row of the view `detections`, by first time, until it breaks.
+    ///
+    /// # Errors
+    ///
+    /// As they come from SQLite.
+    pub fn detections(&self, mut row: impl FnMut(Detection) -> ControlFlow<()>) -> Result<(), StoreError> {
+        let mut statement = self.connection.prepare_cached(SELECT_DETECTIONS).at(&self.path, Action::Read)?;
+        let rows = statement.query_map([], detection).at(&self.path, Action::Read)?;
+        for detection in rows {
+            if row(detection.at(&self.path, Action::Read)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_page(&self, filter: &HitFilter, after: &Position) -> Result<(Page, Option<Position>), Error> {
+        let mut statement = self.connection.prepare_cached(SELECT_PAGE)?;
+        let mut rows = statement.query(named_params! {
+            ":len_max": HIT_LEN_MAX,
+            ":time": after.time,
+            ":source": after.source,
+            ":source_sequence": after.source_sequence,
+            ":id": after.id,
+            ":until": filter.until.map_or(i64::MAX, saturate),
+            ":computer": filter.computer,
+            ":rule": filter.rule,
+            ":page": PAGE_HITS,
+        })?;
+        let (mut page, mut last) = (VecDeque::new(), None);
+        while let Some(row) = rows.next()? {
+            let id = row.get(0)?;
+            let (version, event): (i64, Option<Vec<u8>>) = (row.get(4)?, row.get(5)?);
+            let damaged = |detail| Err(StoreError::Damaged { path: self.path.clone(), id, detail });
+            let hit = match (decode(version, event.as_deref()), self.read_rules(id)) {
+                (Ok(hit), Ok(rules)) => Ok(StoredHit { id, hit: HitV1 { rules, ..hit } }),
+                (Err(detail), _) => damaged(detail),
+                (_, Err(Error::FromSqlConversionFailure(_, _, error))) => damaged(error.to_string()),
+                (_, Err(error)) => return Err(error),
+            };
+            page.push_back(hit);
+            last =
+                Some(Position { time: row.get(1)?, source: row.get(2)?, source_sequence: row.get(3)?, id });
+        }
+        Ok((page, last))
+    }
+
+    fn read_rules(&self, hit_id: i64) -> Result<Vec<RuleRefV1>, Error> {
+        self.connection
+            .prepare_cached(SELECT_RULES)?
+            .query_map([hit_id], |row| {
+                let attack: String = row.get(3)?;
+                Ok(RuleRefV1 {
+                    id: row.get(0)?,
+                    title: row.get(1)?,
+                    level: row.get(2)?,
+                    attack: serde_json::from_str(&attack).map_err(|error| {
+                        Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::new(error))
+                    })?,
+                })
+            })?
+            .collect()
+    }
+}
+
+impl Iterator for Hits<'_> {
+    type Item = Result<StoredHit, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.page.is_empty() {
+            let after = self.after.take()?;
+            match self.store.read_page(&self.filter, &after) {
+                Ok(page) => (self.page, self.after) = page,
+                Err(error) => return Some(Err(error).at(&self.store.path, Action::Read)),
+            }
+        }
+        self.page.pop_front()
+    }
+}
+
+fn decode(version: i64, event: Option<&[u8]>) -> Result<HitV1, String> {
+    if version != i64::from(HIT_VERSION) {
+        return Err(format!("hit version {version}, expected {HIT_VERSION}"));
+    }
+    let event = event.ok_or_else(|| format!("longer than {HIT_LEN_MAX} bytes"))?;
+    codec::decode_hit(event).map_err(|error| error.to_string())
+}
+
+fn detection(row: &Row<'_>) -> Result<Detection, Error> {
+    Ok(Detection {
+        count: row.get(0)?,
+        first_time: row.get(1)?,
+        last_time: row.get(2)?,
+        dest: row.get(3)?,
+        signature: row.get(4)?,
+        signature_id: row.get(5)?,
+        user_id: row.get(6)?,
+        vendor_product: row.get(7)?,
+        event_id: row.get(8)?,
+        guid: row.get(9)?,
+        opcode: row.get(10)?,
+        name: row.get(11)?,
+        path: row.get(12)?,
+        process_id: row.get(13)?,
+        script_block_id: row.get(14)?,
+        script_block_text: row.get(15)?,
+        rule_id: row.get(16)?,
+        rule_title: row.get(17)?,
+    })
+}

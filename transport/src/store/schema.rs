@@ -1,0 +1,83 @@
+//! Whose file it is, and how a new one is made.
+
+use super::error::{Action, At, StoreError};
+use rusqlite::{Connection, TransactionBehavior};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// `PRAGMA application_id` of a store: `ETWS` as a big-endian number, so that `file` shows it.
+pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"ETWS");
+/// `PRAGMA user_version` of a store that this release writes.
+pub const SCHEMA_VERSION: i32 = 1;
+
+const SCHEMA: &str = include_str!("schema.sql");
+const VIEW: &str = include_str!("view.sql");
+
+/// The first bytes of every SQLite database.
+const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
+
+/// What a database that is not refused can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// No table and no mark in it: new, or a creation that was cut short.
+    Empty,
+    /// A store of this version.
+    Store,
+}
+
+/// Refuses a file that does not begin as a database does, before SQLite sees it.
+///
+/// SQLite itself refuses most, but takes a file of one byte for an empty database and would overwrite it.
+/// A file that cannot be read is left to SQLite to complain about.
+pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
+    let mut header = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take(SQLITE_HEADER.len() as u64).read_to_end(&mut header));
+    if read.is_err() || header.is_empty() || header == SQLITE_HEADER {
+        return Ok(());
+    }
+    Err(StoreError::NotAStore { path: path.to_owned(), detail: "it is no SQLite database".to_owned() })
+}
+
+/// Reads the marks and refuses foreign and newer files. Writes nothing.
+pub(super) fn identify(connection: &Connection, path: &Path) -> Result<Identity, StoreError> {
+    let number = |pragma| {
+        connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0)).at(path, Action::Open)
+    };
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    let objects: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .at(path, Action::Open)?;
+    let foreign = |detail| Err(StoreError::NotAStore { path: path.to_owned(), detail });
+    match (application, version, objects) {
+        (0, 0, 0) => Ok(Identity::Empty),
+        (APPLICATION_ID, SCHEMA_VERSION, _) => Ok(Identity::Store),
+        (APPLICATION_ID, found, _) if found > SCHEMA_VERSION => {
+            Err(StoreError::Newer { path: path.to_owned(), found, supported: SCHEMA_VERSION })
+        }
+        (APPLICATION_ID, found, _) => foreign(format!("store version {found} was never released")),
+        (found, ..) => foreign(format!(
+            "it is an SQLite database with application id {found:#010x}, expected {APPLICATION_ID:#010x}"
+        )),
+    }
+}
+
+/// Sets up durability, and the tables of a new store.
+pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    // A file system without shared memory stays with the rollback journal, which FULL makes as durable.
+    connection
+        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))
+        .at(path, Action::Open)?;
+    connection.pragma_update(None, "synchronous", "full").at(path, Action::Open)?;
+    // Locked before the second look: another process may be creating the same store.
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).at(path, Action::Open)?;
+    if identify(&transaction, path)? == Identity::Empty {
+        transaction.execute_batch(SCHEMA).at(path, Action::Write)?;
+        transaction.execute_batch(VIEW).at(path, Action::Write)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).at(path, Action::Write)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION).at(path, Action::Write)?;
+    }
+    transaction.commit().at(path, Action::Write)
+}

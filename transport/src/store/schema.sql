@@ -1,0 +1,58 @@
+-- Version 1 of the store. Times are FILETIME: 100 ns ticks since 1601-01-01T00:00:00Z.
+
+-- One row per event (or joined block) that some rule matched, in one scope and view.
+CREATE TABLE hits (
+    -- Never used twice, so that a reader can remember where it was.
+    id                INTEGER PRIMARY KEY AUTOINCREMENT,
+    -- SHA-256 of `event`: the same event is stored once, however often its trace is replayed.
+    event_hash        BLOB    NOT NULL UNIQUE,
+    -- The truth: the hit without its rules in the wire format of this version. All columns below are taken
+    -- from it, for people and queries; texts among them show lone surrogates as U+FFFD.
+    hit_version       INTEGER NOT NULL,
+    event             BLOB    NOT NULL,
+    -- Above 2^63 - 1 (damaged traces) these two and event_record_id stay at 2^63 - 1.
+    time              INTEGER NOT NULL,
+    source            TEXT    NOT NULL,
+    source_sequence   INTEGER NOT NULL,
+    provider          TEXT    NOT NULL,
+    event_id          INTEGER NOT NULL,
+    event_version     INTEGER NOT NULL,
+    channel           INTEGER NOT NULL,
+    event_level       INTEGER NOT NULL,
+    opcode            INTEGER NOT NULL,
+    task              INTEGER NOT NULL,
+    -- A bit mask: negative where bit 63 is set.
+    keywords          INTEGER NOT NULL,
+    computer          TEXT,
+    user_sid          TEXT,
+    process_id        INTEGER,
+    thread_id         INTEGER,
+    activity_id       TEXT,
+    event_record_id   INTEGER,
+    scope             TEXT    NOT NULL,
+    view              TEXT    NOT NULL,
+    -- Of a 4104.
+    message_number    INTEGER,
+    message_total     INTEGER,
+    script_block_text TEXT,
+    script_block_id   TEXT,
+    path              TEXT,
+    -- Of a 4103.
+    context_info      TEXT,
+    user_data         TEXT,
+    payload           TEXT
+) STRICT;
+
+CREATE INDEX hits_by_time ON hits (time, source, source_sequence);
+
+-- The rules that matched; a later replay with other rules adds its own.
+CREATE TABLE hit_rules (
+    id      INTEGER PRIMARY KEY,
+    hit_id  INTEGER NOT NULL REFERENCES hits (id) ON DELETE CASCADE,
+    rule_id TEXT    NOT NULL,
+    title   TEXT    NOT NULL,
+    level   TEXT    NOT NULL,
+    -- JSON array of ATT&CK ids.
+    attack  TEXT    NOT NULL,
+    UNIQUE (hit_id, rule_id, title)
+) STRICT;

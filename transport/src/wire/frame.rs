@@ -1,0 +1,273 @@
+//! The frame: how a receiver finds the borders of messages, and knows that they arrived as they were sent.
+//!
+//! | offset | type | field |
+//! |---|---|---|
+//! | 0 | u32 | magic, the bytes `ETWS` |
+//! | 4 | u8 | version of the payload's structs, 1 |
+//! | 5 | u8 | type, see [`FrameType`] |
+//! | 6 | u16 | flags, 0 |
+//! | 8 | u32 | length of the payload in bytes, at most [`PAYLOAD_LEN_MAX`] |
+//! | 12 | u32 | CRC-32 of bytes 0 to 11 and of the payload |
+//! | 16 | | payload |
+//!
+//! Little-endian. The CRC is that of zlib and Ethernet (reflected polynomial 0xEDB88320, start and final
+//! exclusive-or 0xFFFFFFFF; `123456789` gives 0xCBF43926). Layout and CRC stay the same in every version, so
+//! that a receiver can tell a version it does not know from damage.
+
+use crc32fast::Hasher;
+
+/// The first four bytes, `ETWS`, as a little-endian number.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"ETWS");
+/// The version of the structs in payloads.
+pub const VERSION: u8 = 1;
+/// Bytes before the payload.
+pub const HEADER_LEN: usize = 16;
+/// Longest payload, in bytes.
+pub const PAYLOAD_LEN_MAX: usize = 1024 * 1024;
+/// Longest frame, in bytes.
+pub const FRAME_LEN_MAX: usize = HEADER_LEN + PAYLOAD_LEN_MAX;
+
+const LENGTH_AT: usize = 8;
+const CRC_AT: usize = 12;
+
+/// What a frame's payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FrameType {
+    /// The sensor's first word.
+    Hello = 1,
+    /// The collector's answer to it.
+    Welcome = 2,
+    /// One hit under a sequence number.
+    Data = 3,
+    /// Everything up to a sequence number is durable.
+    Ack = 4,
+    /// The collector cannot take more for a while.
+    Busy = 5,
+    /// Hits that will never come.
+    Gap = 6,
+    /// The sensor's loss ledger and health.
+    Status = 7,
+}
+
+impl FrameType {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 7] =
+        [Self::Hello, Self::Welcome, Self::Data, Self::Ack, Self::Busy, Self::Gap, Self::Status];
+
+    /// The type of a number on the wire.
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| *known as u8 == number)
+    }
+}
+
+/// Why bytes are no frame. The stream cannot be resynchronised after any of these: close the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The stream is something else.
+    #[error("no frame: magic {found:#010x}, expected {MAGIC:#010x}")]
+    Magic {
+        /// The first four bytes.
+        found: u32,
+    },
+    /// More than a receiver is prepared to hold.
+    #[error("a frame of {len} payload bytes, the maximum is {PAYLOAD_LEN_MAX}")]
+    TooLong {
+        /// Length of the payload in bytes.
+        len: usize,
+    },
+    /// Damaged on the way.
+    #[error("frame damaged: CRC-32 {found:#010x}, the header says {expected:#010x}")]
+    Crc {
+        /// What the header says.
+        expected: u32,
+        /// What the bytes give.
+        found: u32,
+    },
+    /// Intact, and of a version that was not agreed on.
+    #[error("frame version {found}, expected {VERSION}")]
+    Version {
+        /// The header's version.
+        found: u8,
+    },
+    /// Intact, and of a type that this version does not have.
+    #[error("frame type {found} is unknown")]
+    Type {
+        /// The header's type.
+        found: u8,
+    },
+    /// Intact, with flags that this version does not have.
+    #[error("frame flags {found:#06x}, expected none")]
+    Flags {
+        /// The header's flags.
+        found: u16,
+    },
+}
+
+/// A frame at the start of received bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Split<'a> {
+    /// What the payload is.
+    pub frame_type: FrameType,
+    /// The payload, borrowed from the input.
+    pub payload: &'a [u8],
+    /// What follows the frame.
+    pub rest: &'a [u8],
+}
+
+/// Splits the first frame off `input`.
+///
+/// `None` means the frame is still arriving: call again with more bytes, at most [`FRAME_LEN_MAX`] in all.
+/// Magic and length are judged as soon as the header is there, then the CRC, and only then version, type and
+/// flags. Allocates nothing.
+///
+/// # Errors
+///
+/// [`FrameError`]; close the connection.
+pub fn split_frame(input: &[u8]) -> Result<Option<Split<'_>>, FrameError> {
+    let Some((header, body)) = input.split_first_chunk::<HEADER_LEN>() else {
+        return Ok(None);
+    };
+    let [m0, m1, m2, m3, version, kind, f0, f1, l0, l1, l2, l3, c0, c1, c2, c3] = *header;
+    let magic = u32::from_le_bytes([m0, m1, m2, m3]);
+    if magic != MAGIC {
+        return Err(FrameError::Magic { found: magic });
+    }
+    let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    if len > PAYLOAD_LEN_MAX {
+        return Err(FrameError::TooLong { len });
+    }
+    let Some((payload, rest)) = body.split_at_checked(len) else {
+        return Ok(None);
+    };
+    let expected = u32::from_le_bytes([c0, c1, c2, c3]);
+    let found = crc(&header[..CRC_AT], payload);
+    if found != expected {
+        return Err(FrameError::Crc { expected, found });
+    }
+    if version != VERSION {
+        return Err(FrameError::Version { found: version });
+    }
+    let frame_type = FrameType::from_u8(kind).ok_or(FrameError::Type { found: kind })?;
+    let flags = u16::from_le_bytes([f0, f1]);
+    if flags != 0 {
+        return Err(FrameError::Flags { found: flags });
+    }
+    Ok(Some(Split { frame_type, payload, rest }))
+}
+
+/// Appends a frame to `out`.
+///
+/// # Errors
+///
+/// [`FrameError::TooLong`]; `out` is then as it was.
+pub fn encode_frame(frame_type: FrameType, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+    if payload.len() > PAYLOAD_LEN_MAX {
+        return Err(FrameError::TooLong { len: payload.len() });
+    }
+    let start = out.len();
+    out.resize(start + HEADER_LEN, 0);
+    out.extend_from_slice(payload);
+    write_header(frame_type, &mut out[start..]);
+    Ok(())
+}
+
+/// Fills the first [`HEADER_LEN`] bytes of `frame`; the rest is the payload, whose length was checked.
+pub(super) fn write_header(frame_type: FrameType, frame: &mut [u8]) {
+    let Some((header, payload)) = frame.split_first_chunk_mut::<HEADER_LEN>() else {
+        return;
+    };
+    header[..4].copy_from_slice(&MAGIC.to_le_bytes());
+    header[4..LENGTH_AT].copy_from_slice(&[VERSION, frame_type as u8, 0, 0]);
+    header[LENGTH_AT..CRC_AT].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    let crc = crc(&header[..CRC_AT], payload);
+    header[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn crc(header: &[u8], payload: &[u8]) -> u32 {
+    let mut hasher = Hasher::new();
+    hasher.update(header);
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame with a correct CRC around any header.
+    fn sealed(version: u8, kind: u8, flags: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = MAGIC.to_le_bytes().to_vec();
+        bytes.extend([version, kind]);
+        bytes.extend(flags.to_le_bytes());
+        bytes.extend((payload.len() as u32).to_le_bytes());
+        bytes.extend(crc(&bytes, payload).to_le_bytes());
+        bytes.extend(payload);
+        bytes
+    }
+
+    #[test]
+    fn crc_is_the_documented_one() {
+        assert_eq!(crc(b"12345", b"6789"), 0xCBF4_3926);
+    }
+
+    #[test]
+    fn every_type_goes_out_and_comes_back() {
+        for frame_type in FrameType::ALL {
+            let mut bytes = Vec::new();
+            encode_frame(frame_type, b"payload", &mut bytes).unwrap();
+            assert_eq!(bytes, sealed(1, frame_type as u8, 0, b"payload"));
+            bytes.extend(b"next");
+            let split = split_frame(&bytes).unwrap().unwrap();
+            assert_eq!(split, Split { frame_type, payload: b"payload", rest: b"next" });
+        }
+        assert_eq!(FrameType::ALL.map(|known| known as u8), [1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    type Verdict = fn(&FrameError) -> bool;
+
+    #[test]
+    fn refusals_come_in_the_stated_order() {
+        let long = |mut bytes: Vec<u8>| {
+            bytes[8..12].copy_from_slice(&(PAYLOAD_LEN_MAX as u32 + 1).to_le_bytes());
+            bytes
+        };
+        let broken = |mut bytes: Vec<u8>| {
+            *bytes.last_mut().unwrap() ^= 1;
+            bytes
+        };
+        let foreign = |mut bytes: Vec<u8>| {
+            bytes[0] = b'G';
+            bytes
+        };
+        let rows: [(&str, Vec<u8>, Verdict); 7] = [
+            ("foreign and long", foreign(long(sealed(1, 3, 0, b"x"))), |e| {
+                matches!(e, FrameError::Magic { .. })
+            }),
+            ("long and broken", long(broken(sealed(9, 99, 1, b"x"))), |e| {
+                matches!(e, FrameError::TooLong { len: 1_048_577 })
+            }),
+            ("broken and unknown", broken(sealed(9, 99, 1, b"x")), |e| matches!(e, FrameError::Crc { .. })),
+            ("version", sealed(2, 99, 1, b"x"), |e| matches!(e, FrameError::Version { found: 2 })),
+            ("type 8", sealed(1, 8, 1, b"x"), |e| matches!(e, FrameError::Type { found: 8 })),
+            ("type 0", sealed(1, 0, 0, b"x"), |e| matches!(e, FrameError::Type { found: 0 })),
+            ("flags", sealed(1, 3, 1, b"x"), |e| matches!(e, FrameError::Flags { found: 1 })),
+        ];
+        for (name, bytes, verdict) in rows {
+            let error = split_frame(&bytes).unwrap_err();
+            assert!(verdict(&error), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_longest_frame_passes_and_one_more_byte_does_not() {
+        let mut bytes = Vec::new();
+        encode_frame(FrameType::Status, &vec![7; PAYLOAD_LEN_MAX], &mut bytes).unwrap();
+        assert_eq!(bytes.len(), FRAME_LEN_MAX);
+        assert_eq!(split_frame(&bytes).unwrap().unwrap().payload.len(), PAYLOAD_LEN_MAX);
+        let before = bytes.clone();
+        let error = encode_frame(FrameType::Status, &vec![7; PAYLOAD_LEN_MAX + 1], &mut bytes).unwrap_err();
+        assert_eq!(error, FrameError::TooLong { len: PAYLOAD_LEN_MAX + 1 });
+        assert_eq!(bytes, before);
+    }
+}

@@ -1,0 +1,182 @@
+//! Bytes of version 1, as they were released: what is stored and sent must stay readable.
+//!
+//! The files in `golden/` were made by an encoder written from `docs/wire.md` alone, not by this crate.
+
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, Utf16Text, View};
+use etwsieve_transport::wire::codec::{decode_hit, encode_hit};
+use etwsieve_transport::wire::frame::split_frame;
+use etwsieve_transport::wire::{DataV1, decode_data, encode_data};
+
+const CHANGED: &str = "the bytes of wire version 1 have changed: stores and sensors in the field become unreadable. \
+    Make a new struct (HitV2) with golden files of its own instead of changing this one";
+
+const HIT: &[u8] = include_bytes!("golden/hit_v1.bin");
+const FRAME: &[u8] = include_bytes!("golden/frame_data_v1.bin");
+
+/// `frame_data_v1.bin`, byte by byte.
+#[rustfmt::skip]
+const WALK: &[u8] = &[
+    // Frame header.
+    b'E', b'T', b'W', b'S',                         // magic
+    1,                                              // version
+    3,                                              // type: DATA
+    0, 0,                                           // flags
+    0xAA, 0, 0, 0,                                  // payload: 170 bytes
+    0x32, 0xB8, 0x94, 0x21,                         // CRC-32 of the 12 bytes above and of all below
+    // DataV1.
+    2, 1, 0, 0, 0, 0, 0, 0,                         // sequence 258
+    // HitV1.
+    1, 0, 0, 0, 0, 0, 0, 0,                         // time
+    1, 0, 0, 0, 0, 0, 0, 0, b'a',                   // source: 1 byte
+    2, 0, 0, 0, 0, 0, 0, 0,                         // source_sequence
+    0xA8, 0x14, 0x07, 0xF9, 0x09, 0x55, 0x4A, 0x43, // provider f90714a8-5509-434a-
+    0xBF, 0x6D, 0xB1, 0x62, 0x4C, 0x8A, 0x19, 0xA2, //   bf6d-b1624c8a19a2
+    0x07, 0x10,                                     // event_id 4103
+    1, 16, 4, 20,                                   // version, channel, level, opcode
+    106, 0,                                         // task
+    0, 0, 0, 0, 0, 0, 0, 0,                         // keywords
+    0,                                              // computer: none
+    0,                                              // user_sid: none
+    1, 7, 0, 0, 0,                                  // process_id: 7
+    0,                                              // thread_id: none
+    0,                                              // activity_id: none
+    0,                                              // event_record_id: none
+    1, 0, 0, 0,                                     // scope: block
+    2, 0, 0, 0,                                     // view: call
+    1, 0, 0, 0,                                     // content: Module
+    2, 0, 0, 0, 0, 0, 0, 0, b'A', 0,                //   context_info: 2 bytes
+    0, 0, 0, 0, 0, 0, 0, 0,                         //   user_data: empty
+    2, 0, 0, 0, 0, 0, 0, 0, 0x00, 0xDC,             //   payload: a lone low surrogate
+    1, 0, 0, 0, 0, 0, 0, 0,                         // rules: 1
+    1, 0, 0, 0, 0, 0, 0, 0, b'r',                   //   id
+    1, 0, 0, 0, 0, 0, 0, 0, b't',                   //   title
+    3, 0, 0, 0, 0, 0, 0, 0, b'l', b'o', b'w',       //   level
+    1, 0, 0, 0, 0, 0, 0, 0,                         //   attack: 1
+    2, 0, 0, 0, 0, 0, 0, 0, b'T', b'1',             //     id
+];
+
+fn small() -> DataV1 {
+    let hit = HitV1 {
+        time: 1,
+        source: "a".into(),
+        source_sequence: 2,
+        provider: uuid::uuid!("f90714a8-5509-434a-bf6d-b1624c8a19a2").to_bytes_le(),
+        event_id: 4103,
+        version: 1,
+        channel: 16,
+        level: 4,
+        opcode: 20,
+        task: 106,
+        keywords: 0,
+        computer: None,
+        user_sid: None,
+        process_id: Some(7),
+        thread_id: None,
+        activity_id: None,
+        event_record_id: None,
+        scope: Scope::Block,
+        view: View::Call,
+        content: EventContent::Module {
+            context_info: "A".into(),
+            user_data: Utf16Text::default(),
+            payload: Utf16Text(vec![0xDC00]),
+        },
+        rules: vec![RuleRefV1 {
+            id: "r".into(),
+            title: "t".into(),
+            level: "low".into(),
+            attack: vec!["T1".into()],
+        }],
+    };
+    DataV1 { sequence: 258, hit }
+}
+
+fn full() -> HitV1 {
+    let mut text: Utf16Text = "Enter-PSSession -ComputerName ".into();
+    text.0.extend([0xD800, 0, 0x78, 0xD83D, 0xDE00, 0xDC01]);
+    HitV1 {
+        time: 133_601_515_200_008_656,
+        source: "traces/demo.etl".into(),
+        source_sequence: 41,
+        provider: uuid::uuid!("a0c1853b-5c40-4b15-8766-3cf1c58f985a").to_bytes_le(),
+        event_id: 4104,
+        version: 1,
+        channel: 16,
+        level: 3,
+        opcode: 15,
+        task: 2,
+        keywords: 0x8000_0000_0000_0001,
+        computer: Some("srv-Ω.example.test".into()),
+        user_sid: Some("S-1-5-21-1-2-3-1104".into()),
+        process_id: Some(4242),
+        thread_id: Some(77),
+        activity_id: Some(uuid::uuid!("00112233-4455-6677-8899-aabbccddeeff").to_bytes_le()),
+        event_record_id: Some(9_000_000_001),
+        scope: Scope::Event,
+        view: View::Raw,
+        content: EventContent::ScriptBlock {
+            message_number: Some(2),
+            message_total: Some(-3),
+            text,
+            script_block_id: Some("5f0c1d2e-0000-4000-8000-000000000001".into()),
+            path: Some(Utf16Text::default()),
+        },
+        rules: vec![
+            RuleRefV1 {
+                id: "a4e8f3a4-48b2-11ec-bcfc-3e22fbd008af".into(),
+                title: "Remote session".into(),
+                level: "medium".into(),
+                attack: vec!["T1021.006".into()],
+            },
+            RuleRefV1 { id: String::new(), title: "no id".into(), level: String::new(), attack: vec![] },
+        ],
+    }
+}
+
+#[test]
+fn hit_v1() {
+    assert_eq!(encode_hit(&full()).unwrap(), HIT, "{CHANGED}");
+    assert_eq!(decode_hit(HIT).unwrap(), full(), "{CHANGED}");
+}
+
+#[test]
+fn frame_data_v1() {
+    let DataV1 { sequence, hit } = small();
+    let mut bytes = Vec::new();
+    encode_data(sequence, &hit, &mut bytes).unwrap();
+    assert_eq!(bytes, FRAME, "{CHANGED}");
+    assert_eq!(WALK, FRAME, "{CHANGED}");
+    let split = split_frame(FRAME).unwrap().unwrap();
+    assert_eq!(decode_data(split.payload).unwrap(), small(), "{CHANGED}");
+}
+
+#[test]
+fn every_truncation_is_still_arriving_or_refused() {
+    for len in 0..FRAME.len() {
+        assert_eq!(split_frame(&FRAME[..len]), Ok(None), "frame cut to {len} bytes");
+    }
+    for len in 0..HIT.len() {
+        decode_hit(&HIT[..len]).expect_err("a hit cut short");
+    }
+    let longer = [HIT, &[0]].concat();
+    decode_hit(&longer).expect_err("a byte too many");
+}
+
+/// Without the CRC most flips would decode to another hit.
+#[test]
+fn every_flipped_bit_of_a_frame_is_noticed() {
+    let mut waits = 0;
+    for bit in 0..FRAME.len() * 8 {
+        let mut bytes = FRAME.to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        match split_frame(&bytes) {
+            Err(_) => {}
+            Ok(None) => {
+                waits += 1;
+                assert!((8..12).contains(&(bit / 8)), "bit {bit}: only a longer length may wait");
+            }
+            Ok(Some(_)) => panic!("bit {bit} went unnoticed"),
+        }
+    }
+    assert!(waits > 0);
+}

@@ -1,0 +1,331 @@
+//! The store: what goes in comes out, once, whatever file it meets and whenever it is interrupted.
+
+#![expect(clippy::unwrap_used, reason = "a panic is the verdict of a test")]
+
+mod arbitrary;
+mod common;
+
+use arbitrary::any_hit;
+use common::{hit, rule};
+use etwsieve_transport::hit::{EventContent, HitV1, Scope, View};
+use etwsieve_transport::store::{
+    APPLICATION_ID, Detection, HitFilter, Inserted, SCHEMA_VERSION, Store, StoreError,
+};
+use proptest::prelude::*;
+use rusqlite::Connection;
+use std::collections::HashSet;
+use std::fs;
+use std::ops::ControlFlow;
+use tempfile::TempDir;
+
+fn store() -> (TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().join("hits.db")).unwrap();
+    (folder, store)
+}
+
+fn sql(store: &Store) -> Connection {
+    Connection::open(store.path()).unwrap()
+}
+
+fn all(store: &Store) -> Vec<HitV1> {
+    store.hits(HitFilter::default()).map(|hit| hit.unwrap().hit).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn any_hits_come_back_in_time_order(mut hits in proptest::collection::vec(any_hit(), 0..40)) {
+        // Two rules of one id and title are one rule to the store.
+        for hit in &mut hits {
+            let mut seen = HashSet::new();
+            hit.rules.retain(|rule| seen.insert((rule.id.clone(), rule.title.clone())));
+        }
+        let (_folder, mut store) = store();
+        let inserted = store.insert_batch(&hits).unwrap();
+        let pairs = hits.iter().map(|hit| hit.rules.len() as u64).sum();
+        prop_assert_eq!(inserted, Inserted { hits: hits.len() as u64, detections: pairs });
+        let signed = |number| i64::try_from(number).unwrap_or(i64::MAX);
+        hits.sort_by_key(|hit| (signed(hit.time), hit.source.clone(), signed(hit.source_sequence)));
+        prop_assert_eq!(all(&store), hits);
+    }
+}
+
+type Change = fn(&mut HitV1);
+
+#[test]
+fn a_repeated_replay_counts_once_and_new_rules_are_added() {
+    let (_folder, mut store) = store();
+    let trace: Vec<_> = (0..100).map(hit).collect();
+    assert_eq!(store.insert_batch(&trace).unwrap(), Inserted { hits: 100, detections: 100 });
+    assert_eq!(store.insert_batch(&trace).unwrap(), Inserted::default());
+
+    let second = rule("11111111-2222-3333-4444-555555555555", "Another rule");
+    let more = HitV1 { rules: vec![hit(5).rules[0].clone(), second.clone()], ..hit(5) };
+    assert_eq!(store.insert_batch([&more]).unwrap(), Inserted { hits: 0, detections: 1 });
+    assert_eq!(all(&store)[5].rules, [hit(5).rules[0].clone(), second]);
+
+    let changes: [(&str, Change); 6] = [
+        ("source", |hit| hit.source = "other.etl".into()),
+        ("sequence", |hit| hit.source_sequence += 1000),
+        ("time", |hit| hit.time += 1),
+        ("view", |hit| hit.view = View::Normalized),
+        ("scope", |hit| hit.scope = Scope::Block),
+        ("a lone surrogate that reads like another", |hit| {
+            if let EventContent::ScriptBlock { text, .. } = &mut hit.content {
+                text.0.push(0xDC00);
+            }
+        }),
+    ];
+    for (name, change) in changes {
+        let mut other = hit(5);
+        change(&mut other);
+        assert_eq!(store.insert_batch([&other]).unwrap().hits, 1, "another {name} is another event");
+    }
+    let mut view = 0;
+    let count = |row: Detection| {
+        view += row.count;
+        ControlFlow::Continue(())
+    };
+    store.detections(count).unwrap();
+    assert_eq!(view, 107, "100 events, one second rule, six other events");
+}
+
+type Want = fn(usize, &HitV1) -> bool;
+
+#[test]
+fn the_walk_is_filtered_and_ordered_over_many_pages() {
+    let (_folder, mut store) = store();
+    let mut hits: Vec<_> = (0..150).map(hit).collect();
+    for (index, hit) in hits.iter_mut().enumerate() {
+        // Equal times in pairs, so that pages end between them.
+        hit.time = 1000 + index as u64 / 2;
+        hit.computer = Some(if index % 3 == 0 { "SRV-A" } else { "srv-b" }.into());
+        if index % 5 == 0 {
+            hit.rules = vec![rule("ABC", "Fifth")];
+        }
+    }
+    let mut shuffled = hits.clone();
+    shuffled.reverse();
+    store.insert_batch(&shuffled).unwrap();
+    let filter = |change: fn(&mut HitFilter)| {
+        let mut filter = HitFilter::default();
+        change(&mut filter);
+        filter
+    };
+    let rows: [(&str, HitFilter, Want); 7] = [
+        ("everything", HitFilter::default(), |_, _| true),
+        ("from", filter(|f| f.from = Some(1040)), |_, hit| hit.time >= 1040),
+        ("until", filter(|f| f.until = Some(1040)), |_, hit| hit.time <= 1040),
+        ("computer", filter(|f| f.computer = Some("srv-a".into())), |index, _| index % 3 == 0),
+        ("rule id", filter(|f| f.rule = Some("abc".into())), |index, _| index % 5 == 0),
+        ("rule title", filter(|f| f.rule = Some("fifth".into())), |index, _| index % 5 == 0),
+        (
+            "all of them",
+            HitFilter {
+                from: Some(1010),
+                until: Some(1060),
+                rule: Some("ABC".into()),
+                computer: Some("SRV-A".into()),
+            },
+            |index, hit| index % 15 == 0 && (1010..=1060).contains(&hit.time),
+        ),
+    ];
+    for (name, filter, want) in rows {
+        let found: Vec<_> = store.hits(filter).map(|hit| hit.unwrap().hit).collect();
+        let wanted: Vec<_> = hits
+            .iter()
+            .enumerate()
+            .filter(|(index, hit)| want(*index, hit))
+            .map(|(_, hit)| hit.clone())
+            .collect();
+        assert!(!wanted.is_empty(), "{name}");
+        assert_eq!(found, wanted, "{name}");
+    }
+}
+
+#[test]
+fn totals() {
+    let (_folder, mut store) = store();
+    assert_eq!(store.stats().unwrap(), etwsieve_transport::store::StoreStats::default());
+    let mut hits: Vec<_> = (0..5).map(hit).collect();
+    hits[0].computer = None;
+    hits[4].rules.push(rule("b", "B"));
+    store.insert_batch(&hits).unwrap();
+    let stats = store.stats().unwrap();
+    assert_eq!((stats.hits, stats.detections), (5, 6));
+    let rules: Vec<_> =
+        stats.rules.iter().map(|r| (r.title.as_str(), r.level.as_str(), r.count, r.first, r.last)).collect();
+    assert_eq!(
+        rules,
+        [
+            ("Remote session", "medium", 5, hits[0].time, hits[4].time),
+            ("B", "medium", 1, hits[4].time, hits[4].time),
+        ]
+    );
+    let computers: Vec<_> =
+        stats.computers.iter().map(|c| (c.computer.as_deref(), c.count, c.first, c.last)).collect();
+    assert_eq!(
+        computers,
+        [(Some("srv1.example.test"), 4, hits[1].time, hits[4].time), (None, 1, hits[0].time, hits[0].time),]
+    );
+}
+
+#[test]
+fn marks_and_durability_are_set() {
+    let (_folder, store) = store();
+    let connection = sql(&store);
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(pragma("application_id"), i64::from(APPLICATION_ID));
+    assert_eq!(pragma("user_version"), i64::from(SCHEMA_VERSION));
+    let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+    assert_eq!(journal, "wal");
+}
+
+type Make = Box<dyn Fn(&std::path::Path)>;
+type Verdict = fn(&StoreError) -> bool;
+
+#[test]
+fn foreign_files_are_refused_and_left_alone() {
+    let database = |statements: &'static str| {
+        move |path: &std::path::Path| Connection::open(path).unwrap().execute_batch(statements).unwrap()
+    };
+    let foreign: Verdict = |error| matches!(error, StoreError::NotAStore { .. });
+    let rows: [(&str, Make, Verdict); 5] = [
+        (
+            "text",
+            Box::new(|path| fs::write(path, "no database at all, but some text\n".repeat(40)).unwrap()),
+            foreign,
+        ),
+        ("short text", Box::new(|path| fs::write(path, "x").unwrap()), foreign),
+        ("someone's database", Box::new(database("CREATE TABLE t (a)")), foreign),
+        (
+            "another application",
+            Box::new(database("PRAGMA application_id = 77; CREATE TABLE t (a)")),
+            foreign,
+        ),
+        (
+            "a newer store",
+            Box::new(|path| {
+                drop(Store::open(path).unwrap());
+                Connection::open(path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+            }),
+            |error| matches!(error, StoreError::Newer { found: 2, supported: 1, .. }),
+        ),
+    ];
+    for (name, make, verdict) in rows {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        make(&path);
+        let before = fs::read(&path).unwrap();
+        for result in [Store::open(&path), Store::open_read_only(&path)] {
+            let error = result.map(|_| name).unwrap_err();
+            assert!(verdict(&error), "{name}: {error}");
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{name}: {error}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), before, "{name}");
+    }
+}
+
+#[test]
+fn places_where_no_store_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing.db");
+    assert!(matches!(Store::open_read_only(&missing), Err(StoreError::NotFound { .. })));
+    assert!(!missing.exists(), "reading creates nothing");
+    assert!(matches!(Store::open(folder.path()), Err(StoreError::Sqlite { .. })), "a folder");
+    assert!(matches!(Store::open(missing.join("hits.db")), Err(StoreError::Sqlite { .. })), "no folder");
+    let empty = folder.path().join("empty.db");
+    fs::write(&empty, "").unwrap();
+    assert!(matches!(Store::open_read_only(&empty), Err(StoreError::NotAStore { .. })));
+    Store::open(&empty).unwrap();
+    Store::open_read_only(&empty).unwrap();
+}
+
+#[test]
+fn readers_read_while_a_writer_writes_and_cannot_write() {
+    let (_folder, mut store) = store();
+    store.insert_batch([&hit(1)]).unwrap();
+    let mut reader = Store::open_read_only(store.path()).unwrap();
+    assert_eq!(all(&reader), [hit(1)]);
+    store.insert_batch([&hit(2)]).unwrap();
+    assert_eq!(all(&reader), [hit(1), hit(2)]);
+    reader.insert_batch([&hit(3)]).unwrap_err();
+    assert_eq!(all(&store).len(), 2);
+}
+
+#[test]
+fn a_batch_is_stored_whole_or_not_at_all() {
+    let (_folder, mut store) = store();
+    let mut bad = hit(2);
+    bad.source = "s".repeat(5000);
+    let error = store.insert_batch([&hit(1), &bad, &hit(3)]).unwrap_err();
+    assert!(matches!(error, StoreError::Hit { index: 1, .. }), "{error}");
+    assert_eq!(all(&store), []);
+    assert_eq!(store.insert_batch([&hit(1), &hit(3)]).unwrap().hits, 2, "and goes on");
+}
+
+/// What a killed process leaves: files as they are in the middle of a transaction, log and all.
+#[test]
+fn a_writer_that_died_in_the_middle_leaves_what_was_committed() {
+    let (folder, mut store) = store();
+    let committed: Vec<_> = (0..50).map(hit).collect();
+    store.insert_batch(&committed).unwrap();
+
+    let dying = sql(&store);
+    // A cache this small spills uncommitted pages to the log.
+    dying.execute_batch("PRAGMA cache_size = 5; BEGIN IMMEDIATE").unwrap();
+    for round in 0..200 {
+        dying
+            .execute(
+                "INSERT INTO hits SELECT NULL, randomblob(32), hit_version, event, time, source, source_sequence,
+                    provider, event_id, event_version, channel, event_level, opcode, task, keywords, computer,
+                    user_sid, process_id, thread_id, activity_id, event_record_id, scope, view, message_number,
+                    message_total, script_block_text, script_block_id, path, context_info, user_data, payload
+                 FROM hits WHERE id = ?1",
+                [round % 50 + 1],
+            )
+            .unwrap();
+    }
+    let crash = folder.path().join("crash");
+    fs::create_dir(&crash).unwrap();
+    for name in ["hits.db", "hits.db-wal"] {
+        fs::copy(folder.path().join(name), crash.join(name)).unwrap();
+    }
+    let log = fs::metadata(crash.join("hits.db-wal")).unwrap().len();
+    assert!(log > 200_000, "uncommitted pages are in the log: {log} bytes");
+    let mut survivor = Store::open(crash.join("hits.db")).unwrap();
+    assert_eq!(all(&survivor), committed);
+    assert_eq!(survivor.insert_batch(&committed).unwrap(), Inserted::default());
+    drop(dying);
+    assert_eq!(all(&store), committed, "dropped without a commit");
+}
+
+#[test]
+fn a_damaged_hit_is_named_and_passed() {
+    let (_folder, mut store) = store();
+    let hits: Vec<_> = (0..40).map(hit).collect();
+    store.insert_batch(&hits).unwrap();
+    let damages = [
+        ("UPDATE hits SET event = x'00' WHERE source_sequence = 3", 3, "ends early"),
+        ("UPDATE hits SET event = zeroblob(2000000) WHERE source_sequence = 5", 5, "longer than"),
+        ("UPDATE hits SET hit_version = 2 WHERE source_sequence = 20", 20, "hit version 2"),
+        ("UPDATE hit_rules SET attack = '[' WHERE hit_id = 31", 30, "EOF"),
+    ];
+    let connection = sql(&store);
+    for (statement, ..) in damages {
+        assert_eq!(connection.execute(statement, []).unwrap(), 1);
+    }
+    let found: Vec<_> = store.hits(HitFilter::default()).collect();
+    assert_eq!(found.len(), 40);
+    for (index, found) in found.into_iter().enumerate() {
+        match damages.iter().find(|(_, sequence, _)| *sequence == index) {
+            None => assert_eq!(found.unwrap().hit, hits[index]),
+            Some((_, _, word)) => {
+                let error = found.unwrap_err();
+                assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+                assert!(error.to_string().contains(word), "{error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Every hit survives the wire, every limit holds on both sides, and hostile bytes cost nothing.
+
+mod arbitrary;
+mod common;
+
+use arbitrary::any_hit;
+use common::{hit, rule};
+use etwsieve_transport::hit::{
+    ATTACK_MAX, EventContent, HitV1, RULES_MAX, STRING_LEN_MAX, TEXT_UNITS_MAX, Utf16Text,
+};
+use etwsieve_transport::wire::codec::{
+    CodecError, HIT_LEN_MAX, decode_hit, encode_event, encode_hit, encode_hit_into, encoded_hit_len,
+};
+use etwsieve_transport::wire::frame::{FrameType, split_frame};
+use etwsieve_transport::wire::{decode_data, encode_data};
+use proptest::prelude::*;
+
+proptest! {
+    #[test]
+    fn any_hit_round_trips(hit in any_hit(), sequence: u64) {
+        let bytes = encode_hit(&hit).unwrap();
+        prop_assert_eq!(encoded_hit_len(&hit).unwrap(), bytes.len());
+        prop_assert_eq!(&decode_hit(&bytes).unwrap(), &hit);
+
+        let mut buffer = vec![0xEE; bytes.len() + 3];
+        prop_assert_eq!(encode_hit_into(&hit, &mut buffer).unwrap(), bytes.len());
+        prop_assert_eq!(&buffer[..bytes.len()], &bytes[..]);
+        prop_assert_eq!(&buffer[bytes.len()..], &[0xEE; 3]);
+
+        let mut frames = b"before".to_vec();
+        encode_data(sequence, &hit, &mut frames).unwrap();
+        frames.extend(b"after");
+        let split = split_frame(&frames[6..]).unwrap().unwrap();
+        prop_assert_eq!(split.frame_type, FrameType::Data);
+        prop_assert_eq!(split.rest, b"after");
+        let data = decode_data(split.payload).unwrap();
+        prop_assert_eq!(data.sequence, sequence);
+        prop_assert_eq!(data.hit, hit);
+    }
+
+    #[test]
+    fn an_event_encodes_alike_whatever_the_rules(hit in any_hit()) {
+        let bare = HitV1 { rules: vec![], ..hit.clone() };
+        prop_assert_eq!(encode_event(&hit).unwrap(), encode_hit(&bare).unwrap());
+    }
+
+    #[test]
+    fn what_decodes_encodes_to_the_same_bytes(hit in any_hit(), at: prop::sample::Index, byte: u8) {
+        let mut bytes = encode_hit(&hit).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(other) = decode_hit(&bytes) {
+            prop_assert_eq!(encode_hit(&other).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn random_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = split_frame(&bytes);
+        let _ = decode_hit(&bytes);
+    }
+}
+
+fn text_of(hit: &mut HitV1) -> &mut Utf16Text {
+    match &mut hit.content {
+        EventContent::ScriptBlock { text, .. } => text,
+        EventContent::Module { payload, .. } => payload,
+    }
+}
+
+/// One change of a hit to just within a limit, and one beyond it.
+type Change = fn(&mut HitV1, usize);
+
+const LIMITS: [(&str, usize, Change); 6] = [
+    ("source", STRING_LEN_MAX, |hit, len| hit.source = "s".repeat(len)),
+    ("computer", STRING_LEN_MAX, |hit, len| hit.computer = Some("c".repeat(len))),
+    ("text", TEXT_UNITS_MAX, |hit, len| text_of(hit).0 = vec![0xD800; len]),
+    ("rules", RULES_MAX, |hit, len| hit.rules = vec![rule("id", "title"); len]),
+    ("rules.title", STRING_LEN_MAX, |hit, len| hit.rules[0].title = "t".repeat(len)),
+    ("rules.attack", ATTACK_MAX, |hit, len| hit.rules[0].attack = vec!["T1".into(); len]),
+];
+
+#[test]
+fn limits_hold_on_the_way_out() {
+    for (name, max, change) in LIMITS {
+        let mut hit = hit(1);
+        change(&mut hit, max);
+        assert_eq!(decode_hit(&encode_hit(&hit).unwrap()).as_ref(), Ok(&hit), "{name} at its maximum");
+        change(&mut hit, max + 1);
+        let Err(CodecError::Limit(error)) = encode_hit(&hit) else { panic!("{name} above its maximum") };
+        assert_eq!((error.field, error.found, error.max), (name, max + 1, max));
+        let mut out = b"before".to_vec();
+        encode_data(1, &hit, &mut out).unwrap_err();
+        assert_eq!(out, b"before", "{name}: nothing of a refused frame stays");
+    }
+}
+
+/// An encoder without our checks must be refused by the decoder's own.
+#[test]
+fn limits_hold_on_the_way_in() {
+    for (name, max, change) in LIMITS {
+        let mut hit = hit(1);
+        change(&mut hit, max);
+        let bytes = encode_hit(&hit).unwrap();
+        // One more of the last entry, with the length before it corrected by hand.
+        let (len_at, unit): (usize, Vec<u8>) = match name {
+            "source" => (8, b"s".to_vec()),
+            "computer" => (find(&bytes, &[1, 0, 16, 0, 0, 0, 0, 0, 0, b'c']) + 1, b"c".to_vec()),
+            "text" => (find(&bytes, &(2 * max as u64).to_le_bytes()), vec![0, 0xD8]),
+            "rules" => (find(&bytes, &(max as u64).to_le_bytes()), {
+                let one = encoded_rule();
+                assert!(bytes.ends_with(&one));
+                one
+            }),
+            "rules.title" => (find(&bytes, &[0, 16, 0, 0, 0, 0, 0, 0, b't']), b"t".to_vec()),
+            "rules.attack" => {
+                (find(&bytes, &(max as u64).to_le_bytes()), vec![2, 0, 0, 0, 0, 0, 0, 0, b'T', b'1'])
+            }
+            other => panic!("no row for {other}"),
+        };
+        let len = u64::from_le_bytes(bytes[len_at..len_at + 8].try_into().unwrap());
+        let step = if name == "text" { 2 } else { 1 };
+        let longer = [&bytes[..len_at], &(len + step).to_le_bytes(), &unit, &bytes[len_at + 8..]].concat();
+        let Err(CodecError::Invalid { detail, .. }) = decode_hit(&longer) else {
+            panic!("{name} above its maximum: {:?}", decode_hit(&longer).map(|_| ()))
+        };
+        assert!(detail.contains("at most"), "{name}: {detail}");
+    }
+}
+
+/// The encoding of the one rule that `hit(1)` ends in.
+fn encoded_rule() -> Vec<u8> {
+    let encode = |hit: &HitV1| encode_hit(hit).expect("within the limits");
+    let bare = encode(&HitV1 { rules: vec![], ..hit(1) });
+    encode(&HitV1 { rules: vec![rule("id", "title")], ..hit(1) }).split_off(bare.len())
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> usize {
+    haystack.windows(needle.len()).position(|window| window == needle).expect("it is there")
+}
+
+#[test]
+fn a_hit_too_long_for_a_frame_is_refused_and_the_longest_passes() {
+    let mut hit = hit(1);
+    hit.rules = vec![rule("", ""); RULES_MAX];
+    let missing = HIT_LEN_MAX - encoded_hit_len(&hit).unwrap();
+    for (index, rule) in hit.rules.iter_mut().enumerate() {
+        let share = missing / RULES_MAX + usize::from(index < missing % RULES_MAX);
+        rule.title = "t".repeat(share);
+    }
+    assert_eq!(encode_hit(&hit).unwrap().len(), HIT_LEN_MAX);
+    let mut frame = Vec::new();
+    encode_data(9, &hit, &mut frame).unwrap();
+    let split = split_frame(&frame).unwrap().unwrap();
+    assert_eq!(split.payload.len(), 1024 * 1024);
+    assert_eq!(decode_data(split.payload).unwrap().hit, hit);
+
+    hit.rules[0].title.push('t');
+    assert_eq!(encode_hit(&hit), Err(CodecError::TooLong { max: HIT_LEN_MAX }));
+    assert!(matches!(encode_data(9, &hit, &mut frame), Err(CodecError::TooLong { .. })));
+    assert_eq!(decode_hit(&vec![0; HIT_LEN_MAX + 1]), Err(CodecError::TooLong { max: HIT_LEN_MAX }));
+}
+
+#[test]
+fn a_short_buffer_is_left_alone() {
+    let hit = hit(1);
+    let len = encoded_hit_len(&hit).unwrap();
+    let mut buffer = vec![0xEE; len - 1];
+    let error = encode_hit_into(&hit, &mut buffer).unwrap_err();
+    assert_eq!(error, CodecError::BufferTooShort { expected: len, found: len - 1 });
+    assert!(buffer.iter().all(|&byte| byte == 0xEE));
+}
+
+#[test]
+fn hostile_strings_are_cut_to_what_encodes() {
+    let mut honest = hit(1);
+    assert!(!honest.cut_to_limits());
+    assert_eq!(honest, hit(1));
+
+    let mut hostile = hit(1);
+    hostile.computer = Some("é".repeat(STRING_LEN_MAX));
+    hostile.rules[0].attack[0] = "T".repeat(STRING_LEN_MAX + 1);
+    text_of(&mut hostile).0 = vec![0x41; TEXT_UNITS_MAX + 1];
+    encode_hit(&hostile).unwrap_err();
+    assert!(hostile.cut_to_limits());
+    assert_eq!(hostile.computer.as_ref().unwrap().len(), STRING_LEN_MAX);
+    encode_hit(&hostile).unwrap();
+}

@@ -3,3 +3,5 @@
 //! The targets themselves are in `tests/fuzz`; what they found is replayed by an ordinary test.
 
 pub mod etl;
+pub mod evtx;
+pub mod frame;

@@ -1,4 +1,7 @@
 //! What the end-to-end suites share: a writer of traces, access to the corpus, bodies of the fuzz targets.
 
+pub mod corpus;
+pub mod demo;
 pub mod fuzz;
+pub mod program;
 pub mod writer;

@@ -243,8 +243,10 @@ fn powershell_payloads() {
         ("4105", script_block_marker("i", "r"), "6900 0000 7200 0000"),
     ];
     for (name, payload, want) in rows {
-        let hex = payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        assert_eq!(hex, want.replace(' ', ""), "{name}");
+        let hex = want.replace(' ', "");
+        let bytes =
+            hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16));
+        assert_eq!(payload, bytes.collect::<Result<Vec<u8>, _>>().unwrap(), "{name}");
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn decompress(stored: &[u8], output: &mut [u8], is_cut: bool) -> Opti
     Compression::ALL.into_iter().find_map(|format| {
         let Decoded { written, read, end } = format.decompress(stored, output);
         let is_whole = end == End::Full && read == stored.len();
-        let is_prefix = is_cut && end == End::InputEnded;
+        let is_prefix = is_cut && end != End::Invalid;
         let starts_event = output.get(..written).is_some_and(decode::starts_event);
         ((is_whole || is_prefix) && starts_event).then_some(written)
     })

@@ -141,9 +141,9 @@ pub(crate) fn step(data: &[u8], at: usize) -> Step {
     }
 }
 
-/// True when the events of a buffer can start like `data`. A buffer without events can start with anything short.
+/// True when an event, or the marker of a buffer's end, starts at the start of `data`.
 pub(crate) fn starts_event(data: &[u8]) -> bool {
-    u32_at(data, 0).is_none_or(|marker| marker == MARKER_END || HeaderKind::from_marker(marker).is_some())
+    u32_at(data, 0).is_some_and(|marker| marker == MARKER_END || HeaderKind::from_marker(marker).is_some())
 }
 
 /// Bytes of the header of a `MESSAGE`: the fixed part and the fields that its options announce.

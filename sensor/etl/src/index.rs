@@ -73,6 +73,8 @@ impl<'a> Walk<'a> {
             (Some(own), _) if info.is_compressed() => (own, None),
             (None, Some(told)) if info.is_compressed() => (told, None),
             (Some(own), told) => match (size_at(own), told) {
+                // No buffer is larger than the header says, and one is where it says.
+                (_, Some(told)) if own > told && size_at(told) == Some(told) => (told, Some(told)),
                 // The second buffer decides: it agrees with the first one or, in merged files, with the header.
                 (Some(second), _) if second == own => (own, Some(own)),
                 (Some(second), Some(told)) if second == told => (own, Some(told)),
@@ -160,14 +162,14 @@ impl<'a> Walk<'a> {
                 self.report(damage, DamageKind::BufferSize, nominal, header.size.into());
                 self.at += nominal;
             }
-            None => self.rest(damage),
+            None => self.rest(info, damage),
         }
     }
 
     /// One step in a compressed file.
     fn varying(&mut self, info: &mut TraceInfo, damage: &mut DamageLog) {
         let Some(header) = self.header_at(self.at) else {
-            return self.rest(damage);
+            return self.rest(info, damage);
         };
         if self.starts_with_zeros() {
             let zeros = self.bytes[self.at..].iter().take_while(|byte| **byte == 0).count();
@@ -180,18 +182,23 @@ impl<'a> Walk<'a> {
             }
         }
         let len = header.size as usize;
-        if BufferHeader::is_size_valid(header.size) {
-            if self.leads_on(self.at + len) {
-                return self.take(header, len, info, damage);
+        let is_plausible = header.is_plausible(self.logger_id, self.filled_max);
+        if BufferHeader::is_size_valid(header.size) && self.leads_on(self.at + len) {
+            return self.take(header, len, info, damage);
+        }
+        let from = self.at + if is_plausible { BUFFER_HEADER_LEN } else { 1 };
+        let next = self.find(from, self.bytes.len());
+        if is_plausible {
+            // Where only the size is wrong, the next header shows it.
+            let near =
+                next.filter(|next| *next < self.at + len + BUFFER_HEADER_LEN).map(|next| next - self.at);
+            if let Some(real_len) = near {
+                self.report(damage, DamageKind::BufferSize, real_len, header.size.into());
             }
-            // The size leads nowhere: cut, if nothing but this buffer follows.
-            let next = self.find(self.at + BUFFER_HEADER_LEN, (self.at + len).min(self.bytes.len()));
-            if next.is_none() && header.is_plausible(self.logger_id, self.filled_max) {
-                return self.take(header, len, info, damage);
-            }
+            return self.take(header, near.unwrap_or(len), info, damage);
         }
         self.close_zeros(damage);
-        let next = self.find(self.at + BUFFER_HEADER_LEN, self.bytes.len()).unwrap_or(self.bytes.len());
+        let next = next.unwrap_or(self.bytes.len());
         self.report(damage, DamageKind::BufferSize, next - self.at, header.size.into());
         self.at = next;
     }
@@ -239,9 +246,9 @@ impl<'a> Walk<'a> {
     }
 
     /// Fewer bytes than a header has.
-    fn rest(&mut self, damage: &mut DamageLog) {
+    fn rest(&mut self, info: &TraceInfo, damage: &mut DamageLog) {
         let left = self.left();
-        if all_zero(&self.bytes[self.at..]) {
+        if info.may_end_unused() && all_zero(&self.bytes[self.at..]) {
             self.pass_zeros(left);
         } else {
             self.close_zeros(damage);

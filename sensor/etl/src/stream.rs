@@ -171,7 +171,7 @@ impl Stream {
         };
         self.open.offset = offset;
         self.open.processor = header.processor;
-        self.open.is_cut = start + header.size as usize > shared.trace.bytes().len();
+        self.open.is_cut = header.size > len && start + bytes.len() == shared.trace.bytes().len();
         // The first buffer has no time of its flush. One from before the stream's last event is damaged itself.
         let earliest = self.key.unwrap_or(shared.trace.info().clock.raw_start);
         self.open.flushed = Some(header.flushed).filter(|flushed| *flushed != 0 && *flushed >= earliest);
@@ -212,6 +212,8 @@ impl Stream {
         }
         match codec::decompress(stored, &mut self.scratch[..data_len], self.open.is_cut) {
             Some(written) => self.open.data = Data::Scratch(written),
+            // Too little of it is there to tell; its cut has been reported.
+            None if self.open.is_cut => {}
             None => report(shared, DamageKind::Compressed, data_len, stored.len()),
         }
     }

@@ -93,8 +93,8 @@ impl Bits {
         Some(Self { next: high << 16 | u32::from(input.u16()?), extra: 16 })
     }
 
-    fn peek(&self) -> usize {
-        (self.next >> (32 - CODE_BITS_MAX)) as usize
+    fn peek(&self) -> u32 {
+        self.next >> (32 - CODE_BITS_MAX)
     }
 
     /// `len` is at most 15.
@@ -115,37 +115,57 @@ impl Bits {
     }
 }
 
-/// What each 15 bits start with: a symbol, and how many of the bits are its code.
+/// Canonical codes: by length, then by symbol.
+///
+/// A code is found by comparing with the first code of each length, so that a block costs no more to set up than its
+/// table is long: a buffer can be a few bytes.
 struct Codes {
-    table: Box<[(u16, u8)]>,
+    /// By length: the first code that is longer, widened to 15 bits.
+    limits: [u32; CODE_BITS_MAX as usize + 1],
+    /// By length: the first code, widened to 15 bits.
+    firsts: [u32; CODE_BITS_MAX as usize + 1],
+    /// By length: where its symbols start in `symbols`.
+    starts: [usize; CODE_BITS_MAX as usize + 1],
+    /// All symbols that have a code, in the order of their codes.
+    symbols: [u16; 2 * TABLE_LEN],
 }
 
 impl Codes {
     fn new() -> Self {
-        Self { table: vec![(0, 0); 1 << CODE_BITS_MAX].into_boxed_slice() }
+        let per_length = [0; CODE_BITS_MAX as usize + 1];
+        Self {
+            limits: per_length,
+            firsts: per_length,
+            starts: [0; CODE_BITS_MAX as usize + 1],
+            symbols: [0; 2 * TABLE_LEN],
+        }
     }
 
-    /// Canonical codes: by length, then by symbol. False unless they fill the table exactly.
+    /// False unless the codes are complete: every row of bits starts with one of them.
     fn build(&mut self, lengths: &[u8]) -> bool {
-        let lengths = || lengths.iter().flat_map(|pair| [pair & 15, pair >> 4]).map(u32::from).enumerate();
-        let span = |len| 1_usize << (CODE_BITS_MAX - len);
-        let used: usize = lengths().filter(|(_, len)| *len > 0).map(|(_, len)| span(len)).sum();
-        if used != self.table.len() {
-            return false;
-        }
-        let mut at = 0;
+        let lengths = || lengths.iter().flat_map(|pair| [pair & 15, pair >> 4]).zip(0..);
+        let (mut code, mut at) = (0, 0);
         for len in 1..=CODE_BITS_MAX {
-            for (symbol, _) in lengths().filter(|(_, l)| *l == len) {
-                self.table[at..at + span(len)].fill((symbol as u16, len as u8));
-                at += span(len);
+            let index = len as usize;
+            (self.firsts[index], self.starts[index]) = (code, at);
+            for (_, symbol) in lengths().filter(|(l, _)| u32::from(*l) == len) {
+                self.symbols[at] = symbol;
+                at += 1;
+                code += 1 << (CODE_BITS_MAX - len);
             }
+            self.limits[index] = code;
         }
-        true
+        code == 1 << CODE_BITS_MAX
     }
 
-    fn look_up(&self, bits: usize) -> (u16, u32) {
-        let (symbol, len) = self.table[bits & (self.table.len() - 1)];
-        (symbol, u32::from(len))
+    /// The symbol whose code starts the 15 `bits`, and the length of the code.
+    fn look_up(&self, bits: u32) -> (u16, u32) {
+        // The last limit is above all bits, see `build`.
+        let len = (1..CODE_BITS_MAX).find(|len| bits < self.limits[*len as usize]).unwrap_or(CODE_BITS_MAX);
+        let index = len as usize;
+        let nth = bits.saturating_sub(self.firsts[index]) >> (CODE_BITS_MAX - len);
+        let symbol = self.symbols.get(self.starts[index] + nth as usize);
+        (symbol.copied().unwrap_or(0), len)
     }
 }
 

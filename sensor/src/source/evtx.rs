@@ -7,8 +7,8 @@
 //!
 //! A chunk holds a header of 512 bytes and records of `**\0\0`, u32 size, u64 number, u64 FILETIME, BinXML, and
 //! the size again. Crate `evtx` decodes the headers; the fields of an event are read from its BinXML by
-//! [`binxml`], because the crate shows them as JSON or XML only, where half of a surrogate pair (fragments of a
-//! script block are cut inside pairs) becomes U+FFFD and each event costs its rendering.
+//! [`binxml`], because the crate shows whole events as JSON or XML only: half of a surrogate pair (fragments of a
+//! script block are cut inside pairs) does not survive that, and each event costs its rendering.
 //!
 //! Promises: memory for one chunk, whatever the file's size. All chunks that are present are read: the file
 //! header's count and dirty flag are not asked, nor are checksums, which copies of a live log carry stale. In a

@@ -16,8 +16,8 @@
 //! | 4104 | `message_number`, `message_total`, `script_block_text`, `script_block_id`, `path` | |
 //! | 4103 | `context_info`, `user_data`, `payload` | |
 //!
-//! Numbers may be written as text, hexadecimal behind `0x`. Absent and null are the same; a 4104 without `path`
-//! has four fields. Other keys are ignored. A detection stands once per rule: so does the event read from it.
+//! Numbers may be written as text, hexadecimal behind `0x`. Absent and null are the same: version, level, task and
+//! opcode are then those of the provider's manifest, and a 4104 without `path` has four fields. Other keys are ignored. A detection stands once per rule: so does the event read from it.
 //! Text may hold escaped halves of surrogate pairs, which reach the payload as they are.
 //!
 //! Blank lines and a byte order mark are skipped. Memory: one line of at most [`LINE_LEN_MAX`] bytes.
@@ -233,15 +233,17 @@ impl Line<'_> {
             Some(text) => parse_guid(text).map(Some).ok_or_else(|| expected(key, "a GUID", text)),
             None => Ok(None),
         };
+        // Level, opcode and task of the manifest.
+        let (level, opcode, task) = if event_id == event::MODULE_LOGGING { (4, 20, 106) } else { (5, 15, 2) };
         Ok(EventHeader {
             time,
             provider: guid("provider_guid", &self.provider_guid)?.unwrap_or(event::POWERSHELL),
             event_id,
             version: narrow("version", self.version.as_ref())?.unwrap_or(1),
             channel: 16, // Both events go to the log Operational.
-            level: self.level()?.unwrap_or(0),
-            opcode: narrow("opcode", self.opcode.as_ref())?.unwrap_or(0),
-            task: narrow("task", self.task.as_ref())?.unwrap_or(0),
+            level: self.level()?.unwrap_or(level),
+            opcode: narrow("opcode", self.opcode.as_ref())?.unwrap_or(opcode),
+            task: narrow("task", self.task.as_ref())?.unwrap_or(task),
             keywords: narrow("keywords", self.keywords.as_ref())?.unwrap_or(0),
             process_id: narrow("process_id", self.process_id.as_ref())?,
             thread_id: narrow("thread_id", self.thread_id.as_ref())?,

@@ -78,6 +78,4 @@ fn check(event: &Event<'_>) {
     assert_eq!(event.position % 8, 0, "an event that is not aligned");
     let is_event = matches!(event.header, HeaderKind::Event32 | HeaderKind::Event64);
     assert_eq!(is_event, event.activity_id.is_some());
-    assert!(!event.header.as_str().is_empty());
-    assert!(!event.time.to_string().is_empty());
 }

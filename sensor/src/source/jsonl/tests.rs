@@ -97,7 +97,10 @@ fn payloads() {
         let sink = seen(format!(r#"{{"time": "2020-01-01T00:00:00Z", {keys}}}"#).as_bytes());
         assert_eq!(sink.damages, [], "{name}");
         assert_eq!(sink.events[0].3, expected, "{name}");
-        assert_eq!(sink.events[0].0.provider, POWERSHELL, "{name}");
+        let header = sink.events[0].0;
+        assert_eq!(header.provider, POWERSHELL, "{name}");
+        let of_manifest = if header.event_id == 4103 { (1, 4, 20, 106) } else { (1, 5, 15, 2) };
+        assert_eq!((header.version, header.level, header.opcode, header.task), of_manifest, "{name}");
     }
 }
 

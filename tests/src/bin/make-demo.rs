@@ -1,0 +1,10 @@
+//! Writes the demonstration trace to its place in the repository.
+
+use etwsieve_tests::{corpus, demo};
+
+fn main() -> std::io::Result<()> {
+    let path = corpus::repository().join(demo::PATH);
+    std::fs::write(&path, demo::trace())?;
+    println!("wrote {}", demo::PATH);
+    Ok(())
+}

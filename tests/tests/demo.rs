@@ -1,0 +1,26 @@
+//! The demonstration trace is what its scripts make it, and shows what the README says.
+
+use etwsieve_tests::program::run;
+use etwsieve_tests::{corpus, demo};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+
+#[test]
+fn the_file_in_the_repository_is_the_one_that_is_made() {
+    let file = std::fs::read(corpus::repository().join(demo::PATH)).unwrap();
+    assert!(file == demo::trace(), "write it anew with: cargo run -p etwsieve-tests --bin make-demo");
+}
+
+#[test]
+fn the_first_command_of_the_readme_finds_the_remote_sessions() {
+    let path = corpus::repository().join(demo::PATH);
+    let run = run(PROGRAM, ["replay".as_ref(), path.as_os_str()]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let lines = run.lines();
+    assert_eq!(lines.len(), demo::DETECTIONS);
+    for line in &lines {
+        let text = line["script_block_text"].as_str().unwrap().to_ascii_lowercase();
+        assert!(text.contains("enter-pssession") && text.contains("-computername"), "{text}");
+        assert_eq!(line["user_sid"], "S-1-5-21-1004336348-1177238915-682003330-1104");
+    }
+}

@@ -6,6 +6,8 @@ use crate::field::{EventKind, Field, Fields};
 use crate::pattern::{Part, Pattern, fold};
 use crate::rule::modifier::build_regex;
 use crate::rule::{Expr, Op, Rule, Test};
+use std::cell::RefCell;
+use std::collections::HashMap;
 
 /// Whether the rule matches this payload.
 ///
@@ -36,11 +38,21 @@ fn field_holds(field: Field, op: &Op, fields: &Fields<'_>) -> bool {
         Op::Exists(wanted) => (units.is_some() || fields.number(field).is_some()) == *wanted,
         Op::Number(comparison, value) => fields.number(field).is_some_and(|n| comparison.holds(n, *value)),
         Op::Text { pattern, cased } => units.is_some_and(|units| pattern_matches(pattern, *cased, &units)),
-        Op::Regex(source) => {
-            let regex = build_regex(source).expect("the loader builds every expression");
-            units.is_some_and(|units| regex.is_match(&String::from_utf16_lossy(&units)))
-        }
+        Op::Regex(source) => units.is_some_and(|units| regex_matches(source, &String::from_utf16_lossy(&units))),
     }
+}
+
+/// Expressions are kept: building one takes a thousand times as long as using it.
+fn regex_matches(source: &str, text: &str) -> bool {
+    thread_local! {
+        static BUILT: RefCell<HashMap<String, regex::Regex>> = RefCell::default();
+    }
+    BUILT.with_borrow_mut(|built| {
+        let regex = built.entry(source.to_owned()).or_insert_with_key(|source| {
+            build_regex(source).expect("the loader lets only expressions through that build")
+        });
+        regex.is_match(text)
+    })
 }
 
 /// A wildcard match by dynamic programming over characters; a lone surrogate is a character.

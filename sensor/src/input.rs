@@ -39,28 +39,28 @@ impl Source for FileSource {
 
     fn run(&mut self, sink: &mut dyn Sink) -> Result<(), SourceError> {
         let path = &self.path;
-        let magic = magic(path).map_err(|source| SourceError::Open { path: path.clone(), source })?;
+        // Opened once: a pipe can be read but once.
+        let (magic, rest) = open(path).map_err(|source| SourceError::Open { path: path.clone(), source })?;
         let packed = |program, hint| SourceError::Packed { path: path.clone(), program, hint };
+        let is_evtx = magic.starts_with(b"Elf") || ending(path).as_deref() == Some("evtx");
+        let is_json = matches!(ending(path).as_deref(), Some("jsonl" | "json")) || magic.starts_with(b"{");
         match magic.as_slice() {
-            [b'E', b'l', b'f', ..] => evtx::read(path, sink),
             [0x28, 0xB5, 0x2F, 0xFD, ..] => Err(packed("zstd", "zstd -d --long=27 FILE")),
             [0x1F, 0x8B, ..] => Err(packed("gzip", "gzip -d FILE")),
             [b'P', b'K', 3, 4, ..] => Err(packed("zip", "unzip FILE")),
-            _ => match ending(path).as_deref() {
-                Some("evtx") => evtx::read(path, sink),
-                Some("jsonl" | "json") => jsonl::read(path, sink),
-                Some("etl") => etl::read(path, sink),
-                _ if magic.first() == Some(&b'{') => jsonl::read(path, sink),
-                _ => etl::read(path, sink),
-            },
+            _ if is_evtx => evtx::replay(magic.as_slice().chain(rest), path, sink),
+            _ if is_json => jsonl::replay(magic.as_slice().chain(rest), path, sink),
+            _ => etl::read(path, sink),
         }
     }
 }
 
-fn magic(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(MAGIC_LEN);
-    File::open(path)?.take(MAGIC_LEN as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// The first bytes of a file, and what follows them.
+fn open(path: &Path) -> io::Result<(Vec<u8>, File)> {
+    let mut file = File::open(path)?;
+    let mut magic = Vec::with_capacity(MAGIC_LEN);
+    (&mut file).take(MAGIC_LEN as u64).read_to_end(&mut magic)?;
+    Ok((magic, file))
 }
 
 fn ending(path: &Path) -> Option<String> {

@@ -5,3 +5,5 @@
 pub mod etl;
 pub mod evtx;
 pub mod frame;
+pub mod payload;
+pub mod rule;

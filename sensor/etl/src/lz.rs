@@ -69,6 +69,9 @@ impl<'a> Input<'a> {
     }
 }
 
+/// Bytes that [`Output`] copies at once where there is room for them.
+const SHORT_LEN: usize = 16;
+
 /// Writes into a slice and copies from what it has written.
 pub(crate) struct Output<'a> {
     bytes: &'a mut [u8],
@@ -119,6 +122,17 @@ impl<'a> Output<'a> {
             return false;
         }
         let source = self.at - distance;
+        // Most matches are short. A copy of fixed length is a register's work; what it writes too much, the next
+        // item overwrites.
+        let (written, room) = self.bytes.split_at_mut(self.at);
+        if len <= SHORT_LEN
+            && let Some(from) = written[source..].first_chunk::<SHORT_LEN>()
+            && let Some(to) = room.first_chunk_mut()
+        {
+            *to = *from;
+            self.at += len;
+            return true;
+        }
         let mut copied = 0;
         while copied < len {
             let step = (distance + copied).min(len - copied);
@@ -136,16 +150,20 @@ mod tests {
 
     #[test]
     fn repeats_like_a_byte_loop() {
-        for (distance, len) in [(1, 9), (2, 7), (3, 3), (3, 10), (4, 1), (4, 0)] {
-            let mut bytes = *b"abcd..............";
-            let mut slow = bytes;
-            for i in 0..len {
-                slow[4 + i] = slow[4 + i - distance];
+        const START: usize = 20;
+        for distance in 1..=START {
+            for len in 0..=60 {
+                let mut bytes: Vec<u8> = (0..80).collect();
+                let mut slow = bytes.clone();
+                for i in START..START + len {
+                    slow[i] = slow[i - distance];
+                }
+                let mut out = Output { bytes: &mut bytes, at: START };
+                assert!(out.repeat(distance, len), "{distance} {len}");
+                assert_eq!(out.at, START + len);
+                // What lies behind is not written yet.
+                assert_eq!(bytes[..START + len], slow[..START + len], "{distance} {len}");
             }
-            let mut out = Output { bytes: &mut bytes, at: 4 };
-            assert!(out.repeat(distance, len), "{distance} {len}");
-            assert_eq!(out.at, 4 + len);
-            assert_eq!(bytes, slow, "{distance} {len}");
         }
     }
 

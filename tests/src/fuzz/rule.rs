@@ -1,0 +1,36 @@
+//! Any text as a rule file: understood or refused with its line, and what loads runs like the naive evaluator.
+
+use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, load, naive};
+
+/// Rules with more tests than this load, but take too long for the naive evaluator.
+const TESTS_MAX: usize = 500;
+
+/// The body of the target.
+///
+/// # Panics
+///
+/// If an invariant does not hold.
+pub fn rule(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let loaded = load([("fuzz.yml", &*text)]);
+    let lines = text.lines().count().max(1) + 1;
+    for error in &loaded.errors {
+        assert!((1..=lines).contains(&error.line), "line {} of {lines}: {error}", error.line);
+        assert!(error.to_string().starts_with("fuzz.yml:"));
+    }
+    if loaded.rules.iter().map(|rule| rule.expr.count_tests()).sum::<usize>() > TESTS_MAX {
+        return;
+    }
+    let matcher = Matcher::new(loaded.rules);
+    let mut scratch = Scratch::default();
+    // The rule's own text is the text most likely to hit it.
+    let script: String = text.chars().take(512).collect();
+    for kind in EventKind::ALL {
+        let mut bytes = vec![1; kind.text_offset()];
+        bytes.extend(format!("{script}\0id\0{script}\0").encode_utf16().flat_map(u16::to_le_bytes));
+        let found = matcher.find(&Payload { kind, process_id: None, bytes: &bytes }, &mut scratch);
+        let plain: Vec<u32> =
+            (0..).zip(matcher.rules()).filter(|(_, rule)| naive::matches(rule, kind, &bytes)).map(|(at, _)| at).collect();
+        assert_eq!(found, plain, "the matcher equals the naive evaluator");
+    }
+}

@@ -1,0 +1,101 @@
+//! The fuzz targets in short: what long runs found, and some thousand mutations of good input, the same every time.
+
+use etwsieve_tests::writer::{EventSpec, TraceWriter, script_block};
+use etwsieve_tests::{corpus, fuzz};
+use std::fs;
+
+/// Mutations of each seed.
+const ROUNDS: u32 = 1_500;
+
+type Target = fn(&[u8]);
+
+/// A fuzz target, and good input for it.
+fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
+    let id = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
+    let block = script_block(1, 1, "ab a?b1c cd a12b", id, Some("x"));
+    let mut writer = TraceWriter::new().buffer_len(4096).processors(2);
+    for number in 0..6u16 {
+        writer.push(EventSpec::powershell(4104, block.clone()).at(u64::from(number) * 100).on(number % 2).sid(&[1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0]));
+    }
+    let golden = corpus::repository().join("transport/tests/golden");
+    let frames = fs::read_dir(golden).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
+    let rule = etwsieve_matcher::builtin::TEXT.as_bytes().to_vec();
+    let other = b"title: t\nlogsource: {product: windows, category: ps_script}\ndetection:\n  a:\n    - ScriptBlockText|re|i: 'x[0-9]+'\n      Path: null\n    - word\n  b: {ScriptBlockText|wide|base64offset|contains: [IEX]}\n  condition: (a or not b) and 1 of them\n".to_vec();
+    vec![
+        ("etl", fuzz::etl::etl as Target, vec![writer.build()]),
+        ("payload", fuzz::payload::payload, vec![block]),
+        ("rule", fuzz::rule::rule, vec![rule, other]),
+        ("frame", fuzz::frame::frame, frames),
+    ]
+}
+
+#[test]
+fn findings_stay_fixed() {
+    let folder = corpus::repository().join("tests/data/fuzz");
+    for (name, target, _) in targets() {
+        let Ok(entries) = fs::read_dir(folder.join(name)) else { continue };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            eprintln!("{}", path.display());
+            target(&fs::read(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn mutations_of_good_input() {
+    for (name, target, seeds) in targets() {
+        assert!(!seeds.is_empty(), "{name} has seeds");
+        for seed in &seeds {
+            target(seed);
+            let mut random = Random(0x5EED ^ seed.len() as u64);
+            for _ in 0..ROUNDS {
+                target(&mutate(seed, &mut random));
+            }
+        }
+    }
+}
+
+/// Changes a few bytes, cuts, doubles and moves pieces.
+fn mutate(seed: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..=random.below(6) {
+        if bytes.is_empty() {
+            break;
+        }
+        let at = random.below(bytes.len());
+        let piece = (at + 1 + random.below(16)).min(bytes.len());
+        match random.below(6) {
+            0 => bytes[at] = random.next() as u8,
+            1 => bytes[at] ^= 1 << random.below(8),
+            2 => bytes[at..piece].fill([0, 0xFF, 0x80, 0x7F][random.below(4)]),
+            3 => bytes.truncate(at),
+            4 => {
+                let copy = bytes[at..piece].to_vec();
+                let to = random.below(bytes.len());
+                bytes.splice(to..to, copy);
+            }
+            _ => {
+                bytes.drain(at..piece);
+            }
+        }
+    }
+    bytes
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014): the same numbers on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+}

@@ -83,7 +83,7 @@ fn rules(plain: bool) -> impl Strategy<Value = String> {
     ];
     // The other engine refuses `all` beside a single value, which we take for what it says.
     let fewest = if plain { 2 } else { 1 };
-    let selection = (field, modifier, proptest::collection::vec(value, fewest..4)).prop_map(|(field, modifier, values)| {
+    let selection = (field, modifier, proptest::collection::vec(value, fewest..4)).prop_map(move |(field, modifier, values)| {
         let quoted: Vec<String> = values
             .into_iter()
             .map(|value| match modifier {

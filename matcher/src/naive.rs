@@ -38,7 +38,9 @@ fn field_holds(field: Field, op: &Op, fields: &Fields<'_>) -> bool {
         Op::Exists(wanted) => (units.is_some() || fields.number(field).is_some()) == *wanted,
         Op::Number(comparison, value) => fields.number(field).is_some_and(|n| comparison.holds(n, *value)),
         Op::Text { pattern, cased } => units.is_some_and(|units| pattern_matches(pattern, *cased, &units)),
-        Op::Regex(source) => units.is_some_and(|units| regex_matches(source, &String::from_utf16_lossy(&units))),
+        Op::Regex(source) => {
+            units.is_some_and(|units| regex_matches(source, &String::from_utf16_lossy(&units)))
+        }
     }
 }
 

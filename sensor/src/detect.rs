@@ -5,7 +5,12 @@ use etwsieve_matcher::{EventKind, Field, Fields, Rule};
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, Utf16Text, View};
 
 /// Decodes an event that matched. Allocates: hits are rare.
-pub fn hit<'a>(event: &RawEvent, kind: EventKind, source: &str, rules: impl Iterator<Item = &'a Rule>) -> HitV1 {
+pub fn hit<'a>(
+    event: &RawEvent,
+    kind: EventKind,
+    source: &str,
+    rules: impl Iterator<Item = &'a Rule>,
+) -> HitV1 {
     let header = &event.header;
     let mut hit = HitV1 {
         time: header.time.0,

@@ -118,7 +118,13 @@ pub fn expand(paths: &[PathBuf], endings: &[&str]) -> (Vec<PathBuf>, Vec<InputEr
     (files, errors)
 }
 
-fn walk(folder: &Path, endings: &[&str], depth: usize, files: &mut Vec<PathBuf>, errors: &mut Vec<InputError>) {
+fn walk(
+    folder: &Path,
+    endings: &[&str],
+    depth: usize,
+    files: &mut Vec<PathBuf>,
+    errors: &mut Vec<InputError>,
+) {
     let mut failed = |source| errors.push(InputError::Unreadable { path: folder.into(), source });
     let mut entries = Vec::new();
     match fs::read_dir(folder) {
@@ -161,8 +167,12 @@ mod tests {
         for name in ["b/deep/x.EVTX", "b/2.etl", "a.jsonl", "note.txt", "odd"] {
             fs::write(at(name), "").unwrap();
         }
-        let (files, errors) = traces(&[folder.path().into(), at("b/2.etl"), at("odd"), at("empty"), at("gone")]);
-        let names: Vec<_> = files.iter().map(|file| file.strip_prefix(folder.path()).unwrap().to_str().unwrap().replace('\\', "/")).collect();
+        let (files, errors) =
+            traces(&[folder.path().into(), at("b/2.etl"), at("odd"), at("empty"), at("gone")]);
+        let names: Vec<_> = files
+            .iter()
+            .map(|file| file.strip_prefix(folder.path()).unwrap().to_str().unwrap().replace('\\', "/"))
+            .collect();
         assert_eq!(names, ["a.jsonl", "b/2.etl", "b/deep/x.EVTX", "odd"]);
         let shown: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert!(shown[0].contains("empty holds no .etl or .evtx or .jsonl file"), "{shown:?}");

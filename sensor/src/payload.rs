@@ -99,18 +99,19 @@ pub enum PayloadError {
 /// Writes one payload, field by field, into a buffer that the caller recycles.
 ///
 /// A string ends at its first NUL, as it would for whoever reads the payload: what stood behind it would
-/// otherwise be read as the next field.
+/// otherwise be read as the next field. The exception is [`keep_nul`](Self::keep_nul).
 #[derive(Debug)]
 pub struct PayloadWriter<'b> {
     bytes: &'b mut Vec<u8>,
     ended: bool,
+    keeps_nul: bool,
 }
 
 impl<'b> PayloadWriter<'b> {
     /// Empties `bytes` and starts a payload in it. Its capacity never grows above [`PAYLOAD_LEN_MAX`] twice.
     pub fn new(bytes: &'b mut Vec<u8>) -> Self {
         bytes.clear();
-        Self { bytes, ended: false }
+        Self { bytes, ended: false, keeps_nul: false }
     }
 
     /// Writes a number.
@@ -120,6 +121,12 @@ impl<'b> PayloadWriter<'b> {
     /// [`PayloadError::TooLong`].
     pub fn number(&mut self, value: i32) -> Result<(), PayloadError> {
         self.push(&value.to_le_bytes())
+    }
+
+    /// Lets the current string hold NULs: for script text, whose neighbours the matcher finds from the payload's
+    /// end, and which holds them in ETW payloads too.
+    pub fn keep_nul(&mut self) {
+        self.keeps_nul = true;
     }
 
     /// Adds UTF-16LE code units to the current string; an odd last byte is left out.
@@ -132,7 +139,8 @@ impl<'b> PayloadWriter<'b> {
             return Ok(());
         }
         let units = utf16le.as_chunks::<2>().0;
-        let len = units.iter().position(|unit| *unit == [0, 0]).unwrap_or(units.len());
+        let nul = if self.keeps_nul { None } else { units.iter().position(|unit| *unit == [0, 0]) };
+        let len = nul.unwrap_or(units.len());
         self.ended = len < units.len();
         self.push(&utf16le[..2 * len])
     }
@@ -153,6 +161,7 @@ impl<'b> PayloadWriter<'b> {
     /// [`PayloadError::TooLong`].
     pub fn end_string(&mut self) -> Result<(), PayloadError> {
         self.ended = false;
+        self.keeps_nul = false;
         self.push(&[0, 0])
     }
 

@@ -167,7 +167,8 @@ pub fn run(
     failures.try_iter().for_each(|(source, error)| observer.failed(source, &error));
     observer.tick(&progress);
 
-    let mut summary = Summary { interrupted: stop.requested(), rules: matcher.rules().len(), ..Summary::default() };
+    let mut summary =
+        Summary { interrupted: stop.requested(), rules: matcher.rules().len(), ..Summary::default() };
     for (source, ledger) in names.into_iter().zip(ledgers.drain(..)) {
         assert!(ledger.balances(), "every event of {source} is accounted for: {ledger:?}");
         summary.total.add(&ledger);

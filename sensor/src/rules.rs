@@ -45,7 +45,11 @@ fn read(path: &Path) -> io::Result<String> {
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
         // Cut in the middle of a character: too long, and refused as that.
-        Err(error) if error.as_bytes().len() > RULE_FILE_LEN_MAX => Ok(String::from_utf8_lossy(error.as_bytes()).into_owned()),
-        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("not UTF-8: {}", error.utf8_error()))),
+        Err(error) if error.as_bytes().len() > RULE_FILE_LEN_MAX => {
+            Ok(String::from_utf8_lossy(error.as_bytes()).into_owned())
+        }
+        Err(error) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, format!("not UTF-8: {}", error.utf8_error())))
+        }
     }
 }

@@ -4,7 +4,10 @@
 //! a temporary file each time, and the files are merged at the end. So the output is the same on every run, and a
 //! replay with millions of hits does not fill the memory.
 
-use etwsieve_transport::{hit::{EventContent, HitV1}, wire::codec};
+use etwsieve_transport::{
+    hit::{EventContent, HitV1},
+    wire::codec,
+};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
@@ -110,7 +113,8 @@ impl Run {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             result => result?,
         }
-        let number = |at: usize, len: usize| head[at..at + len].iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
+        let number =
+            |at: usize, len: usize| head[at..at + len].iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
         let key = (number(0, 8), number(8, 4) as u32, number(12, 8));
         // Our own file: the length is that of a hit which the encoder has limited.
         let mut bytes = vec![0; number(20, 4) as usize];
@@ -181,7 +185,12 @@ mod tests {
             }
             assert_eq!(sorter.runs.is_empty(), limit == usize::MAX);
             let mut got = Vec::new();
-            sorter.drain(|source, hit| { got.push((source, hit)); Ok(()) }).unwrap();
+            sorter
+                .drain(|source, hit| {
+                    got.push((source, hit));
+                    Ok(())
+                })
+                .unwrap();
             assert_eq!(got, expected, "{limit}");
         }
     }

@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// The root of the repository.
+///
+/// # Panics
+///
+/// Never: the crate lies in a folder of the repository.
 pub fn repository() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     root.expect("the tests lie in a folder of the repository").to_owned()
@@ -76,7 +80,9 @@ pub fn csv_rows(path: &Path, columns: &[&str]) -> Vec<Vec<String>> {
     let headers = reader.headers().expect("a CSV file has headers").clone();
     let places: Vec<usize> = columns
         .iter()
-        .map(|column| headers.iter().position(|h| h == *column).unwrap_or_else(|| panic!("no column {column}")))
+        .map(|column| {
+            headers.iter().position(|h| h == *column).unwrap_or_else(|| panic!("no column {column}"))
+        })
         .collect();
     let row = |record: csv::StringRecord| places.iter().map(|&place| record[place].to_owned()).collect();
     reader.records().map(|record| row(record.expect("the CSV file is well-formed"))).collect()

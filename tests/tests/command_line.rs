@@ -27,15 +27,16 @@ fn write_trace(path: &str, count: u32) {
         let event = EventSpec::powershell(4104, payload).at(u64::from(number / 2) * 1000).by(8, 12);
         writer.push(event.on((number % 4) as u16));
     }
-    fs::write(path, writer.build()).unwrap();
+    fs::write(path, writer.build()).expect("the trace is written");
 }
 
 fn path_in(folder: &TempDir, name: &str) -> String {
-    folder.path().join(name).to_str().unwrap().to_owned()
+    folder.path().join(name).into_os_string().into_string().expect("temporary folders have plain names")
 }
 
 fn read_json(path: &str) -> Value {
-    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    let text = fs::read_to_string(path).expect("the file was written");
+    serde_json::from_str(&text).expect("it holds JSON")
 }
 
 #[test]
@@ -43,10 +44,32 @@ fn a_line_has_the_fields_of_the_contract_in_their_order() {
     let run = run(PROGRAM, ["replay".as_ref(), demo_path().as_os_str()]);
     let first = run.stdout.lines().next().unwrap();
     let keys = [
-        "time", "rule_id", "rule_title", "level", "attack", "scope", "view", "source", "provider", "event_id",
-        "event_version", "event_level", "task", "opcode", "keywords", "computer", "user_sid", "process_id",
-        "thread_id", "activity_id", "event_record_id", "message_number", "message_total", "script_block_text",
-        "script_block_id", "path",
+        "time",
+        "rule_id",
+        "rule_title",
+        "level",
+        "attack",
+        "scope",
+        "view",
+        "source",
+        "provider",
+        "event_id",
+        "event_version",
+        "event_level",
+        "task",
+        "opcode",
+        "keywords",
+        "computer",
+        "user_sid",
+        "process_id",
+        "thread_id",
+        "activity_id",
+        "event_record_id",
+        "message_number",
+        "message_total",
+        "script_block_text",
+        "script_block_id",
+        "path",
     ];
     let line: Value = serde_json::from_str(first).unwrap();
     assert_eq!(line.as_object().unwrap().keys().collect::<Vec<_>>(), keys);
@@ -83,21 +106,34 @@ fn the_summary_adds_up() {
     let summary = read_json(&summary);
     let number = |value: &Value, key: &str| value[key].as_u64().unwrap_or_else(|| panic!("{key} in {value}"));
     for part in [&summary, &summary["sources"][0], &summary["sources"][1]] {
-        assert_eq!(number(part, "events_seen"), number(part, "events_selected") + number(part, "events_other"));
-        assert_eq!(number(part, "events_selected"), number(part, "events_matched") + number(part, "events_not_matched"));
+        assert_eq!(
+            number(part, "events_seen"),
+            number(part, "events_selected") + number(part, "events_other")
+        );
+        assert_eq!(
+            number(part, "events_selected"),
+            number(part, "events_matched") + number(part, "events_not_matched")
+        );
         assert!(part["elapsed_seconds"].as_f64().unwrap() > 0.0);
         assert_eq!((&part["dropped"], &part["damaged"]), (&serde_json::json!({}), &serde_json::json!({})));
     }
     let trace = &summary["sources"][0];
-    assert_eq!((number(trace, "events_selected"), number(trace, "events_matched"), number(trace, "detections")), (1000, 100, 100));
+    assert_eq!(
+        (number(trace, "events_selected"), number(trace, "events_matched"), number(trace, "detections")),
+        (1000, 100, 100)
+    );
     assert_eq!(number(&summary, "detections") as usize, run.lines().len());
-    assert_eq!(number(&summary, "events_seen"), number(trace, "events_seen") + number(&summary["sources"][1], "events_seen"));
+    assert_eq!(
+        number(&summary, "events_seen"),
+        number(trace, "events_seen") + number(&summary["sources"][1], "events_seen")
+    );
 }
 
 #[test]
 fn damaged_and_missing_inputs_end_with_one_and_the_rest_is_processed() {
     let folder = tempfile::tempdir().unwrap();
-    let (whole, cut, summary) = (path_in(&folder, "whole.etl"), path_in(&folder, "cut.etl"), path_in(&folder, "s.json"));
+    let (whole, cut, summary) =
+        (path_in(&folder, "whole.etl"), path_in(&folder, "cut.etl"), path_in(&folder, "s.json"));
     write_trace(&whole, 2_000);
     let bytes = fs::read(&whole).unwrap();
     fs::write(&cut, &bytes[..bytes.len() / 2 + 77]).unwrap();
@@ -134,7 +170,11 @@ fn wrong_usage_and_refused_rules_end_with_two() {
     let good = path_in(&folder, "good.yml");
     fs::write(&good, etwsieve_matcher::builtin::TEXT).unwrap();
     let bad = path_in(&folder, "bad.yml");
-    fs::write(&bad, etwsieve_matcher::builtin::TEXT.replace("|contains|", "|resembles|").replace("id: a4", "id: b4")).unwrap();
+    fs::write(
+        &bad,
+        etwsieve_matcher::builtin::TEXT.replace("|contains|", "|resembles|").replace("id: a4", "id: b4"),
+    )
+    .unwrap();
     let demo = demo_path();
     let demo = demo.to_str().unwrap();
 
@@ -143,7 +183,8 @@ fn wrong_usage_and_refused_rules_end_with_two() {
     assert_eq!(run(PROGRAM, ["replay", "--threads", "0", demo]).code, Some(2));
     let refused = run(PROGRAM, ["replay", "--rules", &bad, demo]);
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
-    let line = 1 + fs::read_to_string(&bad).unwrap().lines().position(|line| line.contains("resembles")).unwrap();
+    let line =
+        1 + fs::read_to_string(&bad).unwrap().lines().position(|line| line.contains("resembles")).unwrap();
     let expected = format!("bad.yml:{line}: modifier `resembles`: is unknown");
     assert!(refused.stderr.contains(&expected), "{}", refused.stderr);
     let folder_of_rules = folder.path().to_str().unwrap();
@@ -205,7 +246,11 @@ fn the_store_keeps_hits_once_and_gives_them_back() {
     assert!(stats.stdout.starts_with("2 events with hits, 2 detections"), "{}", stats.stdout);
     assert_eq!(run(PROGRAM, ["hits", &path_in(&folder, "none.db")]).code, Some(2));
     let other = path_in(&folder, "other.db");
-    fs::write(&other, "not a database, but long enough to be read as the header of one, were it one ..........").unwrap();
+    fs::write(
+        &other,
+        "not a database, but long enough to be read as the header of one, were it one ..........",
+    )
+    .unwrap();
     let refused = run(PROGRAM, ["replay", "--store", &other, demo]);
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
     assert!(refused.stderr.contains("other.db"), "{}", refused.stderr);
@@ -226,7 +271,8 @@ fn a_reader_that_goes_away_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     let trace = path_in(&folder, "a.etl");
     write_trace(&trace, 20_000);
-    let mut child = command(PROGRAM, ["replay", &trace]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command(PROGRAM, ["replay", &trace]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));

@@ -581,7 +581,7 @@ fn seeds() {
     }
 }
 
-/// What fuzzing found once stays found.
+/// Inputs of the fuzz target that once failed, and some (`cover-*`) that reach most of the reader.
 #[test]
 fn fuzz_findings_stay_fixed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/fuzz/etl");
@@ -593,5 +593,5 @@ fn fuzz_findings_stay_fixed() {
             files += 1;
         }
     }
-    println!("{files} files");
+    assert!(files >= 20, "{files} files");
 }

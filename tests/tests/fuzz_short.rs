@@ -2,7 +2,8 @@
 
 use etwsieve_tests::writer::{EventSpec, TraceWriter, script_block};
 use etwsieve_tests::{corpus, fuzz};
-use std::fs;
+use std::fs::{self, DirEntry};
+use std::io;
 
 /// Mutations of each seed.
 const ROUNDS: u32 = 1_500;
@@ -15,10 +16,17 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
     let block = script_block(1, 1, "ab a?b1c cd a12b", id, Some("x"));
     let mut writer = TraceWriter::new().buffer_len(4096).processors(2);
     for number in 0..6u16 {
-        writer.push(EventSpec::powershell(4104, block.clone()).at(u64::from(number) * 100).on(number % 2).sid(&[1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0]));
+        writer.push(
+            EventSpec::powershell(4104, block.clone())
+                .at(u64::from(number) * 100)
+                .on(number % 2)
+                .sid(&[1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0]),
+        );
     }
     let golden = corpus::repository().join("transport/tests/golden");
-    let frames = fs::read_dir(golden).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
+    let read = |entry: io::Result<DirEntry>| fs::read(entry?.path());
+    let frames =
+        fs::read_dir(golden).and_then(|entries| entries.map(read).collect()).expect("golden files are there");
     let rule = etwsieve_matcher::builtin::TEXT.as_bytes().to_vec();
     let other = b"title: t\nlogsource: {product: windows, category: ps_script}\ndetection:\n  a:\n    - ScriptBlockText|re|i: 'x[0-9]+'\n      Path: null\n    - word\n  b: {ScriptBlockText|wide|base64offset|contains: [IEX]}\n  condition: (a or not b) and 1 of them\n".to_vec();
     vec![

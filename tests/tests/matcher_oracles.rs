@@ -1,13 +1,14 @@
 //! The matcher equals its slow twin, and an independent Sigma engine, on the corpus and on random input.
 
 use etwsieve_etl::TraceFile;
-use etwsieve_matcher::{EventKind, Fields, Field, Loaded, Matcher, Payload, Scratch, load, naive};
+use etwsieve_matcher::{EventKind, Field, Fields, Loaded, Matcher, Payload, Scratch, load, naive};
 use etwsieve_tests::corpus;
 use etwsieve_tests::writer::script_block;
 use proptest::prelude::*;
 use rsigma_eval::Engine;
 use rsigma_eval::event::JsonEvent;
 use serde_json::json;
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
@@ -25,13 +26,18 @@ fn find(matcher: &Matcher, kind: EventKind, bytes: &[u8], scratch: &mut Scratch)
 }
 
 fn find_naive(matcher: &Matcher, kind: EventKind, bytes: &[u8]) -> Vec<u32> {
-    (0..).zip(matcher.rules()).filter(|(_, rule)| naive::matches(rule, kind, bytes)).map(|(at, _)| at).collect()
+    (0..)
+        .zip(matcher.rules())
+        .filter(|(_, rule)| naive::matches(rule, kind, bytes))
+        .map(|(at, _)| at)
+        .collect()
 }
 
 #[test]
 fn every_short_event_of_the_corpus_gives_what_the_naive_evaluator_gives() {
     let Some(data) = corpus::data() else { return };
-    let matcher = Matcher::new(corpus_rules(&data, &["sigma/ps_script", "sigma/ps_module", "splunk-escu"]).rules);
+    let matcher =
+        Matcher::new(corpus_rules(&data, &["sigma/ps_script", "sigma/ps_module", "splunk-escu"]).rules);
     let mut scratch = Scratch::default();
     let (mut events, mut hits) = (0, 0);
     for name in ["seed.etl", "synth.etl", "powershell-mixed.etl"] {
@@ -57,53 +63,106 @@ fn every_short_event_of_the_corpus_gives_what_the_naive_evaluator_gives() {
 /// `plain`: only what both engines define alike, which is ASCII.
 fn texts(plain: bool) -> impl Strategy<Value = String> {
     let piece = prop_oneof![
-        Just("Invoke-"), Just("expression"), Just("IEX"), Just("-Enc"), Just("abc"), Just("ab"), Just(" "), Just("\\"),
-        Just("*"), Just("?"), Just("$x"), Just("K"), Just("\u{212A}"), Just("\u{2013}"), Just("/"), Just("-"), Just("é"),
-        Just("SQBFAFgA"), Just("\u{1F600}"), Just("invoke-expression"),
+        Just("Invoke-"),
+        Just("expression"),
+        Just("IEX"),
+        Just("-Enc"),
+        Just("abc"),
+        Just("ab"),
+        Just(" "),
+        Just("\\"),
+        Just("*"),
+        Just("?"),
+        Just("$x"),
+        Just("K"),
+        Just("\u{212A}"),
+        Just("\u{2013}"),
+        Just("/"),
+        Just("-"),
+        Just("é"),
+        Just("SQBFAFgA"),
+        Just("\u{1F600}"),
+        Just("invoke-expression"),
     ];
     proptest::collection::vec((piece, any::<bool>()), 0..12).prop_map(move |mut pieces| {
         pieces.retain(|(piece, _)| !plain || piece.is_ascii());
-        pieces.into_iter().map(|(piece, upper)| if upper { piece.to_uppercase() } else { piece.to_owned() }).collect()
+        pieces
+            .into_iter()
+            .map(|(piece, upper)| if upper { piece.to_uppercase() } else { piece.to_owned() })
+            .collect()
     })
 }
 
 /// A rule with random fields, modifiers, values and condition, as YAML.
 fn rules(plain: bool) -> impl Strategy<Value = String> {
     let modifier = prop_oneof![
-        Just(""), Just("|contains"), Just("|contains|all"), Just("|startswith"), Just("|endswith"), Just("|contains|cased"),
-        Just("|re"), Just("|re|i"), Just("|wide|base64offset|contains"),
+        Just(""),
+        Just("|contains"),
+        Just("|contains|all"),
+        Just("|startswith"),
+        Just("|endswith"),
+        Just("|contains|cased"),
+        Just("|re"),
+        Just("|re|i"),
+        Just("|wide|base64offset|contains"),
         // Its dashes are not ASCII.
         Just(if plain { "|contains" } else { "|contains|windash" }),
     ];
     let field = prop_oneof![3 => Just("ScriptBlockText"), 1 => Just("Path")];
     let value = prop_oneof![
-        Just("Invoke-"), Just("iex"), Just("-enc"), Just("abc"), Just("ab"), Just("a*c"), Just("*ion*"), Just("i?x"),
-        Just("k"), Just("K"), Just("$x"), Just(r"\*"), Just(r"\\"), Just(if plain { "e" } else { "é" }),
-        Just("invoke-expression"), Just("*"),
+        Just("Invoke-"),
+        Just("iex"),
+        Just("-enc"),
+        Just("abc"),
+        Just("ab"),
+        Just("a*c"),
+        Just("*ion*"),
+        Just("i?x"),
+        Just("k"),
+        Just("K"),
+        Just("$x"),
+        Just(r"\*"),
+        Just(r"\\"),
+        Just(if plain { "e" } else { "é" }),
+        Just("invoke-expression"),
+        Just("*"),
     ];
     // The other engine refuses `all` beside a single value, which we take for what it says.
     let fewest = if plain { 2 } else { 1 };
-    let selection = (field, modifier, proptest::collection::vec(value, fewest..4)).prop_map(move |(field, modifier, values)| {
-        let quoted: Vec<String> = values
-            .into_iter()
-            .map(|value| match modifier {
-                // Literal text as an expression; encodings take no wildcards.
-                "|re" | "|re|i" | "|wide|base64offset|contains" => value.replace(['*', '?', '\\', '$'], "a"),
-                // The other engine anchors these two at the wrong end where the value has wildcards.
-                "|startswith" | "|endswith" if plain => value.replace(['*', '?', '\\'], "a"),
-                _ => value.to_owned(),
-            })
-            .map(|value| format!("      - '{value}'\n"))
-            .collect();
-        format!("    {field}{modifier}:\n{}", quoted.concat())
-    });
+    let selection = (field, modifier, proptest::collection::vec(value, fewest..4)).prop_map(
+        move |(field, modifier, values)| {
+            let quoted: Vec<String> = values
+                .into_iter()
+                .map(|value| match modifier {
+                    // Literal text as an expression; encodings take no wildcards.
+                    "|re" | "|re|i" | "|wide|base64offset|contains" => {
+                        value.replace(['*', '?', '\\', '$'], "a")
+                    }
+                    // The other engine anchors these two at the wrong end where the value has wildcards.
+                    "|startswith" | "|endswith" if plain => value.replace(['*', '?', '\\'], "a"),
+                    _ => value.to_owned(),
+                })
+                .map(|value| format!("      - '{value}'\n"))
+                .collect();
+            format!("    {field}{modifier}:\n{}", quoted.concat())
+        },
+    );
     let condition = prop_oneof![
-        Just("s0"), Just("not s0"), Just("s0 and s1"), Just("s0 or s1 and not s2"), Just("1 of s*"), Just("all of them"),
-        Just("(s0 or s1) and s2"), Just("not 1 of s*"), Just("s0 and not (s1 or not s2)"),
+        Just("s0"),
+        Just("not s0"),
+        Just("s0 and s1"),
+        Just("s0 or s1 and not s2"),
+        Just("1 of s*"),
+        Just("all of them"),
+        Just("(s0 or s1) and s2"),
+        Just("not 1 of s*"),
+        Just("s0 and not (s1 or not s2)"),
     ];
     (proptest::collection::vec(selection, 3..=3), condition).prop_map(|(selections, condition)| {
-        let detection: String =
-            selections.iter().enumerate().map(|(at, selection)| format!("  s{at}:\n{selection}")).collect();
+        let mut detection = String::new();
+        for (at, selection) in selections.iter().enumerate() {
+            let _ = write!(detection, "  s{at}:\n{selection}");
+        }
         format!(
             "title: t\nlogsource:\n  product: windows\n  category: ps_script\ndetection:\n{detection}  condition: {condition}\n"
         )
@@ -171,9 +230,13 @@ fn an_independent_engine_agrees_on_the_corpus() {
             continue;
         }
         let fields = Fields::split(EventKind::ScriptBlock, event.payload);
-        let text = |field| fields.text(field).map(|bytes| {
-            String::from_utf16_lossy(&bytes.as_chunks().0.iter().map(|u| u16::from_le_bytes(*u)).collect::<Vec<_>>())
-        });
+        let text = |field| {
+            fields.text(field).map(|bytes| {
+                String::from_utf16_lossy(
+                    &bytes.as_chunks().0.iter().map(|u| u16::from_le_bytes(*u)).collect::<Vec<_>>(),
+                )
+            })
+        };
         let value = json!({ "ScriptBlockText": text(Field::ScriptBlockText), "Path": text(Field::Path) });
         let mut theirs: Vec<String> = engine
             .evaluate(&JsonEvent::borrow(&value))
@@ -181,7 +244,8 @@ fn an_independent_engine_agrees_on_the_corpus() {
             .map(|result| result.header.rule_id.clone().unwrap_or_default())
             .collect();
         let found = find(&matcher, EventKind::ScriptBlock, event.payload, &mut scratch);
-        let mut ours: Vec<String> = found.iter().map(|&rule| matcher.rules()[rule as usize].id.clone()).collect();
+        let mut ours: Vec<String> =
+            found.iter().map(|&rule| matcher.rules()[rule as usize].id.clone()).collect();
         theirs.sort();
         ours.sort();
         assert_eq!(ours, theirs, "{}", event.time);

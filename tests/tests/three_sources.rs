@@ -2,10 +2,10 @@
 
 use etwsieve::event::EventRef;
 use etwsieve::source::{Damage, Sink, evtx};
+use etwsieve_etl::FileTime;
 use etwsieve_tests::corpus;
 use etwsieve_tests::program::{Run, run};
 use etwsieve_tests::writer::{EventSpec, TraceWriter};
-use etwsieve_etl::FileTime;
 use serde_json::Value;
 use std::ffi::OsString;
 use std::fs;
@@ -66,9 +66,8 @@ fn replay(data: &Path, path: &Path) -> Run {
 fn comparable(run: &Run) -> Vec<Value> {
     let mut lines = run.lines();
     for line in &mut lines {
-        let object = line.as_object_mut().unwrap();
         for key in ["source", "computer", "event_record_id"] {
-            object.remove(key);
+            line[key] = Value::Null;
         }
     }
     lines.sort_by_key(Value::to_string);
@@ -100,7 +99,8 @@ fn detections_do_not_depend_on_the_kind_of_file() {
 
         // The program's own output is an input as well: every event that was a hit is one again.
         for line in of_log.lines() {
-            json_lines += &format!("{line}\n");
+            json_lines += &line.to_string();
+            json_lines.push('\n');
         }
         let jsonl = folder.path().join("same.jsonl");
         fs::write(&jsonl, &json_lines).unwrap();

@@ -18,9 +18,9 @@ fn events_and_hashes_equal_the_oracle() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
         let oracle = File::open(data.join(format!("recorded/oracle/{name}.oracle.jsonl.gz"))).unwrap();
-        let mut lines = BufReader::new(GzDecoder::new(oracle)).lines().map(|line| {
-            serde_json::from_str::<Value>(&line.unwrap()).unwrap()
-        });
+        let mut lines = BufReader::new(GzDecoder::new(oracle))
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
         let facts = lines.next().unwrap();
 
         let mut expected: BTreeMap<Vec<String>, i64> = BTreeMap::new();
@@ -34,7 +34,16 @@ fn events_and_hashes_equal_the_oracle() {
         let mut last = String::new();
         let mut count = 0;
         for line in events.lines() {
-            let row = ["provider", "event_id", "process_id", "thread_id", "header", "payload_length", "payload_sha256", "time"];
+            let row = [
+                "provider",
+                "event_id",
+                "process_id",
+                "thread_id",
+                "header",
+                "payload_length",
+                "payload_sha256",
+                "time",
+            ];
             let row = row.map(|key| cell(&line, key)).to_vec();
             assert!(row[7] >= last, "{name}: {} after {last}", row[7]);
             last.clone_from(&row[7]);

@@ -81,7 +81,10 @@ fn generated_events() {
     let Some(data) = corpus::data() else { return };
     let folder = data.join("traces");
     let left_out: BTreeSet<String> =
-        corpus::csv_rows(&folder.join("synth-uni-blocks.csv"), &["script_block_id"]).concat().into_iter().collect();
+        corpus::csv_rows(&folder.join("synth-uni-blocks.csv"), &["script_block_id"])
+            .concat()
+            .into_iter()
+            .collect();
     let lines = replay(&data, SIGMA, corpus::trace(&data, "synth.etl")).lines();
     let compared = lines.iter().filter(|line| !left_out.contains(&cell(line, "script_block_id")));
     let got = counted(compared.map(|line| ROW.map(|key| cell(line, key)).to_vec()));
@@ -95,7 +98,11 @@ fn built_in_rule_on_hand_made_cases() {
     let folder = data.join("traces");
     let lines = replay(&data, &[], corpus::trace(&data, "seed.etl")).lines();
     let rule = "a4e8f3a4-48b2-11ec-bcfc-3e22fbd008af";
-    assert!(lines.iter().all(|line| line["rule_id"] == rule && line["attack"] == serde_json::json!(["T1021.006"])));
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["rule_id"] == rule && line["attack"] == serde_json::json!(["T1021.006"]))
+    );
 
     // Event by event.
     let keys = ["time", "script_block_id", "message_number"];
@@ -122,7 +129,12 @@ fn event_logs() {
     let lines = replay(&data, &rules, folder.clone()).lines();
     let got = counted(lines.iter().map(|line| {
         let source = PathBuf::from(cell(line, "source"));
-        let file = source.strip_prefix(&folder).expect("the source is the file's path").to_str().unwrap().replace('\\', "/");
+        let file = source
+            .strip_prefix(&folder)
+            .expect("the source is the file's path")
+            .to_str()
+            .unwrap()
+            .replace('\\', "/");
         vec![cell(line, "rule_id"), file, cell(line, "event_record_id"), cell(line, "event_id")]
     }));
     let columns = ["rule_id", "file", "event_record_id", "event_id"];

@@ -9,7 +9,11 @@ use std::io::{self, BufWriter, Write};
 
 pub(super) fn run(args: &HitsArgs) -> Exit {
     let result = Store::open_read_only(&args.store).and_then(|store| {
-        if args.stats { Ok(after_writing(print_stats(&store.stats()?), Exit::Complete)) } else { Ok(list(&store, args)) }
+        if args.stats {
+            Ok(after_writing(print_stats(&store.stats()?), Exit::Complete))
+        } else {
+            Ok(list(&store, args))
+        }
     });
     result.unwrap_or_else(|error: StoreError| {
         complain(error);
@@ -45,7 +49,14 @@ fn print_stats(stats: &StoreStats) -> io::Result<()> {
     writeln!(out, "\n{:>8} {:<13} {:<28} {:<28} RULE", "COUNT", "LEVEL", "FIRST", "LAST")?;
     for rule in &stats.rules {
         let (first, last) = (FileTime(rule.first), FileTime(rule.last));
-        writeln!(out, "{:>8} {:<13} {first} {last} {} ({})", rule.count, rule.level, clip(&rule.title, 200), rule.id)?;
+        writeln!(
+            out,
+            "{:>8} {:<13} {first} {last} {} ({})",
+            rule.count,
+            rule.level,
+            clip(&rule.title, 200),
+            rule.id
+        )?;
     }
     writeln!(out, "\n{:>8} {:<28} {:<28} COMPUTER", "EVENTS", "FIRST", "LAST")?;
     for computer in &stats.computers {

@@ -11,6 +11,7 @@ use crate::source::{Source, SourceError};
 use crate::stop::Stop;
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::store::{Store, StoreError};
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
@@ -188,7 +189,7 @@ fn tell(summary: &Summary, writer: &Writer, args: &ReplayArgs) {
         total.elapsed_seconds,
     );
     if let Some(path) = &args.store {
-        line += &format!("; {} new in {}", writer.stored, path.display());
+        let _ = write!(line, "; {} new in {}", writer.stored, path.display());
     }
     if summary.interrupted || io::stderr().is_terminal() {
         anstream::eprintln!("{line}");

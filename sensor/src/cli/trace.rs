@@ -216,7 +216,11 @@ fn facts(
     let info = trace.info();
     let mut events_by_id: Vec<CountLine> = by_id
         .into_iter()
-        .map(|((provider, event_id), count)| CountLine { provider: provider.map(|id| id.to_string()), event_id, count })
+        .map(|((provider, event_id), count)| CountLine {
+            provider: provider.map(|id| id.to_string()),
+            event_id,
+            count,
+        })
         .collect();
     events_by_id.sort_by_key(|line| std::cmp::Reverse(line.count));
     let facts = Facts {

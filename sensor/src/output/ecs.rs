@@ -3,7 +3,7 @@
 
 use super::{level, rule_id};
 use etwsieve_etl::FileTime;
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1};
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
 use serde_json::{Map, Value, json};
 
 /// The document of a rule that matched. Absent values are left out, as ECS asks.
@@ -55,7 +55,7 @@ fn powershell(content: &EventContent) -> Value {
             "total": message_total,
             "file": {
                 "script_block_text": text.to_string_lossy(),
-                "script_block_id": script_block_id.as_ref().map(|id| id.to_string_lossy()),
+                "script_block_id": script_block_id.as_ref().map(Utf16Text::to_string_lossy),
             },
         }),
         EventContent::Module { context_info, user_data, payload } => json!({
@@ -79,5 +79,7 @@ pub(super) fn provider_name(hit: &HitV1) -> &'static str {
 fn prune(value: &mut Value) {
     let Value::Object(map) = value else { return };
     map.values_mut().for_each(prune);
-    map.retain(|_, value| !value.is_null() && value.as_object().is_none_or(|inner: &Map<_, _>| !inner.is_empty()));
+    map.retain(|_, value| {
+        !value.is_null() && value.as_object().is_none_or(|inner: &Map<_, _>| !inner.is_empty())
+    });
 }

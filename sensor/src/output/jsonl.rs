@@ -5,7 +5,7 @@
 
 use super::{level, rule_id};
 use etwsieve_etl::FileTime;
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1};
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
 use serde::Serialize;
 
 /// One line.
@@ -85,8 +85,8 @@ impl<'a> Line<'a> {
                         message_number: *message_number,
                         message_total: *message_total,
                         script_block_text: text.to_string_lossy(),
-                        script_block_id: script_block_id.as_ref().map(|id| id.to_string_lossy()),
-                        path: path.as_ref().map(|path| path.to_string_lossy()),
+                        script_block_id: script_block_id.as_ref().map(Utf16Text::to_string_lossy),
+                        path: path.as_ref().map(Utf16Text::to_string_lossy),
                     }
                 }
                 EventContent::Module { context_info, user_data, payload } => Fields::Module {

@@ -3,7 +3,7 @@
 
 use super::{ecs::provider_name, level, rule_id};
 use etwsieve_etl::time::TICKS_PER_SECOND;
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1};
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
 use serde_json::{Value, json};
 
 /// Seconds from 1601 to 1970.
@@ -34,8 +34,8 @@ pub fn event(hit: &HitV1, rule: &RuleRefV1) -> Value {
     });
     match &hit.content {
         EventContent::ScriptBlock { text: script, script_block_id, path, .. } => {
-            event["Path"] = text(path.as_ref().map(|path| path.to_string_lossy()));
-            event["ScriptBlockId"] = text(script_block_id.as_ref().map(|id| id.to_string_lossy()));
+            event["Path"] = text(path.as_ref().map(Utf16Text::to_string_lossy));
+            event["ScriptBlockId"] = text(script_block_id.as_ref().map(Utf16Text::to_string_lossy));
             event["ScriptBlockText"] = text(Some(script.to_string_lossy()));
         }
         EventContent::Module { context_info, user_data, payload } => {

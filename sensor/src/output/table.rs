@@ -18,8 +18,8 @@ const BOLD: &str = "\x1b[1m";
 pub(super) fn header(out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "{BOLD}{:<28} {:<LEVEL$} {:<HOST$} {:>PROCESS$} {:<RULE$} {}{RESET}",
-        "TIME", "LEVEL", "COMPUTER OR SOURCE", "PROCESS", "RULE", "TEXT"
+        "{BOLD}{:<28} {:<LEVEL$} {:<HOST$} {:>PROCESS$} {:<RULE$} TEXT{RESET}",
+        "TIME", "LEVEL", "COMPUTER OR SOURCE", "PROCESS", "RULE"
     )
 }
 

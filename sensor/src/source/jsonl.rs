@@ -280,6 +280,9 @@ impl Line<'_> {
                 "UserData" => &self.user_data,
                 _ => &self.payload,
             };
+            if field.name == "ScriptBlockText" {
+                writer.keep_nul();
+            }
             match (text, field.absence) {
                 (Some(text), _) => text.write(&mut writer)?,
                 (None, Absence::Filled) => {}

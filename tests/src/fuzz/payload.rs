@@ -58,11 +58,17 @@ pub fn payload(data: &[u8]) {
                 assert_eq!(fields.text(field).map(<[u8]>::len), Some(2 * range.len()));
                 end = range.end;
             }
-            assert_eq!(fields.number(Field::MessageNumber).is_some(), kind == EventKind::ScriptBlock && data.len() >= 4);
+            assert_eq!(
+                fields.number(Field::MessageNumber).is_some(),
+                kind == EventKind::ScriptBlock && data.len() >= 4
+            );
             let payload = Payload { kind, process_id: None, bytes: data };
             let found = matcher.find(&payload, scratch).to_vec();
-            let plain: Vec<u32> =
-                (0..).zip(matcher.rules()).filter(|(_, rule)| naive::matches(rule, kind, data)).map(|(at, _)| at).collect();
+            let plain: Vec<u32> = (0..)
+                .zip(matcher.rules())
+                .filter(|(_, rule)| naive::matches(rule, kind, data))
+                .map(|(at, _)| at)
+                .collect();
             assert_eq!(found, plain, "the matcher equals the naive evaluator");
         }
     });

@@ -29,8 +29,11 @@ pub fn rule(data: &[u8]) {
         let mut bytes = vec![1; kind.text_offset()];
         bytes.extend(format!("{script}\0id\0{script}\0").encode_utf16().flat_map(u16::to_le_bytes));
         let found = matcher.find(&Payload { kind, process_id: None, bytes: &bytes }, &mut scratch);
-        let plain: Vec<u32> =
-            (0..).zip(matcher.rules()).filter(|(_, rule)| naive::matches(rule, kind, &bytes)).map(|(at, _)| at).collect();
+        let plain: Vec<u32> = (0..)
+            .zip(matcher.rules())
+            .filter(|(_, rule)| naive::matches(rule, kind, &bytes))
+            .map(|(at, _)| at)
+            .collect();
         assert_eq!(found, plain, "the matcher equals the naive evaluator");
     }
 }

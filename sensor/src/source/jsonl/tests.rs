@@ -88,7 +88,7 @@ fn payloads() {
         (
             "line ends and a NUL",
             r#""script_block_text": "\r\n \u0000behind", "event_id": "0x1008""#,
-            b"\x01\0\0\0\x01\0\0\0\r\0\n\0 \0\0\0\0\0",
+            b"\x01\0\0\0\x01\0\0\0\r\0\n\0 \0\0\0b\0e\0h\0i\0n\0d\0\0\0\0\0",
         ),
         ("module", r#""payload": "p", "context_info": "\u00e9""#, b"\xe9\0\0\0\0\0p\0\0\0"),
         ("raw UTF-8", r#""payload": "ü""#, b"\0\0\0\0\xfc\0\0\0"),

@@ -8,6 +8,9 @@ use std::io;
 /// Mutations of each seed.
 const ROUNDS: u32 = 1_500;
 
+/// File header, chunk header and some records.
+const EVTX_SEED_LEN: usize = 24 * 1024;
+
 type Target = fn(&[u8]);
 
 /// A fuzz target, and good input for it.
@@ -29,7 +32,13 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
         fs::read_dir(golden).and_then(|entries| entries.map(read).collect()).expect("golden files are there");
     let rule = etwsieve_matcher::builtin::TEXT.as_bytes().to_vec();
     let other = b"title: t\nlogsource: {product: windows, category: ps_script}\ndetection:\n  a:\n    - ScriptBlockText|re|i: 'x[0-9]+'\n      Path: null\n    - word\n  b: {ScriptBlockText|wide|base64offset|contains: [IEX]}\n  condition: (a or not b) and 1 of them\n".to_vec();
+    // No .evtx of our own making: the start of a recorded one, where there are recordings.
+    let evtx = corpus::data().map(|data| {
+        let path = data.join("recorded/evtx/danielbohannon+Revoke-Obfuscation/Demo/demo.evtx");
+        fs::read(path).expect("the recording is there")[..EVTX_SEED_LEN].to_vec()
+    });
     vec![
+        ("evtx", fuzz::evtx::evtx, evtx.into_iter().collect()),
         ("etl", fuzz::etl::etl as Target, vec![writer.build()]),
         ("payload", fuzz::payload::payload, vec![block]),
         ("rule", fuzz::rule::rule, vec![rule, other]),
@@ -53,7 +62,7 @@ fn findings_stay_fixed() {
 #[test]
 fn mutations_of_good_input() {
     for (name, target, seeds) in targets() {
-        assert!(!seeds.is_empty(), "{name} has seeds");
+        assert!(!seeds.is_empty() || name == "evtx", "{name} has seeds");
         for seed in &seeds {
             target(seed);
             let mut random = Random(0x5EED ^ seed.len() as u64);

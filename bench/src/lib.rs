@@ -1,1 +1,33 @@
-//! Under construction.
+//! How fast the sensor is, beside what else could do its work and beside what no program can exceed.
+//!
+//! A [`Workload`](workload::Workload) is a trace and the payloads in it, a [`RuleSet`](rules::RuleSet) what to
+//! search for, and a [`Contestant`](contestant::Contestant) searches the one for the other. Every pass of every
+//! contestant gives an [`Answer`](answer::Answer) that is compared with the one owed: a wrong one is an error and
+//! no time. Contestants of one workload and rule set take turns in one process ([`measure`]), so that their ratios
+//! hold even where the machine is busy; absolute numbers carry over to no other machine.
+//!
+//! `cargo run --release -p etwsieve-bench` prints the ratios, `cargo bench -p etwsieve-bench` follows single parts
+//! over time with criterion, and `tests/` counts allocations.
+
+pub mod alloc;
+pub mod answer;
+pub mod contestant;
+pub mod error;
+pub mod facts;
+pub mod generate;
+pub mod measure;
+pub mod reader;
+pub mod replay;
+pub mod report;
+pub mod rules;
+mod snippets;
+pub mod workload;
+
+/// Counts what every benchmark and test of this crate allocates.
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+/// Whether a program of `benches/` is to measure (`cargo bench`) or only to run once (`cargo test --benches`).
+pub fn is_measuring() -> bool {
+    std::env::args().any(|argument| argument == "--bench")
+}

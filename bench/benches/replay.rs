@@ -1,0 +1,35 @@
+//! Whole replays, from the file to the hits.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use etwsieve_bench::rules::RuleSet;
+use etwsieve_bench::workload::{Name, Size, Workload};
+use etwsieve_bench::{is_measuring, replay};
+use etwsieve_matcher::Matcher;
+
+fn benchmark(criterion: &mut Criterion) {
+    let rule_sets = RuleSet::all().expect("the rules load");
+    for name in Name::ALL {
+        let workload = if is_measuring() {
+            Workload::load(name, Size::Whole)
+        } else {
+            Workload::generated(name, Size::Small)
+        };
+        let workload = workload.expect("the workload loads");
+        for rules in &rule_sets {
+            let matcher = Matcher::new(rules.rules.clone());
+            let entrants =
+                replay::entrants(&workload, rules, &matcher).expect("the verdicts are of this trace");
+            let mut group = criterion.benchmark_group(format!("replay/{}/{}", workload.name, rules.name));
+            group.sample_size(10).throughput(Throughput::Bytes(workload.bytes().len() as u64));
+            for mut entrant in entrants {
+                group.bench_function(&entrant.name, |bencher| {
+                    bencher.iter(|| (entrant.pass)().expect("the answer is right"));
+                });
+            }
+            group.finish();
+        }
+    }
+}
+
+criterion_group!(benches, benchmark);
+criterion_main!(benches);

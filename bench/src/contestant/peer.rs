@@ -1,0 +1,73 @@
+//! `rsigma-eval`, a Sigma engine for decoded events. Decoding is a present: its events are built beforehand, and
+//! only its evaluation takes part.
+
+use super::Contestant;
+use crate::answer::Pair;
+use crate::error::BenchError;
+use crate::rules::RuleSet;
+use crate::workload::Workload;
+use etwsieve_matcher::{EventKind, Field, Fields};
+use rsigma_eval::Engine;
+use rsigma_eval::event::JsonEvent;
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+
+/// The fields that an event is given, as the rules name them.
+const FIELDS: [(&str, Field); 3] = [
+    ("ScriptBlockText", Field::ScriptBlockText),
+    ("ScriptBlockId", Field::ScriptBlockId),
+    ("Path", Field::Path),
+];
+
+pub(super) struct Peer<'a> {
+    engine: Engine,
+    events: Vec<Value>,
+    by_id: HashMap<&'a str, u32>,
+}
+
+impl<'a> Peer<'a> {
+    pub(super) fn new(workload: &Workload, rules: &'a RuleSet) -> Result<Self, BenchError> {
+        let mut engine = Engine::new();
+        for text in &rules.texts {
+            let collection = rsigma_parser::parse_sigma_yaml(text)
+                .map_err(|error| BenchError::Rules(format!("rsigma-parser: {error}")))?;
+            engine
+                .add_collection(&collection)
+                .map_err(|error| BenchError::Rules(format!("rsigma-eval: {error}")))?;
+        }
+        let events = workload.payloads().map(|(_, payload)| event(payload)).collect();
+        Ok(Self { engine, events, by_id: rules.by_id() })
+    }
+}
+
+fn event(payload: &[u8]) -> Value {
+    let fields = Fields::split(EventKind::ScriptBlock, payload);
+    let text = |field| {
+        let units = fields.text(field)?.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit));
+        Some(Value::String(
+            char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect(),
+        ))
+    };
+    let present = FIELDS.into_iter().filter_map(|(name, field)| Some((name.to_owned(), text(field)?)));
+    Value::Object(present.collect::<Map<_, _>>())
+}
+
+impl Contestant for Peer<'_> {
+    fn name(&self) -> &'static str {
+        "rsigma-eval"
+    }
+
+    fn events(&self) -> usize {
+        self.events.len()
+    }
+
+    fn search(&mut self, found: &mut dyn FnMut(Pair)) {
+        for (number, event) in (0..).zip(&self.events) {
+            for result in self.engine.evaluate(&JsonEvent::borrow(event)) {
+                // A rule that nobody gave it would be a wrong answer, and is no rule of ours.
+                let id = result.header.rule_id.as_deref().unwrap_or_default();
+                found((number, self.by_id.get(id).copied().unwrap_or(u32::MAX)));
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Why a benchmark has no result.
+
+use crate::answer::Difference;
+use etwsieve_etl::EtlError;
+use std::io;
+use std::path::PathBuf;
+
+/// What goes wrong before or while measuring.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A contestant's answer is not the one owed: its time means nothing.
+    #[error("wrong answer of {contestant} on {workload} with {rules}: {difference}")]
+    WrongAnswer {
+        /// Who answered.
+        contestant: String,
+        /// On what.
+        workload: String,
+        /// To which question.
+        rules: String,
+        /// What is owed and what was found.
+        difference: Difference,
+    },
+    /// The workload is not what it claims to be.
+    #[error("{workload} holds {found} events, expected {expected}")]
+    EventCount {
+        /// The workload.
+        workload: String,
+        /// Events that it ought to have.
+        expected: u64,
+        /// Events that it has.
+        found: u64,
+    },
+    /// A row of the expected verdicts names no event of the trace.
+    #[error("{}: no event of the trace is of {time}", path.display())]
+    NoSuchEvent {
+        /// The file of verdicts.
+        path: PathBuf,
+        /// The row's time.
+        time: String,
+    },
+    /// Rules that ought to load do not.
+    #[error("rules: {0}")]
+    Rules(String),
+    /// The trace cannot be read.
+    #[error("trace: {0}")]
+    Trace(#[from] EtlError),
+    /// Something cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}

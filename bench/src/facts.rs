@@ -1,0 +1,85 @@
+//! On what, and of what, a result is.
+
+use etwsieve_tests::corpus;
+use std::fs;
+use std::process::Command;
+
+/// The lock file of this build.
+const LOCK: &str = include_str!("../../Cargo.lock");
+/// Crates that take part.
+const PEERS: [&str; 2] = ["rsigma-eval", "memchr"];
+
+/// The circumstances of a run, each a name and a value.
+pub fn facts() -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("processor", processor()),
+        ("processors", std::thread::available_parallelism().map_or(0, usize::from).to_string()),
+        ("system", system()),
+        ("toolchain", env!("ETWSIEVE_BENCH_RUSTC").to_owned()),
+        (
+            "profile",
+            if cfg!(debug_assertions) { "debug: the numbers mean nothing" } else { "release" }.to_owned(),
+        ),
+        ("commit", commit()),
+        ("peers", PEERS.map(|name| format!("{name} {}", locked(name))).join(", ")),
+    ];
+    if let Ok(load) = fs::read_to_string("/proc/loadavg") {
+        facts.push(("load average", load.split(' ').take(3).collect::<Vec<_>>().join(" ")));
+    }
+    facts
+}
+
+fn processor() -> String {
+    let from_proc = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    // Windows names it in the environment.
+    from_proc.or_else(|| std::env::var("PROCESSOR_IDENTIFIER").ok()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn system() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{} {} {}", std::env::consts::OS, std::env::consts::ARCH, release.trim()).trim().to_owned()
+}
+
+fn commit() -> String {
+    let git = Command::new("git")
+        .current_dir(corpus::repository())
+        .args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+        .output();
+    let text =
+        git.ok().filter(|output| output.status.success()).and_then(|o| String::from_utf8(o.stdout).ok());
+    text.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+/// The version of a crate in the lock file.
+fn locked(name: &str) -> &'static str {
+    let package = LOCK.split("[[package]]").find(|package| {
+        package
+            .lines()
+            .any(|line| line.strip_prefix("name = ").is_some_and(|own| own.trim_matches('"') == name))
+    });
+    let version =
+        package.and_then(|package| package.lines().find_map(|line| line.strip_prefix("version = ")));
+    version.map_or("unknown", |version| version.trim_matches('"'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PEERS, facts, locked};
+
+    #[test]
+    fn circumstances_are_known() {
+        for name in PEERS {
+            assert!(
+                locked(name).split('.').all(|part| part.parse::<u32>().is_ok()),
+                "{name} {}",
+                locked(name)
+            );
+        }
+        for (name, value) in facts() {
+            assert!(!value.is_empty(), "{name}");
+        }
+    }
+}

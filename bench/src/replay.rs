@@ -1,0 +1,109 @@
+//! A whole replay: file, reader, channel, matcher threads and hits, as `etwsieve replay` runs it, without printing.
+
+use crate::answer::Difference;
+use crate::error::BenchError;
+use crate::measure::{ClockKind, Entrant};
+use crate::rules::RuleSet;
+use crate::workload::Workload;
+use etwsieve::input::FileSource;
+use etwsieve::pipeline::{self, Observer, Progress, Settings};
+use etwsieve::source::{Source, SourceError};
+use etwsieve::stop::Stop;
+use etwsieve_matcher::Matcher;
+use etwsieve_transport::hit::HitV1;
+use std::path::Path;
+
+/// Counts what a run tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counting {
+    /// Pairs of an event and a rule.
+    pub detections: u64,
+    /// Sources that failed.
+    pub failures: u64,
+}
+
+impl Observer for Counting {
+    fn hit(&mut self, _source: u32, hit: HitV1) {
+        self.detections += hit.rules.len() as u64;
+    }
+
+    fn tick(&mut self, _progress: &Progress) {}
+
+    fn failed(&mut self, _source: u32, _error: &SourceError) {
+        self.failures += 1;
+    }
+}
+
+/// What a replay found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Events that were searched.
+    pub searched: u64,
+    /// Detections that arrived.
+    pub detections: u64,
+}
+
+/// Replays the trace at `path` with so many matcher threads.
+pub fn replay(path: &Path, matcher: &Matcher, threads: usize) -> Outcome {
+    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(FileSource::new(path.into()))];
+    let mut observer = Counting::default();
+    let settings = Settings { threads, ..Settings::default() };
+    let summary = pipeline::run(&mut sources, matcher, &settings, &Stop::default(), &mut observer);
+    Outcome {
+        searched: summary.total.events_matched + summary.total.events_not_matched,
+        detections: observer.detections,
+    }
+}
+
+/// Replays with one matcher thread, and with as many as the sensor uses by itself if that is another number.
+///
+/// GB/s are those of the payloads. Empty if nobody knows the right answer.
+///
+/// # Errors
+///
+/// As [`Workload::expected`], and [`BenchError::EventCount`] if the workload is only a part of its trace.
+pub fn entrants<'a>(
+    workload: &'a Workload,
+    rules: &'a RuleSet,
+    matcher: &'a Matcher,
+) -> Result<Vec<Entrant<'a>>, BenchError> {
+    let events = workload.events_in_trace();
+    let found = workload.len() as u64;
+    if found != events {
+        // The replay would search the whole trace, of which this is only a part.
+        return Err(BenchError::EventCount { workload: workload.source.clone(), expected: events, found });
+    }
+    let Some(pairs) = workload.expected(rules)? else { return Ok(Vec::new()) };
+    let expected = Outcome { searched: events, detections: pairs.len() as u64 };
+    let mut numbers = vec![1, Settings::default().threads];
+    numbers.dedup();
+    let entrant = |threads: usize| {
+        let name = format!("replay-{threads}-thread{}", if threads == 1 { "" } else { "s" });
+        let contestant = name.clone();
+        let pass = move || {
+            let found = replay(workload.path(), matcher, threads);
+            if found == expected {
+                return Ok(());
+            }
+            Err(BenchError::WrongAnswer {
+                contestant: contestant.clone(),
+                workload: workload.name.to_owned(),
+                rules: rules.name.to_owned(),
+                difference: Difference {
+                    expected: expected.detections,
+                    found: found.detections,
+                    missing: None,
+                    extra: None,
+                },
+            })
+        };
+        Entrant {
+            name,
+            events,
+            bytes: workload.bytes().len() as u64,
+            clock: ClockKind::Wall,
+            pass: Box::new(pass),
+        }
+    };
+    Ok(numbers.into_iter().map(entrant).collect())
+}

@@ -1,0 +1,99 @@
+//! What the pipeline promises: how much it allocates does not depend on how many events without a hit pass.
+//!
+//! The only test of its program, since it counts the allocations of all threads.
+
+use etwsieve::event::{EventHeader, EventRef, POWERSHELL};
+use etwsieve::pipeline::{Settings, run};
+use etwsieve::source::{Sink, Source, SourceError};
+use etwsieve::stop::Stop;
+use etwsieve_bench::alloc::of_process;
+use etwsieve_bench::replay::Counting;
+use etwsieve_etl::FileTime;
+use etwsieve_matcher::{Matcher, builtin};
+use etwsieve_tests::writer::script_block;
+
+const EVENTS: u64 = 20_000;
+/// Buffers of the pool. All are made, and grown to the one size of payload, in the first moments of a run.
+const POOL: usize = 16;
+/// Blocks that a channel with waiting threads or a panic-free shutdown may allocate now and then.
+const SLACK: u64 = 200;
+const ID: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
+
+/// The same events again and again, without a file.
+struct Repeated {
+    events: u64,
+    payload: Vec<u8>,
+}
+
+impl Source for Repeated {
+    fn name(&self) -> String {
+        "repeated".into()
+    }
+
+    fn len(&self) -> u64 {
+        0
+    }
+
+    fn run(&mut self, sink: &mut dyn Sink) -> Result<(), SourceError> {
+        for number in 0..self.events {
+            let header = EventHeader {
+                time: FileTime(133_500_000_000_000_000 + number),
+                provider: POWERSHELL,
+                event_id: 4104,
+                version: 1,
+                channel: 16,
+                level: 5,
+                opcode: 15,
+                task: 2,
+                keywords: 0,
+                process_id: Some(8),
+                thread_id: Some(12),
+                activity_id: None,
+                event_record_id: None,
+            };
+            let event = EventRef { header, user_sid: None, computer: None, payload: &self.payload };
+            if sink.event(&event).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Allocations and detections of a run over `events` events with this text.
+fn allocations(matcher: &Matcher, text: &str, threads: usize, events: u64) -> (u64, u64) {
+    let payload = script_block(1, 1, text, ID, None);
+    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Repeated { events, payload })];
+    let settings = Settings { threads, channel_events: POOL, ..Settings::default() };
+    let mut observer = Counting::default();
+    let (count, summary) =
+        of_process(|| run(&mut sources, matcher, &settings, &Stop::default(), &mut observer));
+    assert_eq!(summary.total.events_matched + summary.total.events_not_matched, events);
+    (count, observer.detections)
+}
+
+#[test]
+fn events_without_a_hit_allocate_nothing() {
+    let matcher = Matcher::new(builtin::rules());
+    let rows = [
+        ("harmless", "Get-Date | Format-List".to_owned()),
+        ("near hit", "Enter-PSSession -Id 4".to_owned()),
+        ("long", "Write-Output 'nothing to see'; ".repeat(600)),
+    ];
+    for (name, text) in rows {
+        for threads in [1, 3] {
+            allocations(&matcher, &text, threads, 100);
+            let (once, _) = allocations(&matcher, &text, threads, EVENTS);
+            let (twice, detections) = allocations(&matcher, &text, threads, 2 * EVENTS);
+            assert_eq!(detections, 0, "{name}");
+            assert!(twice <= once + SLACK, "{name}, {threads} threads: {once} allocations, then {twice}");
+            assert!(once < EVENTS / 20, "{name}, {threads} threads: {once} allocations");
+        }
+    }
+    // The same measure sees what a hit allocates.
+    let hit = "Enter-PSSession -ComputerName srv01";
+    let (once, detections) = allocations(&matcher, hit, 1, 1_000);
+    let (twice, _) = allocations(&matcher, hit, 1, 2_000);
+    assert_eq!(detections, 1_000);
+    assert!(twice > once + 1_000, "{once} allocations, then {twice}");
+}

@@ -2,15 +2,13 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use etwsieve_bench::contestant::{Entry, entries};
-use etwsieve_bench::is_measuring;
 use etwsieve_bench::rules::RuleSet;
 use etwsieve_bench::workload::{Name, Size, Workload};
 
 fn benchmark(criterion: &mut Criterion) {
     let rule_sets = RuleSet::all().expect("the rules load");
     for name in Name::ALL {
-        let size = if is_measuring() { Size::Whole } else { Size::Small };
-        let workload = Workload::load(name, size).expect("the workload loads");
+        let workload = Workload::load(name, Size::of_payloads()).expect("the workload loads");
         for rules in &rule_sets {
             let mut group = criterion.benchmark_group(format!("gate/{}/{}", workload.name, rules.name));
             let mut entries = entries(&workload, rules).expect("the contestants take the rules");

@@ -1,17 +1,12 @@
 //! The `.etl` reader alone, on traces in memory.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use etwsieve_bench::reader;
 use etwsieve_bench::workload::{Name, Size, Workload};
-use etwsieve_bench::{is_measuring, reader};
 
 fn benchmark(criterion: &mut Criterion) {
     for name in Name::ALL {
-        let workload = if is_measuring() {
-            Workload::load(name, Size::Whole)
-        } else {
-            Workload::generated(name, Size::Small)
-        };
-        let workload = workload.expect("the workload loads");
+        let workload = Workload::load(name, Size::of_traces()).expect("the workload loads");
         let bytes = reader::trace_bytes(&workload).expect("the trace is read");
         let mut group = criterion.benchmark_group(format!("reader/{}", workload.name));
         group.sample_size(20).throughput(Throughput::Bytes(bytes.len() as u64));

@@ -1,20 +1,15 @@
 //! Whole replays, from the file to the hits.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use etwsieve_bench::replay;
 use etwsieve_bench::rules::RuleSet;
 use etwsieve_bench::workload::{Name, Size, Workload};
-use etwsieve_bench::{is_measuring, replay};
 use etwsieve_matcher::Matcher;
 
 fn benchmark(criterion: &mut Criterion) {
     let rule_sets = RuleSet::all().expect("the rules load");
     for name in Name::ALL {
-        let workload = if is_measuring() {
-            Workload::load(name, Size::Whole)
-        } else {
-            Workload::generated(name, Size::Small)
-        };
-        let workload = workload.expect("the workload loads");
+        let workload = Workload::load(name, Size::of_traces()).expect("the workload loads");
         for rules in &rule_sets {
             let matcher = Matcher::new(rules.rules.clone());
             let entrants =

@@ -25,13 +25,25 @@ pub enum Name {
     Busy,
 }
 
-/// How much of a workload.
+/// How much of a workload. A small one is the beginning of a recorded trace, or a small generated trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// All of it, to be measured.
     Whole,
     /// A few hundred events, to see that a benchmark works.
     Small,
+}
+
+impl Size {
+    /// For a benchmark of payloads: all of them if it measures, few if it only runs once.
+    pub fn of_payloads() -> Self {
+        if crate::is_measuring() { Self::Whole } else { Self::Small }
+    }
+
+    /// For a benchmark of whole traces. A recorded one has no small form: its verdicts are of the whole.
+    pub fn of_traces() -> Self {
+        if crate::is_measuring() || corpus::data().is_some() { Self::Whole } else { Self::Small }
+    }
 }
 
 impl Name {

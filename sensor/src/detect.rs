@@ -4,6 +4,9 @@ use crate::event::RawEvent;
 use etwsieve_matcher::{EventKind, Field, Fields, Rule};
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, Utf16Text, View};
 
+/// Most rules of one hit. With more, the event gives several hits, each short enough for a frame; a store joins them.
+pub const RULES_PER_HIT: usize = 128;
+
 /// Decodes an event that matched. Allocates: hits are rare.
 pub fn hit<'a>(
     event: &RawEvent,

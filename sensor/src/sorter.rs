@@ -76,8 +76,9 @@ impl Sorter {
     /// Those of `each`, which end the walk, and of reading the temporary files.
     pub fn drain(mut self, mut each: impl FnMut(u32, HitV1) -> io::Result<()>) -> io::Result<()> {
         self.held.sort_by_key(|(key, _)| *key);
-        let mut runs: Vec<Run> = vec![Run::Held(self.held.into_iter())];
-        runs.extend(self.runs.into_iter().map(|file| Run::File(BufReader::new(file))));
+        // In the order of arrival, so that several hits of one event keep theirs.
+        let mut runs: Vec<Run> = self.runs.into_iter().map(|file| Run::File(BufReader::new(file))).collect();
+        runs.push(Run::Held(self.held.into_iter()));
         let mut next: Vec<Option<HitV1>> = Vec::with_capacity(runs.len());
         let mut heads = BinaryHeap::with_capacity(runs.len());
         for (at, run) in runs.iter_mut().enumerate() {

@@ -323,3 +323,21 @@ fn ctrl_c_stops_with_a_true_summary() {
     assert_eq!(summary["events_matched"], lines);
     assert_eq!(summary["events_selected"], lines);
 }
+
+#[test]
+fn an_event_may_match_hundreds_of_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let rule =
+        |number: u32| etwsieve_matcher::builtin::TEXT.replace("id: a4e8f3a4", &format!("id: {number:08x}"));
+    let rules: Vec<String> = (0..500).map(rule).collect();
+    let (file, store) = (path_in(&folder, "rules.yml"), path_in(&folder, "hits.db"));
+    fs::write(&file, rules.join("---\n")).unwrap();
+    let demo = demo_path();
+    let first = run(PROGRAM, ["replay", "--rules", &file, "--store", &store, demo.to_str().unwrap()]);
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    let ids: Vec<String> =
+        first.lines().iter().map(|line| line["rule_id"].as_str().unwrap()[..8].to_owned()).collect();
+    let expected: Vec<String> = (0..2).flat_map(|_| (0..500).map(|number| format!("{number:08x}"))).collect();
+    assert_eq!(ids, expected);
+    assert_eq!(run(PROGRAM, ["hits", &store]).stdout, first.stdout);
+}

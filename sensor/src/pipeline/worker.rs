@@ -1,6 +1,6 @@
 //! A matcher thread: takes events off its channel, searches them, and gives the buffers back.
 
-use crate::detect::hit;
+use crate::detect::{RULES_PER_HIT, hit};
 use crate::event::RawEvent;
 use crate::ledger::Ledger;
 use crossbeam_channel::{Receiver, Sender};
@@ -54,8 +54,10 @@ impl<'a> Worker<'a> {
         ledger.events_matched += 1;
         ledger.detections += matched.len() as u64;
         let name = &self.names[event.source as usize];
-        let hit = hit(event, kind, name, matched.iter().map(|&rule| &self.matcher.rules()[rule as usize]));
-        // The caller takes hits until every worker has gone.
-        let _ = self.hits.send((event.source, hit));
+        for rules in matched.chunks(RULES_PER_HIT) {
+            let hit = hit(event, kind, name, rules.iter().map(|&rule| &self.matcher.rules()[rule as usize]));
+            // The caller takes hits until every worker has gone.
+            let _ = self.hits.send((event.source, hit));
+        }
     }
 }

@@ -228,10 +228,22 @@ impl Run<'_, '_> {
         let (event, text) = &mut self.scratch.decoded[slot];
         if *event != self.scratch.event {
             *event = self.scratch.event;
-            text.clear();
-            let units = bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit));
-            text.extend(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)));
+            decode(bytes.as_chunks().0, text);
         }
         Some(text)
     }
+}
+
+/// Replaces `text` by the decoded units. Nearly all scripts are ASCII, which needs no decoding.
+fn decode(units: &[[u8; 2]], text: &mut String) {
+    text.clear();
+    if units.iter().fold(0, |all, unit| all | u16::from_le_bytes(*unit)) < 0x80 {
+        let mut bytes = std::mem::take(text).into_bytes();
+        bytes.extend(units.iter().map(|unit| unit[0]));
+        // Always valid, as just checked.
+        *text = String::from_utf8(bytes).unwrap_or_default();
+        return;
+    }
+    let units = units.iter().map(|unit| u16::from_le_bytes(*unit));
+    text.extend(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)));
 }

@@ -5,13 +5,14 @@ use etwsieve_bench::replay;
 use etwsieve_bench::rules::RuleSet;
 use etwsieve_bench::workload::{Name, Size, Workload};
 use etwsieve_matcher::Matcher;
+use std::sync::Arc;
 
 fn benchmark(criterion: &mut Criterion) {
     let rule_sets = RuleSet::all().expect("the rules load");
     for name in Name::ALL {
         let workload = Workload::load(name, Size::of_traces()).expect("the workload loads");
         for rules in &rule_sets {
-            let matcher = Matcher::new(rules.rules.clone());
+            let matcher = Arc::new(Matcher::new(rules.rules.clone()));
             let entrants =
                 replay::entrants(&workload, rules, &matcher).expect("the verdicts are of this trace");
             let mut group = criterion.benchmark_group(format!("replay/{}/{}", workload.name, rules.name));

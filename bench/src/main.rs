@@ -14,6 +14,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Measures etwsieve beside its peers and bounds. Every answer is checked; a wrong one ends the run.
 #[derive(Debug, Parser)]
@@ -61,7 +62,7 @@ fn run(arguments: &Arguments) -> Result<(), BenchError> {
             })?;
         }
         for rules in &rule_sets {
-            let matcher = Matcher::new(rules.rules.clone());
+            let matcher = Arc::new(Matcher::new(rules.rules.clone()));
             report.race(&workload, rules.name, "replay", || replay::entrants(&workload, rules, &matcher))?;
         }
         let bytes = reader::trace_bytes(&workload)?;

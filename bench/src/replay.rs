@@ -7,11 +7,13 @@ use crate::rules::RuleSet;
 use crate::workload::Workload;
 use etwsieve::input::FileSource;
 use etwsieve::pipeline::{self, Observer, Progress, Settings};
+use etwsieve::rules::ActiveRules;
 use etwsieve::source::{Source, SourceError};
 use etwsieve::stop::Stop;
 use etwsieve_matcher::Matcher;
 use etwsieve_transport::hit::HitV1;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Counts what a run tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,11 +46,14 @@ pub struct Outcome {
 }
 
 /// Replays the trace at `path` with so many matcher threads.
-pub fn replay(path: &Path, matcher: &Matcher, threads: usize) -> Outcome {
+pub fn replay(path: &Path, matcher: &Arc<Matcher>, threads: usize) -> Outcome {
     let mut sources: Vec<Box<dyn Source>> = vec![Box::new(FileSource::new(path.into()))];
     let mut observer = Counting::default();
     let settings = Settings { threads, ..Settings::default() };
-    let summary = pipeline::run(&mut sources, matcher, &settings, &Stop::default(), &mut observer);
+    let rules = ActiveRules::new(Arc::clone(matcher));
+    let progress = Progress::new(sources.len());
+    let summary =
+        pipeline::run(&mut sources, &rules, &settings, &Stop::default(), &progress, &mut observer);
     Outcome {
         searched: summary.total.events_matched + summary.total.events_not_matched,
         detections: observer.detections,
@@ -65,7 +70,7 @@ pub fn replay(path: &Path, matcher: &Matcher, threads: usize) -> Outcome {
 pub fn entrants<'a>(
     workload: &'a Workload,
     rules: &'a RuleSet,
-    matcher: &'a Matcher,
+    matcher: &'a Arc<Matcher>,
 ) -> Result<Vec<Entrant<'a>>, BenchError> {
     let events = workload.events_in_trace();
     let found = workload.len() as u64;

@@ -3,7 +3,8 @@
 //! The only test of its program, since it counts the allocations of all threads.
 
 use etwsieve::event::{EventHeader, EventRef, POWERSHELL};
-use etwsieve::pipeline::{Settings, run};
+use etwsieve::pipeline::{Progress, Settings, run};
+use etwsieve::rules::ActiveRules;
 use etwsieve::source::{Sink, Source, SourceError};
 use etwsieve::stop::Stop;
 use etwsieve_bench::alloc::of_process;
@@ -61,20 +62,21 @@ impl Source for Repeated {
 }
 
 /// Allocations and detections of a run over `events` events with this text.
-fn allocations(matcher: &Matcher, text: &str, threads: usize, events: u64) -> (u64, u64) {
+fn allocations(rules: &ActiveRules, text: &str, threads: usize, events: u64) -> (u64, u64) {
     let payload = script_block(1, 1, text, ID, None);
     let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Repeated { events, payload })];
     let settings = Settings { threads, channel_events: POOL, ..Settings::default() };
     let mut observer = Counting::default();
+    let progress = Progress::new(1);
     let (count, summary) =
-        of_process(|| run(&mut sources, matcher, &settings, &Stop::default(), &mut observer));
+        of_process(|| run(&mut sources, rules, &settings, &Stop::default(), &progress, &mut observer));
     assert_eq!(summary.total.events_matched + summary.total.events_not_matched, events);
     (count, observer.detections)
 }
 
 #[test]
 fn events_without_a_hit_allocate_nothing() {
-    let matcher = Matcher::new(builtin::rules());
+    let rules = ActiveRules::new(Matcher::new(builtin::rules()));
     let rows = [
         ("harmless", "Get-Date | Format-List".to_owned()),
         ("near hit", "Enter-PSSession -Id 4".to_owned()),
@@ -82,9 +84,9 @@ fn events_without_a_hit_allocate_nothing() {
     ];
     for (name, text) in rows {
         for threads in [1, 3] {
-            allocations(&matcher, &text, threads, 100);
-            let (once, _) = allocations(&matcher, &text, threads, EVENTS);
-            let (twice, detections) = allocations(&matcher, &text, threads, 2 * EVENTS);
+            allocations(&rules, &text, threads, 100);
+            let (once, _) = allocations(&rules, &text, threads, EVENTS);
+            let (twice, detections) = allocations(&rules, &text, threads, 2 * EVENTS);
             assert_eq!(detections, 0, "{name}");
             assert!(twice <= once + SLACK, "{name}, {threads} threads: {once} allocations, then {twice}");
             assert!(once < EVENTS / 20, "{name}, {threads} threads: {once} allocations");
@@ -92,8 +94,8 @@ fn events_without_a_hit_allocate_nothing() {
     }
     // The same measure sees what a hit allocates.
     let hit = "Enter-PSSession -ComputerName srv01";
-    let (once, detections) = allocations(&matcher, hit, 1, 1_000);
-    let (twice, _) = allocations(&matcher, hit, 1, 2_000);
+    let (once, detections) = allocations(&rules, hit, 1, 1_000);
+    let (twice, _) = allocations(&rules, hit, 1, 2_000);
     assert_eq!(detections, 1_000);
     assert!(twice > once + 1_000, "{once} allocations, then {twice}");
 }

@@ -1,6 +1,8 @@
 //! The command line: what each subcommand takes, and how it ends.
 
+mod config;
 mod hits;
+mod live;
 mod replay;
 mod rules;
 mod terminal;
@@ -9,6 +11,7 @@ mod trace;
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use terminal::Terminal;
@@ -43,7 +46,7 @@ Exit codes: 0 everything was read; 1 some input was damaged or unreadable, the r
 2 wrong usage, refused rules, or an output that cannot be written; 130 stopped by Ctrl-C.
 Diagnostics go to standard error; ETWSIEVE_LOG=debug (or a filter such as etwsieve=trace) shows more.";
 
-/// Searches PowerShell script blocks in event traces with Sigma rules.
+/// Searches PowerShell script blocks with Sigma rules: live on Windows, in recorded traces anywhere.
 #[derive(Debug, Parser)]
 #[command(name = "etwsieve", version, after_help = AFTER_HELP)]
 struct Cli {
@@ -56,7 +59,20 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Watch(WatchArgs),
     Replay(ReplayArgs),
+    Record(RecordArgs),
+    Doctor(DoctorArgs),
+    /// Work with the Windows service, which runs `watch` from the start of the system.
+    Service {
+        #[command(subcommand)]
+        command: ServiceCommand,
+    },
+    /// Work with the configuration of the live sensor.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Work with rules.
     Rules {
         #[command(subcommand)]
@@ -64,6 +80,126 @@ enum Command {
     },
     Hits(HitsArgs),
     Trace(TraceArgs),
+}
+
+/// Search PowerShell's events as they happen (Windows; needs an elevated prompt or the service).
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etwsieve watch                                   the built-in rule, detections on the terminal
+  etwsieve watch --rules C:\\rules --output hits.jsonl --metrics 127.0.0.1:9477
+  etwsieve watch --config C:\\ProgramData\\etwsieve\\etwsieve.toml
+Ctrl-C stops the session and prints what became of every event.")]
+struct WatchArgs {
+    /// The configuration; options here override it [default: C:\ProgramData\etwsieve\etwsieve.toml if it is there].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    rules: RuleArgs,
+    /// How detections are written [default: table on a terminal, jsonl otherwise].
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Append detections to this file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Also keep the hits in this SQLite database; it is created if absent.
+    #[arg(long, value_name = "DB")]
+    store: Option<PathBuf>,
+    /// Serve counts for Prometheus on this loopback address, such as 127.0.0.1:9477.
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+    /// Name of the session.
+    #[arg(long, value_name = "NAME")]
+    session: Option<String>,
+    /// Matcher threads [default: a quarter of the processors, at most 4].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: Option<u16>,
+    /// Write the counts of the run to this file when it ends, as one JSON object.
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+}
+
+/// Record PowerShell's events to an .etl file that `replay` reads (Windows).
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etwsieve record evidence.etl                     until Ctrl-C
+  etwsieve record --seconds 600 --size-max 512 busy.etl")]
+struct RecordArgs {
+    /// Stop after so many seconds.
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// Stop when the file has so many megabytes.
+    #[arg(long, value_name = "MB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    size_max: u32,
+    /// Name of the session.
+    #[arg(long, value_name = "NAME", default_value = "etwsieve-record")]
+    session: String,
+    /// The file to write; it must not exist.
+    #[arg(value_name = "OUT.etl")]
+    path: PathBuf,
+}
+
+/// Tell whether a sensor on this machine would see anything, and if not, why (Windows).
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etwsieve doctor
+  etwsieve doctor --canary                         starts PowerShell and waits for its script block
+Exit codes: 0 the sensor would see script blocks; 1 something is missing; 2 wrong usage.")]
+struct DoctorArgs {
+    /// Start PowerShell with a script block that holds a random word, and tell whether and how soon it arrives.
+    #[arg(long)]
+    canary: bool,
+    /// Name of the sensor's session.
+    #[arg(long, value_name = "NAME", default_value = "etwsieve")]
+    session: String,
+}
+
+/// What `service` does.
+#[derive(Debug, Subcommand)]
+enum ServiceCommand {
+    /// Install the service: automatic start, least-privilege account, restart after a crash.
+    Install {
+        /// The configuration that the service uses [default: C:\ProgramData\etwsieve\etwsieve.toml].
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Install even if ordinary accounts can change the program or its configuration, and only warn.
+        #[arg(long)]
+        allow_exposed: bool,
+    },
+    /// Remove the service.
+    Uninstall,
+    /// Start the service.
+    Start,
+    /// Stop the service.
+    Stop,
+    /// Show the state of the service.
+    Status,
+    /// What the service manager runs.
+    #[command(hide = true)]
+    Run {
+        /// The configuration.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+/// What `config` does.
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check a configuration and the rules that it names.
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        path: PathBuf,
+    },
+    /// Print a configuration with every key explained; without a file, the defaults.
+    Print {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        path: Option<PathBuf>,
+    },
 }
 
 /// Search recorded traces (.etl, .evtx, .jsonl) and print the detections.
@@ -171,12 +307,35 @@ enum TraceFormat {
 pub fn main() -> ExitCode {
     // Clap itself ends with 2 on wrong usage and with 0 on --help.
     let cli = Cli::parse();
-    let terminal = Terminal::new(cli.verbose);
+    let terminal = || Terminal::new(cli.verbose, "warn");
     let exit = match cli.command {
-        Command::Replay(args) => replay::run(&args, &terminal),
-        Command::Rules { command: RulesCommand::Check(args) } => rules::check(&args),
-        Command::Hits(args) => hits::run(&args),
-        Command::Trace(args) => trace::run(&args, &terminal),
+        Command::Watch(args) => match live::watch_config(&args) {
+            Ok((config, format)) => {
+                Terminal::new(cli.verbose, &config.log.level);
+                live::watch(&args, config, format)
+            }
+            Err(exit) => exit,
+        },
+        Command::Replay(args) => replay::run(&args, &terminal()),
+        Command::Trace(args) => trace::run(&args, &terminal()),
+        Command::Record(args) => live::record(&args, &terminal()),
+        Command::Doctor(args) => live::doctor(&args, &terminal()),
+        Command::Service { command } => live::service(&command, &terminal),
+        Command::Config { command } => {
+            terminal();
+            match command {
+                ConfigCommand::Check { path } => config::check(&path),
+                ConfigCommand::Print { path } => config::print(path.as_deref()),
+            }
+        }
+        Command::Rules { command: RulesCommand::Check(args) } => {
+            terminal();
+            rules::check(&args)
+        }
+        Command::Hits(args) => {
+            terminal();
+            hits::run(&args)
+        }
     };
     exit.into()
 }

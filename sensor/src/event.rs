@@ -9,6 +9,9 @@ pub const POWERSHELL: Uuid = uuid!("a0c1853b-5c40-4b15-8766-3cf1c58f985a");
 /// PowerShellCore (PowerShell 7), with the same event templates.
 pub const POWERSHELL_CORE: Uuid = uuid!("f90714a8-5509-434a-bf6d-b1624c8a19a2");
 
+/// The sensor itself, as the provider of its notices. A GUID of its own, registered nowhere.
+pub const SENSOR: Uuid = uuid!("5d0e9a4c-3c1b-4f63-9d0a-8a6f1f5b7e21");
+
 /// Module logging: `ContextInfo`, `UserData`, `Payload`.
 pub const MODULE_LOGGING: u16 = 4103;
 /// Script block logging: `MessageNumber`, `MessageTotal`, `ScriptBlockText`, `ScriptBlockId`, `Path`.
@@ -77,6 +80,8 @@ pub struct RawEvent {
     pub source: u32,
     /// Running number of the event within its source: the tie-break of equal times.
     pub sequence: u64,
+    /// Events of the source that were dropped since the one before this.
+    pub dropped_before: u64,
     /// The recording computer; empty when unknown. Recycled with the buffer.
     pub computer: String,
     /// User data, at most [`PAYLOAD_LEN_MAX`] bytes. Recycled with the buffer.

@@ -3,7 +3,9 @@
 //! For each source and in total,
 //!
 //! * `events_seen = events_selected + events_other`,
-//! * `events_selected = events_matched + events_not_matched + the sum of dropped`.
+//! * `events_selected = events_matched + events_not_matched + events_waiting + the sum of dropped`,
+//!
+//! and nothing waits when a run has ended.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -21,10 +23,15 @@ pub struct Ledger {
     pub events_matched: u64,
     /// Selected events that no rule matched.
     pub events_not_matched: u64,
+    /// Selected events on their way to a matcher: none in the summary of a run.
+    #[serde(skip)]
+    pub events_waiting: u64,
     /// Pairs of a rule and an event that it matched.
     pub detections: u64,
     /// Selected events that were not searched, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
+    /// Searched events whose payload is not as its template says: too short, of odd length, without an end.
+    pub undecodable: u64,
     /// Parts of the input that could not be read, by reason. How many events they held nobody knows.
     pub damaged: BTreeMap<&'static str, u64>,
     /// User data of the selected events, in bytes.
@@ -41,6 +48,8 @@ impl Ledger {
         self.events_other += other.events_other;
         self.events_matched += other.events_matched;
         self.events_not_matched += other.events_not_matched;
+        self.events_waiting += other.events_waiting;
+        self.undecodable += other.undecodable;
         self.detections += other.detections;
         self.payload_bytes += other.payload_bytes;
         for (reason, count) in &other.dropped {
@@ -55,7 +64,8 @@ impl Ledger {
     pub fn balances(&self) -> bool {
         let dropped: u64 = self.dropped.values().sum();
         self.events_seen == self.events_selected + self.events_other
-            && self.events_selected == self.events_matched + self.events_not_matched + dropped
+            && self.events_selected
+                == self.events_matched + self.events_not_matched + self.events_waiting + dropped
     }
 
     /// Whether the input was read whole.

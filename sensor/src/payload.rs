@@ -15,6 +15,15 @@
 //! Source: the `template` elements of the provider's manifest, `PowerShell-Instrumentation.man`.
 
 use crate::event::{MODULE_LOGGING, PAYLOAD_LEN_MAX, SCRIPT_BLOCK_LOGGING};
+use etwsieve_matcher::EventKind;
+
+/// Whether a payload may have the layout of its template: an even length, room for the numbers and for two
+/// strings, and a NUL at the end. A constant number of looks; the strings are not read.
+pub fn looks_whole(kind: EventKind, payload: &[u8]) -> bool {
+    payload.len().is_multiple_of(2)
+        && payload.len() >= kind.text_offset() + 2 * 2
+        && payload.ends_with(&[0, 0])
+}
 
 /// How a field stands in the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,15 +1,76 @@
-//! Rule files: found, read, and given to the matcher's loader.
+//! Rule files: found, read, and given to the matcher's loader; and the rules that are active, which may be
+//! exchanged while events flow.
 
 use crate::input::{InputError, expand};
-use etwsieve_matcher::{Loaded, RULE_FILE_LEN_MAX, builtin, load};
+use etwsieve_matcher::{EventKind, Loaded, Matcher, RULE_FILE_LEN_MAX, builtin, load};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Endings of rule files in a folder.
-const ENDINGS: [&str; 2] = ["yml", "yaml"];
+pub(crate) const ENDINGS: [&str; 2] = ["yml", "yaml"];
 /// Most bytes of all rule files together.
 const RULES_LEN_MAX: usize = 256 << 20;
+
+/// Tells one set of active rules from the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation(u64);
+
+/// The rules that events are searched with now.
+///
+/// Matcher threads compare generations for every event, which is one load, and take the new rules when they
+/// differ. An event is searched once, with one set.
+#[derive(Debug)]
+pub struct ActiveRules {
+    matcher: Mutex<Arc<Matcher>>,
+    generation: AtomicU64,
+    /// Bit n: some rule is about the nth kind of event.
+    wanted: AtomicU8,
+}
+
+impl ActiveRules {
+    /// Begins with these rules.
+    pub fn new(matcher: impl Into<Arc<Matcher>>) -> Self {
+        let matcher = matcher.into();
+        let wanted = AtomicU8::new(wanted(&matcher));
+        Self { matcher: Mutex::new(matcher), generation: AtomicU64::new(0), wanted }
+    }
+
+    /// The active rules and their generation.
+    pub fn current(&self) -> (Arc<Matcher>, Generation) {
+        let matcher = self.matcher.lock().unwrap_or_else(PoisonError::into_inner);
+        (Arc::clone(&matcher), Generation(self.generation.load(Ordering::Acquire)))
+    }
+
+    /// The generation of the active rules.
+    pub fn generation(&self) -> Generation {
+        Generation(self.generation.load(Ordering::Acquire))
+    }
+
+    /// Whether some active rule is about this kind of event.
+    pub fn want(&self, kind: EventKind) -> bool {
+        self.wanted.load(Ordering::Relaxed) & bit(kind) != 0
+    }
+
+    /// Exchanges the rules.
+    pub fn replace(&self, matcher: Matcher) {
+        let bits = wanted(&matcher);
+        let mut current = self.matcher.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(matcher);
+        self.wanted.store(bits, Ordering::Relaxed);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+fn bit(kind: EventKind) -> u8 {
+    1 << kind as u8
+}
+
+fn wanted(matcher: &Matcher) -> u8 {
+    EventKind::ALL.into_iter().filter(|kind| matcher.wants(*kind)).map(bit).sum()
+}
 
 /// Loads the rules at `paths`, or the built-in ones if there are none.
 ///

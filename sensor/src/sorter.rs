@@ -131,6 +131,7 @@ fn weight(hit: &HitV1) -> usize {
         EventContent::Module { context_info, user_data, payload } => {
             context_info.0.len() + user_data.0.len() + payload.0.len()
         }
+        EventContent::Notice { detail } => detail.len(),
     };
     1024 + 2 * text + 256 * hit.rules.len()
 }

@@ -48,6 +48,12 @@ pub trait Sink {
     /// Counts an event that is there but that [`wants`](Self::wants) declined. `Break` as above.
     fn unwanted(&mut self) -> ControlFlow<()>;
 
+    /// Counts an event that is wanted but cannot be taken: it is dropped for this reason, a short fixed word.
+    /// `Break` as above. Sinks of recorded files, which refuse nothing, need not care.
+    fn refused(&mut self, _reason: &'static str) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
     /// Counts and reports something unreadable. The source goes on behind it.
     fn damaged(&mut self, damage: &Damage);
 

@@ -90,6 +90,12 @@ pub enum EventContent {
         /// Command invocations with their parameters.
         payload: Utf16Text,
     },
+    /// No event of PowerShell: the sensor reports on itself or on the session it reads. Wire value 2.
+    Notice {
+        /// What happened, for people.
+        #[serde(deserialize_with = "bounded::string")]
+        detail: String,
+    },
 }
 
 /// A rule that matched.
@@ -200,6 +206,9 @@ impl HitV1 {
         for (field, text) in self.content.texts().into_iter().flatten() {
             limit(field, "UTF-16 units", text.0.len(), TEXT_UNITS_MAX)?;
         }
+        if let EventContent::Notice { detail } = &self.content {
+            string("detail", detail)?;
+        }
         limit("rules", "entries", self.rules.len(), RULES_MAX)?;
         for rule in &self.rules {
             string("rules.id", &rule.id)?;
@@ -219,8 +228,13 @@ impl HitV1 {
         let rules = self.rules.iter_mut().flat_map(|rule| {
             [&mut rule.id, &mut rule.title, &mut rule.level].into_iter().chain(&mut rule.attack)
         });
-        let strings =
-            [Some(&mut self.source), self.computer.as_mut(), self.user_sid.as_mut()].into_iter().flatten();
+        let detail = match &mut self.content {
+            EventContent::Notice { detail } => Some(detail),
+            _ => None,
+        };
+        let strings = [Some(&mut self.source), self.computer.as_mut(), self.user_sid.as_mut(), detail]
+            .into_iter()
+            .flatten();
         let mut cut = false;
         for string in strings.chain(rules).filter(|string| string.len() > STRING_LEN_MAX) {
             string.truncate(string.floor_char_boundary(STRING_LEN_MAX));
@@ -248,6 +262,7 @@ impl EventContent {
                 Some(("user_data", user_data)),
                 Some(("payload", payload)),
             ],
+            Self::Notice { .. } => [None; 3],
         }
     }
 
@@ -259,6 +274,7 @@ impl EventContent {
             Self::Module { context_info, user_data, payload } => {
                 [Some(context_info), Some(user_data), Some(payload)]
             }
+            Self::Notice { .. } => [None, None, None],
         }
     }
 }

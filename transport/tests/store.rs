@@ -281,7 +281,7 @@ fn a_writer_that_died_in_the_middle_leaves_what_was_committed() {
                 "INSERT INTO hits SELECT NULL, randomblob(32), hit_version, event, time, source, source_sequence,
                     provider, event_id, event_version, channel, event_level, opcode, task, keywords, computer,
                     user_sid, process_id, thread_id, activity_id, event_record_id, scope, view, message_number,
-                    message_total, script_block_text, script_block_id, path, context_info, user_data, payload
+                    message_total, script_block_text, script_block_id, path, context_info, user_data, payload, notice
                  FROM hits WHERE id = ?1",
                 [round % 50 + 1],
             )

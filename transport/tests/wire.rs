@@ -65,16 +65,20 @@ fn text_of(hit: &mut HitV1) -> &mut Utf16Text {
     match &mut hit.content {
         EventContent::ScriptBlock { text, .. } => text,
         EventContent::Module { payload, .. } => payload,
+        EventContent::Notice { .. } => panic!("a notice has no text of an event"),
     }
 }
 
 /// One change of a hit to just within a limit, and one beyond it.
 type Change = fn(&mut HitV1, usize);
 
-const LIMITS: [(&str, usize, Change); 6] = [
+const LIMITS: [(&str, usize, Change); 7] = [
     ("source", STRING_LEN_MAX, |hit, len| hit.source = "s".repeat(len)),
     ("computer", STRING_LEN_MAX, |hit, len| hit.computer = Some("c".repeat(len))),
     ("text", TEXT_UNITS_MAX, |hit, len| text_of(hit).0 = vec![0xD800; len]),
+    ("detail", STRING_LEN_MAX, |hit, len| {
+        hit.content = EventContent::Notice { detail: "d".repeat(len) };
+    }),
     ("rules", RULES_MAX, |hit, len| hit.rules = vec![rule("id", "title"); len]),
     ("rules.title", STRING_LEN_MAX, |hit, len| hit.rules[0].title = "t".repeat(len)),
     ("rules.attack", ATTACK_MAX, |hit, len| hit.rules[0].attack = vec!["T1".into(); len]),
@@ -106,6 +110,7 @@ fn limits_hold_on_the_way_in() {
         let (len_at, unit): (usize, Vec<u8>) = match name {
             "source" => (8, b"s".to_vec()),
             "computer" => (find(&bytes, &[1, 0, 16, 0, 0, 0, 0, 0, 0, b'c']) + 1, b"c".to_vec()),
+            "detail" => (find(&bytes, &[0, 16, 0, 0, 0, 0, 0, 0, b'd']), b"d".to_vec()),
             "text" => (find(&bytes, &(2 * max as u64).to_le_bytes()), vec![0, 0xD8]),
             "rules" => (find(&bytes, &(max as u64).to_le_bytes()), {
                 let one = encoded_rule();

@@ -6,11 +6,13 @@ use crate::input::{FileSource, traces};
 use crate::ledger::Summary;
 use crate::output::Format;
 use crate::pipeline::{self, Observer, Progress, Settings};
+use crate::rules::ActiveRules;
 use crate::sorter::Sorter;
 use crate::source::{Source, SourceError};
 use crate::stop::Stop;
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::store::{Store, StoreError};
+use serde::Serialize;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -20,8 +22,8 @@ use std::path::Path;
 const STORE_BATCH: usize = 256;
 
 pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
-    let matcher = match rules::load(&args.rules) {
-        Ok(matcher) => matcher,
+    let rules = match rules::load(&args.rules) {
+        Ok(matcher) => ActiveRules::new(matcher),
         Err(exit) => return exit,
     };
     let (files, unreadable) = traces(&args.paths);
@@ -47,7 +49,8 @@ pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
     }
     terminal.start_progress(sources.iter().map(|source| source.len()).sum());
     let mut collector = Collector { sorter: Sorter::default(), hits: 0, failed: None, terminal, stop: &stop };
-    let mut summary = pipeline::run(&mut sources, &matcher, &settings, &stop, &mut collector);
+    let progress = Progress::new(sources.len());
+    let mut summary = pipeline::run(&mut sources, &rules, &settings, &stop, &progress, &mut collector);
     terminal.end_progress();
     if !unreadable.is_empty() {
         *summary.total.damaged.entry("unreadable").or_default() += unreadable.len() as u64;
@@ -79,7 +82,7 @@ pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
 }
 
 /// The first signal asks for a clean stop; the second ends the process at once.
-fn stop_on_signal(stop: &Stop) {
+pub(super) fn stop_on_signal(stop: &Stop) {
     let stop = stop.clone();
     let result = ctrlc::set_handler(move || {
         if stop.requested() {
@@ -167,7 +170,7 @@ impl Writer {
     }
 }
 
-fn write_summary(path: &Path, summary: &Summary) -> io::Result<()> {
+pub(super) fn write_summary(path: &Path, summary: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_string_pretty(summary)?;
     text.push('\n');
     fs::write(path, text)

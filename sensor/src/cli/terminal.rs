@@ -18,11 +18,11 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// Sets tracing up: warnings, or more with `verbose` or by the environment.
-    pub(super) fn new(verbose: u8) -> Self {
+    /// Sets tracing up: what the filter `usual` says, or more with `verbose` or by the environment.
+    pub(super) fn new(verbose: u8, usual: &str) -> Self {
         let terminal = Self::default();
         let level = match verbose {
-            0 => "warn",
+            0 => usual,
             1 => "info",
             2 => "debug",
             _ => "trace",

@@ -189,7 +189,7 @@ fn facts(
     terminal: &Terminal,
 ) -> io::Result<DamageLog> {
     terminal.start_progress(trace.len());
-    let progress = Progress::default();
+    let progress = Progress::new(0);
     let mut by_id: BTreeMap<(Option<Uuid>, Option<u16>), u64> = BTreeMap::new();
     let (mut by_header, mut first, mut last) = (BTreeMap::new(), None, None);
     let (mut count, mut not_listed) = (0u64, 0);

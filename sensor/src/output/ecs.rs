@@ -44,6 +44,9 @@ pub fn document(hit: &HitV1, rule: &RuleRefV1) -> Value {
     {
         document["file"] = json!({ "path": path.to_string_lossy() });
     }
+    if let EventContent::Notice { detail } = &hit.content {
+        document["message"] = json!(detail);
+    }
     prune(&mut document);
     document
 }
@@ -63,15 +66,16 @@ fn powershell(content: &EventContent) -> Value {
             "user_data": user_data.to_string_lossy(),
             "payload": payload.to_string_lossy(),
         }),
+        EventContent::Notice { .. } => Value::Null,
     }
 }
 
 /// Name under which Windows registers the provider.
 pub(super) fn provider_name(hit: &HitV1) -> &'static str {
-    if hit.provider_guid() == crate::event::POWERSHELL_CORE {
-        "PowerShellCore"
-    } else {
-        "Microsoft-Windows-PowerShell"
+    match hit.provider_guid() {
+        crate::event::POWERSHELL_CORE => "PowerShellCore",
+        crate::event::SENSOR => "etwsieve",
+        _ => "Microsoft-Windows-PowerShell",
     }
 }
 

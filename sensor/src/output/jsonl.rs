@@ -52,6 +52,9 @@ enum Fields {
         user_data: String,
         payload: String,
     },
+    Notice {
+        notice: String,
+    },
 }
 
 impl<'a> Line<'a> {
@@ -94,6 +97,7 @@ impl<'a> Line<'a> {
                     user_data: user_data.to_string_lossy(),
                     payload: payload.to_string_lossy(),
                 },
+                EventContent::Notice { detail } => Fields::Notice { notice: detail.clone() },
             },
         }
     }

@@ -43,6 +43,7 @@ pub fn event(hit: &HitV1, rule: &RuleRefV1) -> Value {
             event["UserData"] = text(Some(user_data.to_string_lossy()));
             event["Payload"] = text(Some(payload.to_string_lossy()));
         }
+        EventContent::Notice { detail } => event["Message"] = text(Some(detail.clone())),
     }
     json!({
         // Seconds with seven decimals do not fit a double; as text they are exact.
@@ -63,5 +64,6 @@ fn signature(hit: &HitV1) -> String {
             message_total.unwrap_or_default()
         ),
         EventContent::Module { .. } => "Executing Pipeline".into(),
+        EventContent::Notice { .. } => "Sensor notice".into(),
     }
 }

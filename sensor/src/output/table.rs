@@ -1,7 +1,7 @@
 //! Hits for people: one aligned line for each rule and event, with the beginning of the script.
 
 use etwsieve_etl::FileTime;
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1};
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -25,12 +25,13 @@ pub(super) fn header(out: &mut dyn Write) -> io::Result<()> {
 
 /// Colours are written always; the stream takes them out where they do not belong.
 pub(super) fn write(hit: &HitV1, rule: &RuleRefV1, out: &mut dyn Write) -> io::Result<()> {
-    let text = match &hit.content {
-        EventContent::ScriptBlock { text, .. } => text,
-        EventContent::Module { payload, .. } => payload,
-    };
     // A few units more than fit: some become nothing.
-    let head = etwsieve_transport::hit::Utf16Text(text.0.iter().copied().take(4 * TEXT).collect());
+    let start = |text: &Utf16Text| Utf16Text(text.0[..text.0.len().min(4 * TEXT)].into()).to_string_lossy();
+    let head = match &hit.content {
+        EventContent::ScriptBlock { text, .. } => start(text),
+        EventContent::Module { payload, .. } => start(payload),
+        EventContent::Notice { detail } => detail.clone(),
+    };
     let host = hit.computer.as_deref().unwrap_or_else(|| file_name(&hit.source));
     let process = hit.process_id.map_or_else(|| "-".into(), |id| id.to_string());
     writeln!(
@@ -42,7 +43,7 @@ pub(super) fn write(hit: &HitV1, rule: &RuleRefV1, out: &mut dyn Write) -> io::R
         clip(host, HOST),
         process,
         clip(&rule.title, RULE),
-        clip(&head.to_string_lossy(), TEXT),
+        clip(&head, TEXT),
     )
 }
 

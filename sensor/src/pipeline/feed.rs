@@ -1,13 +1,14 @@
 //! The source's end of the pipeline: selects, copies into a pooled buffer, and sends.
 
-use super::{Progress, Settings, WhenFull};
+use super::tally::Tally;
+use super::{Progress, Settings, Shard, WhenFull};
 use crate::event::{EventHeader, EventRef, PAYLOAD_LEN_MAX, RawEvent, is_powershell};
-use crate::ledger::Ledger;
+use crate::rules::ActiveRules;
 use crate::source::{Damage, Sink};
 use crate::stop::Stop;
 use crossbeam_channel::{Receiver, Sender};
 use etwsieve_etl::FileTime;
-use etwsieve_matcher::{EventKind, Field, Fields, Matcher};
+use etwsieve_matcher::{EventKind, Field, Fields};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
@@ -17,6 +18,8 @@ pub const DROPPED_CHANNEL_FULL: &str = "channel_full";
 /// Counted for an event larger than [`PAYLOAD_LEN_MAX`].
 pub const DROPPED_OVERSIZE: &str = "oversize";
 
+/// Levels of events that PowerShell itself marked: 3 is Warning, and lower is more severe.
+const WARNING_LEVEL: u8 = 3;
 /// Damage of one source that is told in words; the rest is only counted.
 const DAMAGE_TOLD_MAX: u64 = 20;
 /// The longest computer name that is kept, in bytes; a DNS name has at most 253.
@@ -24,7 +27,7 @@ const COMPUTER_LEN_MAX: usize = 256;
 
 /// A [`Sink`] that feeds the matcher threads.
 pub(super) struct Feed<'a> {
-    wanted: Vec<u16>,
+    rules: &'a ActiveRules,
     settings: &'a Settings,
     senders: Vec<Sender<Box<RawEvent>>>,
     /// Emptied buffers come back here.
@@ -38,7 +41,8 @@ pub(super) struct Feed<'a> {
     bytes_out: usize,
     source: u32,
     sequence: u64,
-    ledger: Ledger,
+    /// Events dropped since the last one that was sent.
+    dropped_before: u64,
     damage_told: u64,
     /// Bytes of the sources before this one, and of this one so far.
     bytes_before: u64,
@@ -48,25 +52,31 @@ pub(super) struct Feed<'a> {
 
 impl<'a> Feed<'a> {
     pub(super) fn new(
-        matcher: &Matcher,
+        rules: &'a ActiveRules,
         settings: &'a Settings,
         senders: Vec<Sender<Box<RawEvent>>>,
         free: Receiver<Box<RawEvent>>,
         progress: &'a Progress,
         stop: &'a Stop,
     ) -> Self {
-        let wanted = EventKind::ALL.into_iter().filter(|kind| matcher.wants(*kind));
+        let buffers = settings.channel_events.max(1);
+        let mut stash = Vec::with_capacity(buffers);
+        let mut made = 0;
+        if settings.when_full == WhenFull::Drop {
+            stash.extend((0..buffers).map(|_| Box::new(empty_event(settings.buffer_len()))));
+            made = buffers;
+        }
         Self {
-            wanted: wanted.map(EventKind::event_id).collect(),
+            rules,
             settings,
             senders,
             free,
-            stash: Vec::new(),
-            made: 0,
+            stash,
+            made,
             bytes_out: 0,
             source: 0,
             sequence: 0,
-            ledger: Ledger::default(),
+            dropped_before: 0,
             damage_told: 0,
             bytes_before: 0,
             progress,
@@ -74,33 +84,45 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// The counts of the source that has ended, of `len` bytes; what follows counts for the next one.
-    pub(super) fn end_of_source(&mut self, len: u64) -> Ledger {
+    /// A source of `len` bytes has ended; what follows counts for the next one.
+    pub(super) fn end_of_source(&mut self, len: u64) {
         if self.damage_told > DAMAGE_TOLD_MAX {
             tracing::warn!(more = self.damage_told - DAMAGE_TOLD_MAX, "further damage was only counted");
         }
         self.source += 1;
         self.sequence = 0;
+        self.dropped_before = 0;
         self.damage_told = 0;
         self.bytes_before += len;
         self.progress.bytes.store(self.bytes_before, Ordering::Relaxed);
-        std::mem::take(&mut self.ledger)
     }
 
-    /// A buffer with room for `len` bytes, or `None` if there is none and nobody may wait.
-    fn buffer(&mut self, len: usize) -> Option<Box<RawEvent>> {
+    fn tally(&self) -> &'a Tally {
+        &self.progress.tallies[self.source as usize]
+    }
+
+    /// A buffer for an event of `len` bytes, or `None` if there is none and nobody may wait.
+    fn buffer(&mut self, len: usize, level: u8) -> Option<Box<RawEvent>> {
         while let Ok(buffer) = self.free.try_recv() {
             self.take_back(buffer);
         }
+        let kept = if self.settings.when_full == WhenFull::Drop && level > WARNING_LEVEL {
+            usize::from(self.settings.warning_reserve.min(100))
+        } else {
+            0
+        };
+        let (events, bytes) = (self.settings.channel_events.max(1), self.settings.channel_bytes);
+        let room = bytes - bytes / 100 * kept;
+        // At least one event of any kind may always pass.
+        let reserved = (events * kept / 100).min(events - 1);
         loop {
-            let fits = self.bytes_out == 0 || self.bytes_out + len <= self.settings.channel_bytes;
-            if fits {
-                if let Some(buffer) = self.stash.pop() {
-                    return Some(buffer);
+            if self.bytes_out == 0 || self.bytes_out + len <= room {
+                if self.stash.len() > reserved {
+                    return self.stash.pop();
                 }
-                if self.made < self.settings.channel_events.max(1) {
+                if self.made < events {
                     self.made += 1;
-                    return Some(Box::new(empty_event()));
+                    return Some(Box::new(empty_event(self.settings.buffer_len())));
                 }
             }
             if self.settings.when_full == WhenFull::Drop {
@@ -122,6 +144,13 @@ impl<'a> Feed<'a> {
         if self.senders.len() == 1 {
             return 0;
         }
+        if self.settings.shard == Shard::Writer {
+            // Ids of processes and threads are multiples of 4; the odd factor spreads them over the high bits.
+            let writer =
+                event.header.process_id.unwrap_or(0) ^ event.header.thread_id.unwrap_or(0).rotate_left(16);
+            let spread = u64::from(writer.wrapping_mul(0x9E37_79B1));
+            return ((spread * self.senders.len() as u64) >> 32) as usize;
+        }
         let id = EventKind::from_event_id(event.header.event_id)
             .and_then(|kind| Fields::split(kind, event.payload).text(Field::ScriptBlockId));
         let hash = match id {
@@ -135,60 +164,69 @@ impl<'a> Feed<'a> {
     }
 
     fn drop_event(&mut self, reason: &'static str) {
-        *self.ledger.dropped.entry(reason).or_default() += 1;
+        self.dropped_before += 1;
+        self.tally().dropped(reason);
     }
 
     fn flow(&self) -> ControlFlow<()> {
         if self.stop.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    fn count_seen(&mut self) {
-        self.ledger.events_seen += 1;
+    fn select(&mut self, payload_len: usize) -> u64 {
         self.progress.events.fetch_add(1, Ordering::Relaxed);
+        self.tally().selected(payload_len);
+        self.sequence += 1;
+        self.sequence - 1
     }
 }
 
 impl Sink for Feed<'_> {
     fn wants(&self, provider: &Uuid, event_id: u16) -> bool {
-        self.wanted.contains(&event_id) && is_powershell(provider)
+        EventKind::from_event_id(event_id).is_some_and(|kind| self.rules.want(kind))
+            && is_powershell(provider)
     }
 
     fn event(&mut self, event: &EventRef<'_>) -> ControlFlow<()> {
         if !self.wants(&event.header.provider, event.header.event_id) {
             return self.unwanted();
         }
-        self.count_seen();
-        self.ledger.events_selected += 1;
-        self.ledger.payload_bytes += event.payload.len() as u64;
-        let sequence = self.sequence;
-        self.sequence += 1;
+        let sequence = self.select(event.payload.len());
         if event.payload.len() > PAYLOAD_LEN_MAX {
             self.drop_event(DROPPED_OVERSIZE);
             return self.flow();
         }
-        let Some(mut buffer) = self.buffer(event.payload.len()) else {
+        let Some(mut buffer) = self.buffer(event.payload.len(), event.header.level) else {
             self.drop_event(DROPPED_CHANNEL_FULL);
             return self.flow();
         };
         buffer.fill(event, self.source, sequence);
+        buffer.dropped_before = std::mem::take(&mut self.dropped_before);
         self.bytes_out += buffer.payload.len();
         let shard = self.shard(event);
         if let Err(refused) = self.senders[shard].try_send(buffer) {
             // Not for want of room: every buffer fits. The thread is gone.
-            self.take_back(refused.into_inner());
+            let buffer = refused.into_inner();
+            self.dropped_before = buffer.dropped_before;
+            self.take_back(buffer);
             self.drop_event(DROPPED_CHANNEL_FULL);
         }
         self.flow()
     }
 
     fn unwanted(&mut self) -> ControlFlow<()> {
-        self.count_seen();
-        self.ledger.events_other += 1;
+        self.progress.events.fetch_add(1, Ordering::Relaxed);
+        self.tally().other();
+        self.flow()
+    }
+
+    fn refused(&mut self, reason: &'static str) -> ControlFlow<()> {
+        self.select(0);
+        self.drop_event(reason);
         self.flow()
     }
 
     fn damaged(&mut self, damage: &Damage) {
-        *self.ledger.damaged.entry(damage.reason).or_default() += 1;
+        self.tally().damaged(damage.reason);
         self.damage_told += 1;
         if self.damage_told <= DAMAGE_TOLD_MAX {
             tracing::warn!(source = self.source, "{damage}");
@@ -215,7 +253,7 @@ impl RawEvent {
     }
 }
 
-fn empty_event() -> RawEvent {
+fn empty_event(len: usize) -> RawEvent {
     RawEvent {
         header: EventHeader {
             time: FileTime(0),
@@ -235,7 +273,8 @@ fn empty_event() -> RawEvent {
         user_sid: None,
         source: 0,
         sequence: 0,
-        computer: String::new(),
-        payload: Vec::new(),
+        dropped_before: 0,
+        computer: String::with_capacity(len.min(COMPUTER_LEN_MAX)),
+        payload: Vec::with_capacity(len),
     }
 }

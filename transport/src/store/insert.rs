@@ -11,11 +11,11 @@ const INSERT_HIT: &str = "
     INSERT INTO hits (event_hash, hit_version, event, time, source, source_sequence, provider, event_id,
         event_version, channel, event_level, opcode, task, keywords, computer, user_sid, process_id, thread_id,
         activity_id, event_record_id, scope, view, message_number, message_total, script_block_text,
-        script_block_id, path, context_info, user_data, payload)
+        script_block_id, path, context_info, user_data, payload, notice)
     VALUES (:event_hash, :hit_version, :event, :time, :source, :source_sequence, :provider, :event_id,
         :event_version, :channel, :event_level, :opcode, :task, :keywords, :computer, :user_sid, :process_id,
         :thread_id, :activity_id, :event_record_id, :scope, :view, :message_number, :message_total,
-        :script_block_text, :script_block_id, :path, :context_info, :user_data, :payload)
+        :script_block_text, :script_block_id, :path, :context_info, :user_data, :payload, :notice)
     ON CONFLICT (event_hash) DO NOTHING
     RETURNING id";
 const FIND_HIT: &str = "SELECT id FROM hits WHERE event_hash = ?1";
@@ -136,6 +136,7 @@ impl<'c> Writer<'c> {
                     ":context_info": columns.context_info,
                     ":user_data": columns.user_data,
                     ":payload": columns.payload,
+                    ":notice": columns.notice,
                 },
                 |row| row.get(0),
             )
@@ -154,6 +155,7 @@ struct ContentColumns {
     context_info: Option<String>,
     user_data: Option<String>,
     payload: Option<String>,
+    notice: Option<String>,
 }
 
 impl ContentColumns {
@@ -175,6 +177,7 @@ impl ContentColumns {
                 payload: Some(payload.to_string_lossy()),
                 ..Self::default()
             },
+            EventContent::Notice { detail } => Self { notice: Some(detail.clone()), ..Self::default() },
         }
     }
 }

@@ -40,7 +40,9 @@ CREATE TABLE hits (
     -- Of a 4103.
     context_info      TEXT,
     user_data         TEXT,
-    payload           TEXT
+    payload           TEXT,
+    -- Of the sensor itself.
+    notice            TEXT
 ) STRICT;
 
 CREATE INDEX hits_by_time ON hits (time, source, source_sequence);

@@ -25,6 +25,7 @@ fn any_content() -> impl Strategy<Value = EventContent> {
         (any_text(), any_text(), any_text()).prop_map(|(context_info, user_data, payload)| {
             EventContent::Module { context_info, user_data, payload }
         }),
+        ".{0,40}".prop_map(|detail| EventContent::Notice { detail }),
     ]
 }
 

@@ -1,0 +1,56 @@
+//! `etwsieve config check` and `etwsieve config print`.
+
+use super::{Exit, after_writing, complain};
+use crate::live::config::Config;
+use crate::rules::from_paths;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Checks the configuration at `path` and the rules that it names.
+pub(super) fn check(path: &Path) -> Exit {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            complain(error);
+            return Exit::Usage;
+        }
+    };
+    let (loaded, unreadable) = from_paths(&config.rules);
+    for error in &loaded.errors {
+        complain(error);
+    }
+    for error in &unreadable {
+        complain(error);
+    }
+    for note in &loaded.notes {
+        tracing::warn!("{note}");
+    }
+    let refused = loaded.errors.len() + unreadable.len();
+    let rules = loaded.rules.len();
+    if rules == 0 {
+        complain("no rule is left");
+    }
+    let exit =
+        if rules == 0 || refused > 0 && !config.allow_bad_rules { Exit::Usage } else { Exit::Complete };
+    let written = writeln!(
+        io::stdout().lock(),
+        "{} is understood; {rules} rules understood, {} filters applied, {refused} refused",
+        path.display(),
+        loaded.filters
+    );
+    after_writing(written, exit)
+}
+
+/// Writes the configuration at `path`, or the default one, with every key explained.
+pub(super) fn print(path: Option<&Path>) -> Exit {
+    match path.map_or_else(|| Ok(Config::default()), Config::load) {
+        Ok(config) => {
+            let text = config.documented();
+            after_writing(io::stdout().lock().write_all(text.as_bytes()), Exit::Complete)
+        }
+        Err(error) => {
+            complain(error);
+            Exit::Usage
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! `etwsieve service`: the sensor under the service manager.
+
+use super::{Exit, complain};
+use crate::cli::terminal::Terminal;
+use crate::cli::{RuleArgs, ServiceCommand, after_writing, live, rules};
+use crate::live::report::line;
+use crate::live::rule_folder::RuleFolder;
+use crate::output::Format;
+use crate::stop::Stop;
+use crate::sys::windows::event_log::{self, EventLogLayer};
+use crate::sys::windows::service::{self, ServiceArgs, ServiceError};
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+
+/// Where hits go unless the configuration says otherwise: a service has no standard output.
+const HITS_FILE: &str = r"C:\ProgramData\etwsieve\hits.jsonl";
+/// Most events in the event log in a minute.
+const EVENT_LOG_PER_MINUTE: u32 = 30;
+/// Exit code of a service whose configuration, rules or session were refused; the event log says why.
+const EXIT_REFUSED: u32 = 2;
+
+pub(in crate::cli) fn run(command: &ServiceCommand, terminal: &dyn Fn() -> Terminal) -> Exit {
+    if let ServiceCommand::Run { config } = command {
+        let args = ServiceArgs { config: config.clone(), ..ServiceArgs::default() };
+        return match service::run_service(args, main) {
+            Ok(0) => Exit::Complete,
+            Ok(_) => Exit::Usage,
+            Err(error) => {
+                complain(error);
+                Exit::Usage
+            }
+        };
+    }
+    terminal();
+    match command {
+        ServiceCommand::Install { config, allow_exposed } => install(config.as_deref(), *allow_exposed),
+        ServiceCommand::Uninstall => told(service::uninstall(), || {
+            // An event source that is left does no harm.
+            if let Err(error) = event_log::uninstall_source() {
+                tracing::warn!("the source in the event log could not be removed: {error}");
+            }
+            "uninstalled"
+        }),
+        ServiceCommand::Start => told(service::start(), || "started"),
+        ServiceCommand::Stop => match service::stop() {
+            Ok(code) => say(format_args!("stopped, {code}")),
+            Err(error) => refuse(error),
+        },
+        ServiceCommand::Status => match service::status() {
+            Ok(status) => {
+                let process = status.process_id.map_or_else(|| "-".into(), |id| id.to_string());
+                say(format_args!(
+                    "state: {}\nprocess: {process}\nended last with: {}\naccount: {}\nstart: {}\ncommand: {}",
+                    status.state, status.exit_code, status.account, status.start_type, status.command_line
+                ))
+            }
+            Err(error) => refuse(error),
+        },
+        ServiceCommand::Run { .. } => Exit::Complete,
+    }
+}
+
+fn install(config: Option<&Path>, allow_exposed: bool) -> Exit {
+    // The service would only say so in the event log.
+    if let Err(exit) = live::config(config) {
+        return exit;
+    }
+    let installed = match service::install(config, allow_exposed) {
+        Ok(installed) => installed,
+        Err(error) => return refuse(error),
+    };
+    installed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if let Err(error) = event_log::install_source() {
+        tracing::warn!("errors will stand in the event log without their source: {error}");
+    }
+    say(format_args!("installed: {}\nstart it with `etwsieve service start`", installed.command_line))
+}
+
+fn told(result: Result<(), ServiceError>, word: impl FnOnce() -> &'static str) -> Exit {
+    match result {
+        Ok(()) => say(word()),
+        Err(error) => refuse(error),
+    }
+}
+
+fn refuse(error: ServiceError) -> Exit {
+    complain(error);
+    Exit::Usage
+}
+
+fn say(text: impl Display) -> Exit {
+    after_writing(writeln!(io::stdout(), "{text}"), Exit::Complete)
+}
+
+/// The service itself. What it has to say goes to the event log.
+fn main(args: &ServiceArgs, stop: Stop) -> u32 {
+    // Without an event log there is nobody to tell it to; watching is more important.
+    let layer = EventLogLayer::new(EVENT_LOG_PER_MINUTE).ok();
+    let config = match load(args.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            let _ = event_log::report(event_log::Level::Error, event_log::ERROR_ID, &error);
+            return EXIT_REFUSED;
+        }
+    };
+    let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("warn"));
+    let subscriber = tracing_subscriber::registry().with(filter).with(layer);
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    let rule_args = RuleArgs { rules: config.rules.clone(), allow_bad_rules: config.allow_bad_rules };
+    let folder = RuleFolder::new(config.rules.clone());
+    let Ok(matcher) = rules::load(&rule_args) else {
+        tracing::error!("the service ends: its rules were refused; `etwsieve rules check` says why");
+        return EXIT_REFUSED;
+    };
+    let format = Format::from(config.output.format);
+    match crate::sys::windows::live::run(config, format, matcher, folder, stop) {
+        Ok(summary) => {
+            tracing::info!("{}", line(&summary.run.total, &summary.etw));
+            0
+        }
+        Err(error) => {
+            tracing::error!("the service ends: {error}");
+            EXIT_REFUSED
+        }
+    }
+}
+
+fn load(path: Option<&Path>) -> Result<crate::live::config::Config, String> {
+    use crate::live::config::{Config, DEFAULT_PATH};
+    let usual = Path::new(DEFAULT_PATH);
+    let mut config = match path.or_else(|| usual.is_file().then_some(usual)) {
+        Some(path) => Config::load(path).map_err(|error| error.to_string())?,
+        None => Config::default(),
+    };
+    config.output.file.get_or_insert_with(|| PathBuf::from(HITS_FILE));
+    Ok(config)
+}

@@ -1,0 +1,247 @@
+//! The server of the metrics: `GET /metrics` over HTTP/1.1 on the loopback interface, and nothing else.
+//!
+//! One thread serves one connection at a time; each has a deadline and a limit on its bytes, so that no client holds
+//! the server up for long. Nothing runs between requests: the thread sleeps in `accept`.
+
+use crate::stop::Stop;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Most bytes of a request up to the end of its head.
+pub const HEAD_LEN_MAX: usize = 8 << 10;
+/// Time for a client to send its request, and again to take the answer.
+const TRANSFER_TIME: Duration = Duration::from_secs(2);
+/// How soon a transfer in progress hears of a stop.
+const STOP_CHECK: Duration = Duration::from_millis(200);
+/// Most bytes that are still taken from a client that was refused in the middle of its request, so that closing does
+/// not cut off the answer.
+const DRAIN_LEN_MAX: usize = 256 << 10;
+/// Pause after a failed accept, which may mean that handles have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Content type of the text format 0.0.4.
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Makes the text of a scrape.
+pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// A running server. Dropping it stops it.
+#[derive(Debug)]
+pub struct Server {
+    addr: SocketAddr,
+    stop: Stop,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens on `addr`; port 0 takes a free one. `render` is called for each scrape, on the server's thread.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if `addr` is not of the loopback interface, since there is neither encryption nor
+    /// authentication; and what the system says against listening or a thread.
+    pub fn start(addr: SocketAddr, render: Render) -> io::Result<Self> {
+        if !addr.ip().to_canonical().is_loopback() {
+            let text = format!("metrics are served on the loopback interface only, not on {addr}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let listener = TcpListener::bind(addr)?;
+        let addr = listener.local_addr()?;
+        let stop = Stop::default();
+        let seen = stop.clone();
+        let thread =
+            thread::Builder::new().name("metrics".into()).spawn(move || serve(&listener, &*render, &seen))?;
+        Ok(Self { addr, stop, thread: Some(thread) })
+    }
+
+    /// Where the server listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.request();
+        // A connection of our own ends the wait in `accept`.
+        let woken = TcpStream::connect_timeout(&self.addr, TRANSFER_TIME).is_ok();
+        if let Some(thread) = self.thread.take()
+            && (woken || thread.is_finished())
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(listener: &TcpListener, render: &(dyn Fn() -> String + Send + Sync), stop: &Stop) {
+    loop {
+        let accepted = listener.accept();
+        if stop.requested() {
+            return;
+        }
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Err(error) = answer(stream, render, stop) {
+                    tracing::debug!(%peer, %error, "a scrape failed");
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the metrics server cannot accept a connection");
+                thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+/// Why a request gets no metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    Malformed,
+    NotFound,
+    OtherMethod,
+    TimedOut,
+    HeadTooLong,
+    NotRendered,
+}
+
+impl Refusal {
+    fn status(self) -> &'static str {
+        match self {
+            Self::Malformed => "400 Bad Request",
+            Self::NotFound => "404 Not Found",
+            Self::OtherMethod => "405 Method Not Allowed",
+            Self::TimedOut => "408 Request Timeout",
+            Self::HeadTooLong => "431 Request Header Fields Too Large",
+            Self::NotRendered => "500 Internal Server Error",
+        }
+    }
+}
+
+fn answer(mut stream: TcpStream, render: &(dyn Fn() -> String + Send + Sync), stop: &Stop) -> io::Result<()> {
+    let body = read_head(&mut stream, stop)?.and_then(|head| route(&head)).and_then(|()| {
+        // A panic while counting is told to the scraper, and the server stays.
+        catch_unwind(AssertUnwindSafe(render)).map_err(|_| Refusal::NotRendered)
+    });
+    let (status, kind, extra, body) = match body {
+        Ok(body) => ("200 OK", CONTENT_TYPE, "", body),
+        Err(refusal) => {
+            let extra = if refusal == Refusal::OtherMethod { "Allow: GET\r\n" } else { "" };
+            (refusal.status(), "text/plain; charset=utf-8", extra, format!("{}\n", refusal.status()))
+        }
+    };
+    let mut response = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{extra}Connection: close\r\n\r\n",
+        body.len()
+    );
+    response.push_str(&body);
+    write_all(&mut stream, response.as_bytes(), stop)?;
+    stream.shutdown(Shutdown::Write)?;
+    drain(&mut stream, stop);
+    Ok(())
+}
+
+/// Reads up to the empty line behind the head. `Err`: the connection is gone or the server stops.
+fn read_head(stream: &mut TcpStream, stop: &Stop) -> io::Result<Result<Vec<u8>, Refusal>> {
+    let deadline = Instant::now() + TRANSFER_TIME;
+    let mut head = Vec::with_capacity(1024);
+    let mut chunk = [0; 1024];
+    while head.len() <= HEAD_LEN_MAX {
+        let Some(len) = in_slices(stream, deadline, stop, |stream| stream.read(&mut chunk))? else {
+            return Ok(Err(Refusal::TimedOut));
+        };
+        if len == 0 {
+            return Ok(Err(Refusal::Malformed));
+        }
+        // The end may lie across two reads.
+        let from = head.len().saturating_sub(3);
+        head.extend_from_slice(&chunk[..len]);
+        if let Some(at) = head[from..].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            head.truncate(from + at);
+            return Ok(if head.len() <= HEAD_LEN_MAX { Ok(head) } else { Err(Refusal::HeadTooLong) });
+        }
+    }
+    Ok(Err(Refusal::HeadTooLong))
+}
+
+/// Whether the head asks for the metrics. Source of the request line: RFC 9112, section 3.
+fn route(head: &[u8]) -> Result<(), Refusal> {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let line = str::from_utf8(line).map_err(|_| Refusal::Malformed)?;
+    let mut words = line.split(' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(Refusal::Malformed);
+    };
+    let is_method = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase());
+    if !is_method || !target.starts_with('/') || !matches!(version, "HTTP/1.1" | "HTTP/1.0") {
+        return Err(Refusal::Malformed);
+    }
+    match (method, target.split('?').next()) {
+        ("GET", Some("/metrics")) => Ok(()),
+        (_, Some("/metrics")) => Err(Refusal::OtherMethod),
+        _ => Err(Refusal::NotFound),
+    }
+}
+
+fn write_all(stream: &mut TcpStream, mut bytes: &[u8], stop: &Stop) -> io::Result<()> {
+    let deadline = Instant::now() + TRANSFER_TIME;
+    while !bytes.is_empty() {
+        match in_slices(stream, deadline, stop, |stream| stream.write(bytes))? {
+            Some(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Some(len) => bytes = bytes.get(len..).unwrap_or_default(),
+            None => return Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Takes what the client still sends, for a while, and drops it.
+fn drain(stream: &mut TcpStream, stop: &Stop) {
+    let deadline = Instant::now() + STOP_CHECK;
+    let mut chunk = [0; 4096];
+    let mut drained = 0;
+    while drained < DRAIN_LEN_MAX {
+        match in_slices(stream, deadline, stop, |stream| stream.read(&mut chunk)) {
+            Ok(Some(len)) if len > 0 => drained += len,
+            _ => return,
+        }
+    }
+}
+
+/// One read or write, waiting until the deadline in slices. `None`: the deadline has passed.
+fn in_slices(
+    stream: &mut TcpStream,
+    deadline: Instant,
+    stop: &Stop,
+    mut transfer: impl FnMut(&mut TcpStream) -> io::Result<usize>,
+) -> io::Result<Option<usize>> {
+    loop {
+        if stop.requested() {
+            return Err(io::Error::other("the server stops"));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        // Windows counts whole milliseconds, and takes 0 for no limit.
+        let slice = left.clamp(Duration::from_millis(1), STOP_CHECK);
+        stream.set_read_timeout(Some(slice))?;
+        stream.set_write_timeout(Some(slice))?;
+        match transfer(stream) {
+            Ok(len) => return Ok(Some(len)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                ) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! The loss ledger of a live session for people, for Prometheus, and for the summary of a run.
+
+use super::counters::{LossCounts, SessionCounters};
+use super::metrics::Text;
+use crate::ledger::{Ledger, Summary};
+use crate::pipeline::Progress;
+use serde::Serialize;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What became of hits. Written by the thread that writes them.
+#[derive(Debug, Default)]
+pub struct HitCounts {
+    /// Hits written to the output.
+    pub written: AtomicU64,
+    /// Hits stored in the database.
+    pub stored: AtomicU64,
+    /// Hits that neither output nor database would take.
+    pub lost: AtomicU64,
+    /// Notices of the sensor itself, which are written like hits.
+    pub notices: AtomicU64,
+}
+
+/// The summary of a live run: the ledger of its events, and what ETW and the session say.
+#[derive(Clone, Debug, Serialize)]
+pub struct LiveSummary {
+    /// The counts of the events.
+    #[serde(flatten)]
+    pub run: Summary,
+    /// What ETW lost before the sensor could see it.
+    pub etw: EtwLosses,
+    /// Sessions started again after somebody stopped one.
+    pub restarts: u64,
+    /// Times that a provider was enabled again.
+    pub reenabled: u64,
+    /// Rule sets loaded while events flowed.
+    pub reloads: u64,
+    /// Rule sets that were refused.
+    pub reload_failures: u64,
+    /// Hits written to the output.
+    pub hits_written: u64,
+    /// Hits stored in the database.
+    pub hits_stored: u64,
+    /// Hits that neither took.
+    pub hits_lost: u64,
+    /// Notices of the sensor itself.
+    pub notices: u64,
+}
+
+/// What ETW says of losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct EtwLosses {
+    /// Events that found no buffer.
+    pub events_lost: u64,
+    /// Buffers that could not be delivered in real time.
+    pub real_time_buffers_lost: u64,
+    /// Buffers that could not be written to a file.
+    pub log_buffers_lost: u64,
+    /// Records of losses in the stream itself.
+    pub lost_event_records: u64,
+}
+
+fn load(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
+
+impl EtwLosses {
+    /// What is known now.
+    pub fn read(counters: &SessionCounters) -> Self {
+        let LossCounts { events, real_time_buffers, log_buffers, .. } = counters.losses();
+        Self {
+            events_lost: events,
+            real_time_buffers_lost: real_time_buffers,
+            log_buffers_lost: log_buffers,
+            lost_event_records: load(&counters.lost_event_records),
+        }
+    }
+}
+
+impl LiveSummary {
+    /// Of a run that has ended.
+    pub fn new(run: Summary, counters: &SessionCounters, hits: &HitCounts) -> Self {
+        Self {
+            run,
+            etw: EtwLosses::read(counters),
+            restarts: load(&counters.restarts),
+            reenabled: load(&counters.reenabled),
+            reloads: load(&counters.reloads),
+            reload_failures: load(&counters.reload_failures),
+            hits_written: load(&hits.written),
+            hits_stored: load(&hits.stored),
+            hits_lost: load(&hits.lost),
+            notices: load(&hits.notices),
+        }
+    }
+}
+
+/// The ledger of all sources at this moment.
+pub fn ledger(progress: &Progress) -> Ledger {
+    let mut total = Ledger::default();
+    progress.tallies.iter().for_each(|tally| total.add(&tally.read()));
+    total
+}
+
+/// One line for the log.
+pub fn line(ledger: &Ledger, losses: &EtwLosses) -> String {
+    let dropped: u64 = ledger.dropped.values().sum();
+    let by_reason: Vec<String> =
+        ledger.dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let by_reason = if by_reason.is_empty() { String::new() } else { format!(" ({})", by_reason.join(", ")) };
+    format!(
+        "{} events seen = {} with hits + {} without + {} waiting + {dropped} dropped{by_reason} + {} of no \
+         interest; {} detections; lost by ETW: {} events, {} real-time buffers",
+        ledger.events_seen,
+        ledger.events_matched,
+        ledger.events_not_matched,
+        ledger.events_waiting,
+        ledger.events_other,
+        ledger.detections,
+        losses.events_lost,
+        losses.real_time_buffers_lost,
+    )
+}
+
+/// The text of a scrape.
+pub fn metrics(progress: &Progress, counters: &SessionCounters, hits: &HitCounts, rules: usize) -> String {
+    let ledger = ledger(progress);
+    let losses = EtwLosses::read(counters);
+    let mut text = Text::new();
+    text.counter("etwsieve_events_seen_total", "Events that the session delivered.", &[], ledger.events_seen);
+    let fate = "etwsieve_events_total";
+    let help = "What became of the events that were delivered; the sum is etwsieve_events_seen_total less \
+                etwsieve_events_waiting.";
+    text.counter(fate, help, &[("fate", "matched")], ledger.events_matched);
+    text.counter(fate, help, &[("fate", "not_matched")], ledger.events_not_matched);
+    text.counter(fate, help, &[("fate", "other")], ledger.events_other);
+    for reason in [crate::pipeline::DROPPED_CHANNEL_FULL, crate::pipeline::DROPPED_OVERSIZE] {
+        let count = ledger.dropped.get(reason).copied().unwrap_or(0);
+        text.counter(fate, help, &[("fate", &format!("dropped_{reason}"))], count);
+    }
+    for (reason, count) in &ledger.dropped {
+        if ![crate::pipeline::DROPPED_CHANNEL_FULL, crate::pipeline::DROPPED_OVERSIZE].contains(reason) {
+            text.counter(fate, help, &[("fate", &format!("dropped_{reason}"))], *count);
+        }
+    }
+    text.gauge(
+        "etwsieve_events_waiting",
+        "Events between the session and the matchers.",
+        &[],
+        ledger.events_waiting as f64,
+    );
+    text.counter(
+        "etwsieve_undecodable_payloads_total",
+        "Payloads that are not as their template says; searched all the same.",
+        &[],
+        ledger.undecodable,
+    );
+    text.counter("etwsieve_payload_bytes_total", "Bytes of the payloads.", &[], ledger.payload_bytes);
+    text.counter("etwsieve_detections_total", "Pairs of a rule and an event.", &[], ledger.detections);
+    let name = "etwsieve_etw_lost_total";
+    let help = "Losses that ETW reports, by kind.";
+    text.counter(name, help, &[("kind", "events")], losses.events_lost);
+    text.counter(name, help, &[("kind", "real_time_buffers")], losses.real_time_buffers_lost);
+    text.counter(name, help, &[("kind", "log_buffers")], losses.log_buffers_lost);
+    text.counter(name, help, &[("kind", "records")], losses.lost_event_records);
+    let name = "etwsieve_hits_total";
+    let help = "What became of hits.";
+    text.counter(name, help, &[("fate", "written")], load(&hits.written));
+    text.counter(name, help, &[("fate", "stored")], load(&hits.stored));
+    text.counter(name, help, &[("fate", "lost")], load(&hits.lost));
+    text.counter("etwsieve_notices_total", "Notices of the sensor itself.", &[], load(&hits.notices));
+    let up = f64::from(u8::from(counters.up.load(Ordering::Relaxed)));
+    text.gauge("etwsieve_session_up", "1 while the session runs.", &[], up);
+    text.counter("etwsieve_session_restarts_total", "Sessions started again.", &[], load(&counters.restarts));
+    text.counter("etwsieve_rule_reloads_total", "Rule sets exchanged.", &[], load(&counters.reloads));
+    text.counter(
+        "etwsieve_rule_reload_failures_total",
+        "Rule sets that were refused.",
+        &[],
+        load(&counters.reload_failures),
+    );
+    text.gauge("etwsieve_rules", "Rules that are active.", &[], rules as f64);
+    text.finish()
+}

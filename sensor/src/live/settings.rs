@@ -1,0 +1,263 @@
+//! What a live session and its pipeline may use: buffers, threads, queues, each with its range.
+//!
+//! Values come from the configuration and are checked here, before Windows is asked for anything.
+
+use crate::pipeline::THREADS_MAX;
+use serde::{Deserialize, Serialize};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::thread;
+
+/// Most characters of a session's name.
+const NAME_LEN_MAX: usize = 128;
+/// Size of one buffer of a session, in KB. A script block event of PowerShell reaches 40 KB, and an event never spans
+/// two buffers; ETW allows 16 MB.
+const BUFFER_KB: RangeInclusive<u32> = 64..=16 << 10;
+/// Buffers of a session; 0 leaves the number to a rule of thumb.
+const BUFFERS: RangeInclusive<u32> = 0..=4096;
+/// Most memory of a session's buffers, in KB. Windows takes it from the pool that is never paged out.
+const SESSION_KB_MAX: u64 = 1 << 20;
+/// Seconds after which ETW hands over a buffer that is not full.
+const FLUSH_SECONDS: RangeInclusive<u32> = 1..=60;
+/// Events between the session and the matchers. Each may hold a buffer of 64 KB.
+const QUEUE_EVENTS: RangeInclusive<usize> = 16..=8192;
+/// Payload bytes between the session and the matchers.
+const QUEUE_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
+/// Per cent of the queue that can be kept for warnings.
+const WARNING_RESERVE_PERCENT: RangeInclusive<u8> = 0..=90;
+/// Most matcher threads unless they are set: the machine has other work.
+const THREADS_AUTOMATIC_MAX: usize = 4;
+
+/// A value outside of its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} = {found} is refused: expected {expected}")]
+pub struct SettingError {
+    /// Section and key, such as `session.buffer_kb`.
+    pub key: &'static str,
+    /// The value, as the configuration would show it.
+    pub found: String,
+    /// The values that are allowed.
+    pub expected: String,
+}
+
+impl SettingError {
+    /// The error of `key`.
+    pub fn new(key: &'static str, found: impl Display, expected: impl Into<String>) -> Self {
+        Self { key, found: found.to_string(), expected: expected.into() }
+    }
+}
+
+/// Checks that a number lies in its range.
+///
+/// # Errors
+///
+/// A [`SettingError`] with both ends of the range.
+pub(super) fn in_range<T: PartialOrd + Display + Copy>(
+    key: &'static str,
+    found: T,
+    range: &RangeInclusive<T>,
+) -> Result<(), SettingError> {
+    if range.contains(&found) {
+        return Ok(());
+    }
+    Err(SettingError::new(key, found, format!("{} to {}", range.start(), range.end())))
+}
+
+/// The ETW session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionSettings {
+    /// Name of the session, unique on the machine: 1 to 128 characters, no NUL and no backslash.
+    pub name: String,
+    /// Size of one buffer, in KB (1024 bytes): 64 to 16384.
+    pub buffer_kb: u32,
+    /// Least buffers, 0 to 4096; 0 stands for two for each processor.
+    pub min_buffers: u32,
+    /// Most buffers, 0 to 4096; 0 leaves the number to ETW.
+    pub max_buffers: u32,
+    /// Seconds after which a buffer that is not full is handed over: 1 to 60.
+    pub flush_seconds: u32,
+    /// Whether every processor has buffers of its own. Writers then do not wait for each other.
+    pub per_processor: bool,
+    /// Whether the session goes on if another session on the same provider fails.
+    pub independent: bool,
+    /// Whether Windows adds the user's SID to each event.
+    pub user_sid: bool,
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self {
+            name: "etwsieve".into(),
+            buffer_kb: 128,
+            min_buffers: 0,
+            max_buffers: 0,
+            flush_seconds: 1,
+            per_processor: true,
+            independent: true,
+            user_sid: true,
+        }
+    }
+}
+
+impl SessionSettings {
+    /// Checks every value.
+    ///
+    /// # Errors
+    ///
+    /// The first value that is out of its range, and numbers of buffers that contradict each other or ask for more
+    /// than 1 GB.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        let name_len = self.name.chars().count();
+        if !(1..=NAME_LEN_MAX).contains(&name_len) || self.name.contains(['\0', '\\']) {
+            let expected = format!("1 to {NAME_LEN_MAX} characters without NUL and backslash");
+            return Err(SettingError::new("session.name", format_args!("{:?}", self.name), expected));
+        }
+        in_range("session.buffer_kb", self.buffer_kb, &BUFFER_KB)?;
+        in_range("session.min_buffers", self.min_buffers, &BUFFERS)?;
+        in_range("session.max_buffers", self.max_buffers, &BUFFERS)?;
+        in_range("session.flush_seconds", self.flush_seconds, &FLUSH_SECONDS)?;
+        let buffers_max = SESSION_KB_MAX / u64::from(self.buffer_kb);
+        for (key, buffers) in
+            [("session.min_buffers", self.min_buffers), ("session.max_buffers", self.max_buffers)]
+        {
+            if u64::from(buffers) > buffers_max {
+                let expected = format!(
+                    "at most {buffers_max}, since buffers of {} KB must not exceed {SESSION_KB_MAX} KB together",
+                    self.buffer_kb
+                );
+                return Err(SettingError::new(key, buffers, expected));
+            }
+        }
+        if self.max_buffers != 0 && self.max_buffers < self.min_buffers {
+            let expected = format!("0, or at least session.min_buffers ({})", self.min_buffers);
+            return Err(SettingError::new("session.max_buffers", self.max_buffers, expected));
+        }
+        Ok(())
+    }
+}
+
+/// The pipeline between the session and the hits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PipelineSettings {
+    /// Matcher threads, 0 to 64; 0 stands for [`PipelineSettings::matcher_threads`]'s choice.
+    pub threads: usize,
+    /// Most events that wait for the matchers: 16 to 8192.
+    pub queue_events: usize,
+    /// Most payload bytes that wait for the matchers: 64 KiB to 1 GiB.
+    pub queue_bytes: usize,
+    /// Per cent of both queue limits that only events may use which PowerShell itself marked as warnings: 0 to 90.
+    pub warning_reserve_percent: u8,
+}
+
+impl Default for PipelineSettings {
+    fn default() -> Self {
+        Self { threads: 0, queue_events: 512, queue_bytes: 8 << 20, warning_reserve_percent: 25 }
+    }
+}
+
+impl PipelineSettings {
+    /// Checks every value.
+    ///
+    /// # Errors
+    ///
+    /// The first value that is out of its range.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        in_range("pipeline.threads", self.threads, &(0..=THREADS_MAX))?;
+        in_range("pipeline.queue_events", self.queue_events, &QUEUE_EVENTS)?;
+        in_range("pipeline.queue_bytes", self.queue_bytes, &QUEUE_BYTES)?;
+        in_range("pipeline.warning_reserve_percent", self.warning_reserve_percent, &WARNING_RESERVE_PERCENT)
+    }
+
+    /// Matcher threads to start: those set, or a quarter of the processors, at least 1 and at most 4.
+    pub fn matcher_threads(&self) -> usize {
+        self.threads_on(thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    fn threads_on(&self, processors: usize) -> usize {
+        if self.threads == 0 { (processors / 4).clamp(1, THREADS_AUTOMATIC_MAX) } else { self.threads }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PipelineSettings, SessionSettings};
+
+    #[test]
+    fn defaults_are_allowed() {
+        assert_eq!(SessionSettings::default().validate(), Ok(()));
+        assert_eq!(PipelineSettings::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn session_values_meet_their_ranges() {
+        type Row = (&'static str, fn(&mut SessionSettings), Option<&'static str>);
+        let rows: [Row; 16] = [
+            ("longest name", |s| s.name = "é".repeat(128), None),
+            ("no name", |s| s.name.clear(), Some("session.name")),
+            ("name too long", |s| s.name = "x".repeat(129), Some("session.name")),
+            ("NUL in the name", |s| s.name = "a\0b".into(), Some("session.name")),
+            ("backslash in the name", |s| s.name = "a\\b".into(), Some("session.name")),
+            ("smallest buffer", |s| s.buffer_kb = 64, None),
+            ("buffer too small", |s| s.buffer_kb = 63, Some("session.buffer_kb")),
+            ("no buffer", |s| s.buffer_kb = 0, Some("session.buffer_kb")),
+            ("largest buffer", |s| s.buffer_kb = 16384, None),
+            ("buffer too large", |s| s.buffer_kb = 16385, Some("session.buffer_kb")),
+            ("too many buffers", |s| s.max_buffers = 4097, Some("session.max_buffers")),
+            (
+                "more least than most",
+                |s| (s.min_buffers, s.max_buffers) = (9, 8),
+                Some("session.max_buffers"),
+            ),
+            ("most left to ETW", |s| (s.min_buffers, s.max_buffers) = (9, 0), None),
+            ("1 GB", |s| (s.buffer_kb, s.max_buffers) = (16384, 64), None),
+            ("beyond 1 GB", |s| (s.buffer_kb, s.min_buffers) = (16384, 65), Some("session.min_buffers")),
+            ("never flushed", |s| s.flush_seconds = 0, Some("session.flush_seconds")),
+        ];
+        for (name, change, refused) in rows {
+            let mut settings = SessionSettings::default();
+            change(&mut settings);
+            assert_eq!(settings.validate().err().map(|error| error.key), refused, "{name}");
+        }
+    }
+
+    #[test]
+    fn pipeline_values_meet_their_ranges() {
+        type Row = (&'static str, fn(&mut PipelineSettings), Option<&'static str>);
+        let rows: [Row; 7] = [
+            ("most threads", |s| s.threads = 64, None),
+            ("too many threads", |s| s.threads = 65, Some("pipeline.threads")),
+            ("queue too short", |s| s.queue_events = 15, Some("pipeline.queue_events")),
+            ("queue too long", |s| s.queue_events = 8193, Some("pipeline.queue_events")),
+            ("too few bytes", |s| s.queue_bytes = 65535, Some("pipeline.queue_bytes")),
+            ("most reserve", |s| s.warning_reserve_percent = 90, None),
+            (
+                "nothing but reserve",
+                |s| s.warning_reserve_percent = 100,
+                Some("pipeline.warning_reserve_percent"),
+            ),
+        ];
+        for (name, change, refused) in rows {
+            let mut settings = PipelineSettings::default();
+            change(&mut settings);
+            assert_eq!(settings.validate().err().map(|error| error.key), refused, "{name}");
+        }
+    }
+
+    #[test]
+    fn errors_name_key_value_and_range() {
+        let settings = SessionSettings { buffer_kb: 4, ..SessionSettings::default() };
+        let text = settings.validate().unwrap_err().to_string();
+        assert_eq!(text, "session.buffer_kb = 4 is refused: expected 64 to 16384");
+    }
+
+    #[test]
+    fn threads_follow_the_processors() {
+        let automatic = PipelineSettings::default();
+        for (processors, threads) in [(1, 1), (4, 1), (8, 2), (15, 3), (16, 4), (128, 4)] {
+            assert_eq!(automatic.threads_on(processors), threads, "{processors} processors");
+        }
+        assert_eq!(PipelineSettings { threads: 7, ..automatic }.threads_on(4), 7);
+    }
+}

@@ -1,0 +1,199 @@
+//! Counts of one source while the pipeline runs, readable at any moment.
+//!
+//! The source's end and the matchers' end write different cache lines, without locks. A reader sees counts that
+//! add up: it reads what became of events before how many there were, and calls the rest `waiting`.
+
+use crate::ledger::Ledger;
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Different words in one table of [`Reasons`]; further ones are counted as [`REASON_OTHER`].
+pub const REASONS_MAX: usize = 16;
+/// The word for reasons beyond [`REASONS_MAX`].
+pub const REASON_OTHER: &str = "other";
+
+/// Counts by a fixed word. Counting neither locks nor allocates.
+#[derive(Debug, Default)]
+pub struct Reasons {
+    words: [OnceLock<&'static str>; REASONS_MAX],
+    counts: [AtomicU64; REASONS_MAX],
+    other: AtomicU64,
+}
+
+impl Reasons {
+    /// Counts `n` more for `word`.
+    pub fn add(&self, word: &'static str, n: u64) {
+        for (own, count) in self.words.iter().zip(&self.counts) {
+            if *own.get_or_init(|| word) == word {
+                count.fetch_add(n, Ordering::Release);
+                return;
+            }
+        }
+        self.other.fetch_add(n, Ordering::Release);
+    }
+
+    /// The counts that are not zero.
+    pub fn read(&self) -> BTreeMap<&'static str, u64> {
+        let words = self.words.iter().map(|word| word.get().copied());
+        words
+            .zip(&self.counts)
+            .filter_map(|(word, count)| Some((word?, count)))
+            .chain([(REASON_OTHER, &self.other)])
+            .map(|(word, count)| (word, count.load(Ordering::Acquire)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+}
+
+/// Counts of one source.
+#[derive(Debug, Default)]
+pub struct Tally {
+    intake: Intake,
+    work: Work,
+    damaged: Reasons,
+}
+
+/// What the source's thread writes.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Intake {
+    selected: AtomicU64,
+    other: AtomicU64,
+    payload_bytes: AtomicU64,
+    dropped: Reasons,
+}
+
+/// What the matcher threads write.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Work {
+    matched: AtomicU64,
+    not_matched: AtomicU64,
+    detections: AtomicU64,
+    undecodable: AtomicU64,
+}
+
+/// Adds on the only thread that writes `count`.
+fn add_alone(count: &AtomicU64, n: u64) {
+    count.store(count.load(Ordering::Relaxed) + n, Ordering::Release);
+}
+
+impl Tally {
+    /// A selected event of `payload_len` bytes has come. Called by one thread only.
+    pub(super) fn selected(&self, payload_len: usize) {
+        add_alone(&self.intake.payload_bytes, payload_len as u64);
+        add_alone(&self.intake.selected, 1);
+    }
+
+    /// An event has come that no rule is about. Called by one thread only.
+    pub(super) fn other(&self) {
+        add_alone(&self.intake.other, 1);
+    }
+
+    /// A selected event will not be searched.
+    pub(super) fn dropped(&self, reason: &'static str) {
+        self.intake.dropped.add(reason, 1);
+    }
+
+    /// A part of the input cannot be read.
+    pub(super) fn damaged(&self, reason: &'static str) {
+        self.damaged.add(reason, 1);
+    }
+
+    /// An event has been searched, and `rules` matched it.
+    pub(super) fn searched(&self, rules: usize) {
+        if rules == 0 {
+            self.work.not_matched.fetch_add(1, Ordering::Release);
+        } else {
+            self.work.detections.fetch_add(rules as u64, Ordering::Release);
+            self.work.matched.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// A payload does not have the layout of its template. It is searched all the same.
+    pub(super) fn undecodable(&self) {
+        self.work.undecodable.fetch_add(1, Ordering::Release);
+    }
+
+    /// The counts of this moment; `events_waiting` are those between source and matchers.
+    pub fn read(&self) -> Ledger {
+        let load = |count: &AtomicU64| count.load(Ordering::Acquire);
+        // First what became of events, last how many came: so no event is finished that has not come.
+        let undecodable = load(&self.work.undecodable);
+        let (matched, not_matched) = (load(&self.work.matched), load(&self.work.not_matched));
+        let detections = load(&self.work.detections);
+        let dropped = self.intake.dropped.read();
+        let selected = load(&self.intake.selected);
+        let other = load(&self.intake.other);
+        let gone: u64 = dropped.values().sum();
+        Ledger {
+            events_seen: selected + other,
+            events_selected: selected,
+            events_other: other,
+            events_matched: matched,
+            events_not_matched: not_matched,
+            events_waiting: selected - matched - not_matched - gone,
+            detections,
+            dropped,
+            undecodable,
+            damaged: self.damaged.read(),
+            payload_bytes: load(&self.intake.payload_bytes),
+            elapsed_seconds: 0.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{REASON_OTHER, REASONS_MAX, Reasons, Tally};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    #[test]
+    fn reasons_beyond_the_table_are_counted_together() {
+        let reasons = Reasons::default();
+        let words: Vec<&'static str> =
+            (0..REASONS_MAX + 3).map(|n| &*Box::leak(format!("r{n}").into_boxed_str())).collect();
+        for (n, word) in (1..).zip(&words) {
+            reasons.add(word, n);
+        }
+        let read = reasons.read();
+        assert_eq!(read["r0"], 1);
+        assert_eq!(read[REASON_OTHER], 17 + 18 + 19);
+        assert_eq!(read.values().sum::<u64>(), (1..=19).sum::<u64>());
+    }
+
+    #[test]
+    fn counts_add_up_at_every_moment() {
+        let tally = Tally::default();
+        let done = AtomicBool::new(false);
+        let (sender, receiver) = crossbeam_channel::bounded::<()>(8);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0..200_000u32 {
+                    tally.selected(10);
+                    if n.is_multiple_of(5) || sender.try_send(()).is_err() {
+                        tally.dropped("full");
+                    }
+                    tally.other();
+                }
+                done.store(true, Ordering::Release);
+            });
+            scope.spawn(|| {
+                while !(done.load(Ordering::Acquire) && receiver.is_empty()) {
+                    if receiver.try_recv().is_ok() {
+                        tally.searched(usize::from(receiver.len() == 3));
+                    }
+                }
+            });
+            while !done.load(Ordering::Acquire) {
+                let ledger = tally.read();
+                assert!(ledger.balances() && ledger.events_waiting <= 200_000, "{ledger:?}");
+            }
+        });
+        let ledger = tally.read();
+        assert!(ledger.balances() && ledger.events_waiting == 0, "{ledger:?}");
+        assert_eq!(ledger.events_seen, 400_000);
+    }
+}

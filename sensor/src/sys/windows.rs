@@ -1,0 +1,23 @@
+//! Windows: the event tracing session, the service manager, policies and registrations.
+//!
+//! The only part of the sensor with unsafe code. Each file wraps a few functions of Windows in safe ones; nothing
+//! of their types is seen outside.
+
+pub mod canary;
+pub mod control;
+pub mod doctor;
+pub mod elevation;
+pub mod event_log;
+pub mod exposure;
+pub mod guardian;
+pub mod live;
+mod machine;
+pub mod policy;
+pub mod provider;
+pub mod record;
+pub mod recorder;
+pub mod registry;
+pub mod service;
+pub mod session;
+pub mod source;
+mod wide;

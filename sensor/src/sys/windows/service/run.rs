@@ -1,0 +1,151 @@
+//! The life of the service process: tells the service manager how things stand while the sensor works.
+
+use super::{NAME, STOP_TIME_MAX, ServiceError, refused};
+use crate::stop::Stop;
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use windows_service::service::{
+    ServiceControl, ServiceControlAccept, ServiceExitCode, ServiceState, ServiceStatus, ServiceType,
+};
+use windows_service::service_control_handler::{self, ServiceControlHandlerResult, ServiceStatusHandle};
+use windows_service::{define_windows_service, service_dispatcher};
+
+/// Exit code of a service whose main function panicked: that of a Rust program.
+pub const EXIT_PANICKED: u32 = 101;
+/// Exit code of a service that could not tell the service manager how it stands.
+const EXIT_NOT_CONNECTED: u32 = 102;
+/// What the service manager allows for the start.
+const START_HINT: Duration = Duration::from_secs(10);
+
+/// What the service was started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceArgs {
+    /// The configuration that its command line names.
+    pub config: Option<PathBuf>,
+    /// Arguments given to this one start, as by `sc.exe start etwsieve …`; the first is the service's name.
+    pub start_parameters: Vec<OsString>,
+}
+
+type Main = fn(&ServiceArgs, Stop) -> u32;
+
+/// Where the service stands; `None` before it is connected and after it has stopped.
+struct Life {
+    handle: Option<ServiceStatusHandle>,
+    exit_code: u32,
+}
+
+// The dispatcher calls plain functions, so what they share is static. The control handler captures nothing for
+// another reason too: windows-service frees it after the first stop, and a handler of no size outlives that.
+static WORK: OnceLock<(ServiceArgs, Main, Stop)> = OnceLock::new();
+static LIFE: Mutex<Life> = Mutex::new(Life { handle: None, exit_code: EXIT_NOT_CONNECTED });
+
+define_windows_service!(entry, service_main);
+
+/// Runs `main` as the service and returns its exit code when it has ended. Blocks until then.
+///
+/// The service manager is told that the service runs as soon as it is connected. Stop, shutdown and preshutdown
+/// set the flag that `main` gets; it has 30 s to end. An exit code other than 0 counts as a failure, after which
+/// the service manager restarts the service. A panic in `main` ends the service with [`EXIT_PANICKED`].
+///
+/// # Errors
+///
+/// [`ServiceError::NotStartedByManager`] if this process was started by hand; what the service manager says; and
+/// that it runs already for a second call in the same process.
+pub fn run_service(args: ServiceArgs, main: Main) -> Result<u32, ServiceError> {
+    WORK.set((args, main, Stop::default())).map_err(|_| ServiceError::AlreadyRunning)?;
+    service_dispatcher::start(NAME, entry).map_err(refused("run this program as the service"))?;
+    Ok(LIFE.lock().unwrap_or_else(PoisonError::into_inner).exit_code)
+}
+
+/// Called by the dispatcher on a thread of its own.
+fn service_main(start_parameters: Vec<OsString>) {
+    let Some((args, main, stop)) = WORK.get() else {
+        return;
+    };
+    let handle = match service_control_handler::register(NAME, control) {
+        Ok(handle) => handle,
+        Err(error) => return tracing::error!(%error, "the service manager refused the control handler"),
+    };
+    LIFE.lock().unwrap_or_else(PoisonError::into_inner).handle = Some(handle);
+    report(ServiceState::StartPending, START_HINT);
+    report(ServiceState::Running, Duration::ZERO);
+    let args = ServiceArgs { start_parameters, ..args.clone() };
+    // The panic itself was told by the panic hook.
+    let code = catch_unwind(AssertUnwindSafe(|| main(&args, stop.clone()))).unwrap_or(EXIT_PANICKED);
+    LIFE.lock().unwrap_or_else(PoisonError::into_inner).exit_code = code;
+    report(ServiceState::Stopped, Duration::ZERO);
+}
+
+/// Called by the dispatcher for each control.
+fn control(control: ServiceControl) -> ServiceControlHandlerResult {
+    match control {
+        ServiceControl::Interrogate => ServiceControlHandlerResult::NoError,
+        ServiceControl::Stop | ServiceControl::Shutdown | ServiceControl::Preshutdown => {
+            // In this order, or "about to stop" could come after "stopped".
+            report(ServiceState::StopPending, STOP_TIME_MAX);
+            if let Some((_, _, stop)) = WORK.get() {
+                stop.request();
+            }
+            ServiceControlHandlerResult::NoError
+        }
+        _ => ServiceControlHandlerResult::NotImplemented,
+    }
+}
+
+/// Tells the service manager how things stand. After "stopped" nothing more is told, whoever comes late.
+fn report(state: ServiceState, wait_hint: Duration) {
+    let mut life = LIFE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(handle) = life.handle else {
+        return;
+    };
+    let stopped = state == ServiceState::Stopped;
+    if stopped {
+        life.handle = None;
+    }
+    let controls_accepted = if state == ServiceState::Running {
+        ServiceControlAccept::STOP | ServiceControlAccept::SHUTDOWN | ServiceControlAccept::PRESHUTDOWN
+    } else {
+        ServiceControlAccept::empty()
+    };
+    let exit_code = match life.exit_code {
+        code if stopped && code != 0 => ServiceExitCode::ServiceSpecific(code),
+        _ => ServiceExitCode::NO_ERROR,
+    };
+    let pending = matches!(state, ServiceState::StartPending | ServiceState::StopPending);
+    let status = ServiceStatus {
+        service_type: ServiceType::OWN_PROCESS,
+        current_state: state,
+        controls_accepted,
+        exit_code,
+        checkpoint: u32::from(pending),
+        wait_hint,
+        process_id: None,
+    };
+    if let Err(error) = handle.set_service_status(status) {
+        tracing::error!(%error, ?state, "the service manager was not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_started_by_hand_is_told_so() {
+        let main: Main = |_, _| 0;
+        match run_service(ServiceArgs::default(), main) {
+            Err(ServiceError::NotStartedByManager) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(run_service(ServiceArgs::default(), main), Err(ServiceError::AlreadyRunning)));
+    }
+
+    #[test]
+    fn controls_that_were_not_accepted_are_refused() {
+        assert!(matches!(control(ServiceControl::ParamChange), ServiceControlHandlerResult::NotImplemented));
+        assert!(matches!(control(ServiceControl::Interrogate), ServiceControlHandlerResult::NoError));
+    }
+}

@@ -1,0 +1,291 @@
+//! Runs Windows programs against the stand-in: natively, or under Wine.
+
+use super::{DLL, Machine, SCENARIO_VARIABLE, STATE_VARIABLE, imports};
+use crate::corpus::repository;
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use tempfile::TempDir;
+
+const TARGET: &str = "x86_64-pc-windows-gnu";
+const PACKAGES: [&str; 2] = ["etwsieve", "etwsieve-etw-standin"];
+/// Set it to `required` where the tools are known to be there: nothing is skipped then.
+const REQUIRED_VARIABLE: &str = "ETWSIEVE_STANDIN";
+
+/// How programs are compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// `target/…/debug`.
+    Debug,
+    /// `target/…/release`.
+    Release,
+}
+
+impl Profile {
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// Where Windows programs and the stand-in lie, and how they are started.
+#[derive(Clone, Debug)]
+pub struct Host {
+    programs: PathBuf,
+    /// The script that starts Wine; none on Windows.
+    runner: Option<PathBuf>,
+}
+
+impl Host {
+    /// Builds the sensor and the stand-in for Windows, if they are not up to date.
+    ///
+    /// `None`, with a word on standard error, where that cannot be: without Wine, mingw or the standard library of the
+    /// target. In a test that runs under Wine itself nothing is built; what lies beside the test is taken.
+    ///
+    /// # Panics
+    ///
+    /// If they do not compile; or, with `ETWSIEVE_STANDIN=required` in the environment, instead of `None`.
+    pub fn find(profile: Profile) -> Option<Self> {
+        let found = if cfg!(windows) { Self::beside(profile) } else { Self::cross(profile) };
+        match found {
+            Ok(host) => Some(host),
+            Err(reason) => {
+                let is_required = env::var_os(REQUIRED_VARIABLE).is_some_and(|value| value == "required");
+                assert!(!is_required, "the ETW stand-in cannot be used: {reason}");
+                eprintln!("skipped: the ETW stand-in cannot be used: {reason}");
+                None
+            }
+        }
+    }
+
+    /// A new machine with a scenario, whose text is that of [`Scenario`](super::Scenario). It may be empty.
+    ///
+    /// # Errors
+    ///
+    /// Those of creating files; `InvalidInput` if the text is no scenario.
+    pub fn lab(&self, scenario: &str) -> io::Result<Lab> {
+        let folder = tempfile::Builder::new().prefix("etw-standin").tempdir()?;
+        let machine = Machine::open(folder.path().join("machine"))?;
+        let lab = Lab { host: self.clone(), machine, folder };
+        lab.set_scenario(scenario)?;
+        Ok(lab)
+    }
+
+    fn program(&self, name: &str) -> io::Result<PathBuf> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _guard = ONE_AT_A_TIME.lock();
+        let folder = self.programs.join("with-etw-standin");
+        let (source, stand_in) = (self.programs.join(format!("{name}.exe")), self.programs.join(DLL));
+        let (copy, stand_in_copy) = (folder.join(format!("{name}.exe")), folder.join(DLL));
+        let written = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified());
+        // A copy is made after the program was compiled, and never touched again.
+        let is_current = |copy: &Path| -> io::Result<bool> {
+            Ok(copy.exists() && written(copy)? > written(&source)? && written(copy)? > written(&stand_in)?)
+        };
+        let stand_in_is_current = stand_in_copy.exists() && written(&stand_in_copy)? > written(&stand_in)?;
+        if is_current(&copy)? && stand_in_is_current {
+            return Ok(copy);
+        }
+        fs::create_dir_all(&folder)?;
+        let exports = fs::read(&stand_in)?;
+        let mut program = fs::read(&source)?;
+        let count = imports::rename(&mut program, "advapi32.dll", DLL, &exports).map_err(io::Error::other)?;
+        if count == 0 {
+            return Err(io::Error::other(format!("{name} imports nothing from advapi32.dll")));
+        }
+        if !stand_in_is_current {
+            replace(&stand_in_copy, &exports)?;
+        }
+        replace(&copy, &program)?;
+        Ok(copy)
+    }
+
+    fn cross(profile: Profile) -> Result<Self, String> {
+        let lib = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
+        let lib = lib.map_err(|error| format!("rustc: {error}"))?.stdout;
+        if !Path::new(String::from_utf8_lossy(&lib).trim()).is_dir() {
+            return Err(format!("the target {TARGET} is not installed"));
+        }
+        let paths = env::var_os("PATH").unwrap_or_default();
+        let has = |name: &str| env::split_paths(&paths).any(|folder| folder.join(name).exists());
+        if !has("x86_64-w64-mingw32-gcc") {
+            return Err("mingw is not installed".into());
+        }
+        if !Path::new("/usr/lib/wine/wine64").exists() && !has("wine64") && !has("wine") {
+            return Err("Wine is not installed".into());
+        }
+        let target_folder = profile_folder()?.parent().ok_or("the test lies in no target folder")?.to_owned();
+        build(&target_folder, Some(TARGET), profile);
+        let runner = repository().join("tests/etw-standin/wine-runner");
+        Ok(Self { programs: target_folder.join(TARGET).join(profile.folder()), runner: Some(runner) })
+    }
+
+    fn beside(profile: Profile) -> Result<Self, String> {
+        let outer = profile_folder()?.parent().ok_or("the test lies in no target folder")?.to_owned();
+        let is_triple = outer.file_name().is_some_and(|name| name.to_string_lossy().contains("-windows-"));
+        let (target_folder, target) = match outer.parent() {
+            Some(folder) if is_triple => (folder, outer.file_name().and_then(OsStr::to_str)),
+            _ => (outer.as_path(), None),
+        };
+        let is_native = env::var_os("CARGO").is_some_and(|cargo| Path::new(&cargo).is_file());
+        if is_native && env::var_os("WINEPREFIX").is_none() {
+            build(target_folder, target, profile);
+        }
+        let programs = outer.join(profile.folder());
+        if !programs.join(DLL).exists() {
+            return Err(format!("no {DLL} in {}", programs.display()));
+        }
+        Ok(Self { programs, runner: None })
+    }
+}
+
+/// One machine with its scenario. The folder is removed when this is dropped;
+/// end the programs before.
+#[derive(Debug)]
+pub struct Lab {
+    host: Host,
+    machine: Machine,
+    folder: TempDir,
+}
+
+impl Lab {
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// A folder for files of the test. See [`windows_path`] to name them to a program.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Replaces the scenario, for programs that are started or sessions that are consumed from now on.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing the file; `InvalidInput` if the text is no scenario.
+    pub fn set_scenario(&self, text: &str) -> io::Result<()> {
+        super::Scenario::parse(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        fs::write(self.folder().join("scenario.txt"), text)
+    }
+
+    /// A copy of the program `name`, such as `etwsieve`, that imports the stand-in. All machines share it.
+    ///
+    /// # Errors
+    ///
+    /// Those of copying; `Other` if the program imports what the stand-in does not export.
+    pub fn program(&self, name: &str) -> io::Result<PathBuf> {
+        self.host.program(name)
+    }
+
+    /// The command that runs the program `name`, such as `etwsieve`, on this machine. Under Wine the process that it
+    /// starts is the program itself: killing it kills the program.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`program`](Self::program).
+    pub fn command<A: AsRef<OsStr>>(
+        &self,
+        name: &str,
+        args: impl IntoIterator<Item = A>,
+    ) -> io::Result<Command> {
+        let program = self.program(name)?;
+        let mut command = match &self.host.runner {
+            Some(runner) => {
+                prepare(runner)?;
+                let mut command = Command::new(runner);
+                command.arg(program).env("ETWSTANDIN_PATCHED", "1");
+                command
+            }
+            None => Command::new(program),
+        };
+        command.args(args).stdin(Stdio::null()).current_dir(self.folder()).env_remove("ETWSIEVE_LOG");
+        command.env(STATE_VARIABLE, windows_path(self.machine.folder()));
+        command.env(SCENARIO_VARIABLE, windows_path(&self.folder().join("scenario.txt")));
+        Ok(command)
+    }
+}
+
+/// How a Windows program names `path`: under Wine, drive Z is the root of the file system.
+pub fn windows_path(path: &Path) -> String {
+    let text = path.display().to_string();
+    if cfg!(windows) { text } else { format!("Z:{}", text.replace('/', "\\")) }
+}
+
+/// Sends what Ctrl-C sends. Under Wine, that is `SIGINT`.
+///
+/// # Errors
+///
+/// `Unsupported` on Windows, where it would reach the test too; those of starting `kill`.
+pub fn interrupt(child: &Child) -> io::Result<()> {
+    if cfg!(windows) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other("kill failed")) }
+}
+
+/// Builds the Wine prefix, once: that must not count as the run time of a program.
+fn prepare(runner: &Path) -> io::Result<()> {
+    static IS_PREPARED: Mutex<bool> = Mutex::new(false);
+    let mut is_prepared = IS_PREPARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*is_prepared {
+        *is_prepared = Command::new(runner).arg("--prepare").status()?.success();
+    }
+    if *is_prepared { Ok(()) } else { Err(io::Error::other("the Wine prefix could not be prepared")) }
+}
+
+/// Writes a file that other processes may be running: they keep the one they have.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let part = path.with_extension(format!("part{}", std::process::id()));
+    fs::write(&part, bytes)?;
+    fs::rename(&part, path)
+}
+
+/// The folder above `deps`, in which this test lies.
+fn profile_folder() -> Result<PathBuf, String> {
+    let test = env::current_exe().map_err(|error| error.to_string())?;
+    let folder = test.parent().ok_or("the test lies nowhere")?;
+    let is_deps = folder.file_name().is_some_and(|name| name == "deps");
+    Ok(if is_deps { folder.parent().unwrap_or(folder) } else { folder }.to_owned())
+}
+
+/// Compiles programs and stand-in, each as it is compiled alone: the features of one must not change the other.
+fn build(target_folder: &Path, target: Option<&str>, profile: Profile) {
+    static BUILT: Mutex<Vec<Profile>> = Mutex::new(Vec::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.contains(&profile) {
+        return;
+    }
+    for package in PACKAGES {
+        let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["build", "--quiet", "--package", package]).current_dir(repository());
+        command.arg("--target-dir").arg(target_folder);
+        if let Some(target) = target {
+            command.args(["--target", target]);
+        }
+        if profile == Profile::Release {
+            command.arg("--release");
+        }
+        let output = command.output().expect("cargo starts");
+        assert!(output.status.success(), "{package} compiles:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    built.push(profile);
+}
+
+#[cfg(all(test, not(windows)))]
+mod tests {
+    use super::windows_path;
+    use std::path::Path;
+
+    #[test]
+    fn the_root_is_drive_z() {
+        assert_eq!(windows_path(Path::new("/tmp/a b/c.etl")), r"Z:\tmp\a b\c.etl");
+    }
+}

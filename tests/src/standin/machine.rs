@@ -1,0 +1,312 @@
+//! The machine: a folder whose files are the sessions that run on it.
+//!
+//! `sessions/NAME.json` is a [`Session`], `delivered-NAME.json` a [`Report`], `lock` is there while somebody changes a
+//! session, `error.txt` says why the stand-in refused to work. Files are replaced, never written in place.
+
+use super::lock::Lock;
+use super::{Report, SESSIONS_MAX, Session};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const POLL: Duration = Duration::from_millis(10);
+const RENAME_TRIES_MAX: u32 = 50;
+
+/// A folder of sessions.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    folder: PathBuf,
+}
+
+impl Machine {
+    /// The machine in `folder`, which is created if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// Those of creating it.
+    pub fn open(folder: impl Into<PathBuf>) -> io::Result<Self> {
+        let folder = folder.into();
+        fs::create_dir_all(folder.join("sessions"))?;
+        Ok(Self { folder })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// All sessions, by logger id.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading files.
+    pub fn sessions(&self) -> io::Result<Vec<Session>> {
+        let mut sessions: Vec<Session> = Vec::new();
+        for entry in fs::read_dir(self.folder.join("sessions"))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                sessions.extend(read(&path)?);
+            }
+        }
+        sessions.sort_by_key(|session| session.logger_id);
+        Ok(sessions)
+    }
+
+    /// The session of this name.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading files.
+    pub fn session(&self, name: &str) -> io::Result<Option<Session>> {
+        read(&self.path(name))
+    }
+
+    /// Adds a session as if another program had started it; the logger id is chosen here.
+    ///
+    /// `Ok(None)` if `refuse`, which sees the other sessions, says no; its answer goes into `E`.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing files, and what `refuse` returns.
+    pub fn insert<E: From<io::Error>>(
+        &self,
+        mut session: Session,
+        refuse: impl FnOnce(&[Session]) -> Result<(), E>,
+    ) -> Result<Session, E> {
+        let _lock = Lock::take(&self.folder)?;
+        let others = self.sessions()?;
+        refuse(&others)?;
+        // 1 is the system logger.
+        let is_free = |id: &u16| others.iter().all(|other| other.logger_id != *id);
+        session.logger_id = (2..SESSIONS_MAX as u16 + 2).find(is_free).unwrap_or(u16::MAX);
+        write(&self.path(&session.name), &session)?;
+        Ok(session)
+    }
+
+    /// Changes a session. False if there is none of this name.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading and writing files.
+    pub fn alter(&self, name: &str, change: impl FnOnce(&mut Session)) -> io::Result<bool> {
+        let _lock = Lock::take(&self.folder)?;
+        let Some(mut session) = self.session(name)? else { return Ok(false) };
+        change(&mut session);
+        write(&self.path(name), &session)?;
+        Ok(true)
+    }
+
+    /// Stops a session, as an administrator or an attacker does. Returns what it was; `None` if there was none.
+    ///
+    /// A session that writes a file leaves it empty; only the program's own `ControlTraceW` writes it.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading and writing files.
+    pub fn stop(&self, name: &str) -> io::Result<Option<Session>> {
+        let _lock = Lock::take(&self.folder)?;
+        let session = self.session(name)?;
+        if session.is_some() {
+            fs::remove_file(self.path(name))?;
+        }
+        Ok(session)
+    }
+
+    /// Disables a provider, given by its GUID, lower-case with hyphens. False if there is no such session.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`alter`](Self::alter).
+    pub fn disable(&self, name: &str, guid: &str) -> io::Result<bool> {
+        self.alter(name, |session| session.providers.retain(|provider| provider.guid != guid))
+    }
+
+    /// Adds to the counts of lost events and lost real-time buffers. False if there is no such session.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`alter`](Self::alter).
+    pub fn lose(&self, name: &str, events: u32, real_time_buffers: u32) -> io::Result<bool> {
+        self.alter(name, |session| {
+            session.events_lost += events;
+            session.real_time_buffers_lost += real_time_buffers;
+        })
+    }
+
+    /// What was delivered to the last consumer of a session.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading files.
+    pub fn report(&self, name: &str) -> io::Result<Option<Report>> {
+        read(&self.report_path(name))
+    }
+
+    /// Writes what was delivered.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing files.
+    pub fn write_report(&self, name: &str, report: &Report) -> io::Result<()> {
+        write(&self.report_path(name), report)
+    }
+
+    /// Says why the stand-in refuses to work.
+    pub fn complain(&self, text: &str) {
+        eprintln!("etw stand-in: {text}");
+        let _ = fs::write(self.folder.join("error.txt"), text);
+    }
+
+    /// Why the stand-in refused to work.
+    pub fn complaint(&self) -> Option<String> {
+        fs::read_to_string(self.folder.join("error.txt")).ok()
+    }
+
+    /// Waits until `accept` takes the session of this name.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading files; `TimedOut` after `limit`.
+    pub fn wait(
+        &self,
+        name: &str,
+        limit: Duration,
+        mut accept: impl FnMut(&Session) -> bool,
+    ) -> io::Result<Session> {
+        let start = Instant::now();
+        loop {
+            match self.session(name)? {
+                Some(session) if accept(&session) => return Ok(session),
+                _ if start.elapsed() > limit => return Err(ErrorKind::TimedOut.into()),
+                _ => thread::sleep(POLL),
+            }
+        }
+    }
+
+    /// Waits until the report of a session is there and `accept` takes it.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading files; `TimedOut` after `limit`.
+    pub fn wait_report(
+        &self,
+        name: &str,
+        limit: Duration,
+        mut accept: impl FnMut(&Report) -> bool,
+    ) -> io::Result<Report> {
+        let start = Instant::now();
+        loop {
+            match self.report(name)? {
+                Some(report) if accept(&report) => return Ok(report),
+                _ if start.elapsed() > limit => return Err(ErrorKind::TimedOut.into()),
+                _ => thread::sleep(POLL),
+            }
+        }
+    }
+
+    /// Waits until no session has this name.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading files; `TimedOut` after `limit`.
+    pub fn wait_gone(&self, name: &str, limit: Duration) -> io::Result<()> {
+        let start = Instant::now();
+        while self.session(name)?.is_some() {
+            if start.elapsed() > limit {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join("sessions").join(format!("{}.json", file_stem(name)))
+    }
+
+    fn report_path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("delivered-{}.json", file_stem(name)))
+    }
+}
+
+/// A name as part of a file name: in lower case, all but letters, digits and hyphens in hexadecimal.
+fn file_stem(name: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'0'..=b'9' | b'-' => char::from(byte).to_string(),
+        other => format!("_{other:02x}"),
+    };
+    name.to_lowercase().bytes().map(byte).collect()
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let part = path.with_extension(format!("part{}", std::process::id()));
+    fs::write(&part, serde_json::to_vec_pretty(value)?)?;
+    let mut tries = 0;
+    // Windows may refuse while somebody reads the file.
+    while let Err(error) = fs::rename(&part, path) {
+        tries += 1;
+        if tries > RENAME_TRIES_MAX {
+            return Err(error);
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Machine, file_stem};
+    use crate::standin::{Enabled, Session};
+    use std::io;
+
+    #[test]
+    fn sessions_are_shared_and_altered() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (Machine::open(folder.path()).unwrap(), Machine::open(folder.path()).unwrap());
+        let provider = Enabled { guid: "g".into(), ..Enabled::default() };
+        let session = Session { name: "Sieve".into(), providers: vec![provider], ..Session::default() };
+        let session = one.insert(session, |others| -> io::Result<()> {
+            assert!(others.is_empty());
+            Ok(())
+        });
+        assert_eq!(session.unwrap().logger_id, 2);
+        assert!(other.lose("SIEVE", 3, 2).unwrap() && other.disable("sieve", "g").unwrap());
+        let seen = one.session("Sieve").unwrap().unwrap();
+        assert_eq!((seen.events_lost, seen.real_time_buffers_lost, seen.providers.len()), (3, 2, 0));
+        assert!(!one.lose("another", 1, 1).unwrap());
+        assert_eq!(other.stop("Sieve").unwrap().unwrap().events_lost, 3);
+        assert!(one.sessions().unwrap().is_empty() && one.stop("Sieve").unwrap().is_none());
+    }
+
+    #[test]
+    fn many_hands_lose_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let machine = Machine::open(folder.path()).unwrap();
+        machine
+            .insert(Session { name: "s".into(), ..Session::default() }, |_| Ok::<(), io::Error>(()))
+            .unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..50).for_each(|_| assert!(machine.lose("s", 1, 0).unwrap())));
+            }
+        });
+        assert_eq!(machine.session("s").unwrap().unwrap().events_lost, 200);
+    }
+
+    #[test]
+    fn names_become_file_names() {
+        assert_eq!(file_stem("NT Kernel/Logger-1"), "nt_20kernel_2flogger-1");
+    }
+}

@@ -1,0 +1,361 @@
+//! The scenario: what happens on the machine while a program listens. A text of one directive per line.
+
+use super::Synthetic;
+use super::hostile::Hostile;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What is wrong with a scenario.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScenarioError {
+    /// Line, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl fmt::Display for ScenarioError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {} of the scenario: {}", self.line, self.problem)
+    }
+}
+
+impl std::error::Error for ScenarioError {}
+
+/// Where events come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// There are none.
+    #[default]
+    Nothing,
+    /// A recorded trace, in the order of time.
+    Trace(PathBuf),
+    /// Made up.
+    Synthetic(Synthetic),
+}
+
+/// When events are emitted, counted from the moment at which the first provider was enabled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as the consumer takes them.
+    #[default]
+    Fastest,
+    /// Evenly, so many events per second.
+    Rate(u64),
+    /// `count` events at once, every `every`, the first of them at the start.
+    Burst {
+        /// Events of a burst.
+        count: u64,
+        /// From one burst to the next.
+        every: Duration,
+    },
+}
+
+impl Pace {
+    /// How many events have been emitted after `elapsed`; `None` if that is up to the consumer.
+    pub fn emitted(self, elapsed: Duration) -> Option<u64> {
+        match self {
+            Self::Fastest => None,
+            Self::Rate(rate) => Some((elapsed.as_secs_f64() * rate as f64) as u64),
+            Self::Burst { count, every } => {
+                let bursts = 1 + elapsed.as_nanos() / every.as_nanos().max(1);
+                Some(count.saturating_mul(u64::try_from(bursts).unwrap_or(u64::MAX)))
+            }
+        }
+    }
+}
+
+/// Something that happens once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happening {
+    /// After how many events of the scenario.
+    pub after: u64,
+    /// What.
+    pub what: What,
+}
+
+/// What may happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Events found no free buffer.
+    EventsLost(u32),
+    /// The consumer was too slow for so many buffers.
+    BuffersLost(u32),
+    /// So many buffers could not be written to the file.
+    LogBuffersLost(u32),
+    /// A record that no correct program stumbles over.
+    Hostile(Hostile),
+    /// Somebody stops the session.
+    StopSession,
+    /// Somebody disables one provider of the session, or all.
+    DisableProvider(Option<Uuid>),
+}
+
+/// A scenario. The documentation of the crate `etwsieve-etw-standin` lists the directives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a directive of its own")]
+pub struct Scenario {
+    /// Where events come from.
+    pub source: Source,
+    /// How often the source is gone through; 0 is read as 1.
+    pub repeat: u64,
+    /// When events are emitted.
+    pub pace: Pace,
+    /// How many of the newest events wait in a buffer that is only handed over at a flush or stop.
+    pub hold: u64,
+    /// What happens, in the order of time.
+    pub happenings: Vec<Happening>,
+    /// `StartTraceW` fails with 5.
+    pub deny_start: bool,
+    /// `EnableTraceEx2` fails with 5.
+    pub deny_enable: bool,
+    /// `OpenTraceW` fails with 5.
+    pub deny_open: bool,
+    /// `ControlTraceW` fails with 5 when it asks, and only then.
+    pub deny_query: bool,
+    /// Sessions of others on this machine.
+    pub other_sessions: usize,
+    /// Sessions of others that have enabled a provider; `None` is all providers.
+    pub sessions_on_provider: Vec<(Option<Uuid>, u32)>,
+}
+
+impl Scenario {
+    /// Parses the text of a scenario.
+    ///
+    /// # Errors
+    ///
+    /// [`ScenarioError`] for an unknown directive, a missing or superfluous word.
+    pub fn parse(text: &str) -> Result<Self, ScenarioError> {
+        let mut scenario = Self::default();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            let applied = scenario.apply(name, rest.trim());
+            applied.map_err(|problem| ScenarioError { line: number + 1, problem })?;
+        }
+        scenario.happenings.sort_by_key(|happening| happening.after);
+        Ok(scenario)
+    }
+
+    /// Sessions of others that have enabled `provider`.
+    pub fn others_on(&self, provider: &Uuid) -> u32 {
+        let counts = self.sessions_on_provider.iter();
+        counts.filter(|(guid, _)| guid.is_none_or(|guid| guid == *provider)).map(|(_, count)| count).sum()
+    }
+
+    fn apply(&mut self, name: &str, rest: &str) -> Result<(), String> {
+        if name == "trace" {
+            if rest.is_empty() {
+                return Err("`trace` needs a path".into());
+            }
+            // The one directive whose argument may hold spaces.
+            self.source = Source::Trace(rest.into());
+            return Ok(());
+        }
+        let mut words = Words::new(rest);
+        match name {
+            "synthetic" => {
+                let default = Synthetic::default();
+                self.source = Source::Synthetic(Synthetic {
+                    count: words.number("count")?.ok_or("`synthetic` needs count=")?,
+                    units: words.number("units")?.unwrap_or(default.units),
+                    every: words.number("every")?.unwrap_or(default.every),
+                    event_id: words.number("event_id")?.unwrap_or(default.event_id),
+                });
+            }
+            "repeat" => self.repeat = words.first()?,
+            "hold" => self.hold = words.first()?,
+            "rate" => {
+                self.pace = match words.first()? {
+                    0 => Pace::Fastest,
+                    rate => Pace::Rate(rate),
+                }
+            }
+            "burst" => {
+                let every_ms: u64 = words.number("every_ms")?.ok_or("`burst` needs every_ms=")?;
+                if every_ms == 0 {
+                    return Err("every_ms= must not be 0".into());
+                }
+                self.pace = Pace::Burst { count: words.first()?, every: Duration::from_millis(every_ms) };
+            }
+            "events_lost" => {
+                let count = words.number("count")?.unwrap_or(1);
+                self.happens(&mut words, What::EventsLost(count))?;
+            }
+            "buffers_lost" => {
+                let count = words.number("count")?.unwrap_or(1);
+                self.happens(&mut words, What::BuffersLost(count))?;
+            }
+            "log_buffers_lost" => {
+                let count = words.number("count")?.unwrap_or(1);
+                self.happens(&mut words, What::LogBuffersLost(count))?;
+            }
+            "hostile" => {
+                let kinds = match words.take("kind") {
+                    None => Hostile::ALL.to_vec(),
+                    Some(kind) => vec![Hostile::from_name(kind).ok_or(format!("no kind {kind}"))?],
+                };
+                let after = words.number("after")?.unwrap_or(0);
+                let happening = |kind| Happening { after, what: What::Hostile(kind) };
+                self.happenings.extend(kinds.into_iter().map(happening));
+            }
+            "stop_session" => self.happens(&mut words, What::StopSession)?,
+            "disable_provider" => {
+                let guid = words.guid()?;
+                self.happens(&mut words, What::DisableProvider(guid))?;
+            }
+            "deny_start" => self.deny_start = true,
+            "deny_enable" => self.deny_enable = true,
+            "deny_open" => self.deny_open = true,
+            "deny_query" => self.deny_query = true,
+            "no_session_left" => self.other_sessions = super::SESSIONS_MAX,
+            "other_sessions" => self.other_sessions = words.first()?,
+            "provider_full" => {
+                let guid = words.guid()?;
+                self.sessions_on_provider.push((guid, super::SESSIONS_PER_PROVIDER_MAX));
+            }
+            "sessions_on_provider" => {
+                let guid = words.guid()?;
+                self.sessions_on_provider.push((guid, words.first()?));
+            }
+            // After the last event nothing ends: said for the reader's sake.
+            "end" => {
+                if words.bare()? != "stay" {
+                    return Err("`end` can only be `stay`; see stop_session".into());
+                }
+            }
+            _ => return Err(format!("no directive {name}")),
+        }
+        words.finish()
+    }
+
+    fn happens(&mut self, words: &mut Words<'_>, what: What) -> Result<(), String> {
+        let after = words.number("after")?.ok_or("needs after=")?;
+        self.happenings.push(Happening { after, what });
+        Ok(())
+    }
+}
+
+/// The words behind a directive, taken one after the other.
+struct Words<'a>(Vec<&'a str>);
+
+impl<'a> Words<'a> {
+    fn new(rest: &'a str) -> Self {
+        Self(rest.split_whitespace().collect())
+    }
+
+    /// Takes the value of `key=value`.
+    fn take(&mut self, key: &str) -> Option<&'a str> {
+        let value = |word: &&'a str| word.strip_prefix(key)?.strip_prefix('=');
+        let at = self.0.iter().position(|word| value(word).is_some())?;
+        value(&self.0.remove(at))
+    }
+
+    fn number<T: std::str::FromStr>(&mut self, key: &str) -> Result<Option<T>, String> {
+        self.take(key)
+            .map(|value| value.parse().map_err(|_| format!("{key}={value} is no number")))
+            .transpose()
+    }
+
+    fn guid(&mut self) -> Result<Option<Uuid>, String> {
+        self.take("guid").map(|value| value.parse().map_err(|_| format!("{value} is no GUID"))).transpose()
+    }
+
+    /// Takes the one word that is no `key=value`.
+    fn bare(&mut self) -> Result<&'a str, String> {
+        let at = self.0.iter().position(|word| !word.contains('=')).ok_or("a word is missing")?;
+        Ok(self.0.remove(at))
+    }
+
+    fn first<T: std::str::FromStr>(&mut self) -> Result<T, String> {
+        let word = self.bare()?;
+        word.parse().map_err(|_| format!("{word} is no number"))
+    }
+
+    fn finish(&self) -> Result<(), String> {
+        self.0.first().map_or(Ok(()), |word| Err(format!("superfluous: {word}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Happening, Hostile, Pace, Scenario, Source, What};
+    use crate::standin::Synthetic;
+    use std::time::Duration;
+
+    #[test]
+    fn parses_all_directives() {
+        let text = "# a comment\n\n synthetic count=10 units=64 every=5 event_id=4103\nrepeat 2\nhold 3\nrate 100\n\
+             stop_session after=9\nevents_lost after=4 count=2\nbuffers_lost after=5\nlog_buffers_lost after=5\n\
+             hostile after=1 kind=zero_length\ndisable_provider after=7\ndeny_start\ndeny_enable\ndeny_open\n\
+             deny_query\nother_sessions 63\nsessions_on_provider 7\n\
+             provider_full guid=a0c1853b-5c40-4b15-8766-3cf1c58f985a\nend stay\n";
+        let scenario = Scenario::parse(text).unwrap();
+        assert_eq!(
+            scenario.source,
+            Source::Synthetic(Synthetic { count: 10, units: 64, every: 5, event_id: 4103 })
+        );
+        assert_eq!((scenario.repeat, scenario.hold, scenario.pace), (2, 3, Pace::Rate(100)));
+        let at = |after, what| Happening { after, what };
+        assert_eq!(
+            scenario.happenings,
+            [
+                at(1, What::Hostile(Hostile::ZeroLength)),
+                at(4, What::EventsLost(2)),
+                at(5, What::BuffersLost(1)),
+                at(5, What::LogBuffersLost(1)),
+                at(7, What::DisableProvider(None)),
+                at(9, What::StopSession),
+            ]
+        );
+        assert!(scenario.deny_start && scenario.deny_enable && scenario.deny_open && scenario.deny_query);
+        assert_eq!(scenario.other_sessions, 63);
+        assert_eq!(scenario.others_on(&uuid::uuid!("a0c1853b-5c40-4b15-8766-3cf1c58f985a")), 15);
+        assert_eq!(scenario.others_on(&uuid::Uuid::nil()), 7);
+    }
+
+    #[test]
+    fn says_which_line_is_wrong() {
+        let rows = [
+            ("unknown", "rate 1\nfly\n", 2),
+            ("no number", "rate fast", 1),
+            ("word missing", "burst every_ms=5", 1),
+            ("superfluous", "\ndeny_start now", 2),
+            ("no path", "trace", 1),
+            ("no moment", "stop_session", 1),
+            ("no such kind", "hostile kind=friendly", 1),
+            ("no such end", "end stop", 1),
+        ];
+        for (name, text, line) in rows {
+            assert_eq!(Scenario::parse(text).unwrap_err().line, line, "{name}");
+        }
+    }
+
+    #[test]
+    fn paths_may_hold_spaces() {
+        let scenario = Scenario::parse("trace Z:\\my traces\\a.etl \n").unwrap();
+        assert_eq!(scenario.source, Source::Trace("Z:\\my traces\\a.etl".into()));
+    }
+
+    #[test]
+    fn paces() {
+        let ms = Duration::from_millis;
+        let burst = Pace::Burst { count: 50, every: ms(100) };
+        let rows = [
+            ("fastest", Pace::Fastest, ms(5), None),
+            ("rate at the start", Pace::Rate(1000), ms(0), Some(0)),
+            ("rate", Pace::Rate(1000), ms(1500), Some(1500)),
+            ("first burst", burst, ms(0), Some(50)),
+            ("before the second", burst, ms(99), Some(50)),
+            ("third", burst, ms(200), Some(150)),
+        ];
+        for (name, pace, elapsed, expected) in rows {
+            assert_eq!(pace.emitted(elapsed), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The release program `etwsieve watch` on a machine of the stand-in.
+#![allow(dead_code, reason = "each suite uses its part")]
+
+use etwsieve_tests::corpus::repository;
+use etwsieve_tests::standin::{Host, Lab, Profile, interrupt, windows_path};
+use serde_json::Value;
+use std::env;
+use std::fs;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Name of the session.
+pub(crate) const SESSION: &str = "etwsieve";
+/// How long anything may take before a test gives up; machines under test are slow.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
+
+const POWERSHELL: &str = "{a0c1853b-5c40-4b15-8766-3cf1c58f985a}";
+const PUBLISHERS: &str = r"HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\WINEVT\Publishers";
+
+/// A machine that no other test uses meanwhile: all share the objects of one Wine, and the processors.
+pub(crate) struct Alone {
+    lab: Lab,
+    _guard: MutexGuard<'static, ()>,
+}
+
+impl Deref for Alone {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+/// The machine for a scenario; `None`, with a word, where the stand-in cannot run.
+pub(crate) fn lab(scenario: &str) -> Option<Alone> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let host = Host::find(Profile::Release)?;
+    // A second set of files for each program needs no second start of Wine's registry.
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| register(true));
+    let lab = host.lab(scenario).expect("the folder of a machine can be made");
+    Some(Alone { lab, _guard: guard })
+}
+
+/// Registers the provider of Windows PowerShell, as Windows comes; or takes it away.
+pub(crate) fn register(registered: bool) {
+    if cfg!(windows) {
+        return;
+    }
+    let key = format!(r"{PUBLISHERS}\{POWERSHELL}");
+    let args: &[&str] = if registered {
+        &["reg", "add", &key, "/ve", "/d", "Microsoft-Windows-PowerShell", "/f"]
+    } else {
+        &["reg", "delete", &key, "/f"]
+    };
+    let runner = repository().join("tests/etw-standin/wine-runner");
+    let output = Command::new(runner).args(args).output().expect("the runner can be started");
+    assert!(output.status.success() || !registered, "{output:?}");
+}
+
+/// A number for a campaign: the full one with `ETWSIEVE_CAMPAIGN=full` in the environment.
+pub(crate) fn campaign(short: u64, full: u64) -> u64 {
+    if env::var("ETWSIEVE_CAMPAIGN").is_ok_and(|value| value == "full") { full } else { short }
+}
+
+/// A watch that runs.
+pub(crate) struct Watching<'a> {
+    lab: &'a Lab,
+    child: Option<Child>,
+    summary: PathBuf,
+}
+
+/// What a watch left behind.
+pub(crate) struct Watched {
+    /// Exit code.
+    pub code: Option<i32>,
+    /// The lines of standard output.
+    pub lines: Vec<Value>,
+    /// Standard error.
+    pub log: String,
+    /// The summary.
+    pub summary: Value,
+}
+
+impl<'a> Watching<'a> {
+    /// Starts `etwsieve watch` with JSON Lines on standard output, and waits until its session is consumed.
+    pub(crate) fn start(lab: &'a Lab, args: &[&str]) -> Self {
+        // One that a killed sensor has left is not the one that is waited for.
+        let left = lab.machine().session(SESSION).expect("it can be read").map(|session| session.incarnation);
+        let watching = Self::spawn(lab, args);
+        lab.machine()
+            .wait(SESSION, PATIENCE, |session| {
+                Some(session.incarnation) != left && !session.providers.is_empty()
+            })
+            .expect("a session starts");
+        watching
+    }
+
+    /// Starts it and does not wait.
+    pub(crate) fn spawn(lab: &'a Lab, args: &[&str]) -> Self {
+        let summary = lab.folder().join("summary.json");
+        let _ = fs::remove_file(&summary);
+        let mut all = vec!["watch".to_owned(), "--format".into(), "jsonl".into()];
+        all.extend(["--summary".to_owned(), windows_path(&summary)]);
+        all.extend(args.iter().map(|arg| (*arg).to_owned()));
+        let mut command = lab.command("etwsieve", &all).expect("the release program can be patched");
+        let out = |name: &str| fs::File::create(lab.folder().join(name)).expect("a file can be made");
+        let child = command.stdout(out("out.jsonl")).stderr(out("log.txt")).stdin(Stdio::null()).spawn();
+        Self { lab, child: Some(child.expect("the program starts")), summary }
+    }
+
+    /// Process id of the program, under Wine that of its Linux process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Ends it as Ctrl-C does.
+    pub(crate) fn finish(mut self) -> Watched {
+        let child = self.child.take().expect("it runs");
+        interrupt(&child).expect("a signal can be sent");
+        self.wait(child)
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Watched {
+        let child = self.child.take().expect("it runs");
+        self.wait(child)
+    }
+
+    /// Kills it; nothing is cleaned up.
+    pub(crate) fn kill(mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it can be killed");
+        child.wait().expect("it has ended");
+    }
+
+    fn wait(&self, mut child: Child) -> Watched {
+        let start = Instant::now();
+        let status = loop {
+            match child.try_wait().expect("it can be waited for") {
+                Some(status) => break status,
+                None if start.elapsed() > PATIENCE => {
+                    let _ = child.kill();
+                    panic!("the watch does not end: {}", self.log());
+                }
+                None => thread::sleep(Duration::from_millis(10)),
+            }
+        };
+        let text = fs::read_to_string(self.lab.folder().join("out.jsonl")).expect("standard output is UTF-8");
+        let lines = text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+        let summary = fs::read_to_string(&self.summary).ok();
+        let summary = summary.map_or(Value::Null, |text| serde_json::from_str(&text).expect("JSON"));
+        assert_eq!(self.lab.machine().complaint(), None, "the stand-in is content");
+        let log = format!("{status}\n{}", self.log());
+        Watched { code: status.code(), lines, log, summary }
+    }
+
+    /// Standard error so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.lab.folder().join("log.txt")).unwrap_or_default()
+    }
+}
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Watched {
+    /// A count of the summary.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        let value = name.split('.').fold(&self.summary, |value, key| &value[key]);
+        value.as_u64().unwrap_or_else(|| panic!("{name} in {:#}\n{}", self.summary, self.log))
+    }
+
+    /// Events dropped, for all reasons.
+    pub(crate) fn dropped(&self) -> u64 {
+        let dropped = self.summary["dropped"].as_object();
+        dropped.map_or(0, |reasons| reasons.values().filter_map(Value::as_u64).sum())
+    }
+
+    /// Fails unless every event of the summary is accounted for.
+    pub(crate) fn assert_balanced(&self) {
+        let selected = self.count("events_matched") + self.count("events_not_matched") + self.dropped();
+        assert_eq!(self.count("events_selected"), selected, "{:#}", self.summary);
+        assert_eq!(self.count("events_seen"), selected + self.count("events_other"), "{:#}", self.summary);
+    }
+
+    /// Detections of events, without the sensor's notices.
+    pub(crate) fn detections(&self) -> Vec<&Value> {
+        self.lines.iter().filter(|line| line["notice"].is_null()).collect()
+    }
+
+    /// Titles of the notices.
+    pub(crate) fn notices(&self) -> Vec<&str> {
+        let notices = self.lines.iter().filter(|line| !line["notice"].is_null());
+        notices.filter_map(|line| line["rule_title"].as_str()).collect()
+    }
+}
+
+/// Runs another command of the program to its end.
+pub(crate) fn run(lab: &Lab, args: &[&str]) -> Output {
+    lab.command("etwsieve", args).expect("it can be patched").output().expect("it runs")
+}

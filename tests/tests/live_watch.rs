@@ -1,0 +1,252 @@
+//! `etwsieve watch`, the unmodified release program, end to end on the stand-in of the ETW API: what it detects, what
+//! it loses, and how it tells.
+//!
+//! `ETWSIEVE_CAMPAIGN=full` makes the long runs as long as they are meant to be.
+
+#[path = "live/watching.rs"]
+mod watching;
+
+use etwsieve_tests::corpus;
+use etwsieve_tests::program;
+use etwsieve_tests::standin::{Lab, windows_path};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+use watching::{PATIENCE, SESSION, Watching, campaign, lab, run};
+
+/// The same program for this system, for replays.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+
+/// A detection without what a live session knows and a file does not.
+fn row(line: &Value) -> String {
+    let mut line = line.clone();
+    if let Some(object) = line.as_object_mut() {
+        object.remove("source");
+        object.remove("computer");
+    }
+    line.to_string()
+}
+
+fn rows<'a>(lines: impl IntoIterator<Item = &'a Value>) -> Vec<String> {
+    let mut rows: Vec<String> = lines.into_iter().map(row).collect();
+    rows.sort();
+    rows
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Waits until all events of the scenario, at least `events`, have been delivered.
+fn delivered(lab: &Lab, events: u64) {
+    let enough = |report: &etwsieve_tests::standin::Report| report.emitted >= events;
+    lab.machine().wait_report(SESSION, PATIENCE, enough).expect("all events are delivered");
+}
+
+#[test]
+fn detections_equal_replay_row_for_row() {
+    let Some(data) = corpus::data() else { return };
+    let rules: Vec<String> = corpus::rules(&data, &["sigma"]).iter().map(|path| text(path)).collect();
+    for name in ["seed.etl", "synth.etl", "powershell-mixed.etl"] {
+        let trace = corpus::trace(&data, name);
+        let Some(lab) = lab(&format!("trace {}\nrate 2000\n", windows_path(&trace))) else { return };
+        let mut replay = vec!["replay".to_owned(), "--allow-bad-rules".into()];
+        let mut watch = vec!["--allow-bad-rules".to_owned()];
+        for rule in &rules {
+            replay.extend(["--rules".to_owned(), rule.clone()]);
+            watch.extend(["--rules".to_owned(), windows_path(Path::new(rule))]);
+        }
+        replay.push(text(&trace));
+        let replayed = program::run(PROGRAM, &replay);
+        let expected = replayed.lines();
+        assert!(!expected.is_empty(), "{name} has detections");
+
+        let config = lab.folder().join("etwsieve.toml");
+        fs::write(&config, "[pipeline]\nqueue_events = 8192\nqueue_bytes = 67108864\n").unwrap();
+        watch.extend(["--config".to_owned(), windows_path(&config)]);
+        let args: Vec<&str> = watch.iter().map(String::as_str).collect();
+        let watching = Watching::start(&lab, &args);
+        let mut last = None;
+        lab.machine()
+            .wait_report(SESSION, PATIENCE, |report| {
+                // At the end of the trace the counts stand still.
+                let now = Some(report.emitted);
+                thread::sleep(Duration::from_secs(2));
+                report.emitted > 0 && std::mem::replace(&mut last, now) == now
+            })
+            .unwrap();
+        let watched = watching.finish();
+        assert_eq!(watched.code, Some(0), "{}", watched.log);
+        watched.assert_balanced();
+        assert_eq!(watched.dropped(), 0, "{:#}", watched.summary);
+        assert_eq!(rows(watched.detections()), rows(&expected), "{name}");
+        assert!(watched.detections().iter().all(|line| line["source"] == SESSION));
+    }
+}
+
+#[test]
+fn at_a_rate_that_it_can_hold_nothing_is_lost() {
+    let count = campaign(100_000, 1_000_000);
+    let scenario = format!("synthetic count={count} units=250 every=1000\nrate 40000\n");
+    let Some(lab) = lab(&scenario) else { return };
+    let config = lab.folder().join("etwsieve.toml");
+    // Half a second of events: other work on the machine may stop the program so long.
+    fs::write(&config, "[pipeline]\nqueue_events = 8192\nqueue_bytes = 67108864\n").unwrap();
+    let watching = Watching::start(&lab, &["--config", &windows_path(&config)]);
+    delivered(&lab, count);
+    let watched = watching.finish();
+    watched.assert_balanced();
+    let report = lab.machine().report(SESSION).unwrap().unwrap();
+    assert_eq!(watched.count("events_seen"), report.delivered_total);
+    assert_eq!((watched.count("events_seen"), watched.dropped()), (count, 0), "{:#}", watched.summary);
+    assert_eq!(watched.detections().len() as u64, count / 1000);
+    assert_eq!(watched.count("hits_lost"), 0);
+}
+
+#[test]
+fn an_overload_is_counted_exactly_and_leaves_no_trace() {
+    let count = campaign(200_000, 1_000_000);
+    // As fast as the callback returns; the newest 40 come with the stop, when nothing waits any more.
+    let scenario = format!("synthetic count={count} units=2000 every=10\nhold 40\n");
+    let Some(lab) = lab(&scenario) else { return };
+    let config = lab.folder().join("etwsieve.toml");
+    fs::write(&config, "[pipeline]\nqueue_events = 64\nthreads = 1\n").unwrap();
+    let watching = Watching::start(&lab, &["--config", &windows_path(&config)]);
+    delivered(&lab, count - 40);
+    thread::sleep(Duration::from_secs(2));
+    let peak = fs::read_to_string(format!("/proc/{}/status", watching.id())).unwrap_or_default();
+    let watched = watching.finish();
+    watched.assert_balanced();
+    let report = lab.machine().report(SESSION).unwrap().unwrap();
+    assert_eq!(report.delivered_total, count);
+    assert_eq!(watched.count("events_seen"), count, "{:#}", watched.summary);
+    assert!(watched.dropped() > 0, "the queue of 64 events overflows: {:#}", watched.summary);
+    assert_eq!(watched.detections().len() as u64, watched.count("detections"));
+    // The last four hits are the newest events, searched as if nothing had happened.
+    let found: Vec<&str> =
+        watched.detections().iter().filter_map(|line| line["script_block_text"].as_str()).collect();
+    for hit in (0..4).map(|n| count - 10 * n) {
+        let number = format!("{hit:012}");
+        assert!(found.iter().any(|text| text.contains(&number)), "{number}: {:?}", found.last());
+    }
+    if let Some(line) = peak.lines().find(|line| line.starts_with("VmHWM")) {
+        let kb: u64 = line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).unwrap();
+        assert!(kb < 300_000, "memory is bounded: {line}");
+    }
+}
+
+#[test]
+fn rules_are_exchanged_under_load_without_a_missed_detection() {
+    let rounds = campaign(3, 100);
+    // Rounds of two looks, one second each, and some more.
+    let count = (rounds * 5 + 10) * 2000;
+    let Some(lab) = lab(&format!("synthetic count={count} units=250 every=10\nrate 2000\n")) else { return };
+    let rules = lab.folder().join("rules");
+    fs::create_dir(&rules).unwrap();
+    let rule = |title: &str, needle: &str| {
+        format!(
+            "title: {title}\nlogsource:\n  product: windows\n  category: ps_script\ndetection:\n  selection:\n    \
+             ScriptBlockText|contains: '{needle}'\n  condition: selection\n"
+        )
+    };
+    fs::write(rules.join("always.yml"), rule("Always", "Enter-PSSession")).unwrap();
+    let config = lab.folder().join("etwsieve.toml");
+    let toml = "rules = ['rules']\n[reload]\ncheck_seconds = 1\n[pipeline]\nqueue_events = 4096\n";
+    fs::write(&config, toml).unwrap();
+    let watching = Watching::start(&lab, &["--config", &windows_path(&config)]);
+    for round in 0..rounds {
+        fs::write(rules.join("other.yml"), rule("Other", &format!("needle{round}"))).unwrap();
+        let loaded = format!("{} rules loaded again", round + 1);
+        let start = std::time::Instant::now();
+        while watching.log().matches("rules loaded again").count() as u64 <= round {
+            assert!(start.elapsed() < PATIENCE, "{loaded}: {}", watching.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    // A set that cannot be understood is refused, and the old one stays.
+    fs::write(rules.join("other.yml"), "title: [").unwrap();
+    let start = std::time::Instant::now();
+    while !watching.log().contains("the old ones stay active") {
+        assert!(start.elapsed() < PATIENCE, "{}", watching.log());
+        thread::sleep(Duration::from_millis(50));
+    }
+    delivered(&lab, count);
+    let watched = watching.finish();
+    watched.assert_balanced();
+    assert_eq!(watched.dropped(), 0, "{:#}", watched.summary);
+    assert_eq!((watched.count("reloads"), watched.count("reload_failures")), (rounds, 1));
+    let always = watched.detections().iter().filter(|line| line["rule_title"] == "Always").count();
+    assert_eq!(always as u64, count / 10, "{:#}", watched.summary);
+}
+
+#[test]
+fn hostile_records_are_counted_and_survived() {
+    let Some(lab) = lab("synthetic count=1000 units=250 every=100\nrate 500\nhostile after=500\n") else {
+        return;
+    };
+    let watching = Watching::start(&lab, &[]);
+    delivered(&lab, 1000);
+    let watched = watching.finish();
+    watched.assert_balanced();
+    let report = lab.machine().report(SESSION).unwrap().unwrap();
+    assert!(report.hostile > 5, "{report:?}");
+    // One record is of a provider that nobody enabled: ferrisetw passes it over.
+    assert_eq!(watched.count("events_seen"), report.delivered_total - report.lost_records - 1);
+    assert_eq!(watched.count("dropped.no_payload"), 1, "{:#}", watched.summary);
+    assert!(watched.count("undecodable") > 0, "{:#}", watched.summary);
+    assert_eq!(watched.detections().len(), 10, "{:#}", watched.summary);
+}
+
+#[test]
+fn metrics_add_up_under_load() {
+    let Some(lab) = lab("synthetic count=60000 units=250 every=100\nrate 20000\n") else { return };
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let watching = Watching::start(&lab, &["--metrics", &format!("127.0.0.1:{port}")]);
+    let scrape = || -> String {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("metrics are served");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    let value = |text: &str, name: &str| -> f64 {
+        let lines = text.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    };
+    let mut seen = 0.0;
+    for _ in 0..20 {
+        let text = scrape();
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+        let now = value(&text, "etwsieve_events_seen_total");
+        let fates = value(&text, "etwsieve_events_total{") + value(&text, "etwsieve_events_waiting");
+        assert!((now - fates).abs() < 0.5, "{text}");
+        assert!(now >= seen, "counts never fall");
+        seen = now;
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert!(seen > 0.0);
+    delivered(&lab, 60_000);
+    let watched = watching.finish();
+    watched.assert_balanced();
+    assert_eq!(watched.count("events_seen"), 60_000);
+}
+
+#[test]
+fn a_recording_replays_to_the_same_detections() {
+    let Some(lab) = lab("synthetic count=5000 units=500 every=100\nrate 5000\n") else { return };
+    let file = lab.folder().join("recorded.etl");
+    let output = run(&lab, &["record", "--seconds", "3", &windows_path(&file)]);
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{log}");
+    assert!(log.contains("lost: 0 events, 0 buffers"), "{log}");
+    assert!(lab.machine().sessions().unwrap().is_empty(), "no session is left");
+    let replayed = program::run(PROGRAM, ["replay".to_owned(), text(&file)]);
+    assert_eq!(replayed.lines().len(), 50, "{log}");
+    // Evidence is not overwritten.
+    let again = run(&lab, &["record", "--seconds", "1", &windows_path(&file)]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));
+}

@@ -112,6 +112,9 @@ pub enum Field {
 }
 
 impl Field {
+    /// Number of fields.
+    pub(crate) const COUNT: usize = 9;
+
     /// Names as rules write them.
     pub const NAMES: &'static str = "ScriptBlockText, ScriptBlockId, Path, MessageNumber, MessageTotal (4104), ContextInfo, UserData, Payload (4103), EventID";
 

@@ -16,7 +16,11 @@
 //! let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
 //! assert_eq!(matcher.find(&payload, &mut scratch), [0]);
 //! ```
-#![forbid(unsafe_code)]
+//!
+//! The scanners come in several kernels, chosen by processor when rules are compiled; the environment variable
+//! `ETWSIEVE_KERNEL` (portable, sse2, avx2, avx512) forces one. See [`Kernel`].
+#![deny(unsafe_code)]
+// The kernels hold the only unsafe code: `scan/x86`.
 
 pub mod builtin;
 mod compile;
@@ -31,7 +35,10 @@ mod yaml;
 
 pub use error::{Problem, RuleError};
 pub use field::{EventKind, EventKinds, Field, Fields};
+pub use matcher::cost::{Clock, CostMeter, RuleCost};
+pub use matcher::repeats::Repeats;
 pub use matcher::{Counts, Matcher, Payload, Place, Scratch};
 pub use rule::load::{Loaded, load};
 pub use rule::{Origin, Rule};
+pub use scan::kernel::{KERNEL_VARIABLE, Kernel, KernelError};
 pub use yaml::RULE_FILE_LEN_MAX;

@@ -1,18 +1,29 @@
 //! The matcher: a payload in, the rules that match it out.
 
+pub(crate) mod cost;
+pub(crate) mod repeats;
+mod run;
+
 use crate::compile::plan::Plan;
-use crate::compile::program::{Check, CheckOp, run};
 use crate::field::{EventKind, Field, Fields, text_units};
+use crate::matcher::cost::{CostMeter, Meter, NoMeter};
+use crate::matcher::repeats::{Key, RepeatCache, Repeats};
+use crate::matcher::run::{Memory, Run};
 use crate::rule::Rule;
 use crate::scan::gate::Found;
-use crate::scan::glob::Text;
-use crate::scan::narrow::narrow;
+use crate::scan::kernel::{Kernel, Usable};
+use crate::scan::narrow::Narrowed;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A compiled set of rules. Shared by any number of threads, each with a [`Scratch`] of its own.
 #[derive(Debug)]
 pub struct Matcher {
     rules: Vec<Rule>,
     plans: [Plan; EventKind::ALL.len()],
+    usable: Usable,
+    repeats: Repeats,
+    /// Tells this matcher from all others of the process.
+    identity: u64,
 }
 
 /// A payload to be searched, and its place in a block.
@@ -37,18 +48,13 @@ pub struct Place<'a> {
     pub script_block_id: &'a [u8],
 }
 
-/// Memory that one thread reuses from event to event.
+/// Memory that one thread reuses from event to event, whichever matcher searches it.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    narrow: Vec<u8>,
+    narrowed: Narrowed,
     found: Found,
-    /// For each check: the event for which it was made, and its outcome in the lowest bit.
-    outcomes: Vec<u64>,
-    /// For each program: the last event for which it was a candidate.
-    candidates: Vec<u64>,
-    /// The field last decoded for regular expressions, per field slot, and for which event.
-    decoded: [(u64, String); 3],
-    event: u64,
+    memory: Memory,
+    repeats: RepeatCache,
     matched: Vec<u32>,
     counts: Counts,
 }
@@ -62,18 +68,46 @@ pub struct Counts {
     pub with_candidate: u64,
     /// Candidates: pairs of an event and a rule whose program ran.
     pub candidates: u64,
+    /// Events known from an equal one before to match nothing; they were not searched.
+    pub repeat_hits: u64,
+    /// Events that were looked up as repeats in vain.
+    pub repeat_misses: u64,
 }
 
 impl Matcher {
     /// Compiles rules. Their order is kept: verdicts are indices into it.
+    ///
+    /// The kernel is the one that [`Kernel::from_env`] names; the best one if that is an error, which a program
+    /// that takes the variable seriously asks for itself.
     pub fn new(rules: Vec<Rule>) -> Self {
-        let plans = EventKind::ALL.map(|kind| Plan::new(kind, &rules));
-        Self { rules, plans }
+        Self::with_kernel(rules, Kernel::from_env().unwrap_or_else(|_| Kernel::best()))
+    }
+
+    /// Compiles rules for this kernel, or for the widest below it that this processor can run; see
+    /// [`kernel`](Self::kernel).
+    pub fn with_kernel(rules: Vec<Rule>, kernel: Kernel) -> Self {
+        static IDENTITIES: AtomicU64 = AtomicU64::new(1);
+        let usable = Usable::new(kernel);
+        let plans = EventKind::ALL.map(|kind| Plan::new(kind, &rules, usable));
+        let identity = IDENTITIES.fetch_add(1, Ordering::Relaxed);
+        Self { rules, plans, usable, repeats: Repeats::default(), identity }
+    }
+
+    /// Says when repeats of a harmless text are recognised instead of searched.
+    #[must_use]
+    pub fn with_repeats(mut self, repeats: Repeats) -> Self {
+        self.repeats = repeats;
+        self
     }
 
     /// The rules.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The kernel in use.
+    pub fn kernel(&self) -> Kernel {
+        self.usable.kernel()
     }
 
     /// Whether any rule is about this kind of event. A source need not hand over the others.
@@ -91,6 +125,12 @@ impl Matcher {
         self.plan(kind).gate.len()
     }
 
+    /// Bytes that the compiled rules hold, about; the rules as loaded and caches of regular expressions not
+    /// counted.
+    pub fn memory(&self) -> usize {
+        self.plans.iter().map(Plan::memory).sum()
+    }
+
     fn plan(&self, kind: EventKind) -> &Plan {
         match kind {
             EventKind::ScriptBlock => &self.plans[0],
@@ -102,24 +142,84 @@ impl Matcher {
     ///
     /// # Complexity
     ///
-    /// One pass over the payload to narrow it, one or a few for the gate. Only candidates are looked at closer.
-    /// Allocates nothing once `scratch` has grown to the largest event.
+    /// One pass over the payload for the gate, before it one to narrow it if there are many rules, and one to hash
+    /// it if repeats are looked for. Only candidates are looked at closer, each literal at most once. Allocates
+    /// nothing once `scratch` has grown to the largest event.
     pub fn find<'s>(&self, payload: &Payload<'_>, scratch: &'s mut Scratch) -> &'s [u32] {
+        self.search(payload, scratch, &mut NoMeter)
+    }
+
+    /// As [`find`](Self::find), and notes in `meter` what each rule costs.
+    pub fn find_metered<'s>(
+        &self,
+        payload: &Payload<'_>,
+        scratch: &'s mut Scratch,
+        meter: &mut CostMeter,
+    ) -> &'s [u32] {
+        self.search(payload, scratch, meter)
+    }
+
+    #[inline]
+    fn search<'s, M: Meter>(
+        &self,
+        payload: &Payload<'_>,
+        scratch: &'s mut Scratch,
+        meter: &mut M,
+    ) -> &'s [u32] {
         let plan = self.plan(payload.kind);
-        scratch.begin(plan);
+        scratch.counts.searched += 1;
+        scratch.matched.clear();
         if plan.programs.is_empty() {
             return &[];
         }
+        let start = meter.now();
+        let key = self.key(plan, payload, scratch);
+        if let Some(key) = key
+            && scratch.repeats.knows(key)
+        {
+            scratch.counts.repeat_hits += 1;
+            meter.searched(start);
+            return &[];
+        }
         let units = text_units(payload.kind, payload.bytes);
-        narrow(units, &mut scratch.narrow);
-        plan.gate.scan(&scratch.narrow, &mut scratch.found);
+        scratch.narrowed.begin();
+        plan.gate.scan(units, &mut scratch.narrowed, &mut scratch.found);
+        meter.searched(start);
         if !plan.ungated.is_empty() || !scratch.found.list().is_empty() {
             scratch.counts.with_candidate += 1;
-            let mut run = Run { plan, units, fields: Fields::split(payload.kind, payload.bytes), scratch };
-            run.candidates();
+            scratch.memory.begin(plan);
+            let run = Run {
+                plan,
+                units,
+                fields: Fields::split(payload.kind, payload.bytes),
+                narrow: scratch.narrowed.of(units, self.usable),
+                found: &scratch.found,
+                memory: &mut scratch.memory,
+                usable: self.usable,
+            };
+            scratch.counts.candidates += run.candidates(&mut scratch.matched, meter);
+            scratch.matched.sort_unstable();
         }
-        scratch.matched.sort_unstable();
+        if let Some(key) = key {
+            scratch.counts.repeat_misses += 1;
+            if scratch.matched.is_empty() {
+                scratch.repeats.remember(key);
+            }
+        }
         &scratch.matched
+    }
+
+    /// The key under which this payload's text is remembered, if it is to be looked up.
+    fn key(&self, plan: &Plan, payload: &Payload<'_>, scratch: &mut Scratch) -> Option<Key> {
+        if !self.repeats.pays(plan.gate.len()) {
+            return None;
+        }
+        let adapts = self.repeats == Repeats::Auto;
+        if !scratch.repeats.begin(self.identity, adapts) {
+            return None;
+        }
+        let fields = Fields::split(payload.kind, payload.bytes);
+        Some(scratch.repeats.key(payload.kind, &plan.reads, &fields))
     }
 }
 
@@ -140,110 +240,7 @@ impl Scratch {
     pub fn counts(&self) -> Counts {
         self.counts
     }
-
-    fn begin(&mut self, plan: &Plan) {
-        self.event += 1;
-        self.counts.searched += 1;
-        self.matched.clear();
-        // Growing keeps old marks of other plans; marks name their event, so none is taken for a new one.
-        self.outcomes.resize(plan.checks.len().max(self.outcomes.len()), 0);
-        self.candidates.resize(plan.programs.len().max(self.candidates.len()), 0);
-    }
 }
 
-/// The evaluation of one event's candidates.
-struct Run<'a, 's> {
-    plan: &'a Plan,
-    units: &'a [[u8; 2]],
-    fields: Fields<'a>,
-    scratch: &'s mut Scratch,
-}
-
-impl Run<'_, '_> {
-    fn candidates(&mut self) {
-        let plan = self.plan;
-        for &program in &plan.ungated {
-            self.candidate(program);
-        }
-        for at in 0..self.scratch.found.list().len() {
-            let needle = self.scratch.found.list()[at];
-            for &program in &plan.by_needle[needle as usize] {
-                self.candidate(program);
-            }
-        }
-    }
-
-    fn candidate(&mut self, program: u32) {
-        let mark = &mut self.scratch.candidates[program as usize];
-        if *mark == self.scratch.event {
-            return;
-        }
-        *mark = self.scratch.event;
-        self.scratch.counts.candidates += 1;
-        let program = &self.plan.programs[program as usize];
-        if run(&program.steps, |check| self.check(check)) {
-            self.scratch.matched.push(program.rule);
-        }
-    }
-
-    fn check(&mut self, number: u32) -> bool {
-        let known = self.scratch.outcomes[number as usize];
-        if known >> 1 == self.scratch.event {
-            return known & 1 != 0;
-        }
-        let outcome = self.make(&self.plan.checks[number as usize]);
-        self.scratch.outcomes[number as usize] = self.scratch.event << 1 | u64::from(outcome);
-        outcome
-    }
-
-    fn make(&mut self, check: &Check) -> bool {
-        match &check.op {
-            CheckOp::Number(comparison, value) => {
-                let number = |field: &Field| self.fields.number(*field);
-                check.fields.iter().filter_map(number).any(|n| comparison.holds(n, *value))
-            }
-            CheckOp::Exists(wanted) => check.fields.iter().any(|&field| {
-                (self.fields.range(field).is_some() || self.fields.number(field).is_some()) == *wanted
-            }),
-            CheckOp::Glob { glob, needles } => {
-                // What the gate did not find anywhere is in no field.
-                needles.iter().all(|needle| self.scratch.found.contains(*needle))
-                    && check.fields.iter().any(|&field| {
-                        let Some(range) = self.fields.range(field) else { return false };
-                        let text =
-                            Text { narrow: &self.scratch.narrow[range.clone()], units: &self.units[range] };
-                        glob.matches(text)
-                    })
-            }
-            CheckOp::Regex(regex) => {
-                check.fields.iter().any(|&field| self.decoded(field).is_some_and(|text| regex.is_match(text)))
-            }
-        }
-    }
-
-    /// The field as text; lone surrogates become U+FFFD. Decoded once for an event.
-    fn decoded(&mut self, field: Field) -> Option<&str> {
-        let slot = field.slot()?;
-        let bytes = self.fields.text(field)?;
-        let (event, text) = &mut self.scratch.decoded[slot];
-        if *event != self.scratch.event {
-            *event = self.scratch.event;
-            decode(bytes.as_chunks().0, text);
-        }
-        Some(text)
-    }
-}
-
-/// Replaces `text` by the decoded units. Nearly all scripts are ASCII, which needs no decoding.
-fn decode(units: &[[u8; 2]], text: &mut String) {
-    text.clear();
-    if units.iter().fold(0, |all, unit| all | u16::from_le_bytes(*unit)) < 0x80 {
-        let mut bytes = std::mem::take(text).into_bytes();
-        bytes.extend(units.iter().map(|unit| unit[0]));
-        // Always valid, as just checked.
-        *text = String::from_utf8(bytes).unwrap_or_default();
-        return;
-    }
-    let units = units.iter().map(|unit| u16::from_le_bytes(*unit));
-    text.extend(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)));
-}
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,12 @@
-//! Searching bytes: narrowing, the gate over all needles, and single patterns.
+//! Scanners: narrowing, the gate over many needles, wildcard patterns. One algorithm a file.
 
+pub(crate) mod bigram;
 pub(crate) mod gate;
 pub(crate) mod glob;
 pub(crate) mod grams;
+pub(crate) mod kernel;
 pub(crate) mod narrow;
+pub(crate) mod teddy;
+pub(crate) mod words;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86;

@@ -8,11 +8,15 @@ use etwsieve_tests::standin::{Lab, Report};
 use std::time::Duration;
 use watching::{PATIENCE, SESSION, Watching, campaign, lab, register, run};
 
+/// `EVENT_TRACE_REAL_TIME_MODE` and `EVENT_TRACE_INDEPENDENT_SESSION_MODE`.
+const REAL_TIME: u32 = 0x100;
+const INDEPENDENT: u32 = 0x0800_0000;
+
 /// Runs a watch that must not begin, and returns what it says.
 fn refused(lab: &Lab) -> String {
     let watched = Watching::spawn(lab, &[]).end();
     assert_eq!(watched.code, Some(2), "{}", watched.log);
-    let left = lab.machine().session(SESSION).unwrap();
+    let left = lab.machine().session(SESSION).expect("it can be read");
     assert!(left.is_none(), "no session is left behind");
     watched.log
 }
@@ -132,8 +136,6 @@ fn the_session_is_what_was_asked_for() {
     let Some(lab) = lab("synthetic count=10 units=250 every=10\n") else { return };
     let watching = Watching::start(&lab, &[]);
     let session = lab.machine().session(SESSION).unwrap().unwrap();
-    const REAL_TIME: u32 = 0x100;
-    const INDEPENDENT: u32 = 0x0800_0000;
     assert_eq!(session.buffer_size_kb, 128);
     assert_eq!(session.log_file_mode, REAL_TIME | INDEPENDENT, "{session:?}");
     for guid in ["a0c1853b-5c40-4b15-8766-3cf1c58f985a", "f90714a8-5509-434a-bf6d-b1624c8a19a2"] {

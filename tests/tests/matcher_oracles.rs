@@ -196,6 +196,8 @@ proptest! {
     /// The other engine, on what the two define alike: ASCII letters, no line ends, no Unicode dashes.
     #[test]
     fn an_independent_engine_agrees(rule in rules(true), text in texts(true), path in texts(true)) {
+        // The other engine finds rules by the values that they name; one that only denies is never looked at.
+        prop_assume!(!rule.contains("condition: not"));
         let loaded = load([("random.yml", rule.as_str())]);
         let matcher = Matcher::new(loaded.rules);
         let bytes = script_block(1, 1, text.as_str(), "339311ba-d4cc-4a10-b04e-417ef95bc8b6", Some(&path));

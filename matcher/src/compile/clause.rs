@@ -1,154 +1,187 @@
 //! The necessary clause of a rule: a set of needles of which at least one stands in every payload that matches.
 //!
-//! The rarest clause of each rule goes into the gate. An empty clause means that the rule can never match.
+//! The rarest clause of each rule goes into the gate. An empty clause means that the rule can never match. Needles
+//! are in narrowed form (see `scan/narrow.rs`): folded ASCII, and 0xFF for any unit that is not ASCII.
 
 use crate::compile::rarity::bits;
+use crate::compile::spelling::Spelling;
 use crate::field::EventKind;
 use crate::pattern::{Part, Pattern};
 use crate::rule::{Expr, Op, Test};
+use crate::scan::narrow::narrow_unit;
 use regex_syntax::hir::{Class, Hir, HirKind};
-
-/// Folded ASCII needles.
-pub(crate) type Clause = Vec<Box<[u8]>>;
 
 /// Most needles in one clause; a rule with more is always a candidate.
 pub(crate) const CLAUSE_NEEDLES_MAX: usize = 4096;
+/// Most parts of a regular expression that are looked at; what stands behind them tells nothing.
+const REGEX_PARTS_MAX: usize = 4096;
+/// Most copies of a repeated part that are spelled out.
+const REPEATS_SPELLED_MAX: u32 = 4;
+/// What each needle costs the gate, as bits of a frequency: between clauses that are rare enough, the shorter wins.
+const NEEDLE_COST_BITS: f64 = 38.0;
+/// Needles below this length take the gate longer: so many bits for each byte that is missing.
+const SHORT_LEN: usize = 4;
+const SHORT_COST_BITS: f64 = 1.5;
+/// From this frequency on a clause keeps nothing out.
+const SELECTIVE_FREQUENCY_MAX: f64 = 0.125;
+
+/// Needles of which one must stand in the text.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Clause {
+    pub(crate) needles: Vec<Box<[u8]>>,
+    /// Likelihood, as estimated, that a needle stands at a given place, and what the needles cost.
+    pub(crate) frequency: f64,
+}
+
+impl Clause {
+    pub(crate) fn new(needles: Vec<Box<[u8]>>) -> Self {
+        let likely =
+            |needle: &[u8]| SHORT_COST_BITS * SHORT_LEN.saturating_sub(needle.len()) as f64 - bits(needle);
+        let frequency = needles.iter().map(|needle| likely(needle).exp2() + (-NEEDLE_COST_BITS).exp2()).sum();
+        Self { needles, frequency }
+    }
+
+    /// Whether it is worth a gate: a clause that most texts fulfil is none.
+    pub(crate) fn is_selective(&self) -> bool {
+        self.frequency < SELECTIVE_FREQUENCY_MAX
+    }
+
+    /// Clauses that can never hold are the rarest.
+    pub(crate) fn rarer(&self, other: &Self) -> std::cmp::Ordering {
+        self.frequency.total_cmp(&other.frequency)
+    }
+}
 
 /// The rarest necessary clause of `expr` for events of `kind`; `None` if it can match without any needle.
 pub(crate) fn necessary(expr: &Expr, kind: EventKind) -> Option<Clause> {
     match expr {
-        Expr::And(parts) => parts.iter().filter_map(|part| necessary(part, kind)).min_by(rarer),
+        Expr::And(parts) => parts.iter().filter_map(|part| necessary(part, kind)).min_by(Clause::rarer),
         Expr::Or(parts) => union(parts.iter().map(|part| necessary(part, kind))),
         Expr::Not(_) => None,
         Expr::Test(Test { field, op }) => {
             if field.is_some_and(|field| !field.kinds().contains(kind)) {
                 // The field is absent from these events.
-                return if matches!(op, Op::Exists(false)) { None } else { Some(Vec::new()) };
+                return if matches!(op, Op::Exists(false)) { None } else { Some(Clause::default()) };
             }
             match op {
                 Op::Text { pattern, .. } => of_pattern(pattern),
-                Op::Regex(source) => of_regex(source),
+                Op::Regex(source) => of_regex(source).into_iter().next(),
                 Op::Number(..) | Op::Exists(_) => None,
             }
         }
     }
 }
 
-/// Likelihood, as estimated, that some needle of the clause stands in a text.
-fn frequency(clause: &Clause) -> f64 {
-    clause.iter().map(|needle| (-bits(needle)).exp2()).sum()
-}
-
-fn rarer(a: &Clause, b: &Clause) -> std::cmp::Ordering {
-    frequency(a).total_cmp(&frequency(b))
-}
-
 fn union(parts: impl Iterator<Item = Option<Clause>>) -> Option<Clause> {
-    let mut all = Vec::new();
+    let mut all = Clause::default();
     for part in parts {
-        for needle in part? {
-            if !all.contains(&needle) {
-                all.push(needle);
+        let part = part?;
+        let before = all.needles.len();
+        for needle in part.needles {
+            if !all.needles.contains(&needle) {
+                all.needles.push(needle);
             }
         }
-        if all.len() > CLAUSE_NEEDLES_MAX {
+        if all.needles.len() > before {
+            all.frequency += part.frequency;
+        }
+        if all.needles.len() > CLAUSE_NEEDLES_MAX {
             return None;
         }
     }
     Some(all)
 }
 
-/// The rarest run of ASCII units between the wildcards.
-fn of_pattern(pattern: &Pattern) -> Option<Clause> {
-    let mut runs = Runs::default();
+/// The rarest run of units between the wildcards.
+pub(crate) fn of_pattern(pattern: &Pattern) -> Option<Clause> {
+    let mut spelling = Spelling::default();
     for part in pattern.parts() {
         match part {
-            Part::Unit(unit) => runs.push(u32::from(*unit)),
-            Part::One | Part::Any => runs.end(),
+            Part::Unit(unit) => spelling.push(vec![narrow_unit(*unit)]),
+            Part::One | Part::Any => spelling.gap(),
         }
     }
-    runs.rarest()
+    spelling.clauses().into_iter().min_by(Clause::rarer)
 }
 
-fn of_regex(source: &str) -> Option<Clause> {
-    of_hir(&regex_syntax::parse(source).ok()?)
+/// Clauses that all hold for every text that matches, the rarest first.
+pub(crate) fn of_regex(source: &str) -> Vec<Clause> {
+    regex_syntax::parse(source).map_or_else(|_| Vec::new(), |hir| of_hir(&hir, &mut 0))
 }
 
-fn of_hir(hir: &Hir) -> Option<Clause> {
-    match hir.kind() {
-        HirKind::Concat(parts) => {
-            let mut runs = Runs::default();
-            let mut best: Option<Clause> = None;
-            for part in parts {
-                if let Some(chars) = exact_chars(part) {
-                    for c in chars {
-                        runs.push(c);
-                    }
-                } else {
-                    runs.end();
-                    best = [best, of_hir(part)].into_iter().flatten().min_by(rarer);
+fn of_hir(hir: &Hir, parts: &mut usize) -> Vec<Clause> {
+    let mut walk = Walk { spelling: Spelling::default(), clauses: Vec::new(), parts };
+    walk.part(hir);
+    let Walk { spelling, mut clauses, .. } = walk;
+    clauses.extend(spelling.clauses());
+    clauses.sort_by(Clause::rarer);
+    clauses
+}
+
+/// Spells an expression from left to right: places of which it says what stands there, and gaps.
+struct Walk<'a> {
+    spelling: Spelling,
+    /// Clauses of alternations on the way.
+    clauses: Vec<Clause>,
+    /// Parts looked at so far, of the whole expression.
+    parts: &'a mut usize,
+}
+
+impl Walk<'_> {
+    fn part(&mut self, hir: &Hir) {
+        *self.parts += 1;
+        if *self.parts > REGEX_PARTS_MAX {
+            return self.spelling.gap();
+        }
+        match hir.kind() {
+            HirKind::Empty | HirKind::Look(_) => {}
+            HirKind::Literal(literal) => match std::str::from_utf8(&literal.0) {
+                Ok(text) => text.encode_utf16().for_each(|unit| self.spelling.push(vec![narrow_unit(unit)])),
+                Err(_) => self.spelling.gap(),
+            },
+            HirKind::Class(class) => self.class(class),
+            HirKind::Repetition(repetition) if repetition.min > 0 => {
+                let exact = repetition.max == Some(repetition.min) && repetition.min <= REPEATS_SPELLED_MAX;
+                for _ in 0..repetition.min.min(REPEATS_SPELLED_MAX) {
+                    self.part(&repetition.sub);
+                }
+                if !exact {
+                    // The last copy, which what follows touches.
+                    self.spelling.gap();
+                    self.part(&repetition.sub);
                 }
             }
-            [best, runs.rarest()].into_iter().flatten().min_by(rarer)
-        }
-        HirKind::Alternation(parts) => union(parts.iter().map(of_hir)),
-        HirKind::Repetition(repetition) if repetition.min > 0 => of_hir(&repetition.sub),
-        HirKind::Capture(capture) => of_hir(&capture.sub),
-        _ => {
-            let mut runs = Runs::default();
-            for c in exact_chars(hir)? {
-                runs.push(c);
+            HirKind::Repetition(_) => self.spelling.gap(),
+            HirKind::Capture(capture) => self.part(&capture.sub),
+            HirKind::Concat(parts) => parts.iter().for_each(|part| self.part(part)),
+            HirKind::Alternation(parts) => {
+                self.spelling.gap();
+                let rarest = |part| of_hir(part, self.parts).into_iter().next();
+                self.clauses.extend(union(parts.iter().map(rarest)));
             }
-            runs.rarest()
-        }
-    }
-}
-
-/// The characters that this part stands for, if there is but one way to read it apart from ASCII case.
-///
-/// A case-insensitive `k` or `s` is none: it also matches U+212A or U+017F.
-fn exact_chars(hir: &Hir) -> Option<Vec<u32>> {
-    match hir.kind() {
-        HirKind::Literal(literal) => {
-            Some(std::str::from_utf8(&literal.0).ok()?.chars().map(u32::from).collect())
-        }
-        HirKind::Class(Class::Unicode(class)) => {
-            let mut chars =
-                class.ranges().iter().flat_map(|range| u32::from(range.start())..=u32::from(range.end()));
-            let (first, second) = (chars.next()?, chars.next());
-            let letter = u8::try_from(first).is_ok_and(|b| b.is_ascii_uppercase());
-            let same = second.is_none_or(|second| letter && second == first + 0x20);
-            (same && chars.next().is_none()).then(|| vec![first])
-        }
-        _ => None,
-    }
-}
-
-/// Collects runs of ASCII characters, folded.
-#[derive(Default)]
-struct Runs {
-    done: Vec<Vec<u8>>,
-    open: Vec<u8>,
-}
-
-impl Runs {
-    fn push(&mut self, c: u32) {
-        match u8::try_from(c) {
-            Ok(byte) if byte.is_ascii() => self.open.push(byte.to_ascii_lowercase()),
-            _ => self.end(),
         }
     }
 
-    fn end(&mut self) {
-        if !self.open.is_empty() {
-            self.done.push(std::mem::take(&mut self.open));
+    fn class(&mut self, class: &Class) {
+        let Class::Unicode(class) = class else { return self.spelling.gap() };
+        let mut bytes = Vec::new();
+        let mut pairs = false;
+        for range in class.ranges() {
+            let (start, end) = (u32::from(range.start()), u32::from(range.end()));
+            bytes.extend((start..=end.min(0x7F)).map(|c| narrow_unit(c as u16)));
+            if end > 0x7F {
+                bytes.push(narrow_unit(0x80));
+            }
+            pairs |= end > 0xFFFF;
         }
-    }
-
-    fn rarest(mut self) -> Option<Clause> {
-        self.end();
-        let rarest = self.done.into_iter().max_by(|a, b| bits(a).total_cmp(&bits(b)))?;
-        Some(vec![rarest.into()])
+        bytes.sort_unstable();
+        bytes.dedup();
+        self.spelling.push(bytes.clone());
+        if pairs {
+            // One unit or two: its neighbours on either side do not know each other's distance.
+            self.spelling.gap();
+            self.spelling.push(bytes);
+        }
     }
 }
 
@@ -157,8 +190,12 @@ mod tests {
     use super::{of_pattern, of_regex};
     use crate::pattern::Pattern;
 
+    /// 0xFF is shown as `~`.
     fn shown(clause: Option<super::Clause>) -> Option<Vec<String>> {
-        Some(clause?.iter().map(|needle| String::from_utf8(needle.to_vec()).unwrap()).collect())
+        let shown = |needle: &[u8]| {
+            needle.iter().map(|&byte| if byte == 0xFF { '~' } else { char::from(byte) }).collect()
+        };
+        Some(clause?.needles.iter().map(|needle| shown(needle)).collect())
     }
 
     #[test]
@@ -167,8 +204,8 @@ mod tests {
             ("*Enter-PSSession*", Some("enter-pssession")),
             ("New*-Object?x", Some("-object")),
             ("*", None),
-            ("\u{e4}\u{e4}", None),
-            ("\u{e4}Ab\u{e4}", Some("ab")),
+            ("\u{e4}\u{e4}", Some("~~")),
+            ("\u{e4}Ab\u{e4}", Some("~ab~")),
         ];
         for (pattern, expected) in rows {
             assert_eq!(
@@ -181,20 +218,26 @@ mod tests {
 
     #[test]
     fn clauses_of_regular_expressions() {
-        let rows: [(&str, Option<&[&str]>); 9] = [
+        let rows: [(&str, Option<&[&str]>); 11] = [
             (r"\$PSHome\[\s*\d{1,3}", Some(&["$pshome["])),
-            (r"(Get-Item|gci) .{1,64}-Path", Some(&["-path"])),
+            (r"(Get-Item|gci) .{1,64}-Path", Some(&["get-item", "gci"])),
+            (r"x`(\w+|-|.)`[ab]c{2,}", Some(&["`acc", "`bcc"])),
+            (r#""(\{[01]\}){2,}"\s*-f"#, Some(&["\"{0}{0}", "\"{0}{1}", "\"{1}{0}", "\"{1}{1}"])),
             (r"(?:get-item|new-object)", Some(&["get-item", "new-object"])),
             (r"a?b*", None),
             (r"(abc)+", Some(&["abc"])),
             (r"(?i)environment", Some(&["environment"])),
             (r"(?i)clip", Some(&["clip"])),
-            (r"(?i)books", Some(&["boo"])),
+            (r"(?i)books", Some(&["books", "book~", "boo~s", "boo~~"])),
             (r"\w+", None),
         ];
         for (source, expected) in rows {
             let expected = expected.map(|list| list.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
-            assert_eq!(shown(of_regex(source)), expected, "{source}");
+            assert_eq!(
+                shown(of_regex(source).into_iter().next().filter(super::Clause::is_selective)),
+                expected,
+                "{source}"
+            );
         }
     }
 }

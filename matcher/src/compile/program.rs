@@ -3,11 +3,19 @@
 //! The machine has one register, the verdict so far. Each check is made at most once for an event, however many
 //! rules ask for it.
 
+use crate::compile::clause;
+use crate::compile::literals::Literals;
 use crate::field::{EventKind, Field};
 use crate::rule::modifier::build_regex;
 use crate::rule::{Comparison, Expr, Op, Test};
 use crate::scan::glob::Glob;
+use std::cmp::Ordering;
 use std::collections::HashMap;
+
+/// Clauses that are looked at before a regular expression runs, beside its rarest, at most.
+const REGEX_CLAUSES_MAX: usize = 4;
+/// Most literals of such a clause.
+const REGEX_CLAUSE_LITERALS_MAX: usize = 4;
 
 /// One step of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +42,16 @@ pub(crate) struct Check {
 
 #[derive(Debug)]
 pub(crate) enum CheckOp {
-    /// A pattern, and the gate's numbers of needles without which it cannot match.
+    /// A pattern, and the numbers of literals without which it cannot match.
     Glob {
         glob: Glob,
-        needles: Vec<u32>,
+        literals: Vec<u32>,
     },
-    /// An expression on the decoded text.
-    Regex(Box<regex::Regex>),
+    /// An expression on the decoded text. Of each of the clauses one literal must stand in it.
+    Regex {
+        regex: Box<regex::Regex>,
+        clauses: Vec<Vec<u32>>,
+    },
     Number(Comparison, i64),
     Exists(bool),
 }
@@ -50,11 +61,13 @@ pub(crate) struct Checks<'a> {
     kind: EventKind,
     known: HashMap<&'a Test, u32>,
     pub(crate) list: Vec<Check>,
+    pub(crate) literals: Literals,
 }
 
 impl<'a> Checks<'a> {
-    pub(crate) fn new(kind: EventKind) -> Self {
-        Self { kind, known: HashMap::new(), list: Vec::new() }
+    /// `literals` already holds the needles of the gate.
+    pub(crate) fn new(kind: EventKind, literals: Literals) -> Self {
+        Self { kind, known: HashMap::new(), list: Vec::new(), literals }
     }
 
     /// Compiles an expression to a program.
@@ -83,12 +96,16 @@ impl<'a> Checks<'a> {
         }
     }
 
-    /// Cheap parts first; the rest is skipped once the outcome stands.
+    /// Cheap parts first, of those the rarest where all must hold; the rest is skipped once the outcome stands.
     fn emit_list(&mut self, parts: &'a [Expr], steps: &mut Vec<Step>, all: bool) {
-        let mut parts: Vec<&Expr> = parts.iter().collect();
-        parts.sort_by_key(|part| cost(part));
+        let keyed = |part| (cost(part), if all { self.frequency(part) } else { 0.0 }, part);
+        let mut parts: Vec<(u32, f64, &Expr)> = parts.iter().map(keyed).collect();
+        parts.sort_by(|a, b| match a.0.cmp(&b.0) {
+            Ordering::Equal => a.1.total_cmp(&b.1),
+            other => other,
+        });
         let mut jumps = Vec::new();
-        for (at, part) in parts.iter().enumerate() {
+        for (at, (_, _, part)) in parts.iter().enumerate() {
             if at > 0 {
                 jumps.push(steps.len());
                 steps.push(Step::Not); // replaced below
@@ -104,6 +121,10 @@ impl<'a> Checks<'a> {
         }
     }
 
+    fn frequency(&self, expr: &Expr) -> f64 {
+        clause::necessary(expr, self.kind).map_or(1.0, |clause| clause.frequency)
+    }
+
     fn check(&mut self, test: &'a Test) -> Option<u32> {
         if let Some(&check) = self.known.get(test) {
             return Some(check);
@@ -115,10 +136,21 @@ impl<'a> Checks<'a> {
         };
         let op = match &test.op {
             Op::Text { pattern, cased } => {
-                CheckOp::Glob { glob: Glob::new(pattern, *cased), needles: Vec::new() }
+                let glob = Glob::new(pattern, *cased);
+                let mut literals: Vec<u32> =
+                    glob.needles().map(|needle| self.literals.number(needle.into())).collect();
+                if literals.is_empty()
+                    && let Some(clause) = clause::of_pattern(pattern)
+                {
+                    literals =
+                        clause.needles.into_iter().map(|needle| self.literals.number(needle)).collect();
+                }
+                CheckOp::Glob { glob, literals }
             }
             // The loader has built it before; a rule made by hand with a broken one never matches.
-            Op::Regex(source) => CheckOp::Regex(Box::new(build_regex(source).ok()?)),
+            Op::Regex(source) => {
+                CheckOp::Regex { regex: Box::new(build_regex(source).ok()?), clauses: self.clauses(source) }
+            }
             Op::Number(comparison, value) => CheckOp::Number(*comparison, *value),
             Op::Exists(wanted) => CheckOp::Exists(*wanted),
         };
@@ -129,17 +161,33 @@ impl<'a> Checks<'a> {
     }
 }
 
+impl Checks<'_> {
+    /// The clauses of a regular expression that are quickly looked at, the rarest first.
+    fn clauses(&mut self, source: &str) -> Vec<Vec<u32>> {
+        let mut clauses: Vec<Vec<u32>> = Vec::new();
+        for clause in clause::of_regex(source) {
+            let few = clause.needles.len() <= REGEX_CLAUSE_LITERALS_MAX;
+            let is_gate = || clause.needles.iter().all(|needle| self.literals.is_gate(needle));
+            if clauses.len() < REGEX_CLAUSES_MAX && (few || is_gate()) {
+                clauses.push(clause.needles.into_iter().map(|needle| self.literals.number(needle)).collect());
+            }
+        }
+        clauses
+    }
+}
+
 /// Orders parts: numbers, then literal text, then patterns on raw units, then regular expressions.
 fn cost(expr: &Expr) -> u32 {
     match expr {
         Expr::And(parts) | Expr::Or(parts) => parts.iter().map(cost).max().unwrap_or(0),
-        Expr::Not(part) => cost(part),
+        // What excludes rarely decides.
+        Expr::Not(part) => cost(part) + 1,
         Expr::Test(Test { op, .. }) => match op {
             Op::Number(..) | Op::Exists(_) => 0,
             Op::Text { pattern, cased } => {
-                1 + u32::from(*cased || pattern.parts().contains(&crate::pattern::Part::One))
+                2 + 2 * u32::from(*cased || pattern.parts().contains(&crate::pattern::Part::One))
             }
-            Op::Regex(_) => 3,
+            Op::Regex(_) => 8,
         },
     }
 }
@@ -165,6 +213,7 @@ pub(crate) fn run(steps: &[Step], mut check: impl FnMut(u32) -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Checks, run};
+    use crate::compile::literals::Literals;
     use crate::field::{EventKind, Field};
     use crate::rule::{Comparison, Expr, Op, Test};
     use proptest::prelude::*;
@@ -193,7 +242,7 @@ mod tests {
             ]),
             truth: u8,
         ) {
-            let mut checks = Checks::new(EventKind::ScriptBlock);
+            let mut checks = Checks::new(EventKind::ScriptBlock, Literals::default());
             let program = checks.program(&expr);
             let verdict = run(&program, |number| match checks.list[number as usize].op {
                 super::CheckOp::Number(_, bit) => truth >> bit & 1 != 0,

@@ -1,57 +1,161 @@
-//! How rare a needle is in script text, estimated from its characters.
+//! How rare a needle is in script text, estimated from measured frequencies.
 //!
-//! Only the order matters: between two clauses the rarer one makes the better gate.
+//! A needle is spelled with common words where it holds any, and with single bytes elsewhere, each with the
+//! likelihood it has behind its neighbour; the shortest spelling counts. Only the order matters: between two
+//! clauses the rarer one makes the better gate.
+
+mod table;
+
+use memchr::memmem;
+use std::sync::LazyLock;
 
 /// Longest part of a needle that counts: beyond it no needle is common.
-const LEN_COUNTED: usize = 16;
+const LEN_COUNTED: usize = 32;
 
-/// Bits for the dash of a cmdlet's name.
-const DASH_IN_NAME_BITS: f64 = 12.0;
+/// Shorter needles are parts of too many words to be judged by them.
+const WORD_PART_LEN_MIN: usize = 3;
+
+/// Classes of bytes, with that of all others.
+const CLASS_COUNT: usize = table::CLASSES.len() + 1;
+
+/// A needle that the estimate takes to be rarer than this is as rare as any.
+const BITS_MAX: f64 = 60.0;
+
+/// For a run of one sign, as in rulers and indents: each behind the first tells little.
+const RUN_BITS: f64 = 0.5;
+
+/// What is made of the tables for look-ups.
+struct Tables {
+    /// The class of each byte.
+    classes: [u8; 256],
+    words: Vec<Word>,
+    /// For each pair of classes, the places in `words` of those that begin so.
+    by_start: Vec<Vec<usize>>,
+}
+
+struct Word {
+    bytes: &'static [u8],
+    bits: f64,
+    /// Where it stands in [`table::WORDS`].
+    offset: usize,
+}
+
+static TABLES: LazyLock<Tables> = LazyLock::new(|| {
+    let other = table::CLASSES.len() as u8;
+    let mut classes = [other; 256];
+    for (class, &byte) in (0u8..).zip(table::CLASSES) {
+        classes[usize::from(byte)] = class;
+    }
+    let digit = classes[usize::from(b'0')];
+    classes[usize::from(b'0')..=usize::from(b'9')].fill(digit);
+    let mut tables = Tables { classes, words: Vec::new(), by_start: Vec::new() };
+    tables.by_start.resize(CLASS_COUNT * CLASS_COUNT, Vec::new());
+    let mut offset = 0;
+    for entry in table::WORDS.split(' ') {
+        if let Some((word, bits)) = entry.split_once('=')
+            && let (Some(start), Ok(bits)) = (word.as_bytes().first_chunk(), bits.parse())
+        {
+            let pair = tables.pair(*start);
+            tables.by_start[pair].push(tables.words.len());
+            tables.words.push(Word { bytes: word.as_bytes(), bits, offset });
+        }
+        offset += entry.len() + 1;
+    }
+    tables
+});
+
+impl Tables {
+    fn pair(&self, [first, second]: [u8; 2]) -> usize {
+        usize::from(self.classes[usize::from(first)]) * CLASS_COUNT
+            + usize::from(self.classes[usize::from(second)])
+    }
+
+    /// Bits of the commonest word of which the needle is a part.
+    fn bits_as_part(&self, needle: &[u8]) -> Option<f64> {
+        // The commonest come first.
+        let at = memmem::find(table::WORDS.as_bytes(), needle)?;
+        let word = self.words.partition_point(|word| word.offset <= at).checked_sub(1)?;
+        Some(self.words[word].bits)
+    }
+}
 
 /// Estimated information of `needle` (folded ASCII) in bits: it stands at a given place of a text with a
 /// likelihood of about 2 to the minus this.
 pub(crate) fn bits(needle: &[u8]) -> f64 {
-    let mut previous = None;
-    let mut sum = 0.0;
-    for &byte in needle.iter().take(LEN_COUNTED) {
-        // A run of one character, as in rulers and indents, tells little after its first.
-        sum += match (previous, byte) {
-            (Some(before), _) if before == byte => 0.5,
-            // Inside a word a dash makes it the name of one cmdlet; in front, a parameter that many have.
-            (Some(b'a'..=b'z'), b'-') => DASH_IN_NAME_BITS,
-            _ => byte_bits(byte),
-        };
-        previous = Some(byte);
+    let tables = &*TABLES;
+    let needle = &needle[..needle.len().min(LEN_COUNTED)];
+    // shortest[i]: bits of the best spelling of the first i bytes.
+    let mut shortest = [f64::INFINITY; LEN_COUNTED + 1];
+    shortest[0] = 0.0;
+    for at in 0..needle.len() {
+        let byte = shortest[at] + byte_bits(tables, needle[..at].last().copied(), needle[at]);
+        shortest[at + 1] = shortest[at + 1].min(byte);
+        let rest = &needle[at..];
+        let Some(start) = rest.first_chunk::<2>() else { continue };
+        for &word in &tables.by_start[tables.pair(*start)] {
+            let Word { bytes, bits, .. } = tables.words[word];
+            if rest.starts_with(bytes) {
+                let behind = at + bytes.len();
+                shortest[behind] = shortest[behind].min(shortest[at] + bits);
+            }
+        }
     }
-    sum
+    let spelled = shortest[needle.len()].min(BITS_MAX);
+    // A part of a common word is at least as common.
+    if needle.len() < WORD_PART_LEN_MIN {
+        return spelled;
+    }
+    tables.bits_as_part(needle).map_or(spelled, |whole| spelled.min(whole))
 }
 
-fn byte_bits(byte: u8) -> f64 {
-    match byte {
-        b' ' => 1.5,
-        b'e' | b't' | b'a' | b'o' | b'i' | b'n' | b's' | b'r' => 2.5,
-        b'l' | b'd' | b'c' | b'u' | b'm' | b'p' => 3.5,
-        b'\r' | b'\n' | b'$' | b'-' | b'.' | b'"' | b'\'' | b'(' | b')' | b'=' => 4.0,
-        b'a'..=b'z' => 4.5,
-        b'0'..=b'9' => 5.0,
-        _ => 5.5,
-    }
+fn byte_bits(tables: &Tables, before: Option<u8>, byte: u8) -> f64 {
+    let class = |byte: u8| usize::from(tables.classes[usize::from(byte)]);
+    let measured = match before {
+        Some(before) if before == byte && !byte.is_ascii_alphabetic() => return RUN_BITS,
+        Some(before) => table::BEHIND[class(before)][class(byte)],
+        None => table::ALONE[class(byte)],
+    };
+    table_bits(measured)
+}
+
+fn table_bits(character: u8) -> f64 {
+    f64::from(character.saturating_sub(b'0')) / 2.0
 }
 
 #[cfg(test)]
 mod tests {
-    use super::bits;
+    use super::{TABLES, bits, table};
 
     #[test]
     fn rarer_needles_have_more_bits() {
         let rows = [
             ("enter-pssession", "-computername"),
+            ("enter-pssession", "new-object"),
             ("function", "$"),
             ("invoke-x", "--------------------"),
             ("ab", "a"),
+            ("`", " "),
+            ("downloadstring", "tostring"),
+            ("mimikatz", "parameter"),
+            ("new-object net.webclient", "new-object"),
+            ("amsiutils", ">"),
         ];
         for (rare, common) in rows {
             assert!(bits(rare.as_bytes()) > bits(common.as_bytes()), "{rare} {common}");
         }
+    }
+
+    #[test]
+    fn the_table_is_whole() {
+        assert!(TABLES.words.len() > 200);
+        for word in &TABLES.words {
+            assert!(word.bytes.len() >= 4 && (8.0..=20.0).contains(&word.bits));
+            assert!(table::WORDS.as_bytes()[word.offset..].starts_with(word.bytes));
+        }
+        assert!(TABLES.words.is_sorted_by(|a, b| a.bits <= b.bits));
+        for needle in [&b""[..], b"\xFF", &[b'x'; 100], b"\0\x01"] {
+            assert!(bits(needle).is_finite());
+        }
+        assert!(bits(b"") < f64::EPSILON);
     }
 }

@@ -1,31 +1,39 @@
-//! The gate: which of many needles stand in a narrowed text.
+//! The gate: which of many needles stand in a text.
 //!
-//! Few needles are searched one by one with `memchr::memmem`. Many are found in one pass over their grams
-//! ([`grams`](super::grams)), by length: 8-byte grams at every fourth place for 11 bytes and more, 4-byte grams at
-//! every fourth place for 7 to 10, 2-byte grams at every second place for 3 to 6; one and two bytes are searched
-//! one by one again. Both ways give the same set.
+//! Up to four ASCII needles are found on the raw units ([`bigram`](super::bigram)), or one by one with
+//! `memchr::memmem` by the portable kernel. More are found in the narrowed text, in one pass over their grams
+//! ([`grams`](super::grams)) for each of two groups: 8- and 4-byte grams at every fourth place for needles of 11
+//! bytes and more and of 7 to 10; below, 2-byte grams at every place, which [`teddy`](super::teddy) leads to where
+//! the processor can. Single bytes are searched one by one. All ways give the same set.
 
-use crate::scan::grams::Grams;
+use crate::scan::bigram::{self, Bigrams};
+use crate::scan::grams::{Grams, gram};
+use crate::scan::kernel::{Kernel, Usable};
+use crate::scan::narrow::Narrowed;
+use crate::scan::teddy::Teddy;
+use crate::scan::words;
 use memchr::memmem;
-
-/// Up to this many needles a search for each is faster than one pass for all.
-const SINGLE_NEEDLES_MAX: usize = 4;
 
 const LONG: usize = 8;
 const MIDDLE: usize = 4;
 const SHORT: usize = 2;
 const STRIDE: usize = 4;
-const STRIDE_SHORT: usize = 2;
+/// Shortest needles of each group.
+const LONG_LEN_MIN: usize = LONG + STRIDE - 1;
+const MIDDLE_LEN_MIN: usize = MIDDLE + STRIDE - 1;
 
-/// A set of needles, folded ASCII.
+/// A set of needles in narrowed form.
 #[derive(Debug)]
 pub(crate) struct Gate {
     needles: Vec<Box<[u8]>>,
+    usable: Usable,
+    few: Option<Bigrams>,
     /// Needles searched one by one.
     single: Vec<(u32, memmem::Finder<'static>)>,
     long: Grams,
     middle: Grams,
     short: Grams,
+    teddy: Option<Teddy>,
 }
 
 /// The needles that were found in a text.
@@ -33,6 +41,8 @@ pub(crate) struct Gate {
 pub(crate) struct Found {
     bits: Vec<u64>,
     list: Vec<u32>,
+    /// A place of each needle found.
+    places: Vec<usize>,
 }
 
 impl Found {
@@ -44,10 +54,16 @@ impl Found {
             }
         }
         self.bits.resize(needles.div_ceil(64), 0);
+        self.places.resize(needles, 0);
     }
 
     pub(crate) fn contains(&self, needle: u32) -> bool {
         self.bits.get(needle as usize / 64).is_some_and(|word| word >> (needle % 64) & 1 != 0)
+    }
+
+    /// A place at which the needle stands, if it does; not always the first.
+    pub(crate) fn place(&self, needle: u32) -> Option<usize> {
+        if self.contains(needle) { self.places.get(needle as usize).copied() } else { None }
     }
 
     /// The needles found, in the order of the finding.
@@ -55,9 +71,10 @@ impl Found {
         &self.list
     }
 
-    fn insert(&mut self, needle: u32) {
+    fn insert(&mut self, needle: u32, place: usize) {
         if !self.contains(needle) {
             self.bits[needle as usize / 64] |= 1 << (needle % 64);
+            self.places[needle as usize] = place;
             self.list.push(needle);
         }
     }
@@ -65,29 +82,37 @@ impl Found {
 
 impl Gate {
     /// Builds the gate. A needle's number is its place in `needles`; none is empty, none stands there twice.
-    pub(crate) fn new(needles: Vec<Box<[u8]>>) -> Self {
-        Self::with_single_max(needles, SINGLE_NEEDLES_MAX)
+    pub(crate) fn new(needles: Vec<Box<[u8]>>, usable: Usable) -> Self {
+        Self::with_few_max(needles, usable, bigram::NEEDLES_MAX)
     }
 
-    fn with_single_max(needles: Vec<Box<[u8]>>, single_max: usize) -> Self {
-        let all_single = needles.len() <= single_max;
+    fn with_few_max(needles: Vec<Box<[u8]>>, usable: Usable, few_max: usize) -> Self {
+        let is_few = needles.len() <= few_max;
+        let few = if is_few && usable.kernel() != Kernel::Portable { Bigrams::new(&needles) } else { None };
+        let one_by_one = |needle: &[u8]| few.is_none() && (is_few || needle.len() < SHORT);
+        let numbered = || (0u32..).zip(&needles).map(|(number, needle)| (number, &needle[..]));
         let of_len = |range: std::ops::Range<usize>| {
-            needles
-                .iter()
-                .zip(0u32..)
-                .filter(move |(needle, _)| !all_single && range.contains(&needle.len()))
-                .map(|(needle, number)| (number, &needle[..]))
+            numbered().filter(move |(_, needle)| !is_few && range.contains(&needle.len()))
         };
-        let (short, middle, long) = (SHORT + STRIDE_SHORT - 1, MIDDLE + STRIDE - 1, LONG + STRIDE - 1);
-        let single = needles.iter().zip(0u32..).filter(|(needle, _)| all_single || needle.len() < short);
+        let single = numbered().filter(|(_, needle)| one_by_one(needle));
+        let single = single.map(|(number, needle)| (number, memmem::Finder::new(needle).into_owned()));
+        let short = Grams::new(SHORT, 1, 0, of_len(SHORT..MIDDLE_LEN_MIN));
+        let long = Grams::new(LONG, STRIDE, 0, of_len(LONG_LEN_MIN..usize::MAX));
+        let has_shuffle = matches!(usable.kernel(), Kernel::Avx2 | Kernel::Avx512) && !short.is_empty();
         Self {
-            single: single
-                .map(|(needle, number)| (number, memmem::Finder::new(needle).into_owned()))
-                .collect(),
-            long: Grams::new(LONG, STRIDE, of_len(long..usize::MAX)),
-            middle: Grams::new(MIDDLE, STRIDE, of_len(middle..long)),
-            short: Grams::new(SHORT, STRIDE_SHORT, of_len(short..middle)),
+            single: single.collect(),
+            middle: Grams::new(
+                MIDDLE,
+                STRIDE,
+                words::middle_words(&long),
+                of_len(MIDDLE_LEN_MIN..LONG_LEN_MIN),
+            ),
+            long,
+            teddy: has_shuffle.then(|| Teddy::new(&short.fingerprints(&needles))),
+            short,
+            few,
             needles,
+            usable,
         }
     }
 
@@ -96,53 +121,89 @@ impl Gate {
         self.needles.len()
     }
 
-    /// Finds the needles that stand in `text`.
+    /// Bytes held, about.
+    pub(crate) fn memory(&self) -> usize {
+        let needles: usize = self.needles.iter().map(|needle| needle.len() + size_of::<Box<[u8]>>()).sum();
+        let single: usize =
+            self.single.iter().map(|(_, finder)| finder.needle().len() + size_of_val(finder)).sum();
+        let grams: usize = [&self.long, &self.middle, &self.short].map(Grams::memory).iter().sum();
+        needles + single + grams + self.few.as_ref().map_or(0, Bigrams::memory) + size_of::<Self>()
+    }
+
+    /// Finds the needles that stand in `units`. Narrows them only if it has to.
     ///
     /// # Complexity
     ///
     /// Linear in the text, plus a comparison for each gram that passes the filter. Allocates only while `found`
-    /// grows to the number of needles.
-    pub(crate) fn scan(&self, text: &[u8], found: &mut Found) {
+    /// and `narrowed` grow.
+    pub(crate) fn scan(&self, units: &[[u8; 2]], narrowed: &mut Narrowed, found: &mut Found) {
         found.clear(self.needles.len());
+        if let Some(few) = &self.few {
+            few.scan(units, self.usable, |number, place| found.insert(number, place));
+        } else if !self.needles.is_empty() {
+            self.scan_narrowed(narrowed.of(units, self.usable), found);
+        }
+    }
+
+    fn scan_narrowed(&self, text: &[u8], found: &mut Found) {
         for (number, finder) in &self.single {
-            if finder.find(text).is_some() {
-                found.insert(*number);
+            if let Some(place) = finder.find(text) {
+                found.insert(*number, place);
             }
         }
         if !self.long.is_empty() || !self.middle.is_empty() {
             self.scan_words(text, found);
         }
         if !self.short.is_empty() {
-            for (at, pair) in text.as_chunks::<SHORT>().0.iter().enumerate() {
-                self.look_up(
-                    &self.short,
-                    u64::from(u16::from_le_bytes(*pair)),
-                    text,
-                    STRIDE_SHORT * at,
-                    found,
-                );
-            }
+            self.scan_short(text, found);
         }
     }
 
     fn scan_words(&self, text: &[u8], found: &mut Found) {
         let words = text.as_chunks::<STRIDE>().0;
-        let Some(mut word) = words.first().map(|word| u32::from_le_bytes(*word)) else { return };
-        let middle = !self.middle.is_empty();
-        for (at, next) in words[1..].iter().enumerate() {
-            let next = u32::from_le_bytes(*next);
-            self.look_up(&self.long, u64::from(next) << 32 | u64::from(word), text, STRIDE * at, found);
-            if middle {
-                self.look_up(&self.middle, u64::from(word), text, STRIDE * at, found);
+        let mut from = 0;
+        while let Some(at) = words::first_group(&words[from..], &self.long, &self.middle, self.usable) {
+            from += at;
+            for word in from..from + words::GROUP {
+                self.look_up_word(text, word, found);
             }
-            word = next;
+            from += words::GROUP;
         }
-        self.look_up(&self.middle, u64::from(word), text, STRIDE * (words.len() - 1), found);
+        // Behind the last whole group.
+        for word in words.len().saturating_sub(words::GROUP)..words.len() {
+            self.look_up_word(text, word, found);
+        }
+    }
+
+    /// Looks up the grams that begin with a word, given by its number.
+    fn look_up_word(&self, text: &[u8], word: usize, found: &mut Found) {
+        let place = STRIDE * word;
+        if let Some(eight) = text.get(place..).and_then(<[u8]>::first_chunk::<LONG>) {
+            self.look_up(&self.long, u64::from_le_bytes(*eight), text, place, found);
+        }
+        if let Some(four) = text.get(place..).and_then(<[u8]>::first_chunk::<MIDDLE>) {
+            self.look_up(&self.middle, u64::from(u32::from_le_bytes(*four)), text, place, found);
+        }
+    }
+
+    fn scan_short(&self, text: &[u8], found: &mut Found) {
+        let mut candidate = |at: usize| {
+            if let Some(pair) = text.get(at..at + SHORT) {
+                self.look_up(&self.short, gram(pair), text, at, found);
+            }
+        };
+        #[cfg(target_arch = "x86_64")]
+        if let Some(teddy) = &self.teddy
+            && crate::scan::x86::teddy::scan(teddy, text, self.usable, &mut candidate)
+        {
+            return;
+        }
+        (0..text.len()).for_each(candidate);
     }
 
     #[inline]
     fn look_up(&self, grams: &Grams, gram: u64, text: &[u8], at: usize, found: &mut Found) {
-        if grams.may_hold(gram) {
+        if grams.holds(gram) & 1 != 0 {
             self.compare(grams, gram, text, at, found);
         }
     }
@@ -151,72 +212,87 @@ impl Gate {
     fn compare(&self, grams: &Grams, gram: u64, text: &[u8], at: usize, found: &mut Found) {
         for (number, offset) in grams.holders(gram) {
             let needle = &self.needles[number as usize];
-            let stands = at.checked_sub(offset).and_then(|start| text.get(start..start + needle.len()));
-            if stands == Some(&needle[..]) {
-                found.insert(number);
+            let Some(start) = at.checked_sub(offset) else { continue };
+            if !found.contains(number) && text.get(start..start + needle.len()) == Some(&needle[..]) {
+                found.insert(number, start);
             }
         }
     }
 }
 
-// The widths above are those of the words that `scan_words` puts together.
-const _: () = assert!(LONG == 2 * STRIDE && MIDDLE == STRIDE && SHORT == STRIDE_SHORT);
+// Words are the grams of the middle group, two of them those of the long one.
+const _: () = assert!(LONG == 2 * STRIDE && MIDDLE == STRIDE);
 
 #[cfg(test)]
 mod tests {
     use super::{Found, Gate};
     use crate::scan::grams::gram;
+    use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::narrow::Narrowed;
     use proptest::prelude::*;
 
     fn found(gate: &Gate, text: &[u8]) -> Vec<u32> {
-        let mut found = Found::default();
-        gate.scan(text, &mut found);
+        let units: Vec<[u8; 2]> = text.iter().map(|&byte| [byte, u8::from(byte >= 0x80)]).collect();
+        let (mut found, mut narrowed) = (Found::default(), Narrowed::default());
+        gate.scan(&units, &mut narrowed, &mut found);
+        for &number in found.list() {
+            let place = found.place(number).unwrap();
+            let folded = text[place..].to_ascii_lowercase();
+            assert!(folded.starts_with(&gate.needles[number as usize]));
+        }
         let mut list = found.list().to_vec();
         list.sort_unstable();
         list
     }
 
-    #[test]
-    fn grams_are_little_endian() {
-        assert_eq!(gram(b"ab"), u64::from(u16::from_le_bytes(*b"ab")));
-        assert_eq!(gram(b"abcdefgh"), u64::from_le_bytes(*b"abcdefgh"));
+    fn every_gate(needles: &[Box<[u8]>]) -> Vec<Gate> {
+        let gates = |kernel| [0, usize::MAX].map(|few| (Usable::new(kernel), few));
+        let gates = Kernel::available().into_iter().flat_map(gates);
+        gates.map(|(usable, few)| Gate::with_few_max(needles.to_vec(), usable, few)).collect()
     }
 
     #[test]
-    fn every_length_at_every_place() {
-        let needles: Vec<Box<[u8]>> = (1..30).map(|len| (b'A'..).take(len).collect()).collect();
-        let gate = Gate::new(needles.clone());
-        for before in 0..9 {
-            for after in 0..9 {
-                for len in 1..30usize {
-                    let mut text = vec![b'.'; before];
-                    text.extend((b'A'..).take(len));
-                    text.extend(vec![b'.'; after]);
-                    assert_eq!(
-                        found(&gate, &text),
-                        (0..len as u32).collect::<Vec<_>>(),
-                        "{before} {after} {len}"
-                    );
+    fn grams_are_little_endian() {
+        assert_eq!(gram(b"ab"), 0x6261);
+    }
+
+    /// Each length at each alignment, at the start, in the middle and at the end of the text.
+    #[test]
+    fn every_length_and_place() {
+        let needles: Vec<Box<[u8]>> = (1..30).map(|len| (b'\x20'..).take(len).collect()).collect();
+        for gate in every_gate(&needles) {
+            for before in (0..9).chain([31, 62, 64]) {
+                for after in 0..9 {
+                    for len in 1..30usize {
+                        let mut text = vec![b'.'; before];
+                        text[..].fill(0x80);
+                        text.extend((b'\x20'..).take(len));
+                        text.extend(vec![0x80; after]);
+                        let expected = (0..len as u32).collect::<Vec<_>>();
+                        assert_eq!(found(&gate, &text), expected, "{before} {after} {len}");
+                    }
                 }
             }
         }
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(3000))]
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn one_pass_equals_one_by_one(
+        fn every_gate_equals_one_by_one(
             needles in proptest::collection::btree_set("[ab]{1,14}", 0..24),
-            text in "[abc]{0,80}",
+            text in "[aBbc]{0,160}",
         ) {
             let needles: Vec<Box<[u8]>> = needles.iter().map(|n| n.as_bytes().into()).collect();
+            let folded = text.to_ascii_lowercase();
             let expected: Vec<u32> = (0u32..)
                 .zip(&needles)
-                .filter(|(_, needle)| text.as_bytes().windows(needle.len()).any(|window| window == &needle[..]))
+                .filter(|(_, needle)| folded.as_bytes().windows(needle.len()).any(|window| window == &needle[..]))
                 .map(|(number, _)| number)
                 .collect();
-            prop_assert_eq!(found(&Gate::with_single_max(needles.clone(), 0), text.as_bytes()), expected.clone());
-            prop_assert_eq!(found(&Gate::with_single_max(needles, usize::MAX), text.as_bytes()), expected);
+            for gate in every_gate(&needles) {
+                prop_assert_eq!(found(&gate, text.as_bytes()), expected.clone());
+            }
         }
     }
 }

@@ -46,6 +46,20 @@ impl Glob {
         })
     }
 
+    /// Whether it matches exactly the texts that contain its one needle.
+    pub(crate) fn is_contains(&self) -> bool {
+        !self.anchored_start && !self.anchored_end && matches!(self.segments[..], [Segment::Narrow(_)])
+    }
+
+    /// Bytes held, about.
+    pub(crate) fn memory(&self) -> usize {
+        let of_segment = |segment: &Segment| match segment {
+            Segment::Narrow(finder) => size_of_val(&**finder) + finder.needle().len(),
+            Segment::Wide { parts, .. } => size_of_val(&parts[..]),
+        };
+        self.segments.iter().map(|segment| size_of::<Segment>() + of_segment(segment)).sum()
+    }
+
     /// Whether the whole text matches. Linear in the text for each segment of folded ASCII.
     pub(crate) fn matches(&self, text: Text<'_>) -> bool {
         let len = text.units.len();
@@ -172,13 +186,14 @@ mod tests {
     use super::{Glob, Text};
     use crate::naive::pattern_matches;
     use crate::pattern::Pattern;
+    use crate::scan::kernel::{Kernel, Usable};
     use crate::scan::narrow::narrow;
     use proptest::prelude::*;
 
     fn fast(pattern: &Pattern, cased: bool, units: &[u16]) -> bool {
         let bytes: Vec<[u8; 2]> = units.iter().map(|unit| unit.to_le_bytes()).collect();
         let mut narrowed = Vec::new();
-        narrow(&bytes, &mut narrowed);
+        narrow(&bytes, &mut narrowed, Usable::new(Kernel::best()));
         Glob::new(pattern, cased).matches(Text { narrow: &narrowed, units: &bytes })
     }
 

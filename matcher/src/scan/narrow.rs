@@ -1,24 +1,83 @@
 //! UTF-16LE to one byte a unit, folded: the haystack of every ASCII search.
 //!
 //! A unit below U+0080 becomes its byte, capital letters their small ones; every other unit becomes
-//! [`NOT_ASCII`], which no needle contains. So a needle of folded ASCII bytes stands in the narrowed text exactly
-//! where it stands in the original, at even offsets only, whatever the case.
+//! [`NOT_ASCII`], which no ASCII needle contains. So a needle of folded ASCII bytes stands in the narrowed text
+//! exactly where it stands in the original, at even offsets only, whatever the case.
+//!
+//! The loops are plain; [`x86`](super::x86) compiles them again for wider vectors.
+
+#![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
+
+use crate::scan::kernel::Usable;
+#[cfg(target_arch = "x86_64")]
+use crate::scan::{kernel::Kernel, x86};
 
 /// What a unit above U+007F becomes.
 pub(crate) const NOT_ASCII: u8 = 0xFF;
 
-/// Writes the narrowed form of `units` to `out`, replacing what it held.
-///
-/// Allocates only while `out` grows. The loop is plain so that the compiler turns it into vector code.
-pub(crate) fn narrow(units: &[[u8; 2]], out: &mut Vec<u8>) {
+/// The narrowed form of one event's text, made when it is first asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Narrowed {
+    bytes: Vec<u8>,
+    is_made: bool,
+}
+
+impl Narrowed {
+    /// Forgets the text before.
+    pub(crate) fn begin(&mut self) {
+        self.is_made = false;
+    }
+
+    /// The narrowed form of `units`, which are the same until the next [`begin`](Self::begin).
+    pub(crate) fn of(&mut self, units: &[[u8; 2]], usable: Usable) -> &[u8] {
+        if !self.is_made {
+            narrow(units, &mut self.bytes, usable);
+            self.is_made = true;
+        }
+        &self.bytes
+    }
+}
+
+/// Writes the narrowed form of `units` to `out`, replacing what it held. Allocates only while `out` grows.
+pub(crate) fn narrow(units: &[[u8; 2]], out: &mut Vec<u8>, usable: Usable) {
     // No clearing: every byte is written below.
     out.resize(units.len(), 0);
+    match usable.kernel() {
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512 | Kernel::Avx2 => x86::narrow::narrow(units, out, usable),
+        _ => narrow_plain(units, out),
+    }
+}
+
+/// Writes the low byte of each unit to `out`, replacing what it held; whether all units are ASCII.
+pub(crate) fn low_bytes(units: &[[u8; 2]], out: &mut Vec<u8>, usable: Usable) -> bool {
+    out.resize(units.len(), 0);
+    match usable.kernel() {
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512 | Kernel::Avx2 => x86::narrow::low_bytes(units, out, usable),
+        _ => low_bytes_plain(units, out),
+    }
+}
+
+#[inline(always)]
+pub(super) fn narrow_plain(units: &[[u8; 2]], out: &mut [u8]) {
     for (to, unit) in out.iter_mut().zip(units) {
         *to = narrow_unit(u16::from_le_bytes(*unit));
     }
 }
 
-#[inline]
+#[inline(always)]
+pub(super) fn low_bytes_plain(units: &[[u8; 2]], out: &mut [u8]) -> bool {
+    let mut all = 0;
+    for (to, unit) in out.iter_mut().zip(units) {
+        let unit = u16::from_le_bytes(*unit);
+        all |= unit;
+        *to = unit as u8;
+    }
+    all < 0x80
+}
+
+#[inline(always)]
 pub(crate) fn narrow_unit(unit: u16) -> u8 {
     let byte = if unit < 0x80 { unit as u8 } else { NOT_ASCII };
     let capital = byte.wrapping_sub(b'A') < 26;
@@ -27,23 +86,48 @@ pub(crate) fn narrow_unit(unit: u16) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::{NOT_ASCII, narrow, narrow_unit};
+    use super::{NOT_ASCII, low_bytes, narrow, narrow_unit};
+    use crate::scan::kernel::{Kernel, Usable};
 
     #[test]
-    fn every_unit() {
-        for unit in 0..=u16::MAX {
-            let expected = match u8::try_from(unit) {
-                Ok(byte) if byte.is_ascii() => byte.to_ascii_lowercase(),
-                _ => NOT_ASCII,
-            };
-            assert_eq!(narrow_unit(unit), expected, "{unit:#06x}");
+    fn every_unit_and_every_kernel() {
+        let units: Vec<[u8; 2]> = (0..=u16::MAX).map(u16::to_le_bytes).collect();
+        for kernel in Kernel::available() {
+            let mut out = vec![1; 100];
+            narrow(&units, &mut out, Usable::new(kernel));
+            assert_eq!(out.len(), units.len());
+            for (unit, &narrowed) in (0..=u16::MAX).zip(&out) {
+                let expected = match u8::try_from(unit) {
+                    Ok(byte) if byte.is_ascii() => byte.to_ascii_lowercase(),
+                    _ => NOT_ASCII,
+                };
+                assert_eq!((narrowed, narrow_unit(unit)), (expected, expected), "{kernel} {unit:#06x}");
+            }
         }
     }
 
     #[test]
-    fn replaces_what_was_there() {
-        let mut out = vec![1; 100];
-        narrow(&[[b'A', 0], [b'A', 1], [0xE4, 0]], &mut out);
-        assert_eq!(out, [b'a', NOT_ASCII, NOT_ASCII]);
+    fn every_length_and_alignment() {
+        let text: Vec<u8> = "Enter-PSSession \u{212a}\u{e4} -ComputerName [x@`{Zz"
+            .repeat(9)
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        for kernel in Kernel::available() {
+            let usable = Usable::new(kernel);
+            for start in 0..70 {
+                for len in 0..200 {
+                    let units = text[start..start + 2 * len].as_chunks().0;
+                    let expected: Vec<u8> =
+                        units.iter().map(|unit| narrow_unit(u16::from_le_bytes(*unit))).collect();
+                    let mut out = Vec::new();
+                    narrow(units, &mut out, usable);
+                    assert_eq!(out, expected, "{kernel} {start} {len}");
+                    let ascii = low_bytes(units, &mut out, usable);
+                    assert_eq!(ascii, units.iter().all(|[low, high]| *low < 0x80 && *high == 0));
+                    assert!(units.iter().zip(&out).all(|(unit, low)| unit[0] == *low));
+                }
+            }
+        }
     }
 }

@@ -38,10 +38,9 @@ impl Deref for Alone {
 /// The machine for a scenario; `None`, with a word, where the stand-in cannot run.
 pub(crate) fn lab(scenario: &str) -> Option<Alone> {
     static ALONE: Mutex<()> = Mutex::new(());
+    static REGISTERED: Once = Once::new();
     let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let host = Host::find(Profile::Release)?;
-    // A second set of files for each program needs no second start of Wine's registry.
-    static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| register(true));
     let lab = host.lab(scenario).expect("the folder of a machine can be made");
     Some(Alone { lab, _guard: guard })

@@ -1,0 +1,44 @@
+//! Every literal of a plan has a number, whichever rules ask for it, so that it is looked for once an event.
+//!
+//! The needles of the gate come first; the gate says which of them stand in a text. The others are searched when a
+//! candidate first asks.
+
+use memchr::memmem;
+use std::collections::HashMap;
+
+/// Numbers literals while rules are compiled.
+#[derive(Debug, Default)]
+pub(crate) struct Literals {
+    numbers: HashMap<Box<[u8]>, u32>,
+    list: Vec<Box<[u8]>>,
+    gate: u32,
+}
+
+impl Literals {
+    /// The number of a literal in narrowed form.
+    pub(crate) fn number(&mut self, literal: Box<[u8]>) -> u32 {
+        let next = self.list.len() as u32;
+        let list = &mut self.list;
+        *self.numbers.entry(literal).or_insert_with_key(|literal| {
+            list.push(literal.clone());
+            next
+        })
+    }
+
+    /// What is numbered so far makes up the gate.
+    pub(crate) fn close_gate(&mut self) {
+        self.gate = self.list.len() as u32;
+    }
+
+    /// Whether the gate looks for this literal.
+    pub(crate) fn is_gate(&self, literal: &[u8]) -> bool {
+        self.numbers.get(literal).is_some_and(|&number| number < self.gate)
+    }
+
+    /// The needles of the gate, and searchers for the literals behind them.
+    pub(crate) fn finish(self) -> (Vec<Box<[u8]>>, Vec<memmem::Finder<'static>>) {
+        let mut gate = self.list;
+        let rest = gate.split_off(self.gate as usize);
+        (gate, rest.iter().map(|literal| memmem::Finder::new(literal).into_owned()).collect())
+    }
+}

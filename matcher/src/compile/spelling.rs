@@ -1,0 +1,94 @@
+//! What a pattern says about neighbouring units, and the needles that follow from it.
+//!
+//! A spelling is a row of places, each with the narrowed bytes that may stand there, and gaps between places of
+//! which it does not say how far apart they are. Neighbouring places multiply out to a clause: `}` before a
+//! decimal digit is ten needles, of which one must stand in the text.
+
+use crate::compile::clause::Clause;
+
+/// Most needles that one window of places multiplies out to.
+const WINDOW_NEEDLES_MAX: usize = 48;
+/// Windows are also tried with at most so many needles.
+const WINDOW_NEEDLES_FEW: [usize; 3] = [1, 12, WINDOW_NEEDLES_MAX];
+/// Longest needle.
+const WINDOW_LEN_MAX: usize = 256;
+/// Most places of one spelling; what comes behind them is left out.
+const PLACES_MAX: usize = 16 * 1024;
+
+/// Places and gaps from left to right.
+#[derive(Debug, Default)]
+pub(crate) struct Spelling {
+    /// Runs without a gap.
+    runs: Vec<Vec<Vec<u8>>>,
+    places: usize,
+    is_open: bool,
+}
+
+impl Spelling {
+    /// The next place holds one of these bytes. Too many tell nothing and make a gap.
+    pub(crate) fn push(&mut self, bytes: Vec<u8>) {
+        if bytes.is_empty() || bytes.len() > WINDOW_NEEDLES_MAX || self.places >= PLACES_MAX {
+            return self.gap();
+        }
+        if !self.is_open {
+            self.runs.push(Vec::new());
+            self.is_open = true;
+        }
+        self.places += 1;
+        if let Some(run) = self.runs.last_mut() {
+            run.push(bytes);
+        }
+    }
+
+    /// Anything may stand between what was pushed and what will be.
+    pub(crate) fn gap(&mut self) {
+        self.is_open = false;
+    }
+
+    /// The rarest clause of each run.
+    pub(crate) fn clauses(&self) -> Vec<Clause> {
+        self.runs.iter().filter_map(|run| rarest(run)).collect()
+    }
+}
+
+fn rarest(run: &[Vec<u8>]) -> Option<Clause> {
+    let mut best: Option<Clause> = None;
+    for start in 0..run.len() {
+        // Inside a literal every window is the end of a longer one.
+        if start % WINDOW_LEN_MAX != 0 && run[start].len() == 1 && run[start - 1].len() == 1 {
+            continue;
+        }
+        let mut last_end = start;
+        for most in WINDOW_NEEDLES_FEW {
+            let mut needles = 1;
+            let end = start
+                + run[start..]
+                    .iter()
+                    .take(WINDOW_LEN_MAX)
+                    .take_while(|place| {
+                        needles *= place.len();
+                        needles <= most
+                    })
+                    .count();
+            if end > last_end {
+                let clause = Clause::new(product(&run[start..end]));
+                if best.as_ref().is_none_or(|best| clause.rarer(best).is_lt()) {
+                    best = Some(clause);
+                }
+            }
+            last_end = last_end.max(end);
+        }
+    }
+    best
+}
+
+fn product(places: &[Vec<u8>]) -> Vec<Box<[u8]>> {
+    let mut needles = vec![Vec::with_capacity(places.len())];
+    for place in places {
+        needles = needles
+            .iter()
+            .flat_map(|needle: &Vec<u8>| place.iter().map(move |&byte| [needle, &[byte][..]].concat()))
+            .collect();
+    }
+    needles.into_iter().map(Vec::into_boxed_slice).collect()
+}

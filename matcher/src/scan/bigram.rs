@@ -1,0 +1,249 @@
+//! A few needles in raw UTF-16LE, one pass for all, without narrowing.
+//!
+//! The text is read in lanes of two units. OR with [`FOLD`] gives the two cases of an ASCII letter one value.
+//! Wherever a needle stands, its bigram `k` or its bigram `k + 1` fills a lane, so comparing each lane with these
+//! two finds every occurrence; the OR also makes other characters equal, so each is then compared exactly. `k` is
+//! where the two bigrams together are rarest.
+
+#![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
+
+use crate::compile::rarity::bits;
+use crate::scan::kernel::Usable;
+use crate::scan::narrow::narrow_unit;
+#[cfg(target_arch = "x86_64")]
+use crate::scan::{kernel::Kernel, x86};
+
+/// Most needles of one pass.
+pub(crate) const NEEDLES_MAX: usize = 4;
+/// Shortest needle: it must have two bigrams.
+pub(crate) const NEEDLE_LEN_MIN: usize = 3;
+/// Makes the two cases of a letter equal, in both units of a lane.
+const FOLD: u32 = 0x0020_0020;
+/// Lanes that are compared before the outcome is looked at.
+const BLOCK: usize = 64;
+
+/// A set of needles, at most [`NEEDLES_MAX`], of folded ASCII.
+#[derive(Debug)]
+pub(crate) struct Bigrams {
+    needles: Vec<Needle>,
+}
+
+#[derive(Debug)]
+struct Needle {
+    bytes: Box<[u8]>,
+    /// Where the first of the two bigrams stands.
+    offset: usize,
+    /// The two bigrams as folded lanes.
+    lanes: [u32; 2],
+}
+
+impl Bigrams {
+    /// `None` if these needles want another way: too many, too short, or not ASCII.
+    pub(crate) fn new(needles: &[Box<[u8]>]) -> Option<Self> {
+        let fits = |needle: &[u8]| needle.len() >= NEEDLE_LEN_MIN && needle.is_ascii();
+        let few = (1..=NEEDLES_MAX).contains(&needles.len()) && needles.iter().all(|needle| fits(needle));
+        few.then(|| Self { needles: needles.iter().map(|needle| Needle::new(needle)).collect() })
+    }
+
+    /// Bytes held, about.
+    pub(crate) fn memory(&self) -> usize {
+        self.needles.iter().map(|needle| needle.bytes.len() + size_of::<Needle>()).sum()
+    }
+
+    /// Reports each needle that stands in `units` once, by number and place. Stops when all are found.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the text, plus a comparison for each lane that looks like a needle's.
+    pub(crate) fn scan(&self, units: &[[u8; 2]], usable: Usable, mut found: impl FnMut(u32, usize)) {
+        let lanes: &[[[u8; 2]; 2]] = units.as_chunks().0;
+        let lanes = lanes.as_flattened().as_flattened().as_chunks::<4>().0;
+        let mut left: Vec4<(u32, &Needle)> = Vec4::new((0..).zip(&self.needles));
+        let mut from = 0;
+        while let Some(values) = left.values()
+            && let Some(at) = values.first(&lanes[from..], usable)
+        {
+            let lane = u32::from_le_bytes(lanes[from + at]) | FOLD;
+            let unit = 2 * (from + at);
+            left.retain(|(number, needle)| {
+                let stands = (0..2).find_map(|k| {
+                    let start = unit.checked_sub(needle.offset + k)?;
+                    (lane == needle.lanes[k] && stands_at(units, start, &needle.bytes)).then_some(start)
+                });
+                stands.map(|start| found(*number, start)).is_none()
+            });
+            from += at + 1;
+        }
+    }
+}
+
+impl Needle {
+    fn new(bytes: &[u8]) -> Self {
+        let rarity =
+            |offset: &usize| bits(&bytes[*offset..offset + 2]).min(bits(&bytes[offset + 1..offset + 3]));
+        let offsets = 0..=bytes.len() - NEEDLE_LEN_MIN;
+        let offset = offsets.max_by(|a, b| rarity(a).total_cmp(&rarity(b))).unwrap_or(0);
+        let lane = |at: usize| u32::from(bytes[at]) | u32::from(bytes[at + 1]) << 16 | FOLD;
+        Self { bytes: bytes.into(), offset, lanes: [lane(offset), lane(offset + 1)] }
+    }
+}
+
+fn stands_at(units: &[[u8; 2]], start: usize, needle: &[u8]) -> bool {
+    units.get(start..start + needle.len()).is_some_and(|units| {
+        units.iter().zip(needle).all(|(unit, byte)| narrow_unit(u16::from_le_bytes(*unit)) == *byte)
+    })
+}
+
+/// The needles that are still looked for, without an allocation.
+struct Vec4<T> {
+    items: [Option<T>; NEEDLES_MAX],
+}
+
+impl<T: Copy> Vec4<T> {
+    fn new(from: impl Iterator<Item = T>) -> Self {
+        let mut items = [None; NEEDLES_MAX];
+        items.iter_mut().zip(from).for_each(|(to, item)| *to = Some(item));
+        Self { items }
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        for item in &mut self.items {
+            *item = item.take_if(|item| keep(item)).or(None);
+        }
+    }
+}
+
+/// The lanes looked for: two for each needle that is left.
+enum Values {
+    One([u32; 2]),
+    Two([u32; 4]),
+    Four([u32; 8]),
+}
+
+impl Vec4<(u32, &Needle)> {
+    fn values(&self) -> Option<Values> {
+        let mut all = [0; 2 * NEEDLES_MAX];
+        let mut len = 0;
+        for (_, needle) in self.items.iter().flatten() {
+            all[len..len + 2].copy_from_slice(&needle.lanes);
+            len += 2;
+        }
+        // Unused places repeat a value.
+        let first = all[0];
+        all[len..].fill(first);
+        Some(match len {
+            0 => return None,
+            2 => Values::One([all[0], all[1]]),
+            4 => Values::Two([all[0], all[1], all[2], all[3]]),
+            _ => Values::Four(all),
+        })
+    }
+}
+
+impl Values {
+    fn first(&self, lanes: &[[u8; 4]], usable: Usable) -> Option<usize> {
+        match self {
+            Self::One(values) => first_lane(lanes, values, usable),
+            Self::Two(values) => first_lane(lanes, values, usable),
+            Self::Four(values) => first_lane(lanes, values, usable),
+        }
+    }
+}
+
+/// The first lane that is one of `values` after folding.
+fn first_lane<const N: usize>(lanes: &[[u8; 4]], values: &[u32; N], usable: Usable) -> Option<usize> {
+    match usable.kernel() {
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512 | Kernel::Avx2 => x86::bigram::first_lane(lanes, values, usable),
+        _ => first_lane_plain(lanes, values),
+    }
+}
+
+/// Plain loops that become vector code; [`x86`](super::x86) compiles them again for wider vectors.
+#[inline(always)]
+pub(super) fn first_lane_plain<const N: usize>(lanes: &[[u8; 4]], values: &[u32; N]) -> Option<usize> {
+    let is_value = |lane: &[u8; 4]| {
+        let lane = u32::from_le_bytes(*lane) | FOLD;
+        // No shortcut: this is to become vector code.
+        values.iter().fold(0, |any, value| any | u32::from(lane == *value))
+    };
+    let (blocks, rest) = lanes.as_chunks::<BLOCK>();
+    for (at, block) in blocks.iter().enumerate() {
+        if block.iter().fold(0, |any, lane| any | is_value(lane)) != 0 {
+            return block.iter().position(|lane| is_value(lane) != 0).map(|lane| BLOCK * at + lane);
+        }
+    }
+    rest.iter().position(|lane| is_value(lane) != 0).map(|lane| BLOCK * blocks.len() + lane)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bigrams, stands_at};
+    use crate::scan::kernel::{Kernel, Usable};
+    use proptest::prelude::*;
+
+    fn found(needles: &[Box<[u8]>], units: &[[u8; 2]], kernel: Kernel) -> Vec<u32> {
+        let mut list = Vec::new();
+        Bigrams::new(needles).unwrap().scan(units, Usable::new(kernel), |number, at| {
+            assert!(stands_at(units, at, &needles[number as usize]));
+            list.push(number);
+        });
+        list.sort_unstable();
+        list
+    }
+
+    #[test]
+    fn every_place_and_alignment() {
+        let needles = [Box::from(&b"enter-pssession"[..])];
+        for kernel in Kernel::available() {
+            for pad in 0..3 {
+                for before in (0..140).chain([500, 501]) {
+                    for after in [0, 1, 2, 63, 64, 130] {
+                        let mut bytes = vec![7; pad];
+                        let text =
+                            format!("{}Enter-PSSession{}", "e".repeat(before), "\u{2013}".repeat(after));
+                        bytes.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
+                        let units = bytes[pad..].as_chunks().0;
+                        assert_eq!(found(&needles, units, kernel), [0], "{kernel} {pad} {before} {after}");
+                        assert_eq!(found(&needles, &units[..before + 14], kernel), [0u32; 0]);
+                        assert_eq!(found(&needles, &units[before + 1..], kernel), [0u32; 0]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_the_fold_makes_equal_is_none() {
+        let rows = [("a\rb", "a-b"), ("a@b", "a`b"), ("a[b", "a{b"), ("\u{2120}ab", "\u{2100}ab")];
+        for kernel in Kernel::available() {
+            for (text, needle) in rows {
+                let units: Vec<[u8; 2]> = text.repeat(50).encode_utf16().map(u16::to_le_bytes).collect();
+                let needle: Box<[u8]> = needle.encode_utf16().map(|unit| unit as u8).collect();
+                assert_eq!(found(&[needle], &units, kernel), [0u32; 0], "{text:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn equals_one_by_one(
+            needles in proptest::collection::btree_set("[ab\r@-]{3,6}", 1..5),
+            text in "[abAB\r@`\u{141}-]{0,400}",
+            skip in 0usize..3,
+        ) {
+            let needles: Vec<Box<[u8]>> = needles.iter().map(|n| n.as_bytes().into()).collect();
+            let bytes: Vec<u8> = std::iter::repeat_n(0, skip).chain(text.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+            let units = bytes[skip..].as_chunks().0;
+            let expected: Vec<u32> = (0u32..)
+                .zip(&needles)
+                .filter(|(_, needle)| (0..units.len()).any(|at| stands_at(units, at, needle)))
+                .map(|(number, _)| number)
+                .collect();
+            for kernel in Kernel::available() {
+                prop_assert_eq!(found(&needles, units, kernel), expected.clone(), "{}", kernel);
+            }
+        }
+    }
+}

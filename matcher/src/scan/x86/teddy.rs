@@ -1,0 +1,120 @@
+//! Teddy's look-ups with AVX2 and AVX-512.
+
+#![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
+
+use crate::scan::kernel::{Kernel, Usable};
+use crate::scan::teddy::{LEN, Teddy};
+use std::arch::x86_64::{
+    __m256i, __m512i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8,
+    _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8,
+    _mm256_srli_epi16, _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_loadu_si512, _mm512_set1_epi8,
+    _mm512_shuffle_epi8, _mm512_srli_epi16, _mm512_test_epi8_mask,
+};
+
+/// Reports the candidates of `text`, ascending; behind its end the text is taken to go on with zeros.
+///
+/// False, and nothing reported, if `usable` has no such vectors.
+#[inline]
+pub(crate) fn scan(teddy: &Teddy, text: &[u8], usable: Usable, candidate: impl FnMut(usize)) -> bool {
+    match usable.kernel() {
+        // SAFETY: `Usable` vouches for the processor's AVX-512 F, BW and VL.
+        Kernel::Avx512 => unsafe { scan_avx512(teddy, text, candidate) },
+        // SAFETY: `Usable` vouches for the processor's AVX2.
+        Kernel::Avx2 => unsafe { scan_avx2(teddy, text, candidate) },
+        Kernel::Sse2 | Kernel::Portable => return false,
+    }
+    true
+}
+
+/// Calls `block` for each stretch of `N` places with its bytes from there, `LEN - 1` more than `N`; the last are
+/// padded with zeros.
+#[inline(always)]
+fn for_blocks<const N: usize>(text: &[u8], mut block: impl FnMut(usize, &[u8])) {
+    let mut at = 0;
+    while let Some(bytes) = text.get(at..at + N + LEN - 1) {
+        block(at, bytes);
+        at += N;
+    }
+    while at < text.len() {
+        let mut padded = [0; 128];
+        let rest = &text[at..text.len().min(at + N + LEN - 1)];
+        padded[..rest.len()].copy_from_slice(rest);
+        block(at, &padded[..N + LEN - 1]);
+        at += N;
+    }
+}
+
+#[inline(always)]
+fn report(at: usize, mut places: u64, in_text: usize, candidate: &mut impl FnMut(usize)) {
+    while places != 0 {
+        let place = at + places.trailing_zeros() as usize;
+        if place < in_text {
+            candidate(place);
+        }
+        places &= places - 1;
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn scan_avx2(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
+    let tables = teddy.tables.map(|halves| halves.map(|table| broadcast_avx2(&table)));
+    let half = _mm256_set1_epi8(15);
+    for_blocks::<32>(text, |at, bytes| {
+        let mut buckets = _mm256_set1_epi8(-1);
+        for (place, [low, high]) in tables.iter().enumerate() {
+            let Some(bytes) = bytes[place..].first_chunk() else { return };
+            let bytes = load_avx2(bytes);
+            let lows = _mm256_shuffle_epi8(*low, _mm256_and_si256(bytes, half));
+            let highs = _mm256_shuffle_epi8(*high, _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), half));
+            buckets = _mm256_and_si256(buckets, _mm256_and_si256(lows, highs));
+        }
+        let none = _mm256_movemask_epi8(_mm256_cmpeq_epi8(buckets, _mm256_setzero_si256())) as u32;
+        if none != u32::MAX {
+            report(at, u64::from(!none), text.len(), &mut candidate);
+        }
+    });
+}
+
+#[target_feature(enable = "avx2")]
+fn load_avx2(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: the reference is to 32 readable bytes, and the load asks for no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx2")]
+fn broadcast_avx2(table: &[u8; 16]) -> __m256i {
+    // SAFETY: the reference is to 16 readable bytes, and the load asks for no alignment.
+    _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn scan_avx512(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
+    let tables = teddy.tables.map(|halves| halves.map(|table| broadcast_avx512(&table)));
+    let half = _mm512_set1_epi8(15);
+    for_blocks::<64>(text, |at, bytes| {
+        let mut buckets = _mm512_set1_epi8(-1);
+        for (place, [low, high]) in tables.iter().enumerate() {
+            let Some(bytes) = bytes[place..].first_chunk() else { return };
+            let bytes = load_avx512(bytes);
+            let lows = _mm512_shuffle_epi8(*low, _mm512_and_si512(bytes, half));
+            let highs = _mm512_shuffle_epi8(*high, _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), half));
+            buckets = _mm512_and_si512(buckets, _mm512_and_si512(lows, highs));
+        }
+        let places = _mm512_test_epi8_mask(buckets, buckets);
+        if places != 0 {
+            report(at, places, text.len(), &mut candidate);
+        }
+    });
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn load_avx512(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: the reference is to 64 readable bytes, and the load asks for no alignment.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn broadcast_avx512(table: &[u8; 16]) -> __m512i {
+    // SAFETY: the reference is to 16 readable bytes, and the load asks for no alignment.
+    _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
+}

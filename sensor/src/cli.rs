@@ -1,6 +1,7 @@
 //! The command line: what each subcommand takes, and how it ends.
 
 mod config;
+mod cost;
 mod hits;
 mod live;
 mod replay;
@@ -243,6 +244,28 @@ struct RuleArgs {
 #[derive(Debug, Subcommand)]
 enum RulesCommand {
     Check(RulesCheckArgs),
+    Cost(RulesCostArgs),
+}
+
+/// Show what each rule costs on recorded traces: how often it is a candidate, how often it matches, its share of time.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etwsieve rules cost sigma/rules/windows/powershell busy-server.etl
+  etwsieve rules cost my_rule.yml traces/ --format jsonl")]
+struct RulesCostArgs {
+    /// A rule file, or a folder that is searched for .yml and .yaml.
+    #[arg(value_name = "RULES")]
+    rules: PathBuf,
+    /// Go on without the rules that cannot be understood, and list them.
+    #[arg(long)]
+    allow_bad_rules: bool,
+    /// How it is written [default: table on a terminal, jsonl otherwise].
+    #[arg(long, value_enum)]
+    format: Option<TraceFormat>,
+    /// Traces, or folders that are searched for .etl, .evtx and .jsonl files.
+    #[arg(required = true, value_name = "TRACE|DIR")]
+    traces: Vec<PathBuf>,
 }
 
 /// Check whether rules are understood, and show what each costs the gate.
@@ -328,6 +351,7 @@ pub fn main() -> ExitCode {
                 ConfigCommand::Print { path } => config::print(path.as_deref()),
             }
         }
+        Command::Rules { command: RulesCommand::Cost(args) } => cost::run(&args, &terminal()),
         Command::Rules { command: RulesCommand::Check(args) } => {
             terminal();
             rules::check(&args)

@@ -13,10 +13,33 @@ pub(super) fn config(file: Option<&Path>) -> Result<Config, Exit> {
     let usual = Path::new(crate::live::config::DEFAULT_PATH);
     let path = file.or_else(|| usual.is_file().then_some(usual));
     let Some(path) = path else { return Ok(Config::default()) };
+    if file.is_none() {
+        trusted(path)?;
+    }
     Config::load(path).map_err(|error| {
         complain(error);
         Exit::Usage
     })
+}
+
+/// A file that nobody named is used only if ordinary accounts could not have written it.
+#[cfg(windows)]
+fn trusted(path: &Path) -> Result<(), Exit> {
+    let exposures = crate::sys::windows::exposure::exposures(path).unwrap_or_default();
+    let Some(exposure) = exposures.first() else { return Ok(()) };
+    complain(format_args!(
+        "{} is not used: {} may change {}. Let only administrators write there, or name a file with --config",
+        path.display(),
+        exposure.group,
+        exposure.path.display()
+    ));
+    Err(Exit::Usage)
+}
+
+#[cfg(not(windows))]
+#[expect(clippy::unnecessary_wraps, reason = "it refuses on Windows")]
+fn trusted(_path: &Path) -> Result<(), Exit> {
+    Ok(())
 }
 
 /// The configuration of `watch`, and the format of its output.

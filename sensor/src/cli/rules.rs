@@ -2,7 +2,7 @@
 
 use super::{Exit, RuleArgs, RulesCheckArgs, after_writing, complain};
 use crate::rules::from_paths;
-use etwsieve_matcher::{EventKind, Loaded, Matcher};
+use etwsieve_matcher::{EventKind, Kernel, Loaded, Matcher};
 use std::io::{self, Write};
 
 /// Loads the rules of a command, telling what was refused. `Err`: the command must not go on.
@@ -24,8 +24,19 @@ pub(super) fn load(args: &RuleArgs) -> Result<Matcher, Exit> {
     if bad > 0 {
         tracing::warn!(left_out = bad, loaded = loaded.rules.len(), "rules were left out");
     }
-    tracing::info!(rules = loaded.rules.len(), filters = loaded.filters, "rules loaded");
-    Ok(Matcher::new(loaded.rules))
+    let kernel = Kernel::from_env().map_err(|error| {
+        complain(error);
+        Exit::Usage
+    })?;
+    let matcher = Matcher::with_kernel(loaded.rules, kernel);
+    tracing::info!(
+        rules = matcher.rules().len(),
+        filters = loaded.filters,
+        kernel = matcher.kernel().as_str(),
+        memory = matcher.memory(),
+        "rules loaded"
+    );
+    Ok(matcher)
 }
 
 fn report(loaded: &Loaded) {

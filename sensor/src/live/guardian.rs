@@ -5,6 +5,7 @@
 
 use super::counters::LossCounts;
 use super::notice::{Notice, NoticeKind};
+use crate::event::POWERSHELL;
 use etwsieve_etl::FileTime;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub struct View {
     pub logging: Logging,
     /// Whether Protected Event Logging is on.
     pub encrypted: bool,
+    /// Whether some rule is about script blocks.
+    pub script_blocks: bool,
 }
 
 /// What is to be done.
@@ -66,8 +69,10 @@ pub struct View {
 pub enum Action {
     /// Report it.
     Notice(Notice),
-    /// Enable this provider again.
+    /// Enable this provider again: it was not.
     Enable(Uuid),
+    /// Enable this provider once more, although it seems to be.
+    Reassert(Uuid),
 }
 
 /// Remembers what it has seen and said.
@@ -82,7 +87,10 @@ pub struct Guardian {
     encrypted: bool,
     reasserted: Duration,
     /// Hosts, with the age and the number of events at which each was first seen.
-    hosts: BTreeMap<u32, (Duration, u64)>,
+    /// `None`: it ran before the session did, so what it wrote at its start is past.
+    hosts: BTreeMap<u32, Option<(Duration, u64)>>,
+    /// Whether the hosts that ran before have been noted.
+    hosts_known: bool,
     silence_told: bool,
 }
 
@@ -98,6 +106,7 @@ impl Guardian {
             encrypted: false,
             reasserted: Duration::ZERO,
             hosts: BTreeMap::new(),
+            hosts_known: false,
             silence_told: false,
         }
     }
@@ -108,6 +117,7 @@ impl Guardian {
         self.behind_told = None;
         self.reasserted = Duration::ZERO;
         self.hosts.clear();
+        self.hosts_known = false;
     }
 
     /// Judges what is seen.
@@ -145,7 +155,8 @@ impl Guardian {
         }
         if view.age.saturating_sub(self.reasserted) >= REASSERT {
             self.reasserted = view.age;
-            enable = view.providers.iter().map(|provider| provider.id).collect();
+            let sure = view.providers.iter().filter(|provider| provider.enabled != Some(false));
+            actions.extend(sure.map(|provider| Action::Reassert(provider.id)));
         }
         actions.extend(enable.into_iter().map(Action::Enable));
         actions
@@ -193,17 +204,23 @@ impl Guardian {
 
     /// Tells once, until events arrive again.
     fn silent(&mut self, view: &View) -> Option<String> {
-        let running = || view.providers.iter().flat_map(|provider| &provider.hosts);
+        // The policy is that of Windows PowerShell.
+        let ours = || view.providers.iter().filter(|provider| provider.id == POWERSHELL);
+        let running = || ours().flat_map(|provider| &provider.hosts);
+        let new = std::mem::replace(&mut self.hosts_known, true).then_some((view.age, view.events));
         self.hosts.retain(|host, _| running().any(|running| running == host));
         for host in running() {
             if self.hosts.len() < HOSTS_MAX {
-                self.hosts.entry(*host).or_insert((view.age, view.events));
+                self.hosts.entry(*host).or_insert(new);
             }
         }
-        let silent = self.hosts.iter().find(|(_, (since, events))| {
-            *since > Duration::ZERO && view.events == *events && view.age.saturating_sub(*since) >= SILENCE
+        let silent = self.hosts.iter().find(|(_, seen)| {
+            seen.is_some_and(|(since, events)| {
+                view.events == events && view.age.saturating_sub(since) >= SILENCE
+            })
         });
-        let Some((host, _)) = silent.filter(|_| view.logging == Logging::On) else {
+        let expected = view.script_blocks && view.logging == Logging::On;
+        let Some((host, _)) = silent.filter(|_| expected) else {
             self.silence_told &= silent.is_some();
             return None;
         };
@@ -235,6 +252,7 @@ mod tests {
             providers: vec![ProviderView { id: POWERSHELL, hosts: vec![], enabled: None }],
             logging: Logging::On,
             encrypted: false,
+            script_blocks: true,
         }
     }
 
@@ -243,7 +261,7 @@ mod tests {
             .iter()
             .filter_map(|action| match action {
                 Action::Notice(notice) => Some(notice.kind),
-                Action::Enable(_) => None,
+                Action::Enable(_) | Action::Reassert(_) => None,
             })
             .collect()
     }
@@ -254,7 +272,7 @@ mod tests {
         for seconds in (5..300).step_by(5) {
             assert_eq!(guardian.look(&calm(seconds)), [], "{seconds}");
         }
-        assert_eq!(guardian.look(&calm(300)), [Action::Enable(POWERSHELL)]);
+        assert_eq!(guardian.look(&calm(300)), [Action::Reassert(POWERSHELL)]);
         assert_eq!(guardian.look(&calm(305)), []);
     }
 
@@ -315,16 +333,19 @@ mod tests {
             ..calm(seconds)
         };
         let mut look = |seconds, hosts: &[u32], events| kinds(&guardian.look(&at(seconds, hosts, events)));
-        assert_eq!(look(5, &[8], 10), []);
-        assert_eq!(look(60, &[8], 10), []);
-        assert_eq!(look(65, &[8], 10), [NoticeKind::NoEvents]);
-        assert_eq!(look(70, &[8], 10), []);
+        // Host 4 ran before the session and has nothing left to say.
+        assert_eq!(look(1, &[4], 10), []);
+        assert_eq!(look(62, &[4], 10), []);
+        assert_eq!(look(63, &[4, 8], 10), []);
+        assert_eq!(look(122, &[4, 8], 10), []);
+        assert_eq!(look(123, &[4, 8], 10), [NoticeKind::NoEvents]);
+        assert_eq!(look(124, &[4, 8], 10), []);
         // Events come again, then another silent host.
-        assert_eq!(look(75, &[8], 11), []);
-        assert_eq!(look(80, &[8, 12], 11), []);
-        assert_eq!(look(140, &[8, 12], 11), [NoticeKind::NoEvents]);
+        assert_eq!(look(125, &[8], 11), []);
+        assert_eq!(look(130, &[8, 12], 11), []);
+        assert_eq!(look(190, &[8, 12], 11), [NoticeKind::NoEvents]);
         // Hosts that have ended are nobody's concern.
-        assert_eq!(look(145, &[], 11), []);
-        assert_eq!(look(220, &[], 11), []);
+        assert_eq!(look(195, &[], 11), []);
+        assert_eq!(look(280, &[], 11), []);
     }
 }

@@ -246,7 +246,8 @@ fn reload(
             Ok(reloaded) => {
                 let count = reloaded.loaded.rules.len();
                 let left_out = reloaded.loaded.errors.len() + reloaded.unreadable.len();
-                rules.replace(Matcher::new(reloaded.loaded.rules));
+                let kernel = rules.current().0.kernel();
+                rules.replace(Matcher::with_kernel(reloaded.loaded.rules, kernel));
                 counters.reloads.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(rules = count, left_out, "rules loaded again");
             }

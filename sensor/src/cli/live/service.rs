@@ -2,7 +2,8 @@
 
 use super::{Exit, complain};
 use crate::cli::terminal::Terminal;
-use crate::cli::{RuleArgs, ServiceCommand, after_writing, live, rules};
+use crate::cli::{RuleArgs, ServiceCommand, after_writing, rules};
+use crate::live::config::{Config, DEFAULT_PATH};
 use crate::live::report::line;
 use crate::live::rule_folder::RuleFolder;
 use crate::output::Format;
@@ -64,9 +65,14 @@ pub(in crate::cli) fn run(command: &ServiceCommand, terminal: &dyn Fn() -> Termi
 }
 
 fn install(config: Option<&Path>, allow_exposed: bool) -> Exit {
+    let usual = Path::new(DEFAULT_PATH);
+    let config = config.or_else(|| usual.is_file().then_some(usual));
     // The service would only say so in the event log.
-    if let Err(exit) = live::config(config) {
-        return exit;
+    if let Some(path) = config
+        && let Err(error) = Config::load(path)
+    {
+        complain(error);
+        return Exit::Usage;
     }
     let installed = match service::install(config, allow_exposed) {
         Ok(installed) => installed,
@@ -128,13 +134,16 @@ fn main(args: &ServiceArgs, stop: Stop) -> u32 {
     }
 }
 
-fn load(path: Option<&Path>) -> Result<crate::live::config::Config, String> {
-    use crate::live::config::{Config, DEFAULT_PATH};
-    let usual = Path::new(DEFAULT_PATH);
-    let mut config = match path.or_else(|| usual.is_file().then_some(usual)) {
+fn load(path: Option<&Path>) -> Result<Config, String> {
+    // Only what the installation named and checked: a file that appears later may be anybody's.
+    let mut config = match path {
         Some(path) => Config::load(path).map_err(|error| error.to_string())?,
         None => Config::default(),
     };
-    config.output.file.get_or_insert_with(|| PathBuf::from(HITS_FILE));
+    let file = config.output.file.get_or_insert_with(|| PathBuf::from(HITS_FILE));
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    }
     Ok(config)
 }

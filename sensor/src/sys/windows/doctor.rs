@@ -1,11 +1,12 @@
 //! `etwsieve doctor`: would a sensor on this machine see anything, and if not, why.
 
+use super::canary;
 use super::control;
 use super::elevation;
 use super::machine;
 use super::policy::{self, Edition, Logging};
 use super::provider;
-use super::{canary, session::Session};
+use super::session::{Claim, Session};
 use crate::event::{EventRef, POWERSHELL, POWERSHELL_CORE};
 use crate::live::counters::SessionCounters;
 use crate::live::settings::SessionSettings;
@@ -227,7 +228,11 @@ pub fn canary(edition: Edition) -> Finding {
     let word = format!("canary{:016x}", RandomState::new().hash_one(start));
     let settings = SessionSettings { name: CANARY_SESSION.into(), ..SessionSettings::default() };
     let counters = Arc::new(SessionCounters::default());
-    let mut session = match Session::start(&settings, &[EventKind::ScriptBlock], &counters) {
+    let session = Claim::new(CANARY_SESSION).and_then(|claim| {
+        Session::start(&settings, &[EventKind::ScriptBlock], &counters, &claim)
+            .map(|session| (session, claim))
+    });
+    let (mut session, _claim) = match session {
         Ok(session) => session,
         Err(error) => return finding(Status::Bad, subject, error),
     };

@@ -10,6 +10,7 @@ use crate::event::{POWERSHELL, POWERSHELL_CORE};
 use crate::live::guardian::{Action, Guardian, Logging, ProviderView, View};
 use crate::pipeline::Tally;
 use etwsieve_etl::FileTime;
+use etwsieve_matcher::EventKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,6 +18,9 @@ use uuid::Uuid;
 
 /// How often the guardian looks for a stop, an end, and new rules.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Time between two attempts to stop a session.
+const STOP_RETRY: Duration = Duration::from_secs(1);
 
 /// What the guardian remembers from session to session.
 pub(super) struct Eyes {
@@ -45,7 +49,12 @@ pub(super) fn guard(source: &Run, session: &SessionState, eyes: &mut Eyes, ended
             match control::stop(&source.settings.name) {
                 Ok(Some(last)) => source.counters.queried(last.losses),
                 Ok(None) => {}
-                Err(error) => tracing::error!("cannot stop the session: {error}"),
+                Err(error) => {
+                    // Without it `ProcessTrace` does not return.
+                    tracing::error!("cannot stop the session, trying again: {error}");
+                    thread::sleep(STOP_RETRY);
+                    continue;
+                }
             }
             return;
         }
@@ -93,6 +102,7 @@ fn look(source: &Run, session: &SessionState, wanted: &Wanted, eyes: &mut Eyes, 
             .collect(),
         logging: logging(effective),
         encrypted: effective.encrypted,
+        script_blocks: wanted.kinds.contains(&EventKind::ScriptBlock),
     };
     for action in eyes.judge.look(&view) {
         match action {
@@ -100,6 +110,7 @@ fn look(source: &Run, session: &SessionState, wanted: &Wanted, eyes: &mut Eyes, 
                 tracing::warn!("{}", notice.detail);
                 let _ = source.notices.try_send(notice);
             }
+            Action::Reassert(provider) => enable(session, &provider, wanted),
             Action::Enable(provider) => {
                 enable(session, &provider, wanted);
                 source.counters.reenabled.fetch_add(1, Ordering::Relaxed);

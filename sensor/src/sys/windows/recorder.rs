@@ -116,19 +116,27 @@ pub fn record(
             return Err(RecordError::session("enable PowerShell in", name, error));
         }
     }
+    let mut last = None;
     let full = u64::from(recording.size_max_mb) << 20;
     let len = || fs::metadata(&path).map_or(0, |metadata| metadata.len());
     while !stop.requested() && recording.time_max.is_none_or(|max| start.elapsed() < max) && len() < full {
         thread::sleep(TICK);
         match control::query(name) {
-            Ok(Some(state)) => progress(&state, len()),
+            Ok(Some(state)) => {
+                progress(&state, len());
+                last = Some(state);
+            }
             // Stopped from outside: what it wrote is there.
             Ok(None) => break,
             Err(error) => tracing::warn!("cannot query the recording: {error}"),
         }
     }
-    let state = control::stop(name).map_err(|e| RecordError::session("stop", name, e))?.ok_or_else(|| {
-        RecordError::session("stop", name, io::Error::other("somebody else has stopped it"))
-    })?;
+    let stopped = control::stop(name).map_err(|e| RecordError::session("stop", name, e))?;
+    if stopped.is_none() {
+        tracing::warn!("the recording was stopped from outside; what it wrote until then is there");
+    }
+    let state = stopped
+        .or(last)
+        .ok_or_else(|| RecordError::session("follow", name, io::Error::other("it was stopped at once")))?;
     Ok(Recorded { state, len: len(), time: start.elapsed() })
 }

@@ -102,12 +102,11 @@ pub struct Session {
     state: SessionState,
     /// Whether a session that a crash had left was stopped first.
     taken_over: bool,
-    // Behind the trace: the name is given up when the session has ended.
-    _claim: Claim,
 }
 
 impl Session {
-    /// Starts the session with both PowerShell providers enabled for these kinds of events.
+    /// Starts the session with both PowerShell providers enabled for these kinds of events. The claim is that on the
+    /// name of the settings.
     ///
     /// # Errors
     ///
@@ -116,9 +115,9 @@ impl Session {
         settings: &SessionSettings,
         kinds: &[EventKind],
         counters: &Arc<SessionCounters>,
+        _claim: &Claim,
     ) -> Result<Self, SessionError> {
         let name = settings.name.as_str();
-        let claim = Claim::new(name)?;
         // Nobody holds the name, so whoever started this session is gone.
         let left = control::stop(name).map_err(|error| SessionError::new("take over", name, error))?;
         let started = Self::builder(settings, kinds, counters).start();
@@ -139,7 +138,7 @@ impl Session {
             .and_then(|state| state.ok_or_else(|| io::Error::other("it ended at once")))
             .map_err(|error| SessionError::new("query", name, error))?;
         counters.up.store(true, Ordering::Relaxed);
-        Ok(Self { name: name.to_owned(), trace, state, taken_over: left.is_some(), _claim: claim })
+        Ok(Self { name: name.to_owned(), trace, state, taken_over: left.is_some() })
     }
 
     fn builder(
@@ -265,14 +264,19 @@ fn with_sink(use_it: impl FnOnce(&mut dyn Sink)) {
     }
 }
 
-/// The right to a session's name on this machine, held while the sensor runs.
-struct Claim(HANDLE);
+/// The right to a session's name on this machine, held while the sensor runs, between its sessions too.
+pub struct Claim(HANDLE);
 
-// SAFETY: a handle of a mutex may be closed by any thread.
+// SAFETY: a handle of a mutex may be closed by any thread; nothing else is done with it.
 unsafe impl Send for Claim {}
 
 impl Claim {
-    fn new(name: &str) -> Result<Self, SessionError> {
+    /// Claims the name.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Held`] if another process has it.
+    pub fn new(name: &str) -> Result<Self, SessionError> {
         let object = wide(&format!("Global\\etwsieve-session-{name}"));
         // SAFETY: `object` ends in NUL; no security attributes; the handle is closed on drop.
         let (handle, code) = unsafe { (CreateMutexW(std::ptr::null(), 0, object.as_ptr()), GetLastError()) };

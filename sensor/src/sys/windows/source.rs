@@ -2,7 +2,7 @@
 
 use super::control::{self, SessionState};
 use super::guardian::{self, Eyes};
-use super::session::{Session, SessionError};
+use super::session::{Claim, Session, SessionError};
 use crate::live::counters::SessionCounters;
 use crate::live::notice::{Notice, NoticeKind};
 use crate::live::settings::SessionSettings;
@@ -59,6 +59,8 @@ pub struct EtwSource {
     run: Run,
     /// Started, and not processed yet.
     session: Option<Session>,
+    /// Behind the session: the name is given up last.
+    claim: Claim,
 }
 
 impl EtwSource {
@@ -68,8 +70,9 @@ impl EtwSource {
     ///
     /// [`SessionError`]. Later failures are retried instead, and told as notices.
     pub fn start(run: Run) -> Result<Self, SessionError> {
-        let session = Session::start(&run.settings, &kinds(&run.rules), &run.counters)?;
-        Ok(Self { run, session: Some(session) })
+        let claim = Claim::new(&run.settings.name)?;
+        let session = Session::start(&run.settings, &kinds(&run.rules), &run.counters, &claim)?;
+        Ok(Self { run, session: Some(session), claim })
     }
 
     /// The session, as it was when it started.
@@ -159,7 +162,7 @@ impl Source for EtwSource {
                 return Ok(());
             }
             delay = (delay * 2).min(run.guard.restart_delay_max.max(RESTART_DELAY));
-            match Session::start(&run.settings, &kinds(&run.rules), &run.counters) {
+            match Session::start(&run.settings, &kinds(&run.rules), &run.counters, &self.claim) {
                 Ok(session) => {
                     run.counters.restarts.fetch_add(1, Ordering::Relaxed);
                     tracing::info!(session = run.settings.name, "session started again");

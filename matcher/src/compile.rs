@@ -6,3 +6,4 @@ pub(crate) mod plan;
 pub(crate) mod program;
 pub(crate) mod rarity;
 pub(crate) mod spelling;
+pub(crate) mod window;

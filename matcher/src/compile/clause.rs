@@ -101,19 +101,24 @@ pub(crate) fn of_pattern(pattern: &Pattern) -> Option<Clause> {
             Part::One | Part::Any => spelling.gap(),
         }
     }
-    spelling.clauses().into_iter().min_by(Clause::rarer)
+    spelling.clauses(false).into_iter().min_by(Clause::rarer)
 }
 
 /// Clauses that all hold for every text that matches, the rarest first.
 pub(crate) fn of_regex(source: &str) -> Vec<Clause> {
-    regex_syntax::parse(source).map_or_else(|_| Vec::new(), |hir| of_hir(&hir, &mut 0))
+    regex_syntax::parse(source).map_or_else(|_| Vec::new(), |hir| of_hir(&hir, &mut 0, false))
 }
 
-fn of_hir(hir: &Hir, parts: &mut usize) -> Vec<Clause> {
-    let mut walk = Walk { spelling: Spelling::default(), clauses: Vec::new(), parts };
+/// As [`of_regex`], of one needle each but for alternations, which have one for each alternative.
+pub(crate) fn singles_of_regex(hir: &Hir) -> Vec<Clause> {
+    of_hir(hir, &mut 0, true)
+}
+
+fn of_hir(hir: &Hir, parts: &mut usize, is_single: bool) -> Vec<Clause> {
+    let mut walk = Walk { spelling: Spelling::default(), clauses: Vec::new(), parts, is_single };
     walk.part(hir);
     let Walk { spelling, mut clauses, .. } = walk;
-    clauses.extend(spelling.clauses());
+    clauses.extend(spelling.clauses(is_single));
     clauses.sort_by(Clause::rarer);
     clauses
 }
@@ -125,6 +130,7 @@ struct Walk<'a> {
     clauses: Vec<Clause>,
     /// Parts looked at so far, of the whole expression.
     parts: &'a mut usize,
+    is_single: bool,
 }
 
 impl Walk<'_> {
@@ -156,7 +162,7 @@ impl Walk<'_> {
             HirKind::Concat(parts) => parts.iter().for_each(|part| self.part(part)),
             HirKind::Alternation(parts) => {
                 self.spelling.gap();
-                let rarest = |part| of_hir(part, self.parts).into_iter().next();
+                let rarest = |part| of_hir(part, self.parts, self.is_single).into_iter().next();
                 self.clauses.extend(union(parts.iter().map(rarest)));
             }
         }

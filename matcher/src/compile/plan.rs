@@ -3,6 +3,7 @@
 use crate::compile::clause;
 use crate::compile::literals::Literals;
 use crate::compile::program::{Check, CheckOp, Checks, Step};
+use crate::compile::window::Windows;
 use crate::field::{EventKind, Field};
 use crate::rule::Rule;
 use crate::scan::gate::Gate;
@@ -75,8 +76,10 @@ impl Plan {
         let of_check = |check: &Check| {
             let op = match &check.op {
                 CheckOp::Glob { glob, literals } => glob.memory() + size_of_val(&literals[..]),
-                CheckOp::Regex { clauses, .. } => {
-                    REGEX_BYTES + clauses.iter().map(|clause| size_of_val(&clause[..])).sum::<usize>()
+                CheckOp::Regex { clauses, windows, .. } => {
+                    REGEX_BYTES
+                        + clauses.iter().map(|clause| size_of_val(&clause[..])).sum::<usize>()
+                        + windows.as_ref().map_or(0, Windows::memory)
                 }
                 CheckOp::Number(..) | CheckOp::Exists(_) => 0,
             };

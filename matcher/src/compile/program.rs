@@ -3,8 +3,9 @@
 //! The machine has one register, the verdict so far. Each check is made at most once for an event, however many
 //! rules ask for it.
 
-use crate::compile::clause;
+use crate::compile::clause::{self, Clause};
 use crate::compile::literals::Literals;
+use crate::compile::window::Windows;
 use crate::field::{EventKind, Field};
 use crate::rule::modifier::build_regex;
 use crate::rule::{Comparison, Expr, Op, Test};
@@ -47,10 +48,12 @@ pub(crate) enum CheckOp {
         glob: Glob,
         literals: Vec<u32>,
     },
-    /// An expression on the decoded text. Of each of the clauses one literal must stand in it.
+    /// An expression on the decoded text, or on its windows if it has any. Of each of the clauses one literal must
+    /// stand in the text.
     Regex {
         regex: Box<regex::Regex>,
         clauses: Vec<Vec<u32>>,
+        windows: Option<Windows>,
     },
     Number(Comparison, i64),
     Exists(bool),
@@ -148,9 +151,11 @@ impl<'a> Checks<'a> {
                 CheckOp::Glob { glob, literals }
             }
             // The loader has built it before; a rule made by hand with a broken one never matches.
-            Op::Regex(source) => {
-                CheckOp::Regex { regex: Box::new(build_regex(source).ok()?), clauses: self.clauses(source) }
-            }
+            Op::Regex(source) => CheckOp::Regex {
+                regex: Box::new(build_regex(source).ok()?),
+                windows: Windows::new(source),
+                clauses: self.quick(clause::of_regex(source)),
+            },
             Op::Number(comparison, value) => CheckOp::Number(*comparison, *value),
             Op::Exists(wanted) => CheckOp::Exists(*wanted),
         };
@@ -162,10 +167,10 @@ impl<'a> Checks<'a> {
 }
 
 impl Checks<'_> {
-    /// The clauses of a regular expression that are quickly looked at, the rarest first.
-    fn clauses(&mut self, source: &str) -> Vec<Vec<u32>> {
+    /// The clauses that are quickly looked at, the rarest first.
+    fn quick(&mut self, all: Vec<Clause>) -> Vec<Vec<u32>> {
         let mut clauses: Vec<Vec<u32>> = Vec::new();
-        for clause in clause::of_regex(source) {
+        for clause in all {
             let few = clause.needles.len() <= REGEX_CLAUSE_LITERALS_MAX;
             let is_gate = || clause.needles.iter().all(|needle| self.literals.is_gate(needle));
             if clauses.len() < REGEX_CLAUSES_MAX && (few || is_gate()) {

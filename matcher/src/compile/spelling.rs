@@ -45,13 +45,14 @@ impl Spelling {
         self.is_open = false;
     }
 
-    /// The rarest clause of each run.
-    pub(crate) fn clauses(&self) -> Vec<Clause> {
-        self.runs.iter().filter_map(|run| rarest(run)).collect()
+    /// The rarest clause of each run, if `is_single` of one needle.
+    pub(crate) fn clauses(&self, is_single: bool) -> Vec<Clause> {
+        let sizes = if is_single { &WINDOW_NEEDLES_FEW[..1] } else { &WINDOW_NEEDLES_FEW };
+        self.runs.iter().filter_map(|run| rarest(run, sizes)).collect()
     }
 }
 
-fn rarest(run: &[Vec<u8>]) -> Option<Clause> {
+fn rarest(run: &[Vec<u8>], sizes: &[usize]) -> Option<Clause> {
     let mut best: Option<Clause> = None;
     for start in 0..run.len() {
         // Inside a literal every window is the end of a longer one.
@@ -59,7 +60,7 @@ fn rarest(run: &[Vec<u8>]) -> Option<Clause> {
             continue;
         }
         let mut last_end = start;
-        for most in WINDOW_NEEDLES_FEW {
+        for &most in sizes {
             let mut needles = 1;
             let end = start
                 + run[start..]

@@ -5,6 +5,7 @@
 
 use crate::compile::plan::Plan;
 use crate::compile::program::{Check, CheckOp, run};
+use crate::compile::window::Windows;
 use crate::field::{Field, Fields};
 use crate::matcher::cost::Meter;
 use crate::scan::gate::Found;
@@ -24,6 +25,8 @@ pub(super) struct Memory {
     candidates: Vec<u64>,
     /// The fields decoded for regular expressions, and for which event.
     decoded: [(u64, String); 3],
+    /// A part of a field, decoded.
+    window: String,
 }
 
 impl Memory {
@@ -102,12 +105,12 @@ impl Run<'_> {
                 }
                 check.fields.iter().any(|&field| self.glob(glob, field, place))
             }
-            CheckOp::Regex { regex, clauses } => {
+            CheckOp::Regex { regex, clauses, windows } => {
                 clauses.iter().all(|clause| clause.iter().any(|&literal| self.literal(literal).is_some()))
-                    && check
-                        .fields
-                        .iter()
-                        .any(|&field| self.decoded(field).is_some_and(|text| regex.is_match(text)))
+                    && check.fields.iter().any(|&field| match windows {
+                        Some(windows) => self.any_window(windows, field, regex),
+                        None => self.decoded(field).is_some_and(|text| regex.is_match(text)),
+                    })
             }
         }
     }
@@ -123,6 +126,16 @@ impl Run<'_> {
             return true;
         }
         glob.matches(Text { narrow: &self.narrow[range.clone()], units: &self.units[range] })
+    }
+
+    /// Decodes no more than the windows.
+    fn any_window(&mut self, windows: &Windows, field: Field, regex: &regex::Regex) -> bool {
+        let Some(range) = self.fields.range(field) else { return false };
+        let units = &self.units[range.clone()];
+        windows.any(&self.narrow[range], |window| {
+            decode(&units[window], &mut self.memory.window, self.usable);
+            regex.is_match(&self.memory.window)
+        })
     }
 
     /// A place at which the literal stands in the event.

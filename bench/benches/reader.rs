@@ -5,7 +5,7 @@ use etwsieve_bench::reader;
 use etwsieve_bench::workload::{Name, Size, Workload};
 
 fn benchmark(criterion: &mut Criterion) {
-    for name in Name::ALL {
+    for name in Name::TRACES {
         let workload = Workload::load(name, Size::of_traces()).expect("the workload loads");
         let bytes = reader::trace_bytes(&workload).expect("the trace is read");
         let mut group = criterion.benchmark_group(format!("reader/{}", workload.name));

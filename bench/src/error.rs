@@ -1,6 +1,7 @@
 //! Why a benchmark has no result.
 
 use crate::answer::Difference;
+use etwsieve::source::SourceError;
 use etwsieve_etl::EtlError;
 use std::io;
 use std::path::PathBuf;
@@ -31,12 +32,12 @@ pub enum BenchError {
         found: u64,
     },
     /// A row of the expected verdicts names no event of the trace.
-    #[error("{}: no event of the trace is of {time}", path.display())]
+    #[error("{}: the trace has no event {key}", path.display())]
     NoSuchEvent {
         /// The file of verdicts.
         path: PathBuf,
-        /// The row's time.
-        time: String,
+        /// What the row names the event by: its time, or its file and number.
+        key: String,
     },
     /// Rules that ought to load do not.
     #[error("rules: {0}")]
@@ -44,6 +45,20 @@ pub enum BenchError {
     /// The trace cannot be read.
     #[error("trace: {0}")]
     Trace(#[from] EtlError),
+    /// A recorded file cannot be read.
+    #[error("{0}")]
+    Source(#[from] SourceError),
+    /// A peer does not work here.
+    #[error("{name}: {detail}")]
+    Peer {
+        /// Which.
+        name: String,
+        /// What it says.
+        detail: String,
+    },
+    /// A plot cannot be drawn.
+    #[error("plot: {0}")]
+    Plot(String),
     /// Something cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {

@@ -7,7 +7,11 @@ use std::process::Command;
 /// The lock file of this build.
 const LOCK: &str = include_str!("../../Cargo.lock");
 /// Crates that take part.
-const PEERS: [&str; 2] = ["rsigma-eval", "memchr"];
+const PEERS: [&str; 4] = ["memchr", "aho-corasick", "regex", "rsigma-eval"];
+/// Bytes of the second-level cache where the system does not tell.
+const CACHE_LEN: usize = 512 << 10;
+/// Half of a larger one would hardly be called hot.
+const CACHE_LEN_MAX: usize = 2 << 20;
 
 /// The circumstances of a run, each a name and a value.
 pub fn facts() -> Vec<(&'static str, String)> {
@@ -15,6 +19,7 @@ pub fn facts() -> Vec<(&'static str, String)> {
         ("processor", processor()),
         ("processors", std::thread::available_parallelism().map_or(0, usize::from).to_string()),
         ("system", system()),
+        ("second-level cache", format!("{} KiB", cache_len() >> 10)),
         ("toolchain", env!("ETWSIEVE_BENCH_RUSTC").to_owned()),
         (
             "profile",
@@ -38,6 +43,13 @@ fn processor() -> String {
     from_proc.or_else(|| std::env::var("PROCESSOR_IDENTIFIER").ok()).unwrap_or_else(|| "unknown".to_owned())
 }
 
+/// Bytes of one processor's second-level cache.
+pub fn cache_len() -> usize {
+    let text = fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index2/size").unwrap_or_default();
+    let kib = text.trim().strip_suffix('K').and_then(|kib| kib.parse::<usize>().ok());
+    kib.map_or(CACHE_LEN, |kib| (kib << 10).min(CACHE_LEN_MAX))
+}
+
 fn system() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{} {} {}", std::env::consts::OS, std::env::consts::ARCH, release.trim()).trim().to_owned()
@@ -53,16 +65,21 @@ fn commit() -> String {
     text.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-/// The version of a crate in the lock file.
+/// The version in the lock file of a crate that this one depends on.
 fn locked(name: &str) -> &'static str {
-    let package = LOCK.split("[[package]]").find(|package| {
-        package
-            .lines()
-            .any(|line| line.strip_prefix("name = ").is_some_and(|own| own.trim_matches('"') == name))
+    let unquoted = |text: &'static str| text.trim().trim_matches([',', '"']);
+    let package = |wanted: &str| {
+        let is_wanted =
+            |line: &'static str| line.strip_prefix("name = ").is_some_and(|own| unquoted(own) == wanted);
+        LOCK.split("[[package]]").find(|package| package.lines().any(is_wanted)).unwrap_or_default()
+    };
+    // Where there are several versions, the list of dependencies says which.
+    let named = package(env!("CARGO_PKG_NAME")).lines().find_map(|line| {
+        let (own, version) = unquoted(line).split_once(' ')?;
+        (own == name).then_some(version)
     });
-    let version =
-        package.and_then(|package| package.lines().find_map(|line| line.strip_prefix("version = ")));
-    version.map_or("unknown", |version| version.trim_matches('"'))
+    let only = || package(name).lines().find_map(|line| line.strip_prefix("version = "));
+    named.or_else(only).map_or("unknown", unquoted)
 }
 
 #[cfg(test)]

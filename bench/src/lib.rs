@@ -6,17 +6,24 @@
 //! no time. Contestants of one workload and rule set take turns in one process ([`measure`]), so that their ratios
 //! hold even where the machine is busy; absolute numbers carry over to no other machine.
 //!
-//! `cargo run --release -p etwsieve-bench` prints the ratios, `cargo bench -p etwsieve-bench` follows single parts
+//! `cargo run --release -p etwsieve-bench -- report` runs all of it and writes the ratios, `cargo bench -p etwsieve-bench` follows single parts
 //! over time with criterion, and `tests/` counts allocations.
 
 pub mod alloc;
 pub mod answer;
+pub mod callback;
 pub mod contestant;
 pub mod error;
 pub mod facts;
 pub mod generate;
+#[cfg(feature = "peers")]
+pub mod hs;
+pub mod literals;
 pub mod measure;
+pub mod narrow;
+pub mod programs;
 pub mod reader;
+pub mod reference;
 pub mod replay;
 pub mod report;
 pub mod rules;

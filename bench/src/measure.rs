@@ -38,6 +38,8 @@ pub enum ClockKind {
 pub struct Entrant<'a> {
     /// Who.
     pub name: String,
+    /// What it answers, in a word.
+    pub question: &'static str,
     /// Events of one pass.
     pub events: u64,
     /// Bytes of one pass: what GB/s counts.
@@ -51,7 +53,8 @@ pub struct Entrant<'a> {
 impl<'a> From<Entry<'a>> for Entrant<'a> {
     fn from(mut entry: Entry<'a>) -> Self {
         Self {
-            name: entry.name().to_owned(),
+            name: entry.name(),
+            question: entry.question().as_str(),
             events: entry.events(),
             bytes: entry.bytes(),
             clock: ClockKind::Thread,
@@ -95,8 +98,14 @@ impl Median {
 pub struct Measured {
     /// Who.
     pub name: String,
+    /// What it answers, in a word.
+    pub question: &'static str,
+    /// How it was timed.
+    pub clock: ClockKind,
     /// Events of one pass.
     pub events: u64,
+    /// Bytes of one pass.
+    pub bytes: u64,
     /// Thousand million bytes a second.
     pub gb_per_s: Median,
     /// Nanoseconds an event.
@@ -138,7 +147,10 @@ pub fn race(entrants: &mut [Entrant<'_>], effort: Effort) -> Result<Vec<Measured
     Ok(rows
         .map(|((entrant, times), allocations_per_event)| Measured {
             name: entrant.name.clone(),
+            question: entrant.question,
+            clock: entrant.clock,
             events: entrant.events,
+            bytes: entrant.bytes,
             ratio: Median::of(times.iter().zip(&first).map(|(time, first)| time / first).collect()),
             gb_per_s: Median::of(times.iter().map(|time| 1e-9 / time).collect()),
             ns_per_event: Median::of(times).mid * 1e9 * entrant.bytes as f64 / entrant.events.max(1) as f64,
@@ -178,7 +190,14 @@ mod tests {
             black_box(sum);
             Ok(())
         };
-        Entrant { name: name.into(), events: 4, bytes: 1_000, clock: ClockKind::Thread, pass: Box::new(pass) }
+        Entrant {
+            name: name.into(),
+            question: "sum",
+            events: 4,
+            bytes: 1_000,
+            clock: ClockKind::Thread,
+            pass: Box::new(pass),
+        }
     }
 
     #[test]

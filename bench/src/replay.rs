@@ -4,7 +4,7 @@ use crate::answer::Difference;
 use crate::error::BenchError;
 use crate::measure::{ClockKind, Entrant};
 use crate::rules::RuleSet;
-use crate::workload::Workload;
+use crate::workload::{Part, Workload};
 use etwsieve::input::FileSource;
 use etwsieve::pipeline::{self, Observer, Progress, Settings};
 use etwsieve::rules::ActiveRules;
@@ -52,8 +52,7 @@ pub fn replay(path: &Path, matcher: &Arc<Matcher>, threads: usize) -> Outcome {
     let settings = Settings { threads, ..Settings::default() };
     let rules = ActiveRules::new(Arc::clone(matcher));
     let progress = Progress::new(sources.len());
-    let summary =
-        pipeline::run(&mut sources, &rules, &settings, &Stop::default(), &progress, &mut observer);
+    let summary = pipeline::run(&mut sources, &rules, &settings, &Stop::default(), &progress, &mut observer);
     Outcome {
         searched: summary.total.events_matched + summary.total.events_not_matched,
         detections: observer.detections,
@@ -62,7 +61,7 @@ pub fn replay(path: &Path, matcher: &Arc<Matcher>, threads: usize) -> Outcome {
 
 /// Replays with one matcher thread, and with as many as the sensor uses by itself if that is another number.
 ///
-/// GB/s are those of the payloads. Empty if nobody knows the right answer.
+/// GB/s are those of the payloads. Empty if the workload is not one whole trace.
 ///
 /// # Errors
 ///
@@ -78,7 +77,8 @@ pub fn entrants<'a>(
         // The replay would search the whole trace, of which this is only a part.
         return Err(BenchError::EventCount { workload: workload.source.clone(), expected: events, found });
     }
-    let Some(pairs) = workload.expected(rules)? else { return Ok(Vec::new()) };
+    let Some(path) = workload.path() else { return Ok(Vec::new()) };
+    let pairs = workload.expected(rules, Part::WHOLE)?;
     let expected = Outcome { searched: events, detections: pairs.len() as u64 };
     let mut numbers = vec![1, Settings::default().threads];
     numbers.dedup();
@@ -86,7 +86,7 @@ pub fn entrants<'a>(
         let name = format!("replay-{threads}-thread{}", if threads == 1 { "" } else { "s" });
         let contestant = name.clone();
         let pass = move || {
-            let found = replay(workload.path(), matcher, threads);
+            let found = replay(path, matcher, threads);
             if found == expected {
                 return Ok(());
             }
@@ -104,6 +104,7 @@ pub fn entrants<'a>(
         };
         Entrant {
             name,
+            question: "verdicts",
             events,
             bytes: workload.bytes().len() as u64,
             clock: ClockKind::Wall,

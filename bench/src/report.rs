@@ -1,13 +1,18 @@
-//! Results as Markdown for people and as JSON rows for programs.
+//! Everything that is measured in one run, as rows for programs, and as Markdown and plots for people.
 
-use crate::measure::{Measured, Median};
+pub mod aims;
+pub mod collect;
+pub mod markdown;
+pub mod plot;
+
+use crate::measure::{ClockKind, Measured, Median};
+use aims::Aim;
 use serde::Serialize;
-use std::io::{self, Write};
 
 /// One result. Keys without a unit in their name are counts or ratios.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Name of the workload.
+    /// What was searched: `stream`, `hot`, `small`, `evtx`, `busy`, `hit`; `callback` and a size for the intake.
     pub workload: String,
     /// Its trace: a file of the corpus, or `generated`.
     pub source: String,
@@ -15,11 +20,15 @@ pub struct Row {
     pub rules: String,
     /// Who.
     pub contestant: String,
+    /// What was compared: payloads in memory, or more.
+    pub part: String,
+    /// What the contestant answers.
+    pub question: String,
     /// Median of thousand million bytes a second: payload bytes, of the reader alone file bytes.
     pub gb_per_s: f64,
     /// Distance of the quartiles of `gb_per_s` as a part of the median.
     pub spread: f64,
-    /// Every answer was the one owed; a row with a wrong one is never written. A bound owes to find nothing.
+    /// Every answer was the one owed to the contestant's question; a row with a wrong one is never written.
     pub answers_equal: bool,
     /// Nanoseconds an event.
     pub ns_per_event: f64,
@@ -27,73 +36,165 @@ pub struct Row {
     pub ratio: f64,
     /// Quartiles of `ratio`.
     pub ratio_quartiles: [f64; 2],
-    /// Allocations of the calling thread for each event.
-    pub allocations_per_event: f64,
+    /// Allocations of the calling thread for each event; absent for other programs.
+    pub allocations_per_event: Option<f64>,
     /// Events searched in one pass.
     pub events: u64,
+    /// `thread` for processor time, `wall` for time that passed.
+    pub clock: &'static str,
+}
+
+/// What compiling a rule set takes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Compiled {
+    /// Name of the rule set.
+    pub rules: String,
+    /// Number of rules.
+    pub count: usize,
+    /// Needles of the gate for events 4104.
+    pub gate_needles: usize,
+    /// Milliseconds from loaded rules to the matcher.
+    pub compile_ms: f64,
+    /// Bytes that the compiled set holds, about.
+    pub memory: usize,
+}
+
+/// Something that was not measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Where.
+    pub title: String,
+    /// Who.
+    pub contestant: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The results of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The circumstances.
+    pub facts: Vec<(&'static str, String)>,
+    /// All rows; those of one race follow one another.
+    pub rows: Vec<Row>,
+    /// What compiling takes.
+    pub compiled: Vec<Compiled>,
+    /// What was left out.
+    pub left_out: Vec<LeftOut>,
+    /// Remarks on single parts.
+    pub notes: Vec<String>,
+    /// What was aimed at, and what came of it.
+    pub aims: Vec<Aim>,
 }
 
 impl Row {
     /// The row of a measurement.
-    pub fn new(workload: &str, source: &str, rules: &str, measured: &Measured) -> Self {
+    pub fn new(part: &str, workload: &str, source: &str, rules: &str, measured: &Measured) -> Self {
         let Median { low, mid, high } = measured.ratio;
+        let allocations = measured.allocations_per_event;
         Self {
             workload: workload.to_owned(),
             source: source.to_owned(),
             rules: rules.to_owned(),
             contestant: measured.name.clone(),
+            part: part.to_owned(),
+            question: measured.question.to_owned(),
             gb_per_s: measured.gb_per_s.mid,
             spread: measured.gb_per_s.spread(),
             answers_equal: true,
             ns_per_event: measured.ns_per_event,
             ratio: mid,
             ratio_quartiles: [low, high],
-            allocations_per_event: measured.allocations_per_event,
+            allocations_per_event: allocations.is_finite().then_some(allocations),
             events: measured.events,
+            clock: match measured.clock {
+                ClockKind::Thread => "thread",
+                ClockKind::Wall => "wall",
+            },
         }
+    }
+
+    /// What the row's race is called.
+    pub fn title(&self) -> String {
+        format!("{}: {}, {} ({})", self.part, self.workload, self.rules, self.source)
     }
 }
 
-/// Writes a heading and the table of one race.
-///
-/// # Errors
-///
-/// Those of writing.
-pub fn write_table(out: &mut dyn Write, title: &str, rows: &[Row]) -> io::Result<()> {
-    writeln!(out, "\n## {title}\n")?;
-    writeln!(
-        out,
-        "| contestant | GB/s | spread | ns/event | time, ours = 1 | quartiles | allocations/event | events |"
-    )?;
-    writeln!(out, "|---|---:|---:|---:|---:|---:|---:|---:|")?;
-    for row in rows {
-        let [low, high] = row.ratio_quartiles;
-        writeln!(
-            out,
-            "| {} | {} | {:.0} % | {:.0} | {} | {} to {} | {:.2} | {} |",
-            row.contestant,
-            short(row.gb_per_s),
-            100.0 * row.spread,
-            row.ns_per_event,
-            short(row.ratio),
-            short(low),
-            short(high),
-            row.allocations_per_event,
-            row.events
-        )?;
+impl Report {
+    /// The row of a race by its contestant.
+    pub fn row(&self, part: &str, workload: &str, rules: &str, contestant: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| {
+            row.part == part && row.workload == workload && row.rules == rules && row.contestant == contestant
+        })
     }
-    Ok(())
+
+    /// The rows, race by race.
+    pub fn races(&self) -> impl Iterator<Item = &[Row]> {
+        self.rows.chunk_by(|a, b| a.title() == b.title())
+    }
 }
 
 /// Three significant digits.
-fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     let digits = if value <= 0.0 { 2 } else { (2 - value.log10().floor() as i32).clamp(0, 6) };
     format!("{value:.*}", digits as usize)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::short;
+pub(crate) mod tests {
+    use super::{Compiled, LeftOut, Report, Row, short};
+
+    /// A row of made-up numbers.
+    pub(crate) fn row(part: &str, workload: &str, rules: &str, contestant: &str, ratio: f64) -> Row {
+        Row {
+            workload: workload.into(),
+            source: "generated".into(),
+            rules: rules.into(),
+            contestant: contestant.into(),
+            part: part.into(),
+            question: "verdicts".into(),
+            gb_per_s: 20.0 / ratio,
+            spread: 0.05,
+            answers_equal: true,
+            ns_per_event: 100.0 * ratio,
+            ratio,
+            ratio_quartiles: [ratio * 0.9, ratio * 1.1],
+            allocations_per_event: Some(0.0),
+            events: 400,
+            clock: "thread",
+        }
+    }
+
+    /// A report of made-up numbers.
+    pub(crate) fn report() -> Report {
+        let mut rows = Vec::new();
+        for rules in ["builtin", "sigma"] {
+            for workload in ["stream", "hot", "small"] {
+                for (contestant, ratio) in [
+                    ("etwsieve", 1.0),
+                    ("memchr-absent", 0.93),
+                    ("vectorscan-raw", 9.0),
+                    ("vectorscan-best", 2.0),
+                ] {
+                    rows.push(row("payloads", workload, rules, contestant, ratio));
+                }
+            }
+        }
+        Report {
+            facts: vec![("processor", "a test".into())],
+            rows,
+            compiled: vec![Compiled {
+                rules: "sigma".into(),
+                count: 178,
+                gate_needles: 700,
+                compile_ms: 61.0,
+                memory: 1 << 20,
+            }],
+            left_out: vec![LeftOut { title: "t".into(), contestant: "c".into(), reason: "r".into() }],
+            notes: vec!["a remark".into()],
+            aims: Vec::new(),
+        }
+    }
 
     #[test]
     fn three_digits() {
@@ -108,5 +209,28 @@ mod tests {
         for (value, expected) in rows {
             assert_eq!(short(value), expected);
         }
+    }
+
+    #[test]
+    fn rows_are_found_and_stay_together() {
+        let report = report();
+        assert_eq!(report.races().count(), 6);
+        assert!(report.races().all(|rows| rows.len() == 4 && rows[0].contestant == "etwsieve"));
+        assert!(
+            (report.row("payloads", "hot", "sigma", "vectorscan-best").unwrap().ratio - 2.0).abs() < 1e-9
+        );
+        assert!(report.row("payloads", "hot", "ten", "vectorscan-best").is_none());
+    }
+
+    #[test]
+    fn rows_as_json_have_the_agreed_keys() {
+        let value = serde_json::to_value(row("payloads", "stream", "ten", "memmem", 1.5)).unwrap();
+        for key in ["workload", "rules", "contestant"] {
+            assert!(value[key].is_string(), "{key}");
+        }
+        for key in ["gb_per_s", "spread"] {
+            assert!(value[key].is_f64(), "{key}");
+        }
+        assert!(value["answers_equal"].is_boolean());
     }
 }

@@ -1,26 +1,58 @@
 //! What the contestants search for.
 
+mod ten;
+mod tenfold;
+
 use crate::error::BenchError;
-use etwsieve_matcher::{Rule, builtin};
+use etwsieve_matcher::{Rule, builtin, load};
 use etwsieve_tests::corpus;
 use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
+
+/// Copies of Sigma's rules in the tenfold set, the originals among them.
+const COPIES: u32 = 10;
 
 /// Rules, in the form that each contestant wants.
 #[derive(Debug)]
 pub struct RuleSet {
-    /// `builtin` or `sigma`.
+    /// `builtin`, `ten`, `sigma` or `sigma10`.
     pub name: &'static str,
     /// Loaded by the sensor. Their places here are the indices of answers.
     pub rules: Vec<Rule>,
     /// The rule files' texts.
     pub texts: Vec<String>,
+    /// How many of the first rules are the corpus' own, of which it has verdicts.
+    pub of_corpus: usize,
+    /// For rules of plain needles only: what each rule wants to stand in the text, all of it, in small letters.
+    pub needles: Option<Vec<Vec<String>>>,
 }
 
 impl RuleSet {
     /// The rules that come with the sensor.
     pub fn builtin() -> Self {
-        Self { name: "builtin", rules: builtin::rules(), texts: vec![builtin::TEXT.to_owned()] }
+        let needles = vec![vec!["enter-pssession".to_owned(), "-computername".to_owned()]];
+        Self {
+            name: "builtin",
+            rules: builtin::rules(),
+            texts: vec![builtin::TEXT.to_owned()],
+            of_corpus: 0,
+            needles: Some(needles),
+        }
+    }
+
+    /// Ten rules of one needle each.
+    ///
+    /// # Panics
+    ///
+    /// Never: a test loads them.
+    pub fn ten() -> Self {
+        let texts: Vec<String> =
+            (0..).zip(ten::NEEDLES).map(|(number, needle)| ten::rule(number, needle)).collect();
+        let loaded = load(texts.iter().map(|text| ("ten.yml", text.as_str())));
+        assert!(loaded.errors.is_empty(), "the ten rules load: {:?}", loaded.errors);
+        let needles = ten::NEEDLES.iter().map(|needle| vec![needle.to_lowercase()]).collect();
+        Self { name: "ten", rules: loaded.rules, texts, of_corpus: 0, needles: Some(needles) }
     }
 
     /// Sigma's rules about script blocks, from the corpus; `None`, with a word on standard error, without one.
@@ -29,19 +61,38 @@ impl RuleSet {
     ///
     /// [`BenchError`] if any of them cannot be read or is refused.
     pub fn sigma() -> Result<Option<Self>, BenchError> {
-        let Some(data) = corpus::data() else { return Ok(None) };
-        let folders = corpus::rules(&data, &["sigma/ps_script"]);
-        let (loaded, unreadable) = etwsieve::rules::from_paths(&folders);
-        if let Some(error) = unreadable.first() {
-            return Err(BenchError::Rules(error.to_string()));
+        Self::of_copies("sigma", 1)
+    }
+
+    /// The same rules and nine copies of them with other words in their literals.
+    ///
+    /// # Errors
+    ///
+    /// As [`sigma`](Self::sigma).
+    pub fn sigma10() -> Result<Option<Self>, BenchError> {
+        Self::of_copies("sigma10", COPIES)
+    }
+
+    fn of_copies(name: &'static str, copies: u32) -> Result<Option<Self>, BenchError> {
+        let Some(files) = Self::sigma_files() else { return Ok(None) };
+        let read =
+            |path: PathBuf| fs::read_to_string(&path).map_err(|source| BenchError::Io { path, source });
+        let originals = files.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let mut texts = Vec::new();
+        for copy in 0..copies {
+            texts.extend(originals.iter().map(|text| tenfold::varied(text, copy)));
         }
+        let loaded = load(texts.iter().map(|text| (name, text.as_str())));
         if let Some(error) = loaded.errors.first() {
             return Err(BenchError::Rules(error.to_string()));
         }
-        let (files, _) = etwsieve::input::expand(&folders, &["yml"]);
-        let read = |path| fs::read_to_string(&path).map_err(|source| BenchError::Io { path, source });
-        let texts = files.into_iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Some(Self { name: "sigma", rules: loaded.rules, texts }))
+        Ok(Some(Self { name, rules: loaded.rules, texts, of_corpus: originals.len(), needles: None }))
+    }
+
+    /// The files of Sigma's rules about script blocks, if the corpus is there.
+    pub fn sigma_files() -> Option<Vec<PathBuf>> {
+        let folders = corpus::rules(&corpus::data()?, &["sigma/ps_script"]);
+        Some(etwsieve::input::expand(&folders, &["yml"]).0)
     }
 
     /// All sets that are at hand.
@@ -50,11 +101,33 @@ impl RuleSet {
     ///
     /// As [`sigma`](Self::sigma).
     pub fn all() -> Result<Vec<Self>, BenchError> {
-        Ok([Some(Self::builtin()), Self::sigma()?].into_iter().flatten().collect())
+        let sets = [Some(Self::builtin()), Some(Self::ten()), Self::sigma()?, Self::sigma10()?];
+        Ok(sets.into_iter().flatten().collect())
     }
 
     /// The index of each rule by its id.
     pub fn by_id(&self) -> HashMap<&str, u32> {
         self.rules.iter().map(|rule| rule.id.as_str()).zip(0..).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RuleSet;
+    use crate::literals::Literals;
+
+    #[test]
+    fn sets_are_of_their_size() {
+        let sets = RuleSet::all().unwrap();
+        assert_eq!((sets[0].rules.len(), sets[1].rules.len()), (1, 10));
+        for set in &sets {
+            assert_eq!(set.rules.len(), set.texts.len(), "{}: one rule a text", set.name);
+            assert_eq!(set.by_id().len(), set.rules.len(), "{}: ids differ", set.name);
+        }
+        let [_, _, sigma, tenfold] = sets.as_slice() else { return };
+        assert_eq!(10 * sigma.rules.len(), tenfold.rules.len());
+        let numbers = [sigma, tenfold].map(|set| Literals::all(&set.rules).len());
+        // Short literals such as `-e ` have no word to vary and are the same in all copies.
+        assert!(numbers[1] > 8 * numbers[0], "{numbers:?} literals");
     }
 }

@@ -1,31 +1,38 @@
-//! What the contestants search: the payloads of a trace, one after another in memory.
+//! What the contestants search: payloads of script blocks (events 4104), one after another in memory.
+
+mod load;
 
 use crate::answer::Pair;
-use crate::contestant::decode;
 use crate::error::BenchError;
-use crate::generate::{Shape, generate};
+use crate::reference;
 use crate::rules::RuleSet;
-use etwsieve_etl::{FileTime, TraceFile};
-use etwsieve_matcher::EventKind;
+use etwsieve_matcher::Rule;
 use etwsieve_tests::corpus;
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// Events of a small workload, at most.
-const SMALL_EVENTS: u64 = 400;
+/// Offset in bytes of the text in a payload of event 4104.
+const TEXT_OFFSET: usize = 8;
 
 /// The workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
     /// Script fragments from harmless modules, all different, larger together than any cache.
     Stream,
+    /// A part of the stream that stays in the second-level cache.
+    Hot,
+    /// Events of about 1 KB out of the stream, in cache.
+    Small,
+    /// Events of real event logs.
+    Evtx,
     /// A busy server: many short blocks, most of them repeats, few of them attacks.
     Busy,
+    /// Nearly every event matches some rule.
+    Hit,
 }
 
-/// How much of a workload. A small one is the beginning of a recorded trace, or a small generated trace.
+/// How much of a workload. A small one is a few hundred events out of a recorded trace, or of a generated one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// All of it, to be measured.
@@ -48,38 +55,40 @@ impl Size {
 
 impl Name {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Stream, Self::Busy];
+    pub const ALL: [Self; 6] = [Self::Stream, Self::Hot, Self::Small, Self::Evtx, Self::Busy, Self::Hit];
+    /// Those that are one whole trace, and so can be replayed.
+    pub const TRACES: [Self; 2] = [Self::Stream, Self::Busy];
 
     /// The name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stream => "stream",
+            Self::Hot => "hot",
+            Self::Small => "small",
+            Self::Evtx => "evtx",
             Self::Busy => "busy",
+            Self::Hit => "hit",
         }
     }
 
-    /// The corpus' trace, its verdicts, and how many script blocks the corpus says it has.
-    fn recorded(self) -> (&'static str, &'static str, u64) {
+    /// What it is, in a line.
+    pub fn describe(self) -> &'static str {
         match self {
-            Self::Stream => ("bench-benign.etl", "verdicts-bench-benign.csv", 8_739),
-            Self::Busy => ("bench-busy.etl", "verdicts-bench-busy.csv", 60_000),
-        }
-    }
-
-    /// A generated trace of about the size of the recorded one.
-    fn shape(self, size: Size) -> Shape {
-        let (_, _, recorded) = self.recorded();
-        let events = if size == Size::Small { SMALL_EVENTS } else { recorded };
-        match self {
-            Self::Stream => Shape { events, text_units: (60, 20_000), repeats: false },
-            Self::Busy => Shape { events, text_units: (30, 6_000), repeats: true },
+            Self::Stream => "harmless script fragments, all different, larger than the caches",
+            Self::Hot => "a part of the stream that stays in the second-level cache",
+            Self::Small => "events of 0.5 to 1.5 KB out of the stream, in cache",
+            Self::Evtx => "script blocks of real event logs",
+            Self::Busy => "a busy server: nine of ten events repeat one of 300 blocks",
+            Self::Hit => "nearly every event matches a rule",
         }
     }
 }
 
-/// A trace and the payloads of its script blocks (events 4104) in the order of time.
+/// Payloads in their order, and what is known about their verdicts.
 #[derive(Debug)]
 pub struct Workload {
+    /// Which one.
+    pub kind: Name,
     /// The name in reports.
     pub name: &'static str,
     /// The corpus' file, or `generated`.
@@ -88,11 +97,20 @@ pub struct Workload {
     bytes: Vec<u8>,
     /// Where each payload ends.
     ends: Vec<usize>,
-    times: Vec<FileTime>,
+    /// How the file of verdicts names each event; `None` if it does not know the event.
+    keys: Vec<Option<String>>,
+    verdicts: Option<Verdicts>,
     /// Script blocks of the trace; more than payloads here if this is a part of it.
     events_in_trace: u64,
-    verdicts: Option<PathBuf>,
-    file: TraceOnDisk,
+    trace: Option<TraceOnDisk>,
+}
+
+/// A file of the corpus on which other engines agree: which of Sigma's rules match which events.
+#[derive(Clone, Debug)]
+struct Verdicts {
+    path: PathBuf,
+    /// Columns that together name an event.
+    key: &'static [&'static str],
 }
 
 #[derive(Debug)]
@@ -102,81 +120,34 @@ enum TraceOnDisk {
     Generated(NamedTempFile),
 }
 
+/// Every so-many-th event of a workload: slow contestants search only a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    stride: usize,
+}
+
+impl Part {
+    /// Every event.
+    pub const WHOLE: Self = Self { stride: 1 };
+
+    /// So few events, evenly spread, that they have about `bytes_max` bytes.
+    pub fn of(workload: &Workload, bytes_max: u64) -> Self {
+        let stride = (workload.bytes.len() as u64).div_ceil(bytes_max.max(1));
+        Self { stride: (stride as usize).clamp(1, workload.len().max(1)) }
+    }
+
+    /// Whether this event belongs to it.
+    pub fn contains(self, event: u32) -> bool {
+        (event as usize).is_multiple_of(self.stride)
+    }
+}
+
 impl Workload {
-    /// Loads a workload from the corpus, or generates one like it where there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`BenchError`] if the trace cannot be read, is damaged, or has not the events that it should have.
-    pub fn load(name: Name, size: Size) -> Result<Self, BenchError> {
-        match corpus::data() {
-            Some(data) => {
-                let (file, verdicts, events) = name.recorded();
-                let path = corpus::trace(&data, file);
-                let verdicts = Some(data.join("traces").join(verdicts));
-                Self::read(name, size, file, TraceOnDisk::Recorded(path), verdicts, events)
-            }
-            None => Self::generated(name, size),
-        }
-    }
-
-    /// Generates a workload.
-    ///
-    /// # Errors
-    ///
-    /// As [`load`](Self::load).
-    pub fn generated(name: Name, size: Size) -> Result<Self, BenchError> {
-        let shape = name.shape(size);
-        let failed = |source| BenchError::Io { path: std::env::temp_dir(), source };
-        let file = tempfile::Builder::new().suffix(".etl").tempfile().map_err(failed)?;
-        fs::write(file.path(), generate(shape).bytes).map_err(failed)?;
-        Self::read(name, size, "generated", TraceOnDisk::Generated(file), None, shape.events)
-    }
-
-    fn read(
-        name: Name,
-        size: Size,
-        source: &str,
-        file: TraceOnDisk,
-        verdicts: Option<PathBuf>,
-        expected: u64,
-    ) -> Result<Self, BenchError> {
-        let mut workload = Self {
-            name: name.as_str(),
-            source: source.to_owned(),
-            bytes: Vec::new(),
-            ends: Vec::new(),
-            times: Vec::new(),
-            events_in_trace: 0,
-            verdicts,
-            file,
-        };
-        let map = TraceFile::open(workload.path())?;
-        let trace = map.trace()?;
-        let mut events = trace.events();
-        while let Some(event) = events.next() {
-            if event.event_id.and_then(EventKind::from_event_id) != Some(EventKind::ScriptBlock) {
-                continue;
-            }
-            workload.events_in_trace += 1;
-            if size == Size::Whole || workload.events_in_trace <= SMALL_EVENTS {
-                workload.bytes.extend_from_slice(event.payload);
-                workload.ends.push(workload.bytes.len());
-                workload.times.push(event.time);
-            }
-        }
-        if workload.events_in_trace != expected || events.damage().total() != 0 {
-            let found = workload.events_in_trace;
-            return Err(BenchError::EventCount { workload: source.to_owned(), expected, found });
-        }
-        Ok(workload)
-    }
-
-    /// The trace's file.
-    pub fn path(&self) -> &Path {
-        match &self.file {
-            TraceOnDisk::Recorded(path) => path,
-            TraceOnDisk::Generated(file) => file.path(),
+    /// The trace's file. `None` for a workload that is not one whole trace.
+    pub fn path(&self) -> Option<&Path> {
+        match self.trace.as_ref()? {
+            TraceOnDisk::Recorded(path) => Some(path),
+            TraceOnDisk::Generated(file) => Some(file.path()),
         }
     }
 
@@ -200,44 +171,109 @@ impl Workload {
         &self.bytes
     }
 
-    /// Bytes of the first `events` payloads.
-    pub fn bytes_of(&self, events: usize) -> u64 {
-        events.checked_sub(1).map_or(0, |last| self.ends[last] as u64)
+    /// Events of a trace with the times that verdicts name them by.
+    pub fn times(&self) -> impl Iterator<Item = (u32, &str)> {
+        (0..).zip(&self.keys).filter_map(|(event, key)| Some((event, key.as_deref()?)))
     }
 
-    /// The payloads with their indices, in the order of time.
-    pub fn payloads(&self) -> impl Iterator<Item = (u32, &[u8])> {
-        let mut start = 0;
-        (0..).zip(self.ends.iter().map(move |&end| &self.bytes[std::mem::replace(&mut start, end)..end]))
-    }
-
-    /// What searching these payloads for these rules has to give.
+    /// The payload of an event.
     ///
-    /// For the built-in rule by decoding each text; for Sigma's rules by the corpus' verdicts, on which two other
-    /// engines agree. `None` if neither applies.
+    /// # Panics
+    ///
+    /// If there is no such event.
+    pub fn payload(&self, event: usize) -> &[u8] {
+        let start = event.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[event]]
+    }
+
+    /// The payloads with their indices, in order.
+    pub fn payloads(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.part(Part::WHOLE)
+    }
+
+    /// The payloads of a part, with their indices in the whole.
+    pub fn part(&self, part: Part) -> impl Iterator<Item = (u32, &[u8])> {
+        (0..self.len()).step_by(part.stride).map(|event| (event as u32, self.payload(event)))
+    }
+
+    /// Whether texts recur within one pass, so that recognising repeats is part of the question.
+    pub fn has_repeats(&self) -> bool {
+        self.kind == Name::Busy
+    }
+
+    /// What searching the events of `part` for these rules has to give, in ascending order.
+    ///
+    /// Rules of plain needles are answered by decoding each text; Sigma's own by the corpus' verdicts, on which
+    /// other engines agree; rules or events that those do not know by the naive evaluator.
     ///
     /// # Errors
     ///
     /// [`BenchError::NoSuchEvent`] if the verdicts are of another trace.
-    pub fn expected(&self, rules: &RuleSet) -> Result<Option<Vec<Pair>>, BenchError> {
-        if rules.name == "builtin" {
-            let hits = self.payloads().filter(|(_, payload)| decode::is_hit(payload));
-            return Ok(Some(hits.map(|(event, _)| (event, 0)).collect()));
-        }
-        let Some(path) = &self.verdicts else { return Ok(None) };
-        let by_time: HashMap<String, u32> = self.times.iter().map(FileTime::to_string).zip(0..).collect();
-        let by_id = rules.by_id();
+    pub fn expected(&self, rules: &RuleSet, part: Part) -> Result<Vec<Pair>, BenchError> {
         let mut pairs = Vec::new();
-        for row in corpus::csv_rows(path, &["time", "rule_id"]) {
-            // The file holds the verdicts of other rules too.
-            let Some(&rule) = by_id.get(row[1].as_str()) else { continue };
-            match by_time.get(&row[0]) {
-                Some(&event) => pairs.push((event, rule)),
-                // Of a part of the trace only its own rows count.
-                None if (self.len() as u64) < self.events_in_trace => {}
-                None => return Err(BenchError::NoSuchEvent { path: path.clone(), time: row[0].clone() }),
+        if let Some(needles) = &rules.needles {
+            for (event, payload) in self.part(part) {
+                let text = crate::contestant::decode::lowered(payload);
+                let holds = |all: &&Vec<String>| all.iter().all(|needle| text.contains(needle.as_str()));
+                pairs.extend((0..).zip(needles).filter(|(_, all)| holds(all)).map(|(rule, _)| (event, rule)));
+            }
+            return Ok(pairs);
+        }
+        // The corpus has verdicts of its own rules, and so of copies that are the same.
+        let known = if self.verdicts.is_some() { rules.of_corpus } else { 0 };
+        let twins = twins(rules, known);
+        pairs = reference::verdicts(self, rules, part, |event, rule| {
+            twins[rule as usize].is_some() && self.keys[event as usize].is_some()
+        });
+        if let Some(verdicts) = &self.verdicts {
+            let recorded = self.recorded(verdicts, rules)?;
+            let mut of_rule = vec![Vec::new(); known];
+            for (event, rule) in recorded {
+                if (rule as usize) < known && part.contains(event) {
+                    of_rule[rule as usize].push(event);
+                }
+            }
+            for (rule, twin) in (0u32..).zip(&twins) {
+                let events = twin.map_or(&[][..], |twin| &of_rule[twin][..]);
+                pairs.extend(events.iter().map(|event| (*event, rule)));
             }
         }
-        Ok(Some(pairs))
+        pairs.sort_unstable();
+        Ok(pairs)
     }
+
+    fn recorded(&self, verdicts: &Verdicts, rules: &RuleSet) -> Result<Vec<Pair>, BenchError> {
+        let by_key: HashMap<&str, u32> =
+            self.keys.iter().zip(0..).filter_map(|(key, event)| Some((key.as_deref()?, event))).collect();
+        let by_id = rules.by_id();
+        let mut pairs = Vec::new();
+        let columns: Vec<&str> = ["rule_id"].iter().chain(verdicts.key).copied().collect();
+        for row in corpus::csv_rows(&verdicts.path, &columns) {
+            // The file holds the verdicts of other rules too.
+            let Some(&rule) = by_id.get(row[0].as_str()) else { continue };
+            let key = row[1..].join("#");
+            match by_key.get(key.as_str()) {
+                Some(&event) => pairs.push((event, rule)),
+                // Of a part of the trace only its own rows count.
+                None if self.trace.is_none() || (self.len() as u64) < self.events_in_trace => {}
+                None => return Err(BenchError::NoSuchEvent { path: verdicts.path.clone(), key }),
+            }
+        }
+        Ok(pairs)
+    }
+}
+
+/// For each rule the place of one among the first `known` that says the same; mostly itself.
+fn twins(rules: &RuleSet, known: usize) -> Vec<Option<usize>> {
+    let first = &rules.rules[..known.min(rules.rules.len())];
+    let twin = |(place, rule): (usize, &Rule)| {
+        if place < known { Some(place) } else { first.iter().position(|other| other.expr == rule.expr) }
+    };
+    rules.rules.iter().enumerate().map(twin).collect()
+}
+
+/// The part of a payload in which literals are looked for: everything from the text on, in whole code units.
+pub fn text_of(payload: &[u8]) -> &[u8] {
+    let text = payload.get(TEXT_OFFSET..).unwrap_or_default();
+    &text[..text.len() & !1]
 }

@@ -11,8 +11,9 @@ use std::hint::black_box;
 
 fn workloads() -> Vec<Workload> {
     // In full, so that rare paths of the evaluation come about.
-    let recorded = Name::ALL.map(|name| Workload::load(name, Size::Whole).expect("the workload loads"));
-    let generated = Name::ALL.map(|name| Workload::generated(name, Size::Small).expect("the workload loads"));
+    let recorded = Name::TRACES.map(|name| Workload::load(name, Size::Whole).expect("the workload loads"));
+    let generated =
+        Name::TRACES.map(|name| Workload::generated(name, Size::Small).expect("the workload loads"));
     recorded.into_iter().chain(generated).collect()
 }
 

@@ -1,49 +1,64 @@
-//! What one writes first: decode the text to a `String`, lower its case, look for both needles. Built-in rule only.
+//! What one writes first: decode the text to a `String`, lower its case, look for the needles. For rules of plain
+//! needles only.
 //!
 //! It knows nothing of the matcher, so its verdicts are also the answer that is owed.
 
 use super::Contestant;
 use crate::answer::Pair;
-use crate::workload::Workload;
+use crate::workload::{Part, Workload, text_of};
 
-/// Offset in bytes of the text of event 4104.
-const TEXT_OFFSET: usize = 8;
+/// Most payload bytes of one pass.
+const BYTES_MAX: u64 = 64 << 20;
 
 /// Decodes every text.
 pub struct Decode<'a> {
     workload: &'a Workload,
+    part: Part,
+    needles: &'a [Vec<String>],
 }
 
 impl<'a> Decode<'a> {
-    /// Takes part on this workload.
-    pub fn new(workload: &'a Workload) -> Self {
-        Self { workload }
+    /// Takes part on this workload. Of each rule all needles are wanted; they are in small letters.
+    pub fn new(workload: &'a Workload, needles: &'a [Vec<String>]) -> Self {
+        Self { workload, part: Part::of(workload, BYTES_MAX), needles }
     }
 }
 
-/// Whether the built-in rule matches this payload of event 4104: the text before the first NUL is taken.
-pub fn is_hit(payload: &[u8]) -> bool {
-    let text = payload.get(TEXT_OFFSET..).unwrap_or_default();
-    let units = text.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).take_while(|unit| *unit != 0);
+/// The text of event 4104, up to the first NUL, in small letters.
+pub fn lowered(payload: &[u8]) -> String {
+    let units = text_of(payload)
+        .as_chunks()
+        .0
+        .iter()
+        .map(|unit| u16::from_le_bytes(*unit))
+        .take_while(|unit| *unit != 0);
     let decoded: String =
         char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
-    let lowered = decoded.to_lowercase();
-    lowered.contains("enter-pssession") && lowered.contains("-computername")
+    decoded.to_lowercase()
+}
+
+/// Whether the built-in rule matches this payload of event 4104.
+pub fn is_hit(payload: &[u8]) -> bool {
+    let text = lowered(payload);
+    text.contains("enter-pssession") && text.contains("-computername")
 }
 
 impl Contestant for Decode<'_> {
-    fn name(&self) -> &'static str {
-        "decode-lowercase-contains"
+    fn name(&self) -> String {
+        "decode-lowercase-contains".into()
     }
 
-    fn events(&self) -> usize {
-        self.workload.len()
+    fn part(&self) -> Part {
+        self.part
     }
 
     fn search(&mut self, found: &mut dyn FnMut(Pair)) {
-        for (event, payload) in self.workload.payloads() {
-            if is_hit(payload) {
-                found((event, 0));
+        for (event, payload) in self.workload.part(self.part) {
+            let text = lowered(payload);
+            for (rule, needles) in (0..).zip(self.needles) {
+                if needles.iter().all(|needle| text.contains(needle.as_str())) {
+                    found((event, rule));
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::Contestant;
 use crate::answer::Pair;
 use crate::rules::RuleSet;
-use crate::workload::Workload;
+use crate::workload::{Part, Workload};
 use etwsieve_matcher::{EventKind, naive};
 
 /// Most work of one pass, in payload bytes times rules.
@@ -12,29 +12,27 @@ const WORK_MAX: u64 = 4 << 20;
 pub(super) struct Naive<'a> {
     workload: &'a Workload,
     rules: &'a RuleSet,
-    events: usize,
+    part: Part,
 }
 
 impl<'a> Naive<'a> {
     pub(super) fn new(workload: &'a Workload, rules: &'a RuleSet) -> Self {
-        let bytes_max = WORK_MAX / rules.rules.len().max(1) as u64;
-        let events =
-            (1..=workload.len()).take_while(|events| workload.bytes_of(*events) <= bytes_max).count();
-        Self { workload, rules, events: events.clamp(1, workload.len()) }
+        let part = Part::of(workload, WORK_MAX / rules.rules.len().max(1) as u64);
+        Self { workload, rules, part }
     }
 }
 
 impl Contestant for Naive<'_> {
-    fn name(&self) -> &'static str {
-        "naive"
+    fn name(&self) -> String {
+        "naive".into()
     }
 
-    fn events(&self) -> usize {
-        self.events
+    fn part(&self) -> Part {
+        self.part
     }
 
     fn search(&mut self, found: &mut dyn FnMut(Pair)) {
-        for (event, payload) in self.workload.payloads().take(self.events) {
+        for (event, payload) in self.workload.part(self.part) {
             for (number, rule) in (0..).zip(&self.rules.rules) {
                 if naive::matches(rule, EventKind::ScriptBlock, payload) {
                     found((event, number));

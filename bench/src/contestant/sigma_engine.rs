@@ -5,7 +5,7 @@ use super::Contestant;
 use crate::answer::Pair;
 use crate::error::BenchError;
 use crate::rules::RuleSet;
-use crate::workload::Workload;
+use crate::workload::{Part, Workload};
 use etwsieve_matcher::{EventKind, Field, Fields};
 use rsigma_eval::Engine;
 use rsigma_eval::event::JsonEvent;
@@ -19,13 +19,19 @@ const FIELDS: [(&str, Field); 3] = [
     ("Path", Field::Path),
 ];
 
-pub(super) struct Peer<'a> {
+/// Most work of one pass, in payload bytes times rules.
+const WORK_MAX: u64 = 512 << 20;
+/// Decoding a few rules' texts takes its time too.
+const RULES_MIN: usize = 64;
+
+pub(super) struct SigmaEngine<'a> {
     engine: Engine,
-    events: Vec<Value>,
+    part: Part,
+    events: Vec<(u32, Value)>,
     by_id: HashMap<&'a str, u32>,
 }
 
-impl<'a> Peer<'a> {
+impl<'a> SigmaEngine<'a> {
     pub(super) fn new(workload: &Workload, rules: &'a RuleSet) -> Result<Self, BenchError> {
         let mut engine = Engine::new();
         for text in &rules.texts {
@@ -35,12 +41,14 @@ impl<'a> Peer<'a> {
                 .add_collection(&collection)
                 .map_err(|error| BenchError::Rules(format!("rsigma-eval: {error}")))?;
         }
-        let events = workload.payloads().map(|(_, payload)| event(payload)).collect();
-        Ok(Self { engine, events, by_id: rules.by_id() })
+        let part = Part::of(workload, WORK_MAX / rules.rules.len().max(RULES_MIN) as u64);
+        let events = workload.part(part).map(|(number, payload)| (number, event(payload))).collect();
+        Ok(Self { engine, part, events, by_id: rules.by_id() })
     }
 }
 
-fn event(payload: &[u8]) -> Value {
+/// An event as the engine takes it: the text fields, decoded.
+pub(crate) fn event(payload: &[u8]) -> Value {
     let fields = Fields::split(EventKind::ScriptBlock, payload);
     let text = |field| {
         let units = fields.text(field)?.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit));
@@ -52,21 +60,21 @@ fn event(payload: &[u8]) -> Value {
     Value::Object(present.collect::<Map<_, _>>())
 }
 
-impl Contestant for Peer<'_> {
-    fn name(&self) -> &'static str {
-        "rsigma-eval"
+impl Contestant for SigmaEngine<'_> {
+    fn name(&self) -> String {
+        "rsigma-eval".into()
     }
 
-    fn events(&self) -> usize {
-        self.events.len()
+    fn part(&self) -> Part {
+        self.part
     }
 
     fn search(&mut self, found: &mut dyn FnMut(Pair)) {
-        for (number, event) in (0..).zip(&self.events) {
+        for (number, event) in &self.events {
             for result in self.engine.evaluate(&JsonEvent::borrow(event)) {
                 // A rule that nobody gave it would be a wrong answer, and is no rule of ours.
                 let id = result.header.rule_id.as_deref().unwrap_or_default();
-                found((number, self.by_id.get(id).copied().unwrap_or(u32::MAX)));
+                found((*number, self.by_id.get(id).copied().unwrap_or(u32::MAX)));
             }
         }
     }

@@ -1,0 +1,178 @@
+//! What was aimed at, tested on what was measured.
+
+use super::{Report, Row, short};
+
+/// An aim, and what came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aim {
+    /// What is wanted, in words.
+    pub text: String,
+    /// Where it was measured.
+    pub place: String,
+    /// The number wanted.
+    pub wanted: f64,
+    /// Whether less is better.
+    pub at_most: bool,
+    /// The number measured; `None` if it was not.
+    pub measured: Option<f64>,
+}
+
+impl Aim {
+    fn at_least(text: &str, place: &str, wanted: f64, measured: Option<f64>) -> Self {
+        Self { text: text.to_owned(), place: place.to_owned(), wanted, at_most: false, measured }
+    }
+
+    fn at_most(text: &str, place: &str, wanted: f64, measured: Option<f64>) -> Self {
+        Self { at_most: true, ..Self::at_least(text, place, wanted, measured) }
+    }
+
+    /// The verdict in words.
+    pub fn outcome(&self) -> String {
+        let Some(measured) = self.measured else { return "not measured".to_owned() };
+        let is_met = if self.at_most { measured <= self.wanted } else { measured >= self.wanted };
+        if is_met {
+            return "met".to_owned();
+        }
+        if self.wanted == 0.0 {
+            return format!("missed by {}", short(measured));
+        }
+        format!("missed by {:.0} %", 100.0 * (measured - self.wanted).abs() / self.wanted)
+    }
+}
+
+/// The aims, with what `report` measured.
+pub fn of(report: &Report) -> Vec<Aim> {
+    let ratio = |workload: &str, rules: &str, contestant: &str| {
+        report.row("payloads", workload, rules, contestant).map(|row| row.ratio)
+    };
+    let best = |workload: &str, rules: &str, peer: &str| {
+        let is_peer = |row: &&Row| {
+            row.part == "payloads"
+                && row.workload == workload
+                && row.rules == rules
+                && row.contestant.starts_with(peer)
+        };
+        report.rows.iter().filter(is_peer).map(|row| row.ratio).min_by(f64::total_cmp)
+    };
+    let mut aims = Vec::new();
+    for (workload, wanted) in [("stream", 0.95), ("hot", 0.90), ("small", 0.75)] {
+        let measured = ratio(workload, "builtin", "memchr-absent");
+        let place = format!("{workload}, builtin");
+        aims.push(Aim::at_least(
+            "speed in times of memchr's scan for an absent byte",
+            &place,
+            wanted,
+            measured,
+        ));
+    }
+    let peers = [
+        ("builtin", "vectorscan", 3.0, "times the best Vectorscan"),
+        ("ten", "vectorscan", 4.0, "times the best Vectorscan"),
+        ("sigma", "vectorscan-best", 2.5, "verdicts, in times of Vectorscan's gate on narrowed text"),
+        ("sigma", "rsigma-eval", 30.0, "times rsigma-eval"),
+    ];
+    for (rules, peer, wanted, text) in peers {
+        for workload in ["stream", "hot", "small", "evtx"] {
+            let place = format!("{workload}, {rules}");
+            aims.push(Aim::at_least(text, &place, wanted, best(workload, rules, peer)));
+        }
+    }
+    for workload in ["stream", "small"] {
+        let base = ratio(workload, "sigma10", "etwsieve, sigma only").map(|ratio| 1.0 / ratio);
+        let place = format!("{workload}, sigma10");
+        aims.push(Aim::at_most(
+            "time an event, in times of that with a tenth of the rules",
+            &place,
+            2.0,
+            base,
+        ));
+    }
+    let compiled = report.compiled.iter().find(|compiled| compiled.rules == "sigma");
+    aims.push(Aim::at_most(
+        "milliseconds to compile all of ps_script",
+        "sigma",
+        50.0,
+        compiled.map(|compiled| compiled.compile_ms),
+    ));
+    let reader = report.row("programs", "stream", "sigma", "dissect.etl").map(|row| row.ratio);
+    aims.push(Aim::at_least(
+        "`etwsieve replay`, in times of dissect.etl merely reading",
+        "stream, sigma",
+        100.0,
+        reader,
+    ));
+    for (name, _) in crate::callback::PAYLOADS {
+        let workload = format!("callback {name}");
+        let ns = |who| report.row("callback", &workload, "builtin", who).map(|row| row.ns_per_event);
+        let beyond = ns("intake").zip(ns("memcpy")).map(|(intake, copy)| intake - 2.0 * copy);
+        aims.push(Aim::at_most(
+            "nanoseconds of the intake beyond twice a bare copy",
+            &workload,
+            60.0,
+            beyond,
+        ));
+    }
+    for rules in ["builtin", "ten", "sigma"] {
+        let allocations =
+            report.row("payloads", "hot", rules, "etwsieve").and_then(|row| row.allocations_per_event);
+        aims.push(Aim::at_most(
+            "allocations of the matcher an event",
+            &format!("hot, {rules}"),
+            0.0,
+            allocations,
+        ));
+    }
+    aims
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Aim, of};
+    use crate::report::tests::{report, row};
+
+    #[test]
+    fn aims_are_met_or_missed_by_so_much() {
+        let rows = [
+            ("met", Aim::at_least("", "", 3.0, Some(3.0)), "met"),
+            ("missed", Aim::at_least("", "", 4.0, Some(3.0)), "missed by 25 %"),
+            ("at most, met", Aim::at_most("", "", 50.0, Some(49.0)), "met"),
+            ("at most, missed", Aim::at_most("", "", 50.0, Some(75.0)), "missed by 50 %"),
+            ("of nothing", Aim::at_most("", "", 0.0, Some(0.5)), "missed by 0.500"),
+            ("unknown", Aim::at_least("", "", 4.0, None), "not measured"),
+        ];
+        for (name, aim, expected) in rows {
+            assert_eq!(aim.outcome(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn aims_find_their_rows() {
+        let mut report = report();
+        report.rows.push(row("payloads", "stream", "sigma10", "etwsieve, sigma only", 0.8));
+        report.rows.push(row("callback", "callback 6 KB", "builtin", "intake", 1.0));
+        report.rows.push(row("callback", "callback 6 KB", "builtin", "memcpy", 0.3));
+        report.rows.push(row("programs", "stream", "sigma", "dissect.etl", 140.0));
+        let aims = of(&report);
+        let measured = |text: &str, place: &str| {
+            let aim = aims.iter().find(|aim| aim.text.contains(text) && aim.place == place);
+            aim.unwrap_or_else(|| panic!("no aim {text}, {place}")).measured
+        };
+        let rows = [
+            ("absent byte", "stream, builtin", Some(0.93)),
+            ("best Vectorscan", "hot, builtin", Some(2.0)),
+            ("best Vectorscan", "hot, ten", None),
+            ("gate on narrowed", "small, sigma", Some(2.0)),
+            ("a tenth of the rules", "stream, sigma10", Some(1.25)),
+            ("milliseconds to compile", "sigma", Some(61.0)),
+            ("merely reading", "stream, sigma", Some(140.0)),
+            ("beyond twice", "callback 6 KB", Some(40.0)),
+            ("beyond twice", "callback 40 KB", None),
+        ];
+        for (text, place, expected) in rows {
+            match (measured(text, place), expected) {
+                (Some(found), Some(expected)) => assert!((found - expected).abs() < 1e-9, "{text}: {found}"),
+                (found, expected) => assert_eq!(found, expected, "{text}, {place}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Ten rules of one needle each: what somebody might start with.
+
+use std::fmt::Write;
+
+/// What the rules look for: names of attack tools, and words that harmless scripts have too.
+pub(super) const NEEDLES: [&str; 10] = [
+    "Enter-PSSession",
+    "Invoke-Mimikatz",
+    "Net.WebClient",
+    "FromBase64String",
+    "-EncodedCommand",
+    "VirtualAlloc",
+    "AmsiUtils",
+    "Get-Keystrokes",
+    "MiniDumpWriteDump",
+    "-ComputerName web07",
+];
+
+/// The rule's file.
+pub(super) fn rule(number: u32, needle: &str) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "title: Needle {number}\nid: 5f1e7a00-0000-4000-8000-{number:012}\nstatus: test\n\
+         logsource:\n    product: windows\n    category: ps_script\n\
+         detection:\n    selection:\n        ScriptBlockText|contains: '{needle}'\n    condition: selection\n\
+         level: low\n"
+    );
+    text
+}

@@ -141,7 +141,7 @@ fn an_overload_is_counted_exactly_and_leaves_no_trace() {
 fn rules_are_exchanged_under_load_without_a_missed_detection() {
     let rounds = campaign(3, 100);
     // Rounds of two looks, one second each, and some more.
-    let count = (rounds * 5 + 10) * 2000;
+    let count = (rounds * 3 + 10) * 2000;
     let Some(lab) = lab(&format!("synthetic count={count} units=250 every=10\nrate 2000\n")) else { return };
     let rules = lab.folder().join("rules");
     fs::create_dir(&rules).unwrap();

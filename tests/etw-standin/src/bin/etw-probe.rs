@@ -1,6 +1,6 @@
 //! Drives the ETW API step by step, for the tests of the stand-in, and prints what each step answered.
 //!
-//! `etw-probe SESSION STEP...`: see [`windows::Probe::step`]. At the end it prints what the callback saw.
+//! `etw-probe SESSION STEP...`: see `windows::Probe::step`. At the end it prints what the callback saw.
 
 #![cfg_attr(windows, expect(unsafe_code, reason = "it calls a C interface"))]
 

@@ -18,6 +18,9 @@ pub(crate) const SESSION: &str = "etwsieve";
 /// How long anything may take before a test gives up; machines under test are slow.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
+/// Providers of a session: both editions of PowerShell, and ETW's own lost events. They are enabled one by one.
+pub(crate) const PROVIDERS: usize = 3;
+
 const POWERSHELL: &str = "{a0c1853b-5c40-4b15-8766-3cf1c58f985a}";
 const PUBLISHERS: &str = r"HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\WINEVT\Publishers";
 
@@ -87,14 +90,14 @@ pub(crate) struct Watched {
 }
 
 impl<'a> Watching<'a> {
-    /// Starts `etwsieve watch` with JSON Lines on standard output, and waits until its session is consumed.
+    /// Starts `etwsieve watch` with JSON Lines on standard output, and waits until all providers are enabled.
     pub(crate) fn start(lab: &'a Lab, args: &[&str]) -> Self {
         // One that a killed sensor has left is not the one that is waited for.
         let left = lab.machine().session(SESSION).expect("it can be read").map(|session| session.incarnation);
         let watching = Self::spawn(lab, args);
         lab.machine()
             .wait(SESSION, PATIENCE, |session| {
-                Some(session.incarnation) != left && !session.providers.is_empty()
+                Some(session.incarnation) != left && session.providers.len() == PROVIDERS
             })
             .expect("a session starts");
         watching

@@ -5,8 +5,6 @@
 //! two finds every occurrence; the OR also makes other characters equal, so each is then compared exactly. `k` is
 //! where the two bigrams together are rarest.
 
-#![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
-
 use crate::compile::rarity::bits;
 use crate::scan::kernel::Usable;
 use crate::scan::narrow::narrow_unit;
@@ -18,7 +16,7 @@ pub(crate) const NEEDLES_MAX: usize = 4;
 /// Shortest needle: it must have two bigrams.
 pub(crate) const NEEDLE_LEN_MIN: usize = 3;
 /// Makes the two cases of a letter equal, in both units of a lane.
-const FOLD: u32 = 0x0020_0020;
+pub(super) const FOLD: u32 = 0x0020_0020;
 /// Lanes that are compared before the outcome is looked at.
 const BLOCK: usize = 64;
 
@@ -26,6 +24,8 @@ const BLOCK: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Bigrams {
     needles: Vec<Needle>,
+    /// The lanes of all of them.
+    values: Values,
 }
 
 #[derive(Debug)]
@@ -42,7 +42,12 @@ impl Bigrams {
     pub(crate) fn new(needles: &[Box<[u8]>]) -> Option<Self> {
         let fits = |needle: &[u8]| needle.len() >= NEEDLE_LEN_MIN && needle.is_ascii();
         let few = (1..=NEEDLES_MAX).contains(&needles.len()) && needles.iter().all(|needle| fits(needle));
-        few.then(|| Self { needles: needles.iter().map(|needle| Needle::new(needle)).collect() })
+        if !few {
+            return None;
+        }
+        let needles: Vec<Needle> = needles.iter().map(|needle| Needle::new(needle)).collect();
+        let values = Values::new(&needles, (1 << needles.len()) - 1)?;
+        Some(Self { needles, values })
     }
 
     /// Bytes held, about.
@@ -56,23 +61,31 @@ impl Bigrams {
     ///
     /// Linear in the text, plus a comparison for each lane that looks like a needle's.
     pub(crate) fn scan(&self, units: &[[u8; 2]], usable: Usable, mut found: impl FnMut(u32, usize)) {
-        let lanes: &[[[u8; 2]; 2]] = units.as_chunks().0;
+        // Lanes that begin with the second unit find every needle as well; vectors like aligned ones.
+        let skipped = usize::from(units.as_ptr().addr() % 4 == 2).min(units.len());
+        let lanes: &[[[u8; 2]; 2]] = units[skipped..].as_chunks().0;
         let lanes = lanes.as_flattened().as_flattened().as_chunks::<4>().0;
-        let mut left: Vec4<(u32, &Needle)> = Vec4::new((0..).zip(&self.needles));
+        let mut left = (1 << self.needles.len()) - 1;
         let mut from = 0;
-        while let Some(values) = left.values()
-            && let Some(at) = values.first(&lanes[from..], usable)
-        {
-            let lane = u32::from_le_bytes(lanes[from + at]) | FOLD;
-            let unit = 2 * (from + at);
-            left.retain(|(number, needle)| {
-                let stands = (0..2).find_map(|k| {
-                    let start = unit.checked_sub(needle.offset + k)?;
-                    (lane == needle.lanes[k] && stands_at(units, start, &needle.bytes)).then_some(start)
-                });
-                stands.map(|start| found(*number, start)).is_none()
+        let mut values = self.values;
+        loop {
+            let first = values.first(&lanes[from..], usable, |lane| {
+                let before = left;
+                for (number, needle) in (0..).zip(&self.needles) {
+                    if left >> number & 1 != 0
+                        && let Some(start) = needle.start(units, skipped + 2 * (from + lane))
+                    {
+                        left &= !(1 << number);
+                        found(number, start);
+                    }
+                }
+                left != before
             });
-            from += at + 1;
+            let Some(lane) = first else { return };
+            from += lane + 1;
+            // Those that were found are not looked for again.
+            let Some(next) = Values::new(&self.needles, left) else { return };
+            values = next;
         }
     }
 }
@@ -86,6 +99,12 @@ impl Needle {
         let lane = |at: usize| u32::from(bytes[at]) | u32::from(bytes[at + 1]) << 16 | FOLD;
         Self { bytes: bytes.into(), offset, lanes: [lane(offset), lane(offset + 1)] }
     }
+
+    /// Where the needle stands, if one of its two bigrams is that at `unit`.
+    fn start(&self, units: &[[u8; 2]], unit: usize) -> Option<usize> {
+        let starts = [0, 1].map(|k| unit.checked_sub(self.offset + k));
+        starts.into_iter().flatten().find(|start| stands_at(units, *start, &self.bytes))
+    }
 }
 
 fn stands_at(units: &[[u8; 2]], start: usize, needle: &[u8]) -> bool {
@@ -94,86 +113,77 @@ fn stands_at(units: &[[u8; 2]], start: usize, needle: &[u8]) -> bool {
     })
 }
 
-/// The needles that are still looked for, without an allocation.
-struct Vec4<T> {
-    items: [Option<T>; NEEDLES_MAX],
-}
-
-impl<T: Copy> Vec4<T> {
-    fn new(from: impl Iterator<Item = T>) -> Self {
-        let mut items = [None; NEEDLES_MAX];
-        items.iter_mut().zip(from).for_each(|(to, item)| *to = Some(item));
-        Self { items }
-    }
-
-    fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
-        for item in &mut self.items {
-            *item = item.take_if(|item| keep(item)).or(None);
-        }
-    }
-}
-
 /// The lanes looked for: two for each needle that is left.
+#[derive(Clone, Copy, Debug)]
 enum Values {
     One([u32; 2]),
     Two([u32; 4]),
     Four([u32; 8]),
 }
 
-impl Vec4<(u32, &Needle)> {
-    fn values(&self) -> Option<Values> {
+impl Values {
+    /// `left` has a bit for each needle. `None` if none is left.
+    fn new(needles: &[Needle], left: u32) -> Option<Self> {
         let mut all = [0; 2 * NEEDLES_MAX];
         let mut len = 0;
-        for (_, needle) in self.items.iter().flatten() {
+        for (_, needle) in (0..).zip(needles).filter(|(number, _)| left >> number & 1 != 0) {
             all[len..len + 2].copy_from_slice(&needle.lanes);
             len += 2;
         }
         // Unused places repeat a value.
         let first = all[0];
         all[len..].fill(first);
-        Some(match len {
-            0 => return None,
-            2 => Values::One([all[0], all[1]]),
-            4 => Values::Two([all[0], all[1], all[2], all[3]]),
-            _ => Values::Four(all),
-        })
+        match len {
+            0 => None,
+            2 => Some(Self::One([all[0], all[1]])),
+            4 => Some(Self::Two([all[0], all[1], all[2], all[3]])),
+            _ => Some(Self::Four(all)),
+        }
     }
-}
 
-impl Values {
-    fn first(&self, lanes: &[[u8; 4]], usable: Usable) -> Option<usize> {
+    fn first(&self, lanes: &[[u8; 4]], usable: Usable, stands: impl FnMut(usize) -> bool) -> Option<usize> {
         match self {
-            Self::One(values) => first_lane(lanes, values, usable),
-            Self::Two(values) => first_lane(lanes, values, usable),
-            Self::Four(values) => first_lane(lanes, values, usable),
+            Self::One(values) => first_lane(lanes, values, usable, stands),
+            Self::Two(values) => first_lane(lanes, values, usable, stands),
+            Self::Four(values) => first_lane(lanes, values, usable, stands),
         }
     }
 }
 
-/// The first lane that is one of `values` after folding.
-fn first_lane<const N: usize>(lanes: &[[u8; 4]], values: &[u32; N], usable: Usable) -> Option<usize> {
+/// The first lane that may be one of `values` after folding and of which `stands` is true.
+fn first_lane<const N: usize>(
+    lanes: &[[u8; 4]],
+    values: &[u32; N],
+    usable: Usable,
+    stands: impl FnMut(usize) -> bool,
+) -> Option<usize> {
     match usable.kernel() {
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 | Kernel::Avx2 => x86::bigram::first_lane(lanes, values, usable),
-        _ => first_lane_plain(lanes, values),
+        Kernel::Avx512 | Kernel::Avx2 => x86::bigram::first_lane(lanes, values, usable, stands),
+        _ => first_lane_plain(lanes, values, stands),
     }
 }
 
-/// Plain loops that become vector code; [`x86`](super::x86) compiles them again for wider vectors.
-#[inline(always)]
-pub(super) fn first_lane_plain<const N: usize>(lanes: &[[u8; 4]], values: &[u32; N]) -> Option<usize> {
+/// Plain loops that the compiler makes into the vector code that every processor has.
+pub(super) fn first_lane_plain<const N: usize>(
+    lanes: &[[u8; 4]],
+    values: &[u32; N],
+    mut stands: impl FnMut(usize) -> bool,
+) -> Option<usize> {
     let is_value = |lane: &[u8; 4]| {
         let lane = u32::from_le_bytes(*lane) | FOLD;
         // No shortcut: this is to become vector code.
         values.iter().fold(0, |any, value| any | u32::from(lane == *value))
     };
-    let (blocks, rest) = lanes.as_chunks::<BLOCK>();
-    for (at, block) in blocks.iter().enumerate() {
+    for (number, block) in lanes.chunks(BLOCK).enumerate() {
         if block.iter().fold(0, |any, lane| any | is_value(lane)) != 0 {
-            return block.iter().position(|lane| is_value(lane) != 0).map(|lane| BLOCK * at + lane);
+            let lane = (BLOCK * number..).zip(block).find(|(at, lane)| is_value(lane) != 0 && stands(*at));
+            if let Some((lane, _)) = lane {
+                return Some(lane);
+            }
         }
     }
-    rest.iter().position(|lane| is_value(lane) != 0).map(|lane| BLOCK * blocks.len() + lane)
+    None
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 //! `memchr::memmem` by the portable kernel. More are found in the narrowed text, in one pass over their grams
 //! ([`grams`](super::grams)) for each of two groups: 8- and 4-byte grams at every fourth place for needles of 11
 //! bytes and more and of 7 to 10; below, 2-byte grams at every place, which [`teddy`](super::teddy) leads to where
-//! the processor can. Single bytes are searched one by one. All ways give the same set.
+//! the processor can; there it finds up to 32 needles of any length. Single bytes are searched one by one. All ways give the same set.
 
 use crate::scan::bigram::{self, Bigrams};
 use crate::scan::grams::{Grams, gram};
 use crate::scan::kernel::{Kernel, Usable};
 use crate::scan::narrow::Narrowed;
-use crate::scan::teddy::Teddy;
+use crate::scan::teddy::{self, Teddy};
 use crate::scan::words;
 use memchr::memmem;
 
@@ -33,7 +33,7 @@ pub(crate) struct Gate {
     long: Grams,
     middle: Grams,
     short: Grams,
-    teddy: Option<Teddy>,
+    teddies: Vec<Teddy>,
 }
 
 /// The needles that were found in a text.
@@ -91,24 +91,25 @@ impl Gate {
         let few = if is_few && usable.kernel() != Kernel::Portable { Bigrams::new(&needles) } else { None };
         let one_by_one = |needle: &[u8]| few.is_none() && (is_few || needle.len() < SHORT);
         let numbered = || (0u32..).zip(&needles).map(|(number, needle)| (number, &needle[..]));
-        let of_len = |range: std::ops::Range<usize>| {
-            numbered().filter(move |(_, needle)| !is_few && range.contains(&needle.len()))
+        let has_shuffle = matches!(usable.kernel(), Kernel::Avx2 | Kernel::Avx512);
+        // Needles that fit one search of Teddy need no other.
+        let teddy_alone = has_shuffle && needles.len() <= teddy::FINGERPRINTS_MAX;
+        let is_short =
+            |needle: &[u8]| needle.len() >= SHORT && (teddy_alone || needle.len() < MIDDLE_LEN_MIN);
+        let of = |belongs: &dyn Fn(&[u8]) -> bool| -> Vec<_> {
+            numbered().filter(|(_, needle)| !is_few && belongs(needle)).collect()
         };
         let single = numbered().filter(|(_, needle)| one_by_one(needle));
         let single = single.map(|(number, needle)| (number, memmem::Finder::new(needle).into_owned()));
-        let short = Grams::new(SHORT, 1, 0, of_len(SHORT..MIDDLE_LEN_MIN));
-        let long = Grams::new(LONG, STRIDE, 0, of_len(LONG_LEN_MIN..usize::MAX));
-        let has_shuffle = matches!(usable.kernel(), Kernel::Avx2 | Kernel::Avx512) && !short.is_empty();
+        let short = Grams::new(SHORT, 1, of(&is_short).into_iter());
+        let long = of(&|needle| !is_short(needle) && needle.len() >= LONG_LEN_MIN);
+        let middle =
+            of(&|needle| !is_short(needle) && (MIDDLE_LEN_MIN..LONG_LEN_MIN).contains(&needle.len()));
         Self {
             single: single.collect(),
-            middle: Grams::new(
-                MIDDLE,
-                STRIDE,
-                words::middle_words(&long),
-                of_len(MIDDLE_LEN_MIN..LONG_LEN_MIN),
-            ),
-            long,
-            teddy: has_shuffle.then(|| Teddy::new(&short.fingerprints(&needles))),
+            long: Grams::new(LONG, STRIDE, long.into_iter()),
+            middle: Grams::new(MIDDLE, STRIDE, middle.into_iter()),
+            teddies: if has_shuffle { Teddy::all(&short.fingerprints(&needles)) } else { Vec::new() },
             short,
             few,
             needles,
@@ -127,7 +128,12 @@ impl Gate {
         let single: usize =
             self.single.iter().map(|(_, finder)| finder.needle().len() + size_of_val(finder)).sum();
         let grams: usize = [&self.long, &self.middle, &self.short].map(Grams::memory).iter().sum();
-        needles + single + grams + self.few.as_ref().map_or(0, Bigrams::memory) + size_of::<Self>()
+        needles
+            + single
+            + grams
+            + size_of_val(&self.teddies[..])
+            + self.few.as_ref().map_or(0, Bigrams::memory)
+            + size_of::<Self>()
     }
 
     /// Finds the needles that stand in `units`. Narrows them only if it has to.
@@ -160,19 +166,8 @@ impl Gate {
     }
 
     fn scan_words(&self, text: &[u8], found: &mut Found) {
-        let words = text.as_chunks::<STRIDE>().0;
-        let mut from = 0;
-        while let Some(at) = words::first_group(&words[from..], &self.long, &self.middle, self.usable) {
-            from += at;
-            for word in from..from + words::GROUP {
-                self.look_up_word(text, word, found);
-            }
-            from += words::GROUP;
-        }
-        // Behind the last whole group.
-        for word in words.len().saturating_sub(words::GROUP)..words.len() {
-            self.look_up_word(text, word, found);
-        }
+        let candidate = |word| self.look_up_word(text, word, found);
+        words::scan(text, &self.long, &self.middle, self.usable, candidate);
     }
 
     /// Looks up the grams that begin with a word, given by its number.
@@ -193,9 +188,10 @@ impl Gate {
             }
         };
         #[cfg(target_arch = "x86_64")]
-        if let Some(teddy) = &self.teddy
-            && crate::scan::x86::teddy::scan(teddy, text, self.usable, &mut candidate)
-        {
+        if !self.teddies.is_empty() {
+            for teddy in &self.teddies {
+                crate::scan::x86::teddy::scan(teddy, text, self.usable, &mut candidate);
+            }
             return;
         }
         (0..text.len()).for_each(candidate);
@@ -203,7 +199,7 @@ impl Gate {
 
     #[inline]
     fn look_up(&self, grams: &Grams, gram: u64, text: &[u8], at: usize, found: &mut Found) {
-        if grams.holds(gram) & 1 != 0 {
+        if grams.holds(gram) {
             self.compare(grams, gram, text, at, found);
         }
     }
@@ -221,7 +217,7 @@ impl Gate {
 }
 
 // Words are the grams of the middle group, two of them those of the long one.
-const _: () = assert!(LONG == 2 * STRIDE && MIDDLE == STRIDE);
+const _: () = assert!(STRIDE == words::WORD && LONG == 2 * STRIDE && MIDDLE == STRIDE);
 
 #[cfg(test)]
 mod tests {

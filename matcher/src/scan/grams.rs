@@ -5,26 +5,28 @@
 //! looking up every `STRIDE`th gram finds every needle. A blocked Bloom filter, two bits of one word for each gram,
 //! answers nearly all look-ups; what passes is compared with the needle itself.
 
-#![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
-
 use crate::compile::rarity::bits;
 use crate::scan::teddy::{self, Fingerprint};
 
 /// Bits of the filter for each gram; more bits, fewer comparisons in vain.
 const FILTER_BITS_PER_GRAM: usize = 32;
 
-/// Words of 64 bits of a filter. The sizes are few, so that loops know theirs; even the largest fits the
-/// second-level cache.
-pub(crate) const FILTER_WORDS: [usize; 3] = [1 << 8, 1 << 11, 1 << 14];
+/// Least and greatest binary logarithm of a filter's words of 32 bits; even the largest fits the second-level cache.
+const FILTER_LOG2: std::ops::RangeInclusive<u32> = 9..=15;
 
-/// An odd number near 2^64 divided by the golden ratio (Knuth, multiplicative hashing).
-const HASH_FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+/// Factors of the hash: odd numbers near 2^32 divided by the golden ratio, and by its square (Knuth, multiplicative
+/// hashing).
+pub(super) const HASH_FACTORS: [u32; 2] = [0x9E37_79B1, 0x61C8_8647];
+/// Bits by which the hash is shifted to mix its high into its low half.
+pub(super) const HASH_SHIFT: u32 = 15;
+/// Bits of a hash that choose a bit of a word.
+pub(super) const BIT_LOG2: u32 = 5;
 
 /// Grams of one width.
 #[derive(Debug)]
 pub(crate) struct Grams {
     /// A power of two of words, two bits for each gram.
-    filter: Vec<u64>,
+    filter: Vec<u32>,
     /// Entries ordered by the word of their bits.
     entries: Vec<Entry>,
     /// For each word of the filter, the first entry.
@@ -40,11 +42,10 @@ struct Entry {
 }
 
 impl Grams {
-    /// Collects the grams of `needles`, given as number and bytes, in a filter of at least `words_min` words.
+    /// Collects the grams of `needles`, given as number and bytes.
     pub(crate) fn new<'a>(
         width: usize,
         stride: usize,
-        words_min: usize,
         needles: impl Iterator<Item = (u32, &'a [u8])>,
     ) -> Self {
         let mut entries = Vec::new();
@@ -54,10 +55,9 @@ impl Grams {
                 entries.push(Entry { gram, needle, offset: offset as u32 });
             }
         }
-        let wanted = entries.len() * FILTER_BITS_PER_GRAM / 64;
-        let fits = |words: &usize| *words >= wanted.max(words_min);
-        let words = FILTER_WORDS.into_iter().find(fits).unwrap_or(FILTER_WORDS[2]);
-        let log2 = words.ilog2();
+        let wanted = (entries.len() * FILTER_BITS_PER_GRAM / u32::BITS as usize).max(1);
+        let log2 = wanted.next_power_of_two().ilog2().clamp(*FILTER_LOG2.start(), *FILTER_LOG2.end());
+        let words = 1 << log2;
         entries.sort_by_key(|entry| word_and_bits(entry.gram, log2).0);
         let mut filter = vec![0; words];
         for entry in &entries {
@@ -73,26 +73,26 @@ impl Grams {
         self.entries.is_empty()
     }
 
-    /// The filter, if it has `N` words.
-    pub(crate) fn filter<const N: usize>(&self) -> Option<&[u64; N]> {
-        self.filter[..].try_into().ok()
+    /// The filter: a power of two of words.
+    pub(super) fn filter(&self) -> &[u32] {
+        &self.filter
     }
 
-    /// Whether a needle may have this gram, in the lowest bit; the others mean nothing.
-    #[inline(always)]
-    pub(crate) fn holds(&self, gram: u64) -> u64 {
+    /// Whether a needle may have this gram.
+    #[inline]
+    pub(crate) fn holds(&self, gram: u64) -> bool {
         let (word, first, second) = word_and_bits(gram, self.filter.len().ilog2());
         // The word is always inside; `get` spares the check's panic path in the hot loop.
-        self.filter.get(word).map_or(0, |word| word >> first & word >> second)
+        self.filter.get(word).is_some_and(|word| word >> first & word >> second & 1 != 0)
     }
 
-    /// For each entry the two bytes of its gram, and the byte behind them if the needle has one there.
+    /// For each entry the bytes from its gram on, as far as the needle goes.
     pub(crate) fn fingerprints(&self, needles: &[Box<[u8]>]) -> Vec<Fingerprint> {
         let of = |entry: &Entry| {
             let rest = &needles[entry.needle as usize][entry.offset as usize..];
-            Some((*rest.first()?, *rest.get(1)?, rest.get(2).copied()))
+            std::array::from_fn(|place| rest.get(place).copied())
         };
-        self.entries.iter().filter_map(of).collect()
+        self.entries.iter().map(of).collect()
     }
 
     /// Bytes held, about.
@@ -111,18 +111,21 @@ impl Grams {
     }
 }
 
-/// As [`Grams::holds`], for a filter whose size the compiler knows.
-#[inline(always)]
-pub(crate) fn holds<const N: usize>(filter: &[u64; N], gram: u64) -> u64 {
-    let (word, first, second) = word_and_bits(gram, const { N.ilog2() });
-    filter[word] >> first & filter[word] >> second
+/// The hash of a gram.
+#[inline]
+fn hash(gram: u64) -> u32 {
+    let product = (gram as u32)
+        .wrapping_mul(HASH_FACTORS[0])
+        .wrapping_add(((gram >> 32) as u32).wrapping_mul(HASH_FACTORS[1]));
+    product ^ product >> HASH_SHIFT
 }
 
-/// A gram's word in a filter of `2^log2` words, and its two bits there.
-#[inline(always)]
-fn word_and_bits(gram: u64, log2: u32) -> (usize, u64, u64) {
-    let hash = gram.wrapping_mul(HASH_FACTOR);
-    ((hash >> (64 - log2)) as usize, hash >> (58 - log2) & 63, hash >> (52 - log2) & 63)
+/// A gram's word in a filter of `2^log2` words, and its two bits there: the highest bits of the hash, and below.
+#[inline]
+fn word_and_bits(gram: u64, log2: u32) -> (usize, u32, u32) {
+    let hash = hash(gram);
+    let bit = |number: u32| hash >> (u32::BITS - log2 - number * BIT_LOG2) & (u32::BITS - 1);
+    ((hash >> (u32::BITS - log2)) as usize, bit(1), bit(2))
 }
 
 /// The bytes of a gram as a number, little-endian.
@@ -133,7 +136,7 @@ pub(crate) fn gram(bytes: &[u8]) -> u64 {
 /// The `stride` neighbouring offsets whose commonest gram is rarest.
 fn rarest_window(needle: &[u8], width: usize, stride: usize) -> std::ops::Range<usize> {
     let grams = needle.len() + 1 - width;
-    // Teddy looks at a third byte behind a pair, if there is one.
+    // Teddy looks at the bytes behind a pair, if there are some.
     let looked_at = width.max(teddy::LEN);
     let rarity = |offset: usize| bits(&needle[offset..needle.len().min(offset + looked_at)]);
     let rarity: Vec<f64> = (0..=needle.len() - width).map(rarity).collect();

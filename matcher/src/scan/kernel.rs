@@ -14,7 +14,8 @@ pub enum Kernel {
     Sse2,
     /// AVX2, BMI1 and BMI2.
     Avx2,
-    /// AVX-512 F, BW and VL, and what [`Avx2`](Self::Avx2) needs.
+    /// AVX-512 F, BW, VL and VBMI, and what [`Avx2`](Self::Avx2) needs. The first processors with AVX-512 lack VBMI; on
+    /// them it slows the clock, so AVX2 is the better choice anyway.
     Avx512,
 }
 
@@ -67,6 +68,7 @@ impl Kernel {
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vbmi")
             }
         };
         #[cfg(not(target_arch = "x86_64"))]

@@ -109,9 +109,9 @@ fn first_lane_avx2<const N: usize>(
 
 #[target_feature(enable = "avx2")]
 fn load_avx2(lanes: &[[u8; 4]; LANES_AVX2]) -> [__m256i; 2] {
-    let from = lanes.as_ptr().cast::<__m256i>();
-    // SAFETY: the reference is to 64 readable bytes, and the loads ask for no alignment.
-    unsafe { [_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))] }
+    let (halves, _) = lanes.as_chunks::<{ LANES_AVX2 / 2 }>();
+    // SAFETY: each half is a reference to 32 readable bytes, and the loads ask for no alignment.
+    [0, 1].map(|half| unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) })
 }
 
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
@@ -156,8 +156,8 @@ fn first_lane_avx512<const N: usize>(
     let (blocks, rest) = lanes[at..].as_chunks::<{ BLOCK * LANES_AVX512 }>();
     for block in blocks {
         let vectors: &[_] = block.as_chunks().0;
-        let least = vectors.iter().fold(all, differ);
-        if _mm512_testn_epi16_mask(least, least) != 0 {
+        let joined = vectors.iter().fold(all, differ);
+        if _mm512_testn_epi16_mask(joined, joined) != 0 {
             cold_path();
             for (number, lanes) in vectors.iter().enumerate() {
                 if let Some(lane) = among(at + number * LANES_AVX512, lanes) {
@@ -178,7 +178,7 @@ fn first_lane_avx512<const N: usize>(
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn load_avx512(lanes: &[[u8; 4]; LANES_AVX512]) -> [__m512i; 2] {
-    let from = lanes.as_ptr().cast::<__m512i>();
-    // SAFETY: the reference is to 128 readable bytes, and the loads ask for no alignment.
-    unsafe { [_mm512_loadu_si512(from), _mm512_loadu_si512(from.add(1))] }
+    let (halves, _) = lanes.as_chunks::<{ LANES_AVX512 / 2 }>();
+    // SAFETY: each half is a reference to 64 readable bytes, and the loads ask for no alignment.
+    [0, 1].map(|half| unsafe { _mm512_loadu_si512(halves[half].as_ptr().cast()) })
 }

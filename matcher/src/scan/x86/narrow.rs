@@ -1,15 +1,18 @@
-//! Narrowing with wider vectors: the plain loops, compiled for AVX2 and AVX-512.
+//! Narrowing with AVX2 and AVX-512.
 
 use crate::scan::kernel::{Kernel, Usable};
 use crate::scan::narrow::{low_bytes_plain, narrow_plain};
+use std::arch::x86_64::{
+    __m256i, _mm256_add_epi8, _mm256_and_si256, _mm256_cmpgt_epi8, _mm256_loadu_si256, _mm256_min_epu16,
+    _mm256_or_si256, _mm256_packus_epi16, _mm256_permute4x64_epi64, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_setzero_si256, _mm256_storeu_si256,
+};
 
-/// As [`narrow_plain`]; the vectors are those of `usable`.
+/// As [`narrow_plain`]; the vectors are those of `usable`. `out` is as long as `units`.
 pub(crate) fn narrow(units: &[[u8; 2]], out: &mut [u8], usable: Usable) {
     match usable.kernel() {
-        // SAFETY: `Usable` vouches for the processor's AVX-512 F, BW and VL.
-        Kernel::Avx512 => unsafe { narrow_avx512(units, out) },
-        // SAFETY: `Usable` vouches for the processor's AVX2.
-        Kernel::Avx2 => unsafe { narrow_avx2(units, out) },
+        // SAFETY: `Usable` vouches for the processor's AVX2, which every processor with AVX-512 has.
+        Kernel::Avx512 | Kernel::Avx2 => unsafe { narrow_avx2(units, out) },
         Kernel::Sse2 | Kernel::Portable => narrow_plain(units, out),
     }
 }
@@ -25,14 +28,42 @@ pub(crate) fn low_bytes(units: &[[u8; 2]], out: &mut [u8], usable: Usable) -> bo
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn narrow_avx512(units: &[[u8; 2]], out: &mut [u8]) {
-    narrow_plain(units, out);
+#[target_feature(enable = "avx2")]
+fn narrow_avx2(units: &[[u8; 2]], out: &mut [u8]) {
+    let (Some(last), Some(_)) = (units.last_chunk(), out.last_chunk::<32>()) else {
+        return narrow_plain(units, out);
+    };
+    for (units, out) in units.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+        store_avx2(narrow_32(units), out);
+    }
+    // The last vector overlaps units that were narrowed.
+    if let Some(out) = out.last_chunk_mut() {
+        store_avx2(narrow_32(last), out);
+    }
 }
 
 #[target_feature(enable = "avx2")]
-fn narrow_avx2(units: &[[u8; 2]], out: &mut [u8]) {
-    narrow_plain(units, out);
+fn narrow_32(units: &[[u8; 2]; 32]) -> __m256i {
+    let (halves, _) = units.as_chunks::<16>();
+    // SAFETY: each half is a reference to 32 readable bytes, and the loads ask for no alignment.
+    let [low, high] = [0, 1].map(|half| unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) });
+    // Packing takes units for signed, so those above U+00FF are cut to it before.
+    let byte_max = _mm256_set1_epi16(0xFF);
+    let packed = _mm256_packus_epi16(_mm256_min_epu16(low, byte_max), _mm256_min_epu16(high, byte_max));
+    // It goes by halves of a vector; this puts their quarters in order.
+    let bytes = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+    // Bytes are taken for signed: what is not ASCII is negative, and becomes 0xFF.
+    let bytes = _mm256_or_si256(bytes, _mm256_cmpgt_epi8(_mm256_setzero_si256(), bytes));
+    // Moves the capital letters to the top of the signed bytes, so that one comparison finds them.
+    let moved = _mm256_add_epi8(bytes, _mm256_set1_epi8(i8::MAX - b'Z' as i8));
+    let capital = _mm256_cmpgt_epi8(moved, _mm256_set1_epi8(i8::MAX - 26));
+    _mm256_or_si256(bytes, _mm256_and_si256(capital, _mm256_set1_epi8(0x20)))
+}
+
+#[target_feature(enable = "avx2")]
+fn store_avx2(bytes: __m256i, out: &mut [u8; 32]) {
+    // SAFETY: the reference is to 32 writable bytes, and the store asks for no alignment.
+    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]

@@ -7,8 +7,8 @@ use crate::scan::teddy::{LEN, Teddy};
 use std::arch::x86_64::{
     __m256i, __m512i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8,
     _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8,
-    _mm256_srli_epi16, _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_loadu_si512, _mm512_set1_epi8,
-    _mm512_shuffle_epi8, _mm512_srli_epi16, _mm512_test_epi8_mask,
+    _mm256_srli_epi16, _mm512_and_si512, _mm512_loadu_si512, _mm512_permutex2var_epi8, _mm512_set1_epi8,
+    _mm512_test_epi8_mask,
 };
 
 /// Reports the candidates of `text`, ascending; behind its end the text is taken to go on with zeros.
@@ -17,7 +17,7 @@ use std::arch::x86_64::{
 #[inline]
 pub(crate) fn scan(teddy: &Teddy, text: &[u8], usable: Usable, candidate: impl FnMut(usize)) -> bool {
     match usable.kernel() {
-        // SAFETY: `Usable` vouches for the processor's AVX-512 F, BW and VL.
+        // SAFETY: `Usable` vouches for the processor's AVX-512 F, BW, VL and VBMI.
         Kernel::Avx512 => unsafe { scan_avx512(teddy, text, candidate) },
         // SAFETY: `Usable` vouches for the processor's AVX2.
         Kernel::Avx2 => unsafe { scan_avx2(teddy, text, candidate) },
@@ -57,7 +57,7 @@ fn report(at: usize, mut places: u64, in_text: usize, candidate: &mut impl FnMut
 
 #[target_feature(enable = "avx2")]
 fn scan_avx2(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
-    let tables = teddy.tables.map(|halves| halves.map(|table| broadcast_avx2(&table)));
+    let tables = teddy.halves.map(|halves| halves.map(|table| broadcast_avx2(&table)));
     let half = _mm256_set1_epi8(15);
     for_blocks::<32>(text, |at, bytes| {
         let mut buckets = _mm256_set1_epi8(-1);
@@ -87,18 +87,19 @@ fn broadcast_avx2(table: &[u8; 16]) -> __m256i {
     _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
 fn scan_avx512(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
-    let tables = teddy.tables.map(|halves| halves.map(|table| broadcast_avx512(&table)));
-    let half = _mm512_set1_epi8(15);
+    let tables = teddy.bytes.each_ref().map(|table| {
+        let halves: &[[u8; 64]] = table.as_chunks().0;
+        [load_avx512(&halves[0]), load_avx512(&halves[1])]
+    });
     for_blocks::<64>(text, |at, bytes| {
         let mut buckets = _mm512_set1_epi8(-1);
         for (place, [low, high]) in tables.iter().enumerate() {
             let Some(bytes) = bytes[place..].first_chunk() else { return };
-            let bytes = load_avx512(bytes);
-            let lows = _mm512_shuffle_epi8(*low, _mm512_and_si512(bytes, half));
-            let highs = _mm512_shuffle_epi8(*high, _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), half));
-            buckets = _mm512_and_si512(buckets, _mm512_and_si512(lows, highs));
+            // Looks at the lowest seven bits of each byte.
+            let own = _mm512_permutex2var_epi8(*low, load_avx512(bytes), *high);
+            buckets = _mm512_and_si512(buckets, own);
         }
         let places = _mm512_test_epi8_mask(buckets, buckets);
         if places != 0 {
@@ -111,10 +112,4 @@ fn scan_avx512(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
 fn load_avx512(bytes: &[u8; 64]) -> __m512i {
     // SAFETY: the reference is to 64 readable bytes, and the load asks for no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn broadcast_avx512(table: &[u8; 16]) -> __m512i {
-    // SAFETY: the reference is to 16 readable bytes, and the load asks for no alignment.
-    _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
 }

@@ -50,10 +50,8 @@ mod tests {
             few in proptest::collection::vec("[a-d]{7,10}", 0..20),
             text in "[a-d]{0,300}",
         ) {
-            let numbered = |needles: &'static [String]| (0u32..).zip(needles).map(|(n, needle)| (n, needle.as_bytes()));
-            let leak = |needles: Vec<String>| -> &'static [String] { needles.leak() };
-            let long = Grams::new(8, WORD, numbered(leak(needles)));
-            let middle = Grams::new(4, WORD, numbered(leak(few)));
+            let long = Grams::new(8, WORD, (0u32..).zip(needles.iter().map(String::as_bytes)));
+            let middle = Grams::new(4, WORD, (0u32..).zip(few.iter().map(String::as_bytes)));
             let found = |kernel| {
                 let mut list = Vec::new();
                 scan(text.as_bytes(), &long, &middle, Usable::new(kernel), |at| list.push(at));

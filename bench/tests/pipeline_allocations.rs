@@ -2,14 +2,14 @@
 //!
 //! The only test of its program, since it counts the allocations of all threads.
 
-use etwsieve::event::{EventHeader, EventRef, POWERSHELL};
+use etwsieve::event::EventRef;
 use etwsieve::pipeline::{Progress, Settings, run};
 use etwsieve::rules::ActiveRules;
 use etwsieve::source::{Sink, Source, SourceError};
 use etwsieve::stop::Stop;
 use etwsieve_bench::alloc::of_process;
+use etwsieve_bench::callback::header;
 use etwsieve_bench::replay::Counting;
-use etwsieve_etl::FileTime;
 use etwsieve_matcher::{Matcher, builtin};
 use etwsieve_tests::writer::script_block;
 
@@ -37,21 +37,7 @@ impl Source for Repeated {
 
     fn run(&mut self, sink: &mut dyn Sink) -> Result<(), SourceError> {
         for number in 0..self.events {
-            let header = EventHeader {
-                time: FileTime(133_500_000_000_000_000 + number),
-                provider: POWERSHELL,
-                event_id: 4104,
-                version: 1,
-                channel: 16,
-                level: 5,
-                opcode: 15,
-                task: 2,
-                keywords: 0,
-                process_id: Some(8),
-                thread_id: Some(12),
-                activity_id: None,
-                event_record_id: None,
-            };
+            let header = header(number);
             let event = EventRef { header, user_sid: None, computer: None, payload: &self.payload };
             if sink.event(&event).is_break() {
                 break;

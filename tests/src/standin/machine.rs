@@ -177,14 +177,7 @@ impl Machine {
         limit: Duration,
         mut accept: impl FnMut(&Session) -> bool,
     ) -> io::Result<Session> {
-        let start = Instant::now();
-        loop {
-            match self.session(name)? {
-                Some(session) if accept(&session) => return Ok(session),
-                _ if start.elapsed() > limit => return Err(ErrorKind::TimedOut.into()),
-                _ => thread::sleep(POLL),
-            }
-        }
+        poll(limit, || Ok(self.session(name)?.filter(|session| accept(session))))
     }
 
     /// Waits until the report of a session is there and `accept` takes it.
@@ -198,14 +191,7 @@ impl Machine {
         limit: Duration,
         mut accept: impl FnMut(&Report) -> bool,
     ) -> io::Result<Report> {
-        let start = Instant::now();
-        loop {
-            match self.report(name)? {
-                Some(report) if accept(&report) => return Ok(report),
-                _ if start.elapsed() > limit => return Err(ErrorKind::TimedOut.into()),
-                _ => thread::sleep(POLL),
-            }
-        }
+        poll(limit, || Ok(self.report(name)?.filter(|report| accept(report))))
     }
 
     /// Waits until no session has this name.
@@ -230,6 +216,18 @@ impl Machine {
 
     fn report_path(&self, name: &str) -> PathBuf {
         self.folder.join(format!("delivered-{}.json", file_stem(name)))
+    }
+}
+
+/// Asks again and again until there is an answer, at most so long.
+fn poll<T>(limit: Duration, mut ask: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+    let start = Instant::now();
+    loop {
+        match ask()? {
+            Some(answer) => return Ok(answer),
+            None if start.elapsed() > limit => return Err(ErrorKind::TimedOut.into()),
+            None => thread::sleep(POLL),
+        }
     }
 }
 

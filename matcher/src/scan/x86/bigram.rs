@@ -1,4 +1,4 @@
-//! Comparing lanes with AVX2 and AVX-512.
+//! Comparing lanes with AVX2.
 //!
 //! Two vectors of units are packed to one of bytes, so that half as many comparisons are made. Packing turns units above
 //! U+00FF into U+00FF or 0, so more lanes pass than are equal; the caller looks at each anyway.
@@ -6,18 +6,15 @@
 use crate::scan::bigram::{FOLD, first_lane_plain};
 use crate::scan::kernel::{Kernel, Usable};
 use std::arch::x86_64::{
-    __m256i, __m512i, _mm256_cmpeq_epi16, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_or_si256,
-    _mm256_packus_epi16, _mm256_set1_epi16, _mm256_setzero_si256, _mm256_testz_si256, _mm512_loadu_si512,
-    _mm512_min_epu16, _mm512_or_si512, _mm512_packus_epi16, _mm512_set1_epi16, _mm512_testn_epi16_mask,
-    _mm512_xor_si512,
+    __m256i, _mm256_cmpeq_epi16, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_or_si256,
+    _mm256_packus_epi16, _mm256_set1_epi16, _mm256_setzero_si256, _mm256_testz_si256,
 };
 use std::hint::cold_path;
 
 /// Vectors that are compared before the outcome is looked at.
 const BLOCK: usize = 4;
 /// Lanes that make one vector of bytes.
-const LANES_AVX2: usize = 16;
-const LANES_AVX512: usize = 32;
+const LANES: usize = 16;
 
 /// As [`first_lane_plain`]; the vectors are those of `usable`.
 #[inline]
@@ -28,10 +25,8 @@ pub(crate) fn first_lane<const N: usize>(
     stands: impl FnMut(usize) -> bool,
 ) -> Option<usize> {
     match usable.kernel() {
-        // SAFETY: `Usable` vouches for the processor's AVX-512 F, BW and VL, and for AVX2 beside them.
-        Kernel::Avx512 => unsafe { first_lane_avx512(lanes, values, stands) },
-        // SAFETY: `Usable` vouches for the processor's AVX2.
-        Kernel::Avx2 => unsafe { first_lane_avx2(lanes, values, stands) },
+        // SAFETY: `Usable` vouches for the processor's AVX2, also where it has AVX-512, with which this is no faster.
+        Kernel::Avx512 | Kernel::Avx2 => unsafe { first_lane_avx2(lanes, values, stands) },
         Kernel::Sse2 | Kernel::Portable => first_lane_plain(lanes, values, stands),
     }
 }
@@ -59,16 +54,16 @@ fn first_lane_avx2<const N: usize>(
     };
     let fold = _mm256_set1_epi16(packed(FOLD));
     let wanted = values.map(|value| _mm256_set1_epi16(packed(value)));
-    let equal = |lanes: &[[u8; 4]; LANES_AVX2]| {
+    let none = _mm256_setzero_si256();
+    let equal = |lanes: &[[u8; 4]; LANES]| {
         let [low, high] = load_avx2(lanes);
         let folded = _mm256_or_si256(_mm256_packus_epi16(low, high), fold);
-        let none = _mm256_setzero_si256();
         wanted.iter().fold(none, |any, value| _mm256_or_si256(any, _mm256_cmpeq_epi16(folded, *value)))
     };
-    let mut among = |at: usize, lanes: &[[u8; 4]; LANES_AVX2]| {
+    let mut among = |at: usize, lanes: &[[u8; 4]; LANES]| {
         // Two bits for each lane, in the order of packing: four lanes of the one vector, four of the other, and again.
-        let mut bits = _mm256_movemask_epi8(equal(lanes)).cast_unsigned() & 0x5555_5555;
-        bits = bits & 0xFF00_00FF | (bits & 0x00FF_0000) >> 8 | (bits & 0x0000_FF00) << 8;
+        let bits = _mm256_movemask_epi8(equal(lanes)).cast_unsigned() & 0x5555_5555;
+        let mut bits = bits & 0xFF00_00FF | (bits & 0x00FF_0000) >> 8 | (bits & 0x0000_FF00) << 8;
         while bits != 0 {
             let lane = at + bits.trailing_zeros() as usize / 2;
             if stands(lane) {
@@ -78,107 +73,37 @@ fn first_lane_avx2<const N: usize>(
         }
         None
     };
+    // Neighbours may overlap: lanes that were looked at were none.
     if let Some(lane) = among(0, first) {
         return Some(lane);
     }
-    // Neighbours may overlap: lanes that were looked at were none.
     let mut at = lanes_to_align(lanes, size_of::<__m256i>());
-    let (blocks, rest) = lanes[at..].as_chunks::<{ BLOCK * LANES_AVX2 }>();
+    let vectors: &[[[u8; 4]; LANES]] = lanes[at..].as_chunks().0;
+    let (blocks, rest) = vectors.as_chunks::<BLOCK>();
     for block in blocks {
-        let vectors: &[_] = block.as_chunks().0;
-        let any =
-            vectors.iter().fold(_mm256_setzero_si256(), |any, lanes| _mm256_or_si256(any, equal(lanes)));
+        let any = block.iter().fold(none, |any, lanes| _mm256_or_si256(any, equal(lanes)));
         if _mm256_testz_si256(any, any) == 0 {
             cold_path();
-            for (number, lanes) in vectors.iter().enumerate() {
-                if let Some(lane) = among(at + number * LANES_AVX2, lanes) {
+            for (number, vector) in block.iter().enumerate() {
+                if let Some(lane) = among(at + number * LANES, vector) {
                     return Some(lane);
                 }
             }
         }
-        at += block.len();
+        at += BLOCK * LANES;
     }
-    for lanes in rest.as_chunks().0 {
-        if let Some(lane) = among(at, lanes) {
+    for vector in rest {
+        if let Some(lane) = among(at, vector) {
             return Some(lane);
         }
-        at += lanes.len();
+        at += LANES;
     }
-    among(lanes.len() - last.len(), last)
+    among(lanes.len() - LANES, last)
 }
 
 #[target_feature(enable = "avx2")]
-fn load_avx2(lanes: &[[u8; 4]; LANES_AVX2]) -> [__m256i; 2] {
-    let (halves, _) = lanes.as_chunks::<{ LANES_AVX2 / 2 }>();
+fn load_avx2(lanes: &[[u8; 4]; LANES]) -> [__m256i; 2] {
+    let (halves, _) = lanes.as_chunks::<{ LANES / 2 }>();
     // SAFETY: each half is a reference to 32 readable bytes, and the loads ask for no alignment.
     [0, 1].map(|half| unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) })
-}
-
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
-fn first_lane_avx512<const N: usize>(
-    lanes: &[[u8; 4]],
-    values: &[u32; N],
-    mut stands: impl FnMut(usize) -> bool,
-) -> Option<usize> {
-    let (Some(first), Some(last)) = (lanes.first_chunk(), lanes.last_chunk()) else {
-        return first_lane_avx2(lanes, values, stands);
-    };
-    let fold = _mm512_set1_epi16(packed(FOLD));
-    let wanted = values.map(|value| _mm512_set1_epi16(packed(value)));
-    // Zero where a lane may be one of the values.
-    let differ = |least: __m512i, lanes: &[[u8; 4]; LANES_AVX512]| {
-        let [low, high] = load_avx512(lanes);
-        let folded = _mm512_or_si512(_mm512_packus_epi16(low, high), fold);
-        wanted.iter().fold(least, |least, value| _mm512_min_epu16(least, _mm512_xor_si512(folded, *value)))
-    };
-    let all = _mm512_set1_epi16(-1);
-    let mut among = |at: usize, lanes: &[[u8; 4]; LANES_AVX512]| {
-        let differ = differ(all, lanes);
-        // In the order of packing: four lanes of the one vector, four of the other, and so on.
-        let bits = _mm512_testn_epi16_mask(differ, differ);
-        let low = [0, 1, 2, 3].map(|n| (bits >> (8 * n) & 15) << (4 * n)).iter().sum::<u32>();
-        let high = [0, 1, 2, 3].map(|n| (bits >> (8 * n + 4) & 15) << (4 * n)).iter().sum::<u32>();
-        let mut bits = low | high << 16;
-        while bits != 0 {
-            let lane = at + bits.trailing_zeros() as usize;
-            if stands(lane) {
-                return Some(lane);
-            }
-            bits &= bits - 1;
-        }
-        None
-    };
-    if let Some(lane) = among(0, first) {
-        return Some(lane);
-    }
-    // Neighbours may overlap: lanes that were looked at were none.
-    let mut at = lanes_to_align(lanes, size_of::<__m512i>());
-    let (blocks, rest) = lanes[at..].as_chunks::<{ BLOCK * LANES_AVX512 }>();
-    for block in blocks {
-        let vectors: &[_] = block.as_chunks().0;
-        let joined = vectors.iter().fold(all, differ);
-        if _mm512_testn_epi16_mask(joined, joined) != 0 {
-            cold_path();
-            for (number, lanes) in vectors.iter().enumerate() {
-                if let Some(lane) = among(at + number * LANES_AVX512, lanes) {
-                    return Some(lane);
-                }
-            }
-        }
-        at += block.len();
-    }
-    for lanes in rest.as_chunks().0 {
-        if let Some(lane) = among(at, lanes) {
-            return Some(lane);
-        }
-        at += lanes.len();
-    }
-    among(lanes.len() - last.len(), last)
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn load_avx512(lanes: &[[u8; 4]; LANES_AVX512]) -> [__m512i; 2] {
-    let (halves, _) = lanes.as_chunks::<{ LANES_AVX512 / 2 }>();
-    // SAFETY: each half is a reference to 64 readable bytes, and the loads ask for no alignment.
-    [0, 1].map(|half| unsafe { _mm512_loadu_si512(halves[half].as_ptr().cast()) })
 }

@@ -184,20 +184,17 @@ mod windows {
             if !id.is_empty() {
                 (parameters.EnableFilterDesc, parameters.FilterDescCount) = (&raw mut filter, 1);
             }
-            // SAFETY: parameters, filter and ids live until the call returns.
-            unsafe {
-                etw::EnableTraceEx2(
-                    self.control,
-                    &raw const POWERSHELL,
-                    code,
-                    5,
-                    0,
-                    0,
-                    0,
-                    &raw const parameters,
-                )
-            }
-            .to_string()
+            // SAFETY: filter and ids live until the call returns.
+            unsafe { self.enable_with(code, &parameters) }
+        }
+
+        /// # Safety
+        ///
+        /// What the parameters address must be there until the call returns.
+        unsafe fn enable_with(&self, code: u32, parameters: &etw::ENABLE_TRACE_PARAMETERS) -> String {
+            // SAFETY: the GUID and the parameters are references; the rest is the caller's promise.
+            unsafe { etw::EnableTraceEx2(self.control, &raw const POWERSHELL, code, 5, 0, 0, 0, parameters) }
+                .to_string()
         }
 
         /// A filter whose count says more ids than its size has room for.
@@ -216,19 +213,7 @@ mod windows {
             };
             let code = etw::EVENT_CONTROL_CODE_ENABLE_PROVIDER;
             // SAFETY: as in `enable`.
-            unsafe {
-                etw::EnableTraceEx2(
-                    self.control,
-                    &raw const POWERSHELL,
-                    code,
-                    5,
-                    0,
-                    0,
-                    0,
-                    &raw const parameters,
-                )
-            }
-            .to_string()
+            unsafe { self.enable_with(code, &parameters) }
         }
 
         fn open(&mut self) -> String {

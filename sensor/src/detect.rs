@@ -35,7 +35,9 @@ pub fn hit<'a>(
         event_record_id: header.event_record_id,
         scope: Scope::Event,
         view: View::Raw,
+        partial: false,
         content: content(kind, &event.payload),
+        cut: None,
         rules: rules.map(rule_ref).collect(),
     };
     if hit.cut_to_limits() {
@@ -50,6 +52,7 @@ fn rule_ref(rule: &Rule) -> RuleRefV1 {
         title: rule.title.clone(),
         level: rule.level.clone(),
         attack: rule.attack.clone(),
+        ..RuleRefV1::default()
     }
 }
 

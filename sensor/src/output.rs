@@ -1,6 +1,7 @@
 //! Hits as text: JSON Lines for programs, a table for people.
 
 pub mod ecs;
+mod how;
 pub mod jsonl;
 pub mod splunk;
 pub mod table;

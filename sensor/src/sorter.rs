@@ -162,6 +162,7 @@ mod tests {
             event_record_id: None,
             scope: Scope::Event,
             view: View::Raw,
+            partial: false,
             content: EventContent::ScriptBlock {
                 message_number: Some(1),
                 message_total: Some(1),
@@ -169,6 +170,7 @@ mod tests {
                 script_block_id: None,
                 path: None,
             },
+            cut: None,
             rules: Vec::new(),
         }
     }

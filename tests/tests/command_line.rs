@@ -70,6 +70,11 @@ fn a_line_has_the_fields_of_the_contract_in_their_order() {
         "script_block_text",
         "script_block_id",
         "path",
+        "partial",
+        "beyond_nul",
+        "transformations",
+        "spans",
+        "cut",
     ];
     let line: Value = serde_json::from_str(first).unwrap();
     assert_eq!(line.as_object().unwrap().keys().collect::<Vec<_>>(), keys);

@@ -6,9 +6,13 @@
 //! decoder on the way in, before it allocates.
 
 mod bounded;
+mod cut;
 mod text;
+mod transformation;
 
+pub use cut::{CutV1, PieceV1};
 pub use text::Utf16Text;
+pub use transformation::Transformation;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -23,6 +27,12 @@ pub const STRING_LEN_MAX: usize = 4096;
 pub const RULES_MAX: usize = 4096;
 /// Most ATT&CK ids of one rule.
 pub const ATTACK_MAX: usize = 64;
+/// Most spans of one rule. A rule that matched at more places shows some of each of its literals.
+pub const SPANS_MAX: usize = 16;
+/// Most transformations of one rule.
+pub const TRANSFORMATIONS_MAX: usize = 32;
+/// Most pieces that are kept of a text that was cut.
+pub const PIECES_MAX: usize = 1024;
 
 /// What was searched when the rules matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -98,8 +108,20 @@ pub enum EventContent {
     },
 }
 
+/// A place in a text of the event, in UTF-16 units of the original: before anything was cut or transformed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SpanV1 {
+    /// Which text of the content, in wire order, from 0: of a script block text, id, path; of a 4103 context info,
+    /// user data, payload.
+    pub text: u8,
+    /// First unit.
+    pub start: u32,
+    /// Number of units.
+    pub len: u32,
+}
+
 /// A rule that matched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleRefV1 {
     /// The rule's id, as a rule a GUID; may be empty.
     #[serde(deserialize_with = "bounded::string")]
@@ -113,6 +135,14 @@ pub struct RuleRefV1 {
     /// ATT&CK technique ids such as `T1021.006`, at most [`ATTACK_MAX`].
     #[serde(deserialize_with = "bounded::strings::<ATTACK_MAX, _>")]
     pub attack: Vec<String>,
+    /// Whether a span lies behind the first U+0000 of its text, where tools that decode by the manifest stop.
+    pub beyond_nul: bool,
+    /// What matched, ascending, at most [`SPANS_MAX`]. Of a text that was cut, always inside the pieces kept.
+    #[serde(deserialize_with = "bounded::vec::<SPANS_MAX, _, _>")]
+    pub spans: Vec<SpanV1>,
+    /// What was undone before the rule matched; empty in the raw view. At most [`TRANSFORMATIONS_MAX`].
+    #[serde(deserialize_with = "bounded::vec::<TRANSFORMATIONS_MAX, _, _>")]
+    pub transformations: Vec<Transformation>,
 }
 
 /// One detection: an event and every rule that matched it in one scope and view.
@@ -161,8 +191,12 @@ pub struct HitV1 {
     pub scope: Scope,
     /// The form that was searched.
     pub view: View,
+    /// Whether parts of the block were missing when it was searched: never seen, or given up for want of room.
+    pub partial: bool,
     /// The template's fields.
     pub content: EventContent,
+    /// How one of the texts was cut; `None` if all are whole.
+    pub cut: Option<CutV1>,
     /// The rules that matched, at most [`RULES_MAX`]. Last, so that the bytes before them are the event's.
     #[serde(deserialize_with = "bounded::vec::<RULES_MAX, _, _>")]
     pub rules: Vec<RuleRefV1>,
@@ -209,12 +243,17 @@ impl HitV1 {
         if let EventContent::Notice { detail } = &self.content {
             string("detail", detail)?;
         }
+        if let Some(cut) = &self.cut {
+            limit("cut.pieces", "entries", cut.pieces.len(), PIECES_MAX)?;
+        }
         limit("rules", "entries", self.rules.len(), RULES_MAX)?;
         for rule in &self.rules {
             string("rules.id", &rule.id)?;
             string("rules.title", &rule.title)?;
             string("rules.level", &rule.level)?;
             limit("rules.attack", "entries", rule.attack.len(), ATTACK_MAX)?;
+            limit("rules.spans", "entries", rule.spans.len(), SPANS_MAX)?;
+            limit("rules.transformations", "entries", rule.transformations.len(), TRANSFORMATIONS_MAX)?;
             rule.attack.iter().try_for_each(|id| string("rules.attack", id))?;
         }
         Ok(())
@@ -222,8 +261,12 @@ impl HitV1 {
 
     /// Cuts over-long strings and texts to their maximum, and says whether anything was cut.
     ///
-    /// For hits of hostile files (a computer name of 60 KB): reporting them cut beats losing them. Lists are
-    /// left alone; a hit with too many rules becomes two hits, which a store joins again.
+    /// For hits of hostile files (a computer name of 60 KB): reporting them cut beats losing them. Spans and
+    /// transformations beyond their maximum are left out. Other lists are left alone; a hit with too many rules
+    /// becomes two hits, which a store joins again.
+    ///
+    /// Of a script longer than the maximum (a joined block) the beginning and what surrounds the spans are kept, and
+    /// [`cut`](Self::cut) says so; a span for which there is no room is left out.
     pub fn cut_to_limits(&mut self) -> bool {
         let rules = self.rules.iter_mut().flat_map(|rule| {
             [&mut rule.id, &mut rule.title, &mut rule.level].into_iter().chain(&mut rule.attack)
@@ -240,6 +283,11 @@ impl HitV1 {
             string.truncate(string.floor_char_boundary(STRING_LEN_MAX));
             cut = true;
         }
+        for rule in &mut self.rules {
+            rule.spans.truncate(SPANS_MAX);
+            rule.transformations.truncate(TRANSFORMATIONS_MAX);
+        }
+        cut::cut_script(self);
         for text in self.content.texts_mut().into_iter().flatten() {
             cut |= text.0.len() > TEXT_UNITS_MAX;
             text.0.truncate(TEXT_UNITS_MAX);
@@ -250,7 +298,7 @@ impl HitV1 {
 
 impl EventContent {
     /// The texts with their names, in wire order.
-    fn texts(&self) -> [Option<(&'static str, &Utf16Text)>; 3] {
+    pub fn texts(&self) -> [Option<(&'static str, &Utf16Text)>; 3] {
         match self {
             Self::ScriptBlock { text, script_block_id, path, .. } => [
                 Some(("text", text)),

@@ -5,7 +5,7 @@
 mod common;
 
 use common::hit;
-use etwsieve_transport::hit::RULES_MAX;
+use etwsieve_transport::hit::{CutV1, RULES_MAX};
 use etwsieve_transport::wire::codec::{decode_hit, encode_event, encode_hit};
 use etwsieve_transport::wire::frame::{HEADER_LEN, split_frame};
 
@@ -23,15 +23,25 @@ fn claimed_gigabytes_allocate_nothing() {
     }
     let good = encode_hit(&hit(1)).unwrap();
     let bare = encode_event(&hit(1)).unwrap().len() - 8;
-    // The growing fields of this hit: source, script text, rules, and the attack ids of its rule.
-    let attack = good.len() - (8 + "T1021.006".len()) - 8;
+    // The growing fields of this hit: source, script text, rules, and the attack ids, spans and transformations of
+    // its rule. The pieces of a cut are as many as another hit claims.
+    let (spans, transformations) = (good.len() - 16, good.len() - 8);
+    let attack = spans - 1 - (8 + "T1021.006".len()) - 8;
+    let cut = {
+        let mut cut = hit(1);
+        cut.cut = Some(CutV1 { text: 0, units: 9, sha256: None, pieces: Vec::new() });
+        encode_event(&cut).unwrap()
+    };
     let text = find(&good, &(2 * "Enter-PSSession -ComputerName srv2".len() as u64).to_le_bytes());
     let claims = [1u64 << 30, 1 << 40, u64::MAX / 2, u64::MAX];
     let mut inputs: Vec<Vec<u8>> = Vec::new();
     for claim in claims {
         // Sixteen bytes: a time, and a source of that many bytes.
         inputs.push([1u64.to_le_bytes(), claim.to_le_bytes()].concat());
-        for at in [8, text, bare, attack] {
+        let mut bytes = cut.clone();
+        bytes[cut.len() - 16..cut.len() - 8].copy_from_slice(&claim.to_le_bytes());
+        inputs.push(bytes);
+        for at in [8, text, bare, attack, spans, transformations] {
             let mut bytes = good.clone();
             bytes[at..at + 8].copy_from_slice(&claim.to_le_bytes());
             inputs.push(bytes);

@@ -2,7 +2,9 @@
 //!
 //! The files in `golden/` were made by an encoder written from `docs/wire.md` alone, not by this crate.
 
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, Utf16Text, View};
+use etwsieve_transport::hit::{
+    CutV1, EventContent, HitV1, PieceV1, RuleRefV1, Scope, SpanV1, Transformation, Utf16Text, View,
+};
 use etwsieve_transport::wire::codec::{decode_hit, encode_hit};
 use etwsieve_transport::wire::frame::split_frame;
 use etwsieve_transport::wire::{DataV1, decode_data, encode_data};
@@ -21,8 +23,8 @@ const WALK: &[u8] = &[
     1,                                              // version
     3,                                              // type: DATA
     0, 0,                                           // flags
-    0xAA, 0, 0, 0,                                  // payload: 170 bytes
-    0x32, 0xB8, 0x94, 0x21,                         // CRC-32 of the 12 bytes above and of all below
+    0xE0, 0, 0, 0,                                  // payload: 224 bytes
+    0x0B, 0xAB, 0x28, 0x75,                         // CRC-32 of the 12 bytes above and of all below
     // DataV1.
     2, 1, 0, 0, 0, 0, 0, 0,                         // sequence 258
     // HitV1.
@@ -43,16 +45,29 @@ const WALK: &[u8] = &[
     0,                                              // event_record_id: none
     1, 0, 0, 0,                                     // scope: block
     2, 0, 0, 0,                                     // view: call
+    1,                                              // partial
     1, 0, 0, 0,                                     // content: Module
     2, 0, 0, 0, 0, 0, 0, 0, b'A', 0,                //   context_info: 2 bytes
     0, 0, 0, 0, 0, 0, 0, 0,                         //   user_data: empty
     2, 0, 0, 0, 0, 0, 0, 0, 0x00, 0xDC,             //   payload: a lone low surrogate
+    1,                                              // cut:
+    2,                                              //   text 2, the payload
+    9, 0, 0, 0,                                     //   units: 9
+    0,                                              //   sha256: none
+    1, 0, 0, 0, 0, 0, 0, 0,                         //   pieces: 1
+    8, 0, 0, 0,                                     //     start
+    1, 0, 0, 0,                                     //     len
     1, 0, 0, 0, 0, 0, 0, 0,                         // rules: 1
     1, 0, 0, 0, 0, 0, 0, 0, b'r',                   //   id
     1, 0, 0, 0, 0, 0, 0, 0, b't',                   //   title
     3, 0, 0, 0, 0, 0, 0, 0, b'l', b'o', b'w',       //   level
     1, 0, 0, 0, 0, 0, 0, 0,                         //   attack: 1
     2, 0, 0, 0, 0, 0, 0, 0, b'T', b'1',             //     id
+    1,                                              //   beyond_nul
+    1, 0, 0, 0, 0, 0, 0, 0,                         //   spans: 1
+    2, 8, 0, 0, 0, 1, 0, 0, 0,                      //     text, start, len
+    1, 0, 0, 0, 0, 0, 0, 0,                         //   transformations: 1
+    14, 0, 0, 0,                                    //     alias
 ];
 
 fn small() -> DataV1 {
@@ -76,16 +91,21 @@ fn small() -> DataV1 {
         event_record_id: None,
         scope: Scope::Block,
         view: View::Call,
+        partial: true,
         content: EventContent::Module {
             context_info: "A".into(),
             user_data: Utf16Text::default(),
             payload: Utf16Text(vec![0xDC00]),
         },
+        cut: Some(CutV1 { text: 2, units: 9, sha256: None, pieces: vec![PieceV1 { start: 8, len: 1 }] }),
         rules: vec![RuleRefV1 {
             id: "r".into(),
             title: "t".into(),
             level: "low".into(),
             attack: vec!["T1".into()],
+            beyond_nul: true,
+            spans: vec![SpanV1 { text: 2, start: 8, len: 1 }],
+            transformations: vec![Transformation::Alias],
         }],
     };
     DataV1 { sequence: 258, hit }
@@ -114,6 +134,7 @@ fn full() -> HitV1 {
         event_record_id: Some(9_000_000_001),
         scope: Scope::Event,
         view: View::Raw,
+        partial: false,
         content: EventContent::ScriptBlock {
             message_number: Some(2),
             message_total: Some(-3),
@@ -121,14 +142,23 @@ fn full() -> HitV1 {
             script_block_id: Some("5f0c1d2e-0000-4000-8000-000000000001".into()),
             path: Some(Utf16Text::default()),
         },
+        cut: Some(CutV1 {
+            text: 0,
+            units: 300_000,
+            sha256: Some(std::array::from_fn(|at| at as u8)),
+            pieces: vec![PieceV1 { start: 0, len: 30 }, PieceV1 { start: 299_994, len: 6 }],
+        }),
         rules: vec![
             RuleRefV1 {
                 id: "a4e8f3a4-48b2-11ec-bcfc-3e22fbd008af".into(),
                 title: "Remote session".into(),
                 level: "medium".into(),
                 attack: vec!["T1021.006".into()],
+                beyond_nul: true,
+                spans: vec![SpanV1 { text: 0, start: 0, len: 15 }, SpanV1 { text: 1, start: 4, len: 70_000 }],
+                transformations: vec![Transformation::Dash, Transformation::ModuleQualified],
             },
-            RuleRefV1 { id: String::new(), title: "no id".into(), level: String::new(), attack: vec![] },
+            RuleRefV1 { title: "no id".into(), ..RuleRefV1::default() },
         ],
     }
 }

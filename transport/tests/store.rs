@@ -7,7 +7,7 @@ mod common;
 
 use arbitrary::any_hit;
 use common::{hit, rule};
-use etwsieve_transport::hit::{EventContent, HitV1, Scope, View};
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, SpanV1, TEXT_UNITS_MAX, View};
 use etwsieve_transport::store::{
     APPLICATION_ID, Detection, HitFilter, Inserted, SCHEMA_VERSION, Store, StoreError,
 };
@@ -65,7 +65,8 @@ fn a_repeated_replay_counts_once_and_new_rules_are_added() {
     assert_eq!(store.insert_batch([&more]).unwrap(), Inserted { hits: 0, detections: 1 });
     assert_eq!(all(&store)[5].rules, [hit(5).rules[0].clone(), second]);
 
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 7] = [
+        ("completeness", |hit| hit.partial = true),
         ("source", |hit| hit.source = "other.etl".into()),
         ("sequence", |hit| hit.source_sequence += 1000),
         ("time", |hit| hit.time += 1),
@@ -88,7 +89,36 @@ fn a_repeated_replay_counts_once_and_new_rules_are_added() {
         ControlFlow::Continue(())
     };
     store.detections(count).unwrap();
-    assert_eq!(view, 107, "100 events, one second rule, six other events");
+    assert_eq!(view, 108, "100 events, one second rule, seven other events");
+}
+
+/// A script too long for a hit is cut to what surrounds the spans: other rules, other pieces, the same event.
+#[test]
+fn rules_of_a_cut_script_join_with_their_pieces() {
+    let (_folder, mut store) = store();
+    let cut = |starts: &[u32], name: &str| {
+        let mut hit = hit(1);
+        let EventContent::ScriptBlock { text, .. } = &mut hit.content else { panic!("a script") };
+        text.0 = (0..2 * TEXT_UNITS_MAX).map(|at| (at ^ at >> 7) as u16).collect();
+        let spans = starts.iter().map(|&start| SpanV1 { text: 0, start, len: 10 }).collect();
+        hit.rules = vec![RuleRefV1 { spans, ..rule(name, name) }];
+        hit.cut_to_limits();
+        hit
+    };
+    let (first, second) = (cut(&[100_000], "first"), cut(&[200_000, 250_000], "second"));
+    assert_eq!(store.insert_batch([&first, &second]).unwrap(), Inserted { hits: 1, detections: 2 });
+    assert_eq!(store.insert_batch([&second, &first]).unwrap(), Inserted::default());
+    let stored = all(&store).remove(0);
+    assert_eq!(stored.rules, [first.rules[0].clone(), second.rules[0].clone()]);
+    for hit in [&first, &second] {
+        let EventContent::ScriptBlock { text, .. } = &hit.content else { panic!("a script") };
+        let EventContent::ScriptBlock { text: shown, .. } = &stored.content else { panic!("a script") };
+        for span in &hit.rules[0].spans {
+            assert_eq!(shown.0[stored.shown(*span).unwrap()], text.0[hit.shown(*span).unwrap()]);
+        }
+    }
+    let units: i64 = sql(&store).query_row("SELECT cut_units FROM hits", [], |row| row.get(0)).unwrap();
+    assert_eq!(units as usize, 2 * TEXT_UNITS_MAX);
 }
 
 type Want = fn(usize, &HitV1) -> bool;
@@ -101,6 +131,9 @@ fn the_walk_is_filtered_and_ordered_over_many_pages() {
         // Equal times in pairs, so that pages end between them.
         hit.time = 1000 + index as u64 / 2;
         hit.computer = Some(if index % 3 == 0 { "SRV-A" } else { "srv-b" }.into());
+        if index % 7 == 0 {
+            (hit.scope, hit.view) = (Scope::Block, View::Call);
+        }
         if index % 5 == 0 {
             hit.rules = vec![rule("ABC", "Fifth")];
         }
@@ -113,11 +146,13 @@ fn the_walk_is_filtered_and_ordered_over_many_pages() {
         change(&mut filter);
         filter
     };
-    let rows: [(&str, HitFilter, Want); 7] = [
+    let rows: [(&str, HitFilter, Want); 9] = [
         ("everything", HitFilter::default(), |_, _| true),
         ("from", filter(|f| f.from = Some(1040)), |_, hit| hit.time >= 1040),
         ("until", filter(|f| f.until = Some(1040)), |_, hit| hit.time <= 1040),
         ("computer", filter(|f| f.computer = Some("srv-a".into())), |index, _| index % 3 == 0),
+        ("scope", filter(|f| f.scope = Some(Scope::Block)), |index, _| index % 7 == 0),
+        ("view", filter(|f| f.view = Some(View::Raw)), |index, _| index % 7 != 0),
         ("rule id", filter(|f| f.rule = Some("abc".into())), |index, _| index % 5 == 0),
         ("rule title", filter(|f| f.rule = Some("fifth".into())), |index, _| index % 5 == 0),
         (
@@ -127,6 +162,7 @@ fn the_walk_is_filtered_and_ordered_over_many_pages() {
                 until: Some(1060),
                 rule: Some("ABC".into()),
                 computer: Some("SRV-A".into()),
+                ..HitFilter::default()
             },
             |index, hit| index % 15 == 0 && (1010..=1060).contains(&hit.time),
         ),
@@ -280,8 +316,9 @@ fn a_writer_that_died_in_the_middle_leaves_what_was_committed() {
             .execute(
                 "INSERT INTO hits SELECT NULL, randomblob(32), hit_version, event, time, source, source_sequence,
                     provider, event_id, event_version, channel, event_level, opcode, task, keywords, computer,
-                    user_sid, process_id, thread_id, activity_id, event_record_id, scope, view, message_number,
-                    message_total, script_block_text, script_block_id, path, context_info, user_data, payload, notice
+                    user_sid, process_id, thread_id, activity_id, event_record_id, scope, view, partial, message_number,
+                    message_total, script_block_text, script_block_id, path, cut_units, cut_sha256, context_info,
+                    user_data, payload, notice
                  FROM hits WHERE id = ?1",
                 [round % 50 + 1],
             )

@@ -76,8 +76,7 @@ fn full() -> HitV1 {
 
 #[test]
 fn missing_values_are_zero() {
-    let nameless =
-        RuleRefV1 { id: String::new(), title: String::new(), level: String::new(), attack: vec![] };
+    let nameless = RuleRefV1::default();
     let empty = HitV1 {
         computer: None,
         user_sid: None,

@@ -6,10 +6,12 @@ mod common;
 use arbitrary::any_hit;
 use common::{hit, rule};
 use etwsieve_transport::hit::{
-    ATTACK_MAX, EventContent, HitV1, RULES_MAX, STRING_LEN_MAX, TEXT_UNITS_MAX, Utf16Text,
+    ATTACK_MAX, CutV1, EventContent, HitV1, PIECES_MAX, PieceV1, RULES_MAX, SPANS_MAX, STRING_LEN_MAX,
+    SpanV1, TEXT_UNITS_MAX, TRANSFORMATIONS_MAX, Transformation, Utf16Text,
 };
 use etwsieve_transport::wire::codec::{
-    CodecError, HIT_LEN_MAX, decode_hit, encode_event, encode_hit, encode_hit_into, encoded_hit_len,
+    CodecError, HIT_LEN_MAX, decode_hit, encode_event, encode_hit, encode_hit_into, encode_identity,
+    encoded_hit_len,
 };
 use etwsieve_transport::wire::frame::{FrameType, split_frame};
 use etwsieve_transport::wire::{decode_data, encode_data};
@@ -44,6 +46,32 @@ proptest! {
         prop_assert_eq!(encode_event(&hit).unwrap(), encode_hit(&bare).unwrap());
     }
 
+    /// Spans and pieces of others are claims: whatever they say, looking them up and joining them is safe.
+    #[test]
+    fn claims_about_cuts_are_not_trusted(mut hit in any_hit(), mut other in any_hit()) {
+        for span in hit.rules.iter().flat_map(|rule| &rule.spans) {
+            if let Some(shown) = hit.shown(*span) {
+                let (_, text) = hit.content.texts()[usize::from(span.text)].unwrap();
+                prop_assert!(shown.end <= text.0.len());
+            }
+        }
+        if let (Some(own), Some(others)) = (&hit.cut, &mut other.cut) {
+            (others.text, others.units, others.sha256) = (own.text, own.units, own.sha256);
+        }
+        hit.add_pieces(&other);
+        prop_assert_eq!(decode_hit(&encode_hit(&hit).unwrap()).unwrap(), hit);
+    }
+
+    /// The pieces kept depend on the rules, the identity does not.
+    #[test]
+    fn an_identity_knows_no_pieces(hit in any_hit()) {
+        let mut other = HitV1 { rules: vec![], ..hit.clone() };
+        if let Some(cut) = &mut other.cut {
+            cut.pieces.push(PieceV1 { start: 1, len: 1 });
+        }
+        prop_assert_eq!(encode_identity(&hit).unwrap(), encode_identity(&other).unwrap());
+    }
+
     #[test]
     fn what_decodes_encodes_to_the_same_bytes(hit in any_hit(), at: prop::sample::Index, byte: u8) {
         let mut bytes = encode_hit(&hit).unwrap();
@@ -72,7 +100,7 @@ fn text_of(hit: &mut HitV1) -> &mut Utf16Text {
 /// One change of a hit to just within a limit, and one beyond it.
 type Change = fn(&mut HitV1, usize);
 
-const LIMITS: [(&str, usize, Change); 7] = [
+const LIMITS: [(&str, usize, Change); 10] = [
     ("source", STRING_LEN_MAX, |hit, len| hit.source = "s".repeat(len)),
     ("computer", STRING_LEN_MAX, |hit, len| hit.computer = Some("c".repeat(len))),
     ("text", TEXT_UNITS_MAX, |hit, len| text_of(hit).0 = vec![0xD800; len]),
@@ -82,6 +110,16 @@ const LIMITS: [(&str, usize, Change); 7] = [
     ("rules", RULES_MAX, |hit, len| hit.rules = vec![rule("id", "title"); len]),
     ("rules.title", STRING_LEN_MAX, |hit, len| hit.rules[0].title = "t".repeat(len)),
     ("rules.attack", ATTACK_MAX, |hit, len| hit.rules[0].attack = vec!["T1".into(); len]),
+    ("rules.spans", SPANS_MAX, |hit, len| {
+        hit.rules[0].spans = vec![SpanV1 { text: 7, start: 7, len: 7 }; len];
+    }),
+    ("rules.transformations", TRANSFORMATIONS_MAX, |hit, len| {
+        hit.rules[0].transformations = vec![Transformation::Gzip; len];
+    }),
+    ("cut.pieces", PIECES_MAX, |hit, len| {
+        let pieces = vec![PieceV1 { start: 7, len: 7 }; len];
+        hit.cut = Some(CutV1 { text: 0, units: 9, sha256: None, pieces });
+    }),
 ];
 
 #[test]
@@ -121,6 +159,9 @@ fn limits_hold_on_the_way_in() {
             "rules.attack" => {
                 (find(&bytes, &(max as u64).to_le_bytes()), vec![2, 0, 0, 0, 0, 0, 0, 0, b'T', b'1'])
             }
+            "rules.spans" => (find(&bytes, &(max as u64).to_le_bytes()), vec![7, 7, 0, 0, 0, 7, 0, 0, 0]),
+            "rules.transformations" => (find(&bytes, &(max as u64).to_le_bytes()), vec![13, 0, 0, 0]),
+            "cut.pieces" => (find(&bytes, &(max as u64).to_le_bytes()), vec![7, 0, 0, 0, 7, 0, 0, 0]),
             other => panic!("no row for {other}"),
         };
         let len = u64::from_le_bytes(bytes[len_at..len_at + 8].try_into().unwrap());
@@ -188,6 +229,7 @@ fn hostile_strings_are_cut_to_what_encodes() {
     text_of(&mut hostile).0 = vec![0x41; TEXT_UNITS_MAX + 1];
     encode_hit(&hostile).unwrap_err();
     assert!(hostile.cut_to_limits());
+    assert!(hostile.cut.is_some(), "the script tells that it was cut");
     assert_eq!(hostile.computer.as_ref().unwrap().len(), STRING_LEN_MAX);
     encode_hit(&hostile).unwrap();
 }

@@ -81,6 +81,7 @@ impl NoticeKind {
             title: title.into(),
             level: level.into(),
             attack: attack.iter().map(|id| (*id).into()).collect(),
+            ..RuleRefV1::default()
         }
     }
 }
@@ -120,7 +121,9 @@ impl Notice {
             event_record_id: None,
             scope: Scope::Event,
             view: View::Raw,
+            partial: false,
             content: EventContent::Notice { detail: self.detail },
+            cut: None,
             rules: vec![self.kind.rule()],
         };
         hit.cut_to_limits();

@@ -1,6 +1,7 @@
 //! Hits with the field names of the Elastic Common Schema 8, and those of Elastic's PowerShell integration for
 //! the script (`powershell.file.script_block_text` …).
 
+use super::how::How;
 use super::{level, rule_id};
 use etwsieve_etl::FileTime;
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
@@ -36,7 +37,7 @@ pub fn document(hit: &HitV1, rule: &RuleRefV1) -> Value {
             "record_id": hit.event_record_id.map(|id| id.to_string()),
             "activity_id": hit.activity_guid().map(|id| format!("{{{id}}}")),
         },
-        "etwsieve": { "level": level(rule), "scope": hit.scope.as_str(), "view": hit.view.as_str() },
+        "etwsieve": how(hit, rule),
         "powershell": powershell(&hit.content),
     });
     if let EventContent::ScriptBlock { path: Some(path), .. } = &hit.content
@@ -49,6 +50,18 @@ pub fn document(hit: &HitV1, rule: &RuleRefV1) -> Value {
     }
     prune(&mut document);
     document
+}
+
+/// What ECS has no fields for.
+fn how(hit: &HitV1, rule: &RuleRefV1) -> Value {
+    let mut how = json!({ "level": level(rule), "scope": hit.scope.as_str(), "view": hit.view.as_str() });
+    // A struct of plain fields always becomes an object.
+    if let (Value::Object(own), Ok(Value::Object(more))) =
+        (&mut how, serde_json::to_value(How::new(hit, rule)))
+    {
+        own.extend(more);
+    }
+    how
 }
 
 fn powershell(content: &EventContent) -> Value {

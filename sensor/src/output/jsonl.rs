@@ -3,6 +3,7 @@
 //! Others build on these names and on their order. Absent values are null. Text is Unicode; a lone surrogate of
 //! the original, which JSON cannot carry, is U+FFFD.
 
+use super::how::How;
 use super::{level, rule_id};
 use etwsieve_etl::FileTime;
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
@@ -34,6 +35,8 @@ pub struct Line<'a> {
     event_record_id: Option<u64>,
     #[serde(flatten)]
     fields: Fields,
+    #[serde(flatten)]
+    how: How,
 }
 
 /// The fields of the event's template.
@@ -99,6 +102,7 @@ impl<'a> Line<'a> {
                 },
                 EventContent::Notice { detail } => Fields::Notice { notice: detail.clone() },
             },
+            how: How::new(hit, rule),
         }
     }
 }

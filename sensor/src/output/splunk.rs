@@ -1,6 +1,7 @@
 //! Hits as events of Splunk's HTTP Event Collector, with the field names of its Common Information Model: those
 //! by which the built-in rule's analytic groups its results.
 
+use super::how::How;
 use super::{ecs::provider_name, level, rule_id};
 use etwsieve_etl::time::TICKS_PER_SECOND;
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
@@ -32,6 +33,12 @@ pub fn event(hit: &HitV1, rule: &RuleRefV1) -> Value {
         "scope": hit.scope.as_str(),
         "view": hit.view.as_str(),
     });
+    // A struct of plain fields always becomes an object.
+    if let (Value::Object(own), Ok(Value::Object(more))) =
+        (&mut event, serde_json::to_value(How::new(hit, rule)))
+    {
+        own.extend(more);
+    }
     match &hit.content {
         EventContent::ScriptBlock { text: script, script_block_id, path, .. } => {
             event["Path"] = text(path.as_ref().map(Utf16Text::to_string_lossy));

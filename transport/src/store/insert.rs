@@ -6,21 +6,27 @@ use crate::hit::{EventContent, HitV1, Utf16Text};
 use crate::wire::codec::{self, HIT_VERSION};
 use rusqlite::{CachedStatement, Connection, Error, OptionalExtension, TransactionBehavior, named_params};
 use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
 
 const INSERT_HIT: &str = "
     INSERT INTO hits (event_hash, hit_version, event, time, source, source_sequence, provider, event_id,
         event_version, channel, event_level, opcode, task, keywords, computer, user_sid, process_id, thread_id,
-        activity_id, event_record_id, scope, view, message_number, message_total, script_block_text,
-        script_block_id, path, context_info, user_data, payload, notice)
+        activity_id, event_record_id, scope, view, partial, message_number, message_total, script_block_text,
+        script_block_id, path, cut_units, cut_sha256, context_info, user_data, payload, notice)
     VALUES (:event_hash, :hit_version, :event, :time, :source, :source_sequence, :provider, :event_id,
         :event_version, :channel, :event_level, :opcode, :task, :keywords, :computer, :user_sid, :process_id,
-        :thread_id, :activity_id, :event_record_id, :scope, :view, :message_number, :message_total,
-        :script_block_text, :script_block_id, :path, :context_info, :user_data, :payload, :notice)
+        :thread_id, :activity_id, :event_record_id, :scope, :view, :partial, :message_number, :message_total,
+        :script_block_text, :script_block_id, :path, :cut_units, :cut_sha256, :context_info, :user_data, :payload,
+        :notice)
     ON CONFLICT (event_hash) DO NOTHING
     RETURNING id";
 const FIND_HIT: &str = "SELECT id FROM hits WHERE event_hash = ?1";
+/// What is kept of an event whose text was cut.
+const READ_EVENT: &str = "SELECT event FROM hits WHERE id = ?1";
+const UPDATE_EVENT: &str = "UPDATE hits SET event = ?2, script_block_text = ?3 WHERE id = ?1";
 const INSERT_RULE: &str = "
-    INSERT INTO hit_rules (hit_id, rule_id, title, level, attack) VALUES (?1, ?2, ?3, ?4, ?5)
+    INSERT INTO hit_rules (hit_id, rule_id, title, level, attack, beyond_nul, spans, transformations)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
     ON CONFLICT (hit_id, rule_id, title) DO NOTHING";
 
 /// What a batch added.
@@ -55,12 +61,11 @@ impl Store {
         {
             let mut writer = Writer::new(&transaction).at(path, Action::Write)?;
             for (index, hit) in hits.into_iter().enumerate() {
-                let event = codec::encode_event(hit).map_err(|source| StoreError::Hit {
-                    path: path.clone(),
-                    index,
-                    source,
-                })?;
-                let added = writer.insert(hit, &event).at(path, Action::Write)?;
+                let refuse = |source| StoreError::Hit { path: path.clone(), index, source };
+                let event = codec::encode_event(hit).map_err(refuse)?;
+                let identity = hit.cut.is_some().then(|| codec::encode_identity(hit)).transpose();
+                let hash = Sha256::digest(identity.map_err(refuse)?.as_ref().unwrap_or(&event));
+                let added = writer.insert(hit, &event, &hash).at(path, Action::Write)?;
                 inserted.hits += added.hits;
                 inserted.detections += added.detections;
             }
@@ -74,6 +79,8 @@ struct Writer<'c> {
     insert_hit: CachedStatement<'c>,
     find_hit: CachedStatement<'c>,
     insert_rule: CachedStatement<'c>,
+    read_event: CachedStatement<'c>,
+    update_event: CachedStatement<'c>,
 }
 
 impl<'c> Writer<'c> {
@@ -82,22 +89,53 @@ impl<'c> Writer<'c> {
             insert_hit: connection.prepare_cached(INSERT_HIT)?,
             find_hit: connection.prepare_cached(FIND_HIT)?,
             insert_rule: connection.prepare_cached(INSERT_RULE)?,
+            read_event: connection.prepare_cached(READ_EVENT)?,
+            update_event: connection.prepare_cached(UPDATE_EVENT)?,
         })
     }
 
-    fn insert(&mut self, hit: &HitV1, event: &[u8]) -> Result<Inserted, Error> {
-        let hash = Sha256::digest(event);
-        let new = self.insert_event(hit, event, &hash)?;
+    fn insert(&mut self, hit: &HitV1, event: &[u8], hash: &[u8]) -> Result<Inserted, Error> {
+        let new = self.insert_event(hit, event, hash)?;
         let id = match new {
             Some(id) => id,
-            None => self.find_hit.query_row([&hash[..]], |row| row.get(0))?,
+            None => self.find_hit.query_row([hash], |row| row.get(0))?,
         };
+        if new.is_none() && hit.cut.is_some() {
+            self.add_pieces(id, hit)?;
+        }
         let mut detections = 0;
         for rule in &hit.rules {
             let attack = serde_json::Value::from(rule.attack.as_slice()).to_string();
-            detections += self.insert_rule.execute((id, &rule.id, &rule.title, &rule.level, attack))?;
+            let spans: serde_json::Value =
+                rule.spans.iter().map(|span| vec![u32::from(span.text), span.start, span.len]).collect();
+            let transformations: serde_json::Value =
+                rule.transformations.iter().map(|it| it.as_str()).collect();
+            detections += self.insert_rule.execute((
+                id,
+                &rule.id,
+                &rule.title,
+                &rule.level,
+                attack,
+                rule.beyond_nul,
+                spans.to_string(),
+                transformations.to_string(),
+            ))?;
         }
         Ok(Inserted { hits: u64::from(new.is_some()), detections: detections as u64 })
+    }
+
+    /// What this hit shows of a long text, and the stored one does not, is added to it, so that the spans of all
+    /// rules are inside. A stored event that cannot be read is left as it is.
+    fn add_pieces(&mut self, id: i64, hit: &HitV1) -> Result<(), Error> {
+        let event: Vec<u8> = self.read_event.query_row([id], |row| row.get(0))?;
+        let Ok(mut stored) = codec::decode_hit(&event) else { return Ok(()) };
+        if stored.add_pieces(hit)
+            && let Ok(event) = codec::encode_event(&stored)
+        {
+            let text = ContentColumns::of(&stored.content).script_block_text;
+            self.update_event.execute((id, event, text))?;
+        }
+        Ok(())
     }
 
     /// The new row's id, or `None` if the event is there already.
@@ -128,6 +166,9 @@ impl<'c> Writer<'c> {
                     ":event_record_id": hit.event_record_id.map(saturate),
                     ":scope": hit.scope.as_str(),
                     ":view": hit.view.as_str(),
+                    ":partial": hit.partial,
+                    ":cut_units": hit.cut.as_ref().map(|cut| cut.units),
+                    ":cut_sha256": hit.cut.as_ref().and_then(|cut| cut.sha256.map(|hash| hex(&hash))),
                     ":message_number": columns.message_number,
                     ":message_total": columns.message_total,
                     ":script_block_text": columns.script_block_text,
@@ -180,6 +221,13 @@ impl ContentColumns {
             EventContent::Notice { detail } => Self { notice: Some(detail.clone()), ..Self::default() },
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// SQLite's integers are signed; a saturated one still sorts to the end.

@@ -3,9 +3,10 @@
 use super::Store;
 use super::error::{Action, At, StoreError};
 use super::insert::saturate;
-use crate::hit::{HitV1, RuleRefV1};
+use crate::hit::{HitV1, RuleRefV1, Scope, SpanV1, View};
 use crate::wire::codec::{self, HIT_LEN_MAX, HIT_VERSION};
 use rusqlite::{Error, Row, named_params};
+use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
@@ -20,14 +21,16 @@ const SELECT_PAGE: &str = "
     FROM hits
     WHERE (time, source, source_sequence, id) > (:time, :source, :source_sequence, :id)
         AND time <= :until
+        AND (:scope IS NULL OR scope = :scope)
+        AND (:view IS NULL OR view = :view)
         AND (:computer IS NULL OR computer = :computer COLLATE NOCASE)
         AND (:rule IS NULL OR EXISTS (
             SELECT 1 FROM hit_rules AS r WHERE r.hit_id = hits.id
                 AND (r.rule_id = :rule COLLATE NOCASE OR r.title = :rule COLLATE NOCASE)))
     ORDER BY time, source, source_sequence, id
     LIMIT :page";
-const SELECT_RULES: &str =
-    "SELECT rule_id, title, level, attack FROM hit_rules WHERE hit_id = ?1 ORDER BY id";
+const SELECT_RULES: &str = "SELECT rule_id, title, level, attack, beyond_nul, spans, transformations
+    FROM hit_rules WHERE hit_id = ?1 ORDER BY id";
 const SELECT_DETECTIONS: &str = "
     SELECT count, firstTime, lastTime, dest, signature, signature_id, user_id, vendor_product, EventID, Guid,
         Opcode, Name, Path, ProcessID, ScriptBlockId, ScriptBlockText, rule_id, rule_title
@@ -54,6 +57,10 @@ pub struct HitFilter {
     pub rule: Option<String>,
     /// Only hits of this computer, whatever the case of ASCII letters.
     pub computer: Option<String>,
+    /// Only hits of this scope.
+    pub scope: Option<Scope>,
+    /// Only hits of this view.
+    pub view: Option<View>,
 }
 
 /// A hit as it was stored, with every rule that the store has for it.
@@ -248,6 +255,8 @@ impl Store {
             ":id": after.id,
             ":until": filter.until.map_or(i64::MAX, saturate),
             ":computer": filter.computer,
+            ":scope": filter.scope.map(Scope::as_str),
+            ":view": filter.view.map(View::as_str),
             ":rule": filter.rule,
             ":page": PAGE_HITS,
         })?;
@@ -273,14 +282,15 @@ impl Store {
         self.connection
             .prepare_cached(SELECT_RULES)?
             .query_map([hit_id], |row| {
-                let attack: String = row.get(3)?;
+                let spans: Vec<(u8, u32, u32)> = json(row, 5)?;
                 Ok(RuleRefV1 {
                     id: row.get(0)?,
                     title: row.get(1)?,
                     level: row.get(2)?,
-                    attack: serde_json::from_str(&attack).map_err(|error| {
-                        Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::new(error))
-                    })?,
+                    attack: json(row, 3)?,
+                    beyond_nul: row.get(4)?,
+                    spans: spans.into_iter().map(|(text, start, len)| SpanV1 { text, start, len }).collect(),
+                    transformations: json(row, 6)?,
                 })
             })?
             .collect()
@@ -300,6 +310,13 @@ impl Iterator for Hits<'_> {
         }
         self.page.pop_front()
     }
+}
+
+fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T, Error> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|error| {
+        Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+    })
 }
 
 fn decode(version: i64, event: Option<&[u8]>) -> Result<HitV1, String> {

@@ -4,7 +4,7 @@
 CREATE TABLE hits (
     -- Never used twice, so that a reader can remember where it was.
     id                INTEGER PRIMARY KEY AUTOINCREMENT,
-    -- SHA-256 of `event`: the same event is stored once, however often its trace is replayed.
+    -- SHA-256 of `event` (of a cut script without the pieces): an event is stored once, however often replayed.
     event_hash        BLOB    NOT NULL UNIQUE,
     -- The truth: the hit without its rules in the wire format of this version. All columns below are taken
     -- from it, for people and queries; texts among them show lone surrogates as U+FFFD.
@@ -31,12 +31,17 @@ CREATE TABLE hits (
     event_record_id   INTEGER,
     scope             TEXT    NOT NULL,
     view              TEXT    NOT NULL,
+    -- 1: parts of the block were missing when it was searched.
+    partial           INTEGER NOT NULL,
     -- Of a 4104.
     message_number    INTEGER,
     message_total     INTEGER,
     script_block_text TEXT,
     script_block_id   TEXT,
     path              TEXT,
+    -- Of a script too long for a hit, of which pieces are kept: its length in UTF-16 units, its SHA-256.
+    cut_units         INTEGER,
+    cut_sha256        TEXT,
     -- Of a 4103.
     context_info      TEXT,
     user_data         TEXT,
@@ -56,5 +61,11 @@ CREATE TABLE hit_rules (
     level   TEXT    NOT NULL,
     -- JSON array of ATT&CK ids.
     attack  TEXT    NOT NULL,
+    -- 1: it matched behind a U+0000, where tools that decode by the manifest stop.
+    beyond_nul      INTEGER NOT NULL,
+    -- JSON array of [text, start, units]: what matched, in units of the uncut original; text 0 is the script.
+    spans           TEXT    NOT NULL,
+    -- JSON array of words: what was undone before it matched.
+    transformations TEXT    NOT NULL,
     UNIQUE (hit_id, rule_id, title)
 ) STRICT;

@@ -116,6 +116,21 @@ pub fn encode_event(hit: &HitV1) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
+/// The bytes whose SHA-256 is the identity of the hit's event: as [`encode_event`], and of a text that was cut only
+/// what does not depend on the rules, its length and hash.
+///
+/// # Errors
+///
+/// As [`encode_hit`].
+pub fn encode_identity(hit: &HitV1) -> Result<Vec<u8>, CodecError> {
+    if hit.cut.is_none() {
+        return encode_event(hit);
+    }
+    let mut whole = HitV1 { rules: Vec::new(), ..hit.clone() };
+    whole.forget_pieces();
+    encode_hit(&whole)
+}
+
 /// Decodes a hit; `bytes` must be it and nothing more.
 ///
 /// # Errors

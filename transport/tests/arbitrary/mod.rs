@@ -1,6 +1,8 @@
 //! Arbitrary hits.
 
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, Utf16Text, View};
+use etwsieve_transport::hit::{
+    CutV1, EventContent, HitV1, PieceV1, RuleRefV1, Scope, SpanV1, Transformation, Utf16Text, View,
+};
 use proptest::prelude::*;
 
 /// Units of every kind, so that lone surrogates and NUL are common.
@@ -31,12 +33,33 @@ fn any_content() -> impl Strategy<Value = EventContent> {
 
 fn any_rule() -> impl Strategy<Value = RuleRefV1> {
     let attack = proptest::collection::vec(".{0,9}", 0..4);
-    (".{0,40}", ".{0,40}", ".{0,9}", attack).prop_map(|(id, title, level, attack)| RuleRefV1 {
-        id,
-        title,
-        level,
-        attack,
-    })
+    let span = any::<(u8, u32, u32)>().prop_map(|(text, start, len)| SpanV1 { text, start, len });
+    let spans = proptest::collection::vec(span, 0..4);
+    let transformation = proptest::sample::select(
+        &[Transformation::Dash, Transformation::Base64, Transformation::ModuleQualified][..],
+    );
+    let transformations = proptest::collection::vec(transformation, 0..4);
+    let strings = (".{0,40}", ".{0,40}", ".{0,9}", attack);
+    (strings, any::<bool>(), spans, transformations).prop_map(
+        |((id, title, level, attack), beyond_nul, spans, transformations)| RuleRefV1 {
+            id,
+            title,
+            level,
+            attack,
+            beyond_nul,
+            spans,
+            transformations,
+        },
+    )
+}
+
+/// A claim about a cut that need not fit its text: whoever receives one must not trust it.
+fn any_cut() -> impl Strategy<Value = Option<CutV1>> {
+    let piece = any::<(u32, u32)>().prop_map(|(start, len)| PieceV1 { start, len });
+    let pieces = proptest::collection::vec(piece, 0..5);
+    let cut = (any::<(u8, u32, Option<[u8; 32]>)>(), pieces)
+        .prop_map(|((text, units, sha256), pieces)| CutV1 { text, units, sha256, pieces });
+    proptest::option::of(cut)
 }
 
 /// Hits with every field drawn at random.
@@ -48,8 +71,9 @@ pub(crate) fn any_hit() -> impl Strategy<Value = HitV1> {
     let scope = prop_oneof![Just(Scope::Event), Just(Scope::Block)];
     let view = prop_oneof![Just(View::Raw), Just(View::Normalized), Just(View::Call)];
     let rules = proptest::collection::vec(any_rule(), 0..4);
-    (place, descriptor, origin, scope, view, any_content(), rules).prop_map(
-        |(place, descriptor, origin, scope, view, content, rules)| {
+    let how = (scope, view, any::<bool>());
+    (place, descriptor, origin, how, any_content(), any_cut(), rules).prop_map(
+        |(place, descriptor, origin, (scope, view, partial), content, cut, rules)| {
             let (time, source, source_sequence, provider) = place;
             let (event_id, version, channel, level, opcode, task, keywords) = descriptor;
             let (computer, user_sid, (process_id, thread_id, activity_id, event_record_id)) = origin;
@@ -73,7 +97,9 @@ pub(crate) fn any_hit() -> impl Strategy<Value = HitV1> {
                 event_record_id,
                 scope,
                 view,
+                partial,
                 content,
+                cut,
                 rules,
             }
         },

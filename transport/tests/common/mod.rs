@@ -24,6 +24,7 @@ pub(crate) fn hit(sequence: u64) -> HitV1 {
         event_record_id: None,
         scope: Scope::Event,
         view: View::Raw,
+        partial: false,
         content: EventContent::ScriptBlock {
             message_number: Some(1),
             message_total: Some(1),
@@ -31,10 +32,17 @@ pub(crate) fn hit(sequence: u64) -> HitV1 {
             script_block_id: Some("5f0c1d2e-0000-4000-8000-000000000001".into()),
             path: Some(Utf16Text::default()),
         },
+        cut: None,
         rules: vec![rule("a4e8f3a4-48b2-11ec-bcfc-3e22fbd008af", "Remote session")],
     }
 }
 
 pub(crate) fn rule(id: &str, title: &str) -> RuleRefV1 {
-    RuleRefV1 { id: id.into(), title: title.into(), level: "medium".into(), attack: vec!["T1021.006".into()] }
+    RuleRefV1 {
+        id: id.into(),
+        title: title.into(),
+        level: "medium".into(),
+        attack: vec!["T1021.006".into()],
+        ..RuleRefV1::default()
+    }
 }

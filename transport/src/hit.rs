@@ -5,7 +5,7 @@
 //! Every field that grows has a named maximum here; [`HitV1::check`] enforces them on the way out and the
 //! decoder on the way in, before it allocates.
 
-mod bounded;
+pub(crate) mod bounded;
 mod cut;
 mod text;
 mod transformation;

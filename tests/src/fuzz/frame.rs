@@ -1,10 +1,13 @@
 //! Frames and hits from hostile bytes: no panic, and one encoding per value.
 
 use etwsieve_transport::wire::codec::{decode_hit, encode_event, encode_hit, encode_hit_into};
-use etwsieve_transport::wire::frame::{FrameType, PAYLOAD_LEN_MAX, Split, encode_frame, split_frame};
-use etwsieve_transport::wire::{decode_data, encode_data};
+use etwsieve_transport::wire::frame::{
+    FrameType, HEADER_LEN, PAYLOAD_LEN_MAX, Split, encode_frame, split_frame,
+};
+use etwsieve_transport::wire::message::{AckV1, BusyV1, GapV1, HelloV1, Message, StatusV1, WelcomeV1};
+use etwsieve_transport::wire::{decode_data, decode_message, encode_data, encode_message};
 
-/// Takes `data` for a stream of frames, for the payload of a DATA frame and for a hit.
+/// Takes `data` for a stream of frames, for the payload of a frame of each type, and for a hit.
 ///
 /// # Panics
 ///
@@ -44,6 +47,22 @@ fn check_frame(split: &Split<'_>, bytes: &[u8]) {
         assert_eq!(encoded, Ok(()), "a DATA frame that was decoded");
         assert_eq!(again, bytes, "a DATA frame that was decoded");
     }
+    check_message::<HelloV1>(split.payload);
+    check_message::<WelcomeV1>(split.payload);
+    check_message::<AckV1>(split.payload);
+    check_message::<BusyV1>(split.payload);
+    check_message::<GapV1>(split.payload);
+    check_message::<StatusV1>(split.payload);
+}
+
+/// Takes the payload for that of a message, whatever its frame says.
+fn check_message<M: Message>(payload: &[u8]) {
+    let Ok(message) = decode_message::<M>(payload) else { return };
+    assert_eq!(message.check(), Ok(()), "a message that was decoded");
+    let mut again = Vec::new();
+    let encoded = encode_message(&message, &mut again);
+    assert_eq!(encoded, Ok(()), "a message that was decoded");
+    assert_eq!(&again[HEADER_LEN..], payload, "a message that was decoded");
 }
 
 fn check_hit(bytes: &[u8]) {

@@ -11,22 +11,22 @@ use std::marker::PhantomData;
 /// Entries reserved before the first one has been read.
 const RESERVE_MAX: usize = 8;
 
-pub(super) fn string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(crate) fn string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     deserializer.deserialize_str(StringVisitor)
 }
 
-pub(super) fn option_string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub(crate) fn option_string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(Option::<BoundedString>::deserialize(deserializer)?.map(|string| string.0))
 }
 
-pub(super) fn strings<'de, const MAX: usize, D: Deserializer<'de>>(
+pub(crate) fn strings<'de, const MAX: usize, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<String>, D::Error> {
     let strings = vec::<MAX, BoundedString, D>(deserializer)?;
     Ok(strings.into_iter().map(|string| string.0).collect())
 }
 
-pub(super) fn vec<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub(crate) fn vec<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
     deserializer.deserialize_seq(VecVisitor::<MAX, T>(PhantomData))

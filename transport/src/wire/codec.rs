@@ -14,6 +14,7 @@
 use crate::hit::{HitLimitError, HitV1};
 use crate::wire::DataV1;
 use crate::wire::frame::PAYLOAD_LEN_MAX;
+use crate::wire::message::{MESSAGE_LEN_MAX, Message, MessageError};
 use bincode::{DefaultOptions, ErrorKind, Options};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,14 +24,17 @@ pub const HIT_LEN_MAX: usize = PAYLOAD_LEN_MAX - size_of::<u64>();
 /// Version of the structs in this file, as frames and stores write it beside the bytes.
 pub const HIT_VERSION: u8 = 1;
 
-/// Why a hit cannot be encoded, or bytes are no hit.
+/// Why a hit or a message cannot be encoded, or bytes are none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// To encode: a field exceeds its maximum.
     #[error(transparent)]
     Limit(#[from] HitLimitError),
+    /// A message that breaks a rule, in either direction.
+    #[error(transparent)]
+    Message(#[from] MessageError),
     /// The whole exceeds the maximum. To encode, divide the rules over two hits of the same event.
-    #[error("an encoded hit of more than {max} bytes")]
+    #[error("an encoded hit or message of more than {max} bytes")]
     TooLong {
         /// The most bytes there may be.
         max: usize,
@@ -43,14 +47,14 @@ pub enum CodecError {
         /// Bytes of the buffer.
         found: usize,
     },
-    /// To decode: the bytes end inside the hit.
-    #[error("the hit ends early, after {len} bytes")]
+    /// To decode: the bytes end inside the struct.
+    #[error("it ends early, after {len} bytes")]
     Truncated {
         /// Bytes there were.
         len: usize,
     },
     /// To decode: bytes that no encoder writes.
-    #[error("{len} bytes are no hit: {detail}")]
+    #[error("{len} bytes do not decode: {detail}")]
     Invalid {
         /// Bytes there were.
         len: usize,
@@ -153,6 +157,17 @@ pub(super) fn append_data(sequence: u64, hit: &HitV1, out: &mut Vec<u8>) -> Resu
 
 pub(super) fn decode_data(bytes: &[u8]) -> Result<DataV1, CodecError> {
     decode(bytes, PAYLOAD_LEN_MAX)
+}
+
+pub(super) fn append_message<M: Message>(message: &M, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    message.check()?;
+    append(message, MESSAGE_LEN_MAX, out)
+}
+
+pub(super) fn decode_message<M: Message>(bytes: &[u8]) -> Result<M, CodecError> {
+    let message: M = decode(bytes, MESSAGE_LEN_MAX)?;
+    message.check()?;
+    Ok(message)
 }
 
 fn append(value: &impl Serialize, len_max: usize, out: &mut Vec<u8>) -> Result<(), CodecError> {

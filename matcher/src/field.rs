@@ -184,6 +184,11 @@ impl<'a> Fields<'a> {
         Self { kind, payload, text }
     }
 
+    /// The kind of event.
+    pub fn kind(&self) -> EventKind {
+        self.kind
+    }
+
     /// The range of a text field, in code units from the text offset. `None` if the event does not have it.
     pub fn range(&self, field: Field) -> Option<Range<usize>> {
         if !field.kinds().contains(self.kind) {

@@ -37,7 +37,7 @@ pub use error::{Problem, RuleError};
 pub use field::{EventKind, EventKinds, Field, Fields};
 pub use matcher::cost::{Clock, CostMeter, RuleCost};
 pub use matcher::repeats::Repeats;
-pub use matcher::{Counts, Matcher, Payload, Place, Scratch};
+pub use matcher::{Counts, Matcher, Payload, Place, SPANS_MAX, Scratch, Span};
 pub use rule::load::{Loaded, load};
 pub use rule::{Origin, Rule};
 pub use scan::kernel::{KERNEL_VARIABLE, Kernel, KernelError};

@@ -3,6 +3,9 @@
 pub(crate) mod cost;
 pub(crate) mod repeats;
 mod run;
+mod spans;
+
+pub use spans::{SPANS_MAX, Span};
 
 use crate::compile::plan::Plan;
 use crate::field::{EventKind, Field, Fields, text_units};

@@ -1,19 +1,17 @@
 //! A verdict becomes a hit: the one place where matcher and transport meet.
 
 use crate::event::RawEvent;
-use etwsieve_matcher::{EventKind, Field, Fields, Rule};
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, Utf16Text, View};
+use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Rule, Span};
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, SpanV1, Utf16Text, View};
 
 /// Most rules of one hit. With more, the event gives several hits, each short enough for a frame; a store joins them.
 pub const RULES_PER_HIT: usize = 128;
 
-/// Decodes an event that matched. Allocates: hits are rare.
-pub fn hit<'a>(
-    event: &RawEvent,
-    kind: EventKind,
-    source: &str,
-    rules: impl Iterator<Item = &'a Rule>,
-) -> HitV1 {
+/// Decodes an event that matched these rules of `matcher`. Allocates and searches it once more: hits are rare.
+pub fn hit(event: &RawEvent, kind: EventKind, source: &str, matcher: &Matcher, rules: &[u32]) -> HitV1 {
+    let fields = Fields::split(kind, &event.payload);
+    let spans = matcher.spans(&fields, rules);
+    let rules = rules.iter().filter_map(|&rule| matcher.rules().get(rule as usize));
     let header = &event.header;
     let mut hit = HitV1 {
         time: header.time.0,
@@ -36,9 +34,9 @@ pub fn hit<'a>(
         scope: Scope::Event,
         view: View::Raw,
         partial: false,
-        content: content(kind, &event.payload),
+        content: content(&fields),
         cut: None,
-        rules: rules.map(rule_ref).collect(),
+        rules: rules.zip(spans).map(|(rule, spans)| rule_ref(rule, &spans, &fields)).collect(),
     };
     if hit.cut_to_limits() {
         tracing::warn!(source, sequence = event.sequence, "a field of a hit was cut to its limit");
@@ -46,25 +44,40 @@ pub fn hit<'a>(
     hit
 }
 
-fn rule_ref(rule: &Rule) -> RuleRefV1 {
+fn rule_ref(rule: &Rule, spans: &[Span], fields: &Fields<'_>) -> RuleRefV1 {
+    let order = fields.kind().text_fields();
+    let place = |span: &Span| {
+        Some(SpanV1 {
+            text: order.iter().position(|field| *field == span.field)?.try_into().ok()?,
+            start: span.units.start.try_into().ok()?,
+            len: span.units.len().try_into().ok()?,
+        })
+    };
     RuleRefV1 {
         id: rule.id.clone(),
         title: rule.title.clone(),
         level: rule.level.clone(),
         attack: rule.attack.clone(),
-        ..RuleRefV1::default()
+        beyond_nul: spans.iter().any(|span| is_beyond_nul(span, fields)),
+        spans: spans.iter().filter_map(place).collect(),
+        transformations: Vec::new(),
     }
 }
 
-fn content(kind: EventKind, payload: &[u8]) -> EventContent {
-    let fields = Fields::split(kind, payload);
+/// Whether a U+0000 stands before the span's end, so that tools that stop there do not see it.
+fn is_beyond_nul(span: &Span, fields: &Fields<'_>) -> bool {
+    let units: &[[u8; 2]] = fields.text(span.field).unwrap_or_default().as_chunks().0;
+    units.iter().take(span.units.end).any(|unit| *unit == [0, 0])
+}
+
+fn content(fields: &Fields<'_>) -> EventContent {
     let text = |field| {
         fields.text(field).map(|bytes| {
             Utf16Text(bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect())
         })
     };
     let number = |field| fields.number(field).and_then(|n| i32::try_from(n).ok());
-    match kind {
+    match fields.kind() {
         EventKind::ScriptBlock => EventContent::ScriptBlock {
             message_number: number(Field::MessageNumber),
             message_total: number(Field::MessageTotal),

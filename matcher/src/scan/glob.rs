@@ -2,6 +2,7 @@
 
 use crate::pattern::{Part, Pattern, fold};
 use memchr::memmem;
+use std::ops::Range;
 
 /// One field of an event, in both forms: `narrow[i]` belongs to `units[i]`.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +63,11 @@ impl Glob {
 
     /// Whether the whole text matches. Linear in the text for each segment of folded ASCII.
     pub(crate) fn matches(&self, text: Text<'_>) -> bool {
+        self.places(text, |_| {})
+    }
+
+    /// As [`matches`](Self::matches), and reports where the segments stand; where they would if it does not match.
+    pub(crate) fn places(&self, text: Text<'_>, mut place: impl FnMut(Range<usize>)) -> bool {
         let len = text.units.len();
         let (mut from, mut end) = (0, len);
         let mut segments = &self.segments[..];
@@ -70,6 +76,7 @@ impl Glob {
                 None => return !self.anchored_end || len == 0,
                 Some((first, rest)) => {
                     let Some(behind) = first.at(text, 0) else { return false };
+                    place(0..behind);
                     if rest.is_empty() && self.anchored_end {
                         return behind == len;
                     }
@@ -81,17 +88,40 @@ impl Glob {
             && let Some((last, rest)) = segments.split_last()
         {
             match last.ending_at(text, len) {
-                Some(start) if start >= from => (end, segments) = (start, rest),
+                Some(start) if start >= from => {
+                    place(start..len);
+                    (end, segments) = (start, rest);
+                }
                 _ => return false,
             }
         }
         for segment in segments {
             match segment.find(text, from, end) {
-                Some(behind) => from = behind,
+                Some(found) => {
+                    from = found.end;
+                    place(found);
+                }
                 None => return false,
             }
         }
         true
+    }
+
+    /// Where the pattern stands, one place behind the other, if it is one segment between two `*`; `None` otherwise.
+    pub(crate) fn occurrences<'a>(
+        &'a self,
+        text: Text<'a>,
+    ) -> Option<impl Iterator<Item = Range<usize>> + 'a> {
+        if self.anchored_start || self.anchored_end {
+            return None;
+        }
+        let [segment] = &self.segments[..] else { return None };
+        let mut from = 0;
+        Some(std::iter::from_fn(move || {
+            let found = segment.find(text, from, text.units.len())?;
+            from = found.end;
+            Some(found)
+        }))
     }
 }
 
@@ -149,14 +179,16 @@ impl Segment {
         }
     }
 
-    /// Where the first occurrence in `from..end` ends.
-    fn find(&self, text: Text<'_>, from: usize, end: usize) -> Option<usize> {
+    /// The first occurrence in `from..end`.
+    fn find(&self, text: Text<'_>, from: usize, end: usize) -> Option<Range<usize>> {
         match self {
             Self::Narrow(finder) => {
-                let at = finder.find(text.narrow.get(from..end)?)?;
-                Some(from + at + finder.needle().len())
+                let start = from + finder.find(text.narrow.get(from..end)?)?;
+                Some(start..start + finder.needle().len())
             }
-            Self::Wide { .. } => (from..end).find_map(|at| self.at(text, at)).filter(|behind| *behind <= end),
+            Self::Wide { .. } => (from..end)
+                .find_map(|at| self.at(text, at).map(|behind| at..behind))
+                .filter(|found| found.end <= end),
         }
     }
 }

@@ -68,7 +68,7 @@ impl<'a> Worker<'a> {
         tally.searched(matched.len());
         let name = &self.names[event.source as usize];
         for rules in matched.chunks(RULES_PER_HIT) {
-            let hit = hit(event, kind, name, rules.iter().map(|&rule| &self.matcher.rules()[rule as usize]));
+            let hit = hit(event, kind, name, &self.matcher, rules);
             // The caller takes outcomes until every worker has gone.
             let _ = self.outcomes.send(Outcome::Hit(event.source, hit));
         }

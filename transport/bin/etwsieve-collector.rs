@@ -1,0 +1,3 @@
+//! The collector's program.
+
+fn main() {}

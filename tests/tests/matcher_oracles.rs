@@ -5,8 +5,9 @@ use etwsieve_matcher::{EventKind, Field, Fields, Loaded, Matcher, Payload, Scrat
 use etwsieve_tests::corpus;
 use etwsieve_tests::writer::script_block;
 use proptest::prelude::*;
-use rsigma_eval::Engine;
+use proptest::test_runner::RngSeed;
 use rsigma_eval::event::JsonEvent;
+use rsigma_eval::{Engine, compile_rule, evaluate_rule};
 use serde_json::json;
 use std::fmt::Write;
 use std::fs;
@@ -192,21 +193,35 @@ proptest! {
             prop_assert_eq!(&found, &find_naive(&matcher, EventKind::ScriptBlock, &bytes), "{:?} {:?}", &text, &path);
         }
     }
+}
+
+proptest! {
+    // The same cases every time: a fault of the other engine, found by chance, says nothing about this one.
+    // PROPTEST_RNG_SEED tries others.
+    #![proptest_config(ProptestConfig {
+        cases: 1500,
+        failure_persistence: None,
+        rng_seed: match ProptestConfig::default().rng_seed {
+            RngSeed::Random => RngSeed::Fixed(4104),
+            chosen => chosen,
+        },
+        ..ProptestConfig::default()
+    })]
 
     /// The other engine, on what the two define alike: ASCII letters, no line ends, no Unicode dashes.
     #[test]
     fn an_independent_engine_agrees(rule in rules(true), text in texts(true), path in texts(true)) {
-        // The other engine finds rules by the values that they name; one that only denies is never looked at.
-        prop_assume!(!rule.contains("condition: not"));
         let loaded = load([("random.yml", rule.as_str())]);
         let matcher = Matcher::new(loaded.rules);
         let bytes = script_block(1, 1, text.as_str(), "339311ba-d4cc-4a10-b04e-417ef95bc8b6", Some(&path));
         let found = !find(&matcher, EventKind::ScriptBlock, &bytes, &mut Scratch::default()).is_empty();
 
-        let mut engine = Engine::new();
-        engine.add_collection(&rsigma_parser::parse_sigma_yaml(&rule).unwrap()).unwrap();
+        // Not by the engine's index of rules, which never looks at one for a text without the plain values that it
+        // names, though a wildcard beside them may match.
+        let parsed = rsigma_parser::parse_sigma_yaml(&rule).unwrap();
+        let compiled = compile_rule(&parsed.rules[0]).unwrap();
         let value = json!({ "ScriptBlockText": text, "Path": path });
-        let theirs = !engine.evaluate(&JsonEvent::borrow(&value)).is_empty();
+        let theirs = evaluate_rule(&compiled, &JsonEvent::borrow(&value)).is_some();
         prop_assert_eq!(found, theirs, "{}\n{:?}\n{:?}", rule, text, path);
     }
 }

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | 4104 | i32 MessageNumber, i32 MessageTotal, str ScriptBlockText, str ScriptBlockId, \[str Path\] |
 //! | 4103 | str ContextInfo, str UserData, str Payload |
+//! | 1101 | as [`amsi`](crate::amsi) lays it out |
 //!
 //! Source: the manifest of PowerShell (`PowerShell.Core.Instrumentation.man`). Path is missing in events of
 //! task 102, seen in recordings; the version does not tell. Text may hold U+0000, which tools that decode by the
 //! manifest take for its end; [`Fields::split`] therefore looks for the fields behind it from the end.
 
+use crate::amsi;
 use std::ops::Range;
 
 /// A kind of event that rules can be about.
@@ -18,18 +20,32 @@ pub enum EventKind {
     ScriptBlock,
     /// 4103, module logging (`ps_module`).
     Module,
+    /// 1101 of Microsoft-Antimalware-Scan-Interface: what PowerShell handed to the scanner, searched with the
+    /// rules of `ps_script`. Its payload is laid out anew before it is searched: [`amsi`](crate::amsi).
+    Amsi,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 2] = [Self::ScriptBlock, Self::Module];
+    pub const ALL: [Self; 3] = [Self::ScriptBlock, Self::Module, Self::Amsi];
+    /// The kinds that PowerShell itself writes.
+    pub const POWERSHELL: [Self; 2] = [Self::ScriptBlock, Self::Module];
 
-    /// The kind with this event id of the PowerShell providers.
+    /// The kind with this event id, of whichever provider writes it.
     pub fn from_event_id(id: u16) -> Option<Self> {
         match id {
             4104 => Some(Self::ScriptBlock),
             4103 => Some(Self::Module),
+            1101 => Some(Self::Amsi),
             _ => None,
+        }
+    }
+
+    /// The kind whose rules search events of this one.
+    pub const fn rules_of(self) -> Self {
+        match self {
+            Self::ScriptBlock | Self::Amsi => Self::ScriptBlock,
+            Self::Module => Self::Module,
         }
     }
 
@@ -38,6 +54,7 @@ impl EventKind {
         match self {
             Self::ScriptBlock => 4104,
             Self::Module => 4103,
+            Self::Amsi => 1101,
         }
     }
 
@@ -46,6 +63,7 @@ impl EventKind {
         match self {
             Self::ScriptBlock => 8,
             Self::Module => 0,
+            Self::Amsi => amsi::HEADER_LEN,
         }
     }
 
@@ -54,6 +72,7 @@ impl EventKind {
         match self {
             Self::ScriptBlock => &[Field::ScriptBlockText, Field::ScriptBlockId, Field::Path],
             Self::Module => &[Field::ContextInfo, Field::UserData, Field::Payload],
+            Self::Amsi => &[Field::ScriptBlockText, Field::Path],
         }
     }
 }
@@ -63,15 +82,15 @@ impl EventKind {
 pub struct EventKinds(u8);
 
 impl EventKinds {
-    /// Both kinds.
+    /// All kinds.
     pub const ALL: Self = Self(3);
 
-    /// The set of one.
+    /// The set of one, and of what is searched with its rules.
     pub const fn only(kind: EventKind) -> Self {
-        Self(1 << kind as u8)
+        Self(1 << kind.rules_of() as u8)
     }
 
-    /// Whether the kind is in the set.
+    /// Whether the kind is in the set, or that whose rules search it.
     pub fn contains(self, kind: EventKind) -> bool {
         self.0 & Self::only(kind).0 != 0
     }
@@ -91,11 +110,11 @@ impl EventKinds {
 /// A field that rules can test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Field {
-    /// 4104: the text of the script block, or of this part of it.
+    /// 4104: the text of the script block, or of this part of it; 1101: the content.
     ScriptBlockText,
     /// 4104: the id that the parts of a block share.
     ScriptBlockId,
-    /// 4104: the script's file.
+    /// 4104: the script's file; 1101: the content's name.
     Path,
     /// 4103: host, command and user of the call.
     ContextInfo,
@@ -180,6 +199,10 @@ impl<'a> Fields<'a> {
         let text = match kind {
             EventKind::ScriptBlock => split_script_block(units),
             EventKind::Module => split_module(units),
+            EventKind::Amsi => {
+                let [text, name] = amsi::ranges(payload);
+                [text, None, name]
+            }
         };
         Self { kind, payload, text }
     }
@@ -222,6 +245,9 @@ impl<'a> Fields<'a> {
 
 /// The code units behind the numbers of a payload; an odd byte at the end is dropped.
 pub(crate) fn text_units(kind: EventKind, payload: &[u8]) -> &[[u8; 2]] {
+    if kind == EventKind::Amsi {
+        return amsi::searched(payload);
+    }
     payload.get(kind.text_offset()..).unwrap_or_default().as_chunks::<2>().0
 }
 

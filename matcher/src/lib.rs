@@ -22,6 +22,7 @@
 #![deny(unsafe_code)]
 // The kernels hold the only unsafe code: `scan/x86`.
 
+pub mod amsi;
 pub mod builtin;
 mod compile;
 mod error;

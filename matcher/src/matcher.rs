@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct Matcher {
     rules: Vec<Rule>,
-    plans: [Plan; EventKind::ALL.len()],
+    plans: [Plan; EventKind::POWERSHELL.len()],
     usable: Usable,
     repeats: Repeats,
     /// Tells this matcher from all others of the process.
@@ -91,7 +91,7 @@ impl Matcher {
     pub fn with_kernel(rules: Vec<Rule>, kernel: Kernel) -> Self {
         static IDENTITIES: AtomicU64 = AtomicU64::new(1);
         let usable = Usable::new(kernel);
-        let plans = EventKind::ALL.map(|kind| Plan::new(kind, &rules, usable));
+        let plans = EventKind::POWERSHELL.map(|kind| Plan::new(kind, &rules, usable));
         let identity = IDENTITIES.fetch_add(1, Ordering::Relaxed);
         Self { rules, plans, usable, repeats: Repeats::default(), identity }
     }
@@ -136,7 +136,7 @@ impl Matcher {
 
     fn plan(&self, kind: EventKind) -> &Plan {
         match kind {
-            EventKind::ScriptBlock => &self.plans[0],
+            EventKind::ScriptBlock | EventKind::Amsi => &self.plans[0],
             EventKind::Module => &self.plans[1],
         }
     }

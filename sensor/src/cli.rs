@@ -112,6 +112,9 @@ struct WatchArgs {
     /// Name of the session.
     #[arg(long, value_name = "NAME")]
     session: Option<String>,
+    /// Also search what PowerShell hands to the antimalware scanner (AMSI, event 1101), with the same rules.
+    #[arg(long)]
+    amsi: bool,
     /// Matcher threads [default: a quarter of the processors, at most 4].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
@@ -133,6 +136,9 @@ struct RecordArgs {
     /// Stop when the file has so many megabytes.
     #[arg(long, value_name = "MB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     size_max: u32,
+    /// Also record what is handed to the antimalware scanner (AMSI, event 1101).
+    #[arg(long)]
+    amsi: bool,
     /// Name of the session.
     #[arg(long, value_name = "NAME", default_value = "etwsieve-record")]
     session: String,
@@ -225,6 +231,9 @@ struct ReplayArgs {
     /// Matcher threads [default: one less than there are processors]. The output does not depend on them.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
+    /// Also search what PowerShell hands to the antimalware scanner (AMSI, event 1101), with the same rules.
+    #[arg(long)]
+    amsi: bool,
     /// Traces, or folders that are searched for .etl, .evtx and .jsonl files.
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,

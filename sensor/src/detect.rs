@@ -1,5 +1,6 @@
 //! A verdict becomes a hit: the one place where matcher and transport meet.
 
+use crate::amsi;
 use crate::event::RawEvent;
 use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Rule, Span};
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, SpanV1, Utf16Text, View};
@@ -34,7 +35,7 @@ pub fn hit(event: &RawEvent, kind: EventKind, source: &str, matcher: &Matcher, r
         scope: Scope::Event,
         view: View::Raw,
         partial: false,
-        content: content(&fields),
+        content: content(&fields, &event.payload),
         cut: None,
         rules: rules.zip(spans).map(|(rule, spans)| rule_ref(rule, &spans, &fields)).collect(),
     };
@@ -70,12 +71,10 @@ fn is_beyond_nul(span: &Span, fields: &Fields<'_>) -> bool {
     units.iter().take(span.units.end).any(|unit| *unit == [0, 0])
 }
 
-fn content(fields: &Fields<'_>) -> EventContent {
-    let text = |field| {
-        fields.text(field).map(|bytes| {
-            Utf16Text(bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect())
-        })
-    };
+fn content(fields: &Fields<'_>, payload: &[u8]) -> EventContent {
+    let wide =
+        |bytes: &[u8]| Utf16Text(bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect());
+    let text = |field| fields.text(field).map(wide);
     let number = |field| fields.number(field).and_then(|n| i32::try_from(n).ok());
     match fields.kind() {
         EventKind::ScriptBlock => EventContent::ScriptBlock {
@@ -90,5 +89,14 @@ fn content(fields: &Fields<'_>) -> EventContent {
             user_data: text(Field::UserData).unwrap_or_default(),
             payload: text(Field::Payload).unwrap_or_default(),
         },
+        EventKind::Amsi => {
+            let (scan_result, app_name) = amsi::kept(payload).unwrap_or_default();
+            EventContent::Amsi {
+                text: text(Field::ScriptBlockText).unwrap_or_default(),
+                content_name: text(Field::Path).unwrap_or_default(),
+                app_name: wide(app_name),
+                scan_result,
+            }
+        }
     }
 }

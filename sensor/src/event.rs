@@ -2,12 +2,16 @@
 
 use crate::sid::Sid;
 use etwsieve_etl::FileTime;
+use etwsieve_matcher::EventKind;
 use uuid::{Uuid, uuid};
 
 /// Microsoft-Windows-PowerShell (Windows PowerShell 5.1).
 pub const POWERSHELL: Uuid = uuid!("a0c1853b-5c40-4b15-8766-3cf1c58f985a");
 /// PowerShellCore (PowerShell 7), with the same event templates.
 pub const POWERSHELL_CORE: Uuid = uuid!("f90714a8-5509-434a-bf6d-b1624c8a19a2");
+
+/// Microsoft-Antimalware-Scan-Interface: what is handed to the antimalware scanner.
+pub const AMSI: Uuid = uuid!("2a576b87-09a7-520e-c21a-4942f0271d67");
 
 /// The sensor itself, as the provider of its notices. A GUID of its own, registered nowhere.
 pub const SENSOR: Uuid = uuid!("5d0e9a4c-3c1b-4f63-9d0a-8a6f1f5b7e21");
@@ -16,6 +20,9 @@ pub const SENSOR: Uuid = uuid!("5d0e9a4c-3c1b-4f63-9d0a-8a6f1f5b7e21");
 pub const MODULE_LOGGING: u16 = 4103;
 /// Script block logging: `MessageNumber`, `MessageTotal`, `ScriptBlockText`, `ScriptBlockId`, `Path`.
 pub const SCRIPT_BLOCK_LOGGING: u16 = 4104;
+
+/// A scan of the antimalware scanner: [`crate::amsi`] has its fields.
+pub const AMSI_SCAN: u16 = 1101;
 
 /// The largest payload that ETW itself can carry, in bytes: an event's size is a `u16`.
 ///
@@ -84,8 +91,22 @@ pub struct RawEvent {
     pub dropped_before: u64,
     /// The recording computer; empty when unknown. Recycled with the buffer.
     pub computer: String,
-    /// User data, at most [`PAYLOAD_LEN_MAX`] bytes. Recycled with the buffer.
+    /// User data, at most [`PAYLOAD_LEN_MAX`] bytes; of AMSI content the form that the matcher searches. Recycled
+    /// with the buffer.
     pub payload: Vec<u8>,
+}
+
+/// The kind of event that rules see in an event of this provider; `None` if it is none of theirs.
+pub fn kind(provider: &Uuid, event_id: u16) -> Option<EventKind> {
+    EventKind::from_event_id(event_id).filter(|kind| match kind {
+        EventKind::Amsi => *provider == AMSI,
+        EventKind::ScriptBlock | EventKind::Module => is_powershell(provider),
+    })
+}
+
+/// The providers that a live session enables: PowerShell's, and with `amsi` that of the antimalware scanner.
+pub fn providers(amsi: bool) -> &'static [Uuid] {
+    if amsi { &[POWERSHELL, POWERSHELL_CORE, AMSI] } else { &[POWERSHELL, POWERSHELL_CORE] }
 }
 
 /// True for the two PowerShell providers.

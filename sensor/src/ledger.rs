@@ -5,7 +5,8 @@
 //! * `events_seen = events_selected + events_other`,
 //! * `events_selected = events_matched + events_not_matched + events_waiting + the sum of dropped`,
 //!
-//! and nothing waits when a run has ended.
+//! and nothing waits when a run has ended. Where what PowerShell hands to the antimalware scanner is searched too, these
+//! events are part of all counts, and counted apart once more.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -28,6 +29,9 @@ pub struct Ledger {
     pub events_waiting: u64,
     /// Pairs of a rule and an event that it matched.
     pub detections: u64,
+    /// Of all these, the events of the antimalware scanner; `None` if they are not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amsi: Option<AmsiLedger>,
     /// Selected events that were not searched, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
     /// Searched events whose payload is not as its template says: too short, of odd length, without an end.
@@ -38,6 +42,44 @@ pub struct Ledger {
     pub payload_bytes: u64,
     /// Time from opening the source to its last event; in total, of the whole run.
     pub elapsed_seconds: f64,
+}
+
+/// Counts of the antimalware scanner's events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AmsiLedger {
+    /// Scans, whichever program asked for them.
+    pub events_seen: u64,
+    /// Scans of what PowerShell handed over.
+    pub events_selected: u64,
+    /// Selected events that at least one rule matched.
+    pub events_matched: u64,
+    /// Selected events that no rule matched.
+    pub events_not_matched: u64,
+    /// Selected events on their way to a matcher: none in the summary of a run.
+    #[serde(skip)]
+    pub events_waiting: u64,
+    /// Selected events that were not searched, for any reason.
+    pub events_dropped: u64,
+    /// Pairs of a rule and an event that it matched.
+    pub detections: u64,
+}
+
+impl AmsiLedger {
+    fn add(&mut self, other: &Self) {
+        self.events_seen += other.events_seen;
+        self.events_selected += other.events_selected;
+        self.events_matched += other.events_matched;
+        self.events_not_matched += other.events_not_matched;
+        self.events_waiting += other.events_waiting;
+        self.events_dropped += other.events_dropped;
+        self.detections += other.detections;
+    }
+
+    fn balances(&self) -> bool {
+        self.events_seen >= self.events_selected
+            && self.events_selected
+                == self.events_matched + self.events_not_matched + self.events_waiting + self.events_dropped
+    }
 }
 
 impl Ledger {
@@ -52,6 +94,9 @@ impl Ledger {
         self.undecodable += other.undecodable;
         self.detections += other.detections;
         self.payload_bytes += other.payload_bytes;
+        if let Some(other) = &other.amsi {
+            self.amsi.get_or_insert_default().add(other);
+        }
         for (reason, count) in &other.dropped {
             *self.dropped.entry(reason).or_default() += count;
         }
@@ -66,6 +111,7 @@ impl Ledger {
         self.events_seen == self.events_selected + self.events_other
             && self.events_selected
                 == self.events_matched + self.events_not_matched + self.events_waiting + dropped
+            && self.amsi.is_none_or(|amsi| amsi.balances())
     }
 
     /// Whether the input was read whole.

@@ -3,6 +3,7 @@
 //! Data flow one way: a [`source`] offers events, the [`pipeline`] carries their raw payloads to the matcher,
 //! [`detect`] decodes what matched into a hit, [`sorter`] puts hits in order, [`output`] writes them.
 
+pub mod amsi;
 pub mod cli;
 pub mod detect;
 pub mod event;

@@ -8,21 +8,25 @@
 //! |---|---|
 //! | 4104 | i32 `MessageNumber`, i32 `MessageTotal`, strings `ScriptBlockText`, `ScriptBlockId`, `Path` |
 //! | 4103 | strings `ContextInfo`, `UserData`, `Payload` |
+//! | 1101 | [`crate::amsi`] |
 //!
 //! Numbers are little-endian, strings UTF-16LE up to a NUL. Some hosts write 4104 without the last field, and
 //! the version does not tell: a missing `Path` is left out, an empty one is a lone NUL.
 //!
 //! Source: the `template` elements of the provider's manifest, `PowerShell-Instrumentation.man`.
 
+use crate::amsi::Scan;
 use crate::event::{MODULE_LOGGING, PAYLOAD_LEN_MAX, SCRIPT_BLOCK_LOGGING};
 use etwsieve_matcher::EventKind;
 
 /// Whether a payload may have the layout of its template: an even length, room for the numbers and for two
 /// strings, and a NUL at the end. A constant number of looks; the strings are not read.
 pub fn looks_whole(kind: EventKind, payload: &[u8]) -> bool {
-    payload.len().is_multiple_of(2)
-        && payload.len() >= kind.text_offset() + 2 * 2
-        && payload.ends_with(&[0, 0])
+    // Content of the scanner has been decoded and laid out before.
+    kind == EventKind::Amsi
+        || payload.len().is_multiple_of(2)
+            && payload.len() >= kind.text_offset() + 2 * 2
+            && payload.ends_with(&[0, 0])
 }
 
 /// How a field stands in the payload.
@@ -76,7 +80,7 @@ pub const MODULE_FIELDS: [Field; 3] = [
     field("Payload", FieldKind::Text, Absence::Refused),
 ];
 
-/// The template of a PowerShell event, or `None` for an event that cannot be rebuilt.
+/// The template of an event of PowerShell's own, or `None` for an event that cannot be rebuilt from one.
 pub fn fields(event_id: u16) -> Option<&'static [Field]> {
     match event_id {
         SCRIPT_BLOCK_LOGGING => Some(&SCRIPT_BLOCK_FIELDS),
@@ -103,6 +107,38 @@ pub enum PayloadError {
         /// The field's name.
         name: &'static str,
     },
+    /// A binary value of the template is none in the event, nor hexadecimal digits.
+    #[error("expected bytes, or two hexadecimal digits for each, as {name}, found something else")]
+    NoBytes {
+        /// The field's name.
+        name: &'static str,
+    },
+}
+
+/// The names of the fields of a 1101 that are used, and their places among all of them.
+pub mod amsi_field {
+    /// `scanResult`.
+    pub const SCAN_RESULT: (&str, usize) = ("scanResult", 2);
+    /// `appname`.
+    pub const APP_NAME: (&str, usize) = ("appname", 3);
+    /// `contentname`.
+    pub const CONTENT_NAME: (&str, usize) = ("contentname", 4);
+    /// `content`.
+    pub const CONTENT: (&str, usize) = ("content", 7);
+}
+
+/// Writes the payload of a 1101 into `bytes`, as [`crate::amsi`] lays it out.
+///
+/// # Errors
+///
+/// [`PayloadError::TooLong`].
+pub fn write_scan(scan: &Scan<'_>, bytes: &mut Vec<u8>) -> Result<(), PayloadError> {
+    if scan.encoded_len_max() > PAYLOAD_LEN_MAX {
+        return Err(PayloadError::TooLong);
+    }
+    bytes.clear();
+    scan.encode(bytes);
+    Ok(())
 }
 
 /// Writes one payload, field by field, into a buffer that the caller recycles.

@@ -13,7 +13,7 @@ mod feed;
 mod tally;
 mod worker;
 
-pub use feed::{DROPPED_CHANNEL_FULL, DROPPED_OVERSIZE};
+pub use feed::{DROPPED_AMSI_LAYOUT, DROPPED_CHANNEL_FULL, DROPPED_OVERSIZE};
 pub use tally::{REASON_OTHER, REASONS_MAX, Reasons, Tally};
 
 use crate::event::{ETW_EVENT_LEN_MAX, RawEvent};
@@ -178,6 +178,9 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Summary {
     assert_eq!(progress.tallies.len(), sources.len(), "one tally for each source");
+    if rules.asks_amsi() {
+        progress.tallies.iter().for_each(|tally| tally.amsi().ask());
+    }
     let start = Instant::now();
     let names: Vec<String> = sources.iter().map(|source| source.name()).collect();
     let threads = settings.threads.clamp(1, THREADS_MAX);

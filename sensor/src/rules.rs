@@ -28,6 +28,8 @@ pub struct ActiveRules {
     generation: AtomicU64,
     /// Bit n: some rule is about the nth kind of event.
     wanted: AtomicU8,
+    /// Whether content of the antimalware scanner is searched as well.
+    amsi: bool,
 }
 
 impl ActiveRules {
@@ -35,7 +37,19 @@ impl ActiveRules {
     pub fn new(matcher: impl Into<Arc<Matcher>>) -> Self {
         let matcher = matcher.into();
         let wanted = AtomicU8::new(wanted(&matcher));
-        Self { matcher: Mutex::new(matcher), generation: AtomicU64::new(0), wanted }
+        Self { matcher: Mutex::new(matcher), generation: AtomicU64::new(0), wanted, amsi: false }
+    }
+
+    /// Says whether what PowerShell hands to the antimalware scanner is searched too. Unless asked for it is not.
+    #[must_use]
+    pub fn with_amsi(mut self, amsi: bool) -> Self {
+        self.amsi = amsi;
+        self
+    }
+
+    /// Whether content of the antimalware scanner was asked for.
+    pub fn asks_amsi(&self) -> bool {
+        self.amsi
     }
 
     /// The active rules and their generation.
@@ -49,9 +63,9 @@ impl ActiveRules {
         Generation(self.generation.load(Ordering::Acquire))
     }
 
-    /// Whether some active rule is about this kind of event.
+    /// Whether some active rule is about this kind of event, and the kind is asked for.
     pub fn want(&self, kind: EventKind) -> bool {
-        self.wanted.load(Ordering::Relaxed) & bit(kind) != 0
+        (kind != EventKind::Amsi || self.amsi) && self.wanted.load(Ordering::Relaxed) & bit(kind) != 0
     }
 
     /// Exchanges the rules.

@@ -127,7 +127,7 @@ impl Run {
 /// Memory that a hit takes, in bytes: its texts, and a guess for the rest.
 fn weight(hit: &HitV1) -> usize {
     let text = match &hit.content {
-        EventContent::ScriptBlock { text, .. } => text.0.len(),
+        EventContent::ScriptBlock { text, .. } | EventContent::Amsi { text, .. } => text.0.len(),
         EventContent::Module { context_info, user_data, payload } => {
             context_info.0.len() + user_data.0.len() + payload.0.len()
         }

@@ -2,6 +2,7 @@
 //!
 //! The targets themselves are in `tests/fuzz`; what they found is replayed by an ordinary test.
 
+pub mod amsi;
 pub mod etl;
 pub mod evtx;
 pub mod frame;

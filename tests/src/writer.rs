@@ -15,11 +15,13 @@
 
 mod compress;
 mod event;
+mod event_log;
 mod payload;
 
 pub use compress::{lznt1, xpress, xpress_huffman};
 pub use event::EventSpec;
-pub use payload::{ToUtf16, module_logging, script_block, script_block_marker};
+pub use event_log::{Content, event_log};
+pub use payload::{AmsiScan, ToUtf16, module_logging, script_block, script_block_marker};
 
 use etwsieve_etl::{BUFFER_HEADER_LEN, ClockType, Compression, FileTime};
 

@@ -1,6 +1,6 @@
 //! The fuzz targets in short: what long runs found, and some thousand mutations of good input, the same every time.
 
-use etwsieve_tests::writer::{EventSpec, TraceWriter, script_block};
+use etwsieve_tests::writer::{AmsiScan, EventSpec, TraceWriter, script_block};
 use etwsieve_tests::{corpus, fuzz};
 use std::fs::{self, DirEntry};
 use std::io;
@@ -37,10 +37,15 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
         let path = data.join("recorded/evtx/danielbohannon+Revoke-Obfuscation/Demo/demo.evtx");
         fs::read(path).expect("the recording is there")[..EVTX_SEED_LEN].to_vec()
     });
+    let scan = AmsiScan { content_name: "x".into(), ..AmsiScan::powershell("ab cd") };
+    let scans = vec![scan.payload(), AmsiScan { pointer_len: 4, version: 1, ..scan }.payload()];
+    let mut laid_out = Vec::new();
+    etwsieve::amsi::decode(&scans[0]).expect("a scan").lay_out(&mut laid_out);
     vec![
+        ("amsi", fuzz::amsi::amsi as Target, scans),
         ("evtx", fuzz::evtx::evtx, evtx.into_iter().collect()),
         ("etl", fuzz::etl::etl as Target, vec![writer.build()]),
-        ("payload", fuzz::payload::payload, vec![block]),
+        ("payload", fuzz::payload::payload, vec![block, laid_out]),
         ("rule", fuzz::rule::rule, vec![rule, other]),
         ("frame", fuzz::frame::frame, frames),
     ]

@@ -9,6 +9,7 @@ mod watching;
 use etwsieve_tests::corpus;
 use etwsieve_tests::program;
 use etwsieve_tests::standin::{Lab, windows_path};
+use etwsieve_tests::writer::{AmsiScan, EventSpec, TraceWriter, script_block};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -201,26 +202,96 @@ fn hostile_records_are_counted_and_survived() {
     assert_eq!(watched.detections().len(), 10, "{:#}", watched.summary);
 }
 
+/// The provider of the antimalware scanner.
+const AMSI: &str = "2a576b87-09a7-520e-c21a-4942f0271d67";
+
+#[test]
+fn scanned_content_is_watched_where_it_is_asked_for() {
+    let text = "Enter-PSSession -ComputerName srv";
+    let mut writer = TraceWriter::new();
+    for number in 0..300u64 {
+        let scan = AmsiScan::powershell(if number.is_multiple_of(10) { text } else { "Get-Date" });
+        let event = match number % 3 {
+            0 => EventSpec::powershell(4104, script_block(1, 1, "Get-Date", "an id", None)),
+            1 => EventSpec::amsi(&scan),
+            _ if number == 299 => EventSpec::amsi(&scan).payload(vec![7; 20]),
+            _ => EventSpec::amsi(&AmsiScan { app_name: "VBScript".into(), ..scan }),
+        };
+        writer.push(event.at(10_000 * (number + 1)).by(4242, 8));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("scans.etl");
+    fs::write(&trace, writer.build()).unwrap();
+    let scenario = format!("trace {}\nrate 100\n", windows_path(&trace));
+
+    let Some(quiet) = lab(&scenario) else { return };
+    let watching = Watching::start(&quiet, &[]);
+    assert!(quiet.machine().session(SESSION).unwrap().unwrap().provider(AMSI).is_none());
+    delivered(&quiet, 300);
+    let watched = watching.finish();
+    assert_eq!((watched.count("events_seen"), watched.detections().len()), (100, 0), "{:#}", watched.summary);
+    assert!(watched.summary.get("amsi").is_none(), "{:#}", watched.summary);
+    drop(quiet);
+
+    let scenario = format!("{scenario}disable_provider after=150 guid={AMSI}\n");
+    let Some(lab) = lab(&scenario) else { return };
+    let config = lab.folder().join("etwsieve.toml");
+    fs::write(&config, "[guardian]\ncheck_seconds = 1\n").unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (config, metrics) = (windows_path(&config), format!("127.0.0.1:{port}"));
+    let watching = Watching::start(&lab, &["--amsi", "--config", &config, "--metrics", &metrics]);
+    let session = lab.machine().session(SESSION).unwrap().unwrap();
+    let provider = session.provider(AMSI).expect("the scanner's provider is enabled");
+    assert_eq!(provider.event_ids.as_deref(), Some(&[1101][..]), "{provider:?}");
+    assert!(provider.filter_in && provider.admits(1101, 4, 1) && provider.property & 1 == 1, "{provider:?}");
+    let editions: Vec<_> =
+        session.providers.iter().filter(|other| other.event_ids.as_deref() == Some(&[4104])).collect();
+    assert_eq!(editions.len(), 2, "{session:?}");
+    lab.machine().wait(SESSION, PATIENCE, |session| session.provider(AMSI).is_none()).expect("disabled");
+    lab.machine().wait(SESSION, PATIENCE, |session| session.provider(AMSI).is_some()).expect("enabled again");
+    delivered(&lab, 300);
+    let text_of_metrics = scrape(port);
+    let watched = watching.finish();
+    watched.assert_balanced();
+    assert_eq!(watched.code, Some(0), "{}", watched.log);
+    let report = lab.machine().report(SESSION).unwrap().unwrap();
+    assert_eq!(watched.count("amsi.events_seen"), report.delivered[&1101], "{:#}", watched.summary);
+    assert!(report.filtered < 100, "most come before or after: {report:?}");
+    assert_eq!(watched.count("amsi.events_dropped"), 1, "{:#}", watched.summary);
+    assert_eq!(watched.count("dropped.amsi_layout"), 1);
+    let found = watched.detections();
+    assert_eq!(found.len() as u64, watched.count("amsi.events_matched"));
+    assert!(!found.is_empty() && found.len() <= 10, "{:#}", watched.summary);
+    for line in found {
+        assert_eq!((&line["event_id"], &line["provider"]), (&1101.into(), &AMSI.into()));
+        assert_eq!((&line["script_block_text"], &line["source"]), (&text.into(), &SESSION.into()));
+    }
+    assert!(watched.notices().contains(&"PowerShell Provider Disabled in the Sensor's ETW Session"));
+    assert!(text_of_metrics.contains("etwsieve_amsi_events_total{fate=\"matched\"}"), "{text_of_metrics}");
+}
+
+/// What the program answers to Prometheus.
+fn scrape(port: u16) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("metrics are served");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
 #[test]
 fn metrics_add_up_under_load() {
     let Some(lab) = lab("synthetic count=60000 units=250 every=100\nrate 20000\n") else { return };
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let watching = Watching::start(&lab, &["--metrics", &format!("127.0.0.1:{port}")]);
-    let scrape = || -> String {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("metrics are served");
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    };
     let value = |text: &str, name: &str| -> f64 {
         let lines = text.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     };
     let mut seen = 0.0;
     for _ in 0..20 {
-        let text = scrape();
+        let text = scrape(port);
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
         let now = value(&text, "etwsieve_events_seen_total");
         let fates = value(&text, "etwsieve_events_total{") + value(&text, "etwsieve_events_waiting");

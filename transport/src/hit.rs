@@ -106,13 +106,24 @@ pub enum EventContent {
         #[serde(deserialize_with = "bounded::string")]
         detail: String,
     },
+    /// Event 1101 of Microsoft-Antimalware-Scan-Interface. Wire value 3.
+    Amsi {
+        /// What PowerShell handed to the scanner.
+        text: Utf16Text,
+        /// The script's file; empty for what comes from none.
+        content_name: Utf16Text,
+        /// Who handed it over: `PowerShell_`, program and version.
+        app_name: Utf16Text,
+        /// The scanner's answer, an `AMSI_RESULT` of Windows.
+        scan_result: u32,
+    },
 }
 
 /// A place in a text of the event, in UTF-16 units of the original: before anything was cut or transformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SpanV1 {
     /// Which text of the content, in wire order, from 0: of a script block text, id, path; of a 4103 context info,
-    /// user data, payload.
+    /// user data, payload; of a 1101 text, content name, app name.
     pub text: u8,
     /// First unit.
     pub start: u32,
@@ -310,6 +321,9 @@ impl EventContent {
                 Some(("user_data", user_data)),
                 Some(("payload", payload)),
             ],
+            Self::Amsi { text, content_name, app_name, .. } => {
+                [Some(("text", text)), Some(("path", content_name)), Some(("app_name", app_name))]
+            }
             Self::Notice { .. } => [None; 3],
         }
     }
@@ -321,6 +335,9 @@ impl EventContent {
             }
             Self::Module { context_info, user_data, payload } => {
                 [Some(context_info), Some(user_data), Some(payload)]
+            }
+            Self::Amsi { text, content_name, app_name, .. } => {
+                [Some(text), Some(content_name), Some(app_name)]
             }
             Self::Notice { .. } => [None, None, None],
         }

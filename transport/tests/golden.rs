@@ -13,6 +13,7 @@ const CHANGED: &str = "the bytes of wire version 1 have changed: stores and sens
     Make a new struct (HitV2) with golden files of its own instead of changing this one";
 
 const HIT: &[u8] = include_bytes!("golden/hit_v1.bin");
+const HIT_AMSI: &[u8] = include_bytes!("golden/hit_amsi_v1.bin");
 const FRAME: &[u8] = include_bytes!("golden/frame_data_v1.bin");
 
 /// `frame_data_v1.bin`, byte by byte.
@@ -160,6 +161,54 @@ fn full() -> HitV1 {
             },
             RuleRefV1 { title: "no id".into(), ..RuleRefV1::default() },
         ],
+    }
+}
+
+/// What PowerShell handed to the scanner.
+fn amsi() -> HitV1 {
+    HitV1 {
+        time: 133_601_515_200_008_657,
+        source: "etwsieve".into(),
+        source_sequence: 42,
+        provider: uuid::uuid!("2a576b87-09a7-520e-c21a-4942f0271d67").to_bytes_le(),
+        event_id: 1101,
+        version: 0,
+        channel: 16,
+        level: 4,
+        opcode: 0,
+        task: 0,
+        keywords: 1,
+        computer: None,
+        user_sid: None,
+        process_id: Some(4242),
+        thread_id: Some(78),
+        activity_id: None,
+        event_record_id: None,
+        scope: Scope::Event,
+        view: View::Raw,
+        partial: false,
+        content: EventContent::Amsi {
+            text: "Get-Alias".into(),
+            content_name: Utf16Text::default(),
+            app_name: "PowerShell_pwsh.exe_7".into(),
+            scan_result: 32_768,
+        },
+        cut: None,
+        rules: vec![RuleRefV1 {
+            id: "r".into(),
+            title: "Aliases".into(),
+            spans: vec![SpanV1 { text: 0, start: 0, len: 9 }],
+            ..RuleRefV1::default()
+        }],
+    }
+}
+
+#[test]
+fn hit_amsi_v1() {
+    assert_eq!(encode_hit(&amsi()).unwrap(), HIT_AMSI, "{CHANGED}");
+    assert_eq!(decode_hit(HIT_AMSI).unwrap(), amsi(), "{CHANGED}");
+    for len in 0..HIT_AMSI.len() {
+        decode_hit(&HIT_AMSI[..len]).expect_err("a hit cut short");
     }
 }
 

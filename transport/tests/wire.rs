@@ -93,6 +93,7 @@ fn text_of(hit: &mut HitV1) -> &mut Utf16Text {
     match &mut hit.content {
         EventContent::ScriptBlock { text, .. } => text,
         EventContent::Module { payload, .. } => payload,
+        EventContent::Amsi { app_name, .. } => app_name,
         EventContent::Notice { .. } => panic!("a notice has no text of an event"),
     }
 }

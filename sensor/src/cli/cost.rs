@@ -2,7 +2,7 @@
 
 use super::{Exit, RuleArgs, RulesCostArgs, TraceFormat, after_writing, complain, rules};
 use crate::cli::terminal::Terminal;
-use crate::event::{EventRef, is_powershell};
+use crate::event::{self, EventRef};
 use crate::input::{FileSource, traces};
 use crate::source::{Damage, Sink, Source};
 use etwsieve_matcher::{CostMeter, EventKind, Matcher, Payload, Repeats, Scratch};
@@ -63,8 +63,8 @@ struct Metered<'a> {
 
 impl Sink for Metered<'_> {
     fn wants(&self, provider: &Uuid, event_id: u16) -> bool {
-        is_powershell(provider)
-            && EventKind::from_event_id(event_id).is_some_and(|kind| self.matcher.wants(kind))
+        event::kind(provider, event_id)
+            .is_some_and(|kind| kind != EventKind::Amsi && self.matcher.wants(kind))
     }
 
     fn event(&mut self, event: &EventRef<'_>) -> ControlFlow<()> {

@@ -52,6 +52,7 @@ pub(super) fn watch_config(args: &WatchArgs) -> Result<(Config, Format), Exit> {
     if let Some(name) = &args.session {
         config.session.name.clone_from(name);
     }
+    config.session.amsi |= args.amsi;
     if let Some(threads) = args.threads {
         config.pipeline.threads = threads.into();
     }

@@ -23,7 +23,7 @@ const STORE_BATCH: usize = 256;
 
 pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
     let rules = match rules::load(&args.rules) {
-        Ok(matcher) => ActiveRules::new(matcher),
+        Ok(matcher) => ActiveRules::new(matcher).with_amsi(args.amsi),
         Err(exit) => return exit,
     };
     let (files, unreadable) = traces(&args.paths);
@@ -191,6 +191,9 @@ fn tell(summary: &Summary, writer: &Writer, args: &ReplayArgs) {
         total.detections,
         total.elapsed_seconds,
     );
+    if let Some(amsi) = &total.amsi {
+        let _ = write!(line, "; of AMSI {} seen, {} with hits", amsi.events_seen, amsi.events_matched);
+    }
     if let Some(path) = &args.store {
         let _ = write!(line, "; {} new in {}", writer.stored, path.display());
     }

@@ -69,7 +69,7 @@ fn print(matcher: &Matcher, filters: usize, refused: usize) -> io::Result<()> {
         "{} rules understood, {filters} filters applied, {refused} refused",
         matcher.rules().len()
     )?;
-    for kind in EventKind::ALL.into_iter().filter(|kind| matcher.wants(*kind)) {
+    for kind in EventKind::POWERSHELL.into_iter().filter(|kind| matcher.wants(*kind)) {
         let rules = matcher.rules().iter().filter(|rule| rule.events.contains(kind)).count();
         writeln!(
             out,

@@ -106,10 +106,16 @@ pub fn line(ledger: &Ledger, losses: &EtwLosses) -> String {
     let dropped: u64 = ledger.dropped.values().sum();
     let by_reason: Vec<String> =
         ledger.dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let amsi = ledger.amsi.map_or_else(String::new, |amsi| {
+        format!(
+            " (of AMSI {} seen, {} of PowerShell, {} with hits, {} dropped)",
+            amsi.events_seen, amsi.events_selected, amsi.events_matched, amsi.events_dropped
+        )
+    });
     let by_reason = if by_reason.is_empty() { String::new() } else { format!(" ({})", by_reason.join(", ")) };
     format!(
         "{} events seen = {} with hits + {} without + {} waiting + {dropped} dropped{by_reason} + {} of no \
-         interest; {} detections; lost by ETW: {} events, {} real-time buffers",
+         interest{amsi}; {} detections; lost by ETW: {} events, {} real-time buffers",
         ledger.events_seen,
         ledger.events_matched,
         ledger.events_not_matched,
@@ -154,6 +160,17 @@ pub fn metrics(progress: &Progress, counters: &SessionCounters, hits: &HitCounts
         &[],
         ledger.undecodable,
     );
+    if let Some(amsi) = &ledger.amsi {
+        let name = "etwsieve_amsi_events_seen_total";
+        text.counter(name, "Scans of the antimalware scanner, of any program.", &[], amsi.events_seen);
+        let fate = "etwsieve_amsi_events_total";
+        let help = "What became of PowerShell's scans; they are part of etwsieve_events_total too.";
+        text.counter(fate, help, &[("fate", "matched")], amsi.events_matched);
+        text.counter(fate, help, &[("fate", "not_matched")], amsi.events_not_matched);
+        text.counter(fate, help, &[("fate", "dropped")], amsi.events_dropped);
+        let name = "etwsieve_amsi_detections_total";
+        text.counter(name, "Pairs of a rule and a scan.", &[], amsi.detections);
+    }
     text.counter("etwsieve_payload_bytes_total", "Bytes of the payloads.", &[], ledger.payload_bytes);
     text.counter("etwsieve_detections_total", "Pairs of a rule and an event.", &[], ledger.detections);
     let name = "etwsieve_etw_lost_total";

@@ -83,6 +83,8 @@ pub struct SessionSettings {
     pub independent: bool,
     /// Whether Windows adds the user's SID to each event.
     pub user_sid: bool,
+    /// Whether what PowerShell hands to the antimalware scanner is searched too.
+    pub amsi: bool,
 }
 
 impl Default for SessionSettings {
@@ -96,6 +98,7 @@ impl Default for SessionSettings {
             per_processor: true,
             independent: true,
             user_sid: true,
+            amsi: false,
         }
     }
 }

@@ -117,10 +117,11 @@ impl Watch {
             }
         };
         let store = config.output.store.as_ref().map(Store::open).transpose()?;
+        let amsi = config.session.amsi;
         let mut watch = Self {
             config,
             computer,
-            rules: Arc::new(ActiveRules::new(matcher)),
+            rules: Arc::new(ActiveRules::new(matcher).with_amsi(amsi)),
             folder,
             counters: Arc::default(),
             progress: Arc::new(Progress::new(1)),

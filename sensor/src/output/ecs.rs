@@ -40,7 +40,8 @@ pub fn document(hit: &HitV1, rule: &RuleRefV1) -> Value {
         "etwsieve": how(hit, rule),
         "powershell": powershell(&hit.content),
     });
-    if let EventContent::ScriptBlock { path: Some(path), .. } = &hit.content
+    if let EventContent::ScriptBlock { path: Some(path), .. } | EventContent::Amsi { content_name: path, .. } =
+        &hit.content
         && !path.0.is_empty()
     {
         document["file"] = json!({ "path": path.to_string_lossy() });
@@ -55,6 +56,9 @@ pub fn document(hit: &HitV1, rule: &RuleRefV1) -> Value {
 /// What ECS has no fields for.
 fn how(hit: &HitV1, rule: &RuleRefV1) -> Value {
     let mut how = json!({ "level": level(rule), "scope": hit.scope.as_str(), "view": hit.view.as_str() });
+    if let EventContent::Amsi { app_name, scan_result, .. } = &hit.content {
+        how["amsi"] = json!({ "app_name": app_name.to_string_lossy(), "scan_result": scan_result });
+    }
     // A struct of plain fields always becomes an object.
     if let (Value::Object(own), Ok(Value::Object(more))) =
         (&mut how, serde_json::to_value(How::new(hit, rule)))
@@ -79,6 +83,7 @@ fn powershell(content: &EventContent) -> Value {
             "user_data": user_data.to_string_lossy(),
             "payload": payload.to_string_lossy(),
         }),
+        EventContent::Amsi { text, .. } => json!({ "file": { "script_block_text": text.to_string_lossy() } }),
         EventContent::Notice { .. } => Value::Null,
     }
 }
@@ -88,6 +93,7 @@ pub(super) fn provider_name(hit: &HitV1) -> &'static str {
     match hit.provider_guid() {
         crate::event::POWERSHELL_CORE => "PowerShellCore",
         crate::event::SENSOR => "etwsieve",
+        crate::event::AMSI => "Microsoft-Antimalware-Scan-Interface",
         _ => "Microsoft-Windows-PowerShell",
     }
 }

@@ -58,6 +58,16 @@ enum Fields {
     Notice {
         notice: String,
     },
+    /// What PowerShell handed to the scanner, under the names of a script block.
+    Amsi {
+        message_number: Option<i32>,
+        message_total: Option<i32>,
+        script_block_text: String,
+        script_block_id: Option<String>,
+        path: String,
+        app_name: String,
+        scan_result: u32,
+    },
 }
 
 impl<'a> Line<'a> {
@@ -101,6 +111,15 @@ impl<'a> Line<'a> {
                     payload: payload.to_string_lossy(),
                 },
                 EventContent::Notice { detail } => Fields::Notice { notice: detail.clone() },
+                EventContent::Amsi { text, content_name, app_name, scan_result } => Fields::Amsi {
+                    message_number: None,
+                    message_total: None,
+                    script_block_text: text.to_string_lossy(),
+                    script_block_id: None,
+                    path: content_name.to_string_lossy(),
+                    app_name: app_name.to_string_lossy(),
+                    scan_result: *scan_result,
+                },
             },
             how: How::new(hit, rule),
         }

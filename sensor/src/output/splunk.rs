@@ -51,6 +51,13 @@ pub fn event(hit: &HitV1, rule: &RuleRefV1) -> Value {
             event["Payload"] = text(Some(payload.to_string_lossy()));
         }
         EventContent::Notice { detail } => event["Message"] = text(Some(detail.clone())),
+        EventContent::Amsi { text: script, content_name, app_name, scan_result } => {
+            event["Path"] = text(Some(content_name.to_string_lossy()));
+            event["ScriptBlockId"] = json!(0);
+            event["ScriptBlockText"] = text(Some(script.to_string_lossy()));
+            event["AppName"] = text(Some(app_name.to_string_lossy()));
+            event["ScanResult"] = json!(scan_result);
+        }
     }
     json!({
         // Seconds with seven decimals do not fit a double; as text they are exact.
@@ -72,5 +79,6 @@ fn signature(hit: &HitV1) -> String {
         ),
         EventContent::Module { .. } => "Executing Pipeline".into(),
         EventContent::Notice { .. } => "Sensor notice".into(),
+        EventContent::Amsi { .. } => "AmsiScanBuffer".into(),
     }
 }

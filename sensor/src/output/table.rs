@@ -28,7 +28,7 @@ pub(super) fn write(hit: &HitV1, rule: &RuleRefV1, out: &mut dyn Write) -> io::R
     // A few units more than fit: some become nothing.
     let start = |text: &Utf16Text| Utf16Text(text.0[..text.0.len().min(4 * TEXT)].into()).to_string_lossy();
     let head = match &hit.content {
-        EventContent::ScriptBlock { text, .. } => start(text),
+        EventContent::ScriptBlock { text, .. } | EventContent::Amsi { text, .. } => start(text),
         EventContent::Module { payload, .. } => start(payload),
         EventContent::Notice { detail } => detail.clone(),
     };

@@ -2,7 +2,8 @@
 
 use super::tally::Tally;
 use super::{Progress, Settings, Shard, WhenFull};
-use crate::event::{EventHeader, EventRef, PAYLOAD_LEN_MAX, RawEvent, is_powershell};
+use crate::amsi::{self, Scan};
+use crate::event::{self, EventHeader, EventRef, PAYLOAD_LEN_MAX, RawEvent};
 use crate::rules::ActiveRules;
 use crate::source::{Damage, Sink};
 use crate::stop::Stop;
@@ -17,6 +18,8 @@ use uuid::Uuid;
 pub const DROPPED_CHANNEL_FULL: &str = "channel_full";
 /// Counted for an event larger than [`PAYLOAD_LEN_MAX`].
 pub const DROPPED_OVERSIZE: &str = "oversize";
+/// Counted for an event of the antimalware scanner that is not laid out as [`amsi`] knows it.
+pub const DROPPED_AMSI_LAYOUT: &str = "amsi_layout";
 
 /// Levels of events that PowerShell itself marked: 3 is Warning, and lower is more severe.
 const WARNING_LEVEL: u8 = 3;
@@ -182,24 +185,40 @@ impl<'a> Feed<'a> {
 
 impl Sink for Feed<'_> {
     fn wants(&self, provider: &Uuid, event_id: u16) -> bool {
-        EventKind::from_event_id(event_id).is_some_and(|kind| self.rules.want(kind))
-            && is_powershell(provider)
+        event::kind(provider, event_id).is_some_and(|kind| self.rules.want(kind))
     }
 
     fn event(&mut self, event: &EventRef<'_>) -> ControlFlow<()> {
         if !self.wants(&event.header.provider, event.header.event_id) {
             return self.unwanted();
         }
-        let sequence = self.select(event.payload.len());
-        if event.payload.len() > PAYLOAD_LEN_MAX {
-            self.drop_event(DROPPED_OVERSIZE);
-            return self.flow();
+        let is_amsi = event.header.provider == event::AMSI;
+        if is_amsi {
+            self.tally().amsi().seen();
+            if amsi::is_foreign(event.payload) {
+                return self.unwanted();
+            }
+            self.tally().amsi().selected();
         }
-        let Some(mut buffer) = self.buffer(event.payload.len(), event.header.level) else {
-            self.drop_event(DROPPED_CHANNEL_FULL);
-            return self.flow();
+        let sequence = self.select(event.payload.len());
+        let drop_event = |feed: &mut Self, reason| {
+            if is_amsi {
+                feed.tally().amsi().dropped();
+            }
+            feed.drop_event(reason);
+            feed.flow()
         };
-        buffer.fill(event, self.source, sequence);
+        if event.payload.len() > PAYLOAD_LEN_MAX {
+            return drop_event(self, DROPPED_OVERSIZE);
+        }
+        let scan = match is_amsi.then(|| amsi::decode(event.payload)).transpose() {
+            Ok(scan) => scan,
+            Err(_) => return drop_event(self, DROPPED_AMSI_LAYOUT),
+        };
+        let Some(mut buffer) = self.buffer(event.payload.len(), event.header.level) else {
+            return drop_event(self, DROPPED_CHANNEL_FULL);
+        };
+        buffer.fill(event, scan.as_ref(), self.source, sequence);
         buffer.dropped_before = std::mem::take(&mut self.dropped_before);
         self.bytes_out += buffer.payload.len();
         let shard = self.shard(event);
@@ -208,7 +227,7 @@ impl Sink for Feed<'_> {
             let buffer = refused.into_inner();
             self.dropped_before = buffer.dropped_before;
             self.take_back(buffer);
-            self.drop_event(DROPPED_CHANNEL_FULL);
+            return drop_event(self, DROPPED_CHANNEL_FULL);
         }
         self.flow()
     }
@@ -239,8 +258,9 @@ impl Sink for Feed<'_> {
 }
 
 impl RawEvent {
-    /// Copies an event into this buffer. Allocates only while the buffer grows.
-    fn fill(&mut self, event: &EventRef<'_>, source: u32, sequence: u64) {
+    /// Copies an event into this buffer; what was handed to the scanner in the form that the matcher searches, which is
+    /// shorter than the event. Allocates only while the buffer grows.
+    fn fill(&mut self, event: &EventRef<'_>, scan: Option<&Scan<'_>>, source: u32, sequence: u64) {
         self.header = event.header;
         self.user_sid = event.user_sid;
         self.source = source;
@@ -249,7 +269,10 @@ impl RawEvent {
         let computer = event.computer.unwrap_or_default();
         self.computer.push_str(&computer[..computer.floor_char_boundary(COMPUTER_LEN_MAX)]);
         self.payload.clear();
-        self.payload.extend_from_slice(event.payload);
+        match scan {
+            Some(scan) => scan.lay_out(&mut self.payload),
+            None => self.payload.extend_from_slice(event.payload),
+        }
     }
 }
 

@@ -3,10 +3,10 @@
 //! The source's end and the matchers' end write different cache lines, without locks. A reader sees counts that
 //! add up: it reads what became of events before how many there were, and calls the rest `waiting`.
 
-use crate::ledger::Ledger;
+use crate::ledger::{AmsiLedger, Ledger};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Different words in one table of [`Reasons`]; further ones are counted as [`REASON_OTHER`].
 pub const REASONS_MAX: usize = 16;
@@ -52,6 +52,62 @@ pub struct Tally {
     intake: Intake,
     work: Work,
     damaged: Reasons,
+    amsi: AmsiTally,
+}
+
+/// Of these counts, those of the antimalware scanner's events.
+#[derive(Debug, Default)]
+pub(super) struct AmsiTally {
+    asked: AtomicBool,
+    seen: AtomicU64,
+    selected: AtomicU64,
+    dropped: AtomicU64,
+    work: Work,
+}
+
+impl AmsiTally {
+    /// Such events are asked for: the ledger has their counts, be they zero.
+    pub(super) fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// An event has come, from whichever program. Called by one thread only, as are the next two.
+    pub(super) fn seen(&self) {
+        add_alone(&self.seen, 1);
+    }
+
+    /// It is from PowerShell.
+    pub(super) fn selected(&self) {
+        add_alone(&self.selected, 1);
+    }
+
+    /// It will not be searched.
+    pub(super) fn dropped(&self) {
+        add_alone(&self.dropped, 1);
+    }
+
+    /// It has been searched, and `rules` matched it.
+    pub(super) fn searched(&self, rules: usize) {
+        self.work.searched(rules);
+    }
+
+    fn read(&self) -> Option<AmsiLedger> {
+        let load = |count: &AtomicU64| count.load(Ordering::Acquire);
+        // In the order of `Tally::read`, for the same reason.
+        let (matched, not_matched) = (load(&self.work.matched), load(&self.work.not_matched));
+        let detections = load(&self.work.detections);
+        let dropped = load(&self.dropped);
+        let selected = load(&self.selected);
+        self.asked.load(Ordering::Relaxed).then(|| AmsiLedger {
+            events_seen: load(&self.seen),
+            events_selected: selected,
+            events_matched: matched,
+            events_not_matched: not_matched,
+            events_waiting: selected - matched - not_matched - dropped,
+            events_dropped: dropped,
+            detections,
+        })
+    }
 }
 
 /// What the source's thread writes.
@@ -72,6 +128,17 @@ struct Work {
     not_matched: AtomicU64,
     detections: AtomicU64,
     undecodable: AtomicU64,
+}
+
+impl Work {
+    fn searched(&self, rules: usize) {
+        if rules == 0 {
+            self.not_matched.fetch_add(1, Ordering::Release);
+        } else {
+            self.detections.fetch_add(rules as u64, Ordering::Release);
+            self.matched.fetch_add(1, Ordering::Release);
+        }
+    }
 }
 
 /// Adds on the only thread that writes `count`.
@@ -103,12 +170,12 @@ impl Tally {
 
     /// An event has been searched, and `rules` matched it.
     pub(super) fn searched(&self, rules: usize) {
-        if rules == 0 {
-            self.work.not_matched.fetch_add(1, Ordering::Release);
-        } else {
-            self.work.detections.fetch_add(rules as u64, Ordering::Release);
-            self.work.matched.fetch_add(1, Ordering::Release);
-        }
+        self.work.searched(rules);
+    }
+
+    /// The counts of the antimalware scanner's events, which are counted here too.
+    pub(super) fn amsi(&self) -> &AmsiTally {
+        &self.amsi
     }
 
     /// A payload does not have the layout of its template. It is searched all the same.
@@ -120,6 +187,7 @@ impl Tally {
     pub fn read(&self) -> Ledger {
         let load = |count: &AtomicU64| count.load(Ordering::Acquire);
         // First what became of events, last how many came: so no event is finished that has not come.
+        let amsi = self.amsi.read();
         let undecodable = load(&self.work.undecodable);
         let (matched, not_matched) = (load(&self.work.matched), load(&self.work.not_matched));
         let detections = load(&self.work.detections);
@@ -135,6 +203,7 @@ impl Tally {
             events_not_matched: not_matched,
             events_waiting: selected - matched - not_matched - gone,
             detections,
+            amsi,
             dropped,
             undecodable,
             damaged: self.damaged.read(),

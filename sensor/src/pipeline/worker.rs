@@ -66,6 +66,9 @@ impl<'a> Worker<'a> {
         let payload = Payload { kind, process_id: event.header.process_id, bytes: &event.payload };
         let matched = self.matcher.find(&payload, &mut self.scratch);
         tally.searched(matched.len());
+        if kind == EventKind::Amsi {
+            tally.amsi().searched(matched.len());
+        }
         let name = &self.names[event.source as usize];
         for rules in matched.chunks(RULES_PER_HIT) {
             let hit = hit(event, kind, name, &self.matcher, rules);

@@ -22,7 +22,7 @@ mod record;
 mod tests;
 mod value;
 
-use crate::event::{EventHeader, EventRef, is_powershell};
+use crate::event::{self, EventHeader, EventRef, is_powershell};
 use crate::payload;
 use crate::source::{Damage, Sink, SourceError};
 use binxml::Walker;
@@ -158,9 +158,12 @@ fn read_chunk(chunk: &[u8], offset: u64, payload: &mut Vec<u8>, sink: &mut dyn S
 
 /// Whether the event can be rebuilt and the sink wants it.
 fn is_wanted(sink: &dyn Sink, header: &EventHeader) -> bool {
-    is_powershell(&header.provider)
-        && payload::fields(header.event_id).is_some()
+    (is_scan(header) || is_powershell(&header.provider) && payload::fields(header.event_id).is_some())
         && sink.wants(&header.provider, header.event_id)
+}
+
+fn is_scan(header: &EventHeader) -> bool {
+    (header.provider, header.event_id) == (event::AMSI, event::AMSI_SCAN)
 }
 
 /// Hands a record that was read to the sink.
@@ -169,10 +172,15 @@ fn offer(record: &Record<'_>, payload: &mut Vec<u8>, sink: &mut dyn Sink) -> Res
         return Err("expected System with an EventID, found none".into());
     }
     let header = record.header;
-    let Some(fields) = payload::fields(header.event_id).filter(|_| record.wanted == Some(true)) else {
+    if record.wanted != Some(true) {
         return Ok(sink.unwanted());
+    }
+    let written = match payload::fields(header.event_id) {
+        _ if is_scan(&header) => record.write_scan(payload),
+        Some(fields) => record.write_payload(fields, payload),
+        None => return Ok(sink.unwanted()),
     };
-    record.write_payload(fields, payload).map_err(|error| error.to_string())?;
+    written.map_err(|error| error.to_string())?;
     let computer = Some(record.computer.as_str()).filter(|name| !name.is_empty());
     Ok(sink.event(&EventRef { header, user_sid: record.user_sid, computer, payload }))
 }

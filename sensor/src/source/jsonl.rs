@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | time, ISO 8601 UTC | `time_created` | `time` |
 //! | provider's GUID, by default Windows PowerShell's | `provider_guid` | `provider` |
-//! | 4103 or 4104, by default the one that the fields belong to | `event_id` | |
+//! | 4103, 4104 or 1101, by default the one that the fields belong to | `event_id` | |
 //! | version, level | `version`, `level` | `event_version`, `event_level` |
 //! | task, opcode, keywords | `task`, `opcode`, `keywords` | |
 //! | recording host, user | `computer`, `user_sid` | |
@@ -15,6 +15,7 @@
 //! | `EventRecordID` | `record_id` | `event_record_id` |
 //! | 4104 | `message_number`, `message_total`, `script_block_text`, `script_block_id`, `path` | |
 //! | 4103 | `context_info`, `user_data`, `payload` | |
+//! | 1101 | `script_block_text`, `path`, `app_name` (by default `PowerShell`), `scan_result` | |
 //!
 //! Numbers may be written as text, hexadecimal behind `0x`. Absent and null are the same: version, level, task and
 //! opcode are then those of the provider's manifest, and a 4104 without `path` has four fields. Other keys are ignored. A detection stands once per rule: so does the event read from it.
@@ -26,6 +27,7 @@
 mod tests;
 mod values;
 
+use crate::amsi::Scan;
 use crate::event::{self, EventHeader, EventRef};
 use crate::payload::{self, Absence, Field, FieldKind, PayloadError, PayloadWriter};
 use crate::sid::Sid;
@@ -155,10 +157,16 @@ fn offer(text: &[u8], payload: &mut Vec<u8>, sink: &mut dyn Sink) -> Result<Cont
     let line: Line<'_> = serde_json::from_slice(text).map_err(|error| clipped(&error.to_string()))?;
     let header = line.header()?;
     let fields = payload::fields(header.event_id).filter(|_| event::is_powershell(&header.provider));
-    let Some(fields) = fields.filter(|_| sink.wants(&header.provider, header.event_id)) else {
+    let is_scan = (header.provider, header.event_id) == (event::AMSI, event::AMSI_SCAN);
+    if !sink.wants(&header.provider, header.event_id) {
         return Ok(sink.unwanted());
+    }
+    let written = match fields {
+        Some(fields) => line.write_payload(fields, payload),
+        None if is_scan => line.write_scan(payload),
+        None => return Ok(sink.unwanted()),
     };
-    line.write_payload(fields, payload).map_err(|error| error.to_string())?;
+    written.map_err(|error| error.to_string())?;
     let user_sid = match &line.user_sid {
         Some(text) => Some(Sid::parse(text).ok_or_else(|| expected("user_sid", "a SID", text))?),
         None => None,
@@ -217,30 +225,40 @@ struct Line<'a> {
     user_data: Option<Wide<'a>>,
     #[serde(borrow)]
     payload: Option<Wide<'a>>,
+    #[serde(borrow)]
+    app_name: Option<Wide<'a>>,
+    scan_result: Option<Integer>,
 }
 
 impl Line<'_> {
     fn header(&self) -> Result<EventHeader, String> {
+        let guid = |key, text: &Option<Cow<'_, str>>| match text {
+            Some(text) => parse_guid(text).map(Some).ok_or_else(|| expected(key, "a GUID", text)),
+            None => Ok(None),
+        };
+        let provider = guid("provider_guid", &self.provider_guid)?;
         let event_id = match (&self.event_id, &self.script_block_text, &self.payload) {
             (Some(id), ..) => id.narrow("event_id")?,
+            (None, Some(_), _) if provider == Some(event::AMSI) => event::AMSI_SCAN,
             (None, Some(_), _) => event::SCRIPT_BLOCK_LOGGING,
             (None, None, Some(_)) => event::MODULE_LOGGING,
             (None, None, None) => return Err("expected an event_id, found none".into()),
         };
         let time = self.time_created.as_deref().ok_or("expected time_created or time, found neither")?;
         let time = parse_time(time).ok_or_else(|| expected("time", "an ISO 8601 time from 1601 on", time))?;
-        let guid = |key, text: &Option<Cow<'_, str>>| match text {
-            Some(text) => parse_guid(text).map(Some).ok_or_else(|| expected(key, "a GUID", text)),
-            None => Ok(None),
+        let by_id = if event_id == event::AMSI_SCAN { event::AMSI } else { event::POWERSHELL };
+        // Level, opcode, task and version of the manifests. Both events of PowerShell go to the log Operational.
+        let (level, opcode, task, version, channel) = match event_id {
+            event::MODULE_LOGGING => (4, 20, 106, 1, 16),
+            event::AMSI_SCAN => (4, 0, 0, 0, 0),
+            _ => (5, 15, 2, 1, 16),
         };
-        // Level, opcode and task of the manifest.
-        let (level, opcode, task) = if event_id == event::MODULE_LOGGING { (4, 20, 106) } else { (5, 15, 2) };
         Ok(EventHeader {
             time,
-            provider: guid("provider_guid", &self.provider_guid)?.unwrap_or(event::POWERSHELL),
+            provider: provider.unwrap_or(by_id),
             event_id,
-            version: narrow("version", self.version.as_ref())?.unwrap_or(1),
-            channel: 16, // Both events go to the log Operational.
+            version: narrow("version", self.version.as_ref())?.unwrap_or(version),
+            channel,
             level: self.level()?.unwrap_or(level),
             opcode: narrow("opcode", self.opcode.as_ref())?.unwrap_or(opcode),
             task: narrow("task", self.task.as_ref())?.unwrap_or(task),
@@ -260,6 +278,28 @@ impl Line<'_> {
         let number = level.as_u64().or_else(|| level.as_str().and_then(parse_integer));
         let number = number.and_then(|number| number.try_into().ok());
         number.map(Some).ok_or_else(|| expected("level", "a number up to 255", &level.to_string()))
+    }
+
+    fn write_scan(&self, out: &mut Vec<u8>) -> Result<(), PayloadError> {
+        let string = |text: Option<&Wide<'_>>, absent: &str| {
+            let mut bytes = Vec::new();
+            let mut writer = PayloadWriter::new(&mut bytes);
+            writer.keep_nul();
+            match text {
+                Some(text) => text.write(&mut writer)?,
+                None => writer.text(absent)?,
+            }
+            Ok(bytes)
+        };
+        let missing = PayloadError::Missing { name: "script_block_text" };
+        let result = self.scan_result.as_ref().map_or(Ok(0), |number| number.0.try_into());
+        let scan = Scan {
+            result: result.map_err(|_| PayloadError::NoNumber { name: "scan_result" })?,
+            app_name: &string(self.app_name.as_ref(), "PowerShell")?,
+            content_name: &string(self.path.as_ref(), "")?,
+            content: &string(Some(self.script_block_text.as_ref().ok_or(missing)?), "")?,
+        };
+        payload::write_scan(&scan, out)
     }
 
     fn write_payload(&self, fields: &[Field], out: &mut Vec<u8>) -> Result<(), PayloadError> {

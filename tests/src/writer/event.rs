@@ -1,9 +1,12 @@
 //! One event to write, with any kind of header.
 
+use super::AmsiScan;
 use etwsieve_etl::{HeaderKind, item_type};
 use uuid::{Uuid, uuid};
 
 const POWERSHELL: Uuid = uuid!("a0c1853b-5c40-4b15-8766-3cf1c58f985a");
+
+const AMSI: Uuid = uuid!("2a576b87-09a7-520e-c21a-4942f0271d67");
 
 /// `MESSAGE` options that this writer knows: sequence 1, GUID 2, component id 4, time 8, system info 0x20.
 const MESSAGE_SEQUENCE: u16 = 0x01;
@@ -98,6 +101,14 @@ impl EventSpec {
         let mut event = Self::new(HeaderKind::Event64);
         (event.provider, event.event_id, event.version, event.channel) = (POWERSHELL, event_id, 1, 16);
         (event.level, event.opcode, event.task, event.payload) = (level, opcode, task, payload);
+        event
+    }
+
+    /// An event 1101 of Microsoft-Antimalware-Scan-Interface, with its descriptor.
+    pub fn amsi(scan: &AmsiScan) -> Self {
+        let mut event = Self::new(HeaderKind::Event64);
+        (event.provider, event.event_id, event.version) = (AMSI, 1101, scan.version.into());
+        (event.level, event.keywords, event.payload) = (4, 1, scan.payload());
         event
     }
 

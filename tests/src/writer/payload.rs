@@ -65,6 +65,59 @@ pub fn module_logging(
     [wide(context_info), wide(user_data), wide(payload)].concat()
 }
 
+/// One scan of the antimalware scanner, as event 1101 tells it.
+#[derive(Clone, Debug)]
+pub struct AmsiScan {
+    /// Bytes of a pointer: 8, or 4 for a 32-bit process.
+    pub pointer_len: usize,
+    /// The scanner's answer.
+    pub result: u32,
+    /// Who handed the content over.
+    pub app_name: String,
+    /// The script's file.
+    pub content_name: String,
+    /// The content.
+    pub content: Vec<u16>,
+    /// Version of the event: 1 adds a hash.
+    pub version: u8,
+}
+
+impl AmsiScan {
+    /// PowerShell hands over a script that comes from no file; nothing is detected.
+    pub fn powershell(content: &(impl ToUtf16 + ?Sized)) -> Self {
+        let file = r"C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe";
+        Self {
+            pointer_len: 8,
+            result: 1,
+            app_name: format!("PowerShell_{file}_10.0.18362.1"),
+            content_name: String::new(),
+            content: content.to_utf16(),
+            version: 0,
+        }
+    }
+
+    /// The payload: with an application's name of odd or even length, the content always stands at an odd offset.
+    pub fn payload(&self) -> Vec<u8> {
+        let content: Vec<u8> = self.content.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        let size = (content.len() as u32).to_le_bytes();
+        let hash = [0x5A; 32];
+        let mut payload = vec![0x29; self.pointer_len];
+        payload.push(0);
+        payload.extend(self.result.to_le_bytes());
+        payload.extend(wide(&self.app_name));
+        payload.extend(wide(&self.content_name));
+        payload.extend(size);
+        payload.extend(size);
+        payload.extend(content);
+        payload.extend(hash);
+        payload.extend(0_u32.to_le_bytes());
+        if self.version > 0 {
+            payload.extend(hash);
+        }
+        payload
+    }
+}
+
 /// Payload of events 4105 and 4106: a script block starts or ends.
 pub fn script_block_marker(id: &str, runspace_id: &str) -> Vec<u8> {
     [wide(id), wide(runspace_id)].concat()

@@ -95,9 +95,11 @@ impl<'a> Watching<'a> {
         // One that a killed sensor has left is not the one that is waited for.
         let left = lab.machine().session(SESSION).expect("it can be read").map(|session| session.incarnation);
         let watching = Self::spawn(lab, args);
+        // The antimalware scanner's is one more.
+        let providers = PROVIDERS + usize::from(args.contains(&"--amsi"));
         lab.machine()
             .wait(SESSION, PATIENCE, |session| {
-                Some(session.incarnation) != left && session.providers.len() == PROVIDERS
+                Some(session.incarnation) != left && session.providers.len() == providers
             })
             .expect("a session starts");
         watching

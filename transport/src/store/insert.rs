@@ -12,12 +12,13 @@ const INSERT_HIT: &str = "
     INSERT INTO hits (event_hash, hit_version, event, time, source, source_sequence, provider, event_id,
         event_version, channel, event_level, opcode, task, keywords, computer, user_sid, process_id, thread_id,
         activity_id, event_record_id, scope, view, partial, message_number, message_total, script_block_text,
-        script_block_id, path, cut_units, cut_sha256, context_info, user_data, payload, notice)
+        script_block_id, path, cut_units, cut_sha256, context_info, user_data, payload, notice,
+        app_name, scan_result)
     VALUES (:event_hash, :hit_version, :event, :time, :source, :source_sequence, :provider, :event_id,
         :event_version, :channel, :event_level, :opcode, :task, :keywords, :computer, :user_sid, :process_id,
         :thread_id, :activity_id, :event_record_id, :scope, :view, :partial, :message_number, :message_total,
         :script_block_text, :script_block_id, :path, :cut_units, :cut_sha256, :context_info, :user_data, :payload,
-        :notice)
+        :notice, :app_name, :scan_result)
     ON CONFLICT (event_hash) DO NOTHING
     RETURNING id";
 const FIND_HIT: &str = "SELECT id FROM hits WHERE event_hash = ?1";
@@ -178,6 +179,8 @@ impl<'c> Writer<'c> {
                     ":user_data": columns.user_data,
                     ":payload": columns.payload,
                     ":notice": columns.notice,
+                    ":app_name": columns.app_name,
+                    ":scan_result": columns.scan_result,
                 },
                 |row| row.get(0),
             )
@@ -197,6 +200,8 @@ struct ContentColumns {
     user_data: Option<String>,
     payload: Option<String>,
     notice: Option<String>,
+    app_name: Option<String>,
+    scan_result: Option<u32>,
 }
 
 impl ContentColumns {
@@ -219,6 +224,13 @@ impl ContentColumns {
                 ..Self::default()
             },
             EventContent::Notice { detail } => Self { notice: Some(detail.clone()), ..Self::default() },
+            EventContent::Amsi { text, content_name, app_name, scan_result } => Self {
+                script_block_text: Some(text.to_string_lossy()),
+                path: Some(content_name.to_string_lossy()),
+                app_name: Some(app_name.to_string_lossy()),
+                scan_result: Some(*scan_result),
+                ..Self::default()
+            },
         }
     }
 }

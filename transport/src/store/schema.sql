@@ -33,7 +33,7 @@ CREATE TABLE hits (
     view              TEXT    NOT NULL,
     -- 1: parts of the block were missing when it was searched.
     partial           INTEGER NOT NULL,
-    -- Of a 4104.
+    -- Of a 4104; text and path of a 1101 too.
     message_number    INTEGER,
     message_total     INTEGER,
     script_block_text TEXT,
@@ -47,7 +47,10 @@ CREATE TABLE hits (
     user_data         TEXT,
     payload           TEXT,
     -- Of the sensor itself.
-    notice            TEXT
+    notice            TEXT,
+    -- Of a 1101: who handed the text to the antimalware scanner, and its answer.
+    app_name          TEXT,
+    scan_result       INTEGER
 ) STRICT;
 
 CREATE INDEX hits_by_time ON hits (time, source, source_sequence);

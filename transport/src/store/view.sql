@@ -13,6 +13,7 @@ WITH filled AS (
                 || ' of ' || coalesce(h.message_total, 0) || ')'
             -- The name of task 106, all that a 4103 says of itself.
             WHEN 4103 THEN 'Executing Pipeline'
+            WHEN 1101 THEN 'AmsiScanBuffer'
             ELSE '0'
         END AS TEXT) AS signature,
         CAST(h.event_id AS INTEGER) AS signature_id,
@@ -25,6 +26,7 @@ WITH filled AS (
         CAST(CASE h.provider
             WHEN 'a0c1853b-5c40-4b15-8766-3cf1c58f985a' THEN 'Microsoft-Windows-PowerShell'
             WHEN 'f90714a8-5509-434a-bf6d-b1624c8a19a2' THEN 'PowerShellCore'
+            WHEN '2a576b87-09a7-520e-c21a-4942f0271d67' THEN 'Microsoft-Antimalware-Scan-Interface'
             ELSE '0'
         END AS TEXT) AS Name,
         CAST(coalesce(nullif(h.path, ''), '0') AS TEXT) AS Path,

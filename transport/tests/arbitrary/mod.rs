@@ -27,6 +27,14 @@ fn any_content() -> impl Strategy<Value = EventContent> {
         (any_text(), any_text(), any_text()).prop_map(|(context_info, user_data, payload)| {
             EventContent::Module { context_info, user_data, payload }
         }),
+        (any_text(), any_text(), any_text(), any::<u32>()).prop_map(
+            |(text, content_name, app_name, scan_result)| EventContent::Amsi {
+                text,
+                content_name,
+                app_name,
+                scan_result,
+            }
+        ),
         ".{0,40}".prop_map(|detail| EventContent::Notice { detail }),
     ]
 }

@@ -50,7 +50,8 @@ pub(in crate::cli) fn watch(args: &WatchArgs, config: Config, format: Format) ->
 pub(in crate::cli) fn record(args: &RecordArgs, _terminal: &Terminal) -> Exit {
     let stop = Stop::default();
     stop_on_signal(&stop);
-    let settings = SessionSettings { name: args.session.clone(), ..SessionSettings::default() };
+    let settings =
+        SessionSettings { name: args.session.clone(), amsi: args.amsi, ..SessionSettings::default() };
     if let Err(error) = settings.validate() {
         complain(error);
         return Exit::Usage;

@@ -81,6 +81,12 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("session", "user_sid", "true has Windows add the user's SID to each event."),
     key(
+        "session",
+        "amsi",
+        "true also searches what PowerShell hands to the antimalware scanner (AMSI, event 1101), with the same rules:\n\
+         what a script unpacks and runs shows there even where script block logging is off.",
+    ),
+    key(
         "pipeline",
         "threads",
         "Matcher threads: 1 to 64; 0 takes a quarter of the processors, at least 1 and at most 4.",

@@ -20,6 +20,7 @@ pub(super) mod kind {
     pub(crate) const F32: u8 = 0x0B;
     pub(crate) const F64: u8 = 0x0C;
     pub(crate) const BOOL: u8 = 0x0D;
+    pub(crate) const BINARY: u8 = 0x0E;
     pub(crate) const GUID: u8 = 0x0F;
     pub(crate) const FILETIME: u8 = 0x11;
     pub(crate) const SYSTEMTIME: u8 = 0x12;

@@ -2,9 +2,10 @@
 
 use super::binxml::Visitor;
 use super::input::{Name, Value, kind, units_are};
-use super::value::{guid, integer, push_units, sid, time, until_nul, write_text};
-use crate::event::{EventHeader, POWERSHELL, POWERSHELL_CORE};
-use crate::payload::{Absence, Field, FieldKind, PayloadError, PayloadWriter};
+use super::value::{bytes, guid, integer, push_units, sid, time, until_nul, write_text};
+use crate::amsi::Scan;
+use crate::event::{AMSI, EventHeader, POWERSHELL, POWERSHELL_CORE};
+use crate::payload::{Absence, Field, FieldKind, PayloadError, PayloadWriter, amsi_field, write_scan};
 use crate::sid::Sid;
 use etwsieve_etl::FileTime;
 use std::ops::{ControlFlow, Range};
@@ -121,16 +122,10 @@ impl Record<'_> {
 
     /// Writes the payload that `fields` lay out. Data elements go by name; if none has one, by position.
     pub(super) fn write_payload(&self, fields: &[Field], out: &mut Vec<u8>) -> Result<(), PayloadError> {
-        let named = self.data.iter().any(|datum| datum.name.is_some());
         let mut writer = PayloadWriter::new(out);
         for (position, field) in fields.iter().enumerate() {
-            let datum = if named {
-                self.data.iter().find(|datum| datum.name.is_some_and(|name| units_are(name, field.name)))
-            } else {
-                self.data.get(position)
-            };
-            let pieces = match (datum, field.absence) {
-                (Some(datum), _) => Some(&self.pieces[datum.pieces.clone()]),
+            let pieces = match (self.content_of((field.name, position)), field.absence) {
+                (Some(pieces), _) => Some(pieces),
                 (None, Absence::Filled) => None,
                 (None, Absence::Omitted) => break,
                 (None, Absence::Refused) => return Err(PayloadError::Missing { name: field.name }),
@@ -155,6 +150,44 @@ impl Record<'_> {
         Ok(())
     }
 
+    /// The content of a data element, by its name; if no element has one, by its position.
+    fn content_of(&self, (name, position): (&str, usize)) -> Option<&[Value<'_>]> {
+        let datum = if self.data.iter().any(|datum| datum.name.is_some()) {
+            self.data.iter().find(|datum| datum.name.is_some_and(|own| units_are(own, name)))
+        } else {
+            self.data.get(position)
+        };
+        datum.map(|datum| &self.pieces[datum.pieces.clone()])
+    }
+
+    /// Writes the payload of a 1101. Its content is bytes; where the event has been text in between, in hexadecimal.
+    pub(super) fn write_scan(&self, out: &mut Vec<u8>) -> Result<(), PayloadError> {
+        let missing = |(name, _)| PayloadError::Missing { name };
+        let string = |field| {
+            let mut text = Vec::new();
+            let mut writer = PayloadWriter::new(&mut text);
+            let pieces = self.content_of(field).unwrap_or_default();
+            pieces.iter().try_for_each(|piece| write_text(&mut writer, piece))?;
+            Ok(text)
+        };
+        let pieces = self.content_of(amsi_field::CONTENT).ok_or(missing(amsi_field::CONTENT))?;
+        let mut content = Vec::new();
+        for piece in pieces {
+            bytes(piece, &mut content).ok_or(PayloadError::NoBytes { name: amsi_field::CONTENT.0 })?;
+        }
+        let result = match self.content_of(amsi_field::SCAN_RESULT) {
+            Some([value]) => integer(value).and_then(|value| value.try_into().ok()),
+            _ => Some(0),
+        };
+        let scan = Scan {
+            result: result.ok_or(PayloadError::NoNumber { name: amsi_field::SCAN_RESULT.0 })?,
+            app_name: &string(amsi_field::APP_NAME)?,
+            content_name: &string(amsi_field::CONTENT_NAME)?,
+            content: &content,
+        };
+        write_scan(&scan, out)
+    }
+
     /// Takes a value of `System`.
     fn fact(&mut self, slot: Slot, value: &Value<'_>) {
         let header = &mut self.header;
@@ -167,6 +200,8 @@ impl Record<'_> {
                     header.provider = POWERSHELL;
                 } else if units_are(text, "PowerShellCore") {
                     header.provider = POWERSHELL_CORE;
+                } else if units_are(text, "Microsoft-Antimalware-Scan-Interface") {
+                    header.provider = AMSI;
                 }
             }
             Slot::ProviderGuid => header.provider = guid(value).unwrap_or(header.provider),

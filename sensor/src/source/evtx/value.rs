@@ -71,6 +71,31 @@ pub(super) fn time(value: &Value<'_>) -> Option<FileTime> {
     }
 }
 
+/// Appends a binary value, or the one that a text of hexadecimal digits stands for; `None` for any other.
+pub(super) fn bytes(value: &Value<'_>, out: &mut Vec<u8>) -> Option<()> {
+    match value.kind {
+        kind::BINARY => out.extend_from_slice(value.bytes),
+        kind::TEXT => {
+            let units = until_nul(value.bytes).as_chunks::<2>().0;
+            let digit = |unit: &[u8; 2]| match unit {
+                [digit, 0] => char::from(*digit).to_digit(16),
+                _ => None,
+            };
+            let units = units.strip_prefix(&[[b'0', 0], [b'x', 0]]).unwrap_or(units);
+            let (pairs, rest) = units.as_chunks::<2>();
+            for [high, low] in pairs {
+                // Two digits make a byte.
+                out.push((digit(high)? << 4 | digit(low)?) as u8);
+            }
+            if !rest.is_empty() {
+                return None;
+            }
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
 /// Writes a value into a string field, as Windows shows it.
 pub(super) fn write_text(writer: &mut PayloadWriter<'_>, value: &Value<'_>) -> Result<(), PayloadError> {
     match value.kind {

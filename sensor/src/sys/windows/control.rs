@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "the ETW controller functions take pointers to structures that end in names")]
 
 use super::wide::{text, wide};
+use crate::event;
 use crate::live::counters::LossCounts;
 use etwsieve_matcher::EventKind;
 use std::io;
@@ -24,8 +25,15 @@ const NAME_UNITS_MAX: usize = 1024;
 /// Channel keyword of the Operational channel. With it PowerShell is not asked for the hex dumps of remoting
 /// fragments that keyword 0, which means all, would make it write; events of keyword 0 pass any mask.
 pub const KEYWORDS: u64 = 0x8000_0000_0000_0000;
+/// Keywords of the antimalware scanner's events: `Event1` of its manifest, and the bit of its channel.
+pub const AMSI_KEYWORDS: u64 = 0x8000_0000_0000_0001;
 /// Verbose: script blocks that PowerShell itself finds harmless have it.
 pub const LEVEL: u8 = 5;
+
+/// The keywords for which a provider is enabled.
+pub fn keywords(provider: &Uuid) -> u64 {
+    if *provider == event::AMSI { AMSI_KEYWORDS } else { KEYWORDS }
+}
 
 /// `EVENT_TRACE_PROPERTIES` with room for both names behind it, as the controller functions want it.
 #[repr(C)]
@@ -210,10 +218,18 @@ pub fn start_file(session: &FileSession<'_>) -> io::Result<u64> {
 /// What a session wants from a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Kinds of events. None: the provider is disabled.
+    /// Kinds of events. None of those that the provider writes: it is disabled.
     pub kinds: Vec<EventKind>,
     /// Whether each event shall carry the user's SID.
     pub user_sid: bool,
+}
+
+impl Wanted {
+    /// The ids of the events that are wanted from this provider.
+    pub fn ids(&self, provider: &Uuid) -> impl Iterator<Item = u16> {
+        let ids = self.kinds.iter().map(|kind| kind.event_id());
+        ids.filter(|id| event::kind(provider, *id).is_some())
+    }
 }
 
 /// Most ids of a filter (`MAX_EVENT_FILTER_EVENT_ID_COUNT`).
@@ -236,8 +252,8 @@ struct IdFilter {
 pub fn enable(handle: u64, provider: &Uuid, wanted: &Wanted) -> io::Result<()> {
     let guid = guid(provider);
     let mut filter = IdFilter { filter_in: 1, reserved: 0, count: 0, ids: [0; FILTER_IDS_MAX] };
-    for (own, kind) in filter.ids.iter_mut().zip(&wanted.kinds) {
-        *own = kind.event_id();
+    for (own, id) in filter.ids.iter_mut().zip(wanted.ids(provider)) {
+        *own = id;
         filter.count += 1;
     }
     let mut descriptor = EVENT_FILTER_DESCRIPTOR {
@@ -253,7 +269,7 @@ pub fn enable(handle: u64, provider: &Uuid, wanted: &Wanted) -> io::Result<()> {
         FilterDescCount: 1,
         ..ENABLE_TRACE_PARAMETERS::default()
     };
-    let code = if wanted.kinds.is_empty() {
+    let code = if filter.count == 0 {
         parameters.EnableFilterDesc = std::ptr::null_mut();
         parameters.FilterDescCount = 0;
         EVENT_CONTROL_CODE_DISABLE_PROVIDER
@@ -265,7 +281,7 @@ pub fn enable(handle: u64, provider: &Uuid, wanted: &Wanted) -> io::Result<()> {
     check(unsafe {
         let handle = CONTROLTRACE_HANDLE { Value: handle };
         let (guid, parameters) = (&raw const guid, &raw const parameters);
-        EnableTraceEx2(handle, guid, code, LEVEL, KEYWORDS, 0, 0, parameters)
+        EnableTraceEx2(handle, guid, code, LEVEL, keywords(provider), 0, 0, parameters)
     })
 }
 

@@ -2,11 +2,11 @@
 //! [`live::guardian`](crate::live::guardian) decides. Also stops the session when the run shall end, and changes
 //! its filter when the rules have changed.
 
-use super::control::{self, KEYWORDS, LEVEL, SessionState, Wanted};
+use super::control::{self, LEVEL, SessionState, Wanted, keywords};
 use super::policy;
 use super::provider;
 use super::source::{Run, kinds};
-use crate::event::{POWERSHELL, POWERSHELL_CORE};
+use crate::event::providers;
 use crate::live::guardian::{Action, Guardian, Logging, ProviderView, View};
 use crate::pipeline::Tally;
 use etwsieve_etl::FileTime;
@@ -63,8 +63,8 @@ pub(super) fn guard(source: &Run, session: &SessionState, eyes: &mut Eyes, ended
             let now = kinds(&source.rules);
             if now != wanted.kinds {
                 wanted.kinds = now;
-                for provider in [POWERSHELL, POWERSHELL_CORE] {
-                    enable(session, &provider, &wanted);
+                for provider in providers(source.settings.amsi) {
+                    enable(session, provider, &wanted);
                 }
             }
         }
@@ -95,8 +95,9 @@ fn look(source: &Run, session: &SessionState, wanted: &Wanted, eyes: &mut Eyes, 
         age,
         losses,
         dropped: ledger.dropped.values().sum(),
-        events: ledger.events_selected,
-        providers: [POWERSHELL, POWERSHELL_CORE]
+        // Silence is PowerShell's own; the scanner may still write.
+        events: ledger.events_selected.saturating_sub(ledger.amsi.map_or(0, |amsi| amsi.events_selected)),
+        providers: providers(source.settings.amsi)
             .iter()
             .filter_map(|id| provider_view(id, session, wanted))
             .collect(),
@@ -137,9 +138,10 @@ fn provider_view(id: &Uuid, session: &SessionState, wanted: &Wanted) -> Option<P
     let ours = state.sessions.iter().find(|other| other.logger_id == session.logger_id());
     // A mask of 0 means all.
     let enabled = ours.is_some_and(|ours| {
-        ours.level >= LEVEL && (ours.any_keyword == 0 || ours.any_keyword & KEYWORDS == KEYWORDS)
+        let keywords = keywords(id);
+        ours.level >= LEVEL && (ours.any_keyword == 0 || ours.any_keyword & keywords == keywords)
     });
-    let known = !state.registered_processes.is_empty() && !wanted.kinds.is_empty();
+    let known = !state.registered_processes.is_empty() && wanted.ids(id).next().is_some();
     Some(ProviderView { id: *id, hosts: state.registered_processes, enabled: known.then_some(enabled) })
 }
 

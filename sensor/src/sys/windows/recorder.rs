@@ -1,7 +1,7 @@
 //! `etwsieve record`: a session that writes PowerShell's events to a file, without a consumer.
 
 use super::control::{self, FileSession, SessionState, Wanted};
-use crate::event::{POWERSHELL, POWERSHELL_CORE};
+use crate::event::providers;
 use crate::live::settings::SessionSettings;
 use crate::stop::Stop;
 use etwsieve_matcher::EventKind;
@@ -110,8 +110,8 @@ pub fn record(
     let start = Instant::now();
     let handle = control::start_file(&session).map_err(|e| RecordError::session("start", name, e))?;
     let wanted = Wanted { kinds: EventKind::ALL.to_vec(), user_sid: recording.settings.user_sid };
-    for provider in [POWERSHELL, POWERSHELL_CORE] {
-        if let Err(error) = control::enable(handle, &provider, &wanted) {
+    for provider in providers(recording.settings.amsi) {
+        if let Err(error) = control::enable(handle, provider, &wanted) {
             let _ = control::stop(name);
             return Err(RecordError::session("enable PowerShell in", name, error));
         }

@@ -5,10 +5,10 @@
 //! session from one whose sensor runs.
 #![expect(unsafe_code, reason = "a mutex of Windows, and a sink that is lent to the callback for its run")]
 
-use super::control::{self, KEYWORDS, LEVEL, SessionState};
+use super::control::{self, LEVEL, SessionState, Wanted, keywords};
 use super::record::offer;
 use super::wide::wide;
-use crate::event::{POWERSHELL, POWERSHELL_CORE};
+use crate::event::{AMSI, AMSI_SCAN, providers};
 use crate::live::counters::SessionCounters;
 use crate::live::settings::SessionSettings;
 use crate::source::Sink;
@@ -105,7 +105,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Starts the session with both PowerShell providers enabled for these kinds of events. The claim is that on the
+    /// Starts the session with both PowerShell providers, and if the settings say so the antimalware scanner's, enabled
+    /// for these kinds of events. The claim is that on the
     /// name of the settings.
     ///
     /// # Errors
@@ -156,17 +157,22 @@ impl Session {
             flush_timer: Duration::from_secs(settings.flush_seconds.into()),
             log_file_mode: mode,
         };
-        let ids: Vec<u16> = kinds.iter().map(|kind| kind.event_id()).collect();
+        let wanted = Wanted { kinds: kinds.to_vec(), user_sid: settings.user_sid };
         let flags =
             if settings.user_sid { TraceFlags::EVENT_ENABLE_PROPERTY_SID } else { TraceFlags::empty() };
         let mut trace = UserTrace::new().named(settings.name.clone()).set_trace_properties(properties);
-        for provider in [POWERSHELL, POWERSHELL_CORE] {
+        for provider in providers(settings.amsi) {
+            let ids = match *provider {
+                // Rules that are loaded later may be about it.
+                AMSI => vec![AMSI_SCAN],
+                _ => wanted.ids(provider).collect(),
+            };
             trace = trace.enable(
                 Provider::by_guid(ferrisetw::GUID::from_u128(provider.as_u128()))
                     .level(LEVEL)
-                    .any(KEYWORDS)
+                    .any(keywords(provider))
                     .trace_flags(flags)
-                    .add_filter(EventFilter::ByEventIds(ids.clone()))
+                    .add_filter(EventFilter::ByEventIds(ids))
                     .add_callback(|record, _| with_sink(|sink| offer(record, sink)))
                     .build(),
             );

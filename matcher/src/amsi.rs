@@ -1,0 +1,117 @@
+//! Content handed to the antimalware scanner, laid out for the matcher.
+//!
+//! In an event 1101 the content is a counted binary value behind two strings of any length, so it may stand at an odd
+//! offset, and it may hold U+0000. The matcher searches text at even offsets; so whoever decodes the event (the sensor)
+//! copies content and name into this form first:
+//!
+//! | offset | | |
+//! |---|---|---|
+//! | 0 | u32 | units of the content |
+//! | 4 | u32 | units of its name |
+//! | 8 | UTF-16LE | the content, then U+0000 |
+//! | | UTF-16LE | its name, then U+0000 |
+//! | | bytes | whatever else the caller wants to keep; not searched |
+
+use std::ops::Range;
+
+/// Where the content begins.
+pub(crate) const HEADER_LEN: usize = 8;
+
+/// Appends content and name, UTF-16LE, to `out` in the form above; an odd last byte of either is left out.
+///
+/// # Panics
+///
+/// If one of them has 2^32 units or more; events are far shorter.
+pub fn lay_out(content: &[u8], name: &[u8], out: &mut Vec<u8>) {
+    for text in [content, name] {
+        let units = u32::try_from(text.len() / 2).expect("an event has at most 64 KiB");
+        out.extend_from_slice(&units.to_le_bytes());
+    }
+    for text in [content, name] {
+        out.extend_from_slice(text.as_chunks::<2>().0.as_flattened());
+        out.extend_from_slice(&[0, 0]);
+    }
+}
+
+/// What stands behind content and name; empty if they are cut short.
+pub fn rest(payload: &[u8]) -> &[u8] {
+    payload.get(HEADER_LEN + 2 * searched(payload).len()..).unwrap_or_default()
+}
+
+/// Where content and name stand, in units behind the header. Never fails: a length that lies is cut to what is there.
+pub(crate) fn ranges(payload: &[u8]) -> [Option<Range<usize>>; 2] {
+    let Some((header, text)) = payload.split_first_chunk::<HEADER_LEN>() else { return [None, None] };
+    let [content, name] = [0, 4].map(|at| {
+        let len = header[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        usize::try_from(len).unwrap_or(usize::MAX)
+    });
+    let units = text.len() / 2;
+    let end = content.min(units);
+    if end == units {
+        return [Some(0..end), None];
+    }
+    // Behind the content's U+0000.
+    let start = end + 1;
+    [Some(0..end), Some(start..start + name.min(units - start))]
+}
+
+/// The units of content and name, each with its U+0000.
+pub(crate) fn searched(payload: &[u8]) -> &[[u8; 2]] {
+    let units = payload.get(HEADER_LEN..).unwrap_or_default().as_chunks::<2>().0;
+    let end = ranges(payload).into_iter().flatten().map(|range| range.end + 1).max().unwrap_or(0);
+    &units[..end.min(units.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{lay_out, ranges, rest, searched};
+    use crate::field::{EventKind, Field, Fields};
+
+    fn wide(text: &str) -> Vec<u8> {
+        text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+    }
+
+    #[test]
+    fn fields_are_found_again() {
+        let rows = [
+            ("both", "Get-Alias", r"C:\a.ps1"),
+            ("no name", "$global:?", ""),
+            ("NUL in the content", "a\0b\0", "n"),
+            ("nothing", "", ""),
+        ];
+        for (row, content, name) in rows {
+            let mut bytes = Vec::new();
+            lay_out(&wide(content), &wide(name), &mut bytes);
+            bytes.extend(b"rest");
+            let fields = Fields::split(EventKind::Amsi, &bytes);
+            assert_eq!(fields.text(Field::ScriptBlockText), Some(&wide(content)[..]), "{row}");
+            assert_eq!(fields.text(Field::Path), Some(&wide(name)[..]), "{row}");
+            assert_eq!(fields.text(Field::ScriptBlockId), None, "{row}");
+            assert_eq!(fields.number(Field::MessageNumber), None, "{row}");
+            assert_eq!(fields.number(Field::EventId), Some(1101), "{row}");
+            assert_eq!(rest(&bytes), b"rest", "{row}");
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie_are_cut() {
+        let mut good = Vec::new();
+        lay_out(&wide("abc"), &wide("de"), &mut good);
+        for len in 0..good.len() {
+            let fields = Fields::split(EventKind::Amsi, &good[..len]);
+            assert_eq!(fields.text(Field::ScriptBlockText).is_some(), len >= 8, "{len}");
+            assert!(searched(&good[..len]).len() <= len / 2);
+        }
+        for lie in [1u32, 3, 4, 5, 6, 7, 1 << 31, u32::MAX] {
+            for at in [0, 4] {
+                let mut bytes = good.clone();
+                bytes[at..at + 4].copy_from_slice(&lie.to_le_bytes());
+                let mut end = 0;
+                for range in ranges(&bytes).into_iter().flatten() {
+                    assert!(range.start >= end && 8 + 2 * range.end <= bytes.len(), "{lie} at {at}");
+                    end = range.end;
+                }
+            }
+        }
+    }
+}

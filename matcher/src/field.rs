@@ -42,6 +42,7 @@ impl EventKind {
     }
 
     /// The kind whose rules search events of this one.
+    #[must_use]
     pub const fn rules_of(self) -> Self {
         match self {
             Self::ScriptBlock | Self::Amsi => Self::ScriptBlock,

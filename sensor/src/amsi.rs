@@ -193,7 +193,7 @@ pub fn result_word(result: u32) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{AmsiError, Scan, decode, is_foreign, kept, result_word};
+    use super::{AmsiError, decode, is_foreign, kept, result_word};
     use etwsieve_matcher::{EventKind, Field, Fields};
 
     fn wide(text: &str) -> Vec<u8> {

@@ -66,6 +66,7 @@ pub(super) fn in_range<T: PartialOrd + Display + Copy>(
 /// The ETW session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct SessionSettings {
     /// Name of the session, unique on the machine: 1 to 128 characters, no NUL and no backslash.
     pub name: String,

@@ -211,9 +211,8 @@ impl Sink for Feed<'_> {
         if event.payload.len() > PAYLOAD_LEN_MAX {
             return drop_event(self, DROPPED_OVERSIZE);
         }
-        let scan = match is_amsi.then(|| amsi::decode(event.payload)).transpose() {
-            Ok(scan) => scan,
-            Err(_) => return drop_event(self, DROPPED_AMSI_LAYOUT),
+        let Ok(scan) = is_amsi.then(|| amsi::decode(event.payload)).transpose() else {
+            return drop_event(self, DROPPED_AMSI_LAYOUT);
         };
         let Some(mut buffer) = self.buffer(event.payload.len(), event.header.level) else {
             return drop_event(self, DROPPED_CHANNEL_FULL);

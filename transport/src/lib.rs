@@ -7,5 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod hit;
+pub mod identity;
+pub mod spool;
 pub mod store;
 pub mod wire;

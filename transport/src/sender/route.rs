@@ -1,0 +1,145 @@
+//! Which collector to try next, and when: fail-over and back-off, without a clock and without a socket.
+
+use std::time::{Duration, Instant};
+
+/// The pause after the first round of attempts, and the longest one.
+pub const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// The longest pause between two rounds.
+pub const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The longest time that a collector can ask to be left alone.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Try the collector with this number in the list.
+    Connect(usize),
+    /// Nothing until then.
+    Wait(Instant),
+}
+
+/// The way through a list of collectors.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Not to be tried before.
+    resting: Vec<Option<Instant>>,
+    next: usize,
+    /// Of the present round.
+    tried: usize,
+    pause: Duration,
+    waiting: Option<Instant>,
+}
+
+impl Route {
+    /// Of a list of `collectors`, at least 1.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn new(collectors: usize) -> Self {
+        assert!(collectors > 0, "a route has somewhere to go");
+        Self { resting: vec![None; collectors], next: 0, tried: 0, pause: PAUSE_MIN, waiting: None }
+    }
+
+    /// What to do now. `random` is any number; it spreads sensors that lost their collector together.
+    pub fn step(&mut self, now: Instant, random: u32) -> Step {
+        if let Some(until) = self.waiting {
+            if now < until {
+                return Step::Wait(until);
+            }
+            self.waiting = None;
+            self.tried = 0;
+        }
+        while self.tried < self.resting.len() {
+            let number = self.next;
+            self.next = (self.next + 1) % self.resting.len();
+            self.tried += 1;
+            if self.resting[number].is_none_or(|until| until <= now) {
+                self.resting[number] = None;
+                return Step::Connect(number);
+            }
+        }
+        let mut until = now + jitter(self.pause, random);
+        // Nobody to try at the end of the pause: the first who can be.
+        if let Some(earliest) = self.resting.iter().copied().collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min())
+        {
+            until = until.max(earliest);
+        }
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        self.waiting = Some(until);
+        Step::Wait(until)
+    }
+
+    /// A collector wants to be left alone for a while.
+    pub fn rest(&mut self, number: usize, retry_after: Duration, now: Instant, random: u32) {
+        let time = retry_after.min(RETRY_AFTER_MAX);
+        // A part on top, never less than was asked for.
+        let time = time + time.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0);
+        self.resting[number] = Some(now + time);
+    }
+
+    /// A collector has acknowledged something: the pauses start anew.
+    pub fn progressed(&mut self) {
+        self.pause = PAUSE_MIN;
+        self.tried = 1;
+    }
+}
+
+/// A random part of a pause, at least half of it.
+fn jitter(pause: Duration, random: u32) -> Duration {
+    pause.mul_f64(0.5 + f64::from(random) / f64::from(u32::MAX) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn all_are_tried_before_the_first_pause() {
+        let now = Instant::now();
+        let mut route = Route::new(3);
+        let steps: Vec<Step> = (0..4).map(|_| route.step(now, u32::MAX)).collect();
+        assert_eq!(steps[..3], [Step::Connect(0), Step::Connect(1), Step::Connect(2)]);
+        assert_eq!(steps[3], Step::Wait(now + ms(500)));
+        assert_eq!(route.step(now + ms(499), 0), steps[3], "the pause is not drawn again");
+        assert_eq!(route.step(now + ms(500), 0), Step::Connect(0));
+    }
+
+    #[test]
+    fn pauses_double_to_a_minute_and_start_anew() {
+        let mut now = Instant::now();
+        let mut route = Route::new(1);
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            assert_eq!(route.step(now, 0), Step::Connect(0));
+            let Step::Wait(until) = route.step(now, 0) else { panic!("there is a pause") };
+            pauses.push((until - now).as_millis());
+            now = until;
+        }
+        // Half of 0.5 s, 1 s, … 60 s: the least that the draw can give.
+        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        assert_eq!(route.step(now, 0), Step::Connect(0));
+        route.progressed();
+        assert_eq!(route.step(now, u32::MAX), Step::Wait(now + ms(500)));
+    }
+
+    #[test]
+    fn who_asks_for_rest_is_passed_over() {
+        let now = Instant::now();
+        let mut route = Route::new(2);
+        assert_eq!(route.step(now, 0), Step::Connect(0));
+        route.rest(0, ms(10_000), now, 0);
+        assert_eq!(route.step(now, 0), Step::Connect(1));
+        assert_eq!(route.step(now, 0), Step::Wait(now + ms(250)));
+        assert_eq!(route.step(now + ms(250), 0), Step::Connect(1));
+        route.rest(1, ms(20_000), now, u32::MAX);
+        assert_eq!(route.step(now + ms(300), 0), Step::Wait(now + ms(10_000)), "both rest: the first to wake");
+        assert_eq!(route.step(now + ms(10_000), 0), Step::Connect(0));
+        route.rest(0, Duration::from_secs(1 << 40), now, 0);
+        assert!(route.resting[0].unwrap() <= now + RETRY_AFTER_MAX);
+    }
+}

@@ -1,0 +1,420 @@
+//! The SQL of the spool, and nothing of its policy.
+//!
+//! A row's key is the epoch's number and the first sequence number in one integer, so that one tree holds everything
+//! in the order of sending. The locking mode is exclusive: there is no shared memory, whose mapped file would end the
+//! process where the disk is full.
+
+use crate::wire::frame::FRAME_LEN_MAX;
+use crate::wire::message::GapReason;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Error, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+/// `PRAGMA application_id` of a spool: `ETWQ` as a big-endian number.
+pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"ETWQ");
+/// `PRAGMA user_version` of a spool that this release writes.
+pub const SCHEMA_VERSION: i32 = 1;
+/// Sequence numbers of an epoch lie below 2 to this power; then another epoch begins.
+pub(super) const SEQUENCE_BITS: u32 = 40;
+/// The highest sequence number.
+pub(super) const SEQUENCE_MAX: u64 = (1 << SEQUENCE_BITS) - 1;
+/// What a row takes beside its frame, in bytes, roughly; and what a run that was given up takes.
+pub(super) const ROW_LEN: u64 = 64;
+/// Runs that were given up beyond which neighbours become one whatever their reasons.
+const GAP_ROWS_MAX: u64 = 4096;
+/// Pages that are free beyond which the file is made shorter, and by how many at a time.
+const FREE_PAGES_MAX: u64 = 2048;
+const VACUUM_PAGES: u64 = 512;
+/// Bytes that the write-ahead log keeps when it begins anew.
+const WAL_LEN_MAX: u64 = 8 << 20;
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// An open spool file.
+#[derive(Debug)]
+pub(super) struct Db {
+    connection: Connection,
+}
+
+/// What an epoch of an earlier process has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EpochRow {
+    pub(super) id: u32,
+    pub(super) epoch: [u8; 16],
+    pub(super) acked: u64,
+    /// The highest number of any row.
+    pub(super) last: u64,
+}
+
+/// Rows and what they take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) hits: u64,
+    pub(super) gaps: u64,
+    pub(super) bytes: u64,
+}
+
+/// A row as it is read; nothing of it has been checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowRef<'a> {
+    pub(super) key: i64,
+    pub(super) last: u64,
+    pub(super) reason: Option<GapReason>,
+    pub(super) time: u64,
+    /// `None` for a run that was given up, and where the length is that of no frame.
+    pub(super) frame: Option<&'a [u8]>,
+}
+
+/// The key of a number.
+pub(super) fn key(id: u32, sequence: u64) -> i64 {
+    (i64::from(id) << SEQUENCE_BITS) | (sequence.min(SEQUENCE_MAX) as i64)
+}
+
+/// The epoch and the number of a key.
+pub(super) fn split_key(key: i64) -> (u32, u64) {
+    ((key >> SEQUENCE_BITS) as u32, key as u64 & SEQUENCE_MAX)
+}
+
+impl RowRef<'_> {
+    pub(super) fn first(&self) -> u64 {
+        split_key(self.key).1
+    }
+}
+
+impl Db {
+    /// Opens a spool and makes the tables of a new one.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(Duration::from_secs(1))?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        connection.pragma_update(None, "cell_size_check", true)?;
+        // Both before the first table and the first lock.
+        connection.pragma_update(None, "auto_vacuum", "incremental")?;
+        connection
+            .pragma_update_and_check(None, "locking_mode", "exclusive", |row| row.get::<_, String>(0))?;
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update_and_check(None, "journal_size_limit", WAL_LEN_MAX as i64, |row| {
+            row.get::<_, i64>(0)
+        })?;
+        let mut db = Self { connection };
+        if db.number("SELECT count(*) FROM sqlite_schema")? == 0 {
+            db.write(|writer| {
+                writer.transaction.execute_batch(SCHEMA)?;
+                writer.transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+                writer.transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
+            })?;
+        }
+        Ok(db)
+    }
+
+    /// `PRAGMA application_id`, `PRAGMA user_version`, and the number of tables.
+    pub(super) fn marks(&self) -> Result<(i32, i32, u64), Error> {
+        let mark = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+        Ok((
+            mark("application_id")?,
+            mark("user_version")?,
+            self.number("SELECT count(*) FROM sqlite_schema")?,
+        ))
+    }
+
+    /// Whether the trees are sound. Reads all of the file.
+    pub(super) fn is_sound(&self) -> Result<bool, Error> {
+        let verdict: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        Ok(verdict == "ok")
+    }
+
+    pub(super) fn instance(&self) -> Result<Option<[u8; 16]>, Error> {
+        self.connection
+            .query_row("SELECT value FROM meta WHERE name = 'instance'", [], |row| row.get(0))
+            .optional()
+    }
+
+    /// The epochs that have rows, in their order.
+    pub(super) fn epochs(&self) -> Result<Vec<EpochRow>, Error> {
+        let sql = "SELECT id, epoch, acked,
+                (SELECT max(last) FROM frames WHERE key BETWEEN id << 40 AND (id << 40) + 1099511627775)
+            FROM epochs ORDER BY id";
+        let mut statement = self.connection.prepare(sql)?;
+        let rows = statement.query_map([], |row| {
+            let last: Option<u64> = row.get(3)?;
+            Ok(last.map(|last| (row.get(0), row.get(1), row.get(2), last)))
+        })?;
+        let mut epochs = Vec::new();
+        for row in rows {
+            if let Some((id, epoch, acked, last)) = row? {
+                epochs.push(EpochRow { id: id?, epoch: epoch?, acked: acked?, last });
+            }
+        }
+        Ok(epochs)
+    }
+
+    /// The highest number of an epoch, with or without rows.
+    pub(super) fn last_epoch_id(&self) -> Result<u32, Error> {
+        let sql = "SELECT max(coalesce((SELECT max(id) FROM epochs), 0), coalesce((SELECT max(key) >> 40 FROM frames), 0))";
+        self.connection.query_row(sql, [], |row| row.get(0))
+    }
+
+    pub(super) fn totals(&self) -> Result<Totals, Error> {
+        let sql = "SELECT count(*) FILTER (WHERE reason IS NULL), count(*) FILTER (WHERE reason IS NOT NULL),
+                coalesce(sum(coalesce(length(frame), 0) + ?1), 0) FROM frames";
+        self.connection.query_row(sql, [ROW_LEN], |row| {
+            Ok(Totals { hits: row.get(0)?, gaps: row.get(1)?, bytes: row.get(2)? })
+        })
+    }
+
+    /// When the first row was spooled, in milliseconds since 1970.
+    pub(super) fn oldest(&self) -> Result<Option<u64>, Error> {
+        self.connection
+            .prepare_cached("SELECT time FROM frames ORDER BY key LIMIT 1")?
+            .query_row([], |row| row.get(0))
+            .optional()
+    }
+
+    /// Hands out the rows from `from` to `to` (keys), upwards or downwards, until `each` breaks.
+    pub(super) fn rows(
+        &self,
+        from: i64,
+        to: i64,
+        upwards: bool,
+        mut each: impl FnMut(RowRef<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let sql = if upwards {
+            "SELECT key, last, reason, time, iif(length(frame) <= ?3, frame, NULL) FROM frames
+             WHERE key BETWEEN ?1 AND ?2 ORDER BY key"
+        } else {
+            "SELECT key, last, reason, time, iif(length(frame) <= ?3, frame, NULL) FROM frames
+             WHERE key BETWEEN ?1 AND ?2 ORDER BY key DESC"
+        };
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query((from, to, FRAME_LEN_MAX))?;
+        while let Some(row) = rows.next()? {
+            let reason: Option<usize> = row.get(2)?;
+            let frame = match row.get_ref(4)? {
+                ValueRef::Blob(frame) => Some(frame),
+                _ => None,
+            };
+            let row = RowRef {
+                key: row.get(0)?,
+                last: row.get(1)?,
+                reason: reason
+                    .map(|number| GapReason::ALL.get(number).copied().unwrap_or(GapReason::SpoolDamaged)),
+                time: row.get(3)?,
+                frame,
+            };
+            if each(row).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where to begin to read for `sequence`: at the run that it lies in, or at itself.
+    pub(super) fn start_for(&self, id: u32, sequence: u64) -> Result<i64, Error> {
+        let wanted = key(id, sequence);
+        let sql = "SELECT key, last FROM frames WHERE key BETWEEN ?1 AND ?2 ORDER BY key DESC LIMIT 1";
+        let before: Option<(i64, u64)> = self
+            .connection
+            .prepare_cached(sql)?
+            .query_row((key(id, 0), wanted), |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        Ok(before.filter(|(_, last)| *last >= sequence).map_or(wanted, |(key, _)| key))
+    }
+
+    /// One transaction, durable when it returns. On an error nothing of it has happened.
+    pub(super) fn write<T>(
+        &mut self,
+        work: impl FnOnce(&mut Writer<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut writer = Writer { transaction };
+        let done = work(&mut writer)?;
+        writer.transaction.commit()?;
+        Ok(done)
+    }
+
+    /// Moves what the log holds into the file, which may make room. Failing changes nothing.
+    pub(super) fn checkpoint(&self) {
+        let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    }
+
+    /// Makes the file shorter where much of it is free. Failing changes nothing.
+    pub(super) fn shrink(&self) {
+        let free = self.number("PRAGMA freelist_count").unwrap_or(0);
+        if free > FREE_PAGES_MAX {
+            let _ = self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"));
+        }
+    }
+
+    fn number(&self, sql: &str) -> Result<u64, Error> {
+        self.connection.query_row(sql, [], |row| row.get(0))
+    }
+}
+
+/// A transaction under way.
+pub(super) struct Writer<'c> {
+    transaction: Transaction<'c>,
+}
+
+impl Writer<'_> {
+    pub(super) fn set_instance(&self, instance: &[u8; 16]) -> Result<(), Error> {
+        let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES ('instance', ?1)";
+        self.transaction.execute(sql, [instance]).map(drop)
+    }
+
+    pub(super) fn set_epoch(&self, id: u32, epoch: &[u8; 16], acked: u64) -> Result<(), Error> {
+        let sql = "INSERT OR REPLACE INTO epochs (id, epoch, acked) VALUES (?1, ?2, ?3)";
+        self.transaction.prepare_cached(sql)?.execute((id, epoch, acked)).map(drop)
+    }
+
+    pub(super) fn forget_epoch(&self, id: u32) -> Result<(), Error> {
+        self.transaction.execute("DELETE FROM epochs WHERE id = ?1", [id]).map(drop)
+    }
+
+    pub(super) fn add_hit(
+        &self,
+        key: i64,
+        time: u64,
+        frame: &[u8],
+        totals: &mut Totals,
+    ) -> Result<(), Error> {
+        let last = split_key(key).1;
+        self.insert(key, last, None, time, Some(frame))?;
+        totals.hits += 1;
+        totals.bytes += frame.len() as u64 + ROW_LEN;
+        Ok(())
+    }
+
+    /// Adds a run that was given up; to the run before it, where there is one of the same reason.
+    pub(super) fn add_gap(
+        &self,
+        id: u32,
+        (first, last): (u64, u64),
+        reason: GapReason,
+        time: u64,
+        totals: &mut Totals,
+    ) -> Result<(), Error> {
+        let sql = "SELECT key, last, reason, time FROM frames WHERE key BETWEEN ?1 AND ?2 ORDER BY key DESC LIMIT 1";
+        let before: Option<(i64, u64, Option<u32>, u64)> = self
+            .transaction
+            .prepare_cached(sql)?
+            .query_row((key(id, 0), key(id, first)), |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })
+            .optional()?;
+        if let Some((before, before_last, Some(before_reason), before_time)) = before
+            && before_last.saturating_add(1) >= first
+            && (before_reason == reason as u32 || totals.gaps >= GAP_ROWS_MAX)
+        {
+            let sql = "UPDATE frames SET last = max(last, ?2), time = ?3 WHERE key = ?1";
+            return self.transaction.prepare_cached(sql)?.execute((before, last, before_time)).map(drop);
+        }
+        self.insert(key(id, first), last, Some(reason), time, None)?;
+        totals.gaps += 1;
+        totals.bytes += ROW_LEN;
+        Ok(())
+    }
+
+    /// Forgets all of an epoch up to a number, and with it.
+    pub(super) fn forget(&self, id: u32, through: u64, totals: &mut Totals) -> Result<(), Error> {
+        let straddling = "SELECT key, last, reason, time FROM frames
+            WHERE key BETWEEN ?1 AND ?2 AND last > ?3 AND reason IS NOT NULL ORDER BY key DESC LIMIT 1";
+        let range = (key(id, 0), key(id, through));
+        let rest: Option<(i64, u64, usize, u64)> = self
+            .transaction
+            .prepare_cached(straddling)?
+            .query_row((range.0, range.1, through), |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })
+            .optional()?;
+        self.delete(range.0, range.1, totals)?;
+        if let Some((_, last, reason, time)) = rest {
+            let reason = GapReason::ALL.get(reason).copied().unwrap_or(GapReason::SpoolDamaged);
+            self.insert(key(id, through + 1), last, Some(reason), time, None)?;
+            totals.gaps += 1;
+            totals.bytes += ROW_LEN;
+        }
+        Ok(())
+    }
+
+    /// Gives up the oldest hits above `protected` until `bytes` are free, and returns how many.
+    pub(super) fn evict(
+        &self,
+        protected: i64,
+        bytes: u64,
+        time: u64,
+        totals: &mut Totals,
+    ) -> Result<u64, Error> {
+        let sql = "SELECT key, length(frame) FROM frames WHERE key > ?1 AND reason IS NULL ORDER BY key";
+        // Runs of neighbours: first key, last key, hits.
+        let (mut runs, mut freed, mut hits) = (Vec::<(i64, i64)>::new(), 0, 0);
+        {
+            let mut statement = self.transaction.prepare_cached(sql)?;
+            let mut rows = statement.query([protected])?;
+            while freed < bytes
+                && let Some(row) = rows.next()?
+            {
+                let key: i64 = row.get(0)?;
+                freed += row.get::<_, u64>(1)? + ROW_LEN;
+                hits += 1;
+                match runs.last_mut() {
+                    Some((_, last)) if *last + 1 == key => *last = key,
+                    _ => runs.push((key, key)),
+                }
+            }
+        }
+        for (first, last) in runs {
+            self.delete(first, last, totals)?;
+            let ((id, first), (_, last)) = (split_key(first), split_key(last));
+            self.add_gap(id, (first, last), GapReason::SpoolFull, time, totals)?;
+        }
+        Ok(hits)
+    }
+
+    /// Puts a run that was given up in the place of whatever the rows of these numbers hold.
+    pub(super) fn replace_by_gap(
+        &self,
+        id: u32,
+        (first, last): (u64, u64),
+        reason: GapReason,
+        time: u64,
+        totals: &mut Totals,
+    ) -> Result<(), Error> {
+        self.delete(key(id, first), key(id, last), totals)?;
+        self.add_gap(id, (first, last), reason, time, totals)
+    }
+
+    /// Deletes the rows from one key to another.
+    fn delete(&self, from: i64, to: i64, totals: &mut Totals) -> Result<(), Error> {
+        let sql = "SELECT count(*) FILTER (WHERE reason IS NULL), count(*) FILTER (WHERE reason IS NOT NULL),
+                coalesce(sum(coalesce(length(frame), 0) + ?3), 0) FROM frames WHERE key BETWEEN ?1 AND ?2";
+        let gone: Totals = self.transaction.prepare_cached(sql)?.query_row((from, to, ROW_LEN), |row| {
+            Ok(Totals { hits: row.get(0)?, gaps: row.get(1)?, bytes: row.get(2)? })
+        })?;
+        let sql = "DELETE FROM frames WHERE key BETWEEN ?1 AND ?2";
+        self.transaction.prepare_cached(sql)?.execute((from, to))?;
+        totals.hits = totals.hits.saturating_sub(gone.hits);
+        totals.gaps = totals.gaps.saturating_sub(gone.gaps);
+        totals.bytes = totals.bytes.saturating_sub(gone.bytes);
+        Ok(())
+    }
+
+    fn insert(
+        &self,
+        key: i64,
+        last: u64,
+        reason: Option<GapReason>,
+        time: u64,
+        frame: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        // Written again after a commit that failed half way, a row is itself.
+        let sql =
+            "INSERT OR REPLACE INTO frames (key, last, reason, time, frame) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let reason = reason.map(|reason| reason as u32);
+        self.transaction.prepare_cached(sql)?.execute((key, last, reason, time, frame)).map(drop)
+    }
+}

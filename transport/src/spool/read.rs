@@ -1,0 +1,190 @@
+//! Reading in the order of sending, and forgetting what was acknowledged.
+//!
+//! No number is left out: where a row is missing or damaged, the run that it leaves is told as given up.
+
+use super::db::{RowRef, key};
+use super::tail::Body;
+use super::{Epoch, Front, Spool, SpoolError};
+use crate::wire::encode_message;
+use crate::wire::frame::{FrameType, split_frame};
+use crate::wire::message::{GapReason, GapV1};
+use std::ops::ControlFlow;
+
+/// How much to read at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadLimits {
+    /// Most frames.
+    pub frames: usize,
+    /// Bytes after which no further frame is begun.
+    pub bytes: usize,
+}
+
+/// Frames for the wire, as they are collected.
+struct Frames<'a> {
+    out: &'a mut Vec<u8>,
+    lasts: &'a mut Vec<u64>,
+    start: usize,
+    first: usize,
+    limits: ReadLimits,
+    /// The next number.
+    next: u64,
+    /// Runs without a sound row.
+    holes: Vec<(u64, u64)>,
+}
+
+impl Frames<'_> {
+    fn is_full(&self) -> bool {
+        self.lasts.len() - self.first >= self.limits.frames
+            || self.out.len() - self.start >= self.limits.bytes
+    }
+
+    fn hit(&mut self, sequence: u64, frame: &[u8]) {
+        self.out.extend_from_slice(frame);
+        self.lasts.push(sequence);
+        self.next = sequence + 1;
+    }
+
+    fn gap(&mut self, last: u64, reason: GapReason) {
+        let from = self.next;
+        let gap = GapV1 { from, to: last, count: last - from + 1, reason };
+        // Fails for nothing: the numbers ascend.
+        if encode_message(&gap, self.out).is_ok() {
+            self.lasts.push(last);
+            self.next = last + 1;
+        }
+    }
+
+    /// What should be between the next number and `first`, and is not.
+    fn hole_before(&mut self, first: u64) {
+        if first > self.next {
+            self.holes.push((self.next, first - 1));
+            self.gap(first - 1, GapReason::SpoolDamaged);
+        }
+    }
+
+    fn row(&mut self, row: RowRef<'_>, last_known: u64) -> ControlFlow<()> {
+        let first = row.first();
+        if row.last < self.next || row.last < first || row.last > last_known {
+            // Of no use; what it leaves out shows as a hole.
+            return ControlFlow::Continue(());
+        }
+        self.hole_before(first);
+        if self.is_full() {
+            return ControlFlow::Break(());
+        }
+        match (row.reason, row.frame) {
+            (Some(reason), _) => self.gap(row.last, reason),
+            (None, Some(frame)) if row.last == first && is_data(frame, first) => self.hit(first, frame),
+            _ => self.hole_before(first + 1),
+        }
+        if self.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// Whether bytes are the DATA frame of this number. What its hit is, its receiver judges.
+pub(super) fn is_data(frame: &[u8], sequence: u64) -> bool {
+    matches!(split_frame(frame), Ok(Some(split)) if split.frame_type == FrameType::Data
+        && split.rest.is_empty()
+        && split.payload.starts_with(&sequence.to_le_bytes()))
+}
+
+impl Spool {
+    /// The oldest epoch with something that was not acknowledged; the present one if there is none.
+    pub fn front(&self) -> Front {
+        let front = self.epochs.iter().find(|epoch| epoch.acked < epoch.last).copied();
+        let Epoch { epoch, acked, .. } = front.unwrap_or_else(|| self.present());
+        Front { epoch, first_unacknowledged: acked + 1 }
+    }
+
+    /// Says that nothing is on its way any more: a connection has ended.
+    pub fn rewind(&mut self) {
+        self.handed = 0;
+    }
+
+    /// Appends frames of an epoch to `out`, from `first` on, and the last number of each to `lasts`. They stay in the
+    /// spool, and from now on those numbers are not given up for want of room.
+    ///
+    /// # Errors
+    ///
+    /// With `out` and `lasts` as they were. [`SpoolError::Repaired`]: begin again at the [`front`](Self::front).
+    pub fn read(
+        &mut self,
+        epoch: &[u8; 16],
+        first: u64,
+        limits: ReadLimits,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+        lasts: &mut Vec<u64>,
+    ) -> Result<(), SpoolError> {
+        let Some(epoch) = self.epochs.iter().find(|known| known.epoch == *epoch).copied() else {
+            return Ok(());
+        };
+        let before = (out.len(), lasts.len());
+        let mut frames =
+            Frames { start: before.0, first: before.1, out, lasts, limits, next: first, holes: Vec::new() };
+        let mut result = Ok(());
+        if let Some(db) = &self.db {
+            let in_memory = self.tail.rows().iter().find(|row| row.id == epoch.id).map(|row| row.first - 1);
+            let known = in_memory.unwrap_or(epoch.last);
+            result = db
+                .start_for(epoch.id, first)
+                .and_then(|start| db.rows(start, key(epoch.id, known), true, |row| frames.row(row, known)));
+            if result.is_ok() && !frames.is_full() {
+                frames.hole_before(known + 1);
+            }
+        }
+        if result.is_ok() && self.is_stuck {
+            for row in self.tail.rows().iter().filter(|row| row.id == epoch.id) {
+                if frames.is_full() {
+                    break;
+                }
+                match &row.body {
+                    _ if row.last < frames.next => {}
+                    Body::Hit(frame) => frames.hit(row.first, frame),
+                    Body::Gap(reason) => frames.gap(row.last, *reason),
+                }
+            }
+        }
+        let (holes, next) = (std::mem::take(&mut frames.holes), frames.next);
+        if result.is_ok() && !holes.is_empty() {
+            result = self.fill_holes(epoch.id, &holes, now_ms);
+        }
+        if let Err(error) = result {
+            out.truncate(before.0);
+            lasts.truncate(before.1);
+            return Err(self.after(error, now_ms));
+        }
+        if next > first {
+            self.handed = self.handed.max(key(epoch.id, next - 1));
+        }
+        Ok(())
+    }
+
+    /// Notes that everything of an epoch up to a number is durable elsewhere, or its loss is, and returns how many numbers
+    /// that are new. It is forgotten with the next [`flush`](Self::flush).
+    pub fn acknowledge(&mut self, epoch: &[u8; 16], through: u64) -> u64 {
+        let Some(epoch) = self.epochs.iter_mut().find(|known| known.epoch == *epoch) else { return 0 };
+        let through = through.min(epoch.last);
+        let new = through.saturating_sub(epoch.acked);
+        epoch.acked += new;
+        self.tail.forget(epoch.id, through);
+        self.counts.acknowledged += new;
+        new
+    }
+
+    /// Tells the runs without a sound row as given up, once and for all.
+    fn fill_holes(&mut self, id: u32, holes: &[(u64, u64)], now_ms: u64) -> Result<(), rusqlite::Error> {
+        let Some(db) = &mut self.db else { return Ok(()) };
+        let mut totals = self.totals;
+        db.write(|writer| {
+            holes.iter().try_for_each(|hole| {
+                writer.replace_by_gap(id, *hole, GapReason::SpoolDamaged, now_ms, &mut totals)
+            })
+        })?;
+        self.totals = totals;
+        let lost: u64 = holes.iter().map(|(first, last)| last - first + 1).sum();
+        self.counts.dropped[GapReason::SpoolDamaged as usize] += lost;
+        tracing::error!(lost, "hits in the spool {} are damaged", self.path().display());
+        Ok(())
+    }
+}

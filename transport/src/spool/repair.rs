@@ -1,0 +1,424 @@
+//! Opening a spool, whatever state it is in: lock, identity, damage.
+//!
+//! Nothing here deletes what a person may want to see, and nothing asks a person to delete anything: a damaged file is
+//! renamed to `NAME.damaged-SECONDS`, of which the last [`DAMAGED_KEPT_MAX`] are kept.
+
+use super::db::{Db, SCHEMA_VERSION, Totals, key, split_key};
+use super::read::is_data;
+use super::tail::{Body, Row, Tail};
+use super::{APPLICATION_ID, Epoch, Spool, SpoolCounts, SpoolError, SpoolSettings, is_damage};
+use crate::wire::message::GapReason;
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// Damaged spools that are kept.
+pub const DAMAGED_KEPT_MAX: usize = 3;
+/// Rows saved in one transaction, and bytes after which it ends.
+const SALVAGE_ROWS: usize = 256;
+const SALVAGE_BYTES: u64 = 4 << 20;
+const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
+/// What stands in the lock file, for people.
+const LOCK_TEXT: &[u8] = b"Lock of an etwsieve spool. It stays here.\n";
+
+pub(super) fn open(settings: SpoolSettings, now_ms: u64) -> Result<Spool, SpoolError> {
+    let path = settings.path.clone();
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| SpoolError::Io { path, source }
+    };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(io(folder))?;
+    }
+    let lock_path = with_suffix(&path, "-lock");
+    // Who has a lock file was a spool; who has none must look like one, or be new.
+    if !lock_path.exists() {
+        refuse_foreign(&path)?;
+    }
+    let mut lock = OpenOptions::new()
+        .create(true)
+        .read(true)
+        .write(true)
+        .truncate(false)
+        .open(&lock_path)
+        .map_err(io(&lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(SpoolError::InUse { path }),
+        Err(TryLockError::Error(source)) => return Err(io(&lock_path)(source)),
+    }
+    // For people; a full disk may keep it out.
+    let _ = lock.write_all(LOCK_TEXT);
+    let (mut instance, mut epoch) = ([0; 16], [0; 16]);
+    getrandom::fill(&mut instance)?;
+    getrandom::fill(&mut epoch)?;
+    let mut spool = Spool {
+        settings,
+        db: None,
+        instance,
+        epochs: VecDeque::new(),
+        tail: Tail::default(),
+        totals: Totals::default(),
+        is_stuck: false,
+        handed: 0,
+        counts: SpoolCounts::default(),
+        _lock: lock,
+    };
+    match spool.load() {
+        Ok(()) => {}
+        Err(Trouble::Sqlite(error)) if is_damage(&error) => {
+            tracing::error!("the spool {} is damaged: {error}", path.display());
+            spool.repair(now_ms);
+        }
+        Err(Trouble::Unsound) => spool.repair(now_ms),
+        Err(Trouble::Refused(error)) => return Err(error),
+        Err(Trouble::Sqlite(error)) => match spool.failed(error) {
+            // A new one on a full disk: memory has to do until there is room.
+            SpoolError::Full { .. } => tracing::error!("no room left for the spool {}", path.display()),
+            error => return Err(error),
+        },
+    }
+    let last_id = spool.epochs.back().map_or(0, |epoch| epoch.id);
+    let stored = spool.db.as_ref().and_then(|db| db.last_epoch_id().ok()).unwrap_or(0);
+    spool.epochs.push_back(Epoch::new(last_id.max(stored) + 1, epoch));
+    Ok(spool)
+}
+
+/// Why a file cannot be loaded as it is.
+enum Trouble {
+    Sqlite(rusqlite::Error),
+    /// Its trees are broken.
+    Unsound,
+    Refused(SpoolError),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// Refuses a file that is something else, before anything is written.
+fn refuse_foreign(path: &Path) -> Result<(), SpoolError> {
+    let mut header = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(100).read_to_end(&mut header));
+    if read.is_err() || header.is_empty() {
+        return Ok(());
+    }
+    let foreign = |detail: &str| SpoolError::NotASpool { path: path.to_owned(), detail: detail.into() };
+    if !header.starts_with(SQLITE_HEADER) {
+        return Err(foreign("it is no SQLite database"));
+    }
+    // Bytes 68 to 71 of the header are the application id, big-endian (sqlite.org/fileformat2.html).
+    let application =
+        header.get(68..72).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_be_bytes);
+    if application != 0 && application != APPLICATION_ID {
+        return Err(foreign("it is an SQLite database of something else"));
+    }
+    Ok(())
+}
+
+impl Spool {
+    /// Reads what the file holds.
+    fn load(&mut self) -> Result<(), Trouble> {
+        let path = self.settings.path.clone();
+        let db = Db::open(&path)?;
+        let (application, version, _) = db.marks()?;
+        if application != APPLICATION_ID {
+            return Err(Trouble::Unsound);
+        }
+        if version > SCHEMA_VERSION {
+            return Err(Trouble::Refused(SpoolError::Newer {
+                path,
+                found: version,
+                supported: SCHEMA_VERSION,
+            }));
+        }
+        if version != SCHEMA_VERSION || !db.is_sound()? {
+            return Err(Trouble::Unsound);
+        }
+        let epochs = db.epochs()?;
+        let totals = db.totals()?;
+        self.adopt(db)?;
+        self.totals = totals;
+        self.epochs = epochs
+            .into_iter()
+            .filter(|row| row.acked < row.last)
+            .map(|row| Epoch {
+                acked: row.acked,
+                acked_stored: row.acked,
+                last: row.last,
+                is_stored: true,
+                ..Epoch::new(row.id, row.epoch)
+            })
+            .collect();
+        Ok(())
+    }
+
+    /// Takes a database for the spool's, with its random number.
+    fn adopt(&mut self, mut db: Db) -> Result<(), rusqlite::Error> {
+        match db.instance()? {
+            Some(instance) => self.instance = instance,
+            None => {
+                let instance = self.instance;
+                db.write(|writer| writer.set_instance(&instance))?;
+            }
+        }
+        self.db = Some(db);
+        Ok(())
+    }
+
+    /// Opens a file anew that could not be opened before.
+    pub(super) fn reopen(&mut self) -> Result<(), rusqlite::Error> {
+        let db = Db::open(&self.settings.path)?;
+        self.totals = db.totals()?;
+        self.adopt(db)?;
+        for epoch in &mut self.epochs {
+            epoch.is_stored = false;
+            epoch.acked_stored = 0;
+        }
+        Ok(())
+    }
+
+    /// Sets a damaged file aside, begins a new one, and saves into it what can be read of the old one. What was there
+    /// and cannot be read is told as given up. Where not even a new one can be made, memory has to do for now.
+    pub(super) fn repair(&mut self, now_ms: u64) {
+        self.db = None;
+        self.counts.repairs += 1;
+        self.totals = Totals::default();
+        let aside = match set_aside(&self.settings.path, now_ms / 1000) {
+            Ok(aside) => aside,
+            Err(error) => {
+                tracing::error!(
+                    "the damaged spool {} cannot be renamed: {error}",
+                    self.settings.path.display()
+                );
+                return;
+            }
+        };
+        let mut saved = Saved::default();
+        let mut old = Db::open(&aside).ok();
+        if let Some(old) = &old {
+            if let Ok(Some(instance)) = old.instance() {
+                self.instance = instance;
+            }
+            // At the start nothing is known but what the old one says.
+            if self.epochs.is_empty() {
+                self.epochs = old
+                    .epochs()
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|row| Epoch { acked: row.acked, last: row.last, ..Epoch::new(row.id, row.epoch) })
+                    .collect();
+            }
+        }
+        for epoch in &mut self.epochs {
+            epoch.is_stored = false;
+            epoch.acked_stored = 0;
+        }
+        if let Err(error) = self.begin_anew(old.as_mut(), &mut saved, now_ms) {
+            tracing::error!("no new spool {} can be made: {error}", self.settings.path.display());
+        }
+        self.counts.dropped[GapReason::SpoolDamaged as usize] += saved.lost;
+        tracing::error!(
+            saved = saved.hits,
+            lost = saved.lost,
+            "the spool was damaged; it is now {}, and a new one was begun",
+            aside.display()
+        );
+    }
+
+    fn begin_anew(
+        &mut self,
+        old: Option<&mut Db>,
+        saved: &mut Saved,
+        now_ms: u64,
+    ) -> Result<(), rusqlite::Error> {
+        let db = Db::open(&self.settings.path)?;
+        self.adopt(db)?;
+        let Some(db) = &mut self.db else { return Ok(()) };
+        let mut totals = Totals::default();
+        for epoch in &self.epochs {
+            // What is in memory is not lost.
+            let in_memory = self.tail.rows().iter().find(|row| row.id == epoch.id).map(|row| row.first - 1);
+            let last = in_memory.unwrap_or(epoch.last);
+            if epoch.acked >= last {
+                continue;
+            }
+            db.write(|writer| writer.set_epoch(epoch.id, &epoch.epoch, epoch.acked))?;
+            let mut next = epoch.acked + 1;
+            // From both ends, since a broken page in the middle hides nothing but itself.
+            let mut from_end = Vec::new();
+            if let Some(old) = &old {
+                next = save(old, db, epoch.id, (next, last), &mut totals, saved)?;
+                collect_from_end(old, epoch.id, (next, last), &mut from_end);
+            }
+            let end = from_end.first().map_or(last, |row: &Row| row.first - 1);
+            if end >= next {
+                saved.lost += end - next + 1;
+                db.write(|writer| {
+                    writer.add_gap(epoch.id, (next, end), GapReason::SpoolDamaged, now_ms, &mut totals)
+                })?;
+            }
+            write_rows(db, &from_end, &mut totals, saved)?;
+        }
+        self.totals = totals;
+        for epoch in &mut self.epochs {
+            epoch.is_stored = epoch.acked < epoch.last;
+            epoch.acked_stored = epoch.acked;
+        }
+        Ok(())
+    }
+}
+
+/// What could be saved of a damaged spool.
+#[derive(Default)]
+struct Saved {
+    hits: u64,
+    lost: u64,
+}
+
+/// Copies rows without a hole, upwards, and returns the first number that is missing.
+fn save(
+    old: &Db,
+    new: &mut Db,
+    id: u32,
+    (first, last): (u64, u64),
+    totals: &mut Totals,
+    saved: &mut Saved,
+) -> Result<u64, rusqlite::Error> {
+    let mut next = first;
+    loop {
+        let (mut rows, mut bytes, mut is_whole) = (Vec::new(), 0, false);
+        let start = old.start_for(id, next).unwrap_or_else(|_| key(id, next));
+        let read = old.rows(start, key(id, last), true, |row| {
+            let Some(row) = sound(&row, last) else { return ControlFlow::Break(()) };
+            if row.last < next {
+                return ControlFlow::Continue(());
+            }
+            if row.first > next {
+                return ControlFlow::Break(());
+            }
+            let row = Row { first: next, ..row };
+            next = row.last + 1;
+            bytes += row.cost();
+            rows.push(row);
+            if rows.len() >= SALVAGE_ROWS || bytes >= SALVAGE_BYTES {
+                is_whole = true;
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        write_rows(new, &rows, totals, saved)?;
+        if read.is_err() || !is_whole {
+            return Ok(next);
+        }
+    }
+}
+
+/// Collects rows without a hole, downwards from the last number, in ascending order; as many as one transaction takes.
+fn collect_from_end(old: &Db, id: u32, (first, last): (u64, u64), rows: &mut Vec<Row>) {
+    let (mut end, mut bytes) = (last, 0);
+    // An error ends the walk: what was read before it is good.
+    let _ = old.rows(key(id, first), key(id, last), false, |row| match sound(&row, last) {
+        Some(row) if row.last == end && bytes < SALVAGE_BYTES => {
+            end = row.first - 1;
+            bytes += row.cost();
+            rows.push(row);
+            ControlFlow::Continue(())
+        }
+        _ => ControlFlow::Break(()),
+    });
+    rows.reverse();
+}
+
+fn write_rows(
+    db: &mut Db,
+    rows: &[Row],
+    totals: &mut Totals,
+    saved: &mut Saved,
+) -> Result<(), rusqlite::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    db.write(|writer| {
+        for row in rows {
+            match &row.body {
+                Body::Hit(frame) => {
+                    saved.hits += 1;
+                    writer.add_hit(key(row.id, row.first), row.time, frame, totals)?;
+                }
+                Body::Gap(reason) => {
+                    writer.add_gap(row.id, (row.first, row.last), *reason, row.time, totals)?
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The row, if it can be believed.
+fn sound(row: &super::db::RowRef<'_>, last: u64) -> Option<Row> {
+    let (id, first) = split_key(row.key);
+    if first == 0 || row.last < first || row.last > last {
+        return None;
+    }
+    let body = match (row.reason, row.frame) {
+        (Some(reason), _) => Body::Gap(reason),
+        (None, Some(frame)) if row.last == first && is_data(frame, first) => Body::Hit(frame.to_vec()),
+        _ => return None,
+    };
+    Some(Row { id, first, last: row.last, time: row.time, body })
+}
+
+/// Renames the file and its log, and returns the new name. Forgets the oldest of those set aside before.
+fn set_aside(path: &Path, seconds: u64) -> std::io::Result<PathBuf> {
+    let mut number = 0;
+    let aside = loop {
+        let suffix = if number == 0 { String::new() } else { format!("-{number}") };
+        let aside = with_suffix(path, &format!(".damaged-{seconds}{suffix}"));
+        if !aside.exists() {
+            break aside;
+        }
+        number += 1;
+    };
+    let log = with_suffix(path, "-wal");
+    if log.exists() {
+        fs::rename(&log, with_suffix(&aside, "-wal"))?;
+    }
+    if path.exists() {
+        fs::rename(path, &aside)?;
+    }
+    forget_old(path);
+    Ok(aside)
+}
+
+fn forget_old(path: &Path) {
+    let Some((folder, name)) = path.parent().zip(path.file_name()) else { return };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let mut prefix = name.to_owned();
+    prefix.push(".damaged-");
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let mut aside: Vec<PathBuf> = entries
+        .flatten()
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()))
+        .map(|entry| entry.path())
+        .filter(|path| !path.as_os_str().as_encoded_bytes().ends_with(b"-wal"))
+        .collect();
+    aside.sort_by_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
+    let over = aside.len().saturating_sub(DAMAGED_KEPT_MAX);
+    for path in &aside[..over] {
+        // What cannot be deleted stays.
+        let _ = fs::remove_file(path);
+        let _ = fs::remove_file(with_suffix(path, "-wal"));
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}

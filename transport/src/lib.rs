@@ -8,6 +8,7 @@
 
 pub mod hit;
 pub mod identity;
+pub mod sender;
 pub mod spool;
 pub mod store;
 pub mod wire;

@@ -17,6 +17,7 @@ mod write;
 
 pub use db::{APPLICATION_ID, SCHEMA_VERSION};
 pub use error::SpoolError;
+pub use read::ReadLimits;
 pub use repair::DAMAGED_KEPT_MAX;
 pub use tail::TAIL_BYTES_MAX;
 
@@ -168,6 +169,24 @@ impl Spool {
     /// Whether [`flush`](Self::flush) has something to write.
     pub fn has_unwritten(&self) -> bool {
         !self.tail.is_empty() || self.epochs.iter().any(|epoch| epoch.acked > epoch.acked_stored)
+    }
+
+    /// Bytes that are in memory only.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.tail.bytes()
+    }
+
+    /// Gives up the oldest hits in memory beyond [`TAIL_BYTES_MAX`], while the disk takes nothing.
+    pub fn limit_unwritten(&mut self) {
+        self.counts.dropped[GapReason::SpoolFull as usize] += self.tail.limit(self.handed);
+    }
+
+    /// Counts the hits in memory as given up, and returns how many: the process ends, and the disk takes nothing.
+    pub fn give_up_unwritten(&mut self) -> u64 {
+        let hits = self.tail.hits();
+        self.counts.dropped[GapReason::SpoolFull as usize] += hits;
+        self.tail.clear();
+        hits
     }
 
     /// Whether everything was acknowledged.

@@ -61,7 +61,8 @@ impl Route {
         }
         let mut until = now + jitter(self.pause, random);
         // Nobody to try at the end of the pause: the first who can be.
-        if let Some(earliest) = self.resting.iter().copied().collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min())
+        if let Some(earliest) =
+            self.resting.iter().copied().collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min())
         {
             until = until.max(earliest);
         }
@@ -137,7 +138,11 @@ mod tests {
         assert_eq!(route.step(now, 0), Step::Wait(now + ms(250)));
         assert_eq!(route.step(now + ms(250), 0), Step::Connect(1));
         route.rest(1, ms(20_000), now, u32::MAX);
-        assert_eq!(route.step(now + ms(300), 0), Step::Wait(now + ms(10_000)), "both rest: the first to wake");
+        assert_eq!(
+            route.step(now + ms(300), 0),
+            Step::Wait(now + ms(10_000)),
+            "both rest: the first to wake"
+        );
         assert_eq!(route.step(now + ms(10_000), 0), Step::Connect(0));
         route.rest(0, Duration::from_secs(1 << 40), now, 0);
         assert!(route.resting[0].unwrap() <= now + RETRY_AFTER_MAX);

@@ -230,8 +230,13 @@ impl Session {
         match self.state {
             State::Greeting(since) if now >= since + WELCOME_TIMEOUT => Err(End::Silent("WELCOME")),
             State::Sending(Sending { data_since, status_since, .. }) => {
-                let is_over = |since: Option<Instant>| since.is_some_and(|since| now >= since + ANSWER_TIMEOUT);
-                if is_over(data_since) || is_over(status_since) { Err(End::Silent("acknowledgement")) } else { Ok(()) }
+                let is_over =
+                    |since: Option<Instant>| since.is_some_and(|since| now >= since + ANSWER_TIMEOUT);
+                if is_over(data_since) || is_over(status_since) {
+                    Err(End::Silent("acknowledgement"))
+                } else {
+                    Ok(())
+                }
             }
             State::Greeting(_) => Ok(()),
         }
@@ -242,13 +247,20 @@ impl Session {
         match self.state {
             State::Greeting(since) => since + WELCOME_TIMEOUT,
             State::Sending(Sending { status_due, data_since, status_since, .. }) => {
-                let ends = [data_since, status_since].into_iter().flatten().map(|since| since + ANSWER_TIMEOUT);
+                let ends =
+                    [data_since, status_since].into_iter().flatten().map(|since| since + ANSWER_TIMEOUT);
                 ends.fold(status_due, Instant::min)
             }
         }
     }
 
+    /// Whether a STATUS is to be sent.
+    pub fn is_status_due(&self, now: Instant) -> bool {
+        matches!(self.state, State::Sending(Sending { status_due, .. }) if now >= status_due)
+    }
+
     /// Puts out what may be sent now, up to about [`OUT_LEN_MAX`] bytes, and says whether there may be more at once.
+    /// `status` is sent if one [is due](Self::is_status_due).
     ///
     /// # Errors
     ///
@@ -256,14 +268,16 @@ impl Session {
     pub fn fill(
         &mut self,
         backlog: &mut impl Backlog,
-        status: impl FnOnce() -> StatusV1,
+        status: Option<StatusV1>,
         now: Instant,
     ) -> Result<bool, End> {
         let State::Sending(sending) = &mut self.state else { return Ok(false) };
-        if now >= sending.status_due {
+        if now >= sending.status_due
+            && let Some(status) = status
+        {
             sending.status_due = now + sending.status_every;
             sending.status_since.get_or_insert(now);
-            encode_message(&status(), &mut self.out)?;
+            encode_message(&status, &mut self.out)?;
         }
         while self.out.len() < OUT_LEN_MAX {
             let frames = sending.window.saturating_sub(self.in_flight.len()).min(READ_FRAMES);
@@ -299,7 +313,9 @@ impl Session {
     }
 
     fn welcome(&mut self, welcome: &WelcomeV1, now: Instant) -> Result<(), End> {
-        let State::Greeting(_) = self.state else { return Err(End::Breach("a WELCOME without a HELLO".into())) };
+        let State::Greeting(_) = self.state else {
+            return Err(End::Breach("a WELCOME without a HELLO".into()));
+        };
         if welcome.epoch != self.epoch {
             return Err(End::Breach("a WELCOME for another epoch".into()));
         }
@@ -321,7 +337,11 @@ impl Session {
     fn ack(&mut self, ack: &AckV1, backlog: &mut impl Backlog, now: Instant) -> Result<(), End> {
         let State::Sending(sending) = &mut self.state else {
             // Late, of the epoch before; before the first WELCOME there is nothing to acknowledge.
-            return if self.is_welcome { Ok(()) } else { Err(End::Breach("an ACK before the WELCOME".into())) };
+            return if self.is_welcome {
+                Ok(())
+            } else {
+                Err(End::Breach("an ACK before the WELCOME".into()))
+            };
         };
         if ack.epoch != self.epoch {
             return Ok(());

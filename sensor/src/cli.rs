@@ -9,6 +9,7 @@ mod rules;
 mod terminal;
 mod trace;
 
+use crate::delivery::{CollectorSettings, SpoolKeep};
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
 use std::fmt::Display;
@@ -43,8 +44,8 @@ impl From<Exit> for ExitCode {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 everything was read; 1 some input was damaged or unreadable, the rest was processed;
-2 wrong usage, refused rules, or an output that cannot be written; 130 stopped by Ctrl-C.
+Exit codes: 0 everything was read (and sent, with --collector); 1 some input was damaged or unreadable, the rest was
+processed, or hits are left in the spool; 2 wrong usage, refused rules, or an output that cannot be written; 130 stopped by Ctrl-C.
 Diagnostics go to standard error; ETWSIEVE_LOG=debug (or a filter such as etwsieve=trace) shows more.";
 
 /// Searches PowerShell script blocks with Sigma rules: live on Windows, in recorded traces anywhere.
@@ -106,6 +107,8 @@ struct WatchArgs {
     /// Also keep the hits in this SQLite database; it is created if absent.
     #[arg(long, value_name = "DB")]
     store: Option<PathBuf>,
+    #[command(flatten)]
+    collector: CollectorArgs,
     /// Serve counts for Prometheus on this loopback address, such as 127.0.0.1:9477.
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
@@ -225,6 +228,11 @@ struct ReplayArgs {
     /// Also keep the hits in this SQLite database; it is created if absent, and a hit that it has is not doubled.
     #[arg(long, value_name = "DB")]
     store: Option<PathBuf>,
+    #[command(flatten)]
+    collector: CollectorArgs,
+    /// With --collector: end with exit code 1 when nothing has been acknowledged for so long; a later run sends the rest.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    collector_wait: u64,
     /// Write the counts of the run to this file, as one JSON object.
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
@@ -248,6 +256,47 @@ struct RuleArgs {
     /// Go on without the rules that cannot be understood, and list them.
     #[arg(long)]
     allow_bad_rules: bool,
+}
+
+/// Where hits are sent.
+#[derive(Debug, Args)]
+struct CollectorArgs {
+    /// Send hits to this collector; several, separated by commas or given one by one, are tried in turn.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    collector: Vec<String>,
+    /// Certificate, key and authority of this sensor, as `etwsieve-collector pki issue` writes them.
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
+    /// Where hits wait until a collector has acknowledged them [default: beside --store, else in the data folder].
+    #[arg(long, value_name = "FILE|DIR")]
+    spool: Option<PathBuf>,
+    /// Most megabytes that wait; what exceeds them is given up, counted, and told to the collector [default: 256].
+    #[arg(long, value_name = "MB")]
+    spool_max: Option<u64>,
+    /// What a full spool keeps [default: oldest].
+    #[arg(long, value_enum)]
+    spool_keep: Option<SpoolKeep>,
+    /// Send without TLS, to a collector on this machine only.
+    #[arg(long)]
+    insecure_loopback: bool,
+}
+
+impl CollectorArgs {
+    /// Puts what was said on the command line into `settings`.
+    fn apply(&self, settings: &mut CollectorSettings) {
+        if !self.collector.is_empty() {
+            settings.addresses.clone_from(&self.collector);
+        }
+        if self.bundle.is_some() {
+            settings.bundle.clone_from(&self.bundle);
+        }
+        if self.spool.is_some() {
+            settings.spool.clone_from(&self.spool);
+        }
+        settings.spool_max_mb = self.spool_max.unwrap_or(settings.spool_max_mb);
+        settings.spool_keep = self.spool_keep.unwrap_or(settings.spool_keep);
+        settings.insecure_loopback |= self.insecure_loopback;
+    }
 }
 
 #[derive(Debug, Subcommand)]

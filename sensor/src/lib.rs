@@ -5,6 +5,7 @@
 
 pub mod amsi;
 pub mod cli;
+pub mod delivery;
 pub mod detect;
 pub mod event;
 pub mod input;

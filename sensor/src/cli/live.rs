@@ -62,6 +62,7 @@ pub(super) fn watch_config(args: &WatchArgs) -> Result<(Config, Format), Exit> {
     if args.store.is_some() {
         config.output.store.clone_from(&args.store);
     }
+    args.collector.apply(&mut config.collector);
     if args.metrics.is_some() {
         config.metrics.listen = args.metrics;
     }

@@ -2,6 +2,7 @@
 
 use super::{Exit, ReplayArgs, after_writing, complain, rules};
 use crate::cli::terminal::Terminal;
+use crate::delivery::{self, CollectorSettings, Role};
 use crate::input::{FileSource, traces};
 use crate::ledger::Summary;
 use crate::output::Format;
@@ -11,12 +12,15 @@ use crate::sorter::Sorter;
 use crate::source::{Source, SourceError};
 use crate::stop::Stop;
 use etwsieve_transport::hit::HitV1;
+use etwsieve_transport::sender::{Sender, SenderCounts};
 use etwsieve_transport::store::{Store, StoreError};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
+use std::time::Duration;
 
 /// Hits stored in one transaction.
 const STORE_BATCH: usize = 256;
@@ -33,6 +37,17 @@ pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
     // Before the work, so that an unusable store costs nobody an hour.
     let store = match args.store.as_ref().map(Store::open).transpose() {
         Ok(store) => store,
+        Err(error) => {
+            complain(error);
+            return Exit::Usage;
+        }
+    };
+    let mut settings = CollectorSettings::default();
+    args.collector.apply(&mut settings);
+    let computer = delivery::computer_name();
+    let started = settings.start(Role::Replay, args.store.as_deref(), &computer, Box::new(Vec::new));
+    let sender = match started {
+        Ok(sender) => sender,
         Err(error) => {
             complain(error);
             return Exit::Usage;
@@ -65,20 +80,59 @@ pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
         return Exit::Usage;
     }
     let format = args.format.unwrap_or_else(Format::for_stdout);
-    let mut writer = Writer { format, store, batch: Vec::new(), stored: 0, failed: None };
+    let mut writer = Writer { format, store, sender, batch: Vec::new(), stored: 0, failed: None };
     let written = writer.write(collector.sorter);
     tell(&summary, &writer, args);
+    let (sent, exit) = writer.sender.take().map_or((None, exit), |sender| {
+        let (counts, exit) = deliver(sender, Duration::from_secs(args.collector_wait), &stop, exit);
+        (Some(counts), exit)
+    });
     if let Some(error) = writer.failed {
         complain(error);
         return Exit::Usage;
     }
     if let Some(path) = &args.summary
-        && let Err(error) = write_summary(path, &summary)
+        && let Err(error) = write_summary(path, &ReplaySummary::new(&summary, sent.as_ref()))
     {
         complain(format_args!("cannot write the summary to {}: {error}", path.display()));
         return Exit::Usage;
     }
     after_writing(written, exit)
+}
+
+/// The counts of a run, and what became of its hits on their way to the collector.
+#[derive(Serialize)]
+struct ReplaySummary<'a> {
+    #[serde(flatten)]
+    run: &'a Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collector: Option<Map<String, Value>>,
+}
+
+impl<'a> ReplaySummary<'a> {
+    fn new(run: &'a Summary, sent: Option<&SenderCounts>) -> Self {
+        Self { run, collector: sent.map(delivery::summary) }
+    }
+}
+
+/// Waits until everything is acknowledged, or there is no hope, and tells what is left.
+fn deliver(sender: Sender, patience: Duration, stop: &Stop, exit: Exit) -> (SenderCounts, Exit) {
+    let is_sent = sender.wait_sent(patience, || stop.requested());
+    let counts = sender.finish();
+    let line = delivery::line(&counts);
+    if is_sent {
+        tracing::info!("{line}");
+        return (counts, exit);
+    }
+    if stop.requested() {
+        complain(format_args!("stopped; {line}; a later run sends the rest"));
+        return (counts, Exit::Interrupted);
+    }
+    complain(format_args!(
+        "nothing was acknowledged for {} s; {line}; a later run sends the rest",
+        patience.as_secs()
+    ));
+    (counts, if exit == Exit::Complete { Exit::Damaged } else { exit })
 }
 
 /// The first signal asks for a clean stop; the second ends the process at once.
@@ -125,10 +179,11 @@ impl Observer for Collector<'_> {
     }
 }
 
-/// Writes sorted hits to standard output and to the store.
+/// Writes sorted hits to standard output, to the store and to the spool.
 struct Writer {
     format: Format,
     store: Option<Store>,
+    sender: Option<Sender>,
     batch: Vec<HitV1>,
     stored: u64,
     failed: Option<StoreError>,
@@ -145,6 +200,9 @@ impl Writer {
                 && let Err(error) = self.format.write(&hit, &mut out)
             {
                 gone = Some(error);
+            }
+            if let Some(sender) = &self.sender {
+                sender.send(&hit, || false);
             }
             if self.store.is_some() {
                 self.batch.push(hit);

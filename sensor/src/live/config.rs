@@ -9,6 +9,7 @@ mod keys;
 pub use error::ConfigError;
 
 use super::settings::{PipelineSettings, SessionSettings, SettingError, in_range};
+use crate::delivery::CollectorSettings;
 use crate::output::Format;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -43,6 +44,8 @@ pub struct Config {
     pub pipeline: PipelineSettings,
     /// Where hits go.
     pub output: OutputSettings,
+    /// The collector, and the spool before it.
+    pub collector: CollectorSettings,
     /// Counts for Prometheus.
     pub metrics: MetricsSettings,
     /// The watch over the session.
@@ -189,6 +192,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), SettingError> {
         self.session.validate()?;
         self.pipeline.validate()?;
+        self.collector.validate()?;
         if let Some(listen) = self.metrics.listen {
             let is_loopback = listen.ip().to_canonical().is_loopback();
             if !is_loopback || listen.port() == 0 {
@@ -229,13 +233,20 @@ impl Config {
     }
 
     fn paths(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
-        let output = [("output.file", &self.output.file), ("output.store", &self.output.store)];
+        let output = [
+            ("output.file", &self.output.file),
+            ("output.store", &self.output.store),
+            ("collector.bundle", &self.collector.bundle),
+            ("collector.spool", &self.collector.spool),
+        ];
         let rules = self.rules.iter().map(|path| ("rules", path));
         rules.chain(output.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?))))
     }
 
     fn start_paths_at(&mut self, folder: &Path) {
-        let output = [&mut self.output.file, &mut self.output.store];
+        let collector = &mut self.collector;
+        let output =
+            [&mut self.output.file, &mut self.output.store, &mut collector.bundle, &mut collector.spool];
         for path in self.rules.iter_mut().chain(output.into_iter().flatten()) {
             // An absolute path replaces the folder.
             *path = folder.join(&*path);

@@ -2,9 +2,13 @@
 
 use super::counters::{LossCounts, SessionCounters};
 use super::metrics::Text;
+use crate::delivery;
 use crate::ledger::{Ledger, Summary};
 use crate::pipeline::Progress;
+use etwsieve_transport::sender::SenderCounts;
+use etwsieve_transport::wire::message::{CountV1, GapReason};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What became of hits. Written by the thread that writes them.
@@ -44,6 +48,9 @@ pub struct LiveSummary {
     pub hits_lost: u64,
     /// Notices of the sensor itself.
     pub notices: u64,
+    /// What became of hits on their way to the collector, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collector: Option<Map<String, Value>>,
 }
 
 /// What ETW says of losses.
@@ -78,7 +85,12 @@ impl EtwLosses {
 
 impl LiveSummary {
     /// Of a run that has ended.
-    pub fn new(run: Summary, counters: &SessionCounters, hits: &HitCounts) -> Self {
+    pub fn new(
+        run: Summary,
+        counters: &SessionCounters,
+        hits: &HitCounts,
+        collector: Option<&SenderCounts>,
+    ) -> Self {
         Self {
             run,
             etw: EtwLosses::read(counters),
@@ -90,6 +102,7 @@ impl LiveSummary {
             hits_stored: load(&hits.stored),
             hits_lost: load(&hits.lost),
             notices: load(&hits.notices),
+            collector: collector.map(delivery::summary),
         }
     }
 }
@@ -128,7 +141,13 @@ pub fn line(ledger: &Ledger, losses: &EtwLosses) -> String {
 }
 
 /// The text of a scrape.
-pub fn metrics(progress: &Progress, counters: &SessionCounters, hits: &HitCounts, rules: usize) -> String {
+pub fn metrics(
+    progress: &Progress,
+    counters: &SessionCounters,
+    hits: &HitCounts,
+    rules: usize,
+    collector: Option<&SenderCounts>,
+) -> String {
     let ledger = ledger(progress);
     let losses = EtwLosses::read(counters);
     let mut text = Text::new();
@@ -196,5 +215,62 @@ pub fn metrics(progress: &Progress, counters: &SessionCounters, hits: &HitCounts
         load(&counters.reload_failures),
     );
     text.gauge("etwsieve_rules", "Rules that are active.", &[], rules as f64);
+    if let Some(counts) = collector {
+        collector_metrics(counts, &mut text);
+    }
     text.finish()
+}
+
+/// What becomes of hits on their way to the collector.
+fn collector_metrics(counts: &SenderCounts, text: &mut Text) {
+    let spool = &counts.spool;
+    text.counter("etwsieve_hits_offered_total", "Hits handed to the spool.", &[], spool.offered);
+    let name = "etwsieve_hits_dropped_total";
+    let help = "Hits given up on their way to the collector, by reason; it is told of each.";
+    for reason in GapReason::ALL {
+        text.counter(name, help, &[("reason", reason.as_str())], spool.dropped[reason as usize]);
+    }
+    text.counter(
+        "etwsieve_hits_acknowledged_total",
+        "Hits and given up ones that a collector has acknowledged, also of earlier processes.",
+        &[],
+        spool.acknowledged,
+    );
+    text.gauge("etwsieve_spool_hits", "Hits in the spool.", &[], spool.hits as f64);
+    text.gauge("etwsieve_spool_bytes", "Bytes of the hits in the spool.", &[], spool.bytes as f64);
+    text.counter("etwsieve_spool_repairs_total", "Damaged spools set aside.", &[], spool.repairs);
+    let name = "etwsieve_spool_write_failures_total";
+    text.counter(name, "Writes to the spool that failed and were tried again.", &[], spool.write_failures);
+    text.counter("etwsieve_collector_connects_total", "Connections to a collector.", &[], counts.connects);
+    let name = "etwsieve_collector_connect_failures_total";
+    text.counter(name, "Attempts that became no connection.", &[], counts.connect_failures);
+    let up = f64::from(u8::from(counts.is_connected));
+    text.gauge("etwsieve_collector_connected", "1 while a collector takes hits.", &[], up);
+    text.gauge(
+        "etwsieve_certificate_expires_timestamp_seconds",
+        "When the sensor's certificate ends, in seconds since 1970; 0 without TLS.",
+        &[],
+        counts.certificate_expires_unix as f64,
+    );
+}
+
+/// The ledger of a live sensor for the collector, under the names of `docs/wire.md`.
+pub fn status_counts(progress: &Progress, counters: &SessionCounters, rules: usize) -> Vec<CountV1> {
+    let ledger = ledger(progress);
+    let losses = EtwLosses::read(counters);
+    let dropped = ledger.dropped.iter().map(|(reason, count)| (format!("events_dropped_{reason}"), *count));
+    [
+        ("events_seen", ledger.events_seen),
+        ("events_matched", ledger.events_matched),
+        ("events_not_matched", ledger.events_not_matched),
+        ("etw_events_lost", losses.events_lost),
+        ("etw_buffers_lost", losses.real_time_buffers_lost + losses.log_buffers_lost),
+        ("session_restarts", load(&counters.restarts)),
+        ("rules", rules as u64),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .chain(dropped)
+    .map(|(name, value)| CountV1 { name, value })
+    .collect()
 }

@@ -52,7 +52,7 @@ impl SettingError {
 /// # Errors
 ///
 /// A [`SettingError`] with both ends of the range.
-pub(super) fn in_range<T: PartialOrd + Display + Copy>(
+pub(crate) fn in_range<T: PartialOrd + Display + Copy>(
     key: &'static str,
     found: T,
     range: &RangeInclusive<T>,

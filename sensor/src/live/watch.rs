@@ -9,6 +9,7 @@ use super::metrics::Server;
 use super::notice::Notice;
 use super::report::{self, EtwLosses, HitCounts, LiveSummary};
 use super::rule_folder::{self, RuleFolder};
+use crate::delivery::{self, DeliveryError, Role};
 use crate::output::Format;
 use crate::pipeline::{self, Gap, Observer, Progress, Settings, Shard, WhenFull};
 use crate::rules::ActiveRules;
@@ -17,6 +18,7 @@ use crate::stop::Stop;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use etwsieve_matcher::Matcher;
 use etwsieve_transport::hit::HitV1;
+use etwsieve_transport::sender::Sender as HitSender;
 use etwsieve_transport::store::{Store, StoreError};
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
@@ -35,6 +37,8 @@ const STORE_PENDING_MAX: usize = 4096;
 const STORE_BATCH: usize = 256;
 /// How long a database that failed is left alone.
 const STORE_RETRY: Duration = Duration::from_secs(5);
+/// How long the end of a run waits for the collector; what is left stays in the spool.
+const SEND_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a waiting thread looks whether the run has ended.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -52,6 +56,9 @@ pub enum WatchError {
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Hits cannot be sent.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
     /// The address of the metrics cannot be had.
     #[error("cannot serve metrics on {addr}: {source}")]
     Metrics {
@@ -76,6 +83,7 @@ pub struct Watch {
     format: Format,
     out: Box<dyn Write + Send>,
     store: Option<Store>,
+    sender: Option<HitSender>,
     metrics: Option<Server>,
 }
 
@@ -131,18 +139,34 @@ impl Watch {
             format,
             out,
             store,
+            sender: None,
             metrics: None,
         };
+        watch.deliver()?;
         if let Some(addr) = watch.config.metrics.listen {
             watch.serve(addr)?;
         }
         Ok(watch)
     }
 
+    fn deliver(&mut self) -> Result<(), DeliveryError> {
+        let (progress, counters) = (Arc::clone(&self.progress), Arc::clone(&self.counters));
+        let rules = Arc::clone(&self.rules);
+        let ledger = move || report::status_counts(&progress, &counters, rules.current().0.rules().len());
+        let store = self.config.output.store.as_deref();
+        self.sender = self.config.collector.start(Role::Watch, store, &self.computer, Box::new(ledger))?;
+        Ok(())
+    }
+
     fn serve(&mut self, addr: SocketAddr) -> Result<(), WatchError> {
         let (progress, counters) = (Arc::clone(&self.progress), Arc::clone(&self.counters));
         let (hits, rules) = (Arc::clone(&self.hits), Arc::clone(&self.rules));
-        let render = move || report::metrics(&progress, &counters, &hits, rules.current().0.rules().len());
+        let collector = self.sender.as_ref().map(HitSender::watch_counts);
+        let render = move || {
+            let collector = collector.as_ref().map(|counts| counts());
+            let rules = rules.current().0.rules().len();
+            report::metrics(&progress, &counters, &hits, rules, collector.as_ref())
+        };
         let server =
             Server::start(addr, Arc::new(render)).map_err(|source| WatchError::Metrics { addr, source })?;
         tracing::info!("metrics on http://{}/metrics", server.local_addr());
@@ -176,6 +200,7 @@ impl Watch {
             format,
             out,
             store,
+            sender,
             metrics,
         } = self;
         let name = source.name();
@@ -195,6 +220,7 @@ impl Watch {
             out: BufWriter::new(out),
             unflushed: false,
             store,
+            sender,
             pending: Vec::new(),
             store_failed: None,
             notices: notices.1,
@@ -219,8 +245,16 @@ impl Watch {
         });
         writer.take_notices();
         writer.finish();
+        let collector = writer.sender.take().map(|sender| {
+            let start = Instant::now();
+            sender.wait_sent(SEND_PATIENCE, || start.elapsed() >= SEND_PATIENCE);
+            sender.finish()
+        });
+        if let Some(counts) = &collector {
+            tracing::info!("{}", delivery::line(counts));
+        }
         drop(metrics);
-        LiveSummary::new(summary, &counters, &hits)
+        LiveSummary::new(summary, &counters, &hits, collector.as_ref())
     }
 }
 
@@ -268,6 +302,7 @@ struct Writer<'a> {
     out: BufWriter<Box<dyn Write + Send>>,
     unflushed: bool,
     store: Option<Store>,
+    sender: Option<HitSender>,
     /// Hits for the database.
     pending: Vec<HitV1>,
     /// When the database last failed.
@@ -294,6 +329,9 @@ impl Writer<'_> {
             }
             Err(error) => self.output_failed(&error),
         }
+        if let Some(sender) = &self.sender {
+            sender.offer(&hit);
+        }
         if self.store.is_some() {
             self.pending.push(hit);
             if self.pending.len() >= STORE_BATCH {
@@ -303,7 +341,7 @@ impl Writer<'_> {
     }
 
     fn output_failed(&mut self, error: &io::Error) {
-        if self.store.is_none() {
+        if self.store.is_none() && self.sender.is_none() {
             self.counts.lost.fetch_add(1, Ordering::Relaxed);
             // Nobody would ever see a hit.
             if !self.stop.requested() {

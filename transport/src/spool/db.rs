@@ -136,21 +136,53 @@ impl Db {
 
     /// The epochs that have rows, in their order.
     pub(super) fn epochs(&self) -> Result<Vec<EpochRow>, Error> {
-        let sql = "SELECT id, epoch, acked,
-                (SELECT max(last) FROM frames WHERE key BETWEEN id << 40 AND (id << 40) + 1099511627775)
-            FROM epochs ORDER BY id";
-        let mut statement = self.connection.prepare(sql)?;
-        let rows = statement.query_map([], |row| {
-            let last: Option<u64> = row.get(3)?;
-            Ok(last.map(|last| (row.get(0), row.get(1), row.get(2), last)))
-        })?;
+        self.epochs_by(|id| self.last_of(id))
+    }
+
+    /// As [`epochs`](Self::epochs), of a damaged file: where the last row cannot be read, the last one that can.
+    pub(super) fn readable_epochs(&self) -> Result<Vec<EpochRow>, Error> {
+        self.epochs_by(|id| {
+            let mut readable = None;
+            Ok(self.last_of(id).unwrap_or_else(|_| {
+                // The walk ends in an error; what it saw before is what there is.
+                let _ = self.rows(key(id, 0), key(id, SEQUENCE_MAX), true, |row| {
+                    readable = Some(row.last);
+                    ControlFlow::Continue(())
+                });
+                readable
+            }))
+        })
+    }
+
+    fn epochs_by(&self, last_of: impl Fn(u32) -> Result<Option<u64>, Error>) -> Result<Vec<EpochRow>, Error> {
+        let mut statement = self.connection.prepare("SELECT id, epoch, acked FROM epochs ORDER BY id")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let mut epochs = Vec::new();
         for row in rows {
-            if let Some((id, epoch, acked, last)) = row? {
-                epochs.push(EpochRow { id: id?, epoch: epoch?, acked: acked?, last });
+            let (id, epoch, acked) = row?;
+            if let Some(last) = last_of(id)? {
+                epochs.push(EpochRow { id, epoch, acked, last });
             }
         }
         Ok(epochs)
+    }
+
+    /// The highest number of any row of an epoch.
+    fn last_of(&self, id: u32) -> Result<Option<u64>, Error> {
+        let sql = "SELECT last FROM frames WHERE key BETWEEN ?1 AND ?2 ORDER BY key DESC LIMIT 1";
+        let range = (key(id, 0), key(id, SEQUENCE_MAX));
+        self.connection.prepare_cached(sql)?.query_row(range, |row| row.get(0)).optional()
+    }
+
+    /// Reads on where SQLite would refuse the whole file, since it is shorter than it says.
+    pub(super) fn open_damaged(path: &Path) -> Result<Self, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        connection.pragma_update(None, "writable_schema", true)?;
+        connection
+            .pragma_update_and_check(None, "locking_mode", "exclusive", |row| row.get::<_, String>(0))?;
+        Ok(Self { connection })
     }
 
     /// The highest number of an epoch, with or without rows.

@@ -200,7 +200,7 @@ impl Spool {
             }
         };
         let mut saved = Saved::default();
-        let mut old = Db::open(&aside).ok();
+        let old = Db::open_damaged(&aside).ok();
         if let Some(old) = &old {
             if let Ok(Some(instance)) = old.instance() {
                 self.instance = instance;
@@ -208,7 +208,7 @@ impl Spool {
             // At the start nothing is known but what the old one says.
             if self.epochs.is_empty() {
                 self.epochs = old
-                    .epochs()
+                    .readable_epochs()
                     .unwrap_or_default()
                     .into_iter()
                     .map(|row| Epoch { acked: row.acked, last: row.last, ..Epoch::new(row.id, row.epoch) })
@@ -219,7 +219,7 @@ impl Spool {
             epoch.is_stored = false;
             epoch.acked_stored = 0;
         }
-        if let Err(error) = self.begin_anew(old.as_mut(), &mut saved, now_ms) {
+        if let Err(error) = self.begin_anew(old.as_ref(), &mut saved, now_ms) {
             tracing::error!("no new spool {} can be made: {error}", self.settings.path.display());
         }
         self.counts.dropped[GapReason::SpoolDamaged as usize] += saved.lost;
@@ -233,7 +233,7 @@ impl Spool {
 
     fn begin_anew(
         &mut self,
-        old: Option<&mut Db>,
+        old: Option<&Db>,
         saved: &mut Saved,
         now_ms: u64,
     ) -> Result<(), rusqlite::Error> {
@@ -252,7 +252,7 @@ impl Spool {
             let mut next = epoch.acked + 1;
             // From both ends, since a broken page in the middle hides nothing but itself.
             let mut from_end = Vec::new();
-            if let Some(old) = &old {
+            if let Some(old) = old {
                 next = save(old, db, epoch.id, (next, last), &mut totals, saved)?;
                 collect_from_end(old, epoch.id, (next, last), &mut from_end);
             }

@@ -124,6 +124,42 @@ pub(super) const KEYS: &[Key] = &[
         r"'C:\ProgramData\etwsieve\hits.db'",
         "SQLite database that also keeps the hits; it is created if absent.",
     ),
+    key(
+        "collector",
+        "addresses",
+        "HOST:PORT of collectors, the preferred one first, at most 16: [\"collector.example:6514\"]. Without any, hits are\n\
+         not sent.",
+    ),
+    optional(
+        "collector",
+        "bundle",
+        r"'C:\ProgramData\etwsieve\ws01.pem'",
+        "The sensor's bundle, which `etwsieve-collector pki issue NAME` writes: certificate, private key, authority.\n\
+         It is read again before each connection.",
+    ),
+    optional(
+        "collector",
+        "spool",
+        r"'C:\ProgramData\etwsieve\spool.db'",
+        "File in which hits wait until a collector has acknowledged them, or a folder for it. Without it: beside\n\
+         output.store if that is set, else the one shown here.",
+    ),
+    key(
+        "collector",
+        "spool_max_mb",
+        "Most megabytes of hits that wait: 4 to 1048576. What exceeds them is given up, counted, and told to the\n\
+         collector.",
+    ),
+    key(
+        "collector",
+        "spool_keep",
+        "What a full spool keeps: \"oldest\", the first evidence of an intrusion, or \"newest\".",
+    ),
+    key(
+        "collector",
+        "insecure_loopback",
+        "true sends without TLS, for a first try: only to 127.0.0.1, [::1] or localhost, and without a bundle.",
+    ),
     optional(
         "metrics",
         "listen",

@@ -15,6 +15,10 @@ fn full() -> Config {
     config.output.format = LineFormat::Splunk;
     config.output.file = Some(r"D:\hits.jsonl".into());
     config.output.store = Some("hits.db".into());
+    config.collector.addresses = vec!["a.example:6514".into(), "[::1]:6514".into()];
+    config.collector.bundle = Some("ws01.pem".into());
+    config.collector.spool = Some(r"D:\spool.db".into());
+    config.collector.spool_keep = crate::delivery::SpoolKeep::Newest;
     config.metrics.listen = Some("[::1]:9477".parse().unwrap());
     config.log.level = "info,etwsieve=debug".into();
     config

@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "collector")]
+pub mod collector;
 pub mod hit;
 pub mod identity;
 pub mod sender;

@@ -18,5 +18,6 @@ pub mod rules;
 pub mod sid;
 pub mod sorter;
 pub mod source;
-pub mod stop;
 pub mod sys;
+
+pub use etwsieve_transport::stop;

@@ -1,7 +1,19 @@
 //! The collector: takes hits from thousands of sensors, and acknowledges what is durable.
 //!
-//! [`backend`] is what a store must promise; [`sensors`] is the list of those who may connect.
-//! The protocol is that of `docs/wire.md`, which this module follows to the letter.
+//! A connection is one task ([`server`], `connection`); `protocol` judges its frames without knowing sockets or clocks.
+//! What asks to be acknowledged goes through one bounded queue to the `committer`, which gives batches to a
+//! [`backend::Backend`] and tells the connections when they are durable. [`sqlite`] is the embedded backend;
+//! [`sensors`] is the list of those who may connect. The protocol is that of `docs/wire.md`, to the letter.
 
 pub mod backend;
+mod committer;
+mod connection;
+pub mod counters;
+mod frames;
+mod identity;
+mod limits;
+mod protocol;
 pub mod sensors;
+pub mod server;
+pub mod sqlite;
+pub mod tls;

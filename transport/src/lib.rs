@@ -1,8 +1,9 @@
 //! Hits, their wire format and their stores.
 //!
 //! [`hit`] is what a detection carries, [`wire`] is how it looks as bytes (`docs/wire.md` is the same for
-//! other languages), [`store`] keeps hits in one SQLite file. This crate knows neither rules nor event
-//! sources: who fills a [`hit::HitV1`] and why is not its business.
+//! other languages), [`store`] keeps hits in one SQLite file. `collector`, with the feature of that name, takes hits
+//! from sensors. This crate knows neither rules nor event sources: who fills a [`hit::HitV1`] and why is not its
+//! business.
 
 #![forbid(unsafe_code)]
 
@@ -12,5 +13,7 @@ pub mod hit;
 pub mod identity;
 pub mod sender;
 pub mod spool;
+pub mod metrics;
+pub mod stop;
 pub mod store;
 pub mod wire;

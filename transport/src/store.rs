@@ -15,12 +15,14 @@ mod schema;
 
 pub use error::StoreError;
 pub use insert::Inserted;
+#[cfg(feature = "collector")]
+pub(crate) use insert::{Writer, identity_of};
 pub use query::{
     ComputerStats, Detection, HitFilter, Hits, RuleStats, STATS_ROWS_MAX, StoreStats, StoredHit,
 };
 pub use schema::{APPLICATION_ID, SCHEMA_VERSION};
 
-use error::{Action, At};
+pub(crate) use error::{Action, At};
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,8 +33,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// An open store. Several processes may read one while one writes.
 #[derive(Debug)]
 pub struct Store {
-    connection: Connection,
-    path: PathBuf,
+    pub(crate) connection: Connection,
+    pub(crate) path: PathBuf,
 }
 
 impl Store {

@@ -1,12 +1,12 @@
 //! The loss ledger of a live session for people, for Prometheus, and for the summary of a run.
 
 use super::counters::{LossCounts, SessionCounters};
-use super::metrics::Text;
 use crate::delivery;
 use crate::ledger::{Ledger, Summary};
 use crate::pipeline::Progress;
 use etwsieve_transport::sender::SenderCounts;
 use etwsieve_transport::wire::message::{CountV1, GapReason};
+use etwsieve_transport::metrics::Text;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::sync::atomic::{AtomicU64, Ordering};

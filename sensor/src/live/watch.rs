@@ -5,7 +5,6 @@
 
 use super::config::Config;
 use super::counters::SessionCounters;
-use super::metrics::Server;
 use super::notice::Notice;
 use super::report::{self, EtwLosses, HitCounts, LiveSummary};
 use super::rule_folder::{self, RuleFolder};
@@ -19,6 +18,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use etwsieve_matcher::Matcher;
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::sender::Sender as HitSender;
+use etwsieve_transport::metrics::Server;
 use etwsieve_transport::store::{Store, StoreError};
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};

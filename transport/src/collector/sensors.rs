@@ -15,7 +15,6 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
@@ -109,10 +108,5 @@ impl Sensors {
     /// What the TOML writer says; a list that was made of strings and numbers gives no reason.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
-    }
-
-    /// By fingerprint, for looking up.
-    pub(super) fn by_fingerprint(self) -> HashMap<String, SensorCertificate> {
-        self.sensors.into_iter().map(|sensor| (sensor.fingerprint.clone(), sensor)).collect()
     }
 }

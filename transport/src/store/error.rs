@@ -98,7 +98,7 @@ impl fmt::Display for Action {
 }
 
 /// Gives SQLite's errors their place.
-pub(super) trait At<T> {
+pub(crate) trait At<T> {
     fn at(self, path: &Path, action: Action) -> Result<T, StoreError>;
 }
 

@@ -3,7 +3,7 @@
 use super::Store;
 use super::error::{Action, At, StoreError};
 use crate::hit::{EventContent, HitV1, Utf16Text};
-use crate::wire::codec::{self, HIT_VERSION};
+use crate::wire::codec::{self, CodecError, HIT_VERSION};
 use rusqlite::{CachedStatement, Connection, Error, OptionalExtension, TransactionBehavior, named_params};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -64,9 +64,8 @@ impl Store {
             for (index, hit) in hits.into_iter().enumerate() {
                 let refuse = |source| StoreError::Hit { path: path.clone(), index, source };
                 let event = codec::encode_event(hit).map_err(refuse)?;
-                let identity = hit.cut.is_some().then(|| codec::encode_identity(hit)).transpose();
-                let hash = Sha256::digest(identity.map_err(refuse)?.as_ref().unwrap_or(&event));
-                let added = writer.insert(hit, &event, &hash).at(path, Action::Write)?;
+                let hash = identity_of(hit, &event).map_err(refuse)?;
+                let (_, added) = writer.insert(hit, &event, &hash).at(path, Action::Write)?;
                 inserted.hits += added.hits;
                 inserted.detections += added.detections;
             }
@@ -76,7 +75,14 @@ impl Store {
     }
 }
 
-struct Writer<'c> {
+/// SHA-256 by which the store knows the event again; `event` is the hit without its rules.
+pub(crate) fn identity_of(hit: &HitV1, event: &[u8]) -> Result<[u8; 32], CodecError> {
+    let identity = hit.cut.is_some().then(|| codec::encode_identity(hit)).transpose()?;
+    Ok(Sha256::digest(identity.as_deref().unwrap_or(event)).into())
+}
+
+/// Statements for one transaction.
+pub(crate) struct Writer<'c> {
     insert_hit: CachedStatement<'c>,
     find_hit: CachedStatement<'c>,
     insert_rule: CachedStatement<'c>,
@@ -85,7 +91,7 @@ struct Writer<'c> {
 }
 
 impl<'c> Writer<'c> {
-    fn new(connection: &'c Connection) -> Result<Self, Error> {
+    pub(crate) fn new(connection: &'c Connection) -> Result<Self, Error> {
         Ok(Self {
             insert_hit: connection.prepare_cached(INSERT_HIT)?,
             find_hit: connection.prepare_cached(FIND_HIT)?,
@@ -95,7 +101,13 @@ impl<'c> Writer<'c> {
         })
     }
 
-    fn insert(&mut self, hit: &HitV1, event: &[u8], hash: &[u8]) -> Result<Inserted, Error> {
+    /// Stores a hit, or adds its rules to what is there; returns its id.
+    pub(crate) fn insert(
+        &mut self,
+        hit: &HitV1,
+        event: &[u8],
+        hash: &[u8],
+    ) -> Result<(i64, Inserted), Error> {
         let new = self.insert_event(hit, event, hash)?;
         let id = match new {
             Some(id) => id,
@@ -122,7 +134,7 @@ impl<'c> Writer<'c> {
                 transformations.to_string(),
             ))?;
         }
-        Ok(Inserted { hits: u64::from(new.is_some()), detections: detections as u64 })
+        Ok((id, Inserted { hits: u64::from(new.is_some()), detections: detections as u64 }))
     }
 
     /// What this hit shows of a long text, and the stored one does not, is added to it, so that the spans of all

@@ -57,7 +57,8 @@ CREATE INDEX hits_by_time ON hits (time, source, source_sequence);
 
 -- The rules that matched; a later replay with other rules adds its own.
 CREATE TABLE hit_rules (
-    id      INTEGER PRIMARY KEY,
+    -- Never used twice, so that what forwards detections can remember where it was.
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
     hit_id  INTEGER NOT NULL REFERENCES hits (id) ON DELETE CASCADE,
     rule_id TEXT    NOT NULL,
     title   TEXT    NOT NULL,

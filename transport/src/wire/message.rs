@@ -92,6 +92,30 @@ pub enum BusyReason {
 }
 
 impl BusyReason {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::DiskFull,
+        Self::StoreFailed,
+        Self::Overload,
+        Self::Connections,
+        Self::Stopping,
+        Self::NotAllowed,
+        Self::Version,
+    ];
+
+    /// The word that metrics use.
+    pub const fn as_word(self) -> &'static str {
+        match self {
+            Self::DiskFull => "disk_full",
+            Self::StoreFailed => "store_failed",
+            Self::Overload => "overload",
+            Self::Connections => "connections",
+            Self::Stopping => "stopping",
+            Self::NotAllowed => "not_allowed",
+            Self::Version => "version",
+        }
+    }
+
     /// What it means, for people.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,0 +1,146 @@
+//! Who is at the other end: the name in the certificate, and whether it may connect.
+
+use super::sensors::{SensorCertificate, Sensors, fingerprint};
+use rustls::pki_types::CertificateDer;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// The name of every sensor on a connection without TLS.
+pub(super) const INSECURE_NAME: &str = "insecure-loopback";
+/// Longest name of a sensor: that of a DNS name.
+const NAME_LEN_MAX: usize = 253;
+
+/// The sensor of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) name: Arc<str>,
+    /// Of its certificate; empty without TLS.
+    fingerprint: String,
+    /// When the certificate ends, in seconds since 1970; `None` without TLS.
+    pub(super) expires: Option<i64>,
+}
+
+/// Why a certificate that the authority signed names no sensor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum IdentityError {
+    #[error("no client certificate")]
+    Missing,
+    #[error("a certificate that cannot be read: {0}")]
+    Unreadable(String),
+    #[error("a certificate without a DNS name among its alternative names")]
+    Nameless,
+}
+
+impl Identity {
+    /// A sensor on a connection without TLS.
+    pub(super) fn insecure() -> Self {
+        Self { name: INSECURE_NAME.into(), fingerprint: String::new(), expires: None }
+    }
+
+    /// Of the certificates that the TLS handshake has verified, the sensor's own first.
+    pub(super) fn of(certificates: Option<&[CertificateDer<'_>]>) -> Result<Self, IdentityError> {
+        let der = certificates.and_then(<[_]>::first).ok_or(IdentityError::Missing)?;
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|error| IdentityError::Unreadable(error.to_string()))?;
+        let names = certificate
+            .subject_alternative_name()
+            .map_err(|error| IdentityError::Unreadable(error.to_string()))?
+            .ok_or(IdentityError::Nameless)?;
+        let name = names
+            .value
+            .general_names
+            .iter()
+            .find_map(|name| match name {
+                GeneralName::DNSName(name) => Some(*name),
+                _ => None,
+            })
+            .filter(|name| !name.is_empty() && name.len() <= NAME_LEN_MAX)
+            .ok_or(IdentityError::Nameless)?;
+        Ok(Self {
+            // DNS names differ by nothing in the case of their letters.
+            name: name.to_ascii_lowercase().into(),
+            fingerprint: fingerprint(der),
+            expires: Some(certificate.validity().not_after.timestamp()),
+        })
+    }
+
+    /// Whether the certificate has ended meanwhile.
+    pub(super) fn is_expired(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+        self.expires.is_some_and(|expires| expires < now)
+    }
+}
+
+/// Who may connect.
+#[derive(Debug)]
+pub(super) enum Allowed {
+    /// Anybody, without TLS on the loopback interface.
+    Anybody,
+    /// Those on the list, by fingerprint.
+    Listed(HashMap<String, SensorCertificate>),
+}
+
+impl Allowed {
+    pub(super) fn listed(sensors: Sensors) -> Self {
+        Self::Listed(
+            sensors
+                .sensors
+                .into_iter()
+                .map(|sensor| (sensor.fingerprint.to_ascii_lowercase(), sensor))
+                .collect(),
+        )
+    }
+
+    /// Why the sensor may not connect; `None` if it may.
+    pub(super) fn refusal(&self, identity: &Identity) -> Option<&'static str> {
+        match self {
+            Self::Anybody => None,
+            Self::Listed(sensors) => match sensors.get(&identity.fingerprint) {
+                None => Some("its certificate is not on the list of sensors"),
+                Some(sensor) if sensor.revoked => Some("its certificate was revoked"),
+                Some(sensor) if !sensor.name.eq_ignore_ascii_case(&identity.name) => {
+                    Some("its certificate is on the list under another name")
+                }
+                Some(_) => None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_decides() {
+        let sensor = |name: &str, fingerprint: &str, revoked| SensorCertificate {
+            name: name.into(),
+            serial: "01".into(),
+            fingerprint: fingerprint.into(),
+            issued: 0,
+            expires: 1,
+            revoked,
+        };
+        let list = Sensors {
+            sensors: vec![sensor("a", "AA", false), sensor("b", "bb", true), sensor("b", "b2", false)],
+        };
+        let allowed = Allowed::listed(list);
+        // Name, fingerprint, whether it may connect.
+        let rows = [
+            ("a", "aa", true),
+            ("a", "bb", false),
+            ("b", "bb", false),
+            ("b", "b2", true),
+            ("a", "b2", false),
+            ("a", "cc", false),
+            ("a", "", false),
+        ];
+        for (name, fingerprint, may) in rows {
+            let identity = Identity { name: name.into(), fingerprint: fingerprint.into(), expires: None };
+            assert_eq!(allowed.refusal(&identity).is_none(), may, "{name} {fingerprint}");
+        }
+        assert_eq!(Allowed::Anybody.refusal(&Identity::insecure()), None);
+    }
+}

@@ -1,0 +1,490 @@
+//! The server: accepts connections, learns who is there, and stops in an orderly way.
+
+use super::backend::Backend;
+use super::committer::{self, Bounds};
+use super::connection::{Connection, End, Shared, close};
+use super::counters::Counters;
+use super::identity::{Allowed, Identity};
+use super::limits::Rate;
+use super::sensors::{SENSORS_FILE, Sensors, SensorsError};
+use super::tls::{TlsError, server_config};
+use crate::wire;
+use crate::wire::message::{BusyReason, BusyV1};
+use rustls::ServerConfig;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+/// Connections above the maximum that still get a handshake, to be told BUSY. More are closed at once.
+const REFUSED_MAX: u64 = 64;
+/// Pause after a failed accept, which may mean that handles have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// How long [`Server::stop`] waits for the connections.
+const STOP_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How sensors are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// TLS, with the files that `etwsieve-collector pki` keeps in this folder.
+    Pki(PathBuf),
+    /// Neither TLS nor names, on the loopback interface only.
+    InsecureLoopback,
+}
+
+/// What the server is told. Every time and bound has a default.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Most frames that a sensor may have unacknowledged.
+    pub window: u32,
+    /// Milliseconds of silence after which a connection is closed.
+    pub quiet_ms: u32,
+    /// Time for the TLS handshake.
+    pub handshake_time: Duration,
+    /// Time for the first HELLO.
+    pub hello_time: Duration,
+    /// Most connections.
+    pub connections_max: u64,
+    /// Most connections of one sensor.
+    pub connections_per_sensor_max: usize,
+    /// Frames that one sensor may send in a second; 0: no limit.
+    pub frames_per_second: u64,
+    /// Bytes that one sensor may send in a second; 0: no limit.
+    pub bytes_per_second: u64,
+    /// Most frames of all connections that wait for the store.
+    pub queue_frames: usize,
+    /// Most bytes of them.
+    pub queue_bytes: usize,
+    /// Most frames in one transaction.
+    pub batch_frames: usize,
+    /// Time between two looks at the list of sensors and the certificates.
+    pub reload_time: Duration,
+    /// Acknowledge before the store has synced, on the loopback interface only: for proving that a fault campaign
+    /// finds what is lost that way.
+    pub ack_before_sync: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            window: 512,
+            quiet_ms: 60_000,
+            handshake_time: Duration::from_secs(10),
+            hello_time: Duration::from_secs(10),
+            connections_max: 20_000,
+            connections_per_sensor_max: 8,
+            frames_per_second: 0,
+            bytes_per_second: 0,
+            queue_frames: 8192,
+            queue_bytes: 64 << 20,
+            batch_frames: 256,
+            reload_time: Duration::from_secs(5),
+            ack_before_sync: false,
+        }
+    }
+}
+
+impl Settings {
+    /// When to try again.
+    pub(super) fn retry_after_ms(&self, reason: BusyReason) -> u32 {
+        match reason {
+            BusyReason::Stopping | BusyReason::Overload => 1_000,
+            BusyReason::DiskFull | BusyReason::StoreFailed | BusyReason::Connections => 5_000,
+            BusyReason::NotAllowed | BusyReason::Version => 60_000,
+        }
+    }
+}
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Without TLS only the loopback interface is served.
+    #[error(
+        "{addr} can be reached from other machines, so it needs certificates: give --pki DIR (see `etwsieve-collector pki init`)"
+    )]
+    Insecure {
+        /// Where it should listen.
+        addr: SocketAddr,
+    },
+    /// Acknowledging before the sync loses hits.
+    #[error(
+        "acknowledging before the sync loses hits: it is for tests on the loopback interface, not for {addr}"
+    )]
+    Unsafe {
+        /// Where it should listen.
+        addr: SocketAddr,
+    },
+    /// The address cannot be had.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The list of sensors.
+    #[error(transparent)]
+    Sensors(#[from] SensorsError),
+}
+
+/// What every connection is told while it lives.
+#[derive(Clone, Debug)]
+pub(super) struct Control {
+    pub(super) is_stopping: bool,
+    pub(super) allowed: Arc<Allowed>,
+}
+
+/// What is known of a sensor while it has connections.
+#[derive(Debug)]
+pub(super) struct SensorState {
+    rate: Mutex<Rate>,
+    connections: AtomicUsize,
+}
+
+impl SensorState {
+    /// See [`Rate::take`].
+    pub(super) fn take(&self, len: usize, now: Instant) -> Duration {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(len, now)
+    }
+}
+
+/// The sensors that are connected.
+#[derive(Debug, Default)]
+struct Connected(Mutex<HashMap<Arc<str>, Arc<SensorState>>>);
+
+impl Connected {
+    /// The state of a sensor, with one connection more; `None` if it has too many.
+    fn enter(&self, name: &Arc<str>, settings: &Settings) -> Option<Arc<SensorState>> {
+        let mut sensors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = sensors.entry(Arc::clone(name)).or_insert_with(|| {
+            let rate = Rate::new(settings.frames_per_second, settings.bytes_per_second, Instant::now());
+            Arc::new(SensorState { rate: Mutex::new(rate), connections: AtomicUsize::new(0) })
+        });
+        if state.connections.load(Ordering::Relaxed) >= settings.connections_per_sensor_max {
+            return None;
+        }
+        state.connections.fetch_add(1, Ordering::Relaxed);
+        Some(Arc::clone(state))
+    }
+
+    /// One connection less; a sensor whose last one has ended is forgotten.
+    fn leave(&self, name: &Arc<str>) {
+        let mut sensors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sensors.get(name).is_some_and(|state| state.connections.fetch_sub(1, Ordering::Relaxed) == 1) {
+            sensors.remove(name);
+        }
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    addr: SocketAddr,
+    control: watch::Sender<Control>,
+    counters: Arc<Counters>,
+    /// Ends when every connection has.
+    connections: mpsc::Receiver<()>,
+    accepting: JoinHandle<()>,
+    reloading: JoinHandle<()>,
+    committing: JoinHandle<()>,
+    backend: Stopping,
+}
+
+/// The backend, to be stopped last.
+struct Stopping(Arc<dyn Backend>);
+
+impl std::fmt::Debug for Stopping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Backend")
+    }
+}
+
+impl Server {
+    /// Listens on `addr`; port 0 takes a free one.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`].
+    pub async fn start(
+        addr: SocketAddr,
+        security: &Security,
+        settings: Settings,
+        backend: Arc<dyn Backend>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, ServeError> {
+        let is_loopback = addr.ip().to_canonical().is_loopback();
+        if settings.ack_before_sync && !is_loopback {
+            return Err(ServeError::Unsafe { addr });
+        }
+        let (tls, allowed) = match security {
+            Security::Pki(folder) => {
+                let sensors = Sensors::load(&folder.join(SENSORS_FILE))?;
+                (Some(server_config(folder)?), Allowed::listed(sensors))
+            }
+            Security::InsecureLoopback if is_loopback => (None, Allowed::Anybody),
+            Security::InsecureLoopback => return Err(ServeError::Insecure { addr }),
+        };
+        let listener = TcpListener::bind(addr).await.map_err(|source| ServeError::Listen { addr, source })?;
+        let addr = listener.local_addr().map_err(|source| ServeError::Listen { addr, source })?;
+        let bounds = Bounds {
+            entries: settings.queue_frames,
+            bytes: settings.queue_bytes,
+            batch: settings.batch_frames,
+            ack_before_sync: settings.ack_before_sync,
+        };
+        let (queue, committing) = committer::start(Arc::clone(&backend), bounds, Arc::clone(&counters));
+        let (control, seen) = watch::channel(Control { is_stopping: false, allowed: Arc::new(allowed) });
+        let (tls_sender, tls) = watch::channel(tls);
+        let reloading = match security {
+            Security::Pki(folder) => {
+                let reload = Reload { folder: folder.clone(), control: control.clone(), tls: tls_sender };
+                tokio::spawn(reload.run(settings.reload_time))
+            }
+            Security::InsecureLoopback => tokio::spawn(async {}),
+        };
+        let shared = Arc::new(Shared {
+            settings,
+            backend: Arc::clone(&backend),
+            queue,
+            counters: Arc::clone(&counters),
+        });
+        let (alive, connections) = mpsc::channel(1);
+        let accepting = Accepting { listener, shared, tls, control: seen, connected: Arc::default(), alive };
+        let accepting = tokio::spawn(accepting.run());
+        Ok(Self {
+            addr,
+            control,
+            counters,
+            connections,
+            accepting,
+            reloading,
+            committing,
+            backend: Stopping(backend),
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What it has done.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Stops: accepts nobody more, has the store finish, acknowledges that, says BUSY to all, closes the store.
+    /// Takes at most some 15 seconds.
+    pub async fn stop(mut self) {
+        self.reloading.abort();
+        self.accepting.abort();
+        let _ = self.accepting.await;
+        self.control.send_modify(|control| control.is_stopping = true);
+        // Nothing is ever sent: the channel ends with the last connection.
+        if timeout(STOP_TIME_MAX, self.connections.recv()).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+            self.committing.abort();
+        }
+        let _ = self.committing.await;
+        self.backend.0.stop().await;
+    }
+}
+
+/// Looks at the list of sensors and at the certificates, and takes what has changed.
+struct Reload {
+    folder: PathBuf,
+    control: watch::Sender<Control>,
+    tls: watch::Sender<Option<Arc<ServerConfig>>>,
+}
+
+impl Reload {
+    async fn run(self, every: Duration) {
+        let mut known = fingerprints(&self.folder);
+        loop {
+            tokio::time::sleep(every).await;
+            let found = fingerprints(&self.folder);
+            if found == known {
+                continue;
+            }
+            // A list that cannot be read changes nothing: it may be half written.
+            let sensors = match Sensors::load(&self.folder.join(SENSORS_FILE)) {
+                Ok(sensors) => sensors,
+                Err(error) => {
+                    tracing::error!("the former list of sensors stays: {error}");
+                    continue;
+                }
+            };
+            match server_config(&self.folder) {
+                Ok(config) => {
+                    self.tls.send_replace(Some(config));
+                }
+                Err(error) => tracing::error!("the former certificate stays: {error}"),
+            }
+            tracing::info!(certificates = sensors.sensors.len(), "the list of sensors has changed");
+            let allowed = Arc::new(Allowed::listed(sensors));
+            self.control.send_modify(|control| control.allowed = allowed);
+            known = found;
+        }
+    }
+}
+
+/// Hashes of the files that are looked at; a file that cannot be read has none.
+fn fingerprints(folder: &Path) -> Vec<Option<String>> {
+    use super::tls::{AUTHORITY_FILE, COLLECTOR_FILE};
+    [SENSORS_FILE, AUTHORITY_FILE, COLLECTOR_FILE]
+        .map(|name| std::fs::read(folder.join(name)).ok().map(|bytes| super::sensors::fingerprint(&bytes)))
+        .to_vec()
+}
+
+struct Accepting {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    tls: watch::Receiver<Option<Arc<ServerConfig>>>,
+    control: watch::Receiver<Control>,
+    connected: Arc<Connected>,
+    alive: mpsc::Sender<()>,
+}
+
+impl Accepting {
+    async fn run(self) {
+        loop {
+            let (stream, address) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!("a connection cannot be accepted: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let counters = &self.shared.counters;
+            counters.accepted.add(1);
+            let settings = &self.shared.settings;
+            let count = counters.connections.get();
+            if count >= settings.connections_max.saturating_add(REFUSED_MAX) {
+                counters.dropped.add(1);
+                continue;
+            }
+            counters.connections.add(1);
+            let guest = Guest {
+                is_refused: count >= settings.connections_max,
+                shared: Arc::clone(&self.shared),
+                address,
+                control: self.control.clone(),
+                connected: Arc::clone(&self.connected),
+                _alive: self.alive.clone(),
+            };
+            let tls = self.tls.borrow().clone();
+            tokio::spawn(guest.run(stream, tls));
+        }
+    }
+}
+
+/// A connection whose sensor is not known yet.
+struct Guest {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    control: watch::Receiver<Control>,
+    connected: Arc<Connected>,
+    is_refused: bool,
+    _alive: mpsc::Sender<()>,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.shared.counters.connections.add(-1);
+    }
+}
+
+impl Guest {
+    async fn run(self, stream: TcpStream, tls: Option<Arc<ServerConfig>>) {
+        // Frames are small and answered: nothing is gained by holding them back.
+        let _ = stream.set_nodelay(true);
+        let Some(config) = tls else {
+            return self.meet(stream, Identity::insecure()).await;
+        };
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        let stream = match timeout(self.shared.settings.handshake_time, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                self.shared.counters.handshakes_failed.add(1);
+                tracing::info!(address = %self.address, "a TLS handshake failed: {error}");
+                return;
+            }
+            Err(_) => {
+                self.shared.counters.timed_out.add(1);
+                tracing::debug!(address = %self.address, "a TLS handshake was not completed in time");
+                return;
+            }
+        };
+        match Identity::of(stream.get_ref().1.peer_certificates()) {
+            Ok(identity) => self.meet(stream, identity).await,
+            Err(error) => {
+                self.shared.counters.not_allowed.add(1);
+                tracing::warn!(address = %self.address, "a sensor is refused: {error}");
+                self.refuse(stream, BusyReason::NotAllowed).await;
+            }
+        }
+    }
+
+    async fn meet<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S, identity: Identity) {
+        let name = Arc::clone(&identity.name);
+        let state = if self.is_refused { None } else { self.connected.enter(&name, &self.shared.settings) };
+        let Some(state) = state else {
+            tracing::debug!(sensor = %name, address = %self.address, "too many connections");
+            return self.refuse(stream, BusyReason::Connections).await;
+        };
+        let control = self.control.clone();
+        let (shared, address) = (Arc::clone(&self.shared), self.address);
+        let connection = Connection::new(shared, stream, address, identity, state, control);
+        // On the heap apart, so that a connection in its handshake does not hold room for all of it.
+        let end = Box::pin(connection.run()).await;
+        self.connected.leave(&name);
+        let counters = &self.shared.counters;
+        match end {
+            End::Closed => tracing::debug!(sensor = %name, "the sensor has closed the connection"),
+            End::Busy(reason) => {
+                if reason == BusyReason::NotAllowed {
+                    counters.not_allowed.add(1);
+                }
+                tracing::debug!(sensor = %name, ?reason, "the connection ended with BUSY");
+            }
+            End::Breach(breach) => {
+                counters.breaches.add(1);
+                tracing::warn!(sensor = %name, address = %self.address, "the connection is closed: {breach}");
+            }
+            End::TimedOut(what) => {
+                counters.timed_out.add(1);
+                tracing::info!(sensor = %name, address = %self.address, "the connection is closed: {what}");
+            }
+            End::Io(error) => tracing::debug!(sensor = %name, "the connection has failed: {error}"),
+        }
+    }
+
+    /// Says BUSY to somebody who is not served.
+    async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S, reason: BusyReason) {
+        self.shared.counters.busy(reason);
+        let retry_after_ms = self.shared.settings.retry_after_ms(reason);
+        let mut frame = Vec::new();
+        if wire::encode_message(&BusyV1 { retry_after_ms, reason }, &mut frame).is_ok() {
+            let said = async {
+                stream.write_all(&frame).await?;
+                stream.flush().await?;
+                close(&mut stream).await;
+                io::Result::Ok(())
+            };
+            let _ = timeout(self.shared.settings.hello_time, said).await;
+        }
+    }
+}

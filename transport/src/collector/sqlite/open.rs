@@ -1,0 +1,201 @@
+//! Opening the database: whose it is, what is done when it is damaged, and how its log is made durable first.
+
+use super::Options;
+use crate::store::{Action, At, Store, StoreError};
+use rusqlite::ErrorCode;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What is added to the database's name for the file that a running collector holds.
+pub const LOCK_SUFFIX: &str = ".lock";
+/// Written into the lock file once the database was known to be ours.
+const MARK: &[u8] = b"The database beside this file belongs to etwsieve-collector.\n";
+/// Up to this size a database is looked through when it is opened.
+const CHECK_BYTES_MAX: u64 = 256 << 20;
+/// Most bytes of the log that are kept for reuse after it was written into the database.
+const LOG_BYTES_KEPT: i64 = 64 << 20;
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// Why the embedded store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process writes to it.
+    #[error("{} is in use by another collector", path.display())]
+    InUse {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The system refuses the files beside the database.
+    #[error("cannot use {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The store itself.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no thread to be had.
+    #[error("cannot start a thread for the store: {source}")]
+    Thread {
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// The right to write to a database, as long as the process lives.
+#[derive(Debug)]
+pub(super) struct Lock {
+    file: File,
+    /// Whether the database has been ours before.
+    is_marked: bool,
+}
+
+impl Lock {
+    pub(super) fn take(database: &Path) -> Result<Self, OpenError> {
+        let path = beside(database, LOCK_SUFFIX);
+        let failed = |source| OpenError::File { path: path.clone(), source };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: database.into() }),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        let mut mark = Vec::new();
+        Read::by_ref(&mut file).take(MARK.len() as u64).read_to_end(&mut mark).map_err(failed)?;
+        Ok(Self { file, is_marked: mark == MARK })
+    }
+
+    fn mark(&mut self) {
+        if !self.is_marked {
+            let marked = self
+                .file
+                .rewind()
+                .and_then(|()| self.file.write_all(MARK))
+                .and_then(|()| self.file.sync_all());
+            self.is_marked = marked.is_ok();
+        }
+    }
+}
+
+/// Opens the database; `true` if a damaged one was set aside for it.
+pub(super) fn open(path: &Path, options: &Options, lock: &mut Lock) -> Result<(Store, bool), OpenError> {
+    let opened = match try_open(path, options) {
+        Err(OpenError::Store(error)) if is_damage(&error) || is_foreign(&error) && lock.is_marked => {
+            let name = set_aside(path)?;
+            tracing::error!(
+                "the store was damaged ({error}); it is kept as {}, and a new one was begun",
+                name.display()
+            );
+            try_open(path, options).map(|store| (store, true))
+        }
+        other => other.map(|store| (store, false)),
+    }?;
+    lock.mark();
+    Ok(opened)
+}
+
+fn try_open(path: &Path, options: &Options) -> Result<Store, OpenError> {
+    make_log_durable(&beside(path, "-wal"))
+        .map_err(|source| OpenError::File { path: beside(path, "-wal"), source })?;
+    let is_small = fs::metadata(path).is_ok_and(|metadata| metadata.len() <= CHECK_BYTES_MAX);
+    let store = Store::open(path)?;
+    let sqlite = |result: Result<(), rusqlite::Error>| result.at(path, Action::Open);
+    if is_small {
+        let found: String = store
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .at(path, Action::Open)?;
+        if found != "ok" {
+            return Err(StoreError::NotAStore { path: path.into(), detail: found }.into());
+        }
+    }
+    sqlite(store.connection.execute_batch(SCHEMA))?;
+    sqlite(store.connection.pragma_update(None, "wal_autocheckpoint", options.checkpoint_pages))?;
+    sqlite(store.connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT))?;
+    // 64 MB: the indexes by hash are read at random.
+    sqlite(store.connection.pragma_update(None, "cache_size", -65_536))?;
+    if options.pages_max > 0 {
+        store
+            .connection
+            .pragma_update_and_check(None, "max_page_count", options.pages_max, |row| row.get::<_, i64>(0))
+            .at(path, Action::Open)?;
+    }
+    store.connection.set_prepared_statement_cache_capacity(64);
+    Ok(store)
+}
+
+/// Whether SQLite has found the database to be damaged.
+pub(super) fn is_damage(error: &StoreError) -> bool {
+    match error {
+        StoreError::Sqlite { source, .. } => source.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt),
+        _ => false,
+    }
+}
+
+fn is_foreign(error: &StoreError) -> bool {
+    matches!(error, StoreError::NotAStore { .. })
+}
+
+/// Writes a log that was left behind once more, and syncs it.
+///
+/// SQLite takes every whole transaction in the log for done, also one whose sync has failed: its pages may be in the
+/// system's memory only, marked as written. Written again they must be synced again, and an error shows.
+fn make_log_durable(path: &Path) -> io::Result<()> {
+    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut chunk = vec![0; 256 << 10];
+    let mut at = 0;
+    loop {
+        file.seek(SeekFrom::Start(at))?;
+        let len = file.read(&mut chunk)?;
+        if len == 0 {
+            break;
+        }
+        file.seek(SeekFrom::Start(at))?;
+        file.write_all(&chunk[..len])?;
+        at += len as u64;
+    }
+    file.sync_all()
+}
+
+/// Renames the database and what belongs to it. The log goes first: a database without its log is whole, if older; a
+/// log without its database would be applied to the next one.
+fn set_aside(path: &Path) -> Result<PathBuf, OpenError> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let mut name = beside(path, &format!(".damaged-{seconds}"));
+    for number in 1..1000 {
+        if !name.exists() {
+            break;
+        }
+        name = beside(path, &format!(".damaged-{seconds}-{number}"));
+    }
+    for suffix in ["-wal", "-shm", ""] {
+        let (from, to) = (beside(path, suffix), beside(&name, suffix));
+        match fs::rename(&from, to) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(OpenError::File { path: from, source }),
+        }
+    }
+    Ok(name)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}

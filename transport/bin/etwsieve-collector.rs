@@ -1,3 +1,5 @@
 //! The collector's program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    etwsieve_transport::collector::cli::main()
+}

@@ -6,7 +6,9 @@
 //! [`sensors`] is the list of those who may connect. The protocol is that of `docs/wire.md`, to the letter.
 
 pub mod backend;
+pub mod cli;
 mod committer;
+pub mod config;
 mod connection;
 pub mod counters;
 mod frames;
@@ -16,4 +18,5 @@ mod protocol;
 pub mod sensors;
 pub mod server;
 pub mod sqlite;
+pub mod status;
 pub mod tls;

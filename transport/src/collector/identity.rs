@@ -119,8 +119,8 @@ mod tests {
             name: name.into(),
             serial: "01".into(),
             fingerprint: fingerprint.into(),
-            issued: 0,
-            expires: 1,
+            issued: String::new(),
+            expires: String::new(),
             revoked,
         };
         let list = Sensors {

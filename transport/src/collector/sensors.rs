@@ -8,8 +8,8 @@
 //! name = "srv1.example.test"
 //! serial = "4f1e…"          # hexadecimal, as in the certificate
 //! fingerprint = "9c56…"     # SHA-256 of the certificate in DER, 64 hexadecimal digits in lower case
-//! issued = 1795626000       # seconds since 1970
-//! expires = 1827162000
+//! issued = "2026-01-31T09:00:00Z"
+//! expires = "2028-05-05T09:00:00Z"
 //! revoked = false
 //! ```
 
@@ -44,10 +44,10 @@ pub struct SensorCertificate {
     pub serial: String,
     /// SHA-256 of the certificate in DER, as [`fingerprint`] writes it.
     pub fingerprint: String,
-    /// When it was issued, in seconds since 1970.
-    pub issued: i64,
-    /// When it ends, in seconds since 1970.
-    pub expires: i64,
+    /// When it was issued: RFC 3339, in UTC.
+    pub issued: String,
+    /// When it ends.
+    pub expires: String,
     /// Whether it counts no longer.
     #[serde(default)]
     pub revoked: bool,
@@ -100,13 +100,55 @@ impl Sensors {
         }
         toml::from_str(&text).map_err(|error| invalid(error.to_string()))
     }
+}
 
-    /// The text of the file.
-    ///
-    /// # Errors
-    ///
-    /// What the TOML writer says; a list that was made of strings and numbers gives no reason.
-    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        toml::to_string(self)
+impl SensorCertificate {
+    /// When it ends, in seconds since 1970; `None` if the text is no time.
+    pub fn expires_unix(&self) -> Option<i64> {
+        parse_unix(&self.expires)
+    }
+}
+
+/// Reads `2026-01-31T09:00:00Z` as seconds since 1970.
+fn parse_unix(text: &str) -> Option<i64> {
+    let number = |range: std::ops::Range<usize>| {
+        let digits = text.get(range)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<i64>().ok())?
+    };
+    let signs = [(4, '-'), (7, '-'), (10, 'T'), (13, ':'), (16, ':'), (19, 'Z')];
+    if text.len() != 20 || !text.is_ascii() || signs.iter().any(|(at, sign)| !text[*at..].starts_with(*sign))
+    {
+        return None;
+    }
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    // Days since 1970-01-01 in years that begin in March, so that the leap day is the last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        let rows = [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2000-02-29T12:00:00Z", Some(951_825_600)),
+            ("2026-11-25T19:00:00Z", Some(1_795_633_200)),
+            ("2026-11-25T19:00:00+", None),
+            ("2026-13-25T19:00:00Z", None),
+            ("2026-11-25 19:00:00Z", None),
+            ("+026-11-25T19:00:00Z", None),
+            ("", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(parse_unix(text), expected, "{text}");
+        }
     }
 }

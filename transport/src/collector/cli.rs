@@ -1,0 +1,179 @@
+//! The command line of `etwsieve-collector`.
+
+mod serve;
+
+use super::config::{Config, DOCUMENTED};
+use super::status::{Status, now};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// How a command ended. The numbers are a promise to scripts, and those of `etwsieve`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Complete,
+    Usage,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Complete => 0,
+            Exit::Usage => 2,
+        })
+    }
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, or stopped by a signal in an orderly way; 2 wrong usage, or the store, the address or the
+certificates cannot be used. Diagnostics go to standard error; ETWSIEVE_LOG=debug shows more.";
+/// Environment variable with a filter for diagnostics.
+const LOG_VARIABLE: &str = "ETWSIEVE_LOG";
+
+/// Collects hits from sensors over mutual TLS, and acknowledges what is durable.
+#[derive(Debug, Parser)]
+#[command(name = "etwsieve-collector", version, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(ServeArgs),
+    Status(StatusArgs),
+    /// Work with the configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+/// Take hits from sensors until stopped.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etwsieve-collector serve --insecure-loopback           a first try, on this machine only
+  etwsieve-collector serve --listen 0.0.0.0:9514 --pki /etc/etwsieve/pki --store /var/lib/etwsieve/hits.db
+  etwsieve-collector serve --config /etc/etwsieve/collector.toml")]
+struct ServeArgs {
+    /// The configuration; options here override it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address and port for sensors [default: 127.0.0.1:9514].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// SQLite database for the hits; it is created if absent [default: etwsieve-collector.db].
+    #[arg(long, value_name = "FILE")]
+    store: Option<String>,
+    /// Folder of the certificates.
+    #[arg(long, value_name = "DIR")]
+    pki: Option<PathBuf>,
+    /// Serve without certificates, on the loopback interface only.
+    #[arg(long)]
+    insecure_loopback: bool,
+    /// Serve counts for Prometheus on this loopback address, such as 127.0.0.1:9478.
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+    /// Acknowledge before the store has synced: loses hits, to prove that a test finds it.
+    #[arg(long, hide = true)]
+    unsafe_ack_before_sync: bool,
+}
+
+/// Show the sensors: connected or not, last seen, what waits, gaps, losses, alarms.
+#[derive(Debug, Args)]
+struct StatusArgs {
+    /// The database of the collector.
+    #[arg(long, value_name = "FILE", default_value = "etwsieve-collector.db")]
+    store: PathBuf,
+    /// How it is written [default: table on a terminal, jsonl otherwise].
+    #[arg(long, value_enum)]
+    format: Option<StatusFormat>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum StatusFormat {
+    /// For reading.
+    Table,
+    /// A line of JSON for each sensor.
+    Jsonl,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check a configuration.
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        path: PathBuf,
+    },
+    /// Print the defaults, with every key explained.
+    Print,
+}
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Status(args) => {
+            log("warn");
+            status(&args)
+        }
+        Command::Config { command: ConfigCommand::Print } => {
+            after_writing(io::stdout().write_all(DOCUMENTED.as_bytes()))
+        }
+        Command::Config { command: ConfigCommand::Check { path } } => match Config::load(&path) {
+            Ok(_) => after_writing(writeln!(io::stdout(), "{} is understood", path.display())),
+            Err(error) => refuse(error),
+        },
+    }
+    .into()
+}
+
+fn status(args: &StatusArgs) -> Exit {
+    let now = now();
+    let status = match Status::read(&args.store, now) {
+        Ok(status) => status,
+        Err(error) => return refuse(error),
+    };
+    let mut out = io::stdout().lock();
+    let usual = if out.is_terminal() { StatusFormat::Table } else { StatusFormat::Jsonl };
+    after_writing(match args.format.unwrap_or(usual) {
+        StatusFormat::Table => status.write_table(&mut out, now),
+        StatusFormat::Jsonl => status.write_jsonl(&mut out),
+    })
+}
+
+/// Sets tracing up: what the filter `usual` says, or the environment.
+fn log(usual: &str) {
+    let filter = match std::env::var(LOG_VARIABLE) {
+        Ok(text) => EnvFilter::try_new(&text).unwrap_or_else(|_| EnvFilter::new(usual)),
+        Err(_) => EnvFilter::new(usual),
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .finish();
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+fn refuse(error: impl Display) -> Exit {
+    eprintln!("error: {error}");
+    Exit::Usage
+}
+
+/// A reader that has gone away is no error.
+fn after_writing(result: io::Result<()>) -> Exit {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            refuse(format_args!("cannot write the output: {error}"))
+        }
+        _ => Exit::Complete,
+    }
+}

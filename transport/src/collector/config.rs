@@ -1,0 +1,374 @@
+//! The configuration of `etwsieve-collector serve`: a TOML file, read once, every value checked before anything starts.
+//!
+//! A key that nobody knows is an error. `config/default.toml` is the text with every key explained, which
+//! `config print` writes and `docs/collector.md` shows.
+
+use super::server::{Security, Settings};
+use super::sqlite::Options;
+use serde::Deserialize;
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::de::{DeTable, DeValue};
+use tracing_subscriber::EnvFilter;
+
+/// The defaults with every key explained.
+pub const DOCUMENTED: &str = include_str!("config/default.toml");
+/// Most bytes of a configuration file.
+pub const CONFIG_LEN_MAX: u64 = 256 << 10;
+const SECONDS_PER_DAY: u64 = 86_400;
+
+/// Everything that can be set. `config/default.toml` says what each key is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs, reason = "config/default.toml describes the keys")]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub store: String,
+    pub pki: Option<PathBuf>,
+    pub insecure_loopback: bool,
+    pub limits: Limits,
+    pub retention: Retention,
+    pub metrics: Metrics,
+    pub log: Log,
+}
+
+/// Bounds of connections and queue.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs, reason = "config/default.toml describes the keys")]
+pub struct Limits {
+    pub window: u32,
+    pub quiet_seconds: u32,
+    pub handshake_seconds: u64,
+    pub connections_max: u64,
+    pub connections_per_sensor_max: usize,
+    pub frames_per_second: u64,
+    pub kb_per_second: u64,
+    pub queue_frames: usize,
+    pub queue_mb: usize,
+    pub batch_frames: usize,
+}
+
+/// How long hits are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs, reason = "config/default.toml describes the keys")]
+pub struct Retention {
+    pub days: u64,
+    pub size_mb: u64,
+}
+
+/// Counts for Prometheus.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs, reason = "config/default.toml describes the keys")]
+pub struct Metrics {
+    pub listen: Option<SocketAddr>,
+}
+
+/// Diagnostics.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs, reason = "config/default.toml describes the keys")]
+pub struct Log {
+    pub level: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9514)),
+            store: "etwsieve-collector.db".into(),
+            pki: None,
+            insecure_loopback: false,
+            limits: Limits::default(),
+            retention: Retention::default(),
+            metrics: Metrics::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            window: 512,
+            quiet_seconds: 60,
+            handshake_seconds: 10,
+            connections_max: 20_000,
+            connections_per_sensor_max: 8,
+            frames_per_second: 0,
+            kb_per_second: 0,
+            queue_frames: 8192,
+            queue_mb: 64,
+            batch_frames: 256,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into() }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}; `etwsieve-collector config print` writes one to begin with", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The text is no TOML, has an unknown key, or a value of another type or out of its range.
+    #[error("{}:{line}: {problem}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Line from 1.
+        line: usize,
+        /// What was found and expected.
+        problem: String,
+    },
+    /// Options and configuration together make no sense.
+    #[error("{0}")]
+    Contradiction(&'static str),
+}
+
+/// A value that is refused: its key, and what was found and expected.
+type Refused = (&'static str, String);
+
+impl Config {
+    /// Reads the file at `path`. Relative paths in it start at its folder.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], with the line.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let mut text = String::new();
+        File::open(path)
+            .and_then(|file| file.take(CONFIG_LEN_MAX + 1).read_to_string(&mut text))
+            .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+        if text.len() as u64 > CONFIG_LEN_MAX {
+            let problem = format!("more than {CONFIG_LEN_MAX} bytes are hardly a configuration");
+            return Err(ConfigError::Invalid { path: path.into(), line: 1, problem });
+        }
+        let mut config = Self::parse(&text, path)?;
+        if let Some(folder) = path.parent() {
+            // An absolute path replaces the folder.
+            config.pki = config.pki.map(|pki| folder.join(pki));
+            if !config.store.contains("://") {
+                config.store = folder.join(&config.store).to_string_lossy().into_owned();
+            }
+        }
+        Ok(config)
+    }
+
+    /// Reads a text; `path` stands in the errors. Relative paths stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        // Editors on Windows put a mark in front of UTF-8.
+        let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+        let invalid = |offset: usize, problem| {
+            let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
+            ConfigError::Invalid { path: path.into(), line, problem }
+        };
+        let config: Self = toml::from_str(text).map_err(|error| {
+            invalid(error.span().map_or(0, |span| span.start), error.message().to_owned())
+        })?;
+        config
+            .check()
+            .map_err(|(key, problem)| invalid(offset_of(text, key), format!("{key} is {problem}")))?;
+        Ok(config)
+    }
+
+    /// Checks every value.
+    fn check(&self) -> Result<(), Refused> {
+        let Limits {
+            window,
+            quiet_seconds,
+            handshake_seconds,
+            connections_max,
+            connections_per_sensor_max,
+            frames_per_second,
+            kb_per_second,
+            queue_frames,
+            queue_mb,
+            batch_frames,
+        } = self.limits;
+        in_range("limits.window", u64::from(window), 1..=65_536)?;
+        in_range("limits.quiet_seconds", u64::from(quiet_seconds), 3..=3600)?;
+        in_range("limits.handshake_seconds", handshake_seconds, 1..=60)?;
+        in_range("limits.connections_max", connections_max, 1..=1_000_000)?;
+        in_range("limits.connections_per_sensor_max", connections_per_sensor_max as u64, 1..=1024)?;
+        in_range("limits.frames_per_second", frames_per_second, 0..=1_000_000)?;
+        in_range("limits.kb_per_second", kb_per_second, 0..=1 << 20)?;
+        in_range("limits.queue_frames", queue_frames as u64, 16..=1 << 20)?;
+        in_range("limits.queue_mb", queue_mb as u64, 2..=65_536)?;
+        in_range("limits.batch_frames", batch_frames as u64, 1..=8192)?;
+        in_range("retention.days", self.retention.days, 0..=36_500)?;
+        in_range("retention.size_mb", self.retention.size_mb, 0..=1 << 30)?;
+        if let Some(listen) = self.metrics.listen
+            && (!listen.ip().to_canonical().is_loopback() || listen.port() == 0)
+        {
+            let expected = "expected a port of the loopback interface, such as 127.0.0.1:9478: there is neither \
+                            encryption nor authentication";
+            return Err(("metrics.listen", format!("{listen}, {expected}")));
+        }
+        if self.store.is_empty() {
+            return Err(("store", "\"\", expected a path".into()));
+        }
+        let level = &self.log.level;
+        if level.is_empty() || level.len() > 1024 || EnvFilter::try_new(level).is_err() {
+            let expected =
+                "expected error, warn, info, debug, trace, or a filter such as info,etwsieve_transport=debug";
+            return Err(("log.level", format!("{level:?}, {expected}")));
+        }
+        Ok(())
+    }
+
+    /// What the server is told.
+    pub fn settings(&self) -> Settings {
+        let limits = &self.limits;
+        Settings {
+            window: limits.window,
+            quiet_ms: limits.quiet_seconds.saturating_mul(1000),
+            handshake_time: Duration::from_secs(limits.handshake_seconds),
+            hello_time: Duration::from_secs(limits.handshake_seconds),
+            connections_max: limits.connections_max,
+            connections_per_sensor_max: limits.connections_per_sensor_max,
+            frames_per_second: limits.frames_per_second,
+            bytes_per_second: limits.kb_per_second << 10,
+            queue_frames: limits.queue_frames,
+            queue_bytes: limits.queue_mb << 20,
+            batch_frames: limits.batch_frames,
+            ..Settings::default()
+        }
+    }
+
+    /// What the embedded store is told.
+    pub fn options(&self) -> Options {
+        Options {
+            retention_age: Duration::from_secs(self.retention.days * SECONDS_PER_DAY),
+            retention_bytes: self.retention.size_mb << 20,
+            ..Options::default()
+        }
+    }
+
+    /// How sensors are known.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Contradiction`]: neither certificates nor the wish to do without, or both.
+    pub fn security(&self) -> Result<Security, ConfigError> {
+        match (&self.pki, self.insecure_loopback) {
+            (Some(folder), false) => Ok(Security::Pki(folder.clone())),
+            (None, true) => Ok(Security::InsecureLoopback),
+            (Some(_), true) => Err(ConfigError::Contradiction(
+                "certificates (pki) and insecure_loopback exclude each other: leave one of them out",
+            )),
+            (None, false) => Err(ConfigError::Contradiction(
+                "no certificates: make them with `etwsieve-collector pki init` and name their folder with --pki, or \
+                 try it without on this machine with --insecure-loopback",
+            )),
+        }
+    }
+}
+
+fn in_range(key: &'static str, found: u64, range: RangeInclusive<u64>) -> Result<(), Refused> {
+    if range.contains(&found) {
+        return Ok(());
+    }
+    Err((key, expected(found, range.start(), range.end())))
+}
+
+fn expected(found: u64, start: impl Display, end: impl Display) -> String {
+    format!("{found}, expected {start} to {end}")
+}
+
+/// Where the value of a key begins; 0 if it is a default.
+fn offset_of(text: &str, wanted: &str) -> usize {
+    let (section, name) = wanted.split_once('.').unwrap_or(("", wanted));
+    let (table, _) = DeTable::parse_recoverable(text);
+    for (key, value) in table.get_ref() {
+        match value.get_ref() {
+            DeValue::Table(inner) if key.get_ref() == section => {
+                for (key, value) in inner {
+                    if key.get_ref() == name {
+                        return value.span().start;
+                    }
+                }
+            }
+            _ if section.is_empty() && key.get_ref() == name => return value.span().start,
+            _ => {}
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("c.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_documented_defaults_are_the_defaults() {
+        assert_eq!(parse(DOCUMENTED).unwrap(), Config::default());
+        assert_eq!(parse("").unwrap(), Config::default());
+        // With the examples in place of what is not set, every key is there.
+        let all = DOCUMENTED.replace("# pki =", "pki =").replace("# listen =", "listen =");
+        let config = parse(&all).unwrap();
+        assert!(config.pki.is_some() && config.metrics.listen.is_some());
+        let defaults = Config::default();
+        assert_eq!(config.limits, defaults.limits);
+        let (config, server) = (defaults.settings(), Settings::default());
+        assert_eq!(format!("{config:?}"), format!("{server:?}"));
+    }
+
+    #[test]
+    fn refusals_name_the_line() {
+        let rows = [
+            ("listen = 5", "c.toml:1: "),
+            ("\n\nnope = 1", "c.toml:3: unknown field `nope`"),
+            ("[limits]\nwindow = 0", "c.toml:2: limits.window is 0, expected 1 to 65536"),
+            ("[limits]\n\nqueue_mb = 1\n", "c.toml:3: limits.queue_mb is 1, expected 2 to 65536"),
+            (
+                "[metrics]\nlisten = \"0.0.0.0:9\"",
+                "c.toml:2: metrics.listen is 0.0.0.0:9, expected a port of the loopback",
+            ),
+            ("[log]\nlevel = \"\"", "c.toml:2: log.level is \"\", expected"),
+            ("store = ''", "c.toml:1: store is \"\", expected a path"),
+            ("listen = \"127.0.0.1:1\"\nlisten", "c.toml:2: "),
+        ];
+        for (text, expected) in rows {
+            let found = parse(text).unwrap_err();
+            assert!(found.starts_with(expected), "{text:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn there_is_one_way_to_know_sensors() {
+        let mut config = Config::default();
+        assert!(config.security().is_err());
+        config.insecure_loopback = true;
+        assert_eq!(config.security().unwrap(), Security::InsecureLoopback);
+        config.pki = Some("pki".into());
+        assert!(config.security().is_err());
+        config.insecure_loopback = false;
+        assert_eq!(config.security().unwrap(), Security::Pki("pki".into()));
+    }
+}

@@ -1,0 +1,238 @@
+//! `etwsieve-collector status`: what the store knows of the sensors, read while the collector runs or not.
+
+use crate::store::{Action, At, Store, StoreError};
+use rusqlite::OptionalExtension;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A collector that has not written for so long does not run, in seconds.
+const ALIVE_SECONDS: i64 = 20;
+/// Certificates that end within so many days are told.
+const EXPIRY_DAYS: i64 = 30;
+const SECONDS_PER_DAY: i64 = 86_400;
+/// FILETIME: ticks of 100 ns, and seconds from 1601 to 1970.
+const TICKS_PER_SECOND: i64 = 10_000_000;
+const SECONDS_TO_1970: i64 = 11_644_473_600;
+/// Most sensors that are listed.
+const SENSORS_MAX: i64 = 100_000;
+const SELECT_SENSORS: &str = "
+    SELECT name, connections, last_seen, address, computer, software, certificate_expires, hits, repeated, conflicts,
+        lost, status_received, counts, (SELECT count(*) FROM gaps JOIN streams ON streams.id = stream_id
+            WHERE sensor_id = sensors.id)
+    FROM sensors ORDER BY name LIMIT ?1";
+
+/// The collector and its sensors at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Whether a collector writes to the store.
+    pub is_running: bool,
+    /// Hits removed by retention, since the store was begun.
+    pub expired: u64,
+    /// Damaged stores that were set aside for this one.
+    pub set_aside: u64,
+    /// By name.
+    pub sensors: Vec<SensorStatus>,
+}
+
+/// A sensor. Times are seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SensorStatus {
+    /// The name in its certificate.
+    pub sensor: String,
+    /// Whether it has a connection to a collector that runs.
+    pub connected: bool,
+    /// When something of it was stored last, or it connected.
+    pub last_seen: i64,
+    /// From where it connected last.
+    pub address: Option<String>,
+    /// What its machine calls itself.
+    pub computer: Option<String>,
+    /// Program and version.
+    pub software: Option<String>,
+    /// Hits stored under a number of their own.
+    pub hits: u64,
+    /// Hits that wait in its spool, as its last status says.
+    pub spool_hits: Option<u64>,
+    /// Age of the oldest of them, in seconds, when it said so.
+    pub spool_oldest_seconds: Option<u64>,
+    /// Gaps it declared.
+    pub gaps: u64,
+    /// Hits lost in them.
+    pub lost: u64,
+    /// Hits that it says to have given up since the start of its process, and events that it never saw.
+    pub dropped: u64,
+    /// Frames that were there already.
+    pub repeated: u64,
+    /// Numbers that came again with other contents: somebody runs a copy of it.
+    pub conflicts: u64,
+    /// When its certificate ends.
+    pub certificate_expires: Option<i64>,
+    /// What is wrong, in words; empty: nothing.
+    pub alarms: Vec<String>,
+}
+
+impl Status {
+    /// Reads the store at `path`; `now` is in seconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; a store that no collector has written has no sensors and is no error.
+    pub fn read(path: &Path, now: i64) -> Result<Self, StoreError> {
+        let store = Store::open_read_only(path)?;
+        let has_tables: bool = store
+            .connection
+            .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'collector')", [], |row| {
+                row.get(0)
+            })
+            .at(path, Action::Read)?;
+        if !has_tables {
+            return Ok(Self::default());
+        }
+        Self::select(&store, now).at(path, Action::Read)
+    }
+
+    fn select(store: &Store, now: i64) -> Result<Self, rusqlite::Error> {
+        let transaction = store.connection.unchecked_transaction()?;
+        let value = |name: &str| {
+            let mut select = transaction.prepare_cached("SELECT value FROM collector WHERE name = ?1")?;
+            select.query_row([name], |row| row.get::<_, i64>(0)).optional().map(Option::unwrap_or_default)
+        };
+        let is_running = (now - unix(value("alive")?)).abs() <= ALIVE_SECONDS;
+        let mut select = transaction.prepare_cached(SELECT_SENSORS)?;
+        let sensors = select.query_map([SENSORS_MAX], |row| {
+            let counts: Option<String> = row.get(12)?;
+            let counts: serde_json::Map<String, serde_json::Value> =
+                counts.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+            let count = |name: &str| counts.get(name).and_then(serde_json::Value::as_u64);
+            let losses = ["hits_dropped_", "events_dropped_", "etw_events_lost"];
+            let dropped = counts
+                .iter()
+                .filter(|(name, _)| losses.iter().any(|loss| name.starts_with(loss)))
+                .filter_map(|(_, value)| value.as_u64())
+                .fold(0, u64::saturating_add);
+            let mut sensor = SensorStatus {
+                sensor: row.get(0)?,
+                connected: is_running && row.get::<_, i64>(1)? > 0,
+                last_seen: unix(row.get(2)?),
+                address: row.get(3)?,
+                computer: row.get(4)?,
+                software: row.get(5)?,
+                certificate_expires: row.get(6)?,
+                hits: row.get(7)?,
+                repeated: row.get(8)?,
+                conflicts: row.get(9)?,
+                lost: row.get(10)?,
+                gaps: row.get(13)?,
+                spool_hits: count("spool_hits"),
+                spool_oldest_seconds: count("spool_oldest_seconds"),
+                dropped,
+                alarms: Vec::new(),
+            };
+            sensor.alarms = sensor.judge(now);
+            Ok(sensor)
+        })?;
+        Ok(Self {
+            is_running,
+            expired: value("expired")?.cast_unsigned(),
+            set_aside: value("set_aside")?.cast_unsigned(),
+            sensors: sensors.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Writes a table for people.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn write_table(&self, out: &mut dyn Write, now: i64) -> io::Result<()> {
+        let connected = self.sensors.iter().filter(|sensor| sensor.connected).count();
+        let state = if self.is_running { "running" } else { "not running" };
+        writeln!(out, "collector {state}, {} sensors, {connected} connected", self.sensors.len())?;
+        if self.expired > 0 {
+            writeln!(out, "{} hits were removed by retention", self.expired)?;
+        }
+        if self.set_aside > 0 {
+            writeln!(out, "{} damaged stores were set aside", self.set_aside)?;
+        }
+        if self.sensors.is_empty() {
+            return Ok(());
+        }
+        let width =
+            self.sensors.iter().map(|sensor| sensor.sensor.chars().count()).max().unwrap_or(0).clamp(6, 48);
+        writeln!(
+            out,
+            "{:width$}  {:9}  {:>9}  {:>10}  {:>8}  {:>6}  {:>8}  {:>8}  alarms",
+            "sensor", "connected", "last seen", "hits", "waiting", "gaps", "lost", "dropped"
+        )?;
+        for sensor in &self.sensors {
+            let waiting = sensor.spool_hits.map_or_else(|| "-".into(), |hits| hits.to_string());
+            writeln!(
+                out,
+                "{:width$}  {:9}  {:>9}  {:>10}  {waiting:>8}  {:>6}  {:>8}  {:>8}  {}",
+                sensor.sensor,
+                if sensor.connected { "yes" } else { "no" },
+                ago(now - sensor.last_seen),
+                sensor.hits,
+                sensor.gaps,
+                sensor.lost,
+                sensor.dropped,
+                sensor.alarms.join("; ")
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Writes a line of JSON for each sensor.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn write_jsonl(&self, out: &mut dyn Write) -> io::Result<()> {
+        for sensor in &self.sensors {
+            serde_json::to_writer(&mut *out, sensor)?;
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl SensorStatus {
+    fn judge(&self, now: i64) -> Vec<String> {
+        let mut alarms = Vec::new();
+        if self.conflicts > 0 {
+            alarms.push(format!("a copy of it runs: {} numbers came with two contents", self.conflicts));
+        }
+        if self.lost > 0 {
+            alarms.push(format!("{} hits lost", self.lost));
+        }
+        if let Some(left) = self.certificate_expires.map(|expires| expires - now) {
+            if left <= 0 {
+                alarms.push("its certificate has ended".into());
+            } else if left < EXPIRY_DAYS * SECONDS_PER_DAY {
+                alarms.push(format!("its certificate ends in {} days", left / SECONDS_PER_DAY));
+            }
+        }
+        alarms
+    }
+}
+
+/// The present, in seconds since 1970.
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
+}
+
+fn unix(filetime: i64) -> i64 {
+    filetime / TICKS_PER_SECOND - SECONDS_TO_1970
+}
+
+fn ago(seconds: i64) -> String {
+    match seconds {
+        ..0 => "now".into(),
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / SECONDS_PER_DAY),
+    }
+}

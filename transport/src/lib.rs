@@ -11,9 +11,9 @@
 pub mod collector;
 pub mod hit;
 pub mod identity;
+pub mod metrics;
 pub mod sender;
 pub mod spool;
-pub mod metrics;
 pub mod stop;
 pub mod store;
 pub mod wire;

@@ -1,12 +1,9 @@
 //! Hits as text: JSON Lines for programs, a table for people.
 
-pub mod ecs;
-mod how;
-pub mod jsonl;
-pub mod splunk;
 pub mod table;
 
-use etwsieve_transport::hit::{HitV1, RuleRefV1};
+use etwsieve_transport::hit::HitV1;
+use etwsieve_transport::output::{ecs, jsonl, splunk};
 use std::io::{self, IsTerminal, Write};
 
 /// How hits are written.
@@ -55,14 +52,4 @@ impl Format {
 fn json(line: &impl serde::Serialize, out: &mut dyn Write) -> io::Result<()> {
     serde_json::to_writer(&mut *out, line)?;
     out.write_all(b"\n")
-}
-
-/// The rule's id; `None` for a rule without one.
-fn rule_id(rule: &RuleRefV1) -> Option<&str> {
-    Some(rule.id.as_str()).filter(|id| !id.is_empty())
-}
-
-/// The rule's level; `None` for a rule without one.
-fn level(rule: &RuleRefV1) -> Option<&str> {
-    Some(rule.level.as_str()).filter(|level| !level.is_empty())
 }

@@ -1,7 +1,7 @@
 //! Hits, their wire format and their stores.
 //!
 //! [`hit`] is what a detection carries, [`wire`] is how it looks as bytes (`docs/wire.md` is the same for
-//! other languages), [`store`] keeps hits in one SQLite file. `collector`, with the feature of that name, takes hits
+//! other languages), [`store`] keeps hits in one SQLite file, [`output`] is how programs read them. `collector`, with the feature of that name, takes hits
 //! from sensors. This crate knows neither rules nor event sources: who fills a [`hit::HitV1`] and why is not its
 //! business.
 
@@ -12,8 +12,10 @@ pub mod collector;
 pub mod hit;
 pub mod identity;
 pub mod metrics;
+pub mod output;
 pub mod sender;
 pub mod spool;
 pub mod stop;
 pub mod store;
+pub mod time;
 pub mod wire;

@@ -2,15 +2,15 @@
 //! the script (`powershell.file.script_block_text` …).
 
 use super::how::How;
-use super::{level, rule_id};
-use etwsieve_etl::FileTime;
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
+use super::{level, provider_name, rule_id};
+use crate::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
+use crate::time::filetime_text;
 use serde_json::{Map, Value, json};
 
 /// The document of a rule that matched. Absent values are left out, as ECS asks.
 pub fn document(hit: &HitV1, rule: &RuleRefV1) -> Value {
     let mut document = json!({
-        "@timestamp": FileTime(hit.time).to_string(),
+        "@timestamp": filetime_text(hit.time),
         "ecs": { "version": "8.11.0" },
         "event": {
             "kind": "alert",
@@ -85,16 +85,6 @@ fn powershell(content: &EventContent) -> Value {
         }),
         EventContent::Amsi { text, .. } => json!({ "file": { "script_block_text": text.to_string_lossy() } }),
         EventContent::Notice { .. } => Value::Null,
-    }
-}
-
-/// Name under which Windows registers the provider.
-pub(super) fn provider_name(hit: &HitV1) -> &'static str {
-    match hit.provider_guid() {
-        crate::event::POWERSHELL_CORE => "PowerShellCore",
-        crate::event::SENSOR => "etwsieve",
-        crate::event::AMSI => "Microsoft-Antimalware-Scan-Interface",
-        _ => "Microsoft-Windows-PowerShell",
     }
 }
 

@@ -2,17 +2,14 @@
 //! by which the built-in rule's analytic groups its results.
 
 use super::how::How;
-use super::{ecs::provider_name, level, rule_id};
-use etwsieve_etl::time::TICKS_PER_SECOND;
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
+use super::{level, provider_name, rule_id};
+use crate::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
+use crate::time::{TICKS_PER_SECOND, UNIX_EPOCH_SECONDS};
 use serde_json::{Value, json};
-
-/// Seconds from 1601 to 1970.
-const UNIX_EPOCH_SECONDS: i128 = 11_644_473_600;
 
 /// The event of a rule that matched. Missing values are 0, as the analytic's `fillnull` makes them.
 pub fn event(hit: &HitV1, rule: &RuleRefV1) -> Value {
-    let ticks = i128::from(hit.time) - UNIX_EPOCH_SECONDS * i128::from(TICKS_PER_SECOND);
+    let ticks = i128::from(hit.time) - i128::from(UNIX_EPOCH_SECONDS) * i128::from(TICKS_PER_SECOND);
     let or_zero = |value: Option<Value>| value.unwrap_or_else(|| json!(0));
     let text = |value: Option<String>| or_zero(value.filter(|text| !text.is_empty()).map(Value::from));
     let mut event = json!({

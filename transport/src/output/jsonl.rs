@@ -5,8 +5,8 @@
 
 use super::how::How;
 use super::{level, rule_id};
-use etwsieve_etl::FileTime;
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
+use crate::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
+use crate::time::filetime_text;
 use serde::Serialize;
 
 /// One line.
@@ -74,7 +74,7 @@ impl<'a> Line<'a> {
     /// The line of a rule that matched.
     pub fn new(hit: &'a HitV1, rule: &'a RuleRefV1) -> Self {
         Self {
-            time: FileTime(hit.time).to_string(),
+            time: filetime_text(hit.time),
             rule_id: rule_id(rule),
             rule_title: &rule.title,
             level: level(rule),

@@ -1,6 +1,6 @@
 //! How a rule matched, so that a person can see it: under the same names in every JSON output.
 
-use etwsieve_transport::hit::{CutV1, HitV1, RuleRefV1, SpanV1};
+use crate::hit::{CutV1, HitV1, RuleRefV1, SpanV1};
 use serde::Serialize;
 use std::fmt::Write as _;
 

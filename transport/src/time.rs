@@ -1,0 +1,116 @@
+//! Points in time as text: ISO 8601 in UTC, from FILETIME and from seconds since 1970.
+
+/// 100 ns ticks per second, the unit of FILETIME.
+pub const TICKS_PER_SECOND: u64 = 10_000_000;
+/// Seconds from 1601-01-01, where FILETIME begins, to 1970-01-01.
+pub const UNIX_EPOCH_SECONDS: u64 = 11_644_473_600;
+
+const SECONDS_PER_DAY: u64 = 86_400;
+/// Days from 0000-03-01 to 1601-01-01 in the proleptic Gregorian calendar.
+const DAYS_TO_1601: u64 = 584_694;
+
+/// A FILETIME with seven decimals, `2024-05-14T09:12:00.0008656Z`. Years above 9999 have as many digits as they need.
+pub fn filetime_text(ticks: u64) -> String {
+    format!("{}.{:07}Z", seconds_text(ticks / TICKS_PER_SECOND), ticks % TICKS_PER_SECOND)
+}
+
+/// Seconds since 1970 without decimals, `2024-05-14T09:12:00Z` (RFC 3339).
+pub fn unix_text(seconds: u64) -> String {
+    format!("{}Z", seconds_text(seconds.saturating_add(UNIX_EPOCH_SECONDS)))
+}
+
+/// The inverse of [`unix_text`]; `None` for anything that it does not write.
+pub fn parse_unix(text: &str) -> Option<u64> {
+    let number = |range: std::ops::Range<usize>| {
+        let digits = text.get(range)?;
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok())?
+    };
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let seconds = number(11..13)? * 3600 + number(14..16)? * 60 + number(17..19)?;
+    if year < 1970 || !(1..=12).contains(&month) {
+        return None;
+    }
+    let days = days_from_civil(year, month, day);
+    let unix = (days * SECONDS_PER_DAY + seconds).checked_sub(UNIX_EPOCH_SECONDS)?;
+    // Whatever is not what `unix_text` writes (a 31st of a shorter month, a 25th hour) prints as something else.
+    (unix_text(unix) == text).then_some(unix)
+}
+
+/// The system's clock, in seconds since 1970.
+pub fn unix_now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Seconds since 1601, to the second and without zone.
+fn seconds_text(seconds: u64) -> String {
+    let (days, second) = (seconds / SECONDS_PER_DAY, seconds % SECONDS_PER_DAY);
+    let (year, month, day) = civil_from_days(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+}
+
+/// Days since 1601-01-01 to year, month, day. Years are counted from March, so that the leap day comes last.
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    let days = days + DAYS_TO_1601;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+/// The inverse of [`civil_from_days`], for years from 1601. A day 0 counts as 1.
+fn days_from_civil(year: u64, month: u64, day: u64) -> u64 {
+    let year = year - u64::from(month <= 2);
+    let (era, year_of_era) = (year / 400, year % 400);
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day.saturating_sub(1);
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - DAYS_TO_1601
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filetimes() {
+        let rows = [
+            (0, "1601-01-01T00:00:00.0000000Z"),
+            (116_444_736_000_000_000, "1970-01-01T00:00:00.0000000Z"),
+            (133_245_763_580_175_449, "2023-03-29T15:12:38.0175449Z"),
+            (125_963_423_999_999_999, "2000-02-29T23:59:59.9999999Z"),
+            (u64::MAX, "60056-05-28T05:36:10.9551615Z"),
+        ];
+        for (ticks, text) in rows {
+            assert_eq!(filetime_text(ticks), text);
+        }
+    }
+
+    #[test]
+    fn unix_times_there_and_back() {
+        let rows = [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_868_799, "2000-02-29T23:59:59Z"),
+            (1_732_559_400, "2024-11-25T18:30:00Z"),
+        ];
+        for (seconds, text) in rows {
+            assert_eq!(unix_text(seconds), text);
+            assert_eq!(parse_unix(text), Some(seconds), "{text}");
+        }
+        for text in [
+            "",
+            "1969-12-31T23:59:59Z",
+            "2023-02-30T00:00:00Z",
+            "2023-01-00T00:00:00Z",
+            "2023-01-01T24:00:00Z",
+            "2023-01-01 00:00:00Z",
+            "2023-13-01T00:00:00Z",
+            "２023-01-01T00:00",
+        ] {
+            assert_eq!(parse_unix(text), None, "{text}");
+        }
+    }
+}

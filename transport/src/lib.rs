@@ -1,9 +1,9 @@
 //! Hits, their wire format and their stores.
 //!
 //! [`hit`] is what a detection carries, [`wire`] is how it looks as bytes (`docs/wire.md` is the same for
-//! other languages), [`store`] keeps hits in one SQLite file, [`output`] is how programs read them. `collector`, with the feature of that name, takes hits
-//! from sensors. This crate knows neither rules nor event sources: who fills a [`hit::HitV1`] and why is not its
-//! business.
+//! other languages), [`store`] keeps hits in one SQLite file, [`output`] is how programs read them. [`spool`] and
+//! [`sender`] take hits to a collector; `collector`, with the feature of that name, is the other end. This crate knows
+//! neither rules nor event sources: who fills a [`hit::HitV1`] and why is not its business.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,8 @@ pub mod hit;
 pub mod identity;
 pub mod metrics;
 pub mod output;
+#[cfg(feature = "collector")]
+pub mod pki;
 pub mod sender;
 pub mod spool;
 pub mod stop;

@@ -2,6 +2,7 @@
 
 pub mod corpus;
 pub mod demo;
+pub mod faults;
 pub mod fuzz;
 pub mod program;
 pub mod standin;

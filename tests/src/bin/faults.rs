@@ -1,0 +1,82 @@
+//! The campaign of faults: `cargo run --release -p etwsieve-tests --bin faults -- [--minutes N] [--seed S]`.
+//!
+//! Real programs on the loopback interface are killed, lose their power, find their disks full, fail to sync, and talk
+//! over a bad network. The last line of standard output is one JSON object. Exit code 0: nothing that was reported as
+//! delivered is lost, doubled or corrupt; 1: something is; 2: the campaign itself failed.
+//!
+//! `--negative-control` has the collector acknowledge before it has synced. That must be found: exit code 1.
+
+use etwsieve_tests::faults::{Outcome, Plan, run_course};
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const USAGE: &str = "usage: faults [--minutes N] [--seed S] [--negative-control] [--keep FOLDER]";
+
+fn main() -> ExitCode {
+    let (plan, keep) = match plan() {
+        Ok(plan) => plan,
+        Err(word) => {
+            eprintln!("{word}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    eprintln!("seed {}, {} s", plan.seed, plan.time.as_secs());
+    match campaign(&plan, keep) {
+        Ok(outcome) => {
+            for example in &outcome.balance.examples {
+                eprintln!("{example}");
+            }
+            println!("{}", serde_json::to_string(&outcome).unwrap_or_default());
+            if outcome.balance.is_even() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("the campaign failed: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn campaign(plan: &Plan, keep: Option<String>) -> std::io::Result<Outcome> {
+    let own = tempfile::tempdir()?;
+    let place = keep.map_or_else(|| own.path().to_owned(), Into::into);
+    std::fs::create_dir_all(&place)?;
+    let is_terminal = std::io::stderr().is_terminal();
+    let outcome = run_course(plan, &place, |outcome| {
+        if is_terminal {
+            let Outcome { kills, power_losses, disk_full, sync_errors, connections, .. } = outcome;
+            eprint!(
+                "\r\x1b[K{kills} kills, {power_losses} power losses, {disk_full} full disks, {sync_errors} failed syncs, {connections} connections"
+            );
+            let _ = std::io::stderr().flush();
+        }
+    });
+    if is_terminal {
+        eprintln!();
+    }
+    outcome
+}
+
+fn plan() -> Result<(Plan, Option<String>), String> {
+    let (mut minutes, mut seed, mut negative_control, mut keep) = (2.0, None, false, None);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut number = || args.next().ok_or(format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--minutes" => minutes = number()?.parse::<f64>().map_err(|error| error.to_string())?,
+            "--seed" => seed = Some(number()?.parse::<u64>().map_err(|error| error.to_string())?),
+            "--keep" => keep = Some(number()?),
+            "--negative-control" => negative_control = true,
+            other => return Err(format!("what is {other}?")),
+        }
+    }
+    let random = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    let seconds = (minutes * 60.0).clamp(1.0, 86_400.0);
+    let mut plan = Plan::storm(seed.unwrap_or(random % 1_000_000), Duration::from_secs_f64(seconds));
+    if negative_control {
+        plan.negative_control = true;
+        // Each loss of power between an acknowledgement and its sync is one that must show.
+        plan.power_collector *= 4;
+    }
+    Ok((plan, keep))
+}

@@ -1,0 +1,133 @@
+//! Script blocks that the built-in rule finds, each told from every other, and what a store must hold of them.
+
+use super::rng::Rng;
+use crate::writer::{EventSpec, TraceWriter, script_block};
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, Utf16Text, View};
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// Before the name of a script in its text.
+const MARK: &str = "Enter-PSSession -ComputerName ";
+/// The built-in rule.
+const RULE_ID: &str = "a4e8f3a4-48b2-11ec-bcfc-3e22fbd008af";
+const PROVIDER: Uuid = uuid::uuid!("a0c1853b-5c40-4b15-8766-3cf1c58f985a");
+
+/// A script, and with it an event and a hit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// Unlike every other's: the batch's name and a number.
+    pub name: String,
+    /// The whole script.
+    pub text: String,
+    /// Its block.
+    pub id: Uuid,
+    /// Who ran it.
+    pub process_id: u32,
+}
+
+/// Scripts of one trace.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Unlike every other's.
+    pub name: String,
+    /// In the order of their events.
+    pub scripts: Vec<Script>,
+}
+
+impl Batch {
+    /// `count` scripts of so many characters.
+    pub fn new(name: &str, count: usize, len: Range<u64>, rng: &mut Rng) -> Self {
+        let script = |number| {
+            let name = format!("{name}-{number}");
+            let mut text = format!("{MARK}{name} # ");
+            let len = rng.within(len.clone()) as usize;
+            while text.len() < len {
+                text.push_str(&format!("{:016x} ", rng.word()));
+            }
+            let id = Uuid::from_u64_pair(rng.word(), rng.word());
+            Script { name, text, id, process_id: rng.within(100..60_000) as u32 * 4 }
+        };
+        Self { name: name.to_owned(), scripts: (0..count).map(script).collect() }
+    }
+
+    /// Writes the trace, named after the batch.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing the file.
+    pub fn write(&self, folder: &Path) -> io::Result<PathBuf> {
+        let mut writer = TraceWriter::new();
+        for (ticks, script) in (1u64..).zip(&self.scripts) {
+            let payload = script_block(1, 1, &script.text, &script.id.to_string(), None);
+            writer.push(EventSpec::powershell(4104, payload).at(ticks * 1000).by(script.process_id, 8));
+        }
+        let path = folder.join(format!("{}.etl", self.name));
+        fs::write(&path, writer.build())?;
+        Ok(path)
+    }
+
+    /// The hits as a sensor makes them, for a client that is none.
+    pub fn hits(&self) -> Vec<HitV1> {
+        (1u64..).zip(&self.scripts).map(|(number, script)| script.hit(&self.name, number)).collect()
+    }
+}
+
+impl Script {
+    fn hit(&self, source: &str, number: u64) -> HitV1 {
+        HitV1 {
+            time: 133_500_000_000_000_000 + number,
+            source: source.to_owned(),
+            source_sequence: number,
+            provider: PROVIDER.to_bytes_le(),
+            event_id: 4104,
+            version: 1,
+            channel: 16,
+            level: 5,
+            opcode: 15,
+            task: 2,
+            keywords: 0,
+            computer: None,
+            user_sid: None,
+            process_id: Some(self.process_id),
+            thread_id: Some(8),
+            activity_id: None,
+            event_record_id: None,
+            scope: Scope::Event,
+            view: View::Raw,
+            partial: false,
+            content: EventContent::ScriptBlock {
+                message_number: Some(1),
+                message_total: Some(1),
+                text: Utf16Text::from(self.text.as_str()),
+                script_block_id: Some(Utf16Text::from(self.id.to_string().as_str())),
+                path: Some(Utf16Text::default()),
+            },
+            cut: None,
+            rules: vec![RuleRefV1 { id: RULE_ID.to_owned(), ..RuleRefV1::default() }],
+        }
+    }
+
+    /// Whether a hit is this script's, whole.
+    pub fn is(&self, hit: &HitV1) -> bool {
+        let EventContent::ScriptBlock { text, script_block_id, message_number, .. } = &hit.content else {
+            return false;
+        };
+        text.to_string_lossy() == self.text
+            && script_block_id.as_ref().is_some_and(|id| id.to_string_lossy() == self.id.to_string())
+            && *message_number == Some(1)
+            && hit.event_id == 4104
+            && hit.process_id == Some(self.process_id)
+            && hit.rules.len() == 1
+            && hit.rules[0].id == RULE_ID
+    }
+}
+
+/// The name of the script in a text, if it has one.
+pub fn name_in(hit: &HitV1) -> Option<String> {
+    let EventContent::ScriptBlock { text, .. } = &hit.content else { return None };
+    let text = text.to_string_lossy();
+    Some(text.strip_prefix(MARK)?.split(' ').next()?.to_owned())
+}

@@ -1,0 +1,211 @@
+//! A light sensor: the protocol of `docs/wire.md` without a spool, for what takes a thousand of them, or one that lies.
+
+use super::rng::Rng;
+use etwsieve_transport::hit::HitV1;
+use etwsieve_transport::wire::frame::{FrameType, HEADER_LEN, split_frame};
+use etwsieve_transport::wire::message::{AckV1, BusyV1, HelloV1, StatusV1, WelcomeV1};
+use etwsieve_transport::wire::{decode_message, encode_data, encode_message};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longest silence of a collector.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// A connection.
+#[derive(Debug)]
+pub struct Client<S> {
+    stream: S,
+    epoch: [u8; 16],
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+/// What a collector says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It takes the connection.
+    Welcome(WelcomeV1),
+    /// All up to a number is durable.
+    Ack(AckV1),
+    /// It takes no more.
+    Busy(BusyV1),
+}
+
+impl Client<TcpStream> {
+    /// Connects without TLS.
+    ///
+    /// # Errors
+    ///
+    /// Those of connecting.
+    pub fn connect(address: SocketAddr, epoch: [u8; 16]) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        stream.set_write_timeout(Some(SILENCE_MAX))?;
+        Ok(Self::over(stream, epoch))
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Speaks over what there is.
+    pub fn over(stream: S, epoch: [u8; 16]) -> Self {
+        Self { stream, epoch, input: Vec::new(), output: Vec::new() }
+    }
+
+    /// What carries it.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// Says HELLO and hears the answer.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream, `UnexpectedEof` at its end, `InvalidData` for bytes that are no frames.
+    pub fn hello(&mut self, first_unacknowledged: u64) -> io::Result<Word> {
+        let hello = HelloV1 {
+            versions: vec![1],
+            instance: self.epoch,
+            epoch: self.epoch,
+            first_unacknowledged,
+            software: "etwsieve-tests".to_owned(),
+            computer: String::new(),
+        };
+        encode_message(&hello, &mut self.output).map_err(io::Error::other)?;
+        self.flush()?;
+        self.hear()
+    }
+
+    /// Puts a hit behind what is to be sent.
+    ///
+    /// # Errors
+    ///
+    /// If it does not fit a frame.
+    pub fn queue(&mut self, sequence: u64, hit: &HitV1) -> io::Result<()> {
+        encode_data(sequence, hit, &mut self.output).map_err(io::Error::other)
+    }
+
+    /// Puts bytes behind what is to be sent, whatever they are.
+    pub fn queue_bytes(&mut self, bytes: &[u8]) {
+        self.output.extend_from_slice(bytes);
+    }
+
+    /// Puts a sign of life behind what is to be sent.
+    ///
+    /// # Errors
+    ///
+    /// Never: it is short.
+    pub fn queue_status(&mut self) -> io::Result<()> {
+        encode_message(&StatusV1::default(), &mut self.output).map_err(io::Error::other)
+    }
+
+    /// Sends what is to be sent.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.stream.write_all(&self.output)?;
+        self.output.clear();
+        self.stream.flush()
+    }
+
+    /// The collector's next word.
+    ///
+    /// # Errors
+    ///
+    /// As [`hello`](Self::hello).
+    pub fn hear(&mut self) -> io::Result<Word> {
+        loop {
+            let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
+            if let Some(split) = split_frame(&self.input).map_err(|error| invalid(error.to_string()))? {
+                let word = match split.frame_type {
+                    FrameType::Welcome => decode_message(split.payload).map(Word::Welcome),
+                    FrameType::Ack => decode_message(split.payload).map(Word::Ack),
+                    FrameType::Busy => decode_message(split.payload).map(Word::Busy),
+                    other => return Err(invalid(format!("a collector sent {other:?}"))),
+                };
+                let word = word.map_err(|error| invalid(error.to_string()))?;
+                self.input.drain(..HEADER_LEN + split.payload.len());
+                return Ok(word);
+            }
+            let mut part = [0; 4096];
+            match self.stream.read(&mut part)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                len => self.input.extend_from_slice(&part[..len]),
+            }
+        }
+    }
+}
+
+/// What it took to deliver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effort {
+    /// Connections that got a WELCOME.
+    pub connections: u64,
+    /// Attempts that did not, and connections that ended too early.
+    pub failures: u64,
+}
+
+/// Sends hits under the numbers from 1 until all are acknowledged, to one collector after the other, as a sensor does.
+///
+/// # Errors
+///
+/// `TimedOut` when that takes longer than `limit`, with the last error; `InvalidData` at once: a collector broke the protocol.
+pub fn deliver(
+    collectors: &[SocketAddr],
+    epoch: [u8; 16],
+    hits: &[HitV1],
+    limit: Duration,
+    rng: &mut Rng,
+) -> io::Result<Effort> {
+    let start = Instant::now();
+    let (mut effort, mut acknowledged) = (Effort::default(), 0);
+    let mut at = rng.within(0..collectors.len() as u64) as usize;
+    let mut last = io::Error::from(io::ErrorKind::TimedOut);
+    while start.elapsed() < limit {
+        let connected = Client::connect(collectors[at], epoch);
+        match connected.and_then(|client| send(client, hits, &mut acknowledged, &mut effort)) {
+            Ok(()) => return Ok(effort),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error),
+            Err(error) => last = error,
+        }
+        effort.failures += 1;
+        at = (at + 1) % collectors.len();
+        thread::sleep(Duration::from_millis(rng.within(20..400)));
+    }
+    let what = format!("{acknowledged} of {} acknowledged after {limit:?}, {effort:?}: {last}", hits.len());
+    Err(io::Error::new(io::ErrorKind::TimedOut, what))
+}
+
+fn send(
+    mut client: Client<TcpStream>,
+    hits: &[HitV1],
+    acknowledged: &mut u64,
+    effort: &mut Effort,
+) -> io::Result<()> {
+    let Word::Welcome(welcome) = client.hello(*acknowledged + 1)? else {
+        return Err(io::Error::other("BUSY"));
+    };
+    effort.connections += 1;
+    let all = hits.len() as u64;
+    let mut sent = *acknowledged;
+    while *acknowledged < all {
+        while sent < all && sent - *acknowledged < u64::from(welcome.window) {
+            client.queue(sent + 1, &hits[sent as usize])?;
+            sent += 1;
+        }
+        client.flush()?;
+        match client.hear()? {
+            Word::Ack(ack) if ack.epoch == client.epoch && ack.sequence > sent => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "an ACK above what was sent"));
+            }
+            Word::Ack(ack) if ack.epoch == client.epoch => *acknowledged = ack.sequence.max(*acknowledged),
+            Word::Ack(_) | Word::Welcome(_) => {}
+            Word::Busy(busy) => return Err(io::Error::other(busy.reason.as_str())),
+        }
+    }
+    Ok(())
+}

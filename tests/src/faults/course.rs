@@ -1,0 +1,375 @@
+//! A course of faults: a collector and some sensors at work, while things go wrong at random moments.
+
+use super::account::{Account, Balance};
+use super::batch::Batch;
+use super::books::Books;
+use super::hosts::{Collector, Sensor, tail};
+use super::programs::{PATIENCE, Programs};
+use super::proxy::{Acks, Proxy, Weather};
+use super::rng::Rng;
+use serde::Serialize;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const TICK: Duration = Duration::from_millis(5);
+
+/// What may go wrong. The numbers are weights: of each fault among all, when one is due.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Repeats what is random.
+    pub seed: u64,
+    /// It ends after so many faults.
+    pub faults_max: u64,
+    /// And after this time at the latest.
+    pub time: Duration,
+    /// Sensors at work.
+    pub sensors: usize,
+    /// Hits of a trace: fewest, most.
+    pub hits: (u64, u64),
+    /// Milliseconds from one fault to the next: shortest, longest.
+    pub pause_ms: (u64, u64),
+    /// SIGKILL of a sensor.
+    pub kill_sensor: u64,
+    /// SIGKILL of the collector.
+    pub kill_collector: u64,
+    /// Power loss of a sensor.
+    pub power_sensor: u64,
+    /// Power loss of the collector.
+    pub power_collector: u64,
+    /// The disk of either side is full for a while.
+    pub disk_full: u64,
+    /// Syncs of either side fail, once or for a while.
+    pub sync_errors: u64,
+    /// All connections of a sensor are cut.
+    pub cut: u64,
+    /// The network between them.
+    pub weather: Weather,
+    /// The collector acknowledges before it has synced: what must be found out.
+    pub negative_control: bool,
+}
+
+impl Plan {
+    /// Nothing goes wrong.
+    pub fn calm(seed: u64) -> Self {
+        Self {
+            seed,
+            faults_max: 0,
+            time: Duration::from_secs(60),
+            sensors: 2,
+            hits: (50, 300),
+            pause_ms: (30, 300),
+            kill_sensor: 0,
+            kill_collector: 0,
+            power_sensor: 0,
+            power_collector: 0,
+            disk_full: 0,
+            sync_errors: 0,
+            cut: 0,
+            weather: Weather::default(),
+            negative_control: false,
+        }
+    }
+
+    /// Everything goes wrong.
+    pub fn storm(seed: u64, time: Duration) -> Self {
+        Self {
+            faults_max: u64::MAX,
+            time,
+            sensors: 3,
+            kill_sensor: 30,
+            kill_collector: 20,
+            power_sensor: 15,
+            power_collector: 15,
+            disk_full: 8,
+            sync_errors: 8,
+            cut: 8,
+            weather: Weather {
+                cut: 30,
+                half_open: 2,
+                within_bytes: 400_000,
+                delay_ms_max: 3,
+                acks: Acks { dropped: 5, swapped: 5, doubled: 5, stale: 5 },
+            },
+            ..Self::calm(seed)
+        }
+    }
+}
+
+/// What happened, and what came out.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// Processes that were killed while they ran, by power losses too.
+    pub kills: u64,
+    /// Power losses, of either side.
+    pub power_losses: u64,
+    /// Of these, such that left a file other than it was.
+    pub torn: u64,
+    /// Times a disk was full, and writes failed.
+    pub disk_full: u64,
+    /// Times that syncs failed.
+    pub sync_errors: u64,
+    /// Connections that came, broke and went dead.
+    pub connections: u64,
+    /// Those that were cut.
+    pub cut: u64,
+    /// Those that went dead.
+    pub half_open: u64,
+    /// ACKs that were lost, late, doubled.
+    pub acks: u64,
+    /// Starts of programs that ended by themselves other than well.
+    pub failed_starts: u64,
+    /// Hits given up by sensors, and told as a GAP.
+    pub given_up: u64,
+    /// Sent, stored, lost, doubled, corrupt.
+    #[serde(flatten)]
+    pub balance: Balance,
+}
+
+/// What was sent and what is at work.
+struct Course<'p> {
+    plan: &'p Plan,
+    place: PathBuf,
+    rng: Rng,
+    collector: Collector,
+    sensors: Vec<Post>,
+    account: Account,
+    outcome: Outcome,
+    batches: u64,
+    once: u64,
+}
+
+/// A sensor, the network before it, and what it replays.
+struct Post {
+    sensor: Sensor,
+    proxy: Proxy,
+    batch: Option<(Batch, PathBuf)>,
+}
+
+/// Runs a course below `place`, which is left as it is at the end; tells how it goes now and then.
+///
+/// # Errors
+///
+/// Those of the file system and of starting programs; `TimedOut` with logs if what was sent does not arrive once all is
+/// calm again.
+pub fn run(plan: &Plan, place: &Path, mut told: impl FnMut(&Outcome)) -> io::Result<Outcome> {
+    Programs::find();
+    let mut course = Course::new(plan, place)?;
+    let start = Instant::now();
+    let (mut faults, mut next_fault) = (0, Duration::ZERO);
+    let mut next_word = Duration::from_secs(1);
+    while faults < plan.faults_max && start.elapsed() < plan.time {
+        course.work(true)?;
+        if start.elapsed() >= next_fault {
+            course.fault()?;
+            faults += 1;
+            let pause = course.rng.within(plan.pause_ms.0..plan.pause_ms.1 + 1);
+            next_fault = start.elapsed() + Duration::from_millis(pause);
+        }
+        if start.elapsed() >= next_word {
+            next_word += Duration::from_secs(1);
+            course.count();
+            told(&course.outcome);
+        }
+        thread::sleep(TICK);
+    }
+    course.calm()?;
+    course.settle()
+}
+
+impl<'p> Course<'p> {
+    fn new(plan: &'p Plan, place: &Path) -> io::Result<Self> {
+        let mut rng = Rng::new(plan.seed);
+        let mut arguments = vec!["--insecure-loopback"];
+        if plan.negative_control {
+            arguments.push("--unsafe-ack-before-sync");
+        }
+        let mut collector = Collector::new(place, &arguments)?;
+        collector.start_and_wait()?;
+        let sensors = (0..plan.sensors).map(|number| {
+            let sensor = Sensor::new(place, &format!("sensor{number}"), &["--insecure-loopback"])?;
+            let proxy = Proxy::start(collector.address, plan.weather, rng.fork())?;
+            Ok(Post { sensor, proxy, batch: None })
+        });
+        let sensors = sensors.collect::<io::Result<_>>()?;
+        let outcome = Outcome { seed: plan.seed, ..Outcome::default() };
+        let account = Account::default();
+        Ok(Self {
+            plan,
+            place: place.to_owned(),
+            rng,
+            collector,
+            sensors,
+            account,
+            outcome,
+            batches: 0,
+            once: 0,
+        })
+    }
+
+    /// Starts what does not run; with `new`, also new batches. True while something is still to be delivered.
+    fn work(&mut self, new: bool) -> io::Result<bool> {
+        if self.collector.ended().is_some() {
+            self.outcome.failed_starts += 1;
+            // As a service manager does, not in a tight loop.
+            thread::sleep(Duration::from_millis(50));
+        }
+        self.collector.start()?;
+        let mut is_busy = false;
+        for post in &mut self.sensors {
+            if let Some(status) = post.sensor.take_ended() {
+                if status.success() {
+                    if let Some((batch, trace)) = post.batch.take() {
+                        self.account.due(&batch);
+                        std::fs::remove_file(trace)?;
+                    }
+                } else {
+                    self.outcome.failed_starts += 1;
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }
+            if post.sensor.runs() {
+                is_busy = true;
+                continue;
+            }
+            if post.batch.is_none() && new {
+                let count = self.rng.within(self.plan.hits.0..self.plan.hits.1 + 1) as usize;
+                let batch = Batch::new(&format!("b{}", self.batches), count, 60..8000, &mut self.rng);
+                self.batches += 1;
+                self.account.offer(&batch);
+                let trace = batch.write(&self.place)?;
+                post.batch = Some((batch, trace));
+            }
+            if let Some((_, trace)) = &post.batch {
+                post.sensor.start(trace, &[post.proxy.address()])?;
+                is_busy = true;
+            }
+        }
+        Ok(is_busy)
+    }
+
+    /// One thing goes wrong.
+    fn fault(&mut self) -> io::Result<()> {
+        let plan = self.plan;
+        let weights = [
+            plan.kill_sensor,
+            plan.kill_collector,
+            plan.power_sensor,
+            plan.power_collector,
+            plan.disk_full,
+            plan.sync_errors,
+            plan.cut,
+        ];
+        let mut drawn = self.rng.within(0..weights.iter().sum::<u64>());
+        let kind = weights.iter().position(|weight| {
+            let is_this = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            is_this
+        });
+        let which = self.rng.within(0..self.sensors.len() as u64) as usize;
+        match kind {
+            Some(0) => self.outcome.kills += u64::from(self.sensors[which].sensor.kill()),
+            Some(1) => self.outcome.kills += u64::from(self.collector.kill()),
+            Some(2) => {
+                self.outcome.kills += u64::from(self.sensors[which].sensor.kill());
+                let loss = self.sensors[which].sensor.disk.lose_power(&mut self.rng)?;
+                self.outcome.power_losses += 1;
+                self.outcome.torn += u64::from(loss.files > 0);
+            }
+            Some(3) => {
+                self.outcome.kills += u64::from(self.collector.kill());
+                let loss = self.collector.disk.lose_power(&mut self.rng)?;
+                self.outcome.power_losses += 1;
+                self.outcome.torn += u64::from(loss.files > 0);
+            }
+            Some(4) => self.disk(which, "write=enospc")?,
+            Some(5) => {
+                self.once += 1;
+                let words = if self.rng.chance(50) {
+                    format!("sync=eio-once:{}", self.once)
+                } else {
+                    "sync=eio".to_owned()
+                };
+                self.disk(which, &words)?;
+            }
+            Some(6) => self.sensors[which].proxy.cut_all(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The disk of a sensor or of the collector fails for a moment.
+    fn disk(&mut self, which: usize, words: &str) -> io::Result<()> {
+        let is_collector = self.rng.chance(60);
+        let millis = self.rng.within(20..500);
+        let disk = if is_collector { &self.collector.disk } else { &self.sensors[which].sensor.disk };
+        let disk = disk.clone();
+        let before = disk.injected();
+        disk.control(words)?;
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(millis) {
+            self.work(true)?;
+            thread::sleep(TICK);
+        }
+        disk.control("")?;
+        let after = disk.injected();
+        self.outcome.sync_errors += u64::from(after.0 > before.0);
+        self.outcome.disk_full += u64::from(after.1 > before.1);
+        Ok(())
+    }
+
+    fn count(&mut self) {
+        let sum = |of: fn(&Proxy) -> u64| self.sensors.iter().map(|post| of(&post.proxy)).sum();
+        self.outcome.connections = sum(|proxy| proxy.counts().connections.load(Ordering::Relaxed));
+        self.outcome.cut = sum(|proxy| proxy.counts().cut.load(Ordering::Relaxed));
+        self.outcome.half_open = sum(|proxy| proxy.counts().half_open.load(Ordering::Relaxed));
+        self.outcome.acks = sum(|proxy| proxy.counts().acks.load(Ordering::Relaxed));
+    }
+
+    /// Nothing goes wrong any more, and what was begun is finished.
+    fn calm(&mut self) -> io::Result<()> {
+        self.collector.disk.control("")?;
+        for post in &self.sensors {
+            post.sensor.disk.control("")?;
+            post.proxy.set_weather(Weather::default());
+            post.proxy.cut_all();
+        }
+        let start = Instant::now();
+        while self.work(false)? {
+            if start.elapsed() > PATIENCE {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, self.to_string()));
+            }
+            thread::sleep(TICK);
+        }
+        Ok(())
+    }
+
+    fn settle(mut self) -> io::Result<Outcome> {
+        self.count();
+        self.collector.stop()?;
+        let store = self.collector.store();
+        let books = Books::read(&store).map_err(io::Error::other)?;
+        self.outcome.given_up = books.lost_by_gaps;
+        let mut balance =
+            self.account.compare_with_store(&store, books.lost_by_gaps).map_err(io::Error::other)?;
+        balance.corrupt += books.dangling + books.conflicts;
+        self.outcome.balance = balance;
+        Ok(self.outcome)
+    }
+}
+
+impl fmt::Display for Course<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "what was sent does not arrive; {:?}", self.outcome)?;
+        writeln!(f, "{}", tail(&self.collector.log))?;
+        for post in self.sensors.iter().filter(|post| post.batch.is_some()) {
+            writeln!(f, "{}", tail(&post.sensor.log))?;
+        }
+        Ok(())
+    }
+}

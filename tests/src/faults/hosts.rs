@@ -1,0 +1,225 @@
+//! A collector and a sensor, each with its disk, as they are on their machines: they crash, and start again.
+
+use super::batch::Batch;
+use super::programs::{Disk, Programs, Running, command, free_address, listens, wait_for};
+use super::rng::Rng;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+/// A collector with the embedded store.
+#[derive(Debug)]
+pub struct Collector {
+    /// Its files.
+    pub disk: Disk,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Standard output and standard error of all its processes.
+    pub log: PathBuf,
+    arguments: Vec<String>,
+    running: Option<Running>,
+}
+
+impl Collector {
+    /// A machine for a collector below `place`; `arguments` come behind those that every one needs. It is not started.
+    ///
+    /// # Errors
+    ///
+    /// Those of making folders, and of finding a free port.
+    pub fn new(place: &Path, arguments: &[&str]) -> io::Result<Self> {
+        Ok(Self {
+            disk: Disk::new(place, "collector")?,
+            address: free_address()?,
+            log: place.join("collector.log"),
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            running: None,
+        })
+    }
+
+    /// The store.
+    pub fn store(&self) -> PathBuf {
+        self.disk.folder.join("hits.db")
+    }
+
+    /// Starts it, if it does not run.
+    ///
+    /// # Errors
+    ///
+    /// Those of starting it.
+    pub fn start(&mut self) -> io::Result<()> {
+        if self.runs() {
+            return Ok(());
+        }
+        let mut command =
+            command(&Programs::find().collector, ["serve", "--listen", &self.address.to_string(), "--store"]);
+        command.arg(self.store()).args(&self.arguments);
+        self.disk.attach(&mut command);
+        self.running = Some(Running::start(command, &self.log)?);
+        Ok(())
+    }
+
+    /// Starts it and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// Those of starting it; `TimedOut` with its log if it does not listen within 20 seconds.
+    pub fn start_and_wait(&mut self) -> io::Result<()> {
+        self.start()?;
+        let address = self.address;
+        match wait_for(Duration::from_secs(20), || listens(address).then_some(())) {
+            Some(()) => Ok(()),
+            None => Err(io::Error::new(io::ErrorKind::TimedOut, tail(&self.log))),
+        }
+    }
+
+    /// Whether its process runs.
+    pub fn runs(&mut self) -> bool {
+        self.running.as_mut().is_some_and(|running| running.ended().is_none())
+    }
+
+    /// How its process ended, if it did so by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.running.as_mut().and_then(Running::ended)
+    }
+
+    /// SIGKILL; whether it ran.
+    pub fn kill(&mut self) -> bool {
+        self.running.take().is_some_and(|mut running| running.kill())
+    }
+
+    /// Asks it to end, and waits.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` with its log if it does not.
+    pub fn stop(&mut self) -> io::Result<()> {
+        let Some(mut running) = self.running.take() else { return Ok(()) };
+        running.terminate();
+        match running.wait() {
+            Some(_) => Ok(()),
+            None => Err(io::Error::new(io::ErrorKind::TimedOut, tail(&self.log))),
+        }
+    }
+
+    /// Bytes of memory that it holds now.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if it does not run.
+    pub fn resident_bytes(&self) -> io::Result<u64> {
+        let id = self.running.as_ref().ok_or(io::ErrorKind::NotFound)?.id();
+        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes: u64 = line
+            .and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
+            .ok_or(io::ErrorKind::InvalidData)?;
+        Ok(kilobytes * 1024)
+    }
+}
+
+/// A sensor that replays traces.
+#[derive(Debug)]
+pub struct Sensor {
+    /// Its spool.
+    pub disk: Disk,
+    /// Standard error of all its processes.
+    pub log: PathBuf,
+    arguments: Vec<String>,
+    running: Option<Running>,
+}
+
+impl Sensor {
+    /// A machine for a sensor below `place`; `arguments` come behind those that every one needs.
+    ///
+    /// # Errors
+    ///
+    /// Those of making folders.
+    pub fn new(place: &Path, name: &str, arguments: &[&str]) -> io::Result<Self> {
+        Ok(Self {
+            disk: Disk::new(place, name)?,
+            log: place.join(format!("{name}.log")),
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            running: None,
+        })
+    }
+
+    /// The spool.
+    pub fn spool(&self) -> PathBuf {
+        self.disk.folder.join("spool.db")
+    }
+
+    /// Starts it on a trace, to one of these collectors.
+    ///
+    /// # Errors
+    ///
+    /// Those of starting it.
+    pub fn start(&mut self, trace: &Path, collectors: &[SocketAddr]) -> io::Result<()> {
+        let mut command = command(&Programs::find().sensor, ["replay", "--format", "jsonl"]);
+        for collector in collectors {
+            command.args(["--collector", &collector.to_string()]);
+        }
+        command.arg("--spool").arg(self.spool()).args(&self.arguments).arg(trace);
+        self.disk.attach(&mut command);
+        self.running = Some(Running::start(command, &self.log)?);
+        Ok(())
+    }
+
+    /// How its process ended, if it did so by itself; asked once more, it has never run.
+    pub fn take_ended(&mut self) -> Option<ExitStatus> {
+        let ended = self.running.as_mut().and_then(Running::ended);
+        if ended.is_some() {
+            self.running = None;
+        }
+        ended
+    }
+
+    /// Waits for the end of its process.
+    pub fn wait(&mut self) -> Option<ExitStatus> {
+        self.running.as_mut().and_then(Running::wait)
+    }
+
+    /// Whether its process runs.
+    pub fn runs(&mut self) -> bool {
+        self.running.as_mut().is_some_and(|running| running.ended().is_none())
+    }
+
+    /// SIGKILL; whether it ran.
+    pub fn kill(&mut self) -> bool {
+        self.running.take().is_some_and(|mut running| running.kill())
+    }
+
+    /// Replays a batch without a disturbance, starting it again where it gives up.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; `TimedOut` with its log.
+    pub fn deliver(&mut self, batch: &Batch, place: &Path, collectors: &[SocketAddr]) -> io::Result<()> {
+        let trace = batch.write(place)?;
+        for _ in 0..3 {
+            self.start(&trace, collectors)?;
+            if self.wait().is_some_and(|status| status.success()) {
+                return Ok(());
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, tail(&self.log)))
+    }
+
+    /// Makes what was spooled arrive: an empty trace is replayed.
+    ///
+    /// # Errors
+    ///
+    /// As [`deliver`](Self::deliver).
+    pub fn drain(&mut self, place: &Path, collectors: &[SocketAddr]) -> io::Result<()> {
+        self.deliver(&Batch::new("nothing", 0, 0..1, &mut Rng::new(0)), place, collectors)
+    }
+}
+
+/// The end of a log.
+pub fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let from = text.floor_char_boundary(text.len().saturating_sub(3000));
+    format!("{}:\n{}", log.display(), &text[from..])
+}

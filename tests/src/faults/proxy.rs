@@ -1,0 +1,276 @@
+//! A bad network between sensors and a collector, on the loopback interface: connections that break at any byte, go
+//! dead without a word, are slow; and, where there is no TLS, acknowledgements that are lost, late, doubled or stale.
+
+mod acks;
+
+use super::rng::Rng;
+use acks::Mangler;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Bytes forwarded at once.
+const PART_LEN: usize = 16 * 1024;
+/// How often a thread that waits looks whether it is to end.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What the network does to connections. Chances are in percent and drawn for each connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Weather {
+    /// It is cut.
+    pub cut: u64,
+    /// It goes dead: open at both ends, nothing comes through.
+    pub half_open: u64,
+    /// Cut or dead after at most so many bytes in both directions.
+    pub within_bytes: u64,
+    /// Longest delay of a part, in milliseconds.
+    pub delay_ms_max: u64,
+    /// What becomes of each ACK; for connections without TLS.
+    pub acks: Acks,
+}
+
+/// What becomes of an ACK, in percent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Acks {
+    /// It never arrives.
+    pub dropped: u64,
+    /// It arrives behind the next one.
+    pub swapped: u64,
+    /// It arrives twice.
+    pub doubled: u64,
+    /// An old one arrives before it.
+    pub stale: u64,
+}
+
+impl Acks {
+    /// Whether all arrive as they are.
+    fn are_whole(self) -> bool {
+        self.dropped + self.swapped + self.doubled + self.stale == 0
+    }
+}
+
+/// What the network has done so far.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Connections that came.
+    pub connections: AtomicU64,
+    /// Those that were cut.
+    pub cut: AtomicU64,
+    /// Those that went dead.
+    pub half_open: AtomicU64,
+    /// ACKs that did not arrive as they were sent.
+    pub acks: AtomicU64,
+}
+
+/// A proxy in front of one collector. Its threads end when it is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: Mutex<SocketAddr>,
+    weather: Mutex<Weather>,
+    rng: Mutex<Rng>,
+    counts: Counts,
+    /// Connections older than this are cut.
+    generation: AtomicU64,
+    stops: AtomicBool,
+}
+
+/// What will happen to a connection.
+#[derive(Debug)]
+struct Fate {
+    /// Bytes until it ends; counted down by both directions.
+    bytes_left: AtomicU64,
+    is_cut: bool,
+    generation: u64,
+    has_ended: AtomicBool,
+    is_dead: AtomicBool,
+}
+
+impl Proxy {
+    /// Listens on a free port, and leads to `upstream`.
+    ///
+    /// # Errors
+    ///
+    /// Those of listening.
+    pub fn start(upstream: SocketAddr, weather: Weather, rng: Rng) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            upstream: Mutex::new(upstream),
+            weather: Mutex::new(weather),
+            rng: Mutex::new(rng),
+            counts: Counts::default(),
+            generation: AtomicU64::new(0),
+            stops: AtomicBool::new(false),
+        });
+        let acceptor = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || accept(&listener, &shared)
+        });
+        Ok(Self { address, shared, acceptor: Some(acceptor) })
+    }
+
+    /// Where sensors connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has done.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    /// The weather for connections that come from now on.
+    pub fn set_weather(&self, weather: Weather) {
+        *lock(&self.shared.weather) = weather;
+    }
+
+    /// The collector of connections that come from now on.
+    pub fn set_upstream(&self, upstream: SocketAddr) {
+        *lock(&self.shared.upstream) = upstream;
+    }
+
+    /// Cuts all connections that there are.
+    pub fn cut_all(&self) {
+        self.shared.generation.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.stops.store(true, Ordering::Relaxed);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    let mut threads: Vec<JoinHandle<()>> = Vec::new();
+    while !shared.stops.load(Ordering::Relaxed) {
+        let Ok((sensor, _)) = listener.accept() else {
+            thread::sleep(TICK);
+            continue;
+        };
+        shared.counts.connections.fetch_add(1, Ordering::Relaxed);
+        threads.retain(|thread| !thread.is_finished());
+        let upstream = *lock(&shared.upstream);
+        // A collector that is down: the connection ends at once, as a refused one would.
+        let Ok(collector) = TcpStream::connect_timeout(&upstream, Duration::from_secs(2)) else { continue };
+        if let Ok(both) = forward(shared, sensor, collector) {
+            threads.extend(both);
+        }
+    }
+    for thread in threads {
+        let _ = thread.join();
+    }
+}
+
+fn forward(shared: &Arc<Shared>, sensor: TcpStream, collector: TcpStream) -> io::Result<[JoinHandle<()>; 2]> {
+    let weather = *lock(&shared.weather);
+    let mut rng = lock(&shared.rng).fork();
+    let (is_cut, is_dead) = (rng.chance(weather.cut), rng.chance(weather.half_open));
+    let budget = if is_cut || is_dead { rng.within(1..weather.within_bytes.max(2)) } else { u64::MAX };
+    let fate = Arc::new(Fate {
+        bytes_left: AtomicU64::new(budget),
+        is_cut,
+        generation: shared.generation.load(Ordering::Relaxed),
+        has_ended: AtomicBool::new(false),
+        is_dead: AtomicBool::new(false),
+    });
+    for stream in [&sensor, &collector] {
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TICK))?;
+        stream.set_write_timeout(Some(Duration::from_secs(2)))?;
+    }
+    let spawn = |from: &TcpStream, to: &TcpStream, mangler: Option<Mangler>, rng: Rng| -> io::Result<_> {
+        let (from, to) = (from.try_clone()?, to.try_clone()?);
+        let (shared, fate) = (Arc::clone(shared), Arc::clone(&fate));
+        Ok(thread::spawn(move || {
+            let mut pump = Pump { from, to, mangler, rng, delay_ms_max: weather.delay_ms_max };
+            let _ = pump.run(&shared, &fate);
+            fate.has_ended.store(true, Ordering::Relaxed);
+            let _ = pump.from.shutdown(Shutdown::Both);
+            let _ = pump.to.shutdown(Shutdown::Both);
+        }))
+    };
+    let mangler = (!weather.acks.are_whole()).then(|| Mangler::new(weather.acks, rng.fork()));
+    let up = spawn(&sensor, &collector, None, rng.fork())?;
+    let down = spawn(&collector, &sensor, mangler, rng.fork())?;
+    Ok([up, down])
+}
+
+/// One direction of a connection.
+struct Pump {
+    from: TcpStream,
+    to: TcpStream,
+    mangler: Option<Mangler>,
+    rng: Rng,
+    delay_ms_max: u64,
+}
+
+impl Pump {
+    fn run(&mut self, shared: &Shared, fate: &Fate) -> io::Result<()> {
+        let mut buffer = vec![0; PART_LEN];
+        loop {
+            let is_over = shared.stops.load(Ordering::Relaxed) || fate.has_ended.load(Ordering::Relaxed);
+            if is_over || fate.generation != shared.generation.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            if fate.is_dead.load(Ordering::Relaxed) {
+                // Nothing is read any more: both ends find out by themselves.
+                thread::sleep(TICK);
+                continue;
+            }
+            let len = match self.from.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(len) => len,
+                Err(error) if is_timeout(&error) => 0,
+                Err(error) => return Err(error),
+            };
+            if self.delay_ms_max > 0 && len > 0 {
+                thread::sleep(Duration::from_millis(self.rng.within(0..self.delay_ms_max)));
+            }
+            let mut part = buffer[..len].to_vec();
+            if let Some(mangler) = &mut self.mangler {
+                part = mangler.pass(&part, &shared.counts);
+            }
+            let left = fate.bytes_left.load(Ordering::Relaxed);
+            if (part.len() as u64) < left {
+                if left != u64::MAX {
+                    fate.bytes_left.fetch_sub(part.len() as u64, Ordering::Relaxed);
+                }
+                self.to.write_all(&part)?;
+                continue;
+            }
+            self.to.write_all(&part[..left as usize])?;
+            fate.bytes_left.store(0, Ordering::Relaxed);
+            if fate.is_cut {
+                shared.counts.cut.fetch_add(1, Ordering::Relaxed);
+                return Ok(());
+            }
+            if !fate.is_dead.swap(true, Ordering::Relaxed) {
+                shared.counts.half_open.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}

@@ -28,6 +28,7 @@ pub mod replay;
 pub mod report;
 pub mod rules;
 mod snippets;
+pub mod transport;
 pub mod workload;
 
 /// Counts what every benchmark and test of this crate allocates.

@@ -1,10 +1,12 @@
-//! `etwsieve-bench report`: measures the contestants in turn and writes their ratios.
+//! `etwsieve-bench report`: measures the contestants in turn and writes their ratios. `etwsieve-bench transport`: the way
+//! to the collector.
 
 use clap::{Args, Parser, Subcommand};
 use etwsieve_bench::error::BenchError;
 use etwsieve_bench::measure::Effort;
 use etwsieve_bench::report::collect::{Options, collect};
 use etwsieve_bench::report::{markdown, plot};
+use etwsieve_bench::transport::{self, Amount};
 use etwsieve_bench::workload::Size;
 use std::fs;
 use std::io::{self, Write};
@@ -22,6 +24,15 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Report(ReportArgs),
+    Transport(TransportArgs),
+}
+
+/// Measure the way to the collector: hits acknowledged as durable, idle connections, latency. A table to standard output.
+#[derive(Debug, Args)]
+struct TransportArgs {
+    /// A few of each: whether it works, not a result
+    #[arg(long)]
+    quick: bool,
 }
 
 /// Measure, and write Markdown to standard output. Every answer is checked; a wrong one ends the run.
@@ -50,8 +61,11 @@ const PROGRAM_ROUNDS: usize = 5;
 const BURSTS: [usize; 2] = [100, 20];
 
 fn main() -> ExitCode {
-    let Command::Report(arguments) = Arguments::parse().command;
-    match report(&arguments) {
+    let done = match Arguments::parse().command {
+        Command::Report(arguments) => report(&arguments),
+        Command::Transport(arguments) => measure_transport(&arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("etwsieve-bench: {error}");
@@ -91,6 +105,19 @@ fn report(arguments: &ReportArgs) -> Result<(), BenchError> {
         let path = folder.join("report.md");
         fs::write(&path, &text).map_err(|error| failed(&path, error))?;
     }
+    Ok(())
+}
+
+fn measure_transport(arguments: &TransportArgs) -> Result<(), BenchError> {
+    let amount = if arguments.quick { Amount::TRIAL } else { Amount::FULL };
+    for (name, value) in etwsieve_bench::facts::facts() {
+        println!("{name}: {value}");
+    }
+    println!("\n| what | | aim |\n|---|---|---|");
+    transport::measure(amount, |figure| {
+        let aim = figure.aim.map(|aim| format!("{aim} {}", figure.unit)).unwrap_or_default();
+        println!("| {} | {:.1} {} | {aim} |", figure.name, figure.value, figure.unit);
+    })?;
     Ok(())
 }
 

@@ -20,6 +20,7 @@ pub struct Collector {
     /// Standard output and standard error of all its processes.
     pub log: PathBuf,
     arguments: Vec<String>,
+    has_shim: bool,
     running: Option<Running>,
 }
 
@@ -30,13 +31,26 @@ impl Collector {
     ///
     /// Those of making folders, and of finding a free port.
     pub fn new(place: &Path, arguments: &[&str]) -> io::Result<Self> {
+        // Without TLS all sensors have one name, so the bound for a sensor is one for all of them.
+        let config = place.join("collector.toml");
+        fs::write(&config, "[limits]\nconnections_per_sensor_max = 1024\n")?;
         Ok(Self {
             disk: Disk::new(place, "collector")?,
             address: free_address()?,
             log: place.join("collector.log"),
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            arguments: std::iter::once(format!("--config={}", config.display()))
+                .chain(arguments.iter().map(|&argument| argument.to_owned()))
+                .collect(),
+            has_shim: true,
             running: None,
         })
+    }
+
+    /// With the disk as it is: real syncs, no image, no power losses.
+    #[must_use]
+    pub fn without_shim(mut self) -> Self {
+        self.has_shim = false;
+        self
     }
 
     /// The store.
@@ -56,7 +70,9 @@ impl Collector {
         let mut command =
             command(&Programs::find().collector, ["serve", "--listen", &self.address.to_string(), "--store"]);
         command.arg(self.store()).args(&self.arguments);
-        self.disk.attach(&mut command);
+        if self.has_shim {
+            self.disk.attach(&mut command);
+        }
         self.running = Some(Running::start(command, &self.log)?);
         Ok(())
     }
@@ -128,6 +144,7 @@ pub struct Sensor {
     /// Standard error of all its processes.
     pub log: PathBuf,
     arguments: Vec<String>,
+    has_shim: bool,
     running: Option<Running>,
 }
 
@@ -142,8 +159,16 @@ impl Sensor {
             disk: Disk::new(place, name)?,
             log: place.join(format!("{name}.log")),
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            has_shim: true,
             running: None,
         })
+    }
+
+    /// With the disk as it is: real syncs, no image, no power losses.
+    #[must_use]
+    pub fn without_shim(mut self) -> Self {
+        self.has_shim = false;
+        self
     }
 
     /// The spool.
@@ -162,7 +187,9 @@ impl Sensor {
             command.args(["--collector", &collector.to_string()]);
         }
         command.arg("--spool").arg(self.spool()).args(&self.arguments).arg(trace);
-        self.disk.attach(&mut command);
+        if self.has_shim {
+            self.disk.attach(&mut command);
+        }
         self.running = Some(Running::start(command, &self.log)?);
         Ok(())
     }

@@ -208,6 +208,11 @@ impl<'a> Fields<'a> {
         Self { kind, payload, text }
     }
 
+    /// Fields that are known to lie there, in units from the text offset.
+    pub(crate) fn of_ranges(kind: EventKind, payload: &'a [u8], text: [Option<Range<usize>>; 3]) -> Self {
+        Self { kind, payload, text }
+    }
+
     /// The kind of event.
     pub fn kind(&self) -> EventKind {
         self.kind

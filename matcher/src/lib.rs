@@ -23,6 +23,7 @@
 // The kernels hold the only unsafe code: `scan/x86`.
 
 pub mod amsi;
+pub mod block;
 pub mod builtin;
 mod compile;
 mod error;

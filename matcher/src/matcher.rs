@@ -2,11 +2,12 @@
 
 pub(crate) mod cost;
 pub(crate) mod repeats;
-mod run;
+pub(crate) mod run;
 mod spans;
 
 pub use spans::{SPANS_MAX, Span};
 
+use crate::block::search::BlockScratch;
 use crate::compile::plan::Plan;
 use crate::field::{EventKind, Field, Fields, text_units};
 use crate::matcher::cost::{CostMeter, Meter, NoMeter};
@@ -54,12 +55,14 @@ pub struct Place<'a> {
 /// Memory that one thread reuses from event to event, whichever matcher searches it.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    narrowed: Narrowed,
-    found: Found,
-    memory: Memory,
+    pub(crate) narrowed: Narrowed,
+    pub(crate) found: Found,
+    pub(crate) memory: Memory,
     repeats: RepeatCache,
-    matched: Vec<u32>,
+    pub(crate) matched: Vec<u32>,
     counts: Counts,
+    /// What joined blocks need beyond.
+    pub(crate) block: BlockScratch,
 }
 
 /// What the matcher did, in events unless said otherwise.
@@ -134,7 +137,16 @@ impl Matcher {
         self.plans.iter().map(Plan::memory).sum()
     }
 
-    fn plan(&self, kind: EventKind) -> &Plan {
+    pub(crate) fn usable(&self) -> Usable {
+        self.usable
+    }
+
+    /// Tells this matcher from all others of the process.
+    pub(crate) fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    pub(crate) fn plan(&self, kind: EventKind) -> &Plan {
         match kind {
             EventKind::ScriptBlock | EventKind::Amsi => &self.plans[0],
             EventKind::Module => &self.plans[1],
@@ -149,7 +161,13 @@ impl Matcher {
     /// it if repeats are looked for. Only candidates are looked at closer, each literal at most once. Allocates
     /// nothing once `scratch` has grown to the largest event.
     pub fn find<'s>(&self, payload: &Payload<'_>, scratch: &'s mut Scratch) -> &'s [u32] {
-        self.search(payload, scratch, &mut NoMeter)
+        self.search(payload, scratch, &mut NoMeter, true)
+    }
+
+    /// As [`find`](Self::find), for a fragment that an [`Assembly`](crate::block::Assembly) then takes, and which
+    /// therefore is searched even if it is a repeat. What the gate found stays in `scratch`.
+    pub fn find_fragment<'s>(&self, payload: &Payload<'_>, scratch: &'s mut Scratch) -> &'s [u32] {
+        self.search(payload, scratch, &mut NoMeter, false)
     }
 
     /// As [`find`](Self::find), and notes in `meter` what each rule costs.
@@ -159,7 +177,7 @@ impl Matcher {
         scratch: &'s mut Scratch,
         meter: &mut CostMeter,
     ) -> &'s [u32] {
-        self.search(payload, scratch, meter)
+        self.search(payload, scratch, meter, true)
     }
 
     #[inline]
@@ -168,6 +186,7 @@ impl Matcher {
         payload: &Payload<'_>,
         scratch: &'s mut Scratch,
         meter: &mut M,
+        may_repeat: bool,
     ) -> &'s [u32] {
         let plan = self.plan(payload.kind);
         scratch.counts.searched += 1;
@@ -176,7 +195,7 @@ impl Matcher {
             return &[];
         }
         let start = meter.now();
-        let key = self.key(plan, payload, scratch);
+        let key = if may_repeat { self.key(plan, payload, scratch) } else { None };
         if let Some(key) = key
             && scratch.repeats.knows(key)
         {
@@ -200,7 +219,7 @@ impl Matcher {
                 memory: &mut scratch.memory,
                 usable: self.usable,
             };
-            scratch.counts.candidates += run.candidates(&mut scratch.matched, meter);
+            scratch.counts.candidates += run.candidates(&[], &mut scratch.matched, meter);
             scratch.matched.sort_unstable();
         }
         if let Some(key) = key {

@@ -2,12 +2,13 @@
 //!
 //! Slow on purpose. Tests compare the [`Matcher`](crate::Matcher) with it on every event they can find.
 
+use crate::block::GAP;
 use crate::field::{EventKind, Field, Fields};
 use crate::pattern::{Part, Pattern, fold};
 use crate::rule::modifier::build_regex;
 use crate::rule::{Expr, Op, Rule, Test};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Whether the rule matches this payload.
 ///
@@ -42,6 +43,103 @@ fn field_holds(field: Field, op: &Op, fields: &Fields<'_>) -> bool {
             units.is_some_and(|units| regex_matches(source, &String::from_utf16_lossy(&units)))
         }
     }
+}
+
+/// A fragment: the process that wrote it, and its payload.
+pub type NaiveFragment<'a> = (Option<u32>, &'a [u8]);
+
+/// A block as the oracle joins it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NaiveBlock {
+    /// Index of its first fragment seen.
+    pub first: usize,
+    /// Whether a number from 1 to its total is missing.
+    pub is_partial: bool,
+    /// The script, missing fragments as a [`GAP`].
+    pub text: Vec<u16>,
+    /// The rules that match the whole and none of its fragments alone, ascending.
+    pub rules: Vec<u32>,
+}
+
+/// Joins the fragments of one source plainly, in the order in which they came, and evaluates rules on each whole: in
+/// the order of the blocks' first fragments. A fragment alone is no block.
+///
+/// # Panics
+///
+/// As [`matches`].
+pub fn blocks(rules: &[Rule], fragments: &[NaiveFragment<'_>]) -> Vec<NaiveBlock> {
+    type Open<'a> = BTreeMap<i32, &'a [u8]>;
+    let (mut done, mut open) = (Vec::new(), BTreeMap::<_, (usize, i32, Vec<&[u8]>, Open<'_>)>::new());
+    let numbered = |total, parts: &Open<'_>| (1..=total).all(|number| parts.contains_key(&number));
+    for (at, (process_id, payload)) in fragments.iter().enumerate() {
+        let fields = Fields::split(EventKind::ScriptBlock, payload);
+        let (Some(number), Some(total)) =
+            (fields.number(Field::MessageNumber), fields.number(Field::MessageTotal))
+        else {
+            continue;
+        };
+        let Some(id) = fields.text(Field::ScriptBlockId).filter(|id| !id.is_empty()) else { continue };
+        let key = (*process_id, id);
+        let (_, whole, all, parts) =
+            open.entry(key).or_insert((at, total as i32, Vec::new(), BTreeMap::new()));
+        *whole = total.max(i64::from(*whole)) as i32;
+        all.push(payload);
+        parts.entry(number as i32).or_insert(payload);
+        if *whole > 0 && parts.len() >= *whole as usize && numbered(*whole, parts) {
+            done.extend(open.remove(&key).map(|block| (false, block)));
+        }
+    }
+    done.extend(open.into_values().map(|block| (true, block)));
+    let mut blocks: Vec<NaiveBlock> = done
+        .into_iter()
+        .filter(|(_, (_, _, _, parts))| parts.len() > 1)
+        .map(|(is_partial, (first, total, all, parts))| {
+            let text = joined(total, &parts);
+            let given = |rule: &Rule| all.iter().any(|one| matches(rule, EventKind::ScriptBlock, one));
+            let matched = (0u32..)
+                .zip(rules)
+                .filter(|(_, rule)| whole_matches(rule, total, &text, fragments[first].1) && !given(rule));
+            NaiveBlock { first, is_partial, rules: matched.map(|(number, _)| number).collect(), text }
+        })
+        .collect();
+    blocks.sort_by_key(|block| block.first);
+    blocks
+}
+
+/// The texts in the order of their numbers, a gap wherever one is missing.
+fn joined(total: i32, parts: &BTreeMap<i32, &[u8]>) -> Vec<u16> {
+    let mut text = Vec::new();
+    let mut before = None;
+    for (&number, payload) in parts {
+        if before.map_or(number > 1, |before: i32| i64::from(before) + 1 != i64::from(number)) {
+            text.extend(GAP);
+        }
+        let fields = Fields::split(EventKind::ScriptBlock, payload);
+        let units = fields.text(Field::ScriptBlockText).unwrap_or_default().as_chunks().0;
+        text.extend(units.iter().map(|unit| u16::from_le_bytes(*unit)));
+        before = Some(number);
+    }
+    if before.is_some_and(|last| last < total) {
+        text.extend(GAP);
+    }
+    text
+}
+
+/// Whether the rule matches the text as one event, with id and path of the first fragment seen.
+fn whole_matches(rule: &Rule, total: i32, text: &[u16], first: &[u8]) -> bool {
+    let fields = Fields::split(EventKind::ScriptBlock, first);
+    let mut payload = [1i32.to_le_bytes(), total.to_le_bytes()].concat();
+    payload.extend(text.iter().flat_map(|unit| unit.to_le_bytes()));
+    let mut ranges = [Some(0..text.len()), None, None];
+    let mut start = text.len();
+    for (field, range) in [Field::ScriptBlockId, Field::Path].into_iter().zip(&mut ranges[1..]) {
+        let Some(bytes) = fields.text(field) else { continue };
+        payload.extend_from_slice(bytes);
+        *range = Some(start..start + bytes.len() / 2);
+        start += bytes.len() / 2;
+    }
+    let whole = Fields::of_ranges(EventKind::ScriptBlock, &payload, ranges);
+    rule.events.contains(EventKind::ScriptBlock) && holds(&rule.expr, EventKind::ScriptBlock, &whole)
 }
 
 /// Expressions are kept: building one takes a thousand times as long as using it.

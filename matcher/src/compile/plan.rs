@@ -1,5 +1,6 @@
 //! Everything that runs for one kind of event.
 
+use crate::block::lean::Ends;
 use crate::compile::clause;
 use crate::compile::literals::Literals;
 use crate::compile::program::{Check, CheckOp, Checks, Step};
@@ -9,6 +10,7 @@ use crate::rule::Rule;
 use crate::scan::gate::Gate;
 use crate::scan::kernel::Usable;
 use memchr::memmem;
+use std::sync::OnceLock;
 
 /// Bytes of a compiled regular expression beyond those that its rule's text shows, taken as known from none.
 const REGEX_BYTES: usize = 16 * 1024;
@@ -27,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) by_needle: Vec<Vec<u32>>,
     /// The fields on which verdicts depend.
     pub(crate) reads: Vec<Field>,
+    /// How fragments may be reduced; made when room first runs out.
+    ends: OnceLock<Option<Ends>>,
 }
 
 /// A rule's program.
@@ -68,7 +72,12 @@ impl Plan {
         reads.sort_unstable();
         reads.dedup();
         let gate = Gate::new(needles, usable);
-        Self { gate, finders, checks, programs, ungated, by_needle, reads }
+        Self { gate, finders, checks, programs, ungated, by_needle, reads, ends: OnceLock::new() }
+    }
+
+    /// How fragments of blocks may be reduced; `None` if they may not.
+    pub(crate) fn ends(&self, usable: Usable) -> Option<&Ends> {
+        self.ends.get_or_init(|| Ends::new(self, usable)).as_ref()
     }
 
     /// Bytes held, about: regular expressions are taken at [`REGEX_BYTES`] each.

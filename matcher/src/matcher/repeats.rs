@@ -129,7 +129,7 @@ fn slot(key: Key) -> usize {
 }
 
 /// Bytes that nobody outside can know: the standard library's random keys, stretched by its keyed hash.
-fn secret() -> Vec<u8> {
+pub(crate) fn secret() -> Vec<u8> {
     let random = RandomState::new();
     (0..SECRET_LEN / 8).flat_map(|number| random.hash_one(number).to_le_bytes()).collect()
 }

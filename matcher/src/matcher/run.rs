@@ -15,7 +15,7 @@ use crate::scan::narrow::low_bytes;
 
 /// What is remembered of the event at hand.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     event: u64,
     /// For each check: the event for which it was made, and its outcome in the lowest bit.
     outcomes: Vec<u64>,
@@ -31,28 +31,40 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Forgets the event before.
-    pub(super) fn begin(&mut self, plan: &Plan) {
+    pub(crate) fn begin(&mut self, plan: &Plan) {
         self.event += 1;
         // Growing keeps old marks of other plans; marks name their event, so none is taken for a new one.
         self.outcomes.resize(plan.checks.len().max(self.outcomes.len()), 0);
         self.literals.resize(plan.finders.len().max(self.literals.len()), (0, None));
         self.candidates.resize(plan.programs.len().max(self.candidates.len()), 0);
     }
+
+    /// Gives the memory of texts longer than this back, in units.
+    pub(crate) fn shrink_to(&mut self, units: usize) {
+        for (event, text) in &mut self.decoded {
+            if text.capacity() > 3 * units {
+                (*event, *text) = (0, String::new());
+            }
+        }
+        self.window.clear();
+        self.window.shrink_to(3 * units);
+    }
 }
 
-pub(super) struct Run<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) units: &'a [[u8; 2]],
-    pub(super) narrow: &'a [u8],
-    pub(super) fields: Fields<'a>,
-    pub(super) found: &'a Found,
-    pub(super) memory: &'a mut Memory,
-    pub(super) usable: Usable,
+pub(crate) struct Run<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) units: &'a [[u8; 2]],
+    pub(crate) narrow: &'a [u8],
+    pub(crate) fields: Fields<'a>,
+    pub(crate) found: &'a Found,
+    pub(crate) memory: &'a mut Memory,
+    pub(crate) usable: Usable,
 }
 
 impl Run<'_> {
-    /// Runs the programs of all candidates, adds the rules that match to `matched`, and counts the candidates.
-    pub(super) fn candidates(mut self, matched: &mut Vec<u32>, meter: &mut impl Meter) -> u64 {
+    /// Runs the programs of all candidates but those of the rules in `but`, which ascend; adds the rules that match to
+    /// `matched`, and counts the candidates.
+    pub(crate) fn candidates(mut self, but: &[u32], matched: &mut Vec<u32>, meter: &mut impl Meter) -> u64 {
         let plan = self.plan;
         let mut count = 0;
         let gated = self.found.list().iter().flat_map(|&needle| &plan.by_needle[needle as usize]);
@@ -62,8 +74,11 @@ impl Run<'_> {
                 continue;
             }
             *mark = self.memory.event;
-            count += 1;
             let program = &plan.programs[program as usize];
+            if !but.is_empty() && but.binary_search(&program.rule).is_ok() {
+                continue;
+            }
+            count += 1;
             let start = meter.now();
             let is_match = run(&program.steps, |check| self.check(check));
             meter.evaluated(program.rule, is_match, start);

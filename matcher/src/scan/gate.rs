@@ -22,10 +22,14 @@ const STRIDE: usize = 4;
 const LONG_LEN_MIN: usize = LONG + STRIDE - 1;
 const MIDDLE_LEN_MIN: usize = MIDDLE + STRIDE - 1;
 
+/// The place of a needle that stands somewhere in the text: beyond the end of any.
+pub(crate) const NOWHERE: usize = usize::MAX / 2;
+
 /// A set of needles in narrowed form.
 #[derive(Debug)]
 pub(crate) struct Gate {
     needles: Vec<Box<[u8]>>,
+    longest: usize,
     usable: Usable,
     few: Option<Bigrams>,
     /// Needles searched one by one.
@@ -71,7 +75,15 @@ impl Found {
         &self.list
     }
 
-    fn insert(&mut self, needle: u32, place: usize) {
+    /// Hands over every needle found, and a place of it.
+    pub(crate) fn each(&self, mut each: impl FnMut(u32, usize)) {
+        for &needle in &self.list {
+            each(needle, self.places[needle as usize]);
+        }
+    }
+
+    /// Adds a needle of the text for which this was last [cleared](Self::clear), unless it is there.
+    pub(crate) fn insert(&mut self, needle: u32, place: usize) {
         if !self.contains(needle) {
             self.bits[needle as usize / 64] |= 1 << (needle % 64);
             self.places[needle as usize] = place;
@@ -112,9 +124,24 @@ impl Gate {
             teddies: if has_shuffle { Teddy::all(&short.fingerprints(&needles)) } else { Vec::new() },
             short,
             few,
+            longest: needles.iter().map(|needle| needle.len()).max().unwrap_or(0),
             needles,
             usable,
         }
+    }
+
+    pub(crate) fn needles(&self) -> impl Iterator<Item = &[u8]> {
+        self.needles.iter().map(|needle| &needle[..])
+    }
+
+    /// Length of the longest needle, in units.
+    pub(crate) fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// Length of a needle, in units.
+    pub(crate) fn needle_len(&self, needle: u32) -> usize {
+        self.needles.get(needle as usize).map_or(0, |needle| needle.len())
     }
 
     /// Number of needles.

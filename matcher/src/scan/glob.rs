@@ -52,6 +52,15 @@ impl Glob {
         !self.anchored_start && !self.anchored_end && matches!(self.segments[..], [Segment::Narrow(_)])
     }
 
+    /// How many units a match reaches beyond the literals that are looked for, at most; `None` if it could depend on
+    /// any text.
+    pub(crate) fn reach(&self, has_literal: bool) -> Option<usize> {
+        match &self.segments[..] {
+            [Segment::Wide { parts, .. }] if has_literal => Some(2 * parts.len() + 2),
+            segments => segments.iter().all(|segment| matches!(segment, Segment::Narrow(_))).then_some(0),
+        }
+    }
+
     /// Bytes held, about.
     pub(crate) fn memory(&self) -> usize {
         let of_segment = |segment: &Segment| match segment {

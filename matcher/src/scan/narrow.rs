@@ -28,6 +28,13 @@ impl Narrowed {
         self.is_made = false;
     }
 
+    /// Forgets the text, and gives memory beyond so many units back.
+    pub(crate) fn shrink_to(&mut self, units: usize) {
+        self.is_made = false;
+        self.bytes.truncate(units);
+        self.bytes.shrink_to(units);
+    }
+
     /// The narrowed form of `units`, which are the same until the next [`begin`](Self::begin).
     pub(crate) fn of(&mut self, units: &[[u8; 2]], usable: Usable) -> &[u8] {
         if !self.is_made {

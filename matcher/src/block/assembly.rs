@@ -1,0 +1,352 @@
+//! The open blocks of one thread.
+
+use super::list::{Linked, Links, List};
+use super::open::{Block, Closed, Kept, Key, Part, Pieces};
+use super::owners::{OWNER_BYTES, Owners, Shelf};
+use super::{BLOCK_FRAGMENTS_MAX, BlockCounts, Facts, Limits};
+use crate::matcher::repeats::secret;
+use crate::matcher::{Matcher, Scratch};
+use crate::rule::Rule;
+use std::collections::HashMap;
+use twox_hash::XxHash3_128;
+
+/// Buffers that are kept to be exchanged for those of fragments.
+const SPARES_MAX: usize = 32;
+
+/// Joins fragments to blocks, within [`Limits`]; see the [module](super).
+#[derive(Debug)]
+pub struct Assembly<T> {
+    limits: Limits,
+    slots: HashMap<Key, u32>,
+    blocks: Slab<T>,
+    free: Vec<u32>,
+    /// All blocks, the stillest first.
+    all: List,
+    owners: Owners,
+    /// Bytes of all blocks and owners.
+    bytes: usize,
+    spares: Vec<Vec<u8>>,
+    spare_bytes: usize,
+    /// The latest time that any fragment bore.
+    now: u64,
+    /// Of the matcher that has searched the fragments.
+    matcher: u64,
+    closed: Vec<Closed<T>>,
+    counts: BlockCounts,
+    secret: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Slab<T>(Vec<Option<Box<Block<T>>>>);
+
+/// One kind of links of the blocks.
+struct Table<'a, T> {
+    blocks: &'a mut Slab<T>,
+    which: usize,
+}
+
+impl<T> Linked for Table<'_, T> {
+    fn links(&mut self, slot: u32) -> &mut Links {
+        match self.blocks.0.get_mut(slot as usize) {
+            Some(Some(block)) => &mut block.links[self.which],
+            // Lists hold open blocks only.
+            _ => unreachable!("slot {slot} of a list is empty"),
+        }
+    }
+}
+
+impl<T> Slab<T> {
+    fn get(&mut self, slot: u32) -> &mut Block<T> {
+        match self.0.get_mut(slot as usize) {
+            Some(Some(block)) => block,
+            // Whoever knows a slot has it from a table that only holds open blocks.
+            _ => unreachable!("slot {slot} is empty"),
+        }
+    }
+
+    fn all(&mut self) -> Table<'_, T> {
+        Table { blocks: self, which: 0 }
+    }
+
+    fn owned(&mut self) -> Table<'_, T> {
+        Table { blocks: self, which: 1 }
+    }
+}
+
+/// What a fragment brings beside its payload.
+#[derive(Clone, Copy, Debug)]
+pub struct Fragment {
+    /// The source that it came from: blocks never span two.
+    pub source: u32,
+    /// The process that wrote it.
+    pub process_id: Option<u32>,
+    /// When it was written.
+    pub time: u64,
+}
+
+impl<T: Facts> Assembly<T> {
+    /// Without any block.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            slots: HashMap::new(),
+            blocks: Slab(Vec::new()),
+            free: Vec::new(),
+            all: List::default(),
+            owners: Owners::default(),
+            bytes: 0,
+            spares: Vec::new(),
+            spare_bytes: 0,
+            now: 0,
+            matcher: 0,
+            closed: Vec::new(),
+            counts: BlockCounts::default(),
+            secret: secret(),
+        }
+    }
+
+    /// Number of open blocks.
+    pub fn open(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Bytes held, as they are counted against the limit: texts, and what is known of the blocks.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.spare_bytes + self.owners.len() * OWNER_BYTES
+    }
+
+    /// What was done so far.
+    pub fn counts(&self) -> BlockCounts {
+        self.counts
+    }
+
+    /// A block that has closed, if there is one. Ask until there is none after every call that may close some.
+    pub fn next_closed(&mut self) -> Option<Closed<T>> {
+        self.closed.pop()
+    }
+
+    /// Takes a fragment that [`Matcher::find_fragment`] has just searched with this scratch; `place` is its place,
+    /// `given` the rules, ascending, that were reported for it. Its buffer may be kept: another one of no less capacity
+    /// then lies there, empty.
+    ///
+    /// # Complexity
+    ///
+    /// Constant, but for a copy of at most half a buffer, and for what has to be given up.
+    pub fn take(
+        &mut self,
+        fragment: Fragment,
+        payload: &mut Vec<u8>,
+        given: &[u32],
+        matcher: &Matcher,
+        scratch: &mut Scratch,
+        facts: impl FnOnce() -> T,
+    ) {
+        if self.matcher != matcher.identity() {
+            self.exchange(&[], matcher);
+        }
+        self.counts.fragments += 1;
+        self.advance(fragment.time);
+        let Some((pieces, number, total)) = place(payload) else {
+            self.counts.unplaced += 1;
+            return;
+        };
+        let owner = (fragment.source, fragment.process_id);
+        // The secret is as long as it must be.
+        let id = XxHash3_128::oneshot_with_secret(&self.secret, pieces.id).unwrap_or(0);
+        let key: Key = (owner, id);
+        let slot = match self.slots.get(&key) {
+            Some(&slot) => slot,
+            None => self.begin(key, total, &pieces, facts()),
+        };
+        let block = self.blocks.get(slot);
+        block.touched = self.now;
+        if number < 1 || number > total.max(block.total) || total != block.total {
+            self.counts.lying += 1;
+        }
+        block.total = block.total.max(total);
+        block.give(given);
+        match block.parts.binary_search_by_key(&number, |part| part.number) {
+            // With another text or the same: what a hit shows must not depend on who writes last.
+            Ok(_) => self.counts.duplicates += 1,
+            Err(at) => {
+                let text = pieces.text;
+                let found = scratch.found_places();
+                let (bytes, text) = if 2 * payload.len() >= payload.capacity() {
+                    let spare = self.spare(payload.capacity());
+                    (std::mem::replace(payload, spare), text)
+                } else {
+                    let copy = payload.get(text).unwrap_or_default().to_vec();
+                    let text = 0..copy.len();
+                    (copy, text)
+                };
+                let part = Part { number, bytes, text, found: Some(found), kept: Kept::Whole };
+                self.blocks.get(slot).parts.insert(at, part);
+            }
+        }
+        let shelf = self.blocks.get(slot).shelf;
+        self.all.remove(slot, &mut self.blocks.all());
+        self.all.push(slot, &mut self.blocks.all());
+        self.blocks.get(slot).shelf = Shelf::Whole;
+        self.owners.touch(owner, slot, (shelf, Shelf::Whole), &mut self.blocks.owned());
+        self.weigh(slot);
+        let block = self.blocks.get(slot);
+        if block.is_complete() {
+            self.counts.joined += 1;
+            self.close(slot, true);
+        } else if block.bytes > self.limits.block_bytes || block.parts.len() >= BLOCK_FRAGMENTS_MAX {
+            self.counts.evicted += 1;
+            self.close(slot, false);
+        }
+        self.make_room(matcher, scratch);
+    }
+
+    /// An event of this time has come: closes the blocks that have waited too long.
+    pub fn advance(&mut self, time: u64) {
+        self.now = self.now.max(time);
+        while let Some(slot) = self.all.first()
+            && self.now - self.blocks.get(slot).touched > self.limits.age
+        {
+            self.counts.partial += 1;
+            self.close(slot, false);
+        }
+    }
+
+    /// Closes the stillest block, as at the end of a source; false if there is none.
+    pub fn give_up(&mut self) -> bool {
+        let Some(slot) = self.all.first() else { return false };
+        self.counts.partial += 1;
+        self.close(slot, false);
+        true
+    }
+
+    /// Takes a buffer back whose block is done with.
+    pub fn recycle(&mut self, closed: Closed<T>) {
+        for part in closed.block.parts {
+            let capacity = part.bytes.capacity();
+            if self.spares.len() < SPARES_MAX && self.bytes() + capacity <= self.limits.bytes / 2 {
+                self.spare_bytes += capacity;
+                self.spares.push(part.bytes);
+            }
+        }
+    }
+
+    /// The rules were exchanged: what `old` rules have said of the fragments so far counts for the same rules among
+    /// those of `new`, and the fragments are searched anew if their block comes to be searched.
+    pub fn exchange(&mut self, old: &[Rule], new: &Matcher) {
+        self.matcher = new.identity();
+        if self.slots.is_empty() {
+            return;
+        }
+        let name = |rule: &Rule| (rule.id.clone(), rule.title.clone());
+        let numbers: HashMap<_, u32> = new.rules().iter().map(name).zip(0..).collect();
+        for block in self.blocks.0.iter_mut().flatten() {
+            let given = std::mem::take(&mut block.given);
+            let of_new = |rule: u32| numbers.get(&name(old.get(rule as usize)?)).copied();
+            block.give(&given.into_iter().filter_map(of_new).collect::<Vec<_>>());
+            for part in &mut block.parts {
+                part.found = None;
+                match &mut part.kept {
+                    Kept::Ends { is_known, .. } => *is_known = false,
+                    kept => *kept = Kept::Whole,
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, key: Key, total: i32, pieces: &Pieces<'_>, facts: T) -> u32 {
+        let block = Box::new(Block {
+            key,
+            facts,
+            id: pieces.id.into(),
+            path: pieces.path.map(Into::into),
+            total,
+            parts: Vec::new(),
+            given: Vec::new(),
+            touched: self.now,
+            bytes: 0,
+            shelf: Shelf::Whole,
+            links: [Links::default(); 2],
+        });
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.blocks.0.push(None);
+            (self.blocks.0.len() - 1) as u32
+        });
+        self.blocks.0[slot as usize] = Some(block);
+        self.slots.insert(key, slot);
+        self.all.push(slot, &mut self.blocks.all());
+        self.owners.add(key.0, slot, Shelf::Whole, &mut self.blocks.owned());
+        slot
+    }
+
+    /// Counts the bytes of a block anew.
+    fn weigh(&mut self, slot: u32) {
+        let block = self.blocks.get(slot);
+        let (owner, before) = (block.key.0, block.bytes);
+        let now = block.weigh(block.facts.heap_bytes());
+        block.bytes = now;
+        self.bytes = self.bytes - before + now;
+        self.owners.weigh(owner, before, now);
+    }
+
+    fn close(&mut self, slot: u32, is_complete: bool) {
+        let block = self.blocks.get(slot);
+        let (key, shelf, bytes) = (block.key, block.shelf, block.bytes);
+        self.all.remove(slot, &mut self.blocks.all());
+        self.owners.remove(key.0, slot, shelf, bytes, &mut self.blocks.owned());
+        self.slots.remove(&key);
+        self.bytes -= bytes;
+        if let Some(block) = self.blocks.0[slot as usize].take() {
+            self.free.push(slot);
+            self.closed.push(Closed { block, is_complete });
+        }
+    }
+
+    /// An empty buffer of this capacity.
+    fn spare(&mut self, capacity: usize) -> Vec<u8> {
+        let Some(mut spare) = self.spares.pop() else { return Vec::with_capacity(capacity) };
+        self.spare_bytes -= spare.capacity();
+        spare.clear();
+        spare.reserve_exact(capacity);
+        spare
+    }
+
+    /// Gives up what is beyond the limits: spare buffers, then the texts that no rule needs, then blocks.
+    fn make_room(&mut self, matcher: &Matcher, scratch: &mut Scratch) {
+        while self.bytes() > self.limits.bytes || self.open() > self.limits.blocks {
+            if self.spare_bytes > 0 {
+                self.spares.clear();
+                self.spare_bytes = 0;
+                continue;
+            }
+            let may_lean = self.open() <= self.limits.blocks;
+            let Some((slot, shelf)) = self.owners.victim(may_lean) else { return };
+            if may_lean && shelf == Shelf::Whole {
+                self.lean(slot, matcher, scratch);
+            } else {
+                self.counts.evicted += 1;
+                self.close(slot, false);
+            }
+        }
+    }
+
+    /// Keeps of a block only what some rule could need.
+    fn lean(&mut self, slot: u32, matcher: &Matcher, scratch: &mut Scratch) {
+        let block = self.blocks.get(slot);
+        let owner = block.key.0;
+        for part in block.parts.iter_mut().filter(|part| part.kept == Kept::Whole) {
+            if part.lean(matcher, scratch) {
+                self.counts.lean += 1;
+            }
+        }
+        block.shelf = Shelf::Lean;
+        self.owners.touch(owner, slot, (Shelf::Whole, Shelf::Lean), &mut self.blocks.owned());
+        self.weigh(slot);
+    }
+}
+
+/// Where a fragment's strings lie, its number and the total.
+fn place(payload: &[u8]) -> Option<(Pieces<'_>, i32, i32)> {
+    let (number, rest) = payload.split_first_chunk()?;
+    let (total, _) = rest.split_first_chunk()?;
+    Some((Pieces::of(payload)?, i32::from_le_bytes(*number), i32::from_le_bytes(*total)))
+}

@@ -1,0 +1,167 @@
+//! The search of a joined block from what the searches of its fragments found.
+
+use super::GAP;
+use super::joined::{Joined, follows};
+use super::open::{Block, Kept, Part};
+use crate::field::EventKind;
+use crate::matcher::cost::NoMeter;
+use crate::matcher::run::Run;
+use crate::matcher::{Matcher, Scratch};
+use crate::scan::gate::{Found, Gate, NOWHERE};
+use crate::scan::narrow::Narrowed;
+
+/// Memory for what joined blocks need beyond events.
+#[derive(Debug, Default)]
+pub(crate) struct BlockScratch {
+    /// The needles of the whole.
+    found: Found,
+    /// The units around a border.
+    border: Vec<[u8; 2]>,
+    narrowed: Narrowed,
+    /// The needles around a border.
+    near: Found,
+}
+
+impl BlockScratch {
+    /// Whether some literal stands in the text.
+    pub(super) fn holds_any(&mut self, literals: &Gate, text: &[[u8; 2]]) -> bool {
+        self.narrowed.begin();
+        literals.scan(text, &mut self.narrowed, &mut self.near);
+        !self.near.list().is_empty()
+    }
+}
+
+impl Scratch {
+    /// The gate's needles of the event that was last searched, each with a place of it.
+    pub(super) fn found_places(&self) -> Vec<(u32, u32)> {
+        let mut places = Vec::with_capacity(self.found.list().len());
+        self.found.each(|needle, place| places.push((needle, place as u32)));
+        places
+    }
+}
+
+impl Matcher {
+    /// The rules that match the joined block and were not reported for a fragment, ascending. `join` is called if some could.
+    pub(super) fn find_joined<'s, 'j>(
+        &self,
+        block: &Block<impl Sized>,
+        scratch: &'s mut Scratch,
+        join: impl FnOnce() -> &'j mut Joined,
+    ) -> &'s [u32] {
+        let (parts, given) = (&block.parts[..], &block.given[..]);
+        scratch.matched.clear();
+        let plan = self.plan(EventKind::ScriptBlock);
+        // One fragment alone shows nothing that its event has not shown.
+        if plan.programs.is_empty() || parts.len() < 2 {
+            return &[];
+        }
+        let others = std::iter::once(&*block.id).chain(block.path.as_deref());
+        self.gather(parts, others, &mut scratch.block);
+        let gated = scratch.block.found.list().iter().flat_map(|&needle| &plan.by_needle[needle as usize]);
+        let mut candidates = plan.ungated.iter().chain(gated);
+        if candidates.all(|&program| given.binary_search(&plan.programs[program as usize].rule).is_ok()) {
+            return &[];
+        }
+        let joined = join();
+        let units = joined.bytes()[EventKind::ScriptBlock.text_offset()..].as_chunks().0;
+        scratch.narrowed.begin();
+        scratch.memory.begin(plan);
+        let run = Run {
+            plan,
+            units,
+            fields: joined.fields(),
+            narrow: scratch.narrowed.of(units, self.usable()),
+            found: &scratch.block.found,
+            memory: &mut scratch.memory,
+            usable: self.usable(),
+        };
+        run.candidates(given, &mut scratch.matched, &mut NoMeter);
+        scratch.matched.sort_unstable();
+        if units.len() > BIG_UNITS {
+            scratch.narrowed.shrink_to(BIG_UNITS);
+            scratch.memory.shrink_to(BIG_UNITS);
+        }
+        &scratch.matched
+    }
+
+    /// Finds the gate's needles in the whole: from what was found in each part, and around the borders.
+    fn gather<'a>(
+        &self,
+        parts: &[Part],
+        others: impl IntoIterator<Item = &'a [u8]>,
+        scratch: &mut BlockScratch,
+    ) {
+        let gate = &self.plan(EventKind::ScriptBlock).gate;
+        let BlockScratch { found, border, narrowed, near } = scratch;
+        found.clear(gate.len());
+        // Of a needle across a border at least one unit stands on either side.
+        let reach = gate.longest().saturating_sub(1);
+        border.clear();
+        let (mut offset, mut before, mut is_anew) = (0, None, false);
+        for part in parts {
+            if !follows(before, part.number) {
+                offset += GAP.len();
+                border.clear();
+            }
+            before = Some(part.number);
+            let text: &[[u8; 2]] = part.text().as_chunks().0;
+            let tail = border.len();
+            if tail > 0 && reach > 0 {
+                border.extend_from_slice(&text[..text.len().min(reach)]);
+                narrowed.begin();
+                gate.scan(border, narrowed, near);
+                near.each(|needle, place| found.insert(needle, offset - tail + place));
+                border.truncate(tail);
+            }
+            match &part.found {
+                Some(list) => {
+                    for &(needle, place) in list {
+                        let end = place as usize + gate.needle_len(needle);
+                        // Elsewhere in the event, and perhaps in the text too.
+                        let place = if end <= text.len() { offset + place as usize } else { NOWHERE };
+                        found.insert(needle, place);
+                    }
+                }
+                None => {
+                    is_anew = true;
+                    narrowed.begin();
+                    gate.scan(text, narrowed, near);
+                    let has_gap = matches!(part.kept, Kept::Ends { .. });
+                    near.each(|needle, place| {
+                        found.insert(needle, if has_gap { NOWHERE } else { offset + place });
+                    });
+                }
+            }
+            match part.kept {
+                Kept::Whole | Kept::Needed => {
+                    offset += text.len();
+                    keep_last(border, text, reach);
+                }
+                Kept::Ends { end_units, .. } => {
+                    offset += text.len() + GAP.len();
+                    border.clear();
+                    keep_last(border, &text[end_units..], reach);
+                }
+            }
+        }
+        // What the searches of the events have said of id and path, they have not said of today's rules.
+        for text in others.into_iter().filter(|_| is_anew) {
+            narrowed.begin();
+            gate.scan(text.as_chunks().0, narrowed, near);
+            near.each(|needle, _| found.insert(needle, NOWHERE));
+        }
+    }
+}
+
+/// Beyond so many units a block's memory is given back.
+const BIG_UNITS: usize = 1 << 19;
+
+fn keep_last(border: &mut Vec<[u8; 2]>, text: &[[u8; 2]], reach: usize) {
+    if text.len() >= reach {
+        border.clear();
+        border.extend_from_slice(&text[text.len() - reach..]);
+    } else {
+        border.extend_from_slice(text);
+        border.drain(..border.len() - reach.min(border.len()));
+    }
+}

@@ -33,6 +33,7 @@ pub mod naive;
 pub mod pattern;
 pub mod rule;
 mod scan;
+mod view;
 mod yaml;
 
 pub use error::{Problem, RuleError};
@@ -43,4 +44,5 @@ pub use matcher::{Counts, Matcher, Payload, Place, SPANS_MAX, Scratch, Span};
 pub use rule::load::{Loaded, load};
 pub use rule::{Origin, Rule};
 pub use scan::kernel::{KERNEL_VARIABLE, Kernel, KernelError};
+pub use view::{Transformation, View, ViewMatch, Views};
 pub use yaml::RULE_FILE_LEN_MAX;

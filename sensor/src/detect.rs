@@ -2,8 +2,11 @@
 
 use crate::amsi;
 use crate::event::RawEvent;
-use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Rule, Span};
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, SpanV1, Utf16Text, View};
+use etwsieve_matcher as matcher;
+use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Rule, Span, ViewMatch};
+use etwsieve_transport::hit::{
+    EventContent, HitV1, RuleRefV1, Scope, SpanV1, Transformation, Utf16Text, View,
+};
 
 /// Most rules of one hit. With more, the event gives several hits, each short enough for a frame; a store joins them.
 pub const RULES_PER_HIT: usize = 128;
@@ -13,6 +16,66 @@ pub fn hit(event: &RawEvent, kind: EventKind, source: &str, matcher: &Matcher, r
     let fields = Fields::split(kind, &event.payload);
     let spans = matcher.spans(&fields, rules);
     let rules = rules.iter().filter_map(|&rule| matcher.rules().get(rule as usize));
+    let rules = rules.zip(spans).map(|(rule, spans)| rule_ref(rule, &spans, &fields)).collect();
+    bounded(event, &fields, source, View::Raw, rules)
+}
+
+/// As [`hit`], of what a view of the event's text gave. All of `matches` are of one view.
+pub fn view_hit(
+    event: &RawEvent,
+    kind: EventKind,
+    source: &str,
+    matcher: &Matcher,
+    matches: &[ViewMatch],
+) -> HitV1 {
+    let fields = Fields::split(kind, &event.payload);
+    let view = matches.first().map_or(View::Raw, |found| view(found.view));
+    let rules = matches.iter().filter_map(|found| view_rule_ref(found, matcher, &fields)).collect();
+    bounded(event, &fields, source, view, rules)
+}
+
+/// A rule that matched a view: its spans are those of the original text.
+pub fn view_rule_ref(found: &ViewMatch, matcher: &Matcher, fields: &Fields<'_>) -> Option<RuleRefV1> {
+    let rule = matcher.rules().get(found.rule as usize)?;
+    let transformations = found.transformations.iter().map(|&done| transformation(done)).collect();
+    Some(RuleRefV1 { transformations, ..rule_ref(rule, &found.spans, fields) })
+}
+
+/// The matcher's view in the words of the wire.
+pub fn view(view: matcher::View) -> View {
+    match view {
+        matcher::View::Normalized => View::Normalized,
+        matcher::View::Call => View::Call,
+    }
+}
+
+fn transformation(done: matcher::Transformation) -> Transformation {
+    use matcher::Transformation as From;
+    match done {
+        From::Dash => Transformation::Dash,
+        From::Quote => Transformation::Quote,
+        From::Backtick => Transformation::Backtick,
+        From::Whitespace => Transformation::Whitespace,
+        From::Concatenation => Transformation::Concatenation,
+        From::Format => Transformation::Format,
+        From::Join => Transformation::Join,
+        From::Split => Transformation::Split,
+        From::Replace => Transformation::Replace,
+        From::CharCast => Transformation::CharCast,
+        From::Reverse => Transformation::Reverse,
+        From::Base64 => Transformation::Base64,
+        From::Deflate => Transformation::Deflate,
+        From::Gzip => Transformation::Gzip,
+        From::Alias => Transformation::Alias,
+        From::ParameterPrefix => Transformation::ParameterPrefix,
+        From::ParameterAlias => Transformation::ParameterAlias,
+        From::Positional => Transformation::Positional,
+        From::ModuleQualified => Transformation::ModuleQualified,
+    }
+}
+
+/// The hit of an event with these rules, cut to what a hit may hold.
+fn bounded(event: &RawEvent, fields: &Fields<'_>, source: &str, view: View, rules: Vec<RuleRefV1>) -> HitV1 {
     let header = &event.header;
     let mut hit = HitV1 {
         time: header.time.0,
@@ -33,11 +96,11 @@ pub fn hit(event: &RawEvent, kind: EventKind, source: &str, matcher: &Matcher, r
         activity_id: header.activity_id.map(|id| id.to_bytes_le()),
         event_record_id: header.event_record_id,
         scope: Scope::Event,
-        view: View::Raw,
+        view,
         partial: false,
-        content: content(&fields, &event.payload),
+        content: content(fields, &event.payload),
         cut: None,
-        rules: rules.zip(spans).map(|(rule, spans)| rule_ref(rule, &spans, &fields)).collect(),
+        rules,
     };
     if hit.cut_to_limits() {
         tracing::warn!(source, sequence = event.sequence, "a field of a hit was cut to its limit");

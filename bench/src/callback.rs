@@ -11,6 +11,7 @@ use cpu_time::ThreadTime;
 use etwsieve::event::{EventHeader, EventRef, POWERSHELL};
 use etwsieve::pipeline::{Progress, Settings, Shard, WhenFull, run};
 use etwsieve::rules::ActiveRules;
+use etwsieve::search::Search;
 use etwsieve::source::{Sink, Source, SourceError};
 use etwsieve::stop::Stop;
 use etwsieve_etl::FileTime;
@@ -78,6 +79,7 @@ pub fn settings(pool: usize) -> Settings {
         when_full: WhenFull::Drop,
         warning_reserve: 0,
         shard: Shard::Writer,
+        search: Search::default(),
     }
 }
 

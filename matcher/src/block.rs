@@ -108,6 +108,23 @@ pub struct BlockCounts {
     pub lean: u64,
 }
 
+impl BlockCounts {
+    /// What has been counted since.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            fragments: self.fragments - earlier.fragments,
+            duplicates: self.duplicates - earlier.duplicates,
+            lying: self.lying - earlier.lying,
+            unplaced: self.unplaced - earlier.unplaced,
+            joined: self.joined - earlier.joined,
+            partial: self.partial - earlier.partial,
+            evicted: self.evicted - earlier.evicted,
+            lean: self.lean - earlier.lean,
+        }
+    }
+}
+
 impl<'a> Payload<'a> {
     /// The place of a fragment: `None` for an event that is a block by itself, for other kinds, and for payloads that
     /// are cut.

@@ -11,6 +11,7 @@ mod trace;
 
 use crate::delivery::{CollectorSettings, SpoolKeep};
 use crate::output::Format;
+use crate::search::{ScopeChoice, ViewChoice};
 use clap::{Args, Parser, Subcommand};
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -98,6 +99,12 @@ struct WatchArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     rules: RuleArgs,
+    /// What rules are held against: each event by itself, script blocks joined from several events.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "SCOPE,…")]
+    scope: Vec<ScopeChoice>,
+    /// In which forms: as recorded, as PowerShell understands it, by cmdlet and parameter.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "VIEW,…")]
+    view: Vec<ViewChoice>,
     /// How detections are written [default: table on a terminal, jsonl otherwise].
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -222,6 +229,12 @@ Examples:
 struct ReplayArgs {
     #[command(flatten)]
     rules: RuleArgs,
+    /// What rules are held against: each event by itself, script blocks joined from several events.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "SCOPE,…", default_values_t = ScopeChoice::ALL)]
+    scope: Vec<ScopeChoice>,
+    /// In which forms: as recorded, as PowerShell understands it, by cmdlet and parameter.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "VIEW,…", default_values_t = ViewChoice::ALL)]
+    view: Vec<ViewChoice>,
     /// How detections are written [default: table on a terminal, jsonl otherwise].
     #[arg(long, value_enum)]
     format: Option<Format>,

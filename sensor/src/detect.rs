@@ -1,7 +1,10 @@
 //! A verdict becomes a hit: the one place where matcher and transport meet.
 
+pub mod block;
+
 use crate::amsi;
-use crate::event::RawEvent;
+use crate::event::{EventHeader, RawEvent};
+use crate::sid::Sid;
 use etwsieve_matcher as matcher;
 use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Rule, Span, ViewMatch};
 use etwsieve_transport::hit::{
@@ -17,7 +20,7 @@ pub fn hit(event: &RawEvent, kind: EventKind, source: &str, matcher: &Matcher, r
     let spans = matcher.spans(&fields, rules);
     let rules = rules.iter().filter_map(|&rule| matcher.rules().get(rule as usize));
     let rules = rules.zip(spans).map(|(rule, spans)| rule_ref(rule, &spans, &fields)).collect();
-    bounded(event, &fields, source, View::Raw, rules)
+    bounded(&Recorded::of(event), source, View::Raw, content(&fields, &event.payload), rules, |_| {})
 }
 
 /// As [`hit`], of what a view of the event's text gave. All of `matches` are of one view.
@@ -31,7 +34,7 @@ pub fn view_hit(
     let fields = Fields::split(kind, &event.payload);
     let view = matches.first().map_or(View::Raw, |found| view(found.view));
     let rules = matches.iter().filter_map(|found| view_rule_ref(found, matcher, &fields)).collect();
-    bounded(event, &fields, source, view, rules)
+    bounded(&Recorded::of(event), source, view, content(&fields, &event.payload), rules, |_| {})
 }
 
 /// A rule that matched a view: its spans are those of the original text.
@@ -74,9 +77,45 @@ fn transformation(done: matcher::Transformation) -> Transformation {
     }
 }
 
-/// The hit of an event with these rules, cut to what a hit may hold.
-fn bounded(event: &RawEvent, fields: &Fields<'_>, source: &str, view: View, rules: Vec<RuleRefV1>) -> HitV1 {
-    let header = &event.header;
+/// The matches of each view together, in groups that fit a hit.
+pub fn by_view(found: &[ViewMatch]) -> Vec<Vec<ViewMatch>> {
+    let mut groups = Vec::new();
+    for view in [matcher::View::Normalized, matcher::View::Call] {
+        let of_view: Vec<ViewMatch> = found.iter().filter(|found| found.view == view).cloned().collect();
+        groups.extend(of_view.chunks(RULES_PER_HIT).map(<[ViewMatch]>::to_vec));
+    }
+    groups
+}
+
+/// What a hit says of the event that it stands for.
+struct Recorded<'a> {
+    header: &'a EventHeader,
+    user_sid: Option<Sid>,
+    computer: &'a str,
+    sequence: u64,
+}
+
+impl<'a> Recorded<'a> {
+    fn of(event: &'a RawEvent) -> Self {
+        Self {
+            header: &event.header,
+            user_sid: event.user_sid,
+            computer: &event.computer,
+            sequence: event.sequence,
+        }
+    }
+}
+
+/// The hit of an event, or what `change` makes of it, with these rules, cut to what a hit may hold.
+fn bounded(
+    event: &Recorded<'_>,
+    source: &str,
+    view: View,
+    content: EventContent,
+    rules: Vec<RuleRefV1>,
+    change: impl FnOnce(&mut HitV1),
+) -> HitV1 {
+    let header = event.header;
     let mut hit = HitV1 {
         time: header.time.0,
         source: source.to_owned(),
@@ -89,7 +128,7 @@ fn bounded(event: &RawEvent, fields: &Fields<'_>, source: &str, view: View, rule
         opcode: header.opcode,
         task: header.task,
         keywords: header.keywords,
-        computer: (!event.computer.is_empty()).then(|| event.computer.clone()),
+        computer: (!event.computer.is_empty()).then(|| event.computer.to_owned()),
         user_sid: event.user_sid.map(|sid| sid.to_string()),
         process_id: header.process_id,
         thread_id: header.thread_id,
@@ -98,10 +137,11 @@ fn bounded(event: &RawEvent, fields: &Fields<'_>, source: &str, view: View, rule
         scope: Scope::Event,
         view,
         partial: false,
-        content: content(fields, &event.payload),
+        content,
         cut: None,
         rules,
     };
+    change(&mut hit);
     if hit.cut_to_limits() {
         tracing::warn!(source, sequence = event.sequence, "a field of a hit was cut to its limit");
     }

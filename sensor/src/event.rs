@@ -89,6 +89,8 @@ pub struct RawEvent {
     pub sequence: u64,
     /// Events of the source that were dropped since the one before this.
     pub dropped_before: u64,
+    /// Payload bytes for which the buffer counts while it is out; a matcher may keep them and give another buffer back.
+    pub payload_len: usize,
     /// The recording computer; empty when unknown. Recycled with the buffer.
     pub computer: String,
     /// User data, at most [`PAYLOAD_LEN_MAX`] bytes; of AMSI content the form that the matcher searches. Recycled

@@ -32,6 +32,10 @@ pub struct Ledger {
     /// Of all these, the events of the antimalware scanner; `None` if they are not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amsi: Option<AmsiLedger>,
+    /// Pairs of a rule and an event of which only another view than the raw one matched.
+    pub view_detections: u64,
+    /// Script blocks of several events.
+    pub blocks: BlockLedger,
     /// Selected events that were not searched, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
     /// Searched events whose payload is not as its template says: too short, of odd length, without an end.
@@ -82,6 +86,51 @@ impl AmsiLedger {
     }
 }
 
+/// What became of events that are fragments of a script block, each searched by itself as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BlockLedger {
+    /// Events that are fragments.
+    pub fragments: u64,
+    /// Fragments whose number their block had already: not joined.
+    pub duplicates: u64,
+    /// Fragments with numbers that cannot be; joined all the same.
+    pub lying: u64,
+    /// Fragments that name no block: not joined.
+    pub unplaced: u64,
+    /// Fragments of which only the ends were kept for want of room, since no rule needs the rest.
+    pub reduced: u64,
+    /// Blocks that became complete.
+    pub joined: u64,
+    /// Blocks that were searched as far as they went, for their age or at the end.
+    pub partial: u64,
+    /// Blocks that were searched as far as they went for want of room.
+    pub evicted: u64,
+    /// Pairs of a rule and a block that it matches, beyond what single events gave.
+    pub detections: u64,
+    /// Blocks that wait for fragments: none in the summary of a run.
+    #[serde(skip)]
+    pub open: u64,
+    /// Bytes that they hold.
+    #[serde(skip)]
+    pub bytes: u64,
+}
+
+impl BlockLedger {
+    fn add(&mut self, other: &Self) {
+        self.fragments += other.fragments;
+        self.duplicates += other.duplicates;
+        self.lying += other.lying;
+        self.unplaced += other.unplaced;
+        self.reduced += other.reduced;
+        self.joined += other.joined;
+        self.partial += other.partial;
+        self.evicted += other.evicted;
+        self.detections += other.detections;
+        self.open += other.open;
+        self.bytes += other.bytes;
+    }
+}
+
 impl Ledger {
     /// Adds the counts of `other`, but not its time.
     pub fn add(&mut self, other: &Self) {
@@ -93,6 +142,8 @@ impl Ledger {
         self.events_waiting += other.events_waiting;
         self.undecodable += other.undecodable;
         self.detections += other.detections;
+        self.view_detections += other.view_detections;
+        self.blocks.add(&other.blocks);
         self.payload_bytes += other.payload_bytes;
         if let Some(other) = &other.amsi {
             self.amsi.get_or_insert_default().add(other);

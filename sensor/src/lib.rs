@@ -15,6 +15,7 @@ pub mod output;
 pub mod payload;
 pub mod pipeline;
 pub mod rules;
+pub mod search;
 pub mod sid;
 pub mod sorter;
 pub mod source;

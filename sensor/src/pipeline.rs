@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Raw payloads cross the channels; an event without a hit costs one copy and no allocation. Events of one script
-//! block always go to the same matcher thread. What becomes of each event is in the [`Summary`], exactly.
+//! block always go to the same matcher thread, which joins them. What becomes of each event is in the [`Summary`], exactly.
 
 mod feed;
 mod tally;
@@ -19,6 +19,7 @@ pub use tally::{REASON_OTHER, REASONS_MAX, Reasons, Tally};
 use crate::event::{ETW_EVENT_LEN_MAX, RawEvent};
 use crate::ledger::{SourceSummary, Summary};
 use crate::rules::ActiveRules;
+use crate::search::Search;
 use crate::source::{Source, SourceError};
 use crate::stop::Stop;
 use crossbeam_channel::{RecvTimeoutError, bounded};
@@ -28,7 +29,7 @@ use feed::Feed;
 use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::{Duration, Instant};
-use worker::Worker;
+use worker::{Ends, Worker};
 
 /// What happens to an event for which there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct Settings {
     pub warning_reserve: u8,
     /// How events are spread over the matcher threads.
     pub shard: Shard,
+    /// The scopes and views of which hits are reported.
+    pub search: Search,
 }
 
 /// What decides on the matcher thread of an event.
@@ -92,6 +95,7 @@ impl Default for Settings {
             when_full: WhenFull::Wait,
             warning_reserve: 0,
             shard: Shard::Block,
+            search: Search::default(),
         }
     }
 }
@@ -196,8 +200,8 @@ pub fn run(
         for _ in 0..threads {
             let (sender, receiver) = bounded::<Box<RawEvent>>(pool);
             senders.push(sender);
-            let worker =
-                Worker::new(rules, &names, &progress.tallies, receiver, emptied.clone(), outcomes_in.clone());
+            let ends = Ends { events: receiver, emptied: emptied.clone(), outcomes: outcomes_in.clone() };
+            let worker = Worker::new(rules, &names, &progress.tallies, ends, settings.search);
             workers.push(scope.spawn(move || worker.run()));
         }
         drop((emptied, outcomes_in));

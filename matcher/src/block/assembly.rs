@@ -82,6 +82,8 @@ pub struct Fragment {
     pub process_id: Option<u32>,
     /// When it was written.
     pub time: u64,
+    /// Whether its text is needed whole whatever the rules find in it: another view of it could differ.
+    pub is_needed: bool,
 }
 
 impl<T: Facts> Assembly<T> {
@@ -164,6 +166,7 @@ impl<T: Facts> Assembly<T> {
             self.counts.lying += 1;
         }
         block.total = block.total.max(total);
+        block.is_needed |= fragment.is_needed;
         block.give(given);
         match block.parts.binary_search_by_key(&number, |part| part.number) {
             // With another text or the same: what a hit shows must not depend on who writes last.
@@ -179,7 +182,8 @@ impl<T: Facts> Assembly<T> {
                     let text = 0..copy.len();
                     (copy, text)
                 };
-                let part = Part { number, bytes, text, found: Some(found), kept: Kept::Whole };
+                let kept = if fragment.is_needed { Kept::Needed } else { Kept::Whole };
+                let part = Part { number, bytes, text, found: Some(found), kept };
                 self.blocks.get(slot).parts.insert(at, part);
             }
         }
@@ -247,8 +251,20 @@ impl<T: Facts> Assembly<T> {
                 part.found = None;
                 match &mut part.kept {
                     Kept::Ends { is_known, .. } => *is_known = false,
-                    kept => *kept = Kept::Whole,
+                    // What was needed may be needless now; what a view needs stays.
+                    kept if !block.is_needed => *kept = Kept::Whole,
+                    _ => {}
                 }
+            }
+        }
+    }
+
+    /// Reduces all that is open, as if there were no room.
+    #[cfg(test)]
+    pub(super) fn lean_all(&mut self, matcher: &Matcher, scratch: &mut Scratch) {
+        for slot in self.slots.values().copied().collect::<Vec<_>>() {
+            if self.blocks.get(slot).shelf == Shelf::Whole {
+                self.lean(slot, matcher, scratch);
             }
         }
     }
@@ -265,6 +281,7 @@ impl<T: Facts> Assembly<T> {
             touched: self.now,
             bytes: 0,
             shelf: Shelf::Whole,
+            is_needed: false,
             links: [Links::default(); 2],
         });
         let slot = self.free.pop().unwrap_or_else(|| {

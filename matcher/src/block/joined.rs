@@ -29,6 +29,13 @@ pub struct Piece {
     joined: usize,
 }
 
+impl Piece {
+    /// Where it stands in the joined text.
+    pub fn joined(&self) -> Range<usize> {
+        self.joined..self.joined + self.original.len()
+    }
+}
+
 impl Joined {
     /// User data as one event would have it.
     pub fn bytes(&self) -> &[u8] {
@@ -66,6 +73,15 @@ impl Joined {
         let start = piece.original.start + (units.start - piece.joined);
         let end = start + units.len();
         (end <= piece.original.end).then_some(start..end)
+    }
+
+    /// Whether the script holds a U+0000 before a unit of the joined text.
+    pub fn has_nul_before(&self, unit: usize) -> bool {
+        let units: &[[u8; 2]] =
+            self.bytes.get(EventKind::ScriptBlock.text_offset()..).unwrap_or_default().as_chunks().0;
+        let before = |piece: &Piece| piece.joined.min(unit)..piece.joined().end.min(unit);
+        let has_nul = |piece| units.get(before(piece)).is_some_and(|units| units.contains(&[0, 0]));
+        self.pieces.iter().any(has_nul)
     }
 
     pub(super) fn write(&mut self, total: i32, parts: &[Part], id: &[u8], path: Option<&[u8]>) {

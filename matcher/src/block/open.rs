@@ -30,6 +30,8 @@ pub(super) struct Block<T> {
     /// What it holds, all in all, as last counted.
     pub(super) bytes: usize,
     pub(super) shelf: Shelf,
+    /// Whether another view of some fragment could differ.
+    pub(super) is_needed: bool,
     /// Among all blocks, and among those of its owner.
     pub(super) links: [Links; 2],
 }
@@ -158,9 +160,18 @@ impl<T> Closed<T> {
         joined.write(block.total, &block.parts, &block.id, block.path.as_deref());
     }
 
-    /// The texts of its fragments, as far as they are kept, in their order: UTF-16LE.
-    pub fn texts(&self) -> impl Iterator<Item = &[u8]> {
-        self.block.parts.iter().map(Part::text)
+    /// Whether another view of some fragment could differ, as was said when it came.
+    pub fn is_needed(&self) -> bool {
+        self.block.is_needed
+    }
+
+    /// What stands around each border of two fragments, at most so many units of either.
+    pub fn borders(&self, units: usize) -> impl Iterator<Item = Vec<[u8; 2]>> {
+        self.block.parts.windows(2).map(move |pair| {
+            let (left, right): (&[[u8; 2]], &[[u8; 2]]) =
+                (pair[0].text().as_chunks().0, pair[1].text().as_chunks().0);
+            [&left[left.len().saturating_sub(units)..], &right[..right.len().min(units)]].concat()
+        })
     }
 }
 

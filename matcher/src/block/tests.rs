@@ -86,7 +86,7 @@ fn assemble(matcher: &Matcher, fragments: &[(Option<u32>, Vec<u8>)], limits: Lim
     for (at, (process_id, bytes)) in (0u64..).zip(fragments) {
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: *process_id, bytes };
         let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
-        let fragment = Fragment { source: 0, process_id: *process_id, time: at };
+        let fragment = Fragment { source: 0, process_id: *process_id, time: at, is_needed: false };
         let mut buffer = bytes.clone();
         assembly.take(fragment, &mut buffer, &given, matcher, &mut scratch, || at);
         run.close(&mut assembly, matcher, &mut scratch);

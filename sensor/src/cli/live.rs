@@ -49,6 +49,12 @@ pub(super) fn watch_config(args: &WatchArgs) -> Result<(Config, Format), Exit> {
         config.rules.clone_from(&args.rules.rules);
     }
     config.allow_bad_rules |= args.rules.allow_bad_rules;
+    if !args.scope.is_empty() {
+        config.search.scopes.clone_from(&args.scope);
+    }
+    if !args.view.is_empty() {
+        config.search.views.clone_from(&args.view);
+    }
     if let Some(name) = &args.session {
         config.session.name.clone_from(name);
     }

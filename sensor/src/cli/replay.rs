@@ -8,6 +8,7 @@ use crate::ledger::Summary;
 use crate::output::Format;
 use crate::pipeline::{self, Observer, Progress, Settings};
 use crate::rules::ActiveRules;
+use crate::search::Search;
 use crate::sorter::Sorter;
 use crate::source::{Source, SourceError};
 use crate::stop::Stop;
@@ -59,6 +60,7 @@ pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
     let mut sources: Vec<Box<dyn Source>> =
         files.into_iter().map(|path| Box::new(FileSource::new(path)) as Box<dyn Source>).collect();
     let mut settings = Settings::default();
+    settings.search = Search::of(&args.scope, &args.view);
     if let Some(threads) = args.threads {
         settings.threads = usize::from(threads);
     }
@@ -240,13 +242,15 @@ fn tell(summary: &Summary, writer: &Writer, args: &ReplayArgs) {
     let dropped: u64 = total.dropped.values().sum();
     let damaged: u64 = total.damaged.values().sum();
     let mut line = format!(
-        "{} {} files: {} events seen, {} searched, {} with hits, {} detections, {dropped} dropped, {damaged} damaged parts, {:.2} s",
+        "{} {} files: {} events seen, {} searched, {} with hits, {} detections, {} in other views, {} of joined blocks, {dropped} dropped, {damaged} damaged parts, {:.2} s",
         if summary.interrupted { "stopped within" } else { "read" },
         summary.sources.len(),
         total.events_seen,
         total.events_selected - dropped,
         total.events_matched,
         total.detections,
+        total.view_detections,
+        total.blocks.detections,
         total.elapsed_seconds,
     );
     if let Some(amsi) = &total.amsi {

@@ -11,6 +11,7 @@ pub use error::ConfigError;
 use super::settings::{PipelineSettings, SessionSettings, SettingError, in_range};
 use crate::delivery::CollectorSettings;
 use crate::output::Format;
+use crate::search::{ScopeChoice, ViewChoice};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Read;
@@ -42,6 +43,8 @@ pub struct Config {
     pub session: SessionSettings,
     /// Threads and queues.
     pub pipeline: PipelineSettings,
+    /// What is searched.
+    pub search: SearchSettings,
     /// Where hits go.
     pub output: OutputSettings,
     /// The collector, and the spool before it.
@@ -54,6 +57,22 @@ pub struct Config {
     pub reload: ReloadSettings,
     /// Diagnostics.
     pub log: LogSettings,
+}
+
+/// What is searched, and in which forms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SearchSettings {
+    /// The scopes of which hits are reported; at least one.
+    pub scopes: Vec<ScopeChoice>,
+    /// The views of which hits are reported; at least one.
+    pub views: Vec<ViewChoice>,
+}
+
+impl Default for SearchSettings {
+    fn default() -> Self {
+        Self { scopes: ScopeChoice::ALL.into(), views: ViewChoice::ALL.into() }
+    }
 }
 
 /// Where hits go.
@@ -193,6 +212,16 @@ impl Config {
         self.session.validate()?;
         self.pipeline.validate()?;
         self.collector.validate()?;
+        if self.search.scopes.is_empty() {
+            return Err(SettingError::new("search.scopes", "[]", "\"event\", \"block\", or both"));
+        }
+        if self.search.views.is_empty() {
+            return Err(SettingError::new(
+                "search.views",
+                "[]",
+                "\"raw\", \"normalized\", \"call\", or several of them",
+            ));
+        }
         if let Some(listen) = self.metrics.listen {
             let is_loopback = listen.ip().to_canonical().is_loopback();
             if !is_loopback || listen.port() == 0 {

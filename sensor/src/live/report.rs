@@ -2,7 +2,7 @@
 
 use super::counters::{LossCounts, SessionCounters};
 use crate::delivery;
-use crate::ledger::{Ledger, Summary};
+use crate::ledger::{BlockLedger, Ledger, Summary};
 use crate::pipeline::Progress;
 use etwsieve_transport::metrics::Text;
 use etwsieve_transport::sender::SenderCounts;
@@ -128,16 +128,47 @@ pub fn line(ledger: &Ledger, losses: &EtwLosses) -> String {
     let by_reason = if by_reason.is_empty() { String::new() } else { format!(" ({})", by_reason.join(", ")) };
     format!(
         "{} events seen = {} with hits + {} without + {} waiting + {dropped} dropped{by_reason} + {} of no \
-         interest{amsi}; {} detections; lost by ETW: {} events, {} real-time buffers",
+         interest{amsi}; {} detections, {} in other views, {} of joined blocks ({} joined, {} partial, {} evicted, {} open); lost by ETW: {} events, {} real-time buffers",
         ledger.events_seen,
         ledger.events_matched,
         ledger.events_not_matched,
         ledger.events_waiting,
         ledger.events_other,
         ledger.detections,
+        ledger.view_detections,
+        ledger.blocks.detections,
+        ledger.blocks.joined,
+        ledger.blocks.partial,
+        ledger.blocks.evicted,
+        ledger.blocks.open,
         losses.events_lost,
         losses.real_time_buffers_lost,
     )
+}
+
+/// The metrics of script blocks of several events.
+fn blocks(text: &mut Text, blocks: &BlockLedger) {
+    let name = "etwsieve_block_fragments_total";
+    text.counter(name, "Events that are fragments of a script block.", &[], blocks.fragments);
+    let name = "etwsieve_block_fragments_odd_total";
+    let help = "Fragments that were not as PowerShell writes them, by what was odd.";
+    text.counter(name, help, &[("oddity", "duplicate")], blocks.duplicates);
+    text.counter(name, help, &[("oddity", "lying")], blocks.lying);
+    text.counter(name, help, &[("oddity", "unplaced")], blocks.unplaced);
+    let name = "etwsieve_block_fragments_reduced_total";
+    let help = "Fragments of which only the ends were kept for want of room, since no rule needs the rest.";
+    text.counter(name, help, &[], blocks.reduced);
+    let name = "etwsieve_blocks_total";
+    let help = "What became of script blocks of several events.";
+    text.counter(name, help, &[("fate", "joined")], blocks.joined);
+    text.counter(name, help, &[("fate", "partial")], blocks.partial);
+    text.counter(name, help, &[("fate", "evicted")], blocks.evicted);
+    let name = "etwsieve_block_detections_total";
+    let help = "Pairs of a rule and a joined block, beyond what single events gave.";
+    text.counter(name, help, &[], blocks.detections);
+    let name = "etwsieve_blocks_open";
+    text.gauge(name, "Script blocks that wait for fragments.", &[], blocks.open as f64);
+    text.gauge("etwsieve_blocks_bytes", "Bytes that they hold.", &[], blocks.bytes as f64);
 }
 
 /// The text of a scrape.
@@ -192,6 +223,13 @@ pub fn metrics(
     }
     text.counter("etwsieve_payload_bytes_total", "Bytes of the payloads.", &[], ledger.payload_bytes);
     text.counter("etwsieve_detections_total", "Pairs of a rule and an event.", &[], ledger.detections);
+    text.counter(
+        "etwsieve_view_detections_total",
+        "Pairs of a rule and an event of which only another view matched.",
+        &[],
+        ledger.view_detections,
+    );
+    blocks(&mut text, &ledger.blocks);
     let name = "etwsieve_etw_lost_total";
     let help = "Losses that ETW reports, by kind.";
     text.counter(name, help, &[("kind", "events")], losses.events_lost);

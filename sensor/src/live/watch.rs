@@ -12,6 +12,7 @@ use crate::delivery::{self, DeliveryError, Role};
 use crate::output::Format;
 use crate::pipeline::{self, Gap, Observer, Progress, Settings, Shard, WhenFull};
 use crate::rules::ActiveRules;
+use crate::search::Search;
 use crate::source::{Source, SourceError};
 use crate::stop::Stop;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -212,6 +213,7 @@ impl Watch {
             when_full: WhenFull::Drop,
             warning_reserve: config.pipeline.warning_reserve_percent,
             shard: Shard::Writer,
+            search: Search::of(&config.search.scopes, &config.search.views),
         };
         let mut writer = Writer {
             name,

@@ -138,7 +138,7 @@ impl<'a> Feed<'a> {
     }
 
     fn take_back(&mut self, buffer: Box<RawEvent>) {
-        self.bytes_out -= buffer.payload.len();
+        self.bytes_out -= buffer.payload_len;
         self.stash.push(buffer);
     }
 
@@ -219,7 +219,7 @@ impl Sink for Feed<'_> {
         };
         buffer.fill(event, scan.as_ref(), self.source, sequence);
         buffer.dropped_before = std::mem::take(&mut self.dropped_before);
-        self.bytes_out += buffer.payload.len();
+        self.bytes_out += buffer.payload_len;
         let shard = self.shard(event);
         if let Err(refused) = self.senders[shard].try_send(buffer) {
             // Not for want of room: every buffer fits. The thread is gone.
@@ -272,6 +272,7 @@ impl RawEvent {
             Some(scan) => scan.lay_out(&mut self.payload),
             None => self.payload.extend_from_slice(event.payload),
         }
+        self.payload_len = event.payload.len();
     }
 }
 
@@ -296,6 +297,7 @@ fn empty_event(len: usize) -> RawEvent {
         source: 0,
         sequence: 0,
         dropped_before: 0,
+        payload_len: 0,
         computer: String::with_capacity(len.min(COMPUTER_LEN_MAX)),
         payload: Vec::with_capacity(len),
     }

@@ -3,7 +3,8 @@
 //! The source's end and the matchers' end write different cache lines, without locks. A reader sees counts that
 //! add up: it reads what became of events before how many there were, and calls the rest `waiting`.
 
-use crate::ledger::{AmsiLedger, Ledger};
+use crate::ledger::{AmsiLedger, BlockLedger, Ledger};
+use etwsieve_matcher::block::BlockCounts;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -128,6 +129,24 @@ struct Work {
     not_matched: AtomicU64,
     detections: AtomicU64,
     undecodable: AtomicU64,
+    view_detections: AtomicU64,
+    blocks: BlockWork,
+}
+
+/// What the matcher threads write of blocks; each several events.
+#[derive(Debug, Default)]
+struct BlockWork {
+    fragments: AtomicU64,
+    duplicates: AtomicU64,
+    lying: AtomicU64,
+    unplaced: AtomicU64,
+    reduced: AtomicU64,
+    joined: AtomicU64,
+    partial: AtomicU64,
+    evicted: AtomicU64,
+    detections: AtomicU64,
+    open: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl Work {
@@ -183,6 +202,44 @@ impl Tally {
         self.work.undecodable.fetch_add(1, Ordering::Release);
     }
 
+    /// Other views of an event gave so many rules.
+    pub(super) fn view_detections(&self, rules: usize) {
+        if rules > 0 {
+            self.work.view_detections.fetch_add(rules as u64, Ordering::Release);
+        }
+    }
+
+    /// Joined blocks gave so many rules.
+    pub(super) fn block_detections(&self, rules: usize) {
+        if rules > 0 {
+            self.work.blocks.detections.fetch_add(rules as u64, Ordering::Release);
+        }
+    }
+
+    /// What has been done with blocks since the last call, and how many are open, with their bytes, on one thread:
+    /// then and now.
+    pub(super) fn blocks(&self, done: &BlockCounts, before: (usize, usize), now: (usize, usize)) {
+        let work = &self.work.blocks;
+        let rows = [
+            (&work.fragments, done.fragments),
+            (&work.duplicates, done.duplicates),
+            (&work.lying, done.lying),
+            (&work.unplaced, done.unplaced),
+            (&work.reduced, done.lean),
+            (&work.joined, done.joined),
+            (&work.partial, done.partial),
+            (&work.evicted, done.evicted),
+            // Wrapping, as atomic numbers add: less is a great number more.
+            (&work.open, (now.0 as u64).wrapping_sub(before.0 as u64)),
+            (&work.bytes, (now.1 as u64).wrapping_sub(before.1 as u64)),
+        ];
+        for (count, more) in rows {
+            if more != 0 {
+                count.fetch_add(more, Ordering::Release);
+            }
+        }
+    }
+
     /// The counts of this moment; `events_waiting` are those between source and matchers.
     pub fn read(&self) -> Ledger {
         let load = |count: &AtomicU64| count.load(Ordering::Acquire);
@@ -204,11 +261,32 @@ impl Tally {
             events_waiting: selected - matched - not_matched - gone,
             detections,
             amsi,
+            view_detections: load(&self.work.view_detections),
+            blocks: self.work.blocks.read(),
             dropped,
             undecodable,
             damaged: self.damaged.read(),
             payload_bytes: load(&self.intake.payload_bytes),
             elapsed_seconds: 0.0,
+        }
+    }
+}
+
+impl BlockWork {
+    fn read(&self) -> BlockLedger {
+        let load = |count: &AtomicU64| count.load(Ordering::Acquire);
+        BlockLedger {
+            fragments: load(&self.fragments),
+            duplicates: load(&self.duplicates),
+            lying: load(&self.lying),
+            unplaced: load(&self.unplaced),
+            reduced: load(&self.reduced),
+            joined: load(&self.joined),
+            partial: load(&self.partial),
+            evicted: load(&self.evicted),
+            detections: load(&self.detections),
+            open: load(&self.open),
+            bytes: load(&self.bytes),
         }
     }
 }

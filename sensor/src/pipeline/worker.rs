@@ -1,13 +1,17 @@
 //! A matcher thread: takes events off its channel, searches them, and gives the buffers back.
 
+mod blocks;
+
 use super::tally::Tally;
 use super::{Gap, Outcome};
-use crate::detect::{RULES_PER_HIT, hit};
+use crate::detect::{RULES_PER_HIT, by_view, hit, view_hit};
 use crate::event::RawEvent;
 use crate::payload::looks_whole;
 use crate::rules::{ActiveRules, Generation};
+use crate::search::Search;
+use blocks::{Blocks, Hands};
 use crossbeam_channel::{Receiver, Sender};
-use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch};
+use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Payload, Scratch};
 use std::sync::Arc;
 
 /// Drops less than this far apart become one gap, in FILETIME ticks: a second.
@@ -19,11 +23,18 @@ pub(super) struct Worker<'a> {
     generation: Generation,
     names: &'a [String],
     tallies: &'a [Tally],
-    events: Receiver<Box<RawEvent>>,
-    emptied: Sender<Box<RawEvent>>,
-    outcomes: Sender<Outcome>,
+    ends: Ends,
+    search: Search,
     scratch: Scratch,
+    blocks: Blocks,
     gap: Option<(u32, Gap)>,
+}
+
+/// The channels of a worker.
+pub(super) struct Ends {
+    pub(super) events: Receiver<Box<RawEvent>>,
+    pub(super) emptied: Sender<Box<RawEvent>>,
+    pub(super) outcomes: Sender<Outcome>,
 }
 
 impl<'a> Worker<'a> {
@@ -31,31 +42,36 @@ impl<'a> Worker<'a> {
         rules: &'a ActiveRules,
         names: &'a [String],
         tallies: &'a [Tally],
-        events: Receiver<Box<RawEvent>>,
-        emptied: Sender<Box<RawEvent>>,
-        outcomes: Sender<Outcome>,
+        ends: Ends,
+        search: Search,
     ) -> Self {
         let (matcher, generation) = rules.current();
-        let scratch = Scratch::default();
-        Self { rules, matcher, generation, names, tallies, events, emptied, outcomes, scratch, gap: None }
+        let (scratch, blocks) = (Scratch::default(), Blocks::new(search));
+        Self { rules, matcher, generation, names, tallies, ends, search, scratch, blocks, gap: None }
     }
 
     /// Works until the channel is closed and empty.
     pub(super) fn run(mut self) {
-        while let Ok(event) = self.events.recv() {
+        while let Ok(mut event) = self.ends.events.recv() {
             self.note_gap(&event);
-            self.search(&event);
+            self.search(&mut event);
             // The feed may have gone; then nobody needs the buffer.
-            let _ = self.emptied.send(event);
+            let _ = self.ends.emptied.send(event);
         }
+        let (blocks, mut hands) = self.blocks();
+        blocks.finish(&mut hands);
         self.report_gap();
     }
 
-    fn search(&mut self, event: &RawEvent) {
+    fn search(&mut self, event: &mut RawEvent) {
         let tally = &self.tallies[event.source as usize];
         if self.rules.generation() != self.generation {
+            let old = Arc::clone(&self.matcher);
             (self.matcher, self.generation) = self.rules.current();
+            self.blocks.exchange(old.rules(), &self.matcher);
         }
+        let (blocks, mut hands) = self.blocks();
+        blocks.begin(event.source, &mut hands);
         let Some(kind) = EventKind::from_event_id(event.header.event_id) else {
             tally.searched(0);
             return;
@@ -64,17 +80,69 @@ impl<'a> Worker<'a> {
             tally.undecodable();
         }
         let payload = Payload { kind, process_id: event.header.process_id, bytes: &event.payload };
-        let matched = self.matcher.find(&payload, &mut self.scratch);
+        let is_fragment = self.search.block && payload.fragment().is_some();
+        let matched = if is_fragment {
+            self.matcher.find_fragment(&payload, &mut self.scratch)
+        } else {
+            self.matcher.find(&payload, &mut self.scratch)
+        };
         tally.searched(matched.len());
         if kind == EventKind::Amsi {
             tally.amsi().searched(matched.len());
         }
         let name = &self.names[event.source as usize];
-        for rules in matched.chunks(RULES_PER_HIT) {
-            let hit = hit(event, kind, name, &self.matcher, rules);
-            // The caller takes outcomes until every worker has gone.
-            let _ = self.outcomes.send(Outcome::Hit(event.source, hit));
+        if self.search.event && self.search.raw {
+            for rules in matched.chunks(RULES_PER_HIT) {
+                let hit = hit(event, kind, name, &self.matcher, rules);
+                // The caller takes outcomes until every worker has gone.
+                let _ = self.ends.outcomes.send(Outcome::Hit(event.source, hit));
+            }
         }
+        // Empty as a rule, and then made without an allocation.
+        let mut given = matched.to_vec();
+        let could_differ = self.views_could_differ(&payload);
+        if could_differ {
+            let found = self.matcher.find_views(&payload, self.search.views, &given, &mut self.scratch);
+            if self.search.event {
+                tally.view_detections(found.len());
+                for matches in by_view(&found) {
+                    let hit = view_hit(event, kind, name, &self.matcher, &matches);
+                    let _ = self.ends.outcomes.send(Outcome::Hit(event.source, hit));
+                }
+            }
+            given.extend(found.iter().map(|found| found.rule));
+            given.sort_unstable();
+        }
+        let time = event.header.time.0;
+        let (blocks, mut hands) = self.blocks();
+        if is_fragment {
+            blocks.take(event, &given, could_differ, &mut hands);
+        } else if blocks.any_open() {
+            blocks.advance(time, &mut hands);
+        }
+    }
+
+    /// The blocks, and what they need.
+    fn blocks(&mut self) -> (&mut Blocks, Hands<'_>) {
+        let hands = Hands {
+            matcher: &self.matcher,
+            scratch: &mut self.scratch,
+            names: self.names,
+            tallies: self.tallies,
+            outcomes: &self.ends.outcomes,
+        };
+        (&mut self.blocks, hands)
+    }
+
+    /// Whether another view of a script is wanted and could give what its text as recorded does not.
+    fn views_could_differ(&self, payload: &Payload<'_>) -> bool {
+        if !self.search.views.any() || payload.kind != EventKind::ScriptBlock {
+            return false;
+        }
+        let fields = Fields::split(payload.kind, payload.bytes);
+        fields.text(Field::ScriptBlockText).is_some_and(|text| {
+            self.matcher.views_could_differ(payload.kind, text.as_chunks().0, self.search.views)
+        })
     }
 
     /// Joins neighbouring drops to one gap, so that an overload is not told event by event.
@@ -97,7 +165,7 @@ impl<'a> Worker<'a> {
 
     fn report_gap(&mut self) {
         if let Some((source, gap)) = self.gap.take() {
-            let _ = self.outcomes.send(Outcome::Gap(source, gap));
+            let _ = self.ends.outcomes.send(Outcome::Gap(source, gap));
         }
     }
 }

@@ -108,6 +108,18 @@ pub(super) const KEYS: &[Key] = &[
         "Per cent of the queue that only events may use which PowerShell itself marked as warnings: 0 to 90.",
     ),
     key(
+        "search",
+        "scopes",
+        "What rules are held against: \"event\" for each event by itself, \"block\" for whole script blocks, joined from\n\
+         the events into which PowerShell cuts long scripts. A hit of an event is not repeated for its block.",
+    ),
+    key(
+        "search",
+        "views",
+        "In which forms: \"raw\" as recorded, \"normalized\" as PowerShell understands it, \"call\" by cmdlet and\n\
+         parameter. Each rule is reported for the first of these that shows it.",
+    ),
+    key(
         "output",
         "format",
         "\"jsonl\" (own field names), \"ecs\" (Elastic Common Schema) or \"splunk\" (HEC).",

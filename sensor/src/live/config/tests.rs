@@ -1,6 +1,7 @@
 //! The documented file, the errors, and the reference in docs/config.md.
 
 use super::{CONFIG_LEN_MAX, Config, ConfigError, LineFormat, keys};
+use crate::search::{ScopeChoice, ViewChoice};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,8 @@ fn full() -> Config {
     };
     config.session.name = "line\nbreak".into();
     config.pipeline.threads = 3;
+    config.search.scopes = vec![ScopeChoice::Block];
+    config.search.views = vec![ViewChoice::Call, ViewChoice::Raw];
     config.output.format = LineFormat::Splunk;
     config.output.file = Some(r"D:\hits.jsonl".into());
     config.output.store = Some("hits.db".into());

@@ -11,14 +11,14 @@ use etwsieve::rules::ActiveRules;
 use etwsieve::source::{Source, SourceError};
 use etwsieve::stop::Stop;
 use etwsieve_matcher::Matcher;
-use etwsieve_transport::hit::HitV1;
+use etwsieve_transport::hit::{HitV1, Scope, View};
 use std::path::Path;
 use std::sync::Arc;
 
 /// Counts what a run tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counting {
-    /// Pairs of an event and a rule.
+    /// Pairs of an event, as recorded, and a rule.
     pub detections: u64,
     /// Sources that failed.
     pub failures: u64,
@@ -26,7 +26,9 @@ pub struct Counting {
 
 impl Observer for Counting {
     fn hit(&mut self, _source: u32, hit: HitV1) {
-        self.detections += hit.rules.len() as u64;
+        if (hit.scope, hit.view) == (Scope::Event, View::Raw) {
+            self.detections += hit.rules.len() as u64;
+        }
     }
 
     fn tick(&mut self, _progress: &Progress) {}

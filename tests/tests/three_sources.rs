@@ -53,8 +53,9 @@ impl Sink for Keep {
     fn progress(&mut self, _: u64) {}
 }
 
-fn replay(data: &Path, path: &Path) -> Run {
+fn replay(data: &Path, path: &Path, options: &[&str]) -> Run {
     let mut args: Vec<OsString> = vec!["replay".into()];
+    args.extend(options.iter().map(OsString::from));
     for folder in corpus::rules(data, &["sigma/ps_script", "sigma/ps_module", "splunk-escu"]) {
         args.extend(["--rules".into(), folder.into()]);
     }
@@ -92,19 +93,21 @@ fn detections_do_not_depend_on_the_kind_of_file() {
         let etl = folder.path().join("same.etl");
         fs::write(&etl, writer.build()).unwrap();
 
-        let of_log = replay(&data, &log);
-        let of_etl = replay(&data, &etl);
+        let of_log = replay(&data, &log, &[]);
+        let of_etl = replay(&data, &etl, &[]);
         assert_eq!((of_log.code, of_etl.code), (Some(0), Some(0)), "{} {}", of_log.stderr, of_etl.stderr);
         assert_eq!(comparable(&of_log), comparable(&of_etl), "{}", log.display());
 
         // The program's own output is an input as well: every event that was a hit is one again.
+        let plain = ["--scope", "event", "--view", "raw"];
+        let of_log = replay(&data, &log, &plain);
         for line in of_log.lines() {
             json_lines += &line.to_string();
             json_lines.push('\n');
         }
         let jsonl = folder.path().join("same.jsonl");
         fs::write(&jsonl, &json_lines).unwrap();
-        let mut again = comparable(&replay(&data, &jsonl));
+        let mut again = comparable(&replay(&data, &jsonl, &plain));
         let mut once = comparable(&of_log);
         // An event is written once for each of its rules, so it comes in that often.
         again.dedup();

@@ -15,7 +15,8 @@ const BOTH_EVENTS: &[&str] = &["sigma/ps_script", "sigma/ps_module"];
 const SIGMA_AND_ESCU: &[&str] = &["sigma/ps_script", "splunk-escu"];
 
 fn replay(data: &Path, rules: &[&str], path: PathBuf) -> Run {
-    let mut args: Vec<OsString> = ["replay", "--format", "jsonl"].map(OsString::from).into();
+    let mut args: Vec<OsString> =
+        ["replay", "--format", "jsonl", "--scope", "event", "--view", "raw"].map(OsString::from).into();
     for folder in corpus::rules(data, rules) {
         args.extend(["--rules".into(), folder.into()]);
     }

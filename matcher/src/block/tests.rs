@@ -1,6 +1,6 @@
 //! The assembly against the naive twin, and its bounds.
 
-use super::{Assembly, Fragment, Joined, Limits};
+use super::{Assembly, BLOCK_FRAGMENTS_MAX, Fragment, Joined, Limits};
 use crate::naive::{self, NaiveBlock};
 use crate::{EventKind, Matcher, Payload, Rule, Scratch, load};
 use proptest::prelude::*;
@@ -172,4 +172,190 @@ proptest! {
         // With few rules the gate takes another way.
         assert_equal(rules(&DETECTIONS[..2]), &fragments);
     }
+}
+
+/// Rules of which none needs more of a fragment without a literal than its ends.
+fn modest_rules() -> Vec<Rule> {
+    let modest = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13].map(|at| DETECTIONS[at]);
+    let rules = rules(&modest);
+    let matcher = Matcher::new(rules.clone());
+    assert!(matcher.plan(EventKind::ScriptBlock).ends(matcher.usable()).is_some());
+    rules
+}
+
+/// Takes payloads, and after each gives up all that no rule needs.
+fn assemble_lean(matcher: &Matcher, fragments: &[(Option<u32>, Vec<u8>)]) -> (Run, u64) {
+    let mut assembly = Assembly::<u64>::new(Limits::default());
+    let (mut scratch, mut run) = (Scratch::default(), Run::default());
+    for (at, (process_id, bytes)) in (0u64..).zip(fragments) {
+        let payload = Payload { kind: EventKind::ScriptBlock, process_id: *process_id, bytes };
+        let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
+        let fragment = Fragment { source: 0, process_id: *process_id, time: at, is_needed: false };
+        assembly.take(fragment, &mut bytes.clone(), &given, matcher, &mut scratch, || at);
+        assembly.lean_all(matcher, &mut scratch);
+        run.close(&mut assembly, matcher, &mut scratch);
+    }
+    while assembly.give_up() {
+        run.close(&mut assembly, matcher, &mut scratch);
+    }
+    run.blocks.sort();
+    (run, assembly.counts().lean)
+}
+
+/// A script with long stretches in which no rule finds anything.
+fn long_script() -> impl Strategy<Value = Vec<Vec<u16>>> {
+    let text = proptest::collection::vec(
+        proptest::sample::select(&["abc", "bca", "-b", "cab", "\u{1F600}", "a", "--", "aBc", "-c"][..]),
+        0..4,
+    );
+    let filler = proptest::sample::select(&["", "x", "\u{e9} ", "zy\n"][..]);
+    let part = (text.clone(), filler, text).prop_map(|(before, filler, behind)| {
+        [before.concat(), filler.repeat(400), behind.concat()].concat().encode_utf16().collect()
+    });
+    proptest::collection::vec(part, 2..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_no_rule_needs_changes_no_verdict(parts in long_script(), backwards: bool, leaves_out: bool) {
+        let total = parts.len() as i32;
+        let mut fragments: Vec<_> = (1..)
+            .zip(&parts)
+            .map(|(number, text)| (Some(4), payload(number, total, text, ID, Some(""))))
+            .collect();
+        if leaves_out {
+            fragments.remove(parts.len() / 2);
+        }
+        if backwards {
+            fragments.reverse();
+        }
+        let rules = modest_rules();
+        let verdicts = |(first, is_partial, _, rules): (u64, bool, Vec<u16>, Vec<u32>)| (first, is_partial, rules);
+        let expected: Vec<_> = naive(&rules, &fragments)
+            .into_iter()
+            .map(|block| (block.first as u64, block.is_partial, block.rules))
+            .collect();
+        let (run, _) = assemble_lean(&Matcher::new(rules), &fragments);
+        prop_assert_eq!(run.blocks.into_iter().map(verdicts).collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn a_fragment_without_a_literal_is_reduced() {
+    let filler: Vec<u16> = "x y ".repeat(5_000).encode_utf16().collect();
+    let needle = |text: &str| text.encode_utf16().collect::<Vec<_>>();
+    let texts = [needle("abcab"), filler.clone(), needle("-b")];
+    let fragments: Vec<_> =
+        (1..).zip(&texts).map(|(n, text)| (Some(4), payload(n, 3, text, ID, None))).collect();
+    let matcher = Matcher::new(rules(&DETECTIONS[..1]));
+    let (run, lean) = assemble_lean(&matcher, &fragments);
+    assert_eq!(lean, 1, "the filler");
+    let [(0, false, text, found)] = &run.blocks[..] else { panic!("one block: {:?}", run.blocks.len()) };
+    assert_eq!(found, &[0]);
+    assert!(text.len() < 100, "{} units are left", text.len());
+    // A rule that may need any text keeps it.
+    let (run, lean) = assemble_lean(&Matcher::new(rules(&DETECTIONS[4..5])), &fragments);
+    assert_eq!((lean, run.blocks[0].2.len()), (0, filler.len() + 7));
+}
+
+/// Rules change while a block is open: the whole is searched with the new ones, and what was reported stays so.
+#[test]
+fn rules_change_within_a_block() {
+    let text = |text: &str| text.encode_utf16().collect::<Vec<_>>();
+    let old = rules(&["  s:\n    ScriptBlockText|contains: reported\n  condition: s"]);
+    let mut new = rules(&[
+        "  s:\n    ScriptBlockText|contains|all: [early, late]\n  condition: s",
+        "  s:\n    Path|endswith: abc\n    ScriptBlockText|contains: bord\n  condition: s",
+        "  s:\n    ScriptBlockText|contains: never\n  condition: s",
+    ]);
+    new.extend(old.clone());
+    let (old, new) = (Matcher::new(old), Matcher::new(new));
+    let mut assembly = Assembly::<u64>::new(Limits::default());
+    let (mut scratch, mut run) = (Scratch::default(), Run::default());
+    let fragment = Fragment { source: 0, process_id: Some(4), time: 0, is_needed: false };
+    let mut take = |matcher: &Matcher, number, words: &str, assembly: &mut Assembly<u64>| {
+        let mut bytes = payload(number, 2, &text(words), ID, Some("xabc"));
+        let given = {
+            let payload = Payload { kind: EventKind::ScriptBlock, process_id: Some(4), bytes: &bytes };
+            matcher.find_fragment(&payload, &mut scratch).to_vec()
+        };
+        assembly.take(fragment, &mut bytes, &given, matcher, &mut scratch, || 7);
+        given
+    };
+    assert_eq!(take(&old, 1, "reported early bo", &mut assembly), [0]);
+    assembly.exchange(old.rules(), &new);
+    assert!(take(&new, 2, "rd late", &mut assembly).is_empty());
+    run.close(&mut assembly, &new, &mut Scratch::default());
+    let [(7, false, _, found)] = &run.blocks[..] else { panic!("one block") };
+    assert_eq!(found, &[0, 1], "the rule that was reported for the first fragment is not repeated");
+}
+
+/// Never-finished blocks of one process: memory stays in its bound, and blocks of others get through.
+#[test]
+fn a_flood_pushes_out_itself() {
+    let limits = Limits { bytes: 1 << 20, blocks: 2_000, ..Limits::default() };
+    let rules = rules(&DETECTIONS[..1]);
+    let matcher = Matcher::new(rules);
+    let filler: Vec<u16> = "Get-Date | Format-List; ".repeat(200).encode_utf16().collect();
+    let text = |text: &str| text.encode_utf16().collect::<Vec<_>>();
+    for (name, flood_text, needs_room) in [("large", &filler, true), ("empty", &Vec::new(), false)] {
+        let mut assembly = Assembly::<u64>::new(limits);
+        let (mut scratch, mut run) = (Scratch::default(), Run::default());
+        let (mut most_open, mut most_bytes, mut honest) = (0, 0, 0);
+        for n in 0..6_000u64 {
+            let mut take = |process_id, bytes: &mut Vec<u8>| {
+                let payload = Payload { kind: EventKind::ScriptBlock, process_id, bytes };
+                let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
+                let fragment = Fragment { source: 0, process_id, time: n, is_needed: false };
+                assembly.take(fragment, bytes, &given, &matcher, &mut scratch, || n);
+                run.close(&mut assembly, &matcher, &mut Scratch::default());
+                most_open = most_open.max(assembly.open());
+                most_bytes = most_bytes.max(assembly.bytes());
+            };
+            let id = format!("{n:08x}-d4cc-4a10-b04e-417ef95bc8b6");
+            take(Some(666), &mut payload(1, 2, flood_text, &id, None));
+            // An honest block whose three fragments come far apart.
+            let id = format!("{:08x}-aaaa-4a10-b04e-417ef95bc8b6", n / 3_000);
+            match n % 3_000 {
+                0 => take(Some(4), &mut payload(1, 3, &text("abc"), &id, None)),
+                1_400 => take(Some(4), &mut payload(2, 3, &filler, &id, None)),
+                2_900 => {
+                    take(Some(4), &mut payload(3, 3, &text("abcab -b"), &id, None));
+                    honest += 1;
+                }
+                _ => {}
+            }
+        }
+        assert!(
+            most_bytes <= limits.bytes && most_open <= limits.blocks,
+            "{name}: {most_bytes}, {most_open}"
+        );
+        let counts = assembly.counts();
+        assert_eq!((counts.joined, honest), (2, 2), "{name}: {counts:?}");
+        assert!(counts.evicted > 1_000, "{name}: {counts:?}");
+        assert_eq!(counts.lean > 0, needs_room, "{name}: {counts:?}");
+        let placed = counts.fragments - counts.duplicates - counts.unplaced;
+        let open = assembly.open() as u64;
+        assert_eq!(placed, 6_006, "{name}: {counts:?}");
+        assert_eq!(counts.evicted + counts.partial + open, 6_000, "{name}: {counts:?}");
+    }
+}
+
+#[test]
+fn bounds_of_one_block() {
+    let matcher = Matcher::new(rules(&DETECTIONS[..1]));
+    let text: Vec<u16> = vec![0x78; 100];
+    let fragments: Vec<_> = (1..=BLOCK_FRAGMENTS_MAX as i32 + 5)
+        .map(|number| (None, payload(number, i32::MAX, &text, ID, None)))
+        .collect();
+    let (run, assembly) = assemble(&matcher, &fragments, Limits::default());
+    let lengths: Vec<usize> = run.blocks.iter().map(|(_, _, text, _)| text.len()).collect();
+    let gap = super::GAP.len();
+    assert_eq!(lengths, [100 * BLOCK_FRAGMENTS_MAX + gap, 500 + 2 * gap]);
+    assert_eq!((assembly.counts().evicted, assembly.counts().partial), (1, 1));
+    let limits = Limits { block_bytes: 2_000, ..Limits::default() };
+    let (run, assembly) = assemble(&matcher, &fragments[..40], limits);
+    assert!(assembly.counts().evicted > 3 && run.blocks.iter().all(|(_, is_partial, _, _)| *is_partial));
 }

@@ -35,7 +35,8 @@ fn blocks(
         }
         let given = matcher.find_fragment(&payload, scratch).to_vec();
         found += given.len();
-        let fragment = Fragment { source: 0, process_id: Some(4), time, is_needed: false };
+        let fragment =
+            Fragment { source: 0, process_id: Some(4), time, is_needed: false, noted: scratch.noted() };
         assembly.take(fragment, bytes, &given, matcher, scratch, || time);
         while let Some(closed) = assembly.next_closed() {
             found += closed.search(matcher, scratch, joined).len();

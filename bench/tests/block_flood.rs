@@ -46,7 +46,13 @@ fn flood(matcher: &Matcher, text: &str, limits: Limits) -> Flooded {
             let payload = Payload { kind: EventKind::ScriptBlock, process_id: Some(process_id), bytes };
             let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
             // A flood of an hour: nothing is old.
-            let fragment = Fragment { source: 0, process_id: Some(process_id), time: n, is_needed: false };
+            let fragment = Fragment {
+                source: 0,
+                process_id: Some(process_id),
+                time: n,
+                is_needed: false,
+                noted: scratch.noted(),
+            };
             assembly.take(fragment, &mut buffer, &given, matcher, &mut scratch, || n);
             while let Some(closed) = assembly.next_closed() {
                 let found = closed.search(matcher, &mut scratch, &mut joined).len() as u64;

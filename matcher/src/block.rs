@@ -26,7 +26,7 @@ mod open;
 mod owners;
 pub(crate) mod search;
 
-pub use assembly::{Assembly, Fragment};
+pub use assembly::{Assembly, Fragment, Noted};
 pub use joined::{Joined, Piece};
 pub use open::Closed;
 

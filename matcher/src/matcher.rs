@@ -165,7 +165,8 @@ impl Matcher {
     }
 
     /// As [`find`](Self::find), for a fragment that an [`Assembly`](crate::block::Assembly) then takes, and which
-    /// therefore is searched even if it is a repeat. What the gate found stays in `scratch`.
+    /// therefore is searched even if it is a repeat. What it found is to be asked of the scratch
+    /// before another search: [`Scratch::noted`].
     pub fn find_fragment<'s>(&self, payload: &Payload<'_>, scratch: &'s mut Scratch) -> &'s [u32] {
         self.search(payload, scratch, &mut NoMeter, false)
     }

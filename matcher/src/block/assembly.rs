@@ -74,7 +74,7 @@ impl<T> Slab<T> {
 }
 
 /// What a fragment brings beside its payload.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Fragment {
     /// The source that it came from: blocks never span two.
     pub source: u32,
@@ -84,7 +84,13 @@ pub struct Fragment {
     pub time: u64,
     /// Whether its text is needed whole whatever the rules find in it: another view of it could differ.
     pub is_needed: bool,
+    /// What its search has found; see [`Scratch::noted`].
+    pub noted: Noted,
 }
+
+/// What the search of a fragment has found of the gate's needles, and where.
+#[derive(Clone, Debug, Default)]
+pub struct Noted(pub(super) Vec<(u32, u32)>);
 
 impl<T: Facts> Assembly<T> {
     /// Without any block.
@@ -127,8 +133,7 @@ impl<T: Facts> Assembly<T> {
         self.closed.pop()
     }
 
-    /// Takes a fragment that [`Matcher::find_fragment`] has just searched with this scratch; `place` is its place,
-    /// `given` the rules, ascending, that were reported for it. Its buffer may be kept: another one of no less capacity
+    /// Takes a fragment that [`Matcher::find_fragment`] has searched; `given` are the rules, ascending, that were reported for it. Its buffer may be kept: another one of no less capacity
     /// then lies there, empty.
     ///
     /// # Complexity
@@ -173,7 +178,6 @@ impl<T: Facts> Assembly<T> {
             Ok(_) => self.counts.duplicates += 1,
             Err(at) => {
                 let text = pieces.text;
-                let found = scratch.found_places();
                 let (bytes, text) = if 2 * payload.len() >= payload.capacity() {
                     let spare = self.spare(payload.capacity());
                     (std::mem::replace(payload, spare), text)
@@ -183,7 +187,7 @@ impl<T: Facts> Assembly<T> {
                     (copy, text)
                 };
                 let kept = if fragment.is_needed { Kept::Needed } else { Kept::Whole };
-                let part = Part { number, bytes, text, found: Some(found), kept };
+                let part = Part { number, bytes, text, found: Some(fragment.noted.0), kept };
                 self.blocks.get(slot).parts.insert(at, part);
             }
         }

@@ -1,6 +1,7 @@
 //! The search of a joined block from what the searches of its fragments found.
 
 use super::GAP;
+use super::assembly::Noted;
 use super::joined::{Joined, follows};
 use super::open::{Block, Kept, Part};
 use crate::field::EventKind;
@@ -32,11 +33,12 @@ impl BlockScratch {
 }
 
 impl Scratch {
-    /// The gate's needles of the event that was last searched, each with a place of it.
-    pub(super) fn found_places(&self) -> Vec<(u32, u32)> {
+    /// What the search just done with this scratch has found, for an [`Assembly`](super::Assembly). Any other search
+    /// with this scratch changes it. Allocates if anything was found.
+    pub fn noted(&self) -> Noted {
         let mut places = Vec::with_capacity(self.found.list().len());
         self.found.each(|needle, place| places.push((needle, place as u32)));
-        places
+        Noted(places)
     }
 }
 

@@ -86,7 +86,13 @@ fn assemble(matcher: &Matcher, fragments: &[(Option<u32>, Vec<u8>)], limits: Lim
     for (at, (process_id, bytes)) in (0u64..).zip(fragments) {
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: *process_id, bytes };
         let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
-        let fragment = Fragment { source: 0, process_id: *process_id, time: at, is_needed: false };
+        let fragment = Fragment {
+            source: 0,
+            process_id: *process_id,
+            time: at,
+            is_needed: false,
+            noted: scratch.noted(),
+        };
         let mut buffer = bytes.clone();
         assembly.take(fragment, &mut buffer, &given, matcher, &mut scratch, || at);
         run.close(&mut assembly, matcher, &mut scratch);
@@ -190,7 +196,13 @@ fn assemble_lean(matcher: &Matcher, fragments: &[(Option<u32>, Vec<u8>)]) -> (Ru
     for (at, (process_id, bytes)) in (0u64..).zip(fragments) {
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: *process_id, bytes };
         let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
-        let fragment = Fragment { source: 0, process_id: *process_id, time: at, is_needed: false };
+        let fragment = Fragment {
+            source: 0,
+            process_id: *process_id,
+            time: at,
+            is_needed: false,
+            noted: scratch.noted(),
+        };
         assembly.take(fragment, &mut bytes.clone(), &given, matcher, &mut scratch, || at);
         assembly.lean_all(matcher, &mut scratch);
         run.close(&mut assembly, matcher, &mut scratch);
@@ -274,13 +286,14 @@ fn rules_change_within_a_block() {
     let (old, new) = (Matcher::new(old), Matcher::new(new));
     let mut assembly = Assembly::<u64>::new(Limits::default());
     let (mut scratch, mut run) = (Scratch::default(), Run::default());
-    let fragment = Fragment { source: 0, process_id: Some(4), time: 0, is_needed: false };
     let mut take = |matcher: &Matcher, number, words: &str, assembly: &mut Assembly<u64>| {
         let mut bytes = payload(number, 2, &text(words), ID, Some("xabc"));
         let given = {
             let payload = Payload { kind: EventKind::ScriptBlock, process_id: Some(4), bytes: &bytes };
             matcher.find_fragment(&payload, &mut scratch).to_vec()
         };
+        let noted = scratch.noted();
+        let fragment = Fragment { source: 0, process_id: Some(4), time: 0, is_needed: false, noted };
         assembly.take(fragment, &mut bytes, &given, matcher, &mut scratch, || 7);
         given
     };
@@ -308,7 +321,8 @@ fn a_flood_pushes_out_itself() {
             let mut take = |process_id, bytes: &mut Vec<u8>| {
                 let payload = Payload { kind: EventKind::ScriptBlock, process_id, bytes };
                 let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
-                let fragment = Fragment { source: 0, process_id, time: n, is_needed: false };
+                let fragment =
+                    Fragment { source: 0, process_id, time: n, is_needed: false, noted: scratch.noted() };
                 assembly.take(fragment, bytes, &given, &matcher, &mut scratch, || n);
                 run.close(&mut assembly, &matcher, &mut Scratch::default());
                 most_open = most_open.max(assembly.open());

@@ -5,7 +5,9 @@ use crate::event::EventHeader;
 use crate::sid::Sid;
 use etwsieve_matcher::block::{Closed, Facts, Joined};
 use etwsieve_matcher::{Matcher, ViewMatch};
-use etwsieve_transport::hit::{CutV1, EventContent, HitV1, PieceV1, RuleRefV1, Scope, Utf16Text, View};
+use etwsieve_transport::hit::{
+    CutV1, EventContent, HitV1, PieceV1, RuleRefV1, Scope, SpanV1, Utf16Text, View,
+};
 
 /// What is kept of the first fragment of a block for its hits.
 #[derive(Clone, Debug)]
@@ -69,20 +71,16 @@ impl BlockHit<'_> {
             computer: &first.computer,
             sequence: first.sequence,
         };
-        let mut hit = bounded(&recorded, self.source, view, content, rules, |hit| {
+        bounded(&recorded, self.source, view, content, rules, |hit| {
             (hit.scope, hit.partial) = (Scope::Block, self.closed.is_partial());
             hit.cut = cut;
-        });
-        if let EventContent::ScriptBlock { text, .. } = &mut hit.content {
-            text.0.shrink_to_fit();
-        }
-        hit
+        })
     }
 
     /// Leaves the gaps out of the text, and puts the spans where they stand in the script; those across a gap go.
     fn cut(self, content: &mut EventContent, rules: &mut [RuleRefV1]) -> CutV1 {
         for rule in rules {
-            let place = |mut span: etwsieve_transport::hit::SpanV1| {
+            let place = |mut span: SpanV1| {
                 if span.text == 0 {
                     let end = (span.start + span.len) as usize;
                     span.start = self.joined.original(span.start as usize..end)?.start as u32;
@@ -90,7 +88,7 @@ impl BlockHit<'_> {
                 Some(span)
             };
             // The zeros of gaps are none of the script.
-            let is_beyond = |span: &etwsieve_transport::hit::SpanV1| {
+            let is_beyond = |span: &SpanV1| {
                 span.text == 0 && self.joined.has_nul_before((span.start + span.len) as usize)
             };
             rule.beyond_nul &=

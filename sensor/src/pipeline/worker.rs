@@ -11,6 +11,7 @@ use crate::rules::{ActiveRules, Generation};
 use crate::search::Search;
 use blocks::{Blocks, Hands};
 use crossbeam_channel::{Receiver, Sender};
+use etwsieve_matcher::block::Noted;
 use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Payload, Scratch};
 use std::sync::Arc;
 
@@ -100,6 +101,7 @@ impl<'a> Worker<'a> {
         }
         // Empty as a rule, and then made without an allocation.
         let mut given = matched.to_vec();
+        let noted = if is_fragment { self.scratch.noted() } else { Noted::default() };
         let could_differ = self.views_could_differ(&payload);
         if could_differ {
             let found = self.matcher.find_views(&payload, self.search.views, &given, &mut self.scratch);
@@ -116,7 +118,7 @@ impl<'a> Worker<'a> {
         let time = event.header.time.0;
         let (blocks, mut hands) = self.blocks();
         if is_fragment {
-            blocks.take(event, &given, could_differ, &mut hands);
+            blocks.take(event, &given, (noted, could_differ), &mut hands);
         } else if blocks.any_open() {
             blocks.advance(time, &mut hands);
         }

@@ -7,7 +7,7 @@ use crate::detect::{RULES_PER_HIT, by_view};
 use crate::event::RawEvent;
 use crate::search::Search;
 use crossbeam_channel::Sender;
-use etwsieve_matcher::block::{Assembly, BlockCounts, Closed, Fragment, Joined, Limits};
+use etwsieve_matcher::block::{Assembly, BlockCounts, Closed, Fragment, Joined, Limits, Noted};
 use etwsieve_matcher::{EventKind, Matcher, Payload, Rule, Scratch};
 
 /// UTF-16 units on either side of a border that are looked at as one, to see whether a view could differ there.
@@ -59,12 +59,12 @@ impl Blocks {
         }
     }
 
-    /// Takes a fragment that has been searched with the scratch at hand. `given`: the rules reported for it, ascending.
+    /// Takes a fragment that has been searched. `given`: the rules reported for it, ascending.
     pub(super) fn take(
         &mut self,
         event: &mut RawEvent,
         given: &[u32],
-        views_could_differ: bool,
+        (noted, views_could_differ): (Noted, bool),
         hands: &mut Hands<'_>,
     ) {
         let RawEvent { header, user_sid, computer, sequence, payload, .. } = event;
@@ -73,6 +73,7 @@ impl Blocks {
             process_id: header.process_id,
             time: header.time.0,
             is_needed: views_could_differ,
+            noted,
         };
         self.assembly.take(fragment, payload, given, hands.matcher, hands.scratch, || FirstFragment {
             header: *header,

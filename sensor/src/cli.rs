@@ -13,6 +13,7 @@ use crate::delivery::{CollectorSettings, SpoolKeep};
 use crate::output::Format;
 use crate::search::{ScopeChoice, ViewChoice};
 use clap::{Args, Parser, Subcommand};
+use etwsieve_etl::FileTime;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -357,6 +358,8 @@ struct RulesCheckArgs {
 Examples:
   etwsieve hits hits.db
   etwsieve hits --stats hits.db
+  etwsieve hits --since 2h --rule endpoint --computer srv01 hits.db
+  etwsieve hits --follow hits.db                   and what comes, until Ctrl-C
   sqlite3 hits.db 'SELECT * FROM detections'       grouped as the Splunk analytic groups them")]
 struct HitsArgs {
     /// How hits are written [default: table on a terminal, jsonl otherwise].
@@ -365,6 +368,21 @@ struct HitsArgs {
     /// Count hits by rule and computer instead of listing them.
     #[arg(long)]
     stats: bool,
+    /// Only events from this time on: 2026-11-25T18:00:00Z, or how long ago, such as 90s, 30m, 2h, 7d.
+    #[arg(long, value_name = "TIME", value_parser = hits::parse_time)]
+    since: Option<FileTime>,
+    /// Only events up to this time, with it; as --since.
+    #[arg(long, value_name = "TIME", value_parser = hits::parse_time)]
+    until: Option<FileTime>,
+    /// Only hits of rules with this id, or with this text in their title.
+    #[arg(long, value_name = "ID|TEXT")]
+    rule: Option<String>,
+    /// Only hits of this computer.
+    #[arg(long, value_name = "NAME")]
+    computer: Option<String>,
+    /// Go on with the hits that are stored from now on, until Ctrl-C.
+    #[arg(long, conflicts_with = "stats")]
+    follow: bool,
     /// The database.
     #[arg(value_name = "DB")]
     store: PathBuf,

@@ -146,7 +146,7 @@ fn the_walk_is_filtered_and_ordered_over_many_pages() {
         change(&mut filter);
         filter
     };
-    let rows: [(&str, HitFilter, Want); 9] = [
+    let rows: [(&str, HitFilter, Want); 11] = [
         ("everything", HitFilter::default(), |_, _| true),
         ("from", filter(|f| f.from = Some(1040)), |_, hit| hit.time >= 1040),
         ("until", filter(|f| f.until = Some(1040)), |_, hit| hit.time <= 1040),
@@ -155,6 +155,11 @@ fn the_walk_is_filtered_and_ordered_over_many_pages() {
         ("view", filter(|f| f.view = Some(View::Raw)), |index, _| index % 7 != 0),
         ("rule id", filter(|f| f.rule = Some("abc".into())), |index, _| index % 5 == 0),
         ("rule title", filter(|f| f.rule = Some("fifth".into())), |index, _| index % 5 == 0),
+        ("part of a rule title", filter(|f| f.rule = Some("IFT".into())), |index, _| index % 5 == 0),
+        // They were stored in the reverse order.
+        ("stored in between", filter(|f| (f.after_id, f.until_id) = (Some(3), Some(6))), |index, _| {
+            (144..=146).contains(&index)
+        }),
         (
             "all of them",
             HitFilter {

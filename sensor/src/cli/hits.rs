@@ -1,18 +1,41 @@
-//! `etwsieve hits`: what a store holds.
+//! `etwsieve hits`: what a store holds, and what comes into it.
 
+use super::replay::stop_on_signal;
 use super::{Exit, HitsArgs, after_writing, complain};
 use crate::output::Format;
 use crate::output::table::clip;
+use crate::stop::Stop;
 use etwsieve_etl::FileTime;
-use etwsieve_transport::store::{HitFilter, Store, StoreError, StoreStats};
+use etwsieve_transport::store::{ComputerStats, HitFilter, RuleStats, Store, StoreError, StoreStats};
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+/// How often `--follow` looks for new hits.
+const FOLLOW_EVERY: Duration = Duration::from_millis(250);
+/// FILETIME of 1970-01-01T00:00:00Z.
+const UNIX_EPOCH_TICKS: u64 = 116_444_736_000_000_000;
+const TICKS_PER_SECOND: u64 = 10_000_000;
 
 pub(super) fn run(args: &HitsArgs) -> Exit {
+    let filter = HitFilter {
+        from: args.since.map(|time| time.0),
+        until: args.until.map(|time| time.0),
+        rule: args.rule.clone(),
+        computer: args.computer.clone(),
+        ..HitFilter::default()
+    };
     let result = Store::open_read_only(&args.store).and_then(|store| {
-        if args.stats {
+        if args.follow {
+            follow(&store, args, &filter)
+        } else if !args.stats {
+            Ok(list(&store, args, filter))
+        } else if filter == HitFilter::default() {
             Ok(after_writing(print_stats(&store.stats()?), Exit::Complete))
         } else {
-            Ok(list(&store, args))
+            let (stats, exit) = filtered_stats(&store, filter);
+            Ok(after_writing(print_stats(&stats), exit))
         }
     });
     result.unwrap_or_else(|error: StoreError| {
@@ -21,26 +44,134 @@ pub(super) fn run(args: &HitsArgs) -> Exit {
     })
 }
 
-fn list(store: &Store, args: &HitsArgs) -> Exit {
+/// A time on the command line: RFC 3339, in UTC unless it says another offset, or how long ago.
+pub(super) fn parse_time(text: &str) -> Result<FileTime, String> {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() / 100;
+    let now = UNIX_EPOCH_TICKS.saturating_add(u64::try_from(now).unwrap_or(u64::MAX));
+    time_at(text, now)
+        .ok_or_else(|| "expected a time such as 2026-11-25T18:00:00Z, or 90s, 30m, 2h, 7d ago".into())
+}
+
+fn time_at(text: &str, now: u64) -> Option<FileTime> {
+    if let Some(unit) = text.chars().last()
+        && let Some(seconds) = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400), ('w', 604_800)]
+            .into_iter()
+            .find_map(|(known, seconds)| (known == unit).then_some(seconds))
+    {
+        let count: u64 = text[..text.len() - 1].parse().ok()?;
+        let ticks = count.checked_mul(seconds)?.checked_mul(TICKS_PER_SECOND)?;
+        return Some(FileTime(now.saturating_sub(ticks)));
+    }
+    // An offset stands behind the seconds, where a date has no sign any more.
+    let sign = text.rfind(['+', '-']).filter(|at| *at >= "2026-11-25T18:00:00".len());
+    let Some(at) = sign else { return FileTime::parse_iso(text) };
+    let (hours, minutes) = text[at + 1..].split_once(':')?;
+    let number = |part: &str, max: u64| {
+        part.parse()
+            .ok()
+            .filter(|number| part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit()) && *number <= max)
+    };
+    let offset = (number(hours, 23)? * 60 + number(minutes, 59)?) * 60 * TICKS_PER_SECOND;
+    let local = FileTime::parse_iso(&text[..at])?.0;
+    // East of Greenwich it is later.
+    let utc = if text[at..].starts_with('+') { local.checked_sub(offset) } else { local.checked_add(offset) };
+    utc.map(FileTime)
+}
+
+fn list(store: &Store, args: &HitsArgs, filter: HitFilter) -> Exit {
     let format = args.format.unwrap_or_else(Format::for_stdout);
+    let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()));
     let mut exit = Exit::Complete;
-    let mut write = || -> io::Result<()> {
-        let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()));
-        format.header(&mut out)?;
-        for stored in store.hits(HitFilter::default()) {
-            match stored {
-                Ok(stored) => format.write(&stored.hit, &mut out)?,
-                // A damaged row is told, and the walk goes on behind it.
-                Err(error) => {
-                    complain(error);
-                    exit = Exit::Damaged;
-                }
+    let written = format
+        .header(&mut out)
+        .and_then(|()| write_hits(store, filter, format, &mut out, &mut exit))
+        .and_then(|()| out.flush());
+    after_writing(written, exit)
+}
+
+/// Writes the hits there are, in time order, and then those that are stored, as they come.
+fn follow(store: &Store, args: &HitsArgs, filter: &HitFilter) -> Result<Exit, StoreError> {
+    let stop = Stop::default();
+    stop_on_signal(&stop);
+    let format = args.format.unwrap_or_else(Format::for_stdout);
+    let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()));
+    let mut exit = Exit::Complete;
+    let mut written = format.header(&mut out);
+    let mut after_id = None;
+    while written.is_ok() && !stop.requested() {
+        let until_id = store.last_id()?;
+        if after_id != Some(until_id) {
+            let filter = HitFilter { after_id, until_id: Some(until_id), ..filter.clone() };
+            written = write_hits(store, filter, format, &mut out, &mut exit).and_then(|()| out.flush());
+            after_id = Some(until_id);
+        }
+        thread::sleep(FOLLOW_EVERY);
+    }
+    // Ctrl-C is how it ends.
+    Ok(after_writing(written, exit))
+}
+
+fn write_hits(
+    store: &Store,
+    filter: HitFilter,
+    format: Format,
+    out: &mut dyn Write,
+    exit: &mut Exit,
+) -> io::Result<()> {
+    for stored in store.hits(filter) {
+        match stored {
+            Ok(stored) => format.write(&stored.hit, out)?,
+            // A damaged row is told, and the walk goes on behind it.
+            Err(error) => {
+                complain(error);
+                *exit = Exit::Damaged;
             }
         }
-        out.flush()
-    };
-    let written = write();
-    after_writing(written, exit)
+    }
+    Ok(())
+}
+
+/// As [`Store::stats`], of the hits that pass the filter, each with all of its rules.
+fn filtered_stats(store: &Store, filter: HitFilter) -> (StoreStats, Exit) {
+    let mut stats = StoreStats::default();
+    let mut exit = Exit::Complete;
+    let mut rules: BTreeMap<(String, String, String), (u64, u64, u64)> = BTreeMap::new();
+    let mut computers: BTreeMap<Option<String>, (u64, u64, u64)> = BTreeMap::new();
+    for stored in store.hits(filter) {
+        let hit = match stored {
+            Ok(stored) => stored.hit,
+            Err(error) => {
+                complain(error);
+                exit = Exit::Damaged;
+                continue;
+            }
+        };
+        let note = |(count, first, last): &mut (u64, u64, u64)| {
+            (*first, *last) = if *count == 0 {
+                (hit.time, hit.time)
+            } else {
+                ((*first).min(hit.time), (*last).max(hit.time))
+            };
+            *count += 1;
+        };
+        stats.hits += 1;
+        note(computers.entry(hit.computer.clone()).or_default());
+        for rule in &hit.rules {
+            stats.detections += 1;
+            note(rules.entry((rule.title.clone(), rule.id.clone(), rule.level.clone())).or_default());
+        }
+    }
+    stats.rules = rules
+        .into_iter()
+        .map(|((title, id, level), (count, first, last))| RuleStats { id, title, level, count, first, last })
+        .collect();
+    stats.rules.sort_by_key(|rule| std::cmp::Reverse(rule.count));
+    stats.computers = computers
+        .into_iter()
+        .map(|(computer, (count, first, last))| ComputerStats { computer, count, first, last })
+        .collect();
+    stats.computers.sort_by_key(|computer| std::cmp::Reverse(computer.count));
+    (stats, exit)
 }
 
 fn print_stats(stats: &StoreStats) -> io::Result<()> {
@@ -65,4 +196,38 @@ fn print_stats(stats: &StoreStats) -> io::Result<()> {
         writeln!(out, "{:>8} {first} {last} {name}", computer.count)?;
     }
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time_at;
+    use etwsieve_etl::FileTime;
+
+    #[test]
+    fn times_are_absolute_or_ago() {
+        let at = |text| FileTime::parse_iso(text).unwrap().0;
+        let now = at("2026-11-25T18:00:00");
+        let rows = [
+            ("2026-11-25T17:00:00Z", Some(at("2026-11-25T17:00:00"))),
+            ("2026-11-25 17:00:00.5", Some(at("2026-11-25T17:00:00.5"))),
+            ("2026-11-25T17:00:00+02:00", Some(at("2026-11-25T15:00:00"))),
+            ("2026-11-25T17:00:00.25-00:30", Some(at("2026-11-25T17:30:00.25"))),
+            ("90s", Some(at("2026-11-25T17:58:30"))),
+            ("30m", Some(at("2026-11-25T17:30:00"))),
+            ("2h", Some(at("2026-11-25T16:00:00"))),
+            ("7d", Some(at("2026-11-18T18:00:00"))),
+            ("99999999w", Some(0)),
+            ("99999999999999999999h", None),
+            ("h", None),
+            ("-2h", None),
+            ("2026-11-25", None),
+            ("2026-11-25T17:00:00+2", None),
+            ("2026-11-25T17:00:00+24:00", None),
+            ("", None),
+            ("ü", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(time_at(text, now).map(|time| time.0), expected, "{text}");
+        }
+    }
 }

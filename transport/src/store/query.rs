@@ -21,12 +21,13 @@ const SELECT_PAGE: &str = "
     FROM hits
     WHERE (time, source, source_sequence, id) > (:time, :source, :source_sequence, :id)
         AND time <= :until
+        AND id > :after_id AND id <= :until_id
         AND (:scope IS NULL OR scope = :scope)
         AND (:view IS NULL OR view = :view)
         AND (:computer IS NULL OR computer = :computer COLLATE NOCASE)
         AND (:rule IS NULL OR EXISTS (
             SELECT 1 FROM hit_rules AS r WHERE r.hit_id = hits.id
-                AND (r.rule_id = :rule COLLATE NOCASE OR r.title = :rule COLLATE NOCASE)))
+                AND (r.rule_id = :rule COLLATE NOCASE OR instr(lower(r.title), lower(:rule)) > 0)))
     ORDER BY time, source, source_sequence, id
     LIMIT :page";
 const SELECT_RULES: &str = "SELECT rule_id, title, level, attack, beyond_nul, spans, transformations
@@ -53,7 +54,7 @@ pub struct HitFilter {
     pub from: Option<u64>,
     /// Not after this FILETIME.
     pub until: Option<u64>,
-    /// Only hits of the rule with this id or title, whatever the case of ASCII letters.
+    /// Only hits of rules with this id, or with this text in their title, whatever the case of ASCII letters.
     pub rule: Option<String>,
     /// Only hits of this computer, whatever the case of ASCII letters.
     pub computer: Option<String>,
@@ -61,6 +62,10 @@ pub struct HitFilter {
     pub scope: Option<Scope>,
     /// Only hits of this view.
     pub view: Option<View>,
+    /// Only hits that were stored later than the one with this [`StoredHit::id`].
+    pub after_id: Option<i64>,
+    /// Only hits that were stored no later than the one with this id.
+    pub until_id: Option<i64>,
 }
 
 /// A hit as it was stored, with every rule that the store has for it.
@@ -186,6 +191,16 @@ impl Store {
         Hits { store: self, filter, page: VecDeque::new(), after }
     }
 
+    /// The highest [`StoredHit::id`]; 0 in an empty store. What is stored later has a higher one.
+    ///
+    /// # Errors
+    ///
+    /// As they come from SQLite.
+    pub fn last_id(&self) -> Result<i64, StoreError> {
+        let sql = "SELECT coalesce(max(id), 0) FROM hits";
+        self.connection.query_row(sql, [], |row| row.get(0)).at(&self.path, Action::Read)
+    }
+
     /// Counts what is stored, by rule and by computer.
     ///
     /// # Errors
@@ -258,6 +273,8 @@ impl Store {
             ":scope": filter.scope.map(Scope::as_str),
             ":view": filter.view.map(View::as_str),
             ":rule": filter.rule,
+            ":after_id": filter.after_id.unwrap_or(i64::MIN),
+            ":until_id": filter.until_id.unwrap_or(i64::MAX),
             ":page": PAGE_HITS,
         })?;
         let (mut page, mut last) = (VecDeque::new(), None);

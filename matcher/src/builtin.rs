@@ -22,7 +22,7 @@ pub fn rules() -> Vec<Rule> {
 #[cfg(test)]
 mod tests {
     use super::rules;
-    use crate::{EventKind, Matcher, Payload, Scratch, naive};
+    use crate::{Calls, EventKind, Matcher, Payload, Scratch, View, Views, naive};
 
     #[test]
     fn examples_that_hit_and_nearly_hit() {
@@ -60,10 +60,51 @@ mod tests {
         }
     }
 
+    /// The rule of the call-aware view, and which view sees a text.
+    #[test]
+    fn examples_of_the_views() {
+        let normalized = Some(View::Normalized);
+        let call = Some(View::Call);
+        let rows = [
+            ("as typed: raw", "Enter-PSSession -ComputerName srv01", None),
+            ("en dash", "Enter\u{2013}PSSession \u{2013}ComputerName srv01", normalized),
+            ("backtick", "Enter-PSSes`sion -ComputerName srv01", normalized),
+            ("concatenation", "& ('Enter-PS'+'Session') -ComputerName srv01", normalized),
+            ("alias", "etsn -ComputerName srv01", call),
+            ("alias and first argument", "etsn srv01", call),
+            ("abbreviation", "Enter-PSSession -Comp srv01", call),
+            ("alias of the parameter", "Enter-PSSession -Cn srv01", call),
+            ("module", "Microsoft.PowerShell.Core\\Enter-PSSession srv01", call),
+            ("alias with a backtick", "e`tsn srv01", call),
+            ("alias in a folded string", "iex ('et'+'sn srv01')", call),
+            ("ambiguous abbreviation", "Enter-PSSession -C srv01", None),
+            ("a session that exists", "Enter-PSSession -Session $s", None),
+            ("another cmdlet", "nsn srv01", None),
+            ("in a string", "'etsn srv01'", None),
+            ("in a comment", "# etsn srv01", None),
+            ("two calls", "Enter-PSSession -Session $s; Get-Service -Comp x", None),
+            ("full-width letters", "\u{ff25}nter-PSSession srv01", None),
+        ];
+        let matcher = Matcher::new(rules());
+        let mut scratch = Scratch::default();
+        for (name, text, expected) in rows {
+            let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];
+            bytes.extend(format!("{text}\0id\0\0").encode_utf16().flat_map(u16::to_le_bytes));
+            let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+            let raw = matcher.find(&payload, &mut scratch).to_vec();
+            let found = matcher.find_views(&payload, Views::ALL, &raw, &mut scratch);
+            let views: Vec<View> = found.iter().map(|found| found.view).collect();
+            assert_eq!(views, Vec::from_iter(expected), "{name}: {found:?}");
+            assert!(found.iter().all(|found| (found.rule == 1) == (found.view == View::Call)), "{name}");
+        }
+    }
+
     #[test]
     fn facts_of_the_rule() {
         let rules = rules();
-        assert_eq!(rules.len(), 1);
+        assert_eq!(rules.len(), 2);
+        assert_eq!((rules[0].calls, rules[1].calls), (Calls::No, Calls::Only));
+        assert_eq!((&rules[1].base, &rules[1].attack), (&rules[0].id, &rules[0].attack));
         assert_eq!(rules[0].id, "a4e8f3a4-48b2-11ec-bcfc-3e22fbd008af");
         assert_eq!(rules[0].attack, ["T1021.006"]);
         assert_eq!(rules[0].level, "medium");

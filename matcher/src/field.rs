@@ -213,6 +213,15 @@ impl<'a> Fields<'a> {
         Self { kind, payload, text }
     }
 
+    /// The fields of a payload that differs from this one in its script alone, which has `units` units there.
+    pub(crate) fn with_script<'b>(&self, payload: &'b [u8], units: usize) -> Fields<'b> {
+        let own = self.text[0].clone().unwrap_or(0..0);
+        let moved = |range: &Range<usize>| range.start - own.end + units..range.end - own.end + units;
+        let [_, second, third] = &self.text;
+        let text = [Some(0..units), second.as_ref().map(moved), third.as_ref().map(moved)];
+        Fields { kind: self.kind, payload, text }
+    }
+
     /// The kind of event.
     pub fn kind(&self) -> EventKind {
         self.kind

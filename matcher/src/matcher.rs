@@ -3,7 +3,7 @@
 pub(crate) mod cost;
 pub(crate) mod repeats;
 pub(crate) mod run;
-mod spans;
+pub(crate) mod spans;
 
 pub use spans::{SPANS_MAX, Span};
 
@@ -13,10 +13,11 @@ use crate::field::{EventKind, Field, Fields, text_units};
 use crate::matcher::cost::{CostMeter, Meter, NoMeter};
 use crate::matcher::repeats::{Key, RepeatCache, Repeats};
 use crate::matcher::run::{Memory, Run};
-use crate::rule::Rule;
+use crate::rule::{Calls, Rule};
 use crate::scan::gate::Found;
 use crate::scan::kernel::{Kernel, Usable};
 use crate::scan::narrow::Narrowed;
+use crate::view::ViewPlan;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A compiled set of rules. Shared by any number of threads, each with a [`Scratch`] of its own.
@@ -24,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Matcher {
     rules: Vec<Rule>,
     plans: [Plan; EventKind::POWERSHELL.len()],
+    views: ViewPlan,
     usable: Usable,
     repeats: Repeats,
     /// Tells this matcher from all others of the process.
@@ -94,9 +96,11 @@ impl Matcher {
     pub fn with_kernel(rules: Vec<Rule>, kernel: Kernel) -> Self {
         static IDENTITIES: AtomicU64 = AtomicU64::new(1);
         let usable = Usable::new(kernel);
-        let plans = EventKind::POWERSHELL.map(|kind| Plan::new(kind, &rules, usable));
+        let plans = EventKind::POWERSHELL
+            .map(|kind| Plan::new(kind, &rules, usable, |rule| rule.calls != Calls::Only));
+        let views = ViewPlan::new(&rules, usable);
         let identity = IDENTITIES.fetch_add(1, Ordering::Relaxed);
-        Self { rules, plans, usable, repeats: Repeats::default(), identity }
+        Self { rules, plans, views, usable, repeats: Repeats::default(), identity }
     }
 
     /// Says when repeats of a harmless text are recognised instead of searched.
@@ -118,7 +122,25 @@ impl Matcher {
 
     /// Whether any rule is about this kind of event. A source need not hand over the others.
     pub fn wants(&self, kind: EventKind) -> bool {
-        !self.plan(kind).programs.is_empty()
+        !self.plan(kind).programs.is_empty() || (kind == EventKind::ScriptBlock && self.has_calls())
+    }
+
+    /// Whether any rule is searched in the call-aware view.
+    pub fn has_calls(&self) -> bool {
+        !self.views.calls.programs.is_empty()
+    }
+
+    pub(crate) fn view_plan(&self) -> &ViewPlan {
+        &self.views
+    }
+
+    pub(crate) fn usable(&self) -> Usable {
+        self.usable
+    }
+
+    /// The rule whose match makes a call-aware match of this one superfluous.
+    pub(crate) fn base(&self, rule: u32) -> Option<u32> {
+        self.views.bases.get(rule as usize).copied().flatten()
     }
 
     /// Number of rules of this kind that no needle gates: their programs run for every event.
@@ -134,11 +156,7 @@ impl Matcher {
     /// Bytes that the compiled rules hold, about; the rules as loaded and caches of regular expressions not
     /// counted.
     pub fn memory(&self) -> usize {
-        self.plans.iter().map(Plan::memory).sum()
-    }
-
-    pub(crate) fn usable(&self) -> Usable {
-        self.usable
+        self.plans.iter().map(Plan::memory).sum::<usize>() + self.views.calls.memory()
     }
 
     /// Tells this matcher from all others of the process.

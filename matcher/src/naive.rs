@@ -6,17 +6,19 @@ use crate::block::GAP;
 use crate::field::{EventKind, Field, Fields};
 use crate::pattern::{Part, Pattern, fold};
 use crate::rule::modifier::build_regex;
-use crate::rule::{Expr, Op, Rule, Test};
+use crate::rule::{Calls, Expr, Op, Rule, Test};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
-/// Whether the rule matches this payload.
+/// Whether the rule matches this payload in the raw view.
 ///
 /// # Panics
 ///
 /// If a regular expression of the rule does not compile; the loader lets none through.
 pub fn matches(rule: &Rule, kind: EventKind, payload: &[u8]) -> bool {
-    rule.events.contains(kind) && holds(&rule.expr, kind, &Fields::split(kind, payload))
+    rule.calls != Calls::Only
+        && rule.events.contains(kind)
+        && holds(&rule.expr, kind, &Fields::split(kind, payload))
 }
 
 fn holds(expr: &Expr, kind: EventKind, fields: &Fields<'_>) -> bool {

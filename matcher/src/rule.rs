@@ -31,6 +31,22 @@ pub struct Rule {
     pub expr: Expr,
     /// Sigma's `name`, by which filters may refer to the rule; empty if the rule has none.
     pub name: String,
+    /// Whether the call-aware view is asked for.
+    pub calls: Calls,
+    /// Id of the rule whose match makes a call-aware match of this one superfluous; empty if there is none.
+    pub base: String,
+}
+
+/// Whether a rule is searched in the call-aware view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Calls {
+    /// No.
+    #[default]
+    No,
+    /// There as well.
+    Also,
+    /// There and in no other view.
+    Only,
 }
 
 /// Where a rule stands.

@@ -5,6 +5,7 @@ pub(crate) mod gate;
 pub(crate) mod glob;
 pub(crate) mod grams;
 pub(crate) mod kernel;
+pub(crate) mod marks;
 pub(crate) mod narrow;
 pub(crate) mod teddy;
 pub(crate) mod words;

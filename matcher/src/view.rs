@@ -3,12 +3,25 @@
 //! [`Matcher::views_could_differ`] is the cheap test, [`Matcher::find_views`] the search. A view never executes
 //! anything; what it makes of a text is bounded in size, depth and work.
 
+mod call;
+mod chars;
+mod fold;
+mod hints;
+mod light;
+mod mapped;
+mod search;
 mod transformation;
+
+pub(crate) use call::Names;
+pub(crate) use hints::Hints;
 
 pub use transformation::Transformation;
 
+use crate::compile::plan::Plan;
 use crate::field::EventKind;
 use crate::matcher::{Matcher, Payload, Scratch, Span};
+use crate::rule::{Calls, Rule};
+use crate::scan::kernel::Usable;
 
 /// Which views are wanted beside the raw one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,16 +68,31 @@ impl Views {
 }
 
 impl Matcher {
-    /// Whether a view of this text could give what the raw view does not. Cheap, and wrong in one direction only: yes
-    /// may turn out to be no. `units` is the script text or a part of it.
+    /// Whether a view of this text could give what the raw view does not. Cheap, and yes may turn out to be no. `units` is
+    /// the script text or a part of it.
+    ///
+    /// # Complexity
+    ///
+    /// One pass over the text at the speed of the gate, which ends at the first reason. Allocates nothing.
     pub fn views_could_differ(&self, kind: EventKind, units: &[[u8; 2]], views: Views) -> bool {
-        kind == EventKind::ScriptBlock && views.any() && !units.is_empty()
+        // What a module event records PowerShell has read already.
+        if kind != EventKind::ScriptBlock || !views.any() {
+            return false;
+        }
+        let reasons = self.view_plan().hints.reasons(units, views, true, self.usable());
+        reasons != hints::Reasons::default()
     }
 
-    /// The rules that match a view of the payload, ascending by rule, each once. `raw`: the rules that are reported
-    /// already, ascending; they are not tried again.
+    /// The rules that match a view of the payload, each once: first those of the normalised view, then those of the
+    /// call-aware one, ascending. `raw`: the rules that are reported already; they are not tried again, nor are those
+    /// that have one of them for their base.
     ///
     /// The payload is in the layout of an event; its text may be a joined block of megabytes.
+    ///
+    /// # Complexity
+    ///
+    /// Nothing beyond [`views_could_differ`](Self::views_could_differ) for a text without a reason. Otherwise some passes
+    /// over the text, and folding, whose steps are counted: at most 32 for each unit, and a million.
     pub fn find_views(
         &self,
         payload: &Payload<'_>,
@@ -72,7 +100,32 @@ impl Matcher {
         raw: &[u32],
         scratch: &mut Scratch,
     ) -> Vec<ViewMatch> {
-        let _ = (payload, views, raw, scratch);
-        Vec::new()
+        if payload.kind != EventKind::ScriptBlock || !views.any() {
+            return Vec::new();
+        }
+        search::Search::new(self, payload, raw, scratch).run(views)
     }
 }
+
+/// What a set of rules needs for the views.
+#[derive(Debug)]
+pub(crate) struct ViewPlan {
+    pub(crate) hints: Hints,
+    /// The rules of the call-aware view.
+    pub(crate) calls: Plan,
+    /// For each rule its base, if it has one in the set.
+    pub(crate) bases: Vec<Option<u32>>,
+}
+
+impl ViewPlan {
+    pub(crate) fn new(rules: &[Rule], usable: Usable) -> Self {
+        let calls = Plan::new(EventKind::ScriptBlock, rules, usable, |rule| rule.calls != Calls::No);
+        let number = |id: &str| rules.iter().position(|rule| rule.id == id).map(|at| at as u32);
+        let base = |rule: &Rule| if rule.base.is_empty() { None } else { number(&rule.base) };
+        let bases = rules.iter().map(base).collect();
+        Self { hints: Hints::new(rules, Names::of(rules)), calls, bases }
+    }
+}
+
+#[cfg(test)]
+mod tests;

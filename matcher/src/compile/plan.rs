@@ -42,11 +42,11 @@ pub(crate) struct Program {
 }
 
 impl Plan {
-    /// Compiles the rules that are about `kind`.
-    pub(crate) fn new(kind: EventKind, rules: &[Rule], usable: Usable) -> Self {
+    /// Compiles the rules that are about `kind`, of these the wanted ones.
+    pub(crate) fn new(kind: EventKind, rules: &[Rule], usable: Usable, wanted: fn(&Rule) -> bool) -> Self {
         let mut literals = Literals::default();
         let (mut ungated, mut by_needle) = (Vec::new(), Vec::new());
-        let own = || (0u32..).zip(rules).filter(|(_, rule)| rule.events.contains(kind));
+        let own = || (0u32..).zip(rules).filter(|(_, rule)| rule.events.contains(kind) && wanted(rule));
         for (program, (_, rule)) in (0u32..).zip(own()) {
             match clause::necessary(&rule.expr, kind).filter(clause::Clause::is_selective) {
                 None => ungated.push(program),

@@ -179,7 +179,7 @@ impl Run<'_> {
 }
 
 /// Replaces `text` by the decoded units. Nearly all scripts are ASCII, which needs no decoding.
-pub(super) fn decode(units: &[[u8; 2]], text: &mut String, usable: Usable) {
+pub(crate) fn decode(units: &[[u8; 2]], text: &mut String, usable: Usable) {
     let mut bytes = std::mem::take(text).into_bytes();
     if low_bytes(units, &mut bytes, usable) {
         // Always valid, as just checked.

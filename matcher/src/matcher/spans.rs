@@ -5,7 +5,7 @@ use crate::compile::plan::Plan;
 use crate::compile::program::CheckOp;
 use crate::field::{Field, Fields};
 use crate::matcher::run::decode;
-use crate::rule::{Expr, Op, Test};
+use crate::rule::{Expr, Op, Rule, Test};
 use crate::scan::glob::{Glob, Text};
 use crate::scan::kernel::Usable;
 use crate::scan::narrow::narrow;
@@ -33,13 +33,7 @@ impl Matcher {
     ///
     /// Each test of the rules looks at the text once more.
     pub fn spans(&self, fields: &Fields<'_>, rules: &[u32]) -> Vec<Vec<Span>> {
-        let mut finder = SpanFinder::new(self.plan(fields.kind()), fields, self.usable);
-        let of_rule = |rule: &u32| {
-            let rule = self.rules.get(*rule as usize)?;
-            let lists = finder.expr(&rule.expr)?;
-            Some(few(&lists))
-        };
-        rules.iter().map(of_rule).map(Option::unwrap_or_default).collect()
+        SpanFinder::new(self.plan(fields.kind()), fields, self.usable).of_rules(&self.rules, rules)
     }
 }
 
@@ -60,7 +54,7 @@ fn few(lists: &[Rc<[Span]>]) -> Vec<Span> {
 }
 
 /// Looks at one event's text fields; tests that rules share are made once.
-struct SpanFinder<'a> {
+pub(crate) struct SpanFinder<'a> {
     plan: &'a Plan,
     texts: Vec<FieldText<'a>>,
     fields: &'a Fields<'a>,
@@ -77,7 +71,7 @@ struct FieldText<'a> {
 }
 
 impl<'a> SpanFinder<'a> {
-    fn new(plan: &'a Plan, fields: &'a Fields<'a>, usable: Usable) -> Self {
+    pub(crate) fn new(plan: &'a Plan, fields: &'a Fields<'a>, usable: Usable) -> Self {
         let text = |&field: &Field| {
             let units = fields.text(field)?.as_chunks().0;
             let (mut narrowed, mut decoded) = (Vec::new(), String::new());
@@ -87,6 +81,12 @@ impl<'a> SpanFinder<'a> {
         };
         let texts = fields.kind().text_fields().iter().filter_map(text).collect();
         Self { plan, texts, fields, known: HashMap::new() }
+    }
+
+    /// The spans of each of these rules.
+    pub(crate) fn of_rules(&mut self, all: &[Rule], rules: &[u32]) -> Vec<Vec<Span>> {
+        let of_rule = |rule: &u32| Some(few(&self.expr(&all.get(*rule as usize)?.expr)?));
+        rules.iter().map(of_rule).map(Option::unwrap_or_default).collect()
     }
 
     /// The spans of the tests that make the expression true, a list for each; `None` if it is not.

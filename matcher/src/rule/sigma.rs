@@ -6,11 +6,14 @@
 use crate::error::{Located, Problem};
 use crate::field::{EventKind, EventKinds};
 use crate::rule::selection::selection;
-use crate::rule::{Expr, Origin, Rule, condition};
+use crate::rule::{Calls, Expr, Origin, Rule, condition};
+use crate::view::Names;
 use crate::yaml::{Node, Value};
 
 /// Longest title, id or name, in bytes.
 pub(crate) const NAME_LEN_MAX: usize = 1024;
+/// The custom attribute of a rule that is about this program.
+const EXTENSION: &str = "etwsieve";
 /// Most techniques of a rule.
 pub(crate) const ATTACK_MAX: usize = 64;
 
@@ -44,16 +47,28 @@ pub(crate) fn document(node: &Node, file: &str) -> Result<Document, Located> {
     let title = required(node, "title")?;
     let events = log_source(node.get("logsource").ok_or((node.line, Problem::Missing("logsource")))?)?;
     match (node.get("detection"), node.get("filter")) {
-        (Some(detection), None) => Ok(Document::Rule(Rule {
-            id: optional(node, "id")?,
-            title,
-            level: level(node)?,
-            attack: attack(node)?,
-            origin,
-            events,
-            expr: detection_expr(detection, events, &[])?,
-            name: optional(node, "name")?,
-        })),
+        (Some(detection), None) => {
+            let (calls, base) = calls(node, events)?;
+            let expr = detection_expr(detection, events, &[])?;
+            if calls != Calls::No && Names::of_expr(&expr).is_empty() {
+                return Err((
+                    node.line,
+                    Problem::Unsupported("`calls` without the name of a known cmdlet".into()),
+                ));
+            }
+            Ok(Document::Rule(Rule {
+                id: optional(node, "id")?,
+                title,
+                level: level(node)?,
+                attack: attack(node)?,
+                origin,
+                events,
+                expr,
+                name: optional(node, "name")?,
+                calls,
+                base,
+            }))
+        }
         (None, Some(filter)) => Ok(Document::Filter(Filter {
             title,
             origin,
@@ -63,6 +78,36 @@ pub(crate) fn document(node: &Node, file: &str) -> Result<Document, Located> {
         })),
         (Some(_), Some(filter)) => Err((filter.line, Problem::Unsupported("a filter inside a rule".into()))),
         (None, None) => Err((node.line, Problem::Missing("detection"))),
+    }
+}
+
+/// What the rule asks of this program, in a map named after it: `calls` and `base`.
+fn calls(node: &Node, events: EventKinds) -> Result<(Calls, String), Located> {
+    let Some(own) = node.get(EXTENSION) else { return Ok((Calls::No, String::new())) };
+    let Value::Map(entries) = &own.value else {
+        return Err(own.form(EXTENSION, "a map with `calls`, and perhaps `base`"));
+    };
+    if let Some((key, value)) = entries.iter().find(|(key, _)| !matches!(key.as_str(), "calls" | "base")) {
+        return Err((value.line, Problem::Unsupported(format!("{EXTENSION} key `{key}`"))));
+    }
+    let asked = own.get("calls").ok_or((own.line, Problem::Missing("calls")))?;
+    let calls = match asked.text() {
+        Some("also") => Calls::Also,
+        Some("only") => Calls::Only,
+        _ => return Err(asked.form("calls", "`also` or `only`")),
+    };
+    if !events.contains(EventKind::ScriptBlock) {
+        return Err((
+            asked.line,
+            Problem::Unsupported("`calls` of a rule that is not about ps_script".into()),
+        ));
+    }
+    let base = optional(own, "base")?;
+    match own.get("base") {
+        Some(base) if calls == Calls::Also => {
+            Err((base.line, Problem::Unsupported("`base` of a rule that is searched in every view".into())))
+        }
+        _ => Ok((calls, base)),
     }
 }
 

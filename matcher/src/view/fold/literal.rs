@@ -1,0 +1,189 @@
+//! Strings and variables as a script writes them.
+//!
+//! Source: PowerShell/PowerShell, `engine/parser/tokenizer.cs` (`ScanStringLiteral`, `ScanStringExpandable`,
+//! `ScanHereStringLiteral`, `ScanHereStringExpandable`, `ScanVariable`). A doubled quotation mark of any kind is one; a
+//! backtick escapes in double quotes only; a string that is not closed goes on to the end.
+
+use super::value::VALUE_UNITS_MAX;
+use super::variables::Variables;
+use crate::view::chars::{
+    BACKTICK, escaped, is_double_quote, is_newline, is_single_quote, is_whitespace, is_word, lower,
+    unicode_escape,
+};
+use crate::view::transformation::{Done, Transformation};
+
+/// Longest name of a variable, in units.
+const NAME_UNITS_MAX: usize = 128;
+
+/// A string in a script.
+pub(in crate::view) struct Literal {
+    /// Behind its closing mark.
+    pub(in crate::view) end: usize,
+    /// `None`: it holds what is not known, or is too long.
+    pub(in crate::view) value: Option<Vec<u16>>,
+    pub(in crate::view) done: Done,
+}
+
+/// The string that begins at `at`, if one does.
+pub(in crate::view) fn read(text: &[u16], at: usize, variables: &Variables) -> Option<Literal> {
+    let unit = *text.get(at)?;
+    if is_single_quote(unit) {
+        return Some(single(text, at + 1));
+    }
+    if is_double_quote(unit) {
+        return Some(double(text, at + 1, variables));
+    }
+    if unit == u16::from(b'@') {
+        let quote = *text.get(at + 1)?;
+        if is_single_quote(quote) || is_double_quote(quote) {
+            return here(text, at + 2, is_double_quote(quote));
+        }
+    }
+    None
+}
+
+fn single(text: &[u16], start: usize) -> Literal {
+    let mut value = Vec::new();
+    let mut at = start;
+    while let Some(&unit) = text.get(at) {
+        at += 1;
+        if is_single_quote(unit) {
+            if !text.get(at).is_some_and(|next| is_single_quote(*next)) {
+                break;
+            }
+            at += 1;
+        }
+        value.push(unit);
+    }
+    let value = (value.len() <= VALUE_UNITS_MAX).then_some(value);
+    Literal { end: at, value, done: Done::NONE }
+}
+
+fn double(text: &[u16], start: usize, variables: &Variables) -> Literal {
+    let mut value = Some(Vec::new());
+    let mut done = Done::NONE;
+    let mut at = start;
+    // Quotation marks inside `$( … )` belong to it.
+    let mut nested = 0u32;
+    while let Some(&unit) = text.get(at) {
+        let push = |value: &mut Option<Vec<u16>>, units: &[u16]| {
+            if let Some(text) = value {
+                text.extend_from_slice(units);
+            }
+        };
+        if unit == BACKTICK {
+            at += 1;
+            if let Some((c, len)) = unicode_escape(&text[at..]) {
+                push(&mut value, c.encode_utf16(&mut [0; 2]));
+                at += len;
+            } else if let Some(&next) = text.get(at) {
+                push(&mut value, &[escaped(next)]);
+                at += 1;
+            }
+            if nested == 0 {
+                done = done.with(Transformation::Backtick);
+            }
+        } else if nested > 0 {
+            nested = match u8::try_from(unit) {
+                Ok(b'(') => nested + 1,
+                Ok(b')') => nested - 1,
+                _ => nested,
+            };
+            at += 1;
+        } else if is_double_quote(unit) {
+            at += 1;
+            if !text.get(at).is_some_and(|next| is_double_quote(*next)) {
+                break;
+            }
+            push(&mut value, &[unit]);
+            at += 1;
+        } else if unit == u16::from(b'$') && text.get(at + 1) == Some(&u16::from(b'(')) {
+            value = None;
+            nested = 1;
+            at += 2;
+        } else if let Some((name, end)) = variable(text, at) {
+            let known = variables.get(&name).filter(|_| value.is_some());
+            match known.and_then(|folded| Some((folded.value.text()?, folded.done))) {
+                Some((own, own_done)) => {
+                    push(&mut value, &own);
+                    done = done.and(own_done).with(Transformation::Concatenation);
+                }
+                None => value = None,
+            }
+            at = end;
+        } else {
+            push(&mut value, &[unit]);
+            at += 1;
+        }
+        if value.as_ref().is_some_and(|value| value.len() > VALUE_UNITS_MAX) {
+            value = None;
+        }
+    }
+    Literal { end: at, value, done }
+}
+
+/// From behind `@'` or `@"`: the rest of the line is blank, the end stands at the beginning of a line.
+fn here(text: &[u16], start: usize, expands: bool) -> Option<Literal> {
+    let blanks = text[start..].iter().take_while(|unit| is_whitespace(**unit)).count();
+    let line = start + blanks;
+    if !text.get(line).is_some_and(|unit| is_newline(*unit)) {
+        return None;
+    }
+    let begin = line + 1 + usize::from(text[line..].starts_with(&[0x0D, 0x0A]));
+    let mut at = line;
+    let closes = |at: usize| {
+        let quote = text
+            .get(at + 1)
+            .is_some_and(|unit| if expands { is_double_quote(*unit) } else { is_single_quote(*unit) });
+        is_newline(text[at]) && quote && text.get(at + 2) == Some(&u16::from(b'@'))
+    };
+    while at < text.len() && !closes(at) {
+        at += 1;
+    }
+    let last = if at > begin && text[..at].ends_with(&[0x0D]) { at - 1 } else { at };
+    let inside = text.get(begin..last.max(begin).min(text.len())).unwrap_or_default();
+    let end = (at + 3).min(text.len());
+    let known = inside.len() <= VALUE_UNITS_MAX && (!expands || !inside.contains(&u16::from(b'$')));
+    Some(Literal { end, value: known.then(|| inside.to_vec()), done: Done::NONE })
+}
+
+/// The variable at `at`: its name in small letters without a scope, and where it ends.
+pub(in crate::view) fn variable(text: &[u16], at: usize) -> Option<(String, usize)> {
+    if text.get(at) != Some(&u16::from(b'$')) {
+        return None;
+    }
+    let braced = text.get(at + 1) == Some(&u16::from(b'{'));
+    let mut end = at + 1 + usize::from(braced);
+    let mut name = String::new();
+    while let Some(&unit) = text.get(end) {
+        if name.len() > NAME_UNITS_MAX {
+            return None;
+        }
+        if braced {
+            end += 1;
+            if unit == u16::from(b'}') {
+                break;
+            }
+            if unit == BACKTICK {
+                continue;
+            }
+        } else if !is_word(unit) && unit != u16::from(b':') {
+            break;
+        } else {
+            end += 1;
+        }
+        name.push(char::from_u32(u32::from(lower(unit))).unwrap_or(char::REPLACEMENT_CHARACTER));
+    }
+    if name.ends_with(':') {
+        let colons = name.bytes().rev().take_while(|byte| *byte == b':').count();
+        name.truncate(name.len() - colons);
+        end -= colons;
+    }
+    for scope in ["script:", "global:", "local:", "private:", "variable:"] {
+        if let Some(plain) = name.strip_prefix(scope) {
+            name = plain.to_owned();
+            break;
+        }
+    }
+    (!name.is_empty()).then_some((name, end))
+}

@@ -1,0 +1,229 @@
+//! The light normalisation: what PowerShell's tokenizer takes for the same, made the same.
+//!
+//! It knows no strings and no comments, so that a fragment that begins in the middle of one reads the same:
+//!
+//! - A dash or quotation mark of another kind becomes the plain one.
+//! - A backtick is left out wherever it stands. Before most letters it is nothing to PowerShell. In single quotes it
+//!   would be a backtick; but what stands there is code as soon as `Invoke-Expression` gets it. Before `n`, `t` and the
+//!   like it makes a control character; the letter stays here, for no needle is lost by it. The folding
+//!   ([`fold`](super::fold)), which does know strings, takes escapes for what they are. `` `u{45} `` is its character.
+//! - Whitespace in a row inside a line becomes one blank, as does a lone tab or another kind of blank, and a backtick at
+//!   the end of a line with the line end. Whitespace at the beginning and at the end of a line stays: no needle lies
+//!   across a line end.
+
+use super::chars::{
+    BACKTICK, BLANK, DASH, DOUBLE, SINGLE, is_dash, is_double_quote, is_newline, is_single_quote,
+    is_whitespace, unicode_escape,
+};
+use super::mapped::{Builder, Mapped};
+use super::transformation::{Done, Transformation};
+
+/// The text in light normalisation; `None` if that is the text itself. Linear.
+pub(super) fn normalize(text: &Mapped) -> Option<Mapped> {
+    let units = text.units();
+    let mut builder = Builder::new(text);
+    let mut at = 0;
+    while let Some(&unit) = units.get(at) {
+        match unit {
+            _ if unit == BACKTICK || is_whitespace(unit) => at = blanks(units, at, &mut builder),
+            0..0x80 => at += 1,
+            _ if is_dash(unit) => at = one(at, DASH, Transformation::Dash, &mut builder),
+            _ if is_single_quote(unit) => at = one(at, SINGLE, Transformation::Quote, &mut builder),
+            _ if is_double_quote(unit) => at = one(at, DOUBLE, Transformation::Quote, &mut builder),
+            _ => at += 1,
+        }
+    }
+    builder.finish()
+}
+
+fn one(at: usize, unit: u16, done: Transformation, builder: &mut Builder<'_>) -> usize {
+    builder.copy_to(at);
+    builder.put(at + 1, [unit], Done::only(done));
+    at + 1
+}
+
+/// Backticks and the unit behind them become that unit.
+fn backticks(units: &[u16], at: usize, behind: usize, builder: &mut Builder<'_>) -> usize {
+    builder.copy_to(at);
+    let done = Done::only(Transformation::Backtick);
+    if let Some((c, len)) = unicode_escape(&units[behind..]) {
+        builder.put(behind + len, c.encode_utf16(&mut [0; 2]).iter().copied(), done);
+        return behind + len;
+    }
+    let Some(&next) = units.get(behind) else {
+        builder.put(behind, [], done);
+        return behind;
+    };
+    let (unit, own) = plain(next);
+    builder.put(behind + 1, [unit], done.and(own));
+    behind + 1
+}
+
+/// The unit without its disguise.
+fn plain(unit: u16) -> (u16, Done) {
+    match unit {
+        0..0x80 => (unit, Done::NONE),
+        _ if is_dash(unit) => (DASH, Done::only(Transformation::Dash)),
+        _ if is_single_quote(unit) => (SINGLE, Done::only(Transformation::Quote)),
+        _ if is_double_quote(unit) => (DOUBLE, Done::only(Transformation::Quote)),
+        _ => (unit, Done::NONE),
+    }
+}
+
+/// A run of whitespace, of line ends behind a backtick, and of backticks.
+fn blanks(units: &[u16], at: usize, builder: &mut Builder<'_>) -> usize {
+    // The run ends behind its last blank; backticks that follow belong to what stands behind them.
+    let (mut next, mut end, mut ticks, mut continued) = (at, at, 0, false);
+    let mut ticks_inside = 0;
+    while let Some(&unit) = units.get(next) {
+        if is_whitespace(unit) {
+            next += 1;
+        } else if unit != BACKTICK {
+            break;
+        } else if is_newline(*units.get(next + 1).unwrap_or(&0)) {
+            next += 2 + usize::from(units[next + 1..].starts_with(&[0x0D, 0x0A]));
+            continued = true;
+        } else {
+            next += 1;
+            ticks += 1;
+            continue;
+        }
+        (end, ticks_inside) = (next, ticks);
+    }
+    if end == at {
+        return backticks(units, at, next, builder);
+    }
+    let at_border = |unit: Option<&u16>| unit.is_none_or(|unit| is_newline(*unit));
+    let begins = at_border(at.checked_sub(1).map(|before| &units[before]));
+    let done = Done::only(Transformation::Whitespace);
+    let done = if continued || ticks_inside > 0 { done.with(Transformation::Backtick) } else { done };
+    if continued || !(begins || at_border(units.get(next))) {
+        if units[at..end] != [BLANK] {
+            builder.copy_to(at);
+            builder.put(end, [BLANK], done);
+        }
+    } else if ticks_inside > 0 {
+        builder.copy_to(at);
+        builder.put(end, units[at..end].iter().copied().filter(|unit| *unit != BACKTICK), done);
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normalize;
+    use crate::view::mapped::Mapped;
+    use crate::view::transformation::Transformation::{self, Backtick, Dash, Whitespace};
+    use proptest::prelude::*;
+
+    fn mapped(text: &str) -> Mapped {
+        let units: Vec<[u8; 2]> = text.encode_utf16().map(u16::to_le_bytes).collect();
+        Mapped::original(&units)
+    }
+
+    fn normalized(text: &str) -> String {
+        let source = mapped(text);
+        let made = normalize(&source).unwrap_or(source);
+        String::from_utf16(made.units()).unwrap()
+    }
+
+    #[test]
+    fn what_is_the_same_to_powershell() {
+        let rows: [(&str, &str, &str); 17] = [
+            ("nothing", "Enter-PSSession  ", "Enter-PSSession  "),
+            ("dashes", "a\u{2013}b\u{2014}c\u{2015}d\u{2012}", "a-b-c-d\u{2012}"),
+            ("quotes", "\u{2018}a\u{201B} \u{201C}b\u{201E} \u{201F}", "'a' \"b\" \u{201F}"),
+            ("backtick", "Enter-P`SSess`ion", "Enter-PSSession"),
+            ("backtick before a letter of an escape", "Enter-PSSessio`n", "Enter-PSSession"),
+            ("backtick and dash", "Enter`\u{2013}PSSession", "Enter-PSSession"),
+            ("backtick at the end", "ab`", "ab"),
+            ("backticks in a row", "a``b", "ab"),
+            ("backtick before a blank", "a` b", "a b"),
+            ("unicode escape", "`u{45}nter", "Enter"),
+            ("a row of blanks", "net   user", "net user"),
+            ("tab", "net\tuser", "net user"),
+            ("other blanks", "net\u{A0}\u{3000}user", "net user"),
+            ("beginning and end of a line", "  a\t\r\n\tb  ", "  a\t\r\n\tb  "),
+            ("line goes on", "a `\r\n   -b", "a -b"),
+            ("line goes on, line feed alone", "a`\nb", "a b"),
+            ("full-width letters stay", "\u{FF25}nter", "\u{FF25}nter"),
+        ];
+        for (name, text, expected) in rows {
+            assert_eq!(normalized(text), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn origins_and_what_was_done() {
+        let made = normalize(&mapped("x Enter\u{2013}P`SSession   -C `\n z")).unwrap();
+        let text = String::from_utf16(made.units()).unwrap();
+        assert_eq!(text, "x Enter-PSSession -C z");
+        let rows: [(&str, std::ops::Range<usize>, &[Transformation]); 5] = [
+            ("x Enter", 0..7, &[]),
+            ("Enter-P", 2..9, &[Dash]),
+            ("Enter-PSSession", 2..18, &[Dash, Backtick]),
+            ("n -", 17..22, &[Whitespace]),
+            ("C z", 22..28, &[Backtick, Whitespace]),
+        ];
+        for (part, from, done) in rows {
+            let at = text.find(part).unwrap();
+            let (origin, found) = made.origin(&(at..at + part.len()));
+            assert_eq!((origin, found.list()), (from, done.to_vec()), "{part}");
+        }
+    }
+
+    /// The slow twin: character by character, with replacements of strings.
+    fn slow(text: &str) -> String {
+        let mut chars: Vec<char> =
+            text.replace("`\r\n", "\u{1}").replace("`\n", "\u{1}").replace("`\r", "\u{1}").chars().collect();
+        chars.retain(|c| *c != '`');
+        let mut out = String::new();
+        let mut at = 0;
+        while at < chars.len() {
+            let is_blank = |c: char| c == '\u{1}' || (c.is_whitespace() && c != '\n' && c != '\r');
+            if !is_blank(chars[at]) {
+                out.push(match chars[at] {
+                    '\u{2013}' | '\u{2014}' | '\u{2015}' => '-',
+                    '\u{2018}' => '\'',
+                    '\u{201C}' => '"',
+                    c => c,
+                });
+                at += 1;
+                continue;
+            }
+            let len = chars[at..].iter().take_while(|c| is_blank(**c)).count();
+            let run = &chars[at..at + len];
+            let border = |c: Option<&char>| c.is_none_or(|c| *c == '\n' || *c == '\r');
+            let at_border = border(at.checked_sub(1).map(|at| &chars[at])) || border(chars.get(at + len));
+            if run.contains(&'\u{1}') || !at_border {
+                out.push(' ');
+            } else {
+                out.extend(run);
+            }
+            at += len;
+        }
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn equals_the_slow_twin(text in "[ab \t\u{A0}'\u{2013}\u{2018}\u{201C}\r\n-]{0,24}(`?[ab\r\n ]){0,24}") {
+            prop_assert_eq!(normalized(&text), slow(&text));
+        }
+
+        #[test]
+        fn origins_are_where_the_text_is(text in "[ab \t\u{2013}\r\n`]{0,40}") {
+            let source = mapped(&text);
+            if let Some(made) = normalize(&source) {
+                for at in 0..made.units().len() {
+                    let (from, done) = made.origin(&(at..at + 1));
+                    prop_assert!(!from.is_empty() && from.end <= source.units().len());
+                    if done.is_none() {
+                        prop_assert_eq!(&source.units()[from], &made.units()[at..=at]);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The search of the views: the texts that are made of a script, and the rules on each of them.
+
+use super::call;
+use super::fold::{self, Budget};
+use super::light;
+use super::mapped::Mapped;
+use super::transformation::Done;
+use super::{View, ViewMatch, Views};
+use crate::compile::plan::Plan;
+use crate::field::{Field, Fields, text_units};
+use crate::matcher::cost::NoMeter;
+use crate::matcher::run::Run;
+use crate::matcher::spans::SpanFinder;
+use crate::matcher::{Matcher, Payload, Scratch, Span};
+
+/// Most passes of folding: how deep a disguise may lie in another.
+pub(crate) const PASSES_MAX: usize = 6;
+/// Most calls of one text that are rewritten.
+pub(crate) const CALLS_MAX: usize = 256;
+
+/// One search.
+pub(super) struct Search<'a> {
+    matcher: &'a Matcher,
+    payload: &'a Payload<'a>,
+    fields: Fields<'a>,
+    raw: &'a [u32],
+    scratch: &'a mut Scratch,
+    found: Vec<ViewMatch>,
+    /// The payload with another text.
+    made: Vec<u8>,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(
+        matcher: &'a Matcher,
+        payload: &'a Payload<'a>,
+        raw: &'a [u32],
+        scratch: &'a mut Scratch,
+    ) -> Self {
+        let fields = Fields::split(payload.kind, payload.bytes);
+        Self { matcher, payload, fields, raw, scratch, found: Vec::new(), made: Vec::new() }
+    }
+
+    /// What the views give.
+    pub(super) fn run(mut self, views: Views) -> Vec<ViewMatch> {
+        let Some(text) = self.fields.text(Field::ScriptBlockText) else { return Vec::new() };
+        let units = text.as_chunks().0;
+        let reasons = self.matcher.view_plan().hints.reasons(units, views, false, self.matcher.usable());
+        if !(reasons.light || reasons.fold || reasons.call) {
+            return Vec::new();
+        }
+        let mut text = Mapped::original(units);
+        let mut decoded = Vec::new();
+        if views.normalized && reasons.light {
+            self.normalized(&text);
+        }
+        let mut budget = Budget::of(units.len());
+        // A mark that a backtick cuts in two is no reason yet.
+        let folds = reasons.fold || reasons.light;
+        let calls = views.call && self.matcher.has_calls();
+        if calls {
+            self.calls(&text, &mut budget);
+        }
+        for _ in 0..if folds { PASSES_MAX } else { 0 } {
+            let before = decoded.len();
+            let Some(next) = fold::fold(&text, &mut budget, &mut decoded) else { break };
+            text = next;
+            if views.normalized {
+                self.made_text(&text);
+                decoded[before..].iter().for_each(|text| self.made_text(text));
+            }
+            if calls {
+                self.calls(&text, &mut budget);
+            }
+        }
+        self.without_bases();
+        self.found.sort_by_key(|found| (found.view, found.rule));
+        self.found
+    }
+
+    /// Searches the light normalisation of a text, if it is another text.
+    fn normalized(&mut self, text: &Mapped) {
+        if let Some(light) = light::normalize(text) {
+            self.search(&light, View::Normalized);
+        }
+    }
+
+    /// Searches a text that was made, in light normalisation.
+    fn made_text(&mut self, text: &Mapped) {
+        match light::normalize(text) {
+            Some(light) => self.search(&light, View::Normalized),
+            None => self.search(text, View::Normalized),
+        }
+    }
+
+    fn calls(&mut self, text: &Mapped, budget: &mut Budget) {
+        for call in call::rewritten(text, budget, CALLS_MAX) {
+            self.search(&call, View::Call);
+        }
+    }
+
+    /// Takes out the rules of the call-aware view whose base matched otherwise.
+    fn without_bases(&mut self) {
+        let matcher = self.matcher;
+        let raw = self.raw;
+        let normalized: Vec<u32> = self
+            .found
+            .iter()
+            .filter(|found| found.view == View::Normalized)
+            .map(|found| found.rule)
+            .collect();
+        self.found.retain(|found| {
+            let base = matcher.base(found.rule);
+            found.view == View::Normalized
+                || base.is_none_or(|base| !raw.contains(&base) && !normalized.contains(&base))
+        });
+    }
+
+    fn is_known(&self, rule: u32) -> bool {
+        self.raw.contains(&rule) || self.found.iter().any(|found| found.rule == rule)
+    }
+
+    /// Runs the rules on a text that was made.
+    fn search(&mut self, text: &Mapped, view: View) {
+        let matcher = self.matcher;
+        let kind = self.payload.kind;
+        let plan = match view {
+            View::Normalized => matcher.plan(kind),
+            View::Call => &matcher.view_plan().calls,
+        };
+        if plan.programs.is_empty() {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.made);
+        self.write_with(text, &mut bytes);
+        let fields = self.fields.with_script(&bytes, text.units().len());
+        let units = text_units(kind, &bytes);
+        let Scratch { narrowed, found, memory, .. } = &mut *self.scratch;
+        narrowed.begin();
+        plan.gate.scan(units, narrowed, found);
+        let mut matched = Vec::new();
+        if !plan.ungated.is_empty() || !found.list().is_empty() {
+            memory.begin(plan);
+            let usable = matcher.usable();
+            let narrow = narrowed.of(units, usable);
+            let run = Run { plan, units, fields: fields.clone(), narrow, found, memory, usable };
+            run.candidates(&[], &mut matched, &mut NoMeter);
+        }
+        matched.retain(|rule| !self.is_known(*rule));
+        if !matched.is_empty() {
+            self.add(plan, text, &fields, &matched, view);
+        }
+        self.made = bytes;
+    }
+
+    /// The payload with `text` in the place of the script, in `bytes`.
+    fn write_with(&self, text: &Mapped, bytes: &mut Vec<u8>) {
+        let original = self.payload.bytes;
+        let offset = self.payload.kind.text_offset();
+        let own = self.fields.range(Field::ScriptBlockText).unwrap_or(0..0);
+        bytes.clear();
+        bytes.extend_from_slice(&original[..offset]);
+        bytes.extend(text.units().iter().flat_map(|unit| unit.to_le_bytes()));
+        bytes.extend_from_slice(&original[offset + 2 * own.end..]);
+    }
+
+    /// Adds what matched, if what was made has a part in it.
+    fn add(&mut self, plan: &Plan, text: &Mapped, fields: &Fields<'_>, rules: &[u32], view: View) {
+        let spans =
+            SpanFinder::new(plan, fields, self.matcher.usable()).of_rules(self.matcher.rules(), rules);
+        for (&rule, spans) in rules.iter().zip(spans) {
+            let mut done = Done::NONE;
+            let origin = |span: Span| {
+                if span.field != Field::ScriptBlockText {
+                    return span;
+                }
+                let (units, own) = text.origin(&span.units);
+                done = done.and(own);
+                Span { field: span.field, units }
+            };
+            let mut spans: Vec<Span> = spans.into_iter().map(origin).collect();
+            if done.is_none() {
+                continue;
+            }
+            spans.sort_by_key(|span| (span.field, span.units.start, span.units.end));
+            spans.dedup();
+            self.found.push(ViewMatch { rule, view, spans, transformations: done.list() });
+        }
+    }
+}

@@ -1,0 +1,166 @@
+use super::{Transformation, View, ViewMatch, Views};
+use crate::field::{EventKind, Field};
+use crate::matcher::{Matcher, Payload, Scratch};
+use crate::{builtin, load};
+use proptest::prelude::*;
+
+const ID: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
+
+fn payload(text: &str) -> Vec<u8> {
+    let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];
+    bytes.extend(format!("{text}\0{ID}\0C:\\p.ps1\0").encode_utf16().flat_map(u16::to_le_bytes));
+    bytes
+}
+
+fn find(matcher: &Matcher, text: &str, views: Views) -> Vec<ViewMatch> {
+    let bytes = payload(text);
+    let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+    let mut scratch = Scratch::default();
+    let raw = matcher.find(&payload, &mut scratch).to_vec();
+    matcher.find_views(&payload, views, &raw, &mut scratch)
+}
+
+fn matcher(detection: &str) -> Matcher {
+    let rule = format!(
+        "title: t\nid: r\nlogsource:\n  product: windows\n  category: ps_script\ndetection:\n{detection}\n"
+    );
+    let loaded = load([("t.yml", rule.as_str())]);
+    assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
+    Matcher::new(loaded.rules)
+}
+
+/// The spans are places of the original, and the transformations those of what matched there.
+#[test]
+fn spans_in_the_original() {
+    let matcher = Matcher::new(builtin::rules());
+    let rows: [(&str, &[&str], &[Transformation]); 5] = [
+        (
+            "x \u{2014}y; Enter\u{2013}PSSession  -Comp`uterName a",
+            &["Enter\u{2013}PSSession", "-Comp`uterName"],
+            &[Transformation::Dash, Transformation::Backtick],
+        ),
+        (
+            "iex ('Enter-'+'PSSession') -ComputerName a",
+            &["('Enter-'+'PSSession')", "-ComputerName"],
+            &[Transformation::Concatenation],
+        ),
+        (
+            "'a'+'b'; a\0Enter-PSSess`ion -ComputerName",
+            &["Enter-PSSess`ion", "-ComputerName"],
+            &[Transformation::Backtick],
+        ),
+        ("etsn srv", &["etsn", "srv"], &[Transformation::Alias, Transformation::Positional]),
+        ("Enter-PSSession -cn srv", &["Enter-PSSession", "-cn"], &[Transformation::ParameterAlias]),
+    ];
+    for (text, parts, done) in rows {
+        let found = find(&matcher, text, Views::ALL);
+        let [found] = &found[..] else { panic!("{text}: {found:?}") };
+        let units: Vec<u16> = text.encode_utf16().collect();
+        let shown: Vec<String> = found
+            .spans
+            .iter()
+            .map(|span| {
+                assert_eq!(span.field, Field::ScriptBlockText);
+                String::from_utf16(&units[span.units.clone()]).unwrap()
+            })
+            .collect();
+        assert_eq!(
+            (&shown[..], &found.transformations[..]),
+            (&parts.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>()[..], done),
+            "{text}"
+        );
+    }
+}
+
+/// A rule counts only where something that was undone has a part in the match.
+#[test]
+fn what_is_undone_elsewhere_gives_nothing() {
+    let matcher = matcher(
+        "  a:\n    ScriptBlockText|contains: foo\n  b:\n    ScriptBlockText|contains: 'x`y'\n  condition: a and not b",
+    );
+    assert_eq!(find(&matcher, "foo x`y", Views::ALL), [], "the exclusion is gone, foo stands as before");
+    assert_eq!(find(&matcher, "fo`o x", Views::ALL).len(), 1);
+    assert_eq!(find(&matcher, "fo`o x", Views { normalized: false, call: true }), []);
+}
+
+#[test]
+fn rules_that_are_reported_are_not_tried() {
+    let matcher = Matcher::new(builtin::rules());
+    let bytes = payload("Enter-PSSession -ComputerName a; Enter-P`SSession -ComputerName; etsn b");
+    let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+    assert_eq!(matcher.find_views(&payload, Views::ALL, &[0], &mut Scratch::default()), []);
+    let found = matcher.find_views(&payload, Views::ALL, &[], &mut Scratch::default());
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].rule, found[0].view), (0, View::Normalized));
+}
+
+#[test]
+fn a_rule_may_ask_for_the_call_aware_view_as_well() {
+    let text = |own: &str| {
+        format!(
+            "title: t\nid: r\nlogsource: {{category: ps_script}}\ndetection:\n  s:\n    ScriptBlockText|contains: New-PSSession -ComputerName\n  condition: s\n{own}"
+        )
+    };
+    for (own, expected) in [("", 0), ("etwsieve: {calls: also}\n", 1), ("etwsieve: {calls: only}\n", 1)] {
+        let loaded = load([("t.yml", text(own).as_str())]);
+        assert_eq!(loaded.errors, []);
+        let matcher = Matcher::new(loaded.rules);
+        assert_eq!(find(&matcher, "$x = nsn srv", Views::ALL).len(), expected, "{own}");
+        let bytes = payload("New-PSSession -ComputerName a");
+        let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+        let raw = matcher.find(&payload, &mut Scratch::default()).len();
+        assert_eq!(raw, usize::from(!own.contains("only")), "{own}");
+    }
+    for (own, message) in [
+        ("etwsieve: yes\n", "`etwsieve` should be a map"),
+        ("etwsieve: {calls: maybe}\n", "`calls` should be `also` or `only`"),
+        ("etwsieve: {base: x}\n", "`calls` is missing"),
+        ("etwsieve: {calls: only, colour: red}\n", "etwsieve key `colour`"),
+        ("etwsieve: {calls: also, base: x}\n", "`base` of a rule"),
+    ] {
+        let loaded = load([("t.yml", text(own).as_str())]);
+        assert!(
+            loaded.errors.len() == 1 && loaded.errors[0].to_string().contains(message),
+            "{:?}",
+            loaded.errors
+        );
+    }
+    let foreign = text("etwsieve: {calls: also}\n").replace("New-PSSession", "Get-Foo");
+    assert!(load([("t.yml", foreign.as_str())]).errors[0].to_string().contains("known cmdlet"));
+}
+
+#[test]
+fn the_cheap_test_passes_by_what_scripts_are_full_of() {
+    let matcher = Matcher::new(builtin::rules());
+    for text in [
+        "Get-PSSession -ComputerName a",
+        "nothing",
+        "Get-ChildItem `\r\n -Force  | x",
+        "\"a`r`n\"",
+        "'a' + $b",
+        "$a -replace 'x','y'",
+        "$list -join ','",
+    ] {
+        let bytes = payload(text);
+        let units = &bytes[8..8 + 2 * text.len()].as_chunks().0;
+        assert!(!matcher.views_could_differ(EventKind::ScriptBlock, units, Views::ALL), "{text}");
+        assert!(!matcher.views_could_differ(EventKind::Module, units, Views::ALL), "{text}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_the_text(text in "(Enter-PS|Session|'|\"|`|\\+|-join|-f|\\(|\\)|\\[char\\]|[0-9]{2}|,|etsn |-ComputerName|\u{2013}| |\\$a|=|;|\\{|\\}|\\||iex|\0|\n){0,30}") {
+        let matcher = Matcher::new(builtin::rules());
+        let units: Vec<u16> = text.encode_utf16().collect();
+        let bytes: Vec<[u8; 2]> = units.iter().map(|unit| unit.to_le_bytes()).collect();
+        let found = find(&matcher, &text, Views::ALL);
+        for found in &found {
+            prop_assert!(!found.transformations.is_empty());
+            prop_assert!(found.spans.iter().all(|span| span.units.end <= units.len() && !span.units.is_empty()));
+        }
+        let could = matcher.views_could_differ(EventKind::ScriptBlock, &bytes, Views::ALL);
+        prop_assert!(could || found.is_empty());
+    }
+}

@@ -55,13 +55,9 @@ fn flood(matcher: &Matcher, text: &str, limits: Limits) -> Flooded {
             };
             assembly.take(fragment, &mut buffer, &given, matcher, &mut scratch, || n);
             while let Some(closed) = assembly.next_closed() {
-                let found = closed.search(matcher, &mut scratch, &mut joined).len() as u64;
-                flooded.detected += found;
-                assert_eq!(
-                    closed.is_partial(),
-                    found == 0,
-                    "only honest blocks are whole, and all are found"
-                );
+                let is_found = !closed.search(matcher, &mut scratch, &mut joined).is_empty();
+                flooded.detected += u64::from(is_found);
+                assert_eq!(closed.is_partial(), !is_found, "only honest blocks are whole, and all are found");
                 assembly.recycle(closed);
             }
             flooded.most_bytes = flooded.most_bytes.max(assembly.bytes());

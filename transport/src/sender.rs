@@ -179,7 +179,7 @@ impl Sender {
     }
 
     /// The counts at any moment, also after the sender has gone.
-    pub fn watch_counts(&self) -> impl Fn() -> SenderCounts + Send + Sync + 'static {
+    pub fn watch_counts(&self) -> impl Fn() -> SenderCounts + Send + Sync + use<> {
         let shared = Arc::clone(&self.shared);
         move || shared.counters.read(shared.spool().counts())
     }

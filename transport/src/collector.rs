@@ -11,6 +11,7 @@ mod committer;
 pub mod config;
 mod connection;
 pub mod counters;
+pub mod feed;
 mod frames;
 mod identity;
 mod limits;

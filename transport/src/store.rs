@@ -17,6 +17,8 @@ pub use error::StoreError;
 pub use insert::Inserted;
 #[cfg(feature = "collector")]
 pub(crate) use insert::{Writer, identity_of};
+#[cfg(feature = "collector")]
+pub(crate) use query::decode;
 pub use query::{
     ComputerStats, Detection, HitFilter, Hits, RuleStats, STATS_ROWS_MAX, StoreStats, StoredHit,
 };

@@ -31,7 +31,7 @@ const SELECT_PAGE: &str = "
     ORDER BY time, source, source_sequence, id
     LIMIT :page";
 const SELECT_RULES: &str = "SELECT rule_id, title, level, attack, beyond_nul, spans, transformations
-    FROM hit_rules WHERE hit_id = ?1 ORDER BY id";
+    FROM hit_rules WHERE hit_id = ?1 AND id > ?2 AND id <= ?3 ORDER BY id";
 const SELECT_DETECTIONS: &str = "
     SELECT count, firstTime, lastTime, dest, signature, signature_id, user_id, vendor_product, EventID, Guid,
         Opcode, Name, Path, ProcessID, ScriptBlockId, ScriptBlockText, rule_id, rule_title
@@ -296,9 +296,14 @@ impl Store {
     }
 
     fn read_rules(&self, hit_id: i64) -> Result<Vec<RuleRefV1>, Error> {
+        self.rules_between(hit_id, 0, i64::MAX)
+    }
+
+    /// The rules of a hit that were added as `hit_rules` above `after`, up to `until`.
+    pub(crate) fn rules_between(&self, hit_id: i64, after: i64, until: i64) -> Result<Vec<RuleRefV1>, Error> {
         self.connection
             .prepare_cached(SELECT_RULES)?
-            .query_map([hit_id], |row| {
+            .query_map([hit_id, after, until], |row| {
                 let spans: Vec<(u8, u32, u32)> = json(row, 5)?;
                 Ok(RuleRefV1 {
                     id: row.get(0)?,
@@ -336,7 +341,8 @@ fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T, Error> {
     })
 }
 
-fn decode(version: i64, event: Option<&[u8]>) -> Result<HitV1, String> {
+/// A stored event as a hit without rules.
+pub(crate) fn decode(version: i64, event: Option<&[u8]>) -> Result<HitV1, String> {
     if version != i64::from(HIT_VERSION) {
         return Err(format!("hit version {version}, expected {HIT_VERSION}"));
     }

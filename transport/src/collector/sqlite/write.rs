@@ -85,6 +85,9 @@ struct Tally {
     lost: u64,
 }
 
+/// How many connections each sensor has.
+type Connections = HashMap<Arc<str>, i64>;
+
 /// The state of the writing thread.
 pub(super) struct Writing {
     path: PathBuf,
@@ -95,7 +98,7 @@ pub(super) struct Writing {
     store: Option<Store>,
     streams: HashMap<(Arc<str>, Id), Stream>,
     notes: Vec<Note>,
-    connections: HashMap<Arc<str>, i64>,
+    connections: Connections,
     alive: Instant,
     retention: retention::Schedule,
 }
@@ -139,6 +142,7 @@ impl Writing {
     /// Serves requests until it is told to stop.
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
         while let Some(request) = next(requests, TICK) {
+            let mut is_idle = false;
             match request {
                 Ok(Request::Append { batch, reply }) => {
                     let appended = self.attempt(|writing| writing.append(&batch));
@@ -159,12 +163,14 @@ impl Writing {
                     let _ = reply.send(());
                     return;
                 }
-                Err(()) => {
-                    let is_due = !self.notes.is_empty() || self.alive.elapsed() >= ALIVE_TIME;
-                    if is_due && let Err(error) = self.attempt(|writing| writing.idle(false)) {
-                        tracing::warn!("notes for `status` are not written: {error}");
-                    }
-                }
+                Err(()) => is_idle = true,
+            }
+            if (self.alive.elapsed() >= ALIVE_TIME || is_idle && !self.notes.is_empty())
+                && let Err(error) = self.attempt(|writing| writing.idle(false))
+            {
+                // Also when the store cannot be opened, let alone written.
+                self.alive = Instant::now();
+                tracing::warn!("notes for `status` are not written: {error}");
             }
             if self.retention.is_due()
                 && let Err(error) = self.attempt(Self::expire)
@@ -245,12 +251,13 @@ impl Writing {
         }
         .append(batch)
         .and_then(|appended| {
-            write_notes(&transaction, &self.notes, &mut self.connections)?;
+            let connections = write_notes(&transaction, &self.notes, &self.connections)?;
             transaction.commit()?;
-            Ok(appended)
+            Ok((appended, connections))
         })
         .at(&path, Action::Write)?;
-        self.notes.clear();
+        let (appended, connections) = appended;
+        self.written(connections);
         Ok(appended)
     }
 
@@ -260,17 +267,26 @@ impl Writing {
         let Some(store) = &mut self.store else { return Ok(()) };
         let written = (|| {
             let transaction = store.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            write_notes(&transaction, &self.notes, &mut self.connections)?;
+            let connections = write_notes(&transaction, &self.notes, &self.connections)?;
             if is_last {
                 transaction.execute("UPDATE sensors SET connections = 0 WHERE connections > 0", [])?;
             }
             transaction.execute(SET_VALUE, ("alive", if is_last { 0 } else { now() }))?;
-            transaction.commit()
+            transaction.commit()?;
+            Ok(connections)
         })();
         self.alive = Instant::now();
-        written.at(&path, Action::Write)?;
-        self.notes.clear();
+        let connections = written.at(&path, Action::Write)?;
+        self.written(connections);
         Ok(())
+    }
+
+    /// The notes are durable, and so are the numbers of connections.
+    fn written(&mut self, connections: Option<Connections>) {
+        self.notes.clear();
+        if let Some(connections) = connections {
+            self.connections = connections;
+        }
     }
 
     /// Removes some of the oldest hits if they are too old or too many.
@@ -423,15 +439,14 @@ impl Batch<'_, '_> {
     }
 }
 
-/// Writes what connections have told. `connections` follows, also if the transaction fails in the end: the notes are
-/// then written again, and the numbers in them are set, not added.
+/// Writes what connections have told, and returns how many there are of each sensor then, if that has changed.
 fn write_notes(
     connection: &Connection,
     notes: &[Note],
-    connections: &mut HashMap<Arc<str>, i64>,
-) -> Result<(), Error> {
+    connections: &Connections,
+) -> Result<Option<Connections>, Error> {
     if notes.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let now = now();
     let mut counted = connections.clone();
@@ -462,6 +477,5 @@ fn write_notes(
             }
         }
     }
-    *connections = counted;
-    Ok(())
+    Ok(Some(counted))
 }

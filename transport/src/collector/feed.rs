@@ -1,0 +1,238 @@
+//! The embedded store as a feed of sinks: hits behind a cursor that is kept in the store.
+//!
+//! The cursor is an id of `hit_rules`, not of `hits`: a rule that matched an event later, or came in a second hit of the
+//! same event, is handed out too, with the event, and no rule is handed out twice. A rule is at most once in a batch.
+
+use crate::hit::HitV1;
+use crate::store::{Action, At, Store, StoreError, decode};
+use rusqlite::{Error, OptionalExtension};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Most hits of a batch.
+pub const BATCH_HITS_MAX: usize = 10_000;
+/// Time between two looks for hits.
+const LOOK_TIME: Duration = Duration::from_millis(200);
+const SCHEMA: &str = include_str!("sqlite/schema.sql");
+const SELECT_NEXT: &str = "SELECT id, hit_id FROM hit_rules WHERE id > ?1 ORDER BY id LIMIT ?2";
+const SELECT_EVENT: &str = "SELECT hit_version, event FROM hits WHERE id = ?1";
+const SELECT_SENDER: &str = "SELECT sensors.name, streams.epoch, received.sequence
+    FROM received JOIN streams ON streams.id = stream_id JOIN sensors ON sensors.id = sensor_id
+    WHERE hit_id = ?1 ORDER BY received.time LIMIT 1";
+const SELECT_OLDEST: &str = "SELECT (SELECT min(time) FROM received WHERE received.hit_id = hit_rules.hit_id)
+    FROM hit_rules WHERE id > ?1 ORDER BY id LIMIT 1";
+const SET_POSITION: &str = "INSERT INTO sink_cursors (sink, position, updated) VALUES (?1, ?2, ?3)
+    ON CONFLICT (sink) DO UPDATE SET position = max(position, ?2), updated = ?3";
+
+/// A hit with the rules that were not handed out before, and who sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedItem {
+    /// The name in the sensor's certificate; empty if no sensor sent the hit.
+    pub sensor: String,
+    /// The epoch of the number; zeros if no sensor sent the hit.
+    pub epoch: [u8; 16],
+    /// The first number under which the event came; the store's own if no sensor sent the hit.
+    pub sequence: u64,
+    /// The hit.
+    pub hit: HitV1,
+}
+
+/// How far a sink is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeedLag {
+    /// Pairs of hit and rule that wait, at most.
+    pub detections: u64,
+    /// When the oldest of them came, in seconds since 1970; `None`: nothing waits, or it is not known.
+    pub oldest: Option<u64>,
+}
+
+/// Hits for one sink. One batch is out at a time.
+#[derive(Debug)]
+pub struct SqliteFeed {
+    path: PathBuf,
+    sink: String,
+    /// `None` after an error: it is opened anew.
+    store: Option<Store>,
+    position: i64,
+    /// The position once the batch that is out has been delivered.
+    delivered: Option<i64>,
+    damaged: u64,
+}
+
+impl SqliteFeed {
+    /// The feed of the sink with this name; a name that is not known begins with the oldest hit.
+    ///
+    /// # Errors
+    ///
+    /// Those of opening a store for writing, which the cursor needs.
+    pub fn open(path: &Path, sink: &str) -> Result<Self, StoreError> {
+        let mut feed = Self {
+            path: path.into(),
+            sink: sink.into(),
+            store: None,
+            position: 0,
+            delivered: None,
+            damaged: 0,
+        };
+        feed.attempt(|_, _| Ok(()))?;
+        Ok(feed)
+    }
+
+    /// Hits that could not be decoded and were left out.
+    pub fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
+    /// The next hits, at most `hits_max` and some `bytes_max` bytes of events, but at least one; none if none came
+    /// within `wait`. A batch that was not acknowledged comes again.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read now.
+    pub fn next(
+        &mut self,
+        hits_max: usize,
+        bytes_max: usize,
+        wait: Duration,
+    ) -> Result<Vec<FeedItem>, StoreError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let (items, until, damaged) =
+                self.attempt(|store, position| batch(store, position, hits_max, bytes_max))?;
+            if let Some(until) = until {
+                self.delivered = Some(until);
+                // Counted once, when the cursor passes them.
+                self.damaged += damaged;
+                if !items.is_empty() {
+                    return Ok(items);
+                }
+                self.acknowledge()?;
+                continue;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Vec::new());
+            }
+            thread::sleep(left.min(LOOK_TIME));
+        }
+    }
+
+    /// The last batch was delivered: it never comes again.
+    ///
+    /// # Errors
+    ///
+    /// The cursor cannot be written now; the batch may come again.
+    pub fn acknowledge(&mut self) -> Result<(), StoreError> {
+        let Some(until) = self.delivered else { return Ok(()) };
+        let sink = self.sink.clone();
+        self.attempt(|store, _| {
+            store.connection.prepare_cached(SET_POSITION)?.execute((&sink, until, filetime_now()))?;
+            Ok(())
+        })?;
+        self.position = until;
+        self.delivered = None;
+        Ok(())
+    }
+
+    /// How much waits, what is out among it.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read now.
+    pub fn lag(&mut self) -> Result<FeedLag, StoreError> {
+        self.attempt(|store, position| {
+            let last: i64 = store
+                .connection
+                .prepare_cached("SELECT coalesce(max(id), 0) FROM hit_rules")?
+                .query_row([], |row| row.get(0))?;
+            let oldest: Option<Option<i64>> = store
+                .connection
+                .prepare_cached(SELECT_OLDEST)?
+                .query_row([position], |row| row.get(0))
+                .optional()?;
+            let seconds = |ticks: i64| u64::try_from(ticks / 10_000_000 - 11_644_473_600).ok();
+            Ok(FeedLag {
+                detections: u64::try_from(last - position).unwrap_or(0),
+                oldest: oldest.flatten().and_then(seconds),
+            })
+        })
+    }
+
+    /// Does something with the store, opened anew after an error.
+    fn attempt<T>(&mut self, action: impl FnOnce(&Store, i64) -> Result<T, Error>) -> Result<T, StoreError> {
+        let store = match self.store.take() {
+            Some(store) => store,
+            None => {
+                let store = Store::open(&self.path)?;
+                store.connection.execute_batch(SCHEMA).at(&self.path, Action::Open)?;
+                self.position = store
+                    .connection
+                    .query_row("SELECT position FROM sink_cursors WHERE sink = ?1", [&self.sink], |row| {
+                        row.get(0)
+                    })
+                    .optional()
+                    .at(&self.path, Action::Read)?
+                    .unwrap_or(0);
+                store
+            }
+        };
+        let done = action(&store, self.position).at(&self.path, Action::Read)?;
+        self.store = Some(store);
+        Ok(done)
+    }
+}
+
+/// Hits behind `position`, the position behind them (`None`: there is nothing), and how many cannot be decoded.
+type Found = (Vec<FeedItem>, Option<i64>, u64);
+
+fn batch(store: &Store, position: i64, hits_max: usize, bytes_max: usize) -> Result<Found, Error> {
+    let rows_max = hits_max.clamp(1, BATCH_HITS_MAX) as i64;
+    // One view of the store, so that retention does not remove what is being read.
+    let _view = store.connection.unchecked_transaction()?;
+    let rows: Vec<(i64, i64)> = store
+        .connection
+        .prepare_cached(SELECT_NEXT)?
+        .query_map([position, rows_max], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    // Rules of one hit were written one after the other, so they lie together.
+    let (mut items, mut bytes, mut damaged) = (Vec::new(), 0, 0);
+    let mut until = None;
+    let mut after = position;
+    for rules in rows.chunk_by(|left, right| left.1 == right.1) {
+        let Some((last, hit_id)) = rules.last().copied() else { continue };
+        let (version, event): (i64, Vec<u8>) = store
+            .connection
+            .prepare_cached(SELECT_EVENT)?
+            .query_row([hit_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        bytes += event.len();
+        if bytes > bytes_max && !items.is_empty() {
+            break;
+        }
+        match decode(version, Some(&event)) {
+            Ok(hit) => {
+                let rules = store.rules_between(hit_id, after, last)?;
+                let sender = store
+                    .connection
+                    .prepare_cached(SELECT_SENDER)?
+                    .query_row([hit_id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                    .optional()?;
+                let (sensor, epoch, sequence) =
+                    sender.unwrap_or_else(|| (String::new(), [0; 16], hit_id.cast_unsigned()));
+                items.push(FeedItem { sensor, epoch, sequence, hit: HitV1 { rules, ..hit } });
+            }
+            Err(detail) => {
+                tracing::error!(hit = hit_id, "a stored hit is damaged and left out: {detail}");
+                damaged += 1;
+            }
+        }
+        after = last;
+        until = Some(last);
+    }
+    Ok((items, until, damaged))
+}
+
+fn filetime_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (since.as_nanos() / 100) as i64 + 116_444_736_000_000_000
+}

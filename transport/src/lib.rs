@@ -16,6 +16,8 @@ pub mod output;
 #[cfg(feature = "collector")]
 pub mod pki;
 pub mod sender;
+#[cfg(feature = "collector")]
+pub mod sink;
 pub mod spool;
 pub mod stop;
 pub mod store;

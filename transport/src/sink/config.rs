@@ -1,0 +1,520 @@
+//! `[[sink]]` tables of a configuration: each makes a sink with its name, its dead-letter file and its pauses.
+//!
+//! A key that nobody knows, or a value out of its range, is an error that names the sink. `docs/collector.md` describes
+//! every key; the defaults are the constants here.
+
+use super::http::secret;
+use super::{
+    BATCH_HITS_MAX, Backoff, BatchLimits, Credentials, DeadLetter, Elastic, ElasticSettings, Feed,
+    FileSettings, JsonFile, RecordFormat, Runner, Sink, SinkStats, Splunk, SplunkSettings, Syslog,
+    SyslogSettings,
+};
+use serde::Deserialize;
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Most sinks of one configuration.
+pub const SINKS_MAX: usize = 32;
+/// Longest name of a sink, in bytes.
+const NAME_LEN_MAX: usize = 64;
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_mins(1);
+const MIB: u64 = 1024 * 1024;
+/// Most MiB of a file or limit that is given in MiB.
+const MB: RangeInclusive<u64> = 0..=1024 * 1024;
+const SECONDS_PER_HOUR: u64 = 3600;
+
+/// A `[[sink]]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum SinkConfig {
+    /// JSON Lines in a file.
+    Jsonl(JsonlConfig),
+    /// Splunk's HTTP Event Collector.
+    Splunk(SplunkConfig),
+    /// Elasticsearch's bulk API.
+    Elastic(ElasticConfig),
+    /// Syslog over TLS.
+    Syslog(SyslogConfig),
+}
+
+/// Keys of `type = "jsonl"`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "docs/collector.md is the description of the keys")]
+pub struct JsonlConfig {
+    pub name: Option<String>,
+    pub path: PathBuf,
+    #[serde(default)]
+    pub format: RecordFormat,
+    #[serde(default = "rotate_mb")]
+    pub rotate_mb: u64,
+    #[serde(default)]
+    pub rotate_hours: u64,
+    #[serde(default)]
+    pub keep: usize,
+    #[serde(default = "batch_hits")]
+    pub batch_hits: usize,
+    #[serde(default = "batch_mb")]
+    pub batch_mb: u64,
+    pub dead_letter: Option<PathBuf>,
+    #[serde(default = "dead_letter_mb")]
+    pub dead_letter_mb: u64,
+}
+
+/// Keys of `type = "splunk"`.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "docs/collector.md is the description of the keys")]
+pub struct SplunkConfig {
+    pub name: Option<String>,
+    pub url: String,
+    pub token: Option<String>,
+    pub token_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    pub index: Option<String>,
+    #[serde(default = "sourcetype")]
+    pub sourcetype: String,
+    #[serde(default = "yes")]
+    pub acknowledge: bool,
+    #[serde(default = "ack_timeout_seconds")]
+    pub ack_timeout_seconds: u64,
+    #[serde(default = "request_kb")]
+    pub request_kb: usize,
+    #[serde(default = "batch_hits")]
+    pub batch_hits: usize,
+    #[serde(default = "batch_mb")]
+    pub batch_mb: u64,
+    pub dead_letter: Option<PathBuf>,
+    #[serde(default = "dead_letter_mb")]
+    pub dead_letter_mb: u64,
+}
+
+/// Keys of `type = "elastic"`.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "docs/collector.md is the description of the keys")]
+pub struct ElasticConfig {
+    pub name: Option<String>,
+    pub url: String,
+    pub api_key: Option<String>,
+    pub api_key_file: Option<PathBuf>,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    #[serde(default = "index")]
+    pub index: String,
+    #[serde(default = "request_kb")]
+    pub request_kb: usize,
+    #[serde(default = "batch_hits")]
+    pub batch_hits: usize,
+    #[serde(default = "batch_mb")]
+    pub batch_mb: u64,
+    pub dead_letter: Option<PathBuf>,
+    #[serde(default = "dead_letter_mb")]
+    pub dead_letter_mb: u64,
+}
+
+/// Keys of `type = "syslog"`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "docs/collector.md is the description of the keys")]
+pub struct SyslogConfig {
+    pub name: Option<String>,
+    pub address: String,
+    pub server_name: Option<String>,
+    pub ca_file: PathBuf,
+    pub bundle: Option<PathBuf>,
+    #[serde(default = "facility")]
+    pub facility: u8,
+    #[serde(default = "enterprise")]
+    pub enterprise: u32,
+    #[serde(default = "message_bytes")]
+    pub message_bytes: usize,
+    #[serde(default = "batch_hits")]
+    pub batch_hits: usize,
+    #[serde(default = "batch_mb")]
+    pub batch_mb: u64,
+    pub dead_letter: Option<PathBuf>,
+    #[serde(default = "dead_letter_mb")]
+    pub dead_letter_mb: u64,
+}
+
+fn rotate_mb() -> u64 {
+    100
+}
+fn batch_hits() -> usize {
+    500
+}
+fn batch_mb() -> u64 {
+    8
+}
+fn dead_letter_mb() -> u64 {
+    100
+}
+fn sourcetype() -> String {
+    "etwsieve:detection".to_owned()
+}
+fn yes() -> bool {
+    true
+}
+fn ack_timeout_seconds() -> u64 {
+    120
+}
+fn request_kb() -> usize {
+    900
+}
+fn index() -> String {
+    "logs-etwsieve.detection-default".to_owned()
+}
+/// local0
+fn facility() -> u8 {
+    16
+}
+/// Reserved for examples (RFC 5612): etwsieve has no number of its own.
+fn enterprise() -> u32 {
+    32_473
+}
+fn message_bytes() -> usize {
+    8192
+}
+
+// Secrets stay out of logs.
+impl std::fmt::Debug for SplunkConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SplunkConfig")
+            .field("name", &self.name)
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+impl std::fmt::Debug for ElasticConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ElasticConfig")
+            .field("name", &self.name)
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with a sink of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("sink {name:?}: {detail}")]
+pub struct SinkConfigError {
+    /// The sink.
+    pub name: String,
+    /// What is wrong, and what is expected.
+    pub detail: String,
+}
+
+/// What all types of sinks have in common.
+struct Common<'a> {
+    name: Option<&'a str>,
+    default_name: &'static str,
+    batch_hits: usize,
+    batch_mb: u64,
+    dead_letter: Option<&'a Path>,
+    dead_letter_mb: u64,
+}
+
+impl SinkConfig {
+    /// The sink's name: under it the feed keeps its place. Its type, unless one is given.
+    pub fn name(&self) -> &str {
+        let common = self.common();
+        common.name.unwrap_or(common.default_name)
+    }
+
+    /// A sink for one file with all else by default, as `--sink jsonl:PATH` asks for.
+    pub fn jsonl(path: PathBuf) -> Self {
+        Self::Jsonl(JsonlConfig {
+            name: None,
+            path,
+            format: RecordFormat::default(),
+            rotate_mb: rotate_mb(),
+            rotate_hours: 0,
+            keep: 0,
+            batch_hits: batch_hits(),
+            batch_mb: batch_mb(),
+            dead_letter: None,
+            dead_letter_mb: dead_letter_mb(),
+        })
+    }
+
+    /// Checks every value, without opening anything but the files that are named.
+    ///
+    /// # Errors
+    ///
+    /// The first value out of its range, a file that cannot be read, or two ways to authenticate.
+    pub fn check(&self) -> Result<(), SinkConfigError> {
+        self.sink(Path::new("")).map(drop)
+    }
+
+    /// Makes the sink with its runner. Relative paths start at `folder`, and so does the dead-letter file, which is
+    /// `NAME.dead.jsonl` unless said otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub fn runner(&self, folder: &Path, feed: Box<dyn Feed>) -> Result<Runner, SinkConfigError> {
+        let common = self.common();
+        let name = self.name().to_owned();
+        let dead_letter =
+            common.dead_letter.map_or_else(|| PathBuf::from(format!("{name}.dead.jsonl")), Path::to_owned);
+        Ok(Runner {
+            sink: self.sink(folder)?,
+            feed,
+            dead_letter: DeadLetter::new(folder.join(dead_letter), name.clone(), common.dead_letter_mb * MIB),
+            limits: BatchLimits { hits: common.batch_hits, bytes: (common.batch_mb * MIB) as usize },
+            backoff: Backoff::new(RETRY_MIN, RETRY_MAX),
+            stats: Arc::new(SinkStats::default()),
+            name,
+        })
+    }
+
+    fn common(&self) -> Common<'_> {
+        macro_rules! common {
+            ($it:expr, $default_name:literal) => {
+                Common {
+                    name: $it.name.as_deref(),
+                    default_name: $default_name,
+                    batch_hits: $it.batch_hits,
+                    batch_mb: $it.batch_mb,
+                    dead_letter: $it.dead_letter.as_deref(),
+                    dead_letter_mb: $it.dead_letter_mb,
+                }
+            };
+        }
+        match self {
+            Self::Jsonl(it) => common!(it, "jsonl"),
+            Self::Splunk(it) => common!(it, "splunk"),
+            Self::Elastic(it) => common!(it, "elastic"),
+            Self::Syslog(it) => common!(it, "syslog"),
+        }
+    }
+
+    fn sink(&self, folder: &Path) -> Result<Box<dyn Sink>, SinkConfigError> {
+        self.build(folder).map_err(|detail| SinkConfigError { name: self.name().to_owned(), detail })
+    }
+
+    fn build(&self, folder: &Path) -> Result<Box<dyn Sink>, String> {
+        let common = self.common();
+        check_name(self.name())?;
+        in_range("batch_hits", common.batch_hits as u64, 1..=BATCH_HITS_MAX as u64)?;
+        in_range("batch_mb", common.batch_mb, 1..=256)?;
+        in_range("dead_letter_mb", common.dead_letter_mb, 1..=*MB.end())?;
+        let at = |path: &Option<PathBuf>| path.as_ref().map(|path| folder.join(path));
+        Ok(match self {
+            Self::Jsonl(it) => {
+                in_range("rotate_mb", it.rotate_mb, MB)?;
+                in_range("rotate_hours", it.rotate_hours, 0..=24 * 366)?;
+                Box::new(JsonFile::new(FileSettings {
+                    path: folder.join(&it.path),
+                    format: it.format,
+                    rotate_bytes: it.rotate_mb * MIB,
+                    rotate_seconds: it.rotate_hours * SECONDS_PER_HOUR,
+                    keep: it.keep,
+                }))
+            }
+            Self::Splunk(it) => {
+                in_range("request_kb", it.request_kb as u64, 64..=65_536)?;
+                in_range("ack_timeout_seconds", it.ack_timeout_seconds, 1..=3600)?;
+                let token = secret("token", it.token.as_deref(), at(&it.token_file).as_ref())?;
+                Box::new(Splunk::new(SplunkSettings {
+                    url: it.url.clone(),
+                    credentials: Credentials::new(format!("Splunk {token}")),
+                    ca_file: at(&it.ca_file),
+                    index: it.index.clone(),
+                    sourcetype: it.sourcetype.clone(),
+                    acknowledge: it.acknowledge,
+                    ack_timeout: Duration::from_secs(it.ack_timeout_seconds),
+                    request_bytes: it.request_kb * 1024,
+                })?)
+            }
+            Self::Elastic(it) => {
+                in_range("request_kb", it.request_kb as u64, 64..=65_536)?;
+                Box::new(Elastic::new(ElasticSettings {
+                    url: it.url.clone(),
+                    credentials: it.credentials(folder)?,
+                    ca_file: at(&it.ca_file),
+                    index: it.index.clone(),
+                    request_bytes: it.request_kb * 1024,
+                })?)
+            }
+            Self::Syslog(it) => {
+                in_range("facility", u64::from(it.facility), 0..=23)?;
+                in_range("message_bytes", it.message_bytes as u64, 2048..=MIB)?;
+                Box::new(Syslog::new(SyslogSettings {
+                    address: it.address.clone(),
+                    server_name: it.server_name.clone(),
+                    ca_file: folder.join(&it.ca_file),
+                    bundle: at(&it.bundle),
+                    facility: it.facility,
+                    enterprise: it.enterprise,
+                    message_bytes: it.message_bytes,
+                })?)
+            }
+        })
+    }
+}
+
+impl ElasticConfig {
+    fn credentials(&self, folder: &Path) -> Result<Option<Credentials>, String> {
+        let at = |path: &Option<PathBuf>| path.as_ref().map(|path| folder.join(path));
+        let key = self.api_key.is_some() || self.api_key_file.is_some();
+        let password = self.password.is_some() || self.password_file.is_some();
+        match (key, &self.user) {
+            (false, None) if !password => Ok(None),
+            (true, None) if !password => {
+                let key = secret("api_key", self.api_key.as_deref(), at(&self.api_key_file).as_ref())?;
+                Ok(Some(Credentials::new(format!("ApiKey {key}"))))
+            }
+            (false, Some(user)) => {
+                let password =
+                    secret("password", self.password.as_deref(), at(&self.password_file).as_ref())?;
+                Ok(Some(Credentials::new(format!(
+                    "Basic {}",
+                    base64(format!("{user}:{password}").as_bytes())
+                ))))
+            }
+            _ => Err("give either api_key, or user and password".to_owned()),
+        }
+    }
+}
+
+/// Checks all sinks of a configuration together: their number, their values, their names.
+///
+/// # Errors
+///
+/// As [`SinkConfig::check`], and a name that two have: each keeps its place in the feed under it.
+pub fn check_all(sinks: &[SinkConfig], folder: &Path) -> Result<(), SinkConfigError> {
+    let mut names = HashSet::new();
+    for (index, sink) in sinks.iter().enumerate() {
+        let refuse =
+            |detail: &str| SinkConfigError { name: sink.name().to_owned(), detail: detail.to_owned() };
+        if index >= SINKS_MAX {
+            return Err(refuse("there are at most 32 sinks"));
+        }
+        if !names.insert(sink.name()) {
+            return Err(refuse("two sinks have this name; give each a name of its own"));
+        }
+        sink.sink(folder)?;
+    }
+    Ok(())
+}
+
+/// A name is part of file names and of the name of a JetStream consumer.
+fn check_name(name: &str) -> Result<(), String> {
+    let fine = (1..=NAME_LEN_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if fine { Ok(()) } else { Err("a name has 1 to 64 letters, digits, '-' and '_'".to_owned()) }
+}
+
+fn in_range(key: &str, value: u64, range: RangeInclusive<u64>) -> Result<(), String> {
+    if range.contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("{key} is {value}, expected {} to {}", range.start(), range.end()))
+    }
+}
+
+/// RFC 4648, section 4, for one header: not worth a dependency.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let bits =
+            group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for digit in 0..4 {
+            let index = (bits >> (18 - 6 * digit) & 63) as usize;
+            text.push(if digit <= group.len() { char::from(DIGITS[index]) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Document {
+        sink: Vec<SinkConfig>,
+    }
+
+    fn read(text: &str) -> Result<Vec<SinkConfig>, String> {
+        let document: Document = toml::from_str(text).map_err(|error| error.to_string())?;
+        check_all(&document.sink, Path::new(".")).map_err(|error| error.to_string())?;
+        Ok(document.sink)
+    }
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        let rows = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
+        for (plain, coded) in rows {
+            assert_eq!(base64(plain.as_bytes()), coded, "{plain:?}");
+        }
+    }
+
+    #[test]
+    fn every_type_is_understood() {
+        let text = r#"
+            [[sink]]
+            type = "jsonl"
+            path = "hits.jsonl"
+            [[sink]]
+            type = "splunk"
+            name = "hec"
+            url = "https://splunk.example.test:8088"
+            token = "00000000-0000-4000-8000-000000000000"
+            [[sink]]
+            type = "elastic"
+            url = "https://elastic.example.test:9200"
+            user = "u"
+            password = "p"
+        "#;
+        let sinks = read(text).unwrap();
+        assert_eq!(sinks.iter().map(SinkConfig::name).collect::<Vec<_>>(), ["jsonl", "hec", "elastic"]);
+        let jsonl = SinkConfig::jsonl("hits.jsonl".into());
+        assert_eq!(sinks[0], jsonl, "the shorthand has the same defaults");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let splunk = "[[sink]]\ntype = \"splunk\"\nurl = \"https://s.test\"\n";
+        let elastic = "[[sink]]\ntype = \"elastic\"\nurl = \"https://e.test\"\n";
+        let jsonl = "[[sink]]\ntype = \"jsonl\"\npath = \"x\"\n";
+        let rows = [
+            ("unknown key", format!("{jsonl}rotate = 3\n"), "unknown field `rotate`"),
+            ("unknown type", "[[sink]]\ntype = \"kafka\"\n".to_owned(), "unknown variant `kafka`"),
+            ("no path", "[[sink]]\ntype = \"jsonl\"\n".to_owned(), "missing field `path`"),
+            ("no token", splunk.to_owned(), "give either token or token_file"),
+            ("two tokens", format!("{splunk}token = \"a\"\ntoken_file = \"b\"\n"), "give either token"),
+            ("missing file", format!("{splunk}token_file = \"/no/such\"\n"), "cannot read /no/such"),
+            ("plain http", format!("{}token = \"a\"\n", splunk.replace("https", "http")), "not encrypted"),
+            ("two ways", format!("{elastic}api_key = \"a\"\nuser = \"u\"\n"), "either api_key"),
+            ("password alone", format!("{elastic}password = \"a\"\n"), "either api_key"),
+            ("batch", format!("{jsonl}batch_hits = 0\n"), "batch_hits is 0, expected 1 to 10000"),
+            ("same name", format!("{jsonl}{jsonl}"), "two sinks have this name"),
+            ("bad name", format!("{jsonl}name = \"a b\"\n"), "a name has 1 to 64"),
+            (
+                "syslog without its authority",
+                "[[sink]]\ntype = \"syslog\"\naddress = \"h:6514\"\nca_file = \"/no/such\"\n".to_owned(),
+                "cannot read /no/such",
+            ),
+        ];
+        for (row, text, expected) in rows {
+            let error = read(&text).unwrap_err();
+            assert!(error.contains(expected), "{row}: {error}");
+        }
+    }
+
+    #[test]
+    fn secrets_stay_out_of_logs() {
+        let text = "[[sink]]\ntype = \"splunk\"\nurl = \"https://s.test\"\ntoken = \"geheim\"\n";
+        assert!(!format!("{:?}", read(text).unwrap()).contains("geheim"));
+    }
+}

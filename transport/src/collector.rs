@@ -2,7 +2,7 @@
 //!
 //! A connection is one task ([`server`], `connection`); `protocol` judges its frames without knowing sockets or clocks.
 //! What asks to be acknowledged goes through one bounded queue to the `committer`, which gives batches to a
-//! [`backend::Backend`] and tells the connections when they are durable. [`sqlite`] is the embedded backend;
+//! [`backend::Backend`] and tells the connections when they are durable. [`sqlite`] is the embedded backend, [`nats`] a cluster;
 //! [`sensors`] is the list of those who may connect. The protocol is that of `docs/wire.md`, to the letter.
 
 pub mod backend;
@@ -11,10 +11,12 @@ mod committer;
 pub mod config;
 mod connection;
 pub mod counters;
+pub mod drain;
 pub mod feed;
 mod frames;
 mod identity;
 mod limits;
+pub mod nats;
 mod protocol;
 pub mod sensors;
 pub mod server;

@@ -1,0 +1,120 @@
+//! A cluster of real nats-servers on loopback, each of which can be killed and started again.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a node may take to listen.
+const START_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Nodes in a folder; all are killed when dropped.
+pub(crate) struct Cluster {
+    program: PathBuf,
+    folder: PathBuf,
+    ports: Vec<u16>,
+    routes: Vec<u16>,
+    nodes: Vec<Option<Child>>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        (0..self.nodes.len()).for_each(|node| self.kill(node));
+    }
+}
+
+impl Cluster {
+    /// Starts `count` nodes. `None`, with a word, if there is no nats-server; with `ETWSIEVE_PEERS=required` that fails.
+    pub(crate) fn start(folder: &Path, count: usize) -> Option<Self> {
+        let known = ["/usr/sbin/nats-server", "/usr/bin/nats-server", "/usr/local/bin/nats-server"];
+        let Some(program) = known.iter().map(PathBuf::from).find(|path| path.exists()) else {
+            let required = std::env::var("ETWSIEVE_PEERS").is_ok_and(|value| value == "required");
+            assert!(!required, "nats-server is required: apt-get install nats-server");
+            println!("skipped: there is no nats-server");
+            return None;
+        };
+        // All at once, so that none is given twice.
+        let sockets: Vec<TcpListener> =
+            (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let mut ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        let routes = ports.split_off(count);
+        drop(sockets);
+        let mut cluster = Self {
+            program,
+            folder: folder.to_owned(),
+            ports,
+            routes,
+            nodes: (0..count).map(|_| None).collect(),
+        };
+        (0..count).for_each(|node| cluster.write_configuration(node));
+        (0..count).for_each(|node| cluster.spawn(node));
+        (0..count).for_each(|node| cluster.wait(node));
+        Some(cluster)
+    }
+
+    /// Addresses of all nodes.
+    pub(crate) fn url(&self) -> String {
+        self.ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self, node: usize) {
+        if let Some(mut child) = self.nodes[node].take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts a node that was killed, with what it has on disk.
+    pub(crate) fn restart(&mut self, node: usize) {
+        self.spawn(node);
+        self.wait(node);
+    }
+
+    fn spawn(&mut self, node: usize) {
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.folder.join(format!("n{node}.log")));
+        let child = Command::new(&self.program)
+            .arg("-c")
+            .arg(self.folder.join(format!("n{node}.conf")))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.unwrap())
+            .spawn()
+            .unwrap();
+        self.nodes[node] = Some(child);
+    }
+
+    fn wait(&self, node: usize) {
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.ports[node])).is_err() {
+            assert!(
+                begun.elapsed() < START_TIMEOUT,
+                "node {node} does not listen: {}",
+                self.folder.display()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn write_configuration(&self, node: usize) {
+        let routes: Vec<String> =
+            self.routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
+        let cluster = if self.nodes.len() > 1 {
+            format!(
+                "cluster {{ name: etwsieve, listen: \"127.0.0.1:{}\", routes: [{}] }}\n",
+                self.routes[node],
+                routes.join(", ")
+            )
+        } else {
+            String::new()
+        };
+        let text = format!(
+            "server_name: n{node}\nlisten: \"127.0.0.1:{}\"\nmax_payload: 2MB\n\
+             jetstream {{ store_dir: \"{}\", max_memory_store: 64MB, max_file_store: 8GB }}\n{cluster}",
+            self.ports[node],
+            self.folder.join(format!("n{node}")).display(),
+        );
+        std::fs::write(self.folder.join(format!("n{node}.conf")), text).unwrap();
+    }
+}

@@ -328,7 +328,7 @@ impl EventContent {
         }
     }
 
-    fn texts_mut(&mut self) -> [Option<&mut Utf16Text>; 3] {
+    pub(crate) fn texts_mut(&mut self) -> [Option<&mut Utf16Text>; 3] {
         match self {
             Self::ScriptBlock { text, script_block_id, path, .. } => {
                 [Some(text), script_block_id.as_mut(), path.as_mut()]

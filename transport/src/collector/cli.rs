@@ -3,7 +3,10 @@
 mod serve;
 
 use super::config::{Config, DOCUMENTED};
+use super::drain::DrainArgs;
 use super::status::{Status, now};
+use crate::pki::cli::PkiArgs;
+use crate::sink::Stop;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -46,6 +49,8 @@ struct Cli {
 enum Command {
     Serve(ServeArgs),
     Status(StatusArgs),
+    Pki(PkiArgs),
+    Drain(DrainArgs),
     /// Work with the configuration.
     Config {
         #[command(subcommand)]
@@ -67,7 +72,7 @@ struct ServeArgs {
     /// Address and port for sensors [default: 127.0.0.1:9514].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// SQLite database for the hits; it is created if absent [default: etwsieve-collector.db].
+    /// SQLite database for the hits, created if absent, or nats://HOST:PORT [default: etwsieve-collector.db].
     #[arg(long, value_name = "FILE")]
     store: Option<String>,
     /// Folder of the certificates.
@@ -123,6 +128,11 @@ pub fn main() -> ExitCode {
             log("warn");
             status(&args)
         }
+        Command::Pki(args) => match args.run(&mut io::stdout(), &mut io::stderr()) {
+            Ok(()) => Exit::Complete,
+            Err(error) => refuse(error),
+        },
+        Command::Drain(args) => drain(&args),
         Command::Config { command: ConfigCommand::Print } => {
             after_writing(io::stdout().write_all(DOCUMENTED.as_bytes()))
         }
@@ -132,6 +142,21 @@ pub fn main() -> ExitCode {
         },
     }
     .into()
+}
+
+fn drain(args: &DrainArgs) -> Exit {
+    log("info");
+    let stop = Stop::default();
+    let asked = stop.clone();
+    if let Err(error) = ctrlc::set_handler(move || asked.request()) {
+        return refuse(format_args!("cannot stop in order: {error}"));
+    }
+    match args.run(&stop) {
+        Ok(sinks) => after_writing(sinks.iter().try_for_each(|(name, counts)| {
+            writeln!(io::stdout(), "{name}: {} delivered, {} refused", counts.delivered, counts.refused)
+        })),
+        Err(error) => refuse(error),
+    }
 }
 
 fn status(args: &StatusArgs) -> Exit {

@@ -3,6 +3,7 @@
 use super::{Exit, ServeArgs, log, refuse};
 use crate::collector::config::Config;
 use crate::collector::counters::Counters;
+use crate::collector::nats::{Nats, NatsSettings};
 use crate::collector::server::Server;
 use crate::collector::sqlite::SqliteBackend;
 use crate::metrics;
@@ -48,18 +49,24 @@ fn configured(args: &ServeArgs) -> Result<Config, Box<dyn std::error::Error>> {
 async fn serve(config: &Config, ack_before_sync: bool) -> Result<(), Box<dyn std::error::Error>> {
     let security = config.security()?;
     let counters = Arc::new(Counters::default());
-    if config.store.contains("://") {
-        return Err(format!("{} is no store that this collector knows: give a file", config.store).into());
+    let is_nats = config.store.starts_with("nats://") || config.store.starts_with("tls://");
+    if config.store.contains("://") && !is_nats {
+        return Err("the store is neither a file nor nats://HOST:PORT".into());
     }
-    let backend = SqliteBackend::start(Path::new(&config.store), config.options(), Arc::clone(&counters))?;
     let mut settings = config.settings();
     settings.ack_before_sync = ack_before_sync;
     if ack_before_sync {
         tracing::warn!("hits are acknowledged before they are synced: what is acknowledged can be lost");
     }
     let stop = stop_signal()?;
-    let server =
-        Server::start(config.listen, &security, settings, Arc::new(backend), Arc::clone(&counters)).await?;
+    let server = if is_nats {
+        let backend = Arc::new(Nats::connect(&NatsSettings::for_url(&config.store)).await?);
+        Server::start(config.listen, &security, settings, backend, Arc::clone(&counters)).await?
+    } else {
+        let path = Path::new(&config.store);
+        let backend = Arc::new(SqliteBackend::start(path, config.options(), Arc::clone(&counters))?);
+        Server::start(config.listen, &security, settings, backend, Arc::clone(&counters)).await?
+    };
     let _metrics = match config.metrics.listen {
         Some(addr) => {
             let counters = Arc::clone(&counters);
@@ -73,7 +80,9 @@ async fn serve(config: &Config, ack_before_sync: bool) -> Result<(), Box<dyn std
     };
     // Scripts that asked for port 0 read it here.
     let _ = writeln!(io::stdout(), "listening on {}", server.local_addr());
-    tracing::info!(store = config.store, "listening on {}", server.local_addr());
+    // The URL of a cluster may hold a password.
+    let store = if is_nats { "nats" } else { config.store.as_str() };
+    tracing::info!(store, "listening on {}", server.local_addr());
     stop.await;
     tracing::info!("stopping");
     server.stop().await;

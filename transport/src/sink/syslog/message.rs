@@ -130,20 +130,12 @@ fn shortened(item: &Item, units: usize) -> Item {
             *text = Utf16Text(kept);
         }
     };
-    match &mut item.hit.content {
-        EventContent::ScriptBlock { text, path, .. } => {
-            cut(text);
-            path.iter_mut().for_each(cut);
-        }
-        EventContent::Module { context_info, user_data, payload } => {
-            [context_info, user_data, payload].into_iter().for_each(cut);
-        }
-        EventContent::Notice { detail } => {
-            if detail.len() > units {
-                detail.truncate(detail.floor_char_boundary(units));
-                detail.push('…');
-            }
-        }
+    item.hit.content.texts_mut().into_iter().flatten().for_each(cut);
+    if let EventContent::Notice { detail } = &mut item.hit.content
+        && detail.len() > units
+    {
+        detail.truncate(detail.floor_char_boundary(units));
+        detail.push('…');
     }
     item
 }

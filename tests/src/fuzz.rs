@@ -8,3 +8,4 @@ pub mod evtx;
 pub mod frame;
 pub mod payload;
 pub mod rule;
+pub mod views;

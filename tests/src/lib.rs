@@ -1,7 +1,8 @@
-//! What the end-to-end suites share: a writer of traces, access to the corpus, bodies of the fuzz targets.
+//! What the end-to-end suites share: a writer of traces, scripts in disguise, access to the corpus, bodies of the fuzz targets.
 
 pub mod corpus;
 pub mod demo;
+pub mod disguise;
 pub mod faults;
 pub mod fuzz;
 pub mod program;

@@ -1,7 +1,7 @@
 //! The fuzz targets in short: what long runs found, and some thousand mutations of good input, the same every time.
 
 use etwsieve_tests::writer::{AmsiScan, EventSpec, TraceWriter, script_block};
-use etwsieve_tests::{corpus, fuzz};
+use etwsieve_tests::{corpus, disguise, fuzz};
 use std::fs::{self, DirEntry};
 use std::io;
 
@@ -41,6 +41,12 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
     let scans = vec![scan.payload(), AmsiScan { pointer_len: 4, version: 1, ..scan }.payload()];
     let mut laid_out = Vec::new();
     etwsieve::amsi::decode(&scans[0]).expect("a scan").lay_out(&mut laid_out);
+    let script = "New-PSSession -ComputerName ab";
+    let disguised = disguise::ALL
+        .iter()
+        .filter_map(|disguise| (disguise.disguise)(script, 1))
+        .map(String::into_bytes)
+        .collect();
     vec![
         ("amsi", fuzz::amsi::amsi as Target, scans),
         ("evtx", fuzz::evtx::evtx, evtx.into_iter().collect()),
@@ -48,6 +54,7 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
         ("payload", fuzz::payload::payload, vec![block, laid_out]),
         ("rule", fuzz::rule::rule, vec![rule, other]),
         ("frame", fuzz::frame::frame, frames),
+        ("views", fuzz::views::views, disguised),
     ]
 }
 

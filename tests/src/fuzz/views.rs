@@ -1,0 +1,70 @@
+//! Any text as a script, in every view: what is found lies in the text, and the cheap test does not hide it.
+
+use etwsieve_matcher::{EventKind, Field, Matcher, Payload, Scratch, Views, builtin, load};
+use std::cell::RefCell;
+
+/// Rules whose needles are short, so that random texts come near them.
+const RULES: &str = "\
+title: contains
+logsource: {product: windows, category: ps_script}
+detection: {s: {ScriptBlockText|contains|all: [ab, cd]}, condition: s}
+---
+title: blank
+logsource: {product: windows, category: ps_script}
+detection: {s: {ScriptBlockText|contains: 'a b'}, f: {ScriptBlockText|contains: xx}, condition: s and not f}
+---
+title: calls
+logsource: {product: windows, category: ps_script}
+detection: {s: {ScriptBlockText|contains: New-PSSession -ComputerName}, condition: s}
+etwsieve: {calls: also}
+";
+
+thread_local! {
+    static MATCHERS: RefCell<([Matcher; 2], Scratch)> = RefCell::new((
+        [Matcher::new(load([("fuzz.yml", RULES)]).rules), Matcher::new(builtin::rules())],
+        Scratch::default(),
+    ));
+}
+
+/// The body of the target. Bytes are taken for the low halves of units; 0xFF begins a whole one.
+///
+/// # Panics
+///
+/// If an invariant does not hold.
+pub fn views(data: &[u8]) {
+    let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];
+    let mut rest = data;
+    loop {
+        match rest {
+            [0xFF, low, high, behind @ ..] => {
+                bytes.extend([*low, *high]);
+                rest = behind;
+            }
+            [low, behind @ ..] => {
+                bytes.extend([*low, 0]);
+                rest = behind;
+            }
+            [] => break,
+        }
+    }
+    let end = bytes.len();
+    bytes.extend("\0id\0p\0".encode_utf16().flat_map(u16::to_le_bytes));
+    let units = bytes[8..end].as_chunks().0;
+    MATCHERS.with_borrow_mut(|(matchers, scratch)| {
+        for matcher in matchers {
+            assert!(matcher.rules().len() > 1, "the rules load");
+            let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+            let raw = matcher.find(&payload, scratch).to_vec();
+            let found = matcher.find_views(&payload, Views::ALL, &raw, scratch);
+            for found in &found {
+                assert!(!raw.contains(&found.rule), "what is reported is not tried again");
+                assert!(!found.transformations.is_empty(), "something was undone");
+                for span in found.spans.iter().filter(|span| span.field == Field::ScriptBlockText) {
+                    assert!(span.units.start < span.units.end && span.units.end <= units.len(), "{span:?}");
+                }
+            }
+            let could = matcher.views_could_differ(EventKind::ScriptBlock, units, Views::ALL);
+            assert!(could || found.is_empty(), "the cheap test hides nothing");
+        }
+    });
+}

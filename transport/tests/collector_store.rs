@@ -7,7 +7,6 @@ mod common;
 use collector::{Authority, Client, Collector, Word};
 use common::hit;
 use etwsieve_transport::collector::backend::{Appended, Backend, BackendError, Entry, Id};
-use etwsieve_transport::collector::counters::Counters;
 use etwsieve_transport::collector::server::{Security, Settings};
 use etwsieve_transport::collector::sqlite::{OpenError, Options, SqliteBackend};
 use etwsieve_transport::collector::status::{Status, now};

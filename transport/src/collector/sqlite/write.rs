@@ -43,8 +43,8 @@ const HAS_GAP: &str = "SELECT EXISTS (SELECT 1 FROM gaps
     WHERE stream_id = ?1 AND first = ?2 AND last = ?3 AND count = ?4 AND reason = ?5)";
 const COUNT_STORED: &str = "SELECT count(DISTINCT sequence) FROM (
     SELECT sequence FROM received WHERE stream_id = ?1 AND sequence BETWEEN ?2 AND ?3 LIMIT ?4)";
-const COUNT_DECLARED: &str = "SELECT coalesce(sum(lost), 0) FROM gaps
-    WHERE stream_id = ?1 AND first <= ?3 AND last >= ?2";
+const SELECT_GAPS: &str = "SELECT first, last FROM gaps WHERE stream_id = ?1 AND first <= ?3 AND last >= ?2
+    ORDER BY first LIMIT 10000";
 const UPDATE_STREAM: &str = "UPDATE streams SET highest = max(highest, ?2), last_seen = ?3 WHERE id = ?1";
 const UPDATE_SENSOR: &str = "UPDATE sensors SET last_seen = ?2, hits = hits + ?3, repeated = repeated + ?4,
     conflicts = conflicts + ?5, lost = lost + ?6 WHERE id = ?1";
@@ -419,15 +419,21 @@ impl Batch<'_, '_> {
             tally.repeated += 1;
             return Ok(gap.to);
         }
-        let stored: u64 = self
-            .transaction
-            .prepare_cached(COUNT_STORED)?
-            .query_row((stream.id, gap.from, gap.to, GAP_ROWS_MAX), |row| row.get(0))?;
-        let declared: u64 = self
-            .transaction
-            .prepare_cached(COUNT_DECLARED)?
-            .query_row((stream.id, gap.from, gap.to), |row| row.get(0))?;
-        let open = (gap.to - gap.from + 1).saturating_sub(stored).saturating_sub(declared);
+        // What no other gap has declared and what is not stored: range by range between the other gaps.
+        let mut gaps = self.transaction.prepare_cached(SELECT_GAPS)?;
+        let others = gaps
+            .query_map((stream.id, gap.from, gap.to), |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<Vec<(u64, u64)>, _>>()?;
+        let mut count = self.transaction.prepare_cached(COUNT_STORED)?;
+        let (mut open, mut next) = (0_u64, gap.from);
+        for (first, last) in others.into_iter().chain([(gap.to + 1, gap.to + 1)]) {
+            if first > next {
+                let stored: u64 =
+                    count.query_row((stream.id, next, first - 1, GAP_ROWS_MAX), |row| row.get(0))?;
+                open += (first - next).saturating_sub(stored);
+            }
+            next = next.max(last.saturating_add(1));
+        }
         let lost = gap.count.min(open);
         self.transaction
             .prepare_cached(INSERT_GAP)?

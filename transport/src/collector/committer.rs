@@ -264,7 +264,9 @@ impl Committer {
                     frames = tickets.len(),
                     "a batch was not stored and not acknowledged: {error}"
                 );
-                tickets.iter().for_each(|ticket| ticket.refused(error.reason()));
+                for ticket in &tickets {
+                    ticket.refused(error.reason());
+                }
             }
         }
     }

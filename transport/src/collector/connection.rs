@@ -364,7 +364,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         self.shared.counters.busy(reason);
-        let retry_after_ms = self.shared.settings.retry_after_ms(reason);
+        let retry_after_ms = Settings::retry_after_ms(reason);
         self.send(&BusyV1 { retry_after_ms, reason }).await
     }
 

@@ -161,21 +161,20 @@ impl SqliteFeed {
 
     /// Does something with the store, opened anew after an error.
     fn attempt<T>(&mut self, action: impl FnOnce(&Store, i64) -> Result<T, Error>) -> Result<T, StoreError> {
-        let store = match self.store.take() {
-            Some(store) => store,
-            None => {
-                let store = Store::open(&self.path)?;
-                store.connection.execute_batch(SCHEMA).at(&self.path, Action::Open)?;
-                self.position = store
-                    .connection
-                    .query_row("SELECT position FROM sink_cursors WHERE sink = ?1", [&self.sink], |row| {
-                        row.get(0)
-                    })
-                    .optional()
-                    .at(&self.path, Action::Read)?
-                    .unwrap_or(0);
-                store
-            }
+        let store = if let Some(store) = self.store.take() {
+            store
+        } else {
+            let store = Store::open(&self.path)?;
+            store.connection.execute_batch(SCHEMA).at(&self.path, Action::Open)?;
+            self.position = store
+                .connection
+                .query_row("SELECT position FROM sink_cursors WHERE sink = ?1", [&self.sink], |row| {
+                    row.get(0)
+                })
+                .optional()
+                .at(&self.path, Action::Read)?
+                .unwrap_or(0);
+            store
         };
         let done = action(&store, self.position).at(&self.path, Action::Read)?;
         self.store = Some(store);

@@ -95,7 +95,7 @@ impl Default for Settings {
 
 impl Settings {
     /// When to try again.
-    pub(super) fn retry_after_ms(&self, reason: BusyReason) -> u32 {
+    pub(super) const fn retry_after_ms(reason: BusyReason) -> u32 {
         match reason {
             BusyReason::Stopping | BusyReason::Overload => 1_000,
             BusyReason::DiskFull | BusyReason::StoreFailed | BusyReason::Connections => 5_000,
@@ -475,7 +475,7 @@ impl Guest {
     /// Says BUSY to somebody who is not served.
     async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S, reason: BusyReason) {
         self.shared.counters.busy(reason);
-        let retry_after_ms = self.shared.settings.retry_after_ms(reason);
+        let retry_after_ms = Settings::retry_after_ms(reason);
         let mut frame = Vec::new();
         if wire::encode_message(&BusyV1 { retry_after_ms, reason }, &mut frame).is_ok() {
             let said = async {

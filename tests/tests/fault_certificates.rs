@@ -41,13 +41,24 @@ impl Authority {
                 name: name.to_owned(),
                 serial: "01".to_owned(),
                 fingerprint: fingerprint(certificate.der()),
-                issued: 0,
-                expires: 4_000_000_000,
+                issued: "2020-01-01T00:00:00Z".to_owned(),
+                expires: "2090-01-01T00:00:00Z".to_owned(),
                 revoked: false,
             });
         }
         format!("{}{}{}", certificate.pem(), key.serialize_pem(), self.pem)
     }
+}
+
+/// The file `sensors.toml`, as `etwsieve-collector pki` writes it.
+fn list_of(register: &Sensors) -> String {
+    let entry = |it: &SensorCertificate| {
+        format!(
+            "[[sensor]]\nname = '{}'\nserial = '{}'\nfingerprint = '{}'\nissued = '{}'\nexpires = '{}'\nrevoked = {}\n",
+            it.name, it.serial, it.fingerprint, it.issued, it.expires, it.revoked
+        )
+    };
+    register.sensors.iter().map(entry).collect()
 }
 
 /// A sensor's attempt; whether its hits arrived.
@@ -94,8 +105,7 @@ fn only_good_certificates_may_send() {
         sensor.revoked = sensor.name == "revoked.test";
     }
     ours.register.sensors.retain(|sensor| sensor.name != "unlisted.test");
-    fs::write(pki.join(SENSORS_FILE), ours.register.to_toml().expect("it is written"))
-        .expect("it is written");
+    fs::write(pki.join(SENSORS_FILE), list_of(&ours.register)).expect("it is written");
     let mut collector = Collector::new(place, &["--pki", pki.to_str().expect("UTF-8")]).expect("a collector");
     collector.start_and_wait().expect("it listens");
 

@@ -106,8 +106,9 @@ fn throughput(sensors: u64, hits: u64) -> Result<f64, BenchError> {
     let address = collector.address;
     let start = Instant::now();
     let sent: Vec<io::Result<()>> = thread::scope(|scope| {
-        let send = |(number, frames)| scope.spawn(move || stream(address, number, frames));
-        let threads: Vec<_> = (1..).zip(&frames).map(send).collect();
+        let numbered = (1..).zip(&frames);
+        let threads: Vec<_> =
+            numbered.map(|(number, frames)| scope.spawn(move || stream(address, number, frames))).collect();
         let panicked = |_| Err(io::Error::other("a client panicked"));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
     });

@@ -82,7 +82,7 @@ fn pieces(text: &str, variant: u32) -> Vec<String> {
     let mut pieces = Vec::new();
     let (mut at, mut step) = (0, variant as usize);
     while at < chars.len() {
-        step = step * 5 + 3;
+        step = (step * 5 + 3) % 1024;
         let len = (2 + step % 4).min(chars.len() - at);
         pieces.push(chars[at..at + len].iter().collect());
         at += len;

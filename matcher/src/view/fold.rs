@@ -4,8 +4,8 @@
 //! command or a member, and where it holds quotation marks or line ends, because then it is a script itself. Another
 //! pass over what was made folds what is inside.
 //!
-//! Every bound is a named constant here and beside what it bounds ([`DEPTH_MAX`], [`VALUE_UNITS_MAX`],
-//! [`LIST_LEN_MAX`], [`UNPACKED_LEN_MAX`], [`VARIABLES_MAX`]); all work is counted in steps of a [`Budget`], and where
+//! Every bound is a named constant here and beside what it bounds (`DEPTH_MAX`, `VALUE_UNITS_MAX`, `LIST_LEN_MAX`,
+//! `UNPACKED_LEN_MAX`, `VARIABLES_MAX`); all work is counted in steps of a [`Budget`], and where
 //! that ends the rest of the text stays as it is.
 
 mod decode;
@@ -14,10 +14,6 @@ mod parse;
 mod value;
 mod variables;
 
-pub(super) use decode::UNPACKED_LEN_MAX;
-pub(super) use parse::DEPTH_MAX;
-pub(super) use value::{LIST_LEN_MAX, VALUE_UNITS_MAX};
-pub(super) use variables::VARIABLES_MAX;
 pub(super) use {literal::read as read_literal, variables::Variables};
 
 use super::chars::{
@@ -151,9 +147,32 @@ impl Folder<'_> {
     fn expression(&mut self) {
         let start = self.at;
         match self.parse() {
-            Some((folded, end)) => self.put(start..end, folded),
-            None => self.pass(start),
+            Some((folded, end)) => {
+                let made = self.builder.len();
+                self.put(start..end, folded);
+                if self.builder.len() == made {
+                    self.commands_in(start..self.at);
+                }
+            }
+            None => {
+                self.pass(start);
+                self.commands_in(start..self.at);
+            }
         }
+    }
+
+    /// Encoded commands in a string that stays as it is: another shell's command line.
+    fn commands_in(&mut self, part: std::ops::Range<usize>) {
+        let mut at = part.start;
+        while at + BASE64_UNITS_MIN < part.end && self.budget.spend(1) {
+            let behind_blank = at > 0 && is_whitespace(self.text[at - 1]);
+            self.at = at;
+            if behind_blank && is_dash(self.text[at]) {
+                self.parameter();
+            }
+            at = self.at.max(at + 1);
+        }
+        self.at = part.end.max(at.min(self.text.len()));
     }
 
     fn pass(&mut self, start: usize) {
@@ -186,13 +205,7 @@ impl Folder<'_> {
 
     fn dash(&mut self) {
         let start = self.at;
-        let letters: Vec<u16> = self.text[start + 1..]
-            .iter()
-            .take(24)
-            .filter(|unit| **unit != BACKTICK)
-            .take_while(|unit| is_word(**unit))
-            .map(|unit| lower(*unit))
-            .collect();
+        let letters = self.letters();
         if is(&letters, "join") || is(&letters, "split") {
             self.expression();
             if self.at == start + 1 {
@@ -200,6 +213,22 @@ impl Folder<'_> {
             }
             return;
         }
+        self.parameter();
+    }
+
+    /// The letters behind a dash here.
+    fn letters(&self) -> Vec<u16> {
+        self.text[self.at + 1..]
+            .iter()
+            .take(24)
+            .filter(|unit| **unit != BACKTICK)
+            .take_while(|unit| is_word(**unit))
+            .map(|unit| lower(*unit))
+            .collect()
+    }
+
+    fn parameter(&mut self) {
+        let letters = self.letters();
         self.at += 1;
         self.word_behind_dash();
         let named: Vec<u16> = "encodedcommand".encode_utf16().collect();

@@ -97,9 +97,9 @@ impl Hints {
         let mut buckets = vec![
             [other, any],
             [b"'\")".to_vec(), b".".to_vec()],
-            [b"'\")] \t\n".to_vec(), b"+".to_vec()],
+            [b"'\")] \t\nabcdefghijklmnopqrstuvwxyz0123456789_".to_vec(), b"+".to_vec()],
             [b"-".to_vec(), b"fjreic".to_vec()],
-            [b"[:".to_vec(), b"c-rjfm".to_vec()],
+            [b"[:}".to_vec(), b"c-rjfm$".to_vec()],
             [b"e".to_vec(), b"6".to_vec()],
         ];
         buckets.extend(names.buckets());
@@ -183,6 +183,12 @@ impl Hints {
     /// `+` between strings.
     fn plus(&self, text: Around<'_>, at: usize) -> bool {
         let plus = at + 1;
+        if is_word(text.get(at)) {
+            // Two variables without blanks between.
+            let name =
+                text.before(plus, |unit| is_word(unit) || unit == u16::from(b'}') || unit == u16::from(b':'));
+            return text.get(plus + 1) == u16::from(b'$') && name == u16::from(b'$');
+        }
         let blank = |unit: u16| is_whitespace(unit) || is_newline(unit) || unit == BACKTICK;
         let left = text.before(plus, blank);
         let (right, right_at) = text.behind_at(plus, blank);
@@ -293,6 +299,10 @@ fn empty_string(text: Around<'_>, at: usize) -> bool {
 fn bracket(text: Around<'_>, at: usize) -> bool {
     if text.get(at) == u16::from(b'[') {
         return text.word_from(at + 1, "char") || (text.get(at + 1) == u16::from(b'-') && ranges(text, at));
+    }
+    if text.get(at) == u16::from(b'}') {
+        // Two variables in a string.
+        return text.get(at + 1) == u16::from(b'$') && text.get(at + 2) == u16::from(b'{');
     }
     if text.get(at.wrapping_sub(1)) != u16::from(b':') {
         return false;

@@ -3,10 +3,11 @@
 use crate::rule::Rule;
 use crate::rule::load::load;
 
-/// The text of the built-in rule file.
+/// The text of the built-in rule that is searched as texts are written.
 pub const TEXT: &str = include_str!("builtin.yml");
-/// The name under which its errors and origins appear.
-pub const FILE: &str = "builtin.yml";
+/// The built-in rule files: the names under which their errors and origins appear, and their texts.
+pub const FILES: [(&str, &str); 2] =
+    [("builtin.yml", TEXT), ("builtin-call.yml", include_str!("builtin-call.yml"))];
 
 /// The built-in rules.
 ///
@@ -14,7 +15,7 @@ pub const FILE: &str = "builtin.yml";
 ///
 /// Never: a test loads them.
 pub fn rules() -> Vec<Rule> {
-    let loaded = load([(FILE, TEXT)]);
+    let loaded = load(FILES);
     assert!(loaded.errors.is_empty(), "the built-in rules load: {:?}", loaded.errors);
     loaded.rules
 }

@@ -91,7 +91,7 @@ fn wanted(matcher: &Matcher) -> u8 {
 /// Returns what loaded, with each refusal, and the paths that could not be read.
 pub fn from_paths(paths: &[PathBuf]) -> (Loaded, Vec<InputError>) {
     if paths.is_empty() {
-        return (load([(builtin::FILE, builtin::TEXT)]), Vec::new());
+        return (load(builtin::FILES), Vec::new());
     }
     let (files, mut errors) = expand(paths, &ENDINGS);
     let mut texts = Vec::with_capacity(files.len());

@@ -70,13 +70,13 @@ impl Names {
             Expr::Not(_) => Vec::new(),
             Expr::Test(test) => {
                 let Op::Text { pattern, .. } = &test.op else { return Vec::new() };
-                let text: Vec<u16> = pattern
+                let units: Vec<u16> = pattern
                     .parts()
                     .iter()
                     .map(|part| if let Part::Unit(unit) = part { *unit } else { 0 })
                     .collect();
                 let named =
-                    |cmdlet: &&Cmdlet| text.windows(cmdlet.name.len()).any(|part| same(part, cmdlet.name));
+                    |cmdlet: &&Cmdlet| units.windows(cmdlet.name.len()).any(|part| same(part, cmdlet.name));
                 CMDLETS
                     .iter()
                     .filter(named)

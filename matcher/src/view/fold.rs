@@ -146,18 +146,14 @@ impl Folder<'_> {
     /// Tries an expression; what is none is passed by.
     fn expression(&mut self) {
         let start = self.at;
-        match self.parse() {
-            Some((folded, end)) => {
-                let made = self.builder.len();
-                self.put(start..end, folded);
-                if self.builder.len() == made {
-                    self.commands_in(start..self.at);
-                }
-            }
-            None => {
-                self.pass(start);
-                self.commands_in(start..self.at);
-            }
+        let made = self.builder.len();
+        if let Some((folded, end)) = self.parse() {
+            self.put(start..end, folded);
+        } else {
+            self.pass(start);
+        }
+        if self.builder.len() == made {
+            self.commands_in(start..self.at);
         }
     }
 
@@ -300,7 +296,8 @@ impl Folder<'_> {
         }
         let sign = |at: usize, sign: u8| self.text.get(at) == Some(&u16::from(sign));
         let appends = sign(at, b'+') && sign(at + 1, b'=');
-        if !appends && !(sign(at, b'=') && !sign(at + 1, b'=')) {
+        let assigns = sign(at, b'=') && !sign(at + 1, b'=');
+        if !appends && !assigns {
             self.expression();
             // What is not known ends where its name does.
             if self.at == start + 1 {

@@ -376,7 +376,9 @@ impl Around<'_> {
 fn literals(expr: &Expr, pairs: &mut Pairs, around_blank: &mut Pairs) {
     match expr {
         Expr::And(parts) | Expr::Or(parts) => {
-            parts.iter().for_each(|part| literals(part, pairs, around_blank));
+            for part in parts {
+                literals(part, pairs, around_blank);
+            }
         }
         // A rule that matches because something is gone has nothing to show for it.
         Expr::Not(_) => {}
@@ -410,7 +412,9 @@ fn of_pattern(pattern: &Pattern, pairs: &mut Pairs, around_blank: &mut Pairs) {
         let before = unit(at.checked_sub(1)).map_or_else(any, |unit| vec![unit]);
         let behind = unit(at.checked_add(1)).map_or_else(any, |unit| vec![unit]);
         for first in &before {
-            behind.iter().for_each(|second| around_blank.insert(*first, *second));
+            for second in &behind {
+                around_blank.insert(*first, *second);
+            }
         }
     }
 }

@@ -138,17 +138,17 @@ impl<'a> Search<'a> {
         let Scratch { narrowed, found, memory, .. } = &mut *self.scratch;
         narrowed.begin();
         plan.gate.scan(units, narrowed, found);
-        let mut matched = Vec::new();
+        let mut rules_found = Vec::new();
         if !plan.ungated.is_empty() || !found.list().is_empty() {
             memory.begin(plan);
             let usable = matcher.usable();
             let narrow = narrowed.of(units, usable);
             let run = Run { plan, units, fields: fields.clone(), narrow, found, memory, usable };
-            run.candidates(&[], &mut matched, &mut NoMeter);
+            run.candidates(&[], &mut rules_found, &mut NoMeter);
         }
-        matched.retain(|rule| !self.is_known(*rule));
-        if !matched.is_empty() {
-            self.add(plan, text, &fields, &matched, view);
+        rules_found.retain(|rule| !self.is_known(*rule));
+        if !rules_found.is_empty() {
+            self.add(plan, text, &fields, &rules_found, view);
         }
         self.made = bytes;
     }

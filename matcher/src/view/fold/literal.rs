@@ -181,7 +181,7 @@ pub(in crate::view) fn variable(text: &[u16], at: usize) -> Option<(String, usiz
     }
     for scope in ["script:", "global:", "local:", "private:", "variable:"] {
         if let Some(plain) = name.strip_prefix(scope) {
-            name = plain.to_owned();
+            name = plain.into();
             break;
         }
     }

@@ -24,6 +24,7 @@ fn wide(text: &str) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_is_folded() {
     let encoded = format!("powershell -nop -e {}", wide("Enter-PSSession -cn a"));
     let twice =

@@ -142,7 +142,7 @@ impl<'a> Payload<'a> {
 }
 
 /// Where script, id and path of a fragment lie.
-fn fields<'a>(bytes: &'a [u8]) -> Fields<'a> {
+fn fields(bytes: &[u8]) -> Fields<'_> {
     Fields::split(EventKind::ScriptBlock, bytes)
 }
 

@@ -23,17 +23,17 @@ pub fn hit(event: &RawEvent, kind: EventKind, source: &str, matcher: &Matcher, r
     bounded(&Recorded::of(event), source, View::Raw, content(&fields, &event.payload), rules, |_| {})
 }
 
-/// As [`hit`], of what a view of the event's text gave. All of `matches` are of one view.
+/// As [`hit`], of what a view of the event's text gave. All of `found` are of one view.
 pub fn view_hit(
     event: &RawEvent,
     kind: EventKind,
     source: &str,
     matcher: &Matcher,
-    matches: &[ViewMatch],
+    found: &[ViewMatch],
 ) -> HitV1 {
     let fields = Fields::split(kind, &event.payload);
-    let view = matches.first().map_or(View::Raw, |found| view(found.view));
-    let rules = matches.iter().filter_map(|found| view_rule_ref(found, matcher, &fields)).collect();
+    let view = found.first().map_or(View::Raw, |first| view(first.view));
+    let rules = found.iter().filter_map(|one| view_rule_ref(one, matcher, &fields)).collect();
     bounded(&Recorded::of(event), source, view, content(&fields, &event.payload), rules, |_| {})
 }
 

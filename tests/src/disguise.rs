@@ -96,7 +96,11 @@ fn quoted(text: &str) -> String {
 
 fn random_case(script: &str, variant: u32) -> String {
     let mixed = |(at, c): (usize, char)| {
-        if (at as u32 * 7 + variant) % 3 == 0 { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() }
+        if (at as u32 * 7 + variant).is_multiple_of(3) {
+            c.to_ascii_uppercase()
+        } else {
+            c.to_ascii_lowercase()
+        }
     };
     script.chars().enumerate().map(mixed).collect()
 }

@@ -1,5 +1,7 @@
 //! What PowerShell hands to the antimalware scanner, as a second source: event 1101 in .etl, .evtx and JSON Lines.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
+
 use etwsieve_etl::{FileTime, TraceFile};
 use etwsieve_tests::corpus;
 use etwsieve_tests::program::{Run, run};

@@ -1,6 +1,8 @@
 //! Hits of whole script blocks: against the verdicts of independent engines, against the naive join on every block of
 //! the corpus, and by number of threads.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
+
 use etwsieve_matcher::{EventKind, Field, Fields, Rule, load, naive};
 use etwsieve_tests::corpus;
 use etwsieve_tests::program::{Run, cell, run};

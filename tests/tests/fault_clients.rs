@@ -142,7 +142,7 @@ fn the_same_number_with_other_contents_is_stored_and_told() {
     for batch in &batches {
         account.offer(batch);
         account.due(batch);
-        deliver(&[collector.address], epoch(0), &batch.hits(), Duration::from_secs(60), &mut rng)
+        deliver(&[collector.address], epoch(0), &batch.hits(), Duration::from_mins(1), &mut rng)
             .expect("it is taken");
     }
     collector.stop().expect("it stops");
@@ -192,7 +192,7 @@ fn a_full_file_system_is_told_and_lived_through() {
     // Room again: what fits now is taken.
     std::fs::remove_file(&ballast).expect("it is there");
     let more = Batch::new("more", 10, 60..200, &mut rng);
-    let taken = wait_for(Duration::from_secs(60), || {
+    let taken = wait_for(Duration::from_mins(1), || {
         deliver(&[address], epoch(9), &more.hits(), Duration::from_secs(5), &mut Rng::new(1)).ok()
     });
     assert!(taken.is_some(), "it takes hits again: {}", tail(&collector.log));

@@ -3,6 +3,8 @@
 //!
 //! `ETWSIEVE_CAMPAIGN=full` makes the long runs as long as they are meant to be.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
+
 #[path = "live/watching.rs"]
 mod watching;
 

@@ -203,7 +203,7 @@ proptest! {
         failure_persistence: None,
         rng_seed: match ProptestConfig::default().rng_seed {
             RngSeed::Random => RngSeed::Fixed(4104),
-            chosen => chosen,
+            chosen @ RngSeed::Fixed(_) => chosen,
         },
         ..ProptestConfig::default()
     })]

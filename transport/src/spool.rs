@@ -87,6 +87,7 @@ pub struct Front {
 
 /// An epoch as far as it matters here.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "the number that the protocol calls epoch")]
 struct Epoch {
     id: u32,
     epoch: [u8; 16],

@@ -1,4 +1,6 @@
 //! The store as a feed: every rule of every hit once, in batches that come again until they are acknowledged.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
 #![cfg(feature = "collector")]
 
 mod common;

@@ -1,4 +1,6 @@
 //! The states of `docs/wire.md`, as a sensor sees them: what is acknowledged, and what closes a connection.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
 #![cfg(feature = "collector")]
 
 mod collector;

@@ -1,4 +1,6 @@
 //! What is acknowledged is durable: full and failing stores, damaged files, retention, and many sensors at once.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
 #![cfg(feature = "collector")]
 
 mod collector;
@@ -314,7 +316,9 @@ fn a_thousand_sensors_at_once_are_all_served() {
             })
         })
         .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
     collector.stop();
     assert_eq!(collector.counters.hits.get(), SENSORS as u64 * 3);
     assert_eq!(stored(&folder.path().join("hits.db")), SENSORS * 3);

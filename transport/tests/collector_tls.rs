@@ -1,4 +1,6 @@
 //! Who is let in: certificates of the authority that stand on the list, and nobody else.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
 #![cfg(feature = "collector")]
 
 mod collector;
@@ -112,6 +114,8 @@ fn revocation_reaches_a_connection_that_stands() {
 
 #[test]
 fn without_certificates_only_the_loopback_interface_is_served() {
+    type Row = (Security, Settings, fn(&ServeError) -> bool);
+
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let counters = Arc::new(Counters::default());
@@ -121,7 +125,7 @@ fn without_certificates_only_the_loopback_interface_is_served() {
     );
     let authority = Authority::new(&folder.path().join("pki"));
     let unsafe_settings = Settings { ack_before_sync: true, ..Settings::default() };
-    let rows: [(Security, Settings, fn(&ServeError) -> bool); 2] = [
+    let rows: [Row; 2] = [
         (Security::InsecureLoopback, Settings::default(), |error| {
             matches!(error, ServeError::Insecure { .. })
         }),

@@ -1,5 +1,7 @@
 //! The sender against a collector that may misbehave: nothing is lost, nothing doubled, the order kept.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
+
 mod support;
 
 use etwsieve_transport::sender::{Sender, SenderError, SenderSettings};

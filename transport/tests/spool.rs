@@ -1,5 +1,7 @@
 //! The spool: exact counts when it is full, damage, several processes, and SIGKILL at any moment.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
+
 mod support;
 
 use etwsieve_transport::spool::{
@@ -25,16 +27,13 @@ type Read = Vec<(u64, u64, Result<u64, GapReason>)>;
 fn decode(mut bytes: &[u8]) -> Read {
     let mut read = Vec::new();
     while let Some(split) = split_frame(bytes).unwrap() {
-        read.push(match split.frame_type {
-            FrameType::Data => {
-                let data = decode_data(split.payload).unwrap();
-                (data.sequence, data.sequence, Ok(data.hit.source_sequence))
-            }
-            _ => {
-                let gap: GapV1 = decode_message(split.payload).unwrap();
-                assert_eq!(gap.count, gap.to - gap.from + 1);
-                (gap.from, gap.to, Err(gap.reason))
-            }
+        read.push(if split.frame_type == FrameType::Data {
+            let data = decode_data(split.payload).unwrap();
+            (data.sequence, data.sequence, Ok(data.hit.source_sequence))
+        } else {
+            let gap: GapV1 = decode_message(split.payload).unwrap();
+            assert_eq!(gap.count, gap.to - gap.from + 1);
+            (gap.from, gap.to, Err(gap.reason))
         });
         bytes = split.rest;
     }
@@ -298,7 +297,7 @@ fn hits_survive_a_kill() {
         let epochs = drain(&mut spool);
         assert_eq!(spool.counts().repairs, 0, "kill {kill}");
         let hits: Vec<u64> = epochs.last().unwrap().iter().filter_map(|row| row.2.ok()).collect();
-        assert_eq!(*hits.last().unwrap() >= durable, true, "kill {kill}: {durable} was durable, {hits:?}");
+        assert!(*hits.last().unwrap() >= durable, "kill {kill}: {durable} was durable, {hits:?}");
         let first = *hits.first().unwrap();
         assert!(first <= forgotten as u64 + 1, "kill {kill}: only what was acknowledged is forgotten");
         assert_eq!(hits, (first..=*hits.last().unwrap()).collect::<Vec<_>>(), "kill {kill}");

@@ -2,7 +2,7 @@
 
 use super::list::{Linked, Links, List};
 use super::open::{Block, Closed, Kept, Key, Part, Pieces};
-use super::owners::{OWNER_BYTES, Owners, Shelf};
+use super::owners::{OWNER_BYTES, Owners, Tier};
 use super::{BLOCK_FRAGMENTS_MAX, BlockCounts, Facts, Limits};
 use crate::matcher::repeats::secret;
 use crate::matcher::{Matcher, Scratch};
@@ -191,11 +191,11 @@ impl<T: Facts> Assembly<T> {
                 self.blocks.get(slot).parts.insert(at, part);
             }
         }
-        let shelf = self.blocks.get(slot).shelf;
+        let tier = self.blocks.get(slot).tier;
         self.all.remove(slot, &mut self.blocks.all());
         self.all.push(slot, &mut self.blocks.all());
-        self.blocks.get(slot).shelf = Shelf::Whole;
-        self.owners.touch(owner, slot, (shelf, Shelf::Whole), &mut self.blocks.owned());
+        self.blocks.get(slot).tier = Tier::Whole;
+        self.owners.touch(owner, slot, (tier, Tier::Whole), &mut self.blocks.owned());
         self.weigh(slot);
         let block = self.blocks.get(slot);
         if block.is_complete() {
@@ -267,7 +267,7 @@ impl<T: Facts> Assembly<T> {
     #[cfg(test)]
     pub(super) fn lean_all(&mut self, matcher: &Matcher, scratch: &mut Scratch) {
         for slot in self.slots.values().copied().collect::<Vec<_>>() {
-            if self.blocks.get(slot).shelf == Shelf::Whole {
+            if self.blocks.get(slot).tier == Tier::Whole {
                 self.lean(slot, matcher, scratch);
             }
         }
@@ -284,7 +284,7 @@ impl<T: Facts> Assembly<T> {
             given: Vec::new(),
             touched: self.now,
             bytes: 0,
-            shelf: Shelf::Whole,
+            tier: Tier::Whole,
             is_needed: false,
             links: [Links::default(); 2],
         });
@@ -295,7 +295,7 @@ impl<T: Facts> Assembly<T> {
         self.blocks.0[slot as usize] = Some(block);
         self.slots.insert(key, slot);
         self.all.push(slot, &mut self.blocks.all());
-        self.owners.add(key.0, slot, Shelf::Whole, &mut self.blocks.owned());
+        self.owners.add(key.0, slot, Tier::Whole, &mut self.blocks.owned());
         slot
     }
 
@@ -311,9 +311,9 @@ impl<T: Facts> Assembly<T> {
 
     fn close(&mut self, slot: u32, is_complete: bool) {
         let block = self.blocks.get(slot);
-        let (key, shelf, bytes) = (block.key, block.shelf, block.bytes);
+        let (key, tier, bytes) = (block.key, block.tier, block.bytes);
         self.all.remove(slot, &mut self.blocks.all());
-        self.owners.remove(key.0, slot, shelf, bytes, &mut self.blocks.owned());
+        self.owners.remove(key.0, slot, tier, bytes, &mut self.blocks.owned());
         self.slots.remove(&key);
         self.bytes -= bytes;
         if let Some(block) = self.blocks.0[slot as usize].take() {
@@ -340,8 +340,8 @@ impl<T: Facts> Assembly<T> {
                 continue;
             }
             let may_lean = self.open() <= self.limits.blocks;
-            let Some((slot, shelf)) = self.owners.victim(may_lean) else { return };
-            if may_lean && shelf == Shelf::Whole {
+            let Some((slot, tier)) = self.owners.victim(may_lean) else { return };
+            if may_lean && tier == Tier::Whole {
                 self.lean(slot, matcher, scratch);
             } else {
                 self.counts.evicted += 1;
@@ -359,8 +359,8 @@ impl<T: Facts> Assembly<T> {
                 self.counts.lean += 1;
             }
         }
-        block.shelf = Shelf::Lean;
-        self.owners.touch(owner, slot, (Shelf::Whole, Shelf::Lean), &mut self.blocks.owned());
+        block.tier = Tier::Lean;
+        self.owners.touch(owner, slot, (Tier::Whole, Tier::Lean), &mut self.blocks.owned());
         self.weigh(slot);
     }
 }

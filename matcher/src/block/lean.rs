@@ -68,7 +68,7 @@ impl Ends {
 impl Part {
     /// Reduces the part to its ends if no rule needs the rest, and to its text otherwise; says whether it did.
     pub(super) fn lean(&mut self, matcher: &Matcher, scratch: &mut Scratch) -> bool {
-        let is_lean = self.to_ends(matcher, scratch).is_some();
+        let is_lean = self.reduce_to_ends(matcher, scratch).is_some();
         if !is_lean {
             self.kept = Kept::Needed;
             // The buffer may be twice as long as the event.
@@ -80,12 +80,12 @@ impl Part {
         is_lean
     }
 
-    fn to_ends(&mut self, matcher: &Matcher, scratch: &mut Scratch) -> Option<()> {
+    fn reduce_to_ends(&mut self, matcher: &Matcher, scratch: &mut Scratch) -> Option<()> {
         let plan = matcher.plan(EventKind::ScriptBlock);
         let ends = plan.ends(matcher.usable())?;
         let text: &[[u8; 2]] = self.text().as_chunks().0;
         let (units, end_units) = (text.len(), ends.units);
-        if units < 2 * end_units + GAP.len() + LEFT_OUT_MIN || self.found.as_ref()?.first().is_some() {
+        if units < 2 * end_units + GAP.len() + LEFT_OUT_MIN || !self.found.as_ref()?.is_empty() {
             return None;
         }
         if scratch.block.holds_any(&ends.literals, text) {

@@ -36,7 +36,7 @@ impl Default for List {
 
 impl List {
     /// The stillest block.
-    pub(super) fn first(&self) -> Option<u32> {
+    pub(super) fn first(self) -> Option<u32> {
         (self.first != NONE).then_some(self.first)
     }
 

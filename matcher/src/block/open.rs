@@ -3,7 +3,7 @@
 use super::fields;
 use super::joined::Joined;
 use super::list::Links;
-use super::owners::{Owner, Shelf};
+use super::owners::{Owner, Tier};
 use crate::field::Field;
 use crate::matcher::{Matcher, Scratch};
 use std::ops::Range;
@@ -29,7 +29,7 @@ pub(super) struct Block<T> {
     pub(super) touched: u64,
     /// What it holds, all in all, as last counted.
     pub(super) bytes: usize,
-    pub(super) shelf: Shelf,
+    pub(super) tier: Tier,
     /// Whether another view of some fragment could differ.
     pub(super) is_needed: bool,
     /// Among all blocks, and among those of its owner.

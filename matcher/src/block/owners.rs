@@ -12,7 +12,7 @@ pub(super) const OWNER_BYTES: usize = 2 * (size_of::<Owner>() + size_of::<Share>
 
 /// Which of its owner's lists a block is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shelf {
+pub(super) enum Tier {
     /// As it came.
     Whole,
     /// Reduced to what some rule could still need.
@@ -40,13 +40,13 @@ impl Owners {
     }
 
     /// Adds a block, which holds nothing yet.
-    pub(super) fn add(&mut self, owner: Owner, slot: u32, shelf: Shelf, blocks: &mut impl Linked) {
+    pub(super) fn add(&mut self, owner: Owner, slot: u32, tier: Tier, blocks: &mut impl Linked) {
         let share = self.shares.entry(owner).or_insert_with(|| {
             self.by_bytes.insert((0, owner));
             Share::default()
         });
         share.blocks += 1;
-        share.list(shelf).push(slot, blocks);
+        share.list(tier).push(slot, blocks);
     }
 
     /// Puts a block behind all others of a list.
@@ -54,7 +54,7 @@ impl Owners {
         &mut self,
         owner: Owner,
         slot: u32,
-        (from, to): (Shelf, Shelf),
+        (from, to): (Tier, Tier),
         blocks: &mut impl Linked,
     ) {
         if let Some(share) = self.shares.get_mut(&owner) {
@@ -80,13 +80,13 @@ impl Owners {
         &mut self,
         owner: Owner,
         slot: u32,
-        shelf: Shelf,
+        tier: Tier,
         bytes: usize,
         blocks: &mut impl Linked,
     ) {
         self.weigh(owner, bytes, 0);
         if let Some(share) = self.shares.get_mut(&owner) {
-            share.list(shelf).remove(slot, blocks);
+            share.list(tier).remove(slot, blocks);
             share.blocks -= 1;
             if share.blocks == 0 {
                 self.by_bytes.remove(&(share.bytes, owner));
@@ -96,20 +96,20 @@ impl Owners {
     }
 
     /// The stillest block of the owner that holds the most: one that is whole, if there is one and `whole_first`.
-    pub(super) fn victim(&self, whole_first: bool) -> Option<(u32, Shelf)> {
+    pub(super) fn victim(&self, whole_first: bool) -> Option<(u32, Tier)> {
         let (_, owner) = self.by_bytes.last()?;
         let share = self.shares.get(owner)?;
-        let whole = share.whole.first().map(|slot| (slot, Shelf::Whole));
-        let lean = share.lean.first().map(|slot| (slot, Shelf::Lean));
+        let whole = share.whole.first().map(|slot| (slot, Tier::Whole));
+        let lean = share.lean.first().map(|slot| (slot, Tier::Lean));
         if whole_first { whole.or(lean) } else { lean.or(whole) }
     }
 }
 
 impl Share {
-    fn list(&mut self, shelf: Shelf) -> &mut List {
-        match shelf {
-            Shelf::Whole => &mut self.whole,
-            Shelf::Lean => &mut self.lean,
+    fn list(&mut self, tier: Tier) -> &mut List {
+        match tier {
+            Tier::Whole => &mut self.whole,
+            Tier::Lean => &mut self.lean,
         }
     }
 }

@@ -115,24 +115,21 @@ impl Matcher {
                 near.each(|needle, place| found.insert(needle, offset - tail + place));
                 border.truncate(tail);
             }
-            match &part.found {
-                Some(list) => {
-                    for &(needle, place) in list {
-                        let end = place as usize + gate.needle_len(needle);
-                        // Elsewhere in the event, and perhaps in the text too.
-                        let place = if end <= text.len() { offset + place as usize } else { NOWHERE };
-                        found.insert(needle, place);
-                    }
+            if let Some(list) = &part.found {
+                for &(needle, place) in list {
+                    let end = place as usize + gate.needle_len(needle);
+                    // Elsewhere in the event, and perhaps in the text too.
+                    let place = if end <= text.len() { offset + place as usize } else { NOWHERE };
+                    found.insert(needle, place);
                 }
-                None => {
-                    is_anew = true;
-                    narrowed.begin();
-                    gate.scan(text, narrowed, near);
-                    let has_gap = matches!(part.kept, Kept::Ends { .. });
-                    near.each(|needle, place| {
-                        found.insert(needle, if has_gap { NOWHERE } else { offset + place });
-                    });
-                }
+            } else {
+                is_anew = true;
+                narrowed.begin();
+                gate.scan(text, narrowed, near);
+                let has_gap = matches!(part.kept, Kept::Ends { .. });
+                near.each(|needle, place| {
+                    found.insert(needle, if has_gap { NOWHERE } else { offset + place });
+                });
             }
             match part.kept {
                 Kept::Whole | Kept::Needed => {

@@ -145,7 +145,9 @@ fn script() -> impl Strategy<Value = Vec<(Option<u32>, Vec<u8>)>> {
     let cuts = proptest::collection::vec(0..40usize, 1..5);
     (proptest::collection::vec(piece, 0..12), cuts, any::<u64>()).prop_map(|(pieces, mut cuts, order)| {
         let units: Vec<u16> = pieces.concat().encode_utf16().collect();
-        cuts.iter_mut().for_each(|cut| *cut = (*cut).min(units.len()));
+        for cut in &mut cuts {
+            *cut = (*cut).min(units.len());
+        }
         cuts.extend([0, units.len()]);
         cuts.sort_unstable();
         let total = (cuts.len() - 1) as i32;

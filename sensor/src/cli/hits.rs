@@ -67,7 +67,7 @@ fn time_at(text: &str, now: u64) -> Option<FileTime> {
     let Some(at) = sign else { return FileTime::parse_iso(text) };
     let (hours, minutes) = text[at + 1..].split_once(':')?;
     let number = |part: &str, max: u64| {
-        part.parse()
+        part.parse::<u64>()
             .ok()
             .filter(|number| part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit()) && *number <= max)
     };

@@ -59,8 +59,7 @@ pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
 
     let mut sources: Vec<Box<dyn Source>> =
         files.into_iter().map(|path| Box::new(FileSource::new(path)) as Box<dyn Source>).collect();
-    let mut settings = Settings::default();
-    settings.search = Search::of(&args.scope, &args.view);
+    let mut settings = Settings { search: Search::of(&args.scope, &args.view), ..Settings::default() };
     if let Some(threads) = args.threads {
         settings.threads = usize::from(threads);
     }

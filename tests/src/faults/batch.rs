@@ -3,6 +3,7 @@
 use super::rng::Rng;
 use crate::writer::{EventSpec, TraceWriter, script_block};
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, Utf16Text, View};
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -45,7 +46,7 @@ impl Batch {
             let mut text = format!("{MARK}{name} # ");
             let len = rng.within(len.clone()) as usize;
             while text.len() < len {
-                text.push_str(&format!("{:016x} ", rng.word()));
+                let _ = write!(text, "{:016x} ", rng.word());
             }
             let id = Uuid::from_u64_pair(rng.word(), rng.word());
             Script { name, text, id, process_id: rng.within(100..60_000) as u32 * 4 }

@@ -58,7 +58,7 @@ impl Plan {
         Self {
             seed,
             faults_max: 0,
-            time: Duration::from_secs(60),
+            time: Duration::from_mins(1),
             sensors: 2,
             hits: (50, 300),
             pause_ms: (30, 300),

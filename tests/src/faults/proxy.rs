@@ -171,7 +171,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let upstream = *lock(&shared.upstream);
         // A collector that is down: the connection ends at once, as a refused one would.
         let Ok(collector) = TcpStream::connect_timeout(&upstream, Duration::from_secs(2)) else { continue };
-        if let Ok(both) = forward(shared, sensor, collector) {
+        if let Ok(both) = forward(shared, &sensor, &collector) {
             threads.extend(both);
         }
     }
@@ -180,7 +180,11 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-fn forward(shared: &Arc<Shared>, sensor: TcpStream, collector: TcpStream) -> io::Result<[JoinHandle<()>; 2]> {
+fn forward(
+    shared: &Arc<Shared>,
+    sensor: &TcpStream,
+    collector: &TcpStream,
+) -> io::Result<[JoinHandle<()>; 2]> {
     let weather = *lock(&shared.weather);
     let mut rng = lock(&shared.rng).fork();
     let (is_cut, is_dead) = (rng.chance(weather.cut), rng.chance(weather.half_open));
@@ -192,7 +196,7 @@ fn forward(shared: &Arc<Shared>, sensor: TcpStream, collector: TcpStream) -> io:
         has_ended: AtomicBool::new(false),
         is_dead: AtomicBool::new(false),
     });
-    for stream in [&sensor, &collector] {
+    for stream in [sensor, collector] {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TICK))?;
@@ -210,8 +214,8 @@ fn forward(shared: &Arc<Shared>, sensor: TcpStream, collector: TcpStream) -> io:
         }))
     };
     let mangler = (!weather.acks.are_whole()).then(|| Mangler::new(weather.acks, rng.fork()));
-    let up = spawn(&sensor, &collector, None, rng.fork())?;
-    let down = spawn(&collector, &sensor, mangler, rng.fork())?;
+    let up = spawn(sensor, collector, None, rng.fork())?;
+    let down = spawn(collector, sensor, mangler, rng.fork())?;
     Ok([up, down])
 }
 

@@ -13,6 +13,7 @@ impl Rng {
     }
 
     /// A generator of its own for a part of the work, so that its course does not hang on that of others.
+    #[must_use]
     pub fn fork(&mut self) -> Self {
         Self(self.word())
     }

@@ -4,6 +4,7 @@
 
 use super::{AmsiScan, EventSpec};
 use etwsieve_etl::FileTime;
+use std::fmt::Write as _;
 
 const CHUNK_LEN: usize = 65_536;
 const CHUNK_HEADER_LEN: usize = 512;
@@ -79,7 +80,7 @@ impl Chunk {
         let size = (U32, (bytes.len() as u32).to_le_bytes().to_vec());
         let shown = match content {
             Content::Binary => (BINARY, bytes),
-            Content::Digits => (TEXT, wide(&bytes.iter().map(|b| format!("{b:02X}")).collect::<String>())),
+            Content::Digits => (TEXT, wide(&digits(&bytes))),
         };
         let data: [(&str, Value); 10] = [
             ("session", (HEX64, 0x329_u64.to_le_bytes().to_vec())),
@@ -170,4 +171,12 @@ impl Chunk {
 
 fn wide(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+/// Two hexadecimal digits a byte, as the event log shows binary data.
+fn digits(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02X}");
+        text
+    })
 }

@@ -181,7 +181,7 @@ mod tests {
             match (last, expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{name}"),
                 (Err(found), Err(expected)) => {
-                    assert!(found.to_string().contains(expected), "{name}: {found}")
+                    assert!(found.to_string().contains(expected), "{name}: {found}");
                 }
                 (found, expected) => panic!("{name}: {found:?}, expected {expected:?}"),
             }

@@ -29,6 +29,7 @@ enum Item {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any combination can be")]
 struct State {
     items: VecDeque<Item>,
     hits: usize,

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 /// The pause after the first round of attempts, and the longest one.
 pub const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause between two rounds.
-pub const PAUSE_MAX: Duration = Duration::from_secs(60);
+pub const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// The longest time that a collector can ask to be left alone.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 /// FILETIME of 1970-01-01T00:00:00Z, in milliseconds.
 const UNIX_EPOCH_MS: u64 = 11_644_473_600_000;
 /// How long before its end a certificate is warned of, and how often.
-const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
-const EXPIRY_WARNING_EVERY: Duration = Duration::from_secs(86_400);
+const EXPIRY_WARNING: Duration = Duration::from_hours(30 * 24);
+const EXPIRY_WARNING_EVERY: Duration = Duration::from_hours(24);
 /// How long a spool that cannot be read is left alone.
 const SPOOL_RETRY: Duration = Duration::from_secs(1);
 /// Failures after the first are told at most so often.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]

@@ -160,12 +160,11 @@ impl Spool {
 
     /// Takes a database for the spool's, with its random number.
     fn adopt(&mut self, mut db: Db) -> Result<(), rusqlite::Error> {
-        match db.instance()? {
-            Some(instance) => self.instance = instance,
-            None => {
-                let instance = self.instance;
-                db.write(|writer| writer.set_instance(&instance))?;
-            }
+        if let Some(instance) = db.instance()? {
+            self.instance = instance;
+        } else {
+            let instance = self.instance;
+            db.write(|writer| writer.set_instance(&instance))?;
         }
         self.db = Some(db);
         Ok(())
@@ -352,7 +351,7 @@ fn write_rows(
                     writer.add_hit(key(row.id, row.first), row.time, frame, totals)?;
                 }
                 Body::Gap(reason) => {
-                    writer.add_gap(row.id, (row.first, row.last), *reason, row.time, totals)?
+                    writer.add_gap(row.id, (row.first, row.last), *reason, row.time, totals)?;
                 }
             }
         }

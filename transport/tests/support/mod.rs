@@ -1,5 +1,6 @@
 //! A small blocking collector for the tests of the sender; it can misbehave. And hits, bundles, spools.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 use etwsieve_transport::hit::{EventContent, HitV1, Scope, View};
@@ -325,7 +326,7 @@ pub fn sender(collectors: &[&TestCollector], bundle: Option<&Path>, spool: Spool
 pub fn until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+        assert!(start.elapsed() < Duration::from_mins(1), "{what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

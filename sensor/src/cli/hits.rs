@@ -59,7 +59,7 @@ fn time_at(text: &str, now: u64) -> Option<FileTime> {
             .find_map(|(known, seconds)| (known == unit).then_some(seconds))
     {
         let count: u64 = text[..text.len() - 1].parse().ok()?;
-        let ticks = count.checked_mul(seconds)?.checked_mul(TICKS_PER_SECOND)?;
+        let ticks = count.saturating_mul(seconds).saturating_mul(TICKS_PER_SECOND);
         return Some(FileTime(now.saturating_sub(ticks)));
     }
     // An offset stands behind the seconds, where a date has no sign any more.

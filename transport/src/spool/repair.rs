@@ -14,9 +14,14 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Damaged spools that are kept.
 pub const DAMAGED_KEPT_MAX: usize = 3;
+/// How long to wait for the process that holds the lock, and between two looks.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// Rows saved in one transaction, and bytes after which it ends.
 const SALVAGE_ROWS: usize = 256;
 const SALVAGE_BYTES: u64 = 4 << 20;
@@ -45,11 +50,10 @@ pub(super) fn open(settings: SpoolSettings, now_ms: u64) -> Result<Spool, SpoolE
         .truncate(false)
         .open(&lock_path)
         .map_err(io(&lock_path))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(SpoolError::InUse { path }),
-        Err(TryLockError::Error(source)) => return Err(io(&lock_path)(source)),
-    }
+    take_lock(&lock).map_err(|error| match error {
+        TryLockError::WouldBlock => SpoolError::InUse { path: path.clone() },
+        TryLockError::Error(source) => io(&lock_path)(source),
+    })?;
     // For people; a full disk may keep it out.
     let _ = lock.write_all(LOCK_TEXT);
     let (mut instance, mut epoch) = ([0; 16], [0; 16]);
@@ -98,6 +102,18 @@ enum Trouble {
 impl From<rusqlite::Error> for Trouble {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
+    }
+}
+
+/// Takes the lock, and gives a process that is just ending a moment for it: its own, or one that it has started and
+/// that has inherited the lock until it runs its program.
+fn take_lock(lock: &File) -> Result<(), TryLockError> {
+    let start = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_TIMEOUT => thread::sleep(LOCK_RETRY),
+            result => return result,
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Cmdlets, their aliases and parameters.
 //!
-//! Source of the aliases: PowerShell/PowerShell, `engine/InitialSessionState.cs` (`SessionStateAliasEntry`) as of Windows
-//! PowerShell 5.1. Source of parameters, their aliases and positions: the parameter attributes of each cmdlet there
-//! (`engine/remoting/commands/`, `Microsoft.PowerShell.Commands.Utility`, `Microsoft.PowerShell.Commands.Management`)
-//! and the help pages of version 5.1. An abbreviation is taken if it begins one parameter alone, the common ones counted.
+//! The aliases are those of PowerShell/PowerShell, `engine/InitialSessionState.cs` (`SessionStateAliasEntry`), as of Windows
+//! PowerShell 5.1. Parameters, their aliases and positions are those that the help pages of version 5.1 document; they have
+//! not been compared with the attributes in the source. An abbreviation is taken if it begins one parameter alone, the
+//! common ones counted.
 
 /// A cmdlet.
 #[derive(Debug)]

@@ -68,7 +68,7 @@ pub struct NaiveBlock {
 ///
 /// # Panics
 ///
-/// As [`matches`].
+/// As [`matches()`].
 pub fn blocks(rules: &[Rule], fragments: &[NaiveFragment<'_>]) -> Vec<NaiveBlock> {
     type Open<'a> = BTreeMap<i32, &'a [u8]>;
     let (mut done, mut open) = (Vec::new(), BTreeMap::<_, (usize, i32, Vec<&[u8]>, Open<'_>)>::new());

@@ -131,7 +131,7 @@ fn a_pipe_is_not_opened() {
 fn without_paths_nothing_changes() {
     let mut folder = RuleFolder::new(Vec::new());
     assert_eq!([folder.changed(), folder.changed()], [false; 2]);
-    let built_in = etwsieve_matcher::builtin::rules().len();
+    let built_in = builtin::rules().len();
     assert_eq!(reload(folder.paths(), false).unwrap().loaded.rules.len(), built_in);
 }
 

@@ -2,8 +2,11 @@
 
 pub mod corpus;
 pub mod demo;
+#[cfg(feature = "product")]
 pub mod disguise;
+#[cfg(feature = "product")]
 pub mod faults;
+#[cfg(feature = "product")]
 pub mod fuzz;
 pub mod program;
 pub mod standin;

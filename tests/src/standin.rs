@@ -5,11 +5,11 @@
 //! laid beside it. DLL, tests and program share a folder, the *machine*, in which sessions outlive their processes.
 //!
 //! ```no_run
-//! use etwsieve_tests::standin::{Host, Profile};
+//! use etwsieve_tests::standin::Host;
 //! use std::time::Duration;
 //!
 //! # fn main() -> std::io::Result<()> {
-//! let Some(host) = Host::find(Profile::Debug) else { return Ok(()) };
+//! let Some(host) = Host::find() else { return Ok(()) };
 //! let lab = host.lab("synthetic count=1000 units=250 every=100\nstop_session after=1000\n")?;
 //! let run = lab.command("etwsieve", ["watch"])?.output()?;
 //! println!("{}", String::from_utf8_lossy(&run.stdout));
@@ -33,7 +33,7 @@ mod scenario;
 mod session;
 mod synthetic;
 
-pub use host::{Host, Lab, Profile, interrupt, windows_path};
+pub use host::{Host, Lab, interrupt, windows_path};
 pub use log_file::write_log_file;
 pub use machine::Machine;
 pub use report::{Ending, Report};

@@ -2,7 +2,7 @@
 
 use etwsieve_etl::TraceFile;
 use etwsieve_tests::corpus::repository;
-use etwsieve_tests::standin::{Ending, Host, Lab, Profile, Session, hostile::Hostile, windows_path};
+use etwsieve_tests::standin::{Ending, Host, Lab, Session, hostile::Hostile, windows_path};
 use etwsieve_tests::{demo, standin};
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -24,7 +24,7 @@ fn steps(lab: &Lab, steps: &[&str]) -> Vec<String> {
 
 #[test]
 fn sessions_start_and_are_refused_as_windows_does() {
-    let Some(host) = Host::find(Profile::Debug) else { return };
+    let Some(host) = Host::find() else { return };
     let rows: [(&str, &str, &[&str]); 16] = [
         ("starts", "", &["start 0"]),
         ("taken", "", &["start 0", "start 183"]),
@@ -52,7 +52,7 @@ fn sessions_start_and_are_refused_as_windows_does() {
 
 #[test]
 fn a_session_delivers_until_it_is_stopped() {
-    let Some(host) = Host::find(Profile::Debug) else { return };
+    let Some(host) = Host::find() else { return };
     let lab = host.lab("synthetic count=1000 units=250 every=10").unwrap();
     let words = [
         "start",
@@ -95,7 +95,7 @@ fn a_session_delivers_until_it_is_stopped() {
 
 #[test]
 fn closing_ends_processing_and_leaves_the_session() {
-    let Some(host) = Host::find(Profile::Debug) else { return };
+    let Some(host) = Host::find() else { return };
     let lab = host.lab("synthetic count=10").unwrap();
     let lines = steps(
         &lab,
@@ -110,7 +110,7 @@ fn closing_ends_processing_and_leaves_the_session() {
 
 #[test]
 fn a_session_outlives_its_process() {
-    let Some(host) = Host::find(Profile::Debug) else { return };
+    let Some(host) = Host::find() else { return };
     let lab = host.lab("synthetic count=10").unwrap();
     let output = lab.command(PROBE, ["s", "start", "enable", "die"]).unwrap().output().unwrap();
     assert!(!output.status.success());
@@ -122,7 +122,7 @@ fn a_session_outlives_its_process() {
 
 #[test]
 fn others_stop_disable_and_lose() {
-    let Some(host) = Host::find(Profile::Debug) else { return };
+    let Some(host) = Host::find() else { return };
     let lab = host.lab("synthetic count=1000000\nrate 200").unwrap();
     let mut child = lab
         .command(PROBE, ["s", "start", "enable", "open", "process", "wait_seen=20", "join"])
@@ -149,7 +149,7 @@ fn others_stop_disable_and_lose() {
 
 #[test]
 fn losses_and_interference_come_where_the_scenario_says() {
-    let Some(host) = Host::find(Profile::Debug) else { return };
+    let Some(host) = Host::find() else { return };
     let scenario = "synthetic count=100\nevents_lost after=10 count=5\nbuffers_lost after=20 count=2\n\
          log_buffers_lost after=30\ndisable_provider after=60\nstop_session after=80\n";
     let lab = host.lab(scenario).unwrap();
@@ -163,7 +163,7 @@ fn losses_and_interference_come_where_the_scenario_says() {
 
 #[test]
 fn events_wait_in_buffers_until_a_flush_or_the_stop() {
-    let Some(host) = Host::find(Profile::Debug) else { return };
+    let Some(host) = Host::find() else { return };
     let lab = host.lab("synthetic count=100\nhold 30").unwrap();
     let open = ["start", "enable", "open", "process", "wait_seen=70", "sleep=100"];
     let lines = steps(&lab, &[&open[..], &["wait_seen=70", "flush", "wait_seen=100"]].concat());
@@ -175,7 +175,7 @@ fn events_wait_in_buffers_until_a_flush_or_the_stop() {
 
 #[test]
 fn filters_apply_and_what_does_not_fit_is_lost() {
-    let Some(host) = Host::find(Profile::Debug) else { return };
+    let Some(host) = Host::find() else { return };
     let lab = host.lab("synthetic count=50 units=3000\nstop_session after=50").unwrap();
     let lines = steps(&lab, &["start=4", "enable", "open", "process", "join"]);
     assert_eq!(lines[5], "records 0");
@@ -187,7 +187,7 @@ fn filters_apply_and_what_does_not_fit_is_lost() {
 
 #[test]
 fn hostile_records_are_safe_for_a_correct_reader() {
-    let Some(host) = Host::find(Profile::Debug) else { return };
+    let Some(host) = Host::find() else { return };
     let lab = host.lab("synthetic count=10\nhostile after=5\nstop_session after=10").unwrap();
     let lines = steps(&lab, &["start", "enable_sid", "open", "process", "join"]);
     assert_eq!(lines[5], format!("records {}", 10 + Hostile::ALL.len()));
@@ -196,7 +196,7 @@ fn hostile_records_are_safe_for_a_correct_reader() {
 
 #[test]
 fn a_session_in_file_mode_leaves_a_trace() {
-    let Some(host) = Host::find(Profile::Debug) else { return };
+    let Some(host) = Host::find() else { return };
     let trace = repository().join(demo::PATH);
     let lab = host.lab(&format!("trace {}", windows_path(&trace))).unwrap();
     let path = lab.folder().join("out.etl");
@@ -225,7 +225,7 @@ fn events(path: &Path) -> Vec<(u16, String)> {
 
 #[test]
 fn a_bad_scenario_is_reported() {
-    let Some(host) = Host::find(Profile::Debug) else { return };
+    let Some(host) = Host::find() else { return };
     let lab = host.lab("trace Z:\\nowhere\\at-all.etl").unwrap();
     let lines = steps(&lab, &["start", "enable", "open", "process", "join"]);
     assert_eq!(lines[4], "join 1610");
@@ -234,7 +234,7 @@ fn a_bad_scenario_is_reported() {
 
 #[test]
 fn sessions_of_others_are_seen() {
-    let Some(host) = Host::find(Profile::Debug) else { return };
+    let Some(host) = Host::find() else { return };
     let lab = host.lab("").unwrap();
     let other = Session { name: "EventLog-Application".into(), buffer_size_kb: 64, ..Session::default() };
     lab.machine().insert(other, |_| Ok::<(), io::Error>(())).unwrap();
@@ -247,7 +247,7 @@ fn sessions_of_others_are_seen() {
 fn ctrl_c_reaches_the_program_and_a_kill_leaves_its_session() {
     use etwsieve_tests::standin::interrupt;
 
-    let Some(host) = Host::find(Profile::Debug) else { return };
+    let Some(host) = Host::find() else { return };
     let lab = host.lab("").unwrap();
     let mut child = lab.command(PROBE, ["s", "wait_ctrl_c"]).unwrap().stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -323,7 +323,7 @@ fn a_writer_that_died_in_the_middle_leaves_what_was_committed() {
                     provider, event_id, event_version, channel, event_level, opcode, task, keywords, computer,
                     user_sid, process_id, thread_id, activity_id, event_record_id, scope, view, partial, message_number,
                     message_total, script_block_text, script_block_id, path, cut_units, cut_sha256, context_info,
-                    user_data, payload, notice
+                    user_data, payload, notice, app_name, scan_result
                  FROM hits WHERE id = ?1",
                 [round % 50 + 1],
             )

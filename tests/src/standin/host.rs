@@ -13,26 +13,10 @@ use tempfile::TempDir;
 
 const TARGET: &str = "x86_64-pc-windows-gnu";
 const PACKAGES: [&str; 2] = ["etwsieve", "etwsieve-etw-standin"];
+/// What users run is what is tested.
+const PROFILE: &str = "release";
 /// Set it to `required` where the tools are known to be there: nothing is skipped then.
 const REQUIRED_VARIABLE: &str = "ETWSIEVE_STANDIN";
-
-/// How programs are compiled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// `target/…/debug`.
-    Debug,
-    /// `target/…/release`.
-    Release,
-}
-
-impl Profile {
-    const fn folder(self) -> &'static str {
-        match self {
-            Self::Debug => "debug",
-            Self::Release => "release",
-        }
-    }
-}
 
 /// Where Windows programs and the stand-in lie, and how they are started.
 #[derive(Clone, Debug)]
@@ -43,7 +27,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Builds the sensor and the stand-in for Windows, if they are not up to date.
+    /// Builds the sensor and the stand-in for Windows, as they are released, if they are not up to date.
     ///
     /// `None`, with a word on standard error, where that cannot be: without Wine, mingw or the standard library of the
     /// target. In a test that runs under Wine itself nothing is built; what lies beside the test is taken.
@@ -51,8 +35,8 @@ impl Host {
     /// # Panics
     ///
     /// If they do not compile; or, with `ETWSIEVE_STANDIN=required` in the environment, instead of `None`.
-    pub fn find(profile: Profile) -> Option<Self> {
-        let found = if cfg!(windows) { Self::beside(profile) } else { Self::cross(profile) };
+    pub fn find() -> Option<Self> {
+        let found = if cfg!(windows) { Self::beside() } else { Self::cross() };
         match found {
             Ok(host) => Some(host),
             Err(reason) => {
@@ -106,7 +90,7 @@ impl Host {
         Ok(copy)
     }
 
-    fn cross(profile: Profile) -> Result<Self, String> {
+    fn cross() -> Result<Self, String> {
         let lib = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
         let lib = lib.map_err(|error| format!("rustc: {error}"))?.stdout;
         if !Path::new(String::from_utf8_lossy(&lib).trim()).is_dir() {
@@ -121,12 +105,12 @@ impl Host {
             return Err("Wine is not installed".into());
         }
         let target_folder = profile_folder()?.parent().ok_or("the test lies in no target folder")?.to_owned();
-        build(&target_folder, Some(TARGET), profile);
+        build(&target_folder, Some(TARGET));
         let runner = repository().join("tests/etw-standin/wine-runner");
-        Ok(Self { programs: target_folder.join(TARGET).join(profile.folder()), runner: Some(runner) })
+        Ok(Self { programs: target_folder.join(TARGET).join(PROFILE), runner: Some(runner) })
     }
 
-    fn beside(profile: Profile) -> Result<Self, String> {
+    fn beside() -> Result<Self, String> {
         let outer = profile_folder()?.parent().ok_or("the test lies in no target folder")?.to_owned();
         let is_triple = outer.file_name().is_some_and(|name| name.to_string_lossy().contains("-windows-"));
         let (target_folder, target) = match outer.parent() {
@@ -135,9 +119,9 @@ impl Host {
         };
         let is_native = env::var_os("CARGO").is_some_and(|cargo| Path::new(&cargo).is_file());
         if is_native && env::var_os("WINEPREFIX").is_none() {
-            build(target_folder, target, profile);
+            build(target_folder, target);
         }
-        let programs = outer.join(profile.folder());
+        let programs = outer.join(PROFILE);
         if !programs.join(DLL).exists() {
             return Err(format!("no {DLL} in {}", programs.display()));
         }
@@ -257,26 +241,23 @@ fn profile_folder() -> Result<PathBuf, String> {
 }
 
 /// Compiles programs and stand-in, each as it is compiled alone: the features of one must not change the other.
-fn build(target_folder: &Path, target: Option<&str>, profile: Profile) {
-    static BUILT: Mutex<Vec<Profile>> = Mutex::new(Vec::new());
-    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    if built.contains(&profile) {
+fn build(target_folder: &Path, target: Option<&str>) {
+    static IS_BUILT: Mutex<bool> = Mutex::new(false);
+    let mut is_built = IS_BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if *is_built {
         return;
     }
     for package in PACKAGES {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args(["build", "--quiet", "--package", package]).current_dir(repository());
+        command.args(["build", "--quiet", "--profile", PROFILE, "--package", package]).current_dir(repository());
         command.arg("--target-dir").arg(target_folder);
         if let Some(target) = target {
             command.args(["--target", target]);
         }
-        if profile == Profile::Release {
-            command.arg("--release");
-        }
         let output = command.output().expect("cargo starts");
         assert!(output.status.success(), "{package} compiles:\n{}", String::from_utf8_lossy(&output.stderr));
     }
-    built.push(profile);
+    *is_built = true;
 }
 
 #[cfg(all(test, not(windows)))]

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each suite uses its part")]
 
 use etwsieve_tests::corpus::repository;
-use etwsieve_tests::standin::{Host, Lab, Profile, interrupt, windows_path};
+use etwsieve_tests::standin::{Host, Lab, interrupt, windows_path};
 use serde_json::Value;
 use std::env;
 use std::fs;
@@ -43,7 +43,7 @@ pub(crate) fn lab(scenario: &str) -> Option<Alone> {
     static ALONE: Mutex<()> = Mutex::new(());
     static REGISTERED: Once = Once::new();
     let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let host = Host::find(Profile::Release)?;
+    let host = Host::find()?;
     REGISTERED.call_once(|| register(true));
     let lab = host.lab(scenario).expect("the folder of a machine can be made");
     Some(Alone { lab, _guard: guard })

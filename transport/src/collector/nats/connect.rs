@@ -5,6 +5,7 @@ use async_nats::jetstream::context::Context;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::{Client, ConnectOptions, ServerAddr};
 use serde::Deserialize;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,7 +21,7 @@ const STATUS_STREAM: &str = "ETWSIEVE-STATUS";
 /// Longest message of ours: a hit with its headers, in bytes.
 const MESSAGE_LEN_MAX: usize = HIT_LEN_MAX + 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long streams are looked for: a cluster that starts has no leader yet.
+/// How long streams and consumers are asked for: a cluster that starts has no leader yet.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
 const PREPARE_PAUSE: Duration = Duration::from_millis(500);
 const GIB: i64 = 1 << 30;
@@ -183,16 +184,29 @@ impl NatsSettings {
             ..Config::default()
         };
         for config in [hits, status] {
-            let begun = tokio::time::Instant::now();
-            while let Err(error) = context.get_or_create_stream(config.clone()).await {
-                if begun.elapsed() >= PREPARE_TIMEOUT {
-                    let what = format!("the stream {}", config.name);
-                    return Err(NatsError::JetStream { what, detail: error.to_string() });
-                }
-                tokio::time::sleep(PREPARE_PAUSE).await;
-            }
+            let what = format!("the stream {}", config.name);
+            patiently(&what, || context.get_or_create_stream(config.clone())).await?;
         }
         Ok(())
+    }
+}
+
+/// Asks until the cluster grants it: one that starts, or has just lost a leader, refuses for seconds.
+pub(super) async fn patiently<T, E, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T, NatsError>
+where
+    E: Display,
+    F: Future<Output = Result<T, E>>,
+{
+    let begun = tokio::time::Instant::now();
+    loop {
+        match ask().await {
+            Ok(granted) => return Ok(granted),
+            Err(error) if begun.elapsed() >= PREPARE_TIMEOUT => {
+                return Err(NatsError::JetStream { what: what.to_owned(), detail: error.to_string() });
+            }
+            Err(error) => tracing::debug!(%error, what, "JetStream is asked again"),
+        }
+        tokio::time::sleep(PREPARE_PAUSE).await;
     }
 }
 

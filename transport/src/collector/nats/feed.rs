@@ -5,7 +5,7 @@
 //! its id, as far as this program remembers; after a restart, or with several programs, its reader tells by sensor,
 //! epoch and sequence number.
 
-use super::connect::{HITS, NatsError, NatsSettings, STREAM};
+use super::connect::{HITS, NatsError, NatsSettings, STREAM, patiently};
 use super::{ACK_TIMEOUT, MessageId, VERSION_HEADER};
 use crate::sink::{BatchLimits, Feed, FeedError, Item, Lag};
 use crate::wire::codec;
@@ -68,8 +68,8 @@ impl NatsFeed {
         let client = settings.client().await?;
         let context = async_nats::jetstream::new(client);
         settings.prepare(&context).await?;
-        let refused = |detail: String| NatsError::JetStream { what: format!("the consumer {name}"), detail };
-        let stream = context.get_stream(STREAM).await.map_err(|error| refused(error.to_string()))?;
+        let what = format!("the consumer {name}");
+        let stream = patiently(&what, || context.get_stream(STREAM)).await?;
         let config = Config {
             durable_name: Some(name.to_owned()),
             description: Some("a sink of etwsieve".into()),
@@ -79,8 +79,7 @@ impl NatsFeed {
             filter_subject: format!("{HITS}.>"),
             ..Config::default()
         };
-        let consumer =
-            stream.get_or_create_consumer(name, config).await.map_err(|error| refused(error.to_string()))?;
+        let consumer = patiently(&what, || stream.get_or_create_consumer(name, config.clone())).await?;
         Ok(Self {
             runtime: Handle::current(),
             consumer,

@@ -3,7 +3,7 @@
 
 use etwsieve_tests::faults::client::Client;
 use etwsieve_tests::faults::{Account, Batch, Books, Collector, Programs, Rng, Sensor, command, tail};
-use etwsieve_transport::collector::sensors::{SENSORS_FILE, SensorCertificate, Sensors, fingerprint};
+use etwsieve_transport::pki::{Entry, Register, SENSORS_FILE, fingerprint};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
-    register: Sensors,
+    register: Vec<Entry>,
 }
 
 impl Authority {
@@ -24,7 +24,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let key = KeyPair::generate().expect("a key");
         let pem = params.self_signed(&key).expect("a certificate").pem();
-        Self { issuer: Issuer::new(params, key), pem, register: Sensors::default() }
+        Self { issuer: Issuer::new(params, key), pem, register: Vec::new() }
     }
 
     /// The bundle of `name`, good from and until these years, on the list unless it is the collector's.
@@ -37,7 +37,7 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         if is_sensor {
-            self.register.sensors.push(SensorCertificate {
+            self.register.push(Entry {
                 name: name.to_owned(),
                 serial: "01".to_owned(),
                 fingerprint: fingerprint(certificate.der()),
@@ -48,17 +48,6 @@ impl Authority {
         }
         format!("{}{}{}", certificate.pem(), key.serialize_pem(), self.pem)
     }
-}
-
-/// The file `sensors.toml`, as `etwsieve-collector pki` writes it.
-fn list_of(register: &Sensors) -> String {
-    let entry = |it: &SensorCertificate| {
-        format!(
-            "[[sensor]]\nname = '{}'\nserial = '{}'\nfingerprint = '{}'\nissued = '{}'\nexpires = '{}'\nrevoked = {}\n",
-            it.name, it.serial, it.fingerprint, it.issued, it.expires, it.revoked
-        )
-    };
-    register.sensors.iter().map(entry).collect()
 }
 
 /// A sensor's attempt; whether its hits arrived.
@@ -101,11 +90,11 @@ fn only_good_certificates_may_send() {
         ("not-on-the-list", Some(ours.bundle("unlisted.test", (2020, 2090), client)), false),
         ("none", None, false),
     ];
-    for sensor in &mut ours.register.sensors {
+    for sensor in &mut ours.register {
         sensor.revoked = sensor.name == "revoked.test";
     }
-    ours.register.sensors.retain(|sensor| sensor.name != "unlisted.test");
-    fs::write(pki.join(SENSORS_FILE), list_of(&ours.register)).expect("it is written");
+    ours.register.retain(|sensor| sensor.name != "unlisted.test");
+    Register::new(pki.join(SENSORS_FILE), ours.register).save().expect("it is written");
     let mut collector = Collector::new(place, &["--pki", pki.to_str().expect("UTF-8")]).expect("a collector");
     collector.start_and_wait().expect("it listens");
 

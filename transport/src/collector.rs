@@ -3,7 +3,8 @@
 //! A connection is one task ([`server`], `connection`); `protocol` judges its frames without knowing sockets or clocks.
 //! What asks to be acknowledged goes through one bounded queue to the `committer`, which gives batches to a
 //! [`backend::Backend`] and tells the connections when they are durable. [`sqlite`] is the embedded backend, [`nats`] a cluster;
-//! [`sensors`] is the list of those who may connect. The protocol is that of `docs/wire.md`, to the letter.
+//! [`crate::pki::Register`] is the list of those who may
+//! connect; [`sinks`] hand on what is stored. The protocol is that of `docs/wire.md`, to the letter.
 
 pub mod backend;
 pub mod cli;
@@ -18,8 +19,8 @@ mod identity;
 mod limits;
 pub mod nats;
 mod protocol;
-pub mod sensors;
 pub mod server;
+pub mod sinks;
 pub mod sqlite;
 pub mod status;
 pub mod tls;

@@ -24,7 +24,7 @@ mod name;
 mod register;
 
 pub use authority::{Authority, DAYS_MAX, Issued};
-pub use bundle::{Bundle, Validity, certificate_validity};
+pub use bundle::{Bundle, Validity, certificate_validity, fingerprint};
 pub use error::PkiError;
 pub use name::{SENSOR_NAME_LEN_MAX, SensorName};
-pub use register::{Entry, REGISTER_LEN_MAX, Register, SENSORS_MAX};
+pub use register::{Entry, REGISTER_LEN_MAX, Register, SENSORS_FILE, SENSORS_MAX};

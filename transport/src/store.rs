@@ -10,6 +10,7 @@
 
 mod error;
 mod insert;
+mod log;
 mod query;
 mod schema;
 
@@ -50,7 +51,9 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let mut store = Self::connect(path.as_ref(), flags)?;
         // Before anything is written: the file may be someone else's.
-        schema::identify(&store.connection, &store.path)?;
+        if schema::identify(&store.connection, &store.path)? == schema::Identity::Store {
+            store.trust_log()?;
+        }
         schema::prepare(&mut store.connection, &store.path)?;
         Ok(store)
     }
@@ -78,6 +81,18 @@ impl Store {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn trust_log(&mut self) -> Result<(), StoreError> {
+        match log::make_durable(&mut self.connection, &self.path) {
+            Ok(()) => Ok(()),
+            Err(log::LogError::Sqlite(error)) => Err(error).at(&self.path, Action::Open),
+            Err(log::LogError::File(source)) if source.kind() == std::io::ErrorKind::StorageFull => {
+                tracing::debug!(%source, "the log of the store cannot be synced");
+                Err(StoreError::Full { path: self.path.clone() })
+            }
+            Err(log::LogError::File(source)) => Err(StoreError::Log { path: self.path.clone(), source }),
+        }
     }
 
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, StoreError> {

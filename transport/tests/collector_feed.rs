@@ -10,6 +10,7 @@ use etwsieve_transport::collector::backend::{Backend, Entry, Item};
 use etwsieve_transport::collector::feed::SqliteFeed;
 use etwsieve_transport::collector::sqlite::{Options, SqliteBackend};
 use etwsieve_transport::hit::HitV1;
+use etwsieve_transport::sink::{BatchLimits, Feed};
 use etwsieve_transport::wire::codec::encode_hit;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,35 +29,35 @@ fn hits_come_until_acknowledged_and_late_rules_come_too() {
     let append = |entries| runtime.block_on(backend.append(entries)).unwrap();
     append((1..=5).map(|sequence| entry(sequence, &hit(sequence))).collect());
 
-    let mut feed = SqliteFeed::open(&path, "jsonl").unwrap();
+    let mut feed = SqliteFeed::open(&path, "jsonl", Arc::default()).unwrap();
     let numbers = |feed: &mut SqliteFeed, hits_max| -> Vec<u64> {
-        let items = feed.next(hits_max, 1 << 20, Duration::ZERO).unwrap();
+        let items = feed.next(BatchLimits { hits: hits_max, bytes: 1 << 20 }, Duration::ZERO).unwrap();
         assert!(items.iter().all(|item| (item.sensor.as_str(), item.epoch) == ("srv1", [7; 16])));
         items.iter().map(|item| item.sequence).collect()
     };
-    assert_eq!(feed.lag().unwrap().detections, 5);
+    assert_eq!(feed.lag().unwrap().hits, 5);
     assert!(feed.lag().unwrap().oldest.unwrap() > 1_700_000_000);
     assert_eq!(numbers(&mut feed, 3), [1, 2, 3]);
     assert_eq!(numbers(&mut feed, 3), [1, 2, 3], "not acknowledged");
     feed.acknowledge().unwrap();
     assert_eq!(numbers(&mut feed, 100), [4, 5]);
     drop(feed);
-    let mut feed = SqliteFeed::open(&path, "jsonl").unwrap();
+    let mut feed = SqliteFeed::open(&path, "jsonl", Arc::default()).unwrap();
     assert_eq!(numbers(&mut feed, 100), [4, 5], "a restart keeps the cursor");
     feed.acknowledge().unwrap();
     assert_eq!(numbers(&mut feed, 100), [0_u64; 0]);
-    assert_eq!(feed.lag().unwrap().detections, 0);
+    assert_eq!(feed.lag().unwrap().hits, 0);
 
     // The same event with a rule more, in a second hit.
     let mut more = hit(2);
     more.rules.push(rule("11111111-48b2-11ec-bcfc-3e22fbd008af", "Another"));
     append(vec![entry(6, &more)]);
-    let items = feed.next(100, 1 << 20, Duration::ZERO).unwrap();
+    let items = feed.next(BatchLimits { hits: 100, bytes: 1 << 20 }, Duration::ZERO).unwrap();
     assert_eq!(items.len(), 1);
     assert_eq!(items[0].hit.rules, more.rules[1..]);
     assert_eq!(items[0].hit.source_sequence, 2);
     // Another sink has a cursor of its own, and bytes bound a batch.
-    let mut other = SqliteFeed::open(&path, "splunk").unwrap();
-    assert_eq!(other.next(100, 1, Duration::ZERO).unwrap().len(), 1);
+    let mut other = SqliteFeed::open(&path, "splunk", Arc::default()).unwrap();
+    assert_eq!(other.next(BatchLimits { hits: 100, bytes: 1 }, Duration::ZERO).unwrap().len(), 1);
     runtime.block_on(backend.stop());
 }

@@ -3,10 +3,12 @@
 #![cfg(feature = "collector")]
 #![expect(clippy::unwrap_used, reason = "a panic is the verdict of a test")]
 
+#[path = "../../tests/src/faults/cluster.rs"]
+#[allow(unreachable_pub, reason = "the library of the suites has it too")]
+mod cluster;
 mod common;
-#[path = "support/nats.rs"]
-mod support;
 
+use cluster::Cluster;
 use etwsieve_transport::collector::backend::{Appended, Backend, BackendError, Entry, Item};
 use etwsieve_transport::collector::nats::{Nats, NatsError, NatsFeed, NatsSettings};
 use etwsieve_transport::sink::config::SinkConfig;
@@ -17,7 +19,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use support::Cluster;
+
 
 const SENSOR: &str = "srv1.example.test";
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// A collector with the embedded store.
+/// A collector, with the embedded store unless it is told otherwise.
 #[derive(Debug)]
 pub struct Collector {
     /// Its files.
@@ -20,6 +20,8 @@ pub struct Collector {
     /// Standard output and standard error of all its processes.
     pub log: PathBuf,
     arguments: Vec<String>,
+    /// The URL of a cluster that is its store.
+    cluster: Option<String>,
     has_shim: bool,
     running: Option<Running>,
 }
@@ -41,9 +43,17 @@ impl Collector {
             arguments: std::iter::once(format!("--config={}", config.display()))
                 .chain(arguments.iter().map(|&argument| argument.to_owned()))
                 .collect(),
+            cluster: None,
             has_shim: true,
             running: None,
         })
+    }
+
+    /// With a cluster as its store.
+    #[must_use]
+    pub fn before_cluster(mut self, url: &str) -> Self {
+        self.cluster = Some(url.to_owned());
+        self.without_shim()
     }
 
     /// With the disk as it is: real syncs, no image, no power losses.
@@ -69,7 +79,11 @@ impl Collector {
         }
         let mut command =
             command(&Programs::find().collector, ["serve", "--listen", &self.address.to_string(), "--store"]);
-        command.arg(self.store()).args(&self.arguments);
+        match &self.cluster {
+            Some(url) => command.arg(url),
+            None => command.arg(self.store()),
+        };
+        command.args(&self.arguments);
         if self.has_shim {
             self.disk.attach(&mut command);
         }
@@ -110,13 +124,13 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// `TimedOut` with its log if it does not.
+    /// `TimedOut` with its log if it does not end, or not well.
     pub fn stop(&mut self) -> io::Result<()> {
         let Some(mut running) = self.running.take() else { return Ok(()) };
         running.terminate();
         match running.wait() {
-            Some(_) => Ok(()),
-            None => Err(io::Error::new(io::ErrorKind::TimedOut, tail(&self.log))),
+            Some(status) if status.success() => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::TimedOut, tail(&self.log))),
         }
     }
 

@@ -6,6 +6,7 @@ use super::config::{Config, DOCUMENTED};
 use super::drain::DrainArgs;
 use super::status::{Status, now};
 use crate::pki::cli::PkiArgs;
+use crate::pki::{Register, SENSORS_FILE};
 use crate::sink::Stop;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt::Display;
@@ -89,12 +90,19 @@ struct ServeArgs {
     unsafe_ack_before_sync: bool,
 }
 
-/// Show the sensors: connected or not, last seen, what waits, gaps, losses, alarms.
+/// Show the sensors (connected or not, last seen, what waits, gaps, losses, alarms) and the sinks.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etwsieve-collector status --store /var/lib/etwsieve/hits.db
+  etwsieve-collector status --store /var/lib/etwsieve/hits.db --pki /etc/etwsieve/pki   and who never connected")]
 struct StatusArgs {
     /// The database of the collector.
     #[arg(long, value_name = "FILE", default_value = "etwsieve-collector.db")]
     store: PathBuf,
+    /// Folder of the certificates: sensors that never connected are shown too.
+    #[arg(long, value_name = "DIR")]
+    pki: Option<PathBuf>,
     /// How it is written [default: table on a terminal, jsonl otherwise].
     #[arg(long, value_enum)]
     format: Option<StatusFormat>,
@@ -104,7 +112,7 @@ struct StatusArgs {
 enum StatusFormat {
     /// For reading.
     Table,
-    /// A line of JSON for each sensor.
+    /// A line of JSON for each sensor and each sink.
     Jsonl,
 }
 
@@ -161,10 +169,16 @@ fn drain(args: &DrainArgs) -> Exit {
 
 fn status(args: &StatusArgs) -> Exit {
     let now = now();
-    let status = match Status::read(&args.store, now) {
+    let mut status = match Status::read(&args.store, now) {
         Ok(status) => status,
         Err(error) => return refuse(error),
     };
+    if let Some(folder) = &args.pki {
+        match Register::read(folder.join(SENSORS_FILE)) {
+            Ok(register) => status.compare(&register, now),
+            Err(error) => return refuse(error),
+        }
+    }
     let mut out = io::stdout().lock();
     let usual = if out.is_terminal() { StatusFormat::Table } else { StatusFormat::Jsonl };
     after_writing(match args.format.unwrap_or(usual) {

@@ -1,10 +1,12 @@
-//! The configuration of `etwsieve-collector serve`: a TOML file, read once, every value checked before anything starts.
+//! The configuration of `etwsieve-collector serve` and `drain`: a TOML file, read once, every value checked before anything starts.
 //!
 //! A key that nobody knows is an error. `config/default.toml` is the text with every key explained, which
 //! `config print` writes and `docs/collector.md` shows.
 
+use super::nats::NatsSettings;
 use super::server::{Security, Settings};
 use super::sqlite::Options;
+use crate::sink::config::{SinkConfig, check_all};
 use serde::Deserialize;
 use std::fmt::Display;
 use std::fs::File;
@@ -35,6 +37,11 @@ pub struct Config {
     pub retention: Retention,
     pub metrics: Metrics,
     pub log: Log,
+    pub nats: NatsSettings,
+    pub sink: Vec<SinkConfig>,
+    /// Where relative paths of sinks start: the folder of the file.
+    #[serde(skip)]
+    pub folder: PathBuf,
 }
 
 /// Bounds of connections and queue.
@@ -90,6 +97,9 @@ impl Default for Config {
             retention: Retention::default(),
             metrics: Metrics::default(),
             log: Log::default(),
+            nats: NatsSettings::default(),
+            sink: Vec::new(),
+            folder: PathBuf::new(),
         }
     }
 }
@@ -164,11 +174,24 @@ impl Config {
         let mut config = Self::parse(&text, path)?;
         if let Some(folder) = path.parent() {
             // An absolute path replaces the folder.
-            config.pki = config.pki.map(|pki| folder.join(pki));
+            let at = |path: &mut Option<PathBuf>| {
+                if let Some(path) = path {
+                    *path = folder.join(&*path);
+                }
+            };
+            let NatsSettings { credentials, ca_file, bundle, .. } = &mut config.nats;
+            [&mut config.pki, credentials, ca_file, bundle].into_iter().for_each(at);
+            folder.clone_into(&mut config.folder);
             if !config.store.contains("://") {
                 config.store = folder.join(&config.store).to_string_lossy().into_owned();
             }
         }
+        // Here and not in `parse`: files that sinks name are looked at, from the folder.
+        check_all(&config.sink, &config.folder).map_err(|error| ConfigError::Invalid {
+            path: path.into(),
+            line: line_of_sink(&text, config.sink.iter().position(|sink| sink.name() == error.name)),
+            problem: error.to_string(),
+        })?;
         Ok(config)
     }
 
@@ -229,6 +252,13 @@ impl Config {
         if self.store.is_empty() {
             return Err(("store", "\"\", expected a path".into()));
         }
+        if self.store.contains("://") && self.nats().is_none() {
+            return Err(("store", "neither a path nor nats://HOST:PORT".into()));
+        }
+        in_range("nats.replicas", self.nats.replicas as u64, 1..=5)?;
+        in_range("nats.max_gb", self.nats.max_gb, 1..=1 << 20)?;
+        in_range("nats.max_days", self.nats.max_days, 0..=36_500)?;
+        in_range("nats.duplicate_window_seconds", self.nats.duplicate_window_seconds, 1..=86_400)?;
         let level = &self.log.level;
         if level.is_empty() || level.len() > 1024 || EnvFilter::try_new(level).is_err() {
             let expected =
@@ -236,6 +266,12 @@ impl Config {
             return Err(("log.level", format!("{level:?}, {expected}")));
         }
         Ok(())
+    }
+
+    /// The cluster that is the store; `None`: the store is a file.
+    pub fn nats(&self) -> Option<NatsSettings> {
+        let is_url = ["nats://", "tls://"].iter().any(|scheme| self.store.starts_with(scheme));
+        is_url.then(|| NatsSettings { servers: vec![self.store.clone()], ..self.nats.clone() })
     }
 
     /// What the server is told.
@@ -317,6 +353,12 @@ fn offset_of(text: &str, wanted: &str) -> usize {
     0
 }
 
+/// The line of the table `[[sink]]` with this index; 1 if it is not found.
+fn line_of_sink(text: &str, index: Option<usize>) -> usize {
+    let mut tables = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("[[sink]]"));
+    tables.nth(index.unwrap_or(0)).map_or(1, |(line, _)| line + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,9 +372,13 @@ mod tests {
         assert_eq!(parse(DOCUMENTED).unwrap(), Config::default());
         assert_eq!(parse("").unwrap(), Config::default());
         // With the examples in place of what is not set, every key is there.
-        let all = DOCUMENTED.replace("# pki =", "pki =").replace("# listen =", "listen =");
+        let keys = ["pki", "listen", "token", "credentials", "ca_file", "bundle", "type", "path"];
+        let all = keys.iter().fold(DOCUMENTED.replace("# [[sink]]", "[[sink]]"), |text, key| {
+            text.replace(&format!("# {key} ="), &format!("{key} ="))
+        });
         let config = parse(&all).unwrap();
-        assert!(config.pki.is_some() && config.metrics.listen.is_some());
+        assert!(config.pki.is_some() && config.metrics.listen.is_some() && config.nats.token.is_some());
+        assert_eq!(config.sink.len(), 1);
         let defaults = Config::default();
         assert_eq!(config.limits, defaults.limits);
         let (config, server) = (defaults.settings(), Settings::default());
@@ -353,6 +399,9 @@ mod tests {
             ("[log]\nlevel = \"\"", "c.toml:2: log.level is \"\", expected"),
             ("store = ''", "c.toml:1: store is \"\", expected a path"),
             ("listen = \"127.0.0.1:1\"\nlisten", "c.toml:2: "),
+            ("store = 'http://h'", "c.toml:1: store is neither a path nor nats://HOST:PORT"),
+            ("[nats]\nreplicas = 6", "c.toml:2: nats.replicas is 6, expected 1 to 5"),
+            ("[[sink]]\ntype = 'jsonl'\n", "c.toml:"),
         ];
         for (text, expected) in rows {
             let found = parse(text).unwrap_err();

@@ -82,6 +82,10 @@ pub struct Counters {
     pub lost: Count,
     /// Damaged stores that were set aside.
     pub set_aside: Count,
+    /// Stored hits that could not be decoded for a sink; once for each sink.
+    pub damaged: Count,
+    /// Goes up before and after a damaged store is set aside, so that a feed lets go of the file it has open.
+    pub(super) replaced: Count,
     /// Hits removed because of their age or the store's size.
     pub expired: Count,
 }
@@ -100,9 +104,8 @@ impl Counters {
         self.busy[reason as usize].add(1);
     }
 
-    /// The text of a scrape.
-    pub fn render(&self) -> String {
-        let mut text = Text::new();
+    /// Adds them to a scrape.
+    pub fn render(&self, text: &mut Text) {
         let levels = [
             ("etwsieve_collector_connections", "Connections now.", &self.connections),
             ("etwsieve_collector_waiting_frames", "Frames that wait to become durable.", &self.waiting),
@@ -157,6 +160,11 @@ impl Counters {
             ("etwsieve_collector_gaps_total", "Gaps stored.", &self.gaps),
             ("etwsieve_collector_lost_total", "Hits that gaps declared lost.", &self.lost),
             ("etwsieve_collector_set_aside_total", "Damaged stores that were set aside.", &self.set_aside),
+            (
+                "etwsieve_collector_damaged_total",
+                "Stored hits that could not be decoded for a sink.",
+                &self.damaged,
+            ),
             ("etwsieve_collector_expired_total", "Hits removed by retention.", &self.expired),
         ];
         for (name, help, count) in counts {
@@ -166,6 +174,5 @@ impl Counters {
             let labels = [("reason", reason.as_word())];
             text.counter("etwsieve_collector_busy_total", "BUSY sent.", &labels, count.get());
         }
-        text.finish()
     }
 }

@@ -3,15 +3,16 @@
 //! The cursor is an id of `hit_rules`, not of `hits`: a rule that matched an event later, or came in a second hit of the
 //! same event, is handed out too, with the event, and no rule is handed out twice. A rule is at most once in a batch.
 
+use super::counters::Counters;
 use crate::hit::HitV1;
+use crate::sink::{BATCH_HITS_MAX, BatchLimits, Feed, FeedError, Item, Lag};
 use crate::store::{Action, At, Store, StoreError, decode};
 use rusqlite::{Error, OptionalExtension};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Most hits of a batch.
-pub const BATCH_HITS_MAX: usize = 10_000;
 /// Time between two looks for hits.
 const LOOK_TIME: Duration = Duration::from_millis(200);
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
@@ -25,29 +26,8 @@ const SELECT_OLDEST: &str = "SELECT (SELECT min(time) FROM received WHERE receiv
 const SET_POSITION: &str = "INSERT INTO sink_cursors (sink, position, updated) VALUES (?1, ?2, ?3)
     ON CONFLICT (sink) DO UPDATE SET position = max(position, ?2), updated = ?3";
 
-/// A hit with the rules that were not handed out before, and who sent it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FeedItem {
-    /// The name in the sensor's certificate; empty if no sensor sent the hit.
-    pub sensor: String,
-    /// The epoch of the number; zeros if no sensor sent the hit.
-    pub epoch: [u8; 16],
-    /// The first number under which the event came; the store's own if no sensor sent the hit.
-    pub sequence: u64,
-    /// The hit.
-    pub hit: HitV1,
-}
-
-/// How far a sink is behind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FeedLag {
-    /// Pairs of hit and rule that wait, at most.
-    pub detections: u64,
-    /// When the oldest of them came, in seconds since 1970; `None`: nothing waits, or it is not known.
-    pub oldest: Option<u64>,
-}
-
-/// Hits for one sink. One batch is out at a time.
+/// Hits for one sink, each with the rules that were not handed out before. A hit that no sensor sent has no sensor, an epoch
+/// of zeros and the store's own number.
 #[derive(Debug)]
 pub struct SqliteFeed {
     path: PathBuf,
@@ -57,7 +37,11 @@ pub struct SqliteFeed {
     position: i64,
     /// The position once the batch that is out has been delivered.
     delivered: Option<i64>,
+    /// Hits in that batch that cannot be decoded; counted once, when the cursor passes them.
     damaged: u64,
+    counters: Arc<Counters>,
+    /// [`Counters::replaced`] when the store was opened.
+    opened_at: u64,
 }
 
 impl SqliteFeed {
@@ -66,7 +50,7 @@ impl SqliteFeed {
     /// # Errors
     ///
     /// Those of opening a store for writing, which the cursor needs.
-    pub fn open(path: &Path, sink: &str) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, sink: &str, counters: Arc<Counters>) -> Result<Self, StoreError> {
         let mut feed = Self {
             path: path.into(),
             sink: sink.into(),
@@ -74,93 +58,20 @@ impl SqliteFeed {
             position: 0,
             delivered: None,
             damaged: 0,
+            opened_at: counters.replaced.get(),
+            counters,
         };
         feed.attempt(|_, _| Ok(()))?;
         Ok(feed)
     }
 
-    /// Hits that could not be decoded and were left out.
-    pub fn damaged(&self) -> u64 {
-        self.damaged
-    }
-
-    /// The next hits, at most `hits_max` and some `bytes_max` bytes of events, but at least one; none if none came
-    /// within `wait`. A batch that was not acknowledged comes again.
-    ///
-    /// # Errors
-    ///
-    /// The store cannot be read now.
-    pub fn next(
-        &mut self,
-        hits_max: usize,
-        bytes_max: usize,
-        wait: Duration,
-    ) -> Result<Vec<FeedItem>, StoreError> {
-        let deadline = Instant::now() + wait;
-        loop {
-            let (items, until, damaged) =
-                self.attempt(|store, position| batch(store, position, hits_max, bytes_max))?;
-            if let Some(until) = until {
-                self.delivered = Some(until);
-                // Counted once, when the cursor passes them.
-                self.damaged += damaged;
-                if !items.is_empty() {
-                    return Ok(items);
-                }
-                self.acknowledge()?;
-                continue;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(Vec::new());
-            }
-            thread::sleep(left.min(LOOK_TIME));
-        }
-    }
-
-    /// The last batch was delivered: it never comes again.
-    ///
-    /// # Errors
-    ///
-    /// The cursor cannot be written now; the batch may come again.
-    pub fn acknowledge(&mut self) -> Result<(), StoreError> {
-        let Some(until) = self.delivered else { return Ok(()) };
-        let sink = self.sink.clone();
-        self.attempt(|store, _| {
-            store.connection.prepare_cached(SET_POSITION)?.execute((&sink, until, filetime_now()))?;
-            Ok(())
-        })?;
-        self.position = until;
-        self.delivered = None;
-        Ok(())
-    }
-
-    /// How much waits, what is out among it.
-    ///
-    /// # Errors
-    ///
-    /// The store cannot be read now.
-    pub fn lag(&mut self) -> Result<FeedLag, StoreError> {
-        self.attempt(|store, position| {
-            let last: i64 = store
-                .connection
-                .prepare_cached("SELECT coalesce(max(id), 0) FROM hit_rules")?
-                .query_row([], |row| row.get(0))?;
-            let oldest: Option<Option<i64>> = store
-                .connection
-                .prepare_cached(SELECT_OLDEST)?
-                .query_row([position], |row| row.get(0))
-                .optional()?;
-            let seconds = |ticks: i64| u64::try_from(ticks / 10_000_000 - 11_644_473_600).ok();
-            Ok(FeedLag {
-                detections: u64::try_from(last - position).unwrap_or(0),
-                oldest: oldest.flatten().and_then(seconds),
-            })
-        })
-    }
-
     /// Does something with the store, opened anew after an error.
     fn attempt<T>(&mut self, action: impl FnOnce(&Store, i64) -> Result<T, Error>) -> Result<T, StoreError> {
+        let replaced = self.counters.replaced.get();
+        if replaced != self.opened_at {
+            // Numbers begin anew in the new one: what is out of the old one is not acknowledged there.
+            (self.store, self.delivered, self.opened_at) = (None, None, replaced);
+        }
         let store = if let Some(store) = self.store.take() {
             store
         } else {
@@ -182,11 +93,80 @@ impl SqliteFeed {
     }
 }
 
-/// Hits behind `position`, the position behind them (`None`: there is nothing), and how many cannot be decoded.
-type Found = (Vec<FeedItem>, Option<i64>, u64);
+impl Feed for SqliteFeed {
+    fn next(&mut self, limits: BatchLimits, wait: Duration) -> Result<Vec<Item>, FeedError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let (items, until, damaged) =
+                self.attempt(|store, position| batch(store, position, limits)).map_err(failed)?;
+            if let Some(until) = until {
+                self.delivered = Some(until);
+                self.damaged = damaged;
+                if !items.is_empty() {
+                    return Ok(items);
+                }
+                self.acknowledge()?;
+                continue;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Vec::new());
+            }
+            thread::sleep(left.min(LOOK_TIME));
+        }
+    }
 
-fn batch(store: &Store, position: i64, hits_max: usize, bytes_max: usize) -> Result<Found, Error> {
-    let rows_max = hits_max.clamp(1, BATCH_HITS_MAX) as i64;
+    fn acknowledge(&mut self) -> Result<(), FeedError> {
+        let Some(until) = self.delivered else { return Ok(()) };
+        let sink = self.sink.clone();
+        let is_replaced = self.counters.replaced.get() != self.opened_at;
+        self.attempt(|store, _| {
+            if !is_replaced {
+                store.connection.prepare_cached(SET_POSITION)?.execute((&sink, until, filetime_now()))?;
+            }
+            Ok(())
+        })
+        .map_err(failed)?;
+        if !is_replaced {
+            self.position = until;
+            self.counters.damaged.add(self.damaged);
+        }
+        self.delivered = None;
+        Ok(())
+    }
+
+    fn lag(&mut self) -> Result<Lag, FeedError> {
+        let lag = self.attempt(|store, position| {
+            let last: i64 = store
+                .connection
+                .prepare_cached("SELECT coalesce(max(id), 0) FROM hit_rules")?
+                .query_row([], |row| row.get(0))?;
+            let oldest: Option<Option<i64>> = store
+                .connection
+                .prepare_cached(SELECT_OLDEST)?
+                .query_row([position], |row| row.get(0))
+                .optional()?;
+            let seconds = |ticks: i64| u64::try_from(ticks / 10_000_000 - 11_644_473_600).ok();
+            // Pairs of hit and rule, at most: ids of removed ones are among them.
+            Ok(Lag {
+                hits: u64::try_from(last - position).unwrap_or(0),
+                oldest: oldest.flatten().and_then(seconds),
+            })
+        });
+        lag.map_err(failed)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> FeedError {
+    FeedError(error.to_string())
+}
+
+/// Hits behind `position`, the position behind them (`None`: there is nothing), and how many cannot be decoded.
+type Found = (Vec<Item>, Option<i64>, u64);
+
+/// The next hits, at most as many as the limits say, but at least one.
+fn batch(store: &Store, position: i64, limits: BatchLimits) -> Result<Found, Error> {
+    let rows_max = limits.hits.clamp(1, BATCH_HITS_MAX) as i64;
     // One view of the store, so that retention does not remove what is being read.
     let _view = store.connection.unchecked_transaction()?;
     let rows: Vec<(i64, i64)> = store
@@ -205,7 +185,7 @@ fn batch(store: &Store, position: i64, hits_max: usize, bytes_max: usize) -> Res
             .prepare_cached(SELECT_EVENT)?
             .query_row([hit_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
         bytes += event.len();
-        if bytes > bytes_max && !items.is_empty() {
+        if bytes > limits.bytes && !items.is_empty() {
             break;
         }
         match decode(version, Some(&event)) {
@@ -218,7 +198,7 @@ fn batch(store: &Store, position: i64, hits_max: usize, bytes_max: usize) -> Res
                     .optional()?;
                 let (sensor, epoch, sequence) =
                     sender.unwrap_or_else(|| (String::new(), [0; 16], hit_id.cast_unsigned()));
-                items.push(FeedItem { sensor, epoch, sequence, hit: HitV1 { rules, ..hit } });
+                items.push(Item { sensor, epoch, sequence, hit: HitV1 { rules, ..hit } });
             }
             Err(detail) => {
                 tracing::error!(hit = hit_id, "a stored hit is damaged and left out: {detail}");

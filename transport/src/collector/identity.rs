@@ -1,16 +1,11 @@
 //! Who is at the other end: the name in the certificate, and whether it may connect.
 
-use super::sensors::{SensorCertificate, Sensors, fingerprint};
+use crate::identity::{self, INSECURE_NAME};
+use crate::pki::{Entry, Register, fingerprint};
 use rustls::pki_types::CertificateDer;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
-
-/// The name of every sensor on a connection without TLS.
-pub(super) const INSECURE_NAME: &str = "insecure-loopback";
-/// Longest name of a sensor: that of a DNS name.
-const NAME_LEN_MAX: usize = 253;
 
 /// The sensor of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,10 +22,8 @@ pub(super) struct Identity {
 pub(super) enum IdentityError {
     #[error("no client certificate")]
     Missing,
-    #[error("a certificate that cannot be read: {0}")]
+    #[error("a certificate that names no sensor: {0}")]
     Unreadable(String),
-    #[error("a certificate without a DNS name among its alternative names")]
-    Nameless,
 }
 
 impl Identity {
@@ -42,27 +35,12 @@ impl Identity {
     /// Of the certificates that the TLS handshake has verified, the sensor's own first.
     pub(super) fn of(certificates: Option<&[CertificateDer<'_>]>) -> Result<Self, IdentityError> {
         let der = certificates.and_then(<[_]>::first).ok_or(IdentityError::Missing)?;
-        let (_, certificate) =
-            X509Certificate::from_der(der).map_err(|error| IdentityError::Unreadable(error.to_string()))?;
-        let names = certificate
-            .subject_alternative_name()
-            .map_err(|error| IdentityError::Unreadable(error.to_string()))?
-            .ok_or(IdentityError::Nameless)?;
-        let name = names
-            .value
-            .general_names
-            .iter()
-            .find_map(|name| match name {
-                GeneralName::DNSName(name) => Some(*name),
-                _ => None,
-            })
-            .filter(|name| !name.is_empty() && name.len() <= NAME_LEN_MAX)
-            .ok_or(IdentityError::Nameless)?;
+        let subject = identity::subject(der).map_err(IdentityError::Unreadable)?;
         Ok(Self {
             // DNS names differ by nothing in the case of their letters.
-            name: name.to_ascii_lowercase().into(),
+            name: subject.name.to_ascii_lowercase().into(),
             fingerprint: fingerprint(der),
-            expires: Some(certificate.validity().not_after.timestamp()),
+            expires: i64::try_from(subject.expires_unix).ok(),
         })
     }
 
@@ -79,18 +57,13 @@ pub(super) enum Allowed {
     /// Anybody, without TLS on the loopback interface.
     Anybody,
     /// Those on the list, by fingerprint.
-    Listed(HashMap<String, SensorCertificate>),
+    Listed(HashMap<String, Entry>),
 }
 
 impl Allowed {
-    pub(super) fn listed(sensors: Sensors) -> Self {
-        Self::Listed(
-            sensors
-                .sensors
-                .into_iter()
-                .map(|sensor| (sensor.fingerprint.to_ascii_lowercase(), sensor))
-                .collect(),
-        )
+    pub(super) fn listed(register: &Register) -> Self {
+        let by_fingerprint = |entry: &Entry| (entry.fingerprint.clone(), entry.clone());
+        Self::Listed(register.entries().iter().map(by_fingerprint).collect())
     }
 
     /// Why the sensor may not connect; `None` if it may.
@@ -115,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_list_decides() {
-        let sensor = |name: &str, fingerprint: &str, revoked| SensorCertificate {
+        let sensor = |name: &str, fingerprint: &str, revoked| Entry {
             name: name.into(),
             serial: "01".into(),
             fingerprint: fingerprint.into(),
@@ -123,10 +96,8 @@ mod tests {
             expires: String::new(),
             revoked,
         };
-        let list = Sensors {
-            sensors: vec![sensor("a", "AA", false), sensor("b", "bb", true), sensor("b", "b2", false)],
-        };
-        let allowed = Allowed::listed(list);
+        let entries = vec![sensor("a", "aa", false), sensor("b", "bb", true), sensor("b", "b2", false)];
+        let allowed = Allowed::listed(&Register::new("sensors.toml", entries));
         // Name, fingerprint, whether it may connect.
         let rows = [
             ("a", "aa", true),

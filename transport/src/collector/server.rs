@@ -6,8 +6,8 @@ use super::connection::{Connection, End, Shared, close};
 use super::counters::Counters;
 use super::identity::{Allowed, Identity};
 use super::limits::Rate;
-use super::sensors::{SENSORS_FILE, Sensors, SensorsError};
 use super::tls::{TlsError, server_config};
+use crate::pki::{PkiError, Register, SENSORS_FILE, fingerprint};
 use crate::wire;
 use crate::wire::message::{BusyReason, BusyV1};
 use rustls::ServerConfig;
@@ -136,7 +136,7 @@ pub enum ServeError {
     Tls(#[from] TlsError),
     /// The list of sensors.
     #[error(transparent)]
-    Sensors(#[from] SensorsError),
+    Sensors(#[from] PkiError),
 }
 
 /// What every connection is told while it lives.
@@ -230,8 +230,8 @@ impl Server {
         }
         let (tls, allowed) = match security {
             Security::Pki(folder) => {
-                let sensors = Sensors::load(&folder.join(SENSORS_FILE))?;
-                (Some(server_config(folder)?), Allowed::listed(sensors))
+                let register = Register::read(folder.join(SENSORS_FILE))?;
+                (Some(server_config(folder)?), Allowed::listed(&register))
             }
             Security::InsecureLoopback if is_loopback => (None, Allowed::Anybody),
             Security::InsecureLoopback => return Err(ServeError::Insecure { addr }),
@@ -319,8 +319,8 @@ impl Reload {
                 continue;
             }
             // A list that cannot be read changes nothing: it may be half written.
-            let sensors = match Sensors::load(&self.folder.join(SENSORS_FILE)) {
-                Ok(sensors) => sensors,
+            let register = match Register::read(self.folder.join(SENSORS_FILE)) {
+                Ok(register) => register,
                 Err(error) => {
                     tracing::error!("the former list of sensors stays: {error}");
                     continue;
@@ -332,8 +332,8 @@ impl Reload {
                 }
                 Err(error) => tracing::error!("the former certificate stays: {error}"),
             }
-            tracing::info!(certificates = sensors.sensors.len(), "the list of sensors has changed");
-            let allowed = Arc::new(Allowed::listed(sensors));
+            tracing::info!(certificates = register.entries().len(), "the list of sensors has changed");
+            let allowed = Arc::new(Allowed::listed(&register));
             self.control.send_modify(|control| control.allowed = allowed);
             known = found;
         }
@@ -344,7 +344,7 @@ impl Reload {
 fn fingerprints(folder: &Path) -> Vec<Option<String>> {
     use super::tls::{AUTHORITY_FILE, COLLECTOR_FILE};
     [SENSORS_FILE, AUTHORITY_FILE, COLLECTOR_FILE]
-        .map(|name| std::fs::read(folder.join(name)).ok().map(|bytes| super::sensors::fingerprint(&bytes)))
+        .map(|name| std::fs::read(folder.join(name)).ok().map(|bytes| fingerprint(&bytes)))
         .to_vec()
 }
 

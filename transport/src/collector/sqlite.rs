@@ -2,7 +2,8 @@
 //!
 //! Two threads work behind two queues: one decodes and hashes the next batch while the other writes the last. A batch is
 //! one transaction with `synchronous=FULL`, so it is durable as a whole or not stored at all. After any error the
-//! database is opened anew, its log made durable first (`open`): a sync that failed is never believed later.
+//! database is opened anew, its log made durable first ([`Store::open`](crate::store::Store::open)): a sync that failed is
+//! never believed later.
 //!
 //! The same event under two numbers or epochs is one row of `hits`, as ever; `received` says which numbers it came under.
 

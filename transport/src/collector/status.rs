@@ -1,8 +1,10 @@
 //! `etwsieve-collector status`: what the store knows of the sensors, read while the collector runs or not.
 
+use crate::pki::Register;
 use crate::store::{Action, At, Store, StoreError};
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,6 +17,8 @@ const SECONDS_PER_DAY: i64 = 86_400;
 /// FILETIME: ticks of 100 ns, and seconds from 1601 to 1970.
 const TICKS_PER_SECOND: i64 = 10_000_000;
 const SECONDS_TO_1970: i64 = 11_644_473_600;
+/// Most sinks that are listed.
+const SINKS_MAX: i64 = 1000;
 /// Most sensors that are listed.
 const SENSORS_MAX: i64 = 100_000;
 const SELECT_SENSORS: &str = "
@@ -22,6 +26,14 @@ const SELECT_SENSORS: &str = "
         lost, status_received, counts, (SELECT count(*) FROM gaps JOIN streams ON streams.id = stream_id
             WHERE sensor_id = sensors.id)
     FROM sensors ORDER BY name LIMIT ?1";
+
+/// The oldest of what waits: by when it was received, or never for a hit that no sensor sent.
+const SELECT_SINKS: &str = "
+    SELECT sink, max((SELECT coalesce(max(id), 0) FROM hit_rules) - position, 0),
+        (SELECT min(time) FROM received WHERE hit_id = (SELECT hit_id FROM hit_rules WHERE id > position
+            ORDER BY id LIMIT 1)),
+        skipped, updated
+    FROM sink_cursors ORDER BY sink LIMIT ?1";
 
 /// The collector and its sensors at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,16 +46,33 @@ pub struct Status {
     pub set_aside: u64,
     /// By name.
     pub sensors: Vec<SensorStatus>,
+    /// By name.
+    pub sinks: Vec<SinkStatus>,
+}
+
+/// A sink of the embedded store. Times are seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SinkStatus {
+    /// Its name.
+    pub sink: String,
+    /// Pairs of hit and rule that wait for it, at most.
+    pub waiting: u64,
+    /// When the oldest of them came; `None`: nothing waits, or it is not known.
+    pub oldest: Option<i64>,
+    /// Hits that retention removed before it had them.
+    pub skipped: u64,
+    /// When it delivered last.
+    pub delivered: i64,
 }
 
 /// A sensor. Times are seconds since 1970.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SensorStatus {
     /// The name in its certificate.
     pub sensor: String,
     /// Whether it has a connection to a collector that runs.
     pub connected: bool,
-    /// When something of it was stored last, or it connected.
+    /// When something of it was stored last, or it connected; 0: never.
     pub last_seen: i64,
     /// From where it connected last.
     pub address: Option<String>,
@@ -138,7 +167,49 @@ impl Status {
             expired: value("expired")?.cast_unsigned(),
             set_aside: value("set_aside")?.cast_unsigned(),
             sensors: sensors.collect::<Result<_, _>>()?,
+            sinks: Self::sinks(&transaction)?,
         })
+    }
+
+    fn sinks(connection: &Connection) -> Result<Vec<SinkStatus>, rusqlite::Error> {
+        let mut select = connection.prepare(SELECT_SINKS)?;
+        let sinks = select.query_map([SINKS_MAX], |row| {
+            Ok(SinkStatus {
+                sink: row.get(0)?,
+                waiting: row.get(1)?,
+                oldest: row.get::<_, Option<i64>>(2)?.map(unix),
+                skipped: row.get(3)?,
+                delivered: unix(row.get(4)?),
+            })
+        })?;
+        sinks.collect()
+    }
+
+    /// Adds sensors to which a certificate was issued and that never connected; and those whose last good certificate,
+    /// used or not, ends soon.
+    pub fn compare(&mut self, register: &Register, now: i64) {
+        let mut expires: BTreeMap<String, u64> = BTreeMap::new();
+        for entry in register.entries().iter().filter(|entry| !entry.revoked) {
+            let last = expires.entry(entry.name.to_ascii_lowercase()).or_default();
+            *last = entry.expires_unix().max(*last);
+        }
+        for sensor in &mut self.sensors {
+            // A successor that is not in use yet is what counts.
+            if let Some(last) = expires.remove(&sensor.sensor) {
+                sensor.certificate_expires = i64::try_from(last).ok();
+                sensor.alarms = sensor.judge(now);
+            }
+        }
+        for (sensor, expires) in expires {
+            let mut never = SensorStatus {
+                sensor,
+                certificate_expires: i64::try_from(expires).ok(),
+                ..SensorStatus::default()
+            };
+            never.alarms = never.judge(now);
+            self.sensors.push(never);
+        }
+        self.sensors.sort_by(|left, right| left.sensor.cmp(&right.sensor));
     }
 
     /// Writes a table for people.
@@ -155,6 +226,20 @@ impl Status {
         }
         if self.set_aside > 0 {
             writeln!(out, "{} damaged stores were set aside", self.set_aside)?;
+        }
+        for sink in &self.sinks {
+            let since = sink.oldest.map_or_else(String::new, |oldest| format!(" since {}", ago(now - oldest)));
+            let skipped = match sink.skipped {
+                0 => String::new(),
+                skipped => format!(", {skipped} removed by retention before it had them"),
+            };
+            writeln!(
+                out,
+                "sink {}: {} waiting{since}, last delivery {} ago{skipped}",
+                sink.sink,
+                sink.waiting,
+                ago(now - sink.delivered)
+            )?;
         }
         if self.sensors.is_empty() {
             return Ok(());
@@ -173,7 +258,7 @@ impl Status {
                 "{:width$}  {:9}  {:>9}  {:>10}  {waiting:>8}  {:>6}  {:>8}  {:>8}  {}",
                 sensor.sensor,
                 if sensor.connected { "yes" } else { "no" },
-                ago(now - sensor.last_seen),
+                if sensor.last_seen == 0 { "never".into() } else { ago(now - sensor.last_seen) },
                 sensor.hits,
                 sensor.gaps,
                 sensor.lost,
@@ -184,7 +269,7 @@ impl Status {
         Ok(())
     }
 
-    /// Writes a line of JSON for each sensor.
+    /// Writes a line of JSON for each sensor and each sink.
     ///
     /// # Errors
     ///
@@ -192,6 +277,10 @@ impl Status {
     pub fn write_jsonl(&self, out: &mut dyn Write) -> io::Result<()> {
         for sensor in &self.sensors {
             serde_json::to_writer(&mut *out, sensor)?;
+            writeln!(out)?;
+        }
+        for sink in &self.sinks {
+            serde_json::to_writer(&mut *out, sink)?;
             writeln!(out)?;
         }
         Ok(())
@@ -206,6 +295,9 @@ impl SensorStatus {
         }
         if self.lost > 0 {
             alarms.push(format!("{} hits lost", self.lost));
+        }
+        if self.last_seen == 0 {
+            alarms.push("it never connected".into());
         }
         if let Some(left) = self.certificate_expires.map(|expires| expires - now) {
             if left <= 0 {

@@ -78,7 +78,7 @@ impl Authority {
         let certificate = params.self_signed(&key).map_err(failed)?;
         files::create(&authority.certificate_path(), &certificate.pem())?;
         files::create(&authority.key_path(), &key.serialize_pem())?;
-        Register::empty(authority.register_path()).save()?;
+        Register::new(authority.register_path(), Vec::new()).save()?;
         authority.write_collector(hosts, days, &authority.collector_path())?;
         Ok(authority)
     }

@@ -84,7 +84,7 @@ pub(super) fn certificate_hosts(certificate: &CertificateDer<'_>) -> Option<Vec<
 }
 
 /// SHA-256 of a certificate in lower-case hexadecimal, as `sensors.toml` has it.
-pub(super) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+pub fn fingerprint(certificate: &[u8]) -> String {
     hex(&Sha256::digest(certificate))
 }
 

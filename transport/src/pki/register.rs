@@ -18,6 +18,8 @@ use crate::time::parse_unix;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// Name of the file in the authority's folder.
+pub const SENSORS_FILE: &str = "sensors.toml";
 /// Longest register, in bytes.
 pub const REGISTER_LEN_MAX: u64 = 64 * 1024 * 1024;
 /// Most certificates in a register.
@@ -97,23 +99,14 @@ impl Register {
         Ok(Self { path: path.to_owned(), entries: document.sensor })
     }
 
-    /// An empty register that [`save`](Self::save) will write to `path`.
-    pub(super) fn empty(path: PathBuf) -> Self {
-        Self { path, entries: Vec::new() }
+    /// A register that [`save`](Self::save) will write to `path`.
+    pub fn new(path: impl Into<PathBuf>, entries: Vec<Entry>) -> Self {
+        Self { path: path.into(), entries }
     }
 
     /// All certificates, in the order of their issue.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
-    }
-
-    /// The certificate with this SHA-256, in lower-case hexadecimal.
-    ///
-    /// # Complexity
-    ///
-    /// Linear. A collector that looks often keeps a map.
-    pub fn find(&self, fingerprint: &str) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.fingerprint == fingerprint)
     }
 
     /// Adds a certificate.
@@ -143,7 +136,11 @@ impl Register {
     }
 
     /// Writes the register in one step.
-    pub(super) fn save(&self) -> Result<(), PkiError> {
+    ///
+    /// # Errors
+    ///
+    /// [`PkiError::Io`], with the register as it was.
+    pub fn save(&self) -> Result<(), PkiError> {
         let document = Document { sensor: self.entries.clone() };
         let text = toml::to_string(&document)
             .map_err(|error| PkiError::Damaged { path: self.path.clone(), detail: error.to_string() })?;

@@ -48,6 +48,14 @@ pub enum StoreError {
         /// The store.
         path: PathBuf,
     },
+    /// What an earlier process left in the log cannot be brought to the disk: nothing in it may be believed.
+    #[error("cannot sync the log of {}: {source}", path.display())]
+    Log {
+        /// The store.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// Another process held the store for too long. Try again.
     #[error("{} is in use by another process", path.display())]
     Locked {

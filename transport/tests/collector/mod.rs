@@ -5,7 +5,7 @@
 
 use etwsieve_transport::collector::backend::Backend;
 use etwsieve_transport::collector::counters::Counters;
-use etwsieve_transport::collector::sensors::{SensorCertificate, Sensors, fingerprint};
+use etwsieve_transport::pki::{Entry, Register, SENSORS_FILE, fingerprint};
 use etwsieve_transport::collector::server::{Security, ServeError, Server, Settings};
 use etwsieve_transport::collector::sqlite::{Options, SqliteBackend};
 use etwsieve_transport::hit::HitV1;
@@ -85,7 +85,7 @@ impl Drop for Collector {
 pub(crate) struct Authority {
     pub(crate) folder: PathBuf,
     issuer: Issuer<'static, KeyPair>,
-    sensors: Sensors,
+    sensors: Vec<Entry>,
 }
 
 /// A certificate with its key, in PEM.
@@ -104,7 +104,7 @@ impl Authority {
         let certificate = params.self_signed(&key).unwrap();
         fs::write(folder.join("ca.pem"), certificate.pem()).unwrap();
         let mut authority =
-            Self { folder: folder.into(), issuer: Issuer::new(params, key), sensors: Sensors::default() };
+            Self { folder: folder.into(), issuer: Issuer::new(params, key), sensors: Vec::new() };
         let bundle = authority.sign("localhost", ExtendedKeyUsagePurpose::ServerAuth, 4000);
         fs::write(folder.join("collector.pem"), format!("{}{}", bundle.certificate, bundle.key)).unwrap();
         authority.write();
@@ -126,7 +126,7 @@ impl Authority {
     pub(crate) fn issue(&mut self, name: &str) -> Bundle {
         let bundle = self.sign(name, ExtendedKeyUsagePurpose::ClientAuth, 4000);
         let der = CertificateDer::from_pem_slice(bundle.certificate.as_bytes()).unwrap();
-        self.sensors.sensors.push(SensorCertificate {
+        self.sensors.push(Entry {
             name: name.into(),
             serial: "01".into(),
             fingerprint: fingerprint(&der),
@@ -139,16 +139,14 @@ impl Authority {
     }
 
     pub(crate) fn revoke(&mut self, name: &str) {
-        for sensor in self.sensors.sensors.iter_mut().filter(|sensor| sensor.name == name) {
+        for sensor in self.sensors.iter_mut().filter(|sensor| sensor.name == name) {
             sensor.revoked = true;
         }
         self.write();
     }
 
     fn write(&self) {
-        let new = self.folder.join("sensors.new");
-        fs::write(&new, toml::to_string(&self.sensors).unwrap()).unwrap();
-        fs::rename(new, self.folder.join("sensors.toml")).unwrap();
+        Register::new(self.folder.join(SENSORS_FILE), self.sensors.clone()).save().unwrap();
     }
 
     pub(crate) fn security(&self) -> Security {

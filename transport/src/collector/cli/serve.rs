@@ -3,10 +3,14 @@
 use super::{Exit, ServeArgs, log, refuse};
 use crate::collector::config::Config;
 use crate::collector::counters::Counters;
-use crate::collector::nats::{Nats, NatsSettings};
+use crate::collector::feed::SqliteFeed;
+use crate::collector::nats::Nats;
 use crate::collector::server::Server;
+use crate::collector::sinks::Sinks;
 use crate::collector::sqlite::SqliteBackend;
 use crate::metrics;
+use crate::sink::{Feed, Stop};
+use crate::store::StoreError;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,14 +21,23 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
         Err(error) => return refuse(error),
     };
     log(&config.log.level);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return refuse(format_args!("cannot start threads: {error}")),
-    };
-    match runtime.block_on(serve(&config, args.unsafe_ack_before_sync)) {
+    match until_stopped(&config, args.unsafe_ack_before_sync, stop_signal) {
         Ok(()) => Exit::Complete,
         Err(error) => refuse(error),
     }
+}
+
+/// Serves until what `stop` gives comes. It is asked within the runtime.
+pub(super) fn until_stopped<S: Future<Output = ()>>(
+    config: &Config,
+    ack_before_sync: bool,
+    stop: impl FnOnce() -> io::Result<S>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start threads: {error}"))?;
+    runtime.block_on(async { serve(config, ack_before_sync, stop()?).await })
 }
 
 fn configured(args: &ServeArgs) -> Result<Config, Box<dyn std::error::Error>> {
@@ -36,6 +49,9 @@ fn configured(args: &ServeArgs) -> Result<Config, Box<dyn std::error::Error>> {
     config.metrics.listen = args.metrics.or(config.metrics.listen);
     if let Some(store) = &args.store {
         config.store.clone_from(store);
+        if store.contains("://") && config.nats().is_none() {
+            return Err("the store is neither a file nor nats://HOST:PORT".into());
+        }
     }
     // A word on the command line about who may connect replaces that of the file.
     if args.pki.is_some() || args.insecure_loopback {
@@ -46,31 +62,45 @@ fn configured(args: &ServeArgs) -> Result<Config, Box<dyn std::error::Error>> {
     Ok(config)
 }
 
-async fn serve(config: &Config, ack_before_sync: bool) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(
+    config: &Config,
+    ack_before_sync: bool,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Box<dyn std::error::Error>> {
     let security = config.security()?;
     let counters = Arc::new(Counters::default());
-    let is_nats = config.store.starts_with("nats://") || config.store.starts_with("tls://");
-    if config.store.contains("://") && !is_nats {
-        return Err("the store is neither a file nor nats://HOST:PORT".into());
-    }
     let mut settings = config.settings();
     settings.ack_before_sync = ack_before_sync;
     if ack_before_sync {
         tracing::warn!("hits are acknowledged before they are synced: what is acknowledged can be lost");
     }
-    let stop = stop_signal()?;
-    let server = if is_nats {
-        let backend = Arc::new(Nats::connect(&NatsSettings::for_url(&config.store)).await?);
-        Server::start(config.listen, &security, settings, backend, Arc::clone(&counters)).await?
+    let (listen, for_server) = (config.listen, Arc::clone(&counters));
+    let (server, sinks) = if let Some(nats) = config.nats() {
+        if !config.sink.is_empty() {
+            tracing::info!("of hits in JetStream `etwsieve-collector drain` runs the sinks");
+        }
+        let backend = Arc::new(Nats::connect(&nats).await?);
+        (Server::start(listen, &security, settings, backend, for_server).await?, Sinks::default())
     } else {
         let path = Path::new(&config.store);
         let backend = Arc::new(SqliteBackend::start(path, config.options(), Arc::clone(&counters))?);
-        Server::start(config.listen, &security, settings, backend, Arc::clone(&counters)).await?
+        let server = Server::start(listen, &security, settings, backend, for_server).await?;
+        let sinks = Sinks::start(&config.sink, &config.folder, false, Stop::default(), |name| {
+            let feed = SqliteFeed::open(path, name, Arc::clone(&counters))?;
+            Ok::<Box<dyn Feed>, StoreError>(Box::new(feed))
+        })?;
+        (server, sinks)
     };
+    let overview = sinks.overview();
     let _metrics = match config.metrics.listen {
         Some(addr) => {
-            let counters = Arc::clone(&counters);
-            let render: metrics::Render = Arc::new(move || counters.render());
+            let (counters, overview) = (Arc::clone(&counters), overview.clone());
+            let render: metrics::Render = Arc::new(move || {
+                let mut text = metrics::Text::new();
+                counters.render(&mut text);
+                overview.render(&mut text);
+                text.finish()
+            });
             let server = metrics::Server::start(addr, render)
                 .map_err(|error| format!("cannot serve metrics on {addr}: {error}"))?;
             tracing::info!("metrics on http://{}/metrics", server.local_addr());
@@ -81,11 +111,15 @@ async fn serve(config: &Config, ack_before_sync: bool) -> Result<(), Box<dyn std
     // Scripts that asked for port 0 read it here.
     let _ = writeln!(io::stdout(), "listening on {}", server.local_addr());
     // The URL of a cluster may hold a password.
-    let store = if is_nats { "nats" } else { config.store.as_str() };
+    let store = if config.nats().is_some() { "nats" } else { config.store.as_str() };
     tracing::info!(store, "listening on {}", server.local_addr());
     stop.await;
     tracing::info!("stopping");
     server.stop().await;
+    // Behind the server, whose last hits they may still deliver; on a thread that may wait.
+    let stopped = tokio::task::spawn_blocking(move || sinks.stop()).await?;
+    overview.log();
+    drop(stopped);
     tracing::info!(
         hits = counters.hits.get(),
         repeated = counters.repeated.get(),

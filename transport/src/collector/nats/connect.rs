@@ -57,7 +57,9 @@ pub enum NatsError {
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NatsSettings {
-    /// `nats://[user:password@]host:port`, one for each server or several divided by commas.
+    /// `nats://[user:password@]host:port`, one for each server or several divided by commas. In a configuration this
+    /// is the key `store`.
+    #[serde(skip)]
     pub servers: Vec<String>,
     /// A token instead of user and password.
     pub token: Option<String>,
@@ -70,7 +72,7 @@ pub struct NatsSettings {
     /// Replicas of each stream that is created: 1 to 5.
     pub replicas: usize,
     /// Most bytes of the stream of hits that is created, in GiB. When it is full, sensors keep their hits.
-    pub max_gb: i64,
+    pub max_gb: u64,
     /// Days after which hits are removed; 0: never.
     pub max_days: u64,
     /// Seconds within which the stream knows a repetition.
@@ -159,7 +161,7 @@ impl NatsSettings {
             retention: RetentionPolicy::Limits,
             // Refused, so that sensors keep their hits, instead of old ones thrown away unread.
             discard: DiscardPolicy::New,
-            max_bytes: self.max_gb * GIB,
+            max_bytes: self.max_gb.cast_signed() * GIB,
             max_messages: -1,
             max_messages_per_subject: -1,
             max_consumers: -1,

@@ -1,11 +1,12 @@
-//! Opening the database: whose it is, what is done when it is damaged, and how its log is made durable first.
+//! Opening the database: whose it is, and what is done when it is damaged.
 
 use super::Options;
+use crate::collector::counters::Counters;
 use crate::store::{Action, At, Store, StoreError};
 use rusqlite::ErrorCode;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -89,10 +90,18 @@ impl Lock {
 }
 
 /// Opens the database; `true` if a damaged one was set aside for it.
-pub(super) fn open(path: &Path, options: &Options, lock: &mut Lock) -> Result<(Store, bool), OpenError> {
+pub(super) fn open(
+    path: &Path,
+    options: &Options,
+    lock: &mut Lock,
+    counters: &Counters,
+) -> Result<(Store, bool), OpenError> {
     let opened = match try_open(path, options) {
         Err(OpenError::Store(error)) if is_damage(&error) || is_foreign(&error) && lock.is_marked => {
+            counters.replaced.add(1);
             let name = set_aside(path)?;
+            // Again: a feed may have opened the old file meanwhile.
+            counters.replaced.add(1);
             tracing::error!(
                 "the store was damaged ({error}); it is kept as {}, and a new one was begun",
                 name.display()
@@ -106,8 +115,6 @@ pub(super) fn open(path: &Path, options: &Options, lock: &mut Lock) -> Result<(S
 }
 
 fn try_open(path: &Path, options: &Options) -> Result<Store, OpenError> {
-    make_log_durable(&beside(path, "-wal"))
-        .map_err(|source| OpenError::File { path: beside(path, "-wal"), source })?;
     let is_small = fs::metadata(path).is_ok_and(|metadata| metadata.len() <= CHECK_BYTES_MAX);
     let store = Store::open(path)?;
     let sqlite = |result: Result<(), rusqlite::Error>| result.at(path, Action::Open);
@@ -145,31 +152,6 @@ pub(super) fn is_damage(error: &StoreError) -> bool {
 
 fn is_foreign(error: &StoreError) -> bool {
     matches!(error, StoreError::NotAStore { .. })
-}
-
-/// Writes a log that was left behind once more, and syncs it.
-///
-/// SQLite takes every whole transaction in the log for done, also one whose sync has failed: its pages may be in the
-/// system's memory only, marked as written. Written again they must be synced again, and an error shows.
-fn make_log_durable(path: &Path) -> io::Result<()> {
-    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let mut chunk = vec![0; 256 << 10];
-    let mut at = 0;
-    loop {
-        file.seek(SeekFrom::Start(at))?;
-        let len = file.read(&mut chunk)?;
-        if len == 0 {
-            break;
-        }
-        file.seek(SeekFrom::Start(at))?;
-        file.write_all(&chunk[..len])?;
-        at += len as u64;
-    }
-    file.sync_all()
 }
 
 /// Renames the database and what belongs to it. The log goes first: a database without its log is whole, if older; a

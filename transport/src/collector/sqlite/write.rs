@@ -106,7 +106,7 @@ pub(super) struct Writing {
 impl Writing {
     pub(super) fn open(path: &Path, options: Options, counters: Arc<Counters>) -> Result<Self, OpenError> {
         let mut lock = Lock::take(path)?;
-        let (store, was_damaged) = open(path, &options, &mut lock)?;
+        let (store, was_damaged) = open(path, &options, &mut lock, &counters)?;
         let retention = retention::Schedule::new(&options);
         let mut writing = Self {
             path: path.into(),
@@ -210,7 +210,7 @@ impl Writing {
         if self.store.is_some() {
             return Ok(());
         }
-        let (store, was_damaged) = open(&self.path, &self.options, &mut self.lock)?;
+        let (store, was_damaged) = open(&self.path, &self.options, &mut self.lock, &self.counters)?;
         self.store = Some(store);
         if was_damaged {
             self.begun(true).at(&self.path, Action::Write)?;

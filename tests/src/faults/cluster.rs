@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Nodes in a folder; all are killed when dropped.
-pub(crate) struct Cluster {
+#[derive(Debug)]
+pub struct Cluster {
     program: PathBuf,
     folder: PathBuf,
     ports: Vec<u16>,
@@ -24,8 +25,12 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    /// Starts `count` nodes. `None`, with a word, if there is no nats-server; with `ETWSIEVE_PEERS=required` that fails.
-    pub(crate) fn start(folder: &Path, count: usize) -> Option<Self> {
+    /// Starts `count` nodes. `None`, with a word, if there is no nats-server.
+    ///
+    /// # Panics
+    ///
+    /// If they cannot be started; or, with `ETWSIEVE_PEERS=required` in the environment, instead of `None`.
+    pub fn start(folder: &Path, count: usize) -> Option<Self> {
         let known = ["/usr/sbin/nats-server", "/usr/bin/nats-server", "/usr/local/bin/nats-server"];
         let Some(program) = known.iter().map(PathBuf::from).find(|path| path.exists()) else {
             let required = std::env::var("ETWSIEVE_PEERS").is_ok_and(|value| value == "required");
@@ -35,8 +40,8 @@ impl Cluster {
         };
         // All at once, so that none is given twice.
         let sockets: Vec<TcpListener> =
-            (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let mut ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+            (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let mut ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().expect("it works on loopback").port()).collect();
         let routes = ports.split_off(count);
         drop(sockets);
         let mut cluster = Self {
@@ -53,12 +58,12 @@ impl Cluster {
     }
 
     /// Addresses of all nodes.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
     }
 
     /// SIGKILL.
-    pub(crate) fn kill(&mut self, node: usize) {
+    pub fn kill(&mut self, node: usize) {
         if let Some(mut child) = self.nodes[node].take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -66,7 +71,11 @@ impl Cluster {
     }
 
     /// Starts a node that was killed, with what it has on disk.
-    pub(crate) fn restart(&mut self, node: usize) {
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    pub fn restart(&mut self, node: usize) {
         self.spawn(node);
         self.wait(node);
     }
@@ -79,9 +88,9 @@ impl Cluster {
             .arg(self.folder.join(format!("n{node}.conf")))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log.unwrap())
+            .stderr(log.expect("it works on loopback"))
             .spawn()
-            .unwrap();
+            .expect("it works on loopback");
         self.nodes[node] = Some(child);
     }
 
@@ -115,6 +124,6 @@ impl Cluster {
             self.ports[node],
             self.folder.join(format!("n{node}")).display(),
         );
-        std::fs::write(self.folder.join(format!("n{node}.conf")), text).unwrap();
+        std::fs::write(self.folder.join(format!("n{node}.conf")), text).expect("it works on loopback");
     }
 }

@@ -3,18 +3,24 @@
 mod blocks;
 
 use super::tally::Tally;
-use super::{Gap, Outcome};
+use super::{Gap, Outcome, Settings, WhenFull};
 use crate::detect::{RULES_PER_HIT, by_view, hit, view_hit};
 use crate::event::RawEvent;
 use crate::payload::looks_whole;
 use crate::rules::{ActiveRules, Generation};
 use crate::search::Search;
 use blocks::{Blocks, Hands};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use etwsieve_matcher::block::Noted;
 use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Payload, Scratch};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
+/// While events come, a live worker looks for the next one this often, at most so many times, before it waits in the
+/// channel: whoever fills a channel whose reader waits has to wake it, which costs the callback a system call.
+const LINGER_LOOK: Duration = Duration::from_micros(500);
+const LINGER_LOOKS: u32 = 20;
 /// Drops less than this far apart become one gap, in FILETIME ticks: a second.
 const GAP_TICKS: u64 = 10_000_000;
 
@@ -29,6 +35,8 @@ pub(super) struct Worker<'a> {
     scratch: Scratch,
     blocks: Blocks,
     gap: Option<(u32, Gap)>,
+    /// Whether the feed must never wait.
+    is_live: bool,
 }
 
 /// The channels of a worker.
@@ -44,16 +52,18 @@ impl<'a> Worker<'a> {
         names: &'a [String],
         tallies: &'a [Tally],
         ends: Ends,
-        search: Search,
+        settings: &Settings,
     ) -> Self {
+        let search = settings.search;
         let (matcher, generation) = rules.current();
         let (scratch, blocks) = (Scratch::default(), Blocks::new(search));
-        Self { rules, matcher, generation, names, tallies, ends, search, scratch, blocks, gap: None }
+        let is_live = settings.when_full == WhenFull::Drop;
+        Self { rules, matcher, generation, names, tallies, ends, search, scratch, blocks, gap: None, is_live }
     }
 
     /// Works until the channel is closed and empty.
     pub(super) fn run(mut self) {
-        while let Ok(mut event) = self.ends.events.recv() {
+        while let Some(mut event) = self.next() {
             self.note_gap(&event);
             self.search(&mut event);
             // The feed may have gone; then nobody needs the buffer.
@@ -62,6 +72,19 @@ impl<'a> Worker<'a> {
         let (blocks, mut hands) = self.blocks();
         blocks.finish(&mut hands);
         self.report_gap();
+    }
+
+    /// The next event; `None`: there will be no more.
+    fn next(&self) -> Option<Box<RawEvent>> {
+        for _ in 0..LINGER_LOOKS {
+            match self.ends.events.try_recv() {
+                Ok(event) => return Some(event),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) if !self.is_live => break,
+                Err(TryRecvError::Empty) => thread::sleep(LINGER_LOOK),
+            }
+        }
+        self.ends.events.recv().ok()
     }
 
     fn search(&mut self, event: &mut RawEvent) {

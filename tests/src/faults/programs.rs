@@ -21,16 +21,19 @@ const TICK: Duration = Duration::from_millis(5);
 /// Where the programs lie.
 #[derive(Clone, Debug)]
 pub struct Programs {
-    /// `etwsieve`.
+    /// The sensor.
     pub sensor: PathBuf,
-    /// `etwsieve-collector`.
+    /// The collector.
     pub collector: PathBuf,
     /// The fault shim.
     pub shim: PathBuf,
 }
 
 impl Programs {
-    /// Builds them, once in a process, in the profile of this one.
+    /// Finds them beside this program, built once in a process in the profile of this one.
+    ///
+    /// They are programs of this package around the libraries of the real ones, so that whoever builds the tests has
+    /// them already.
     ///
     /// # Panics
     ///
@@ -40,15 +43,16 @@ impl Programs {
         PROGRAMS.get_or_init(|| {
             let this = env::current_exe().expect("this program has a path");
             let folder = this.parent().expect("a program lies in a folder");
-            let is_deps = folder.file_name().is_some_and(|name| name == "deps");
-            let folder = if is_deps { folder.parent().unwrap_or(folder) } else { folder };
+            let is_test = folder.file_name().is_some_and(|name| name == "deps");
+            let folder = if is_test { folder.parent().unwrap_or(folder) } else { folder };
+            // Cargo has built programs for a test. Nothing depends on the shim, which is a library for the loader.
+            let mut what = vec!["--package", "etwsieve-fault-shim"];
+            if !is_test {
+                what.extend(["--package", env!("CARGO_PKG_NAME"), "--bins", "--lib"]);
+            }
             let target = folder.parent().expect("the profile's folder lies in the target folder");
             let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-            // With this package among them, so that dependencies are those that were compiled for it.
-            command.args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME")]).current_dir(repository());
-            for package in ["etwsieve", "etwsieve-transport", "etwsieve-fault-shim"] {
-                command.args(["--package", package]);
-            }
+            command.args(["build", "--quiet"]).args(what).current_dir(repository());
             command.arg("--target-dir").arg(target);
             if folder.file_name().is_some_and(|name| name == "release") {
                 command.arg("--release");
@@ -57,8 +61,8 @@ impl Programs {
             let complaint = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "the programs compile:\n{complaint}");
             Self {
-                sensor: folder.join("etwsieve"),
-                collector: folder.join("etwsieve-collector"),
+                sensor: folder.join("etwsieve-under-test"),
+                collector: folder.join("etwsieve-collector-under-test"),
                 shim: folder.join("libetwsieve_fault_shim.so"),
             }
         })

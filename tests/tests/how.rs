@@ -15,8 +15,7 @@ fn spans_are_the_needles_and_those_behind_a_nul_are_marked() {
     let cases = corpus::csv_rows(&data.join("traces/seed.events.csv"), &["time", "case"]);
     let cases: HashMap<String, String> =
         cases.into_iter().filter_map(|row| Some((row.first()?.clone(), row.get(1)?.clone()))).collect();
-    let lines =
-        program::run(PROGRAM, ["replay", "--view", "raw", "--format", "jsonl", &trace]).lines();
+    let lines = program::run(PROGRAM, ["replay", "--view", "raw", "--format", "jsonl", &trace]).lines();
     let mut behind_nul = 0;
     for line in &lines {
         let text: Vec<u16> = line["script_block_text"].as_str().unwrap().encode_utf16().collect();

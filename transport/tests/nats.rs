@@ -20,7 +20,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-
 const SENSOR: &str = "srv1.example.test";
 
 fn settings(cluster: &Cluster, replicas: usize) -> NatsSettings {

@@ -41,7 +41,8 @@ impl Cluster {
         // All at once, so that none is given twice.
         let sockets: Vec<TcpListener> =
             (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let mut ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().expect("it works on loopback").port()).collect();
+        let mut ports: Vec<u16> =
+            sockets.iter().map(|socket| socket.local_addr().expect("it works on loopback").port()).collect();
         let routes = ports.split_off(count);
         drop(sockets);
         let mut cluster = Self {

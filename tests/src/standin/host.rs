@@ -249,7 +249,9 @@ fn build(target_folder: &Path, target: Option<&str>) {
     }
     for package in PACKAGES {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args(["build", "--quiet", "--profile", PROFILE, "--package", package]).current_dir(repository());
+        command
+            .args(["build", "--quiet", "--profile", PROFILE, "--package", package])
+            .current_dir(repository());
         command.arg("--target-dir").arg(target_folder);
         if let Some(target) = target {
             command.args(["--target", target]);

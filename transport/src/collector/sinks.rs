@@ -128,7 +128,8 @@ impl Overview {
             for (name, help, total) in totals {
                 text.counter(name, help, &labels, total);
             }
-            let since = counts.lag.oldest.map_or(0, |oldest| super::status::now().saturating_sub(oldest as i64));
+            let since =
+                counts.lag.oldest.map_or(0, |oldest| super::status::now().saturating_sub(oldest as i64));
             let levels = [
                 ("etwsieve_collector_sink_waiting_hits", "Hits that wait.", counts.lag.hits as f64),
                 ("etwsieve_collector_sink_lag_seconds", "Since when the oldest of them waits.", since as f64),

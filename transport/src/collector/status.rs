@@ -228,7 +228,8 @@ impl Status {
             writeln!(out, "{} damaged stores were set aside", self.set_aside)?;
         }
         for sink in &self.sinks {
-            let since = sink.oldest.map_or_else(String::new, |oldest| format!(" since {}", ago(now - oldest)));
+            let since =
+                sink.oldest.map_or_else(String::new, |oldest| format!(" since {}", ago(now - oldest)));
             let skipped = match sink.skipped {
                 0 => String::new(),
                 skipped => format!(", {skipped} removed by retention before it had them"),

@@ -5,10 +5,10 @@
 
 use etwsieve_transport::collector::backend::Backend;
 use etwsieve_transport::collector::counters::Counters;
-use etwsieve_transport::pki::{Entry, Register, SENSORS_FILE, fingerprint};
 use etwsieve_transport::collector::server::{Security, ServeError, Server, Settings};
 use etwsieve_transport::collector::sqlite::{Options, SqliteBackend};
 use etwsieve_transport::hit::HitV1;
+use etwsieve_transport::pki::{Entry, Register, SENSORS_FILE, fingerprint};
 use etwsieve_transport::wire::frame::{FRAME_LEN_MAX, FrameType, split_frame};
 use etwsieve_transport::wire::message::{AckV1, BusyV1, HelloV1, Message, WelcomeV1};
 use etwsieve_transport::wire::{decode_message, encode_data, encode_message};

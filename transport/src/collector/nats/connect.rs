@@ -200,11 +200,16 @@ where
     F: Future<Output = Result<T, E>>,
 {
     let begun = tokio::time::Instant::now();
+    let mut is_told = false;
     loop {
         match ask().await {
             Ok(granted) => return Ok(granted),
             Err(error) if begun.elapsed() >= PREPARE_TIMEOUT => {
                 return Err(NatsError::JetStream { what: what.to_owned(), detail: error.to_string() });
+            }
+            Err(error) if !is_told => {
+                tracing::warn!(%error, "JetStream does not grant {what} yet; it is asked again for {PREPARE_TIMEOUT:?}");
+                is_told = true;
             }
             Err(error) => tracing::debug!(%error, what, "JetStream is asked again"),
         }

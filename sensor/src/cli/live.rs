@@ -25,7 +25,7 @@ pub(super) fn config(file: Option<&Path>) -> Result<Config, Exit> {
 /// A file that nobody named is used only if ordinary accounts could not have written it.
 #[cfg(windows)]
 fn trusted(path: &Path) -> Result<(), Exit> {
-    let exposures = crate::sys::windows::exposure::exposures(path).unwrap_or_default();
+    let exposures = etwsieve_host::exposure::exposures(path).unwrap_or_default();
     let Some(exposure) = exposures.first() else { return Ok(()) };
     complain(format_args!(
         "{} is not used: {} may change {}. Let only administrators write there, or name a file with --config",

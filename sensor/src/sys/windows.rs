@@ -1,4 +1,5 @@
-//! Windows: the event tracing session, the service manager, policies and registrations.
+//! Windows: the event tracing session, policies and registrations. What the collector needs too, such as the life of a
+//! service, is in `transport/host`.
 //!
 //! The only part of the sensor with unsafe code. Each file wraps a few functions of Windows in safe ones; nothing
 //! of their types is seen outside.
@@ -7,8 +8,6 @@ pub mod canary;
 pub mod control;
 pub mod doctor;
 pub mod elevation;
-pub mod event_log;
-pub mod exposure;
 pub mod guardian;
 pub mod live;
 mod machine;
@@ -16,8 +15,5 @@ pub mod policy;
 pub mod provider;
 pub mod record;
 pub mod recorder;
-pub mod registry;
-pub mod service;
 pub mod session;
 pub mod source;
-mod wide;

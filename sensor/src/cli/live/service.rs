@@ -8,8 +8,8 @@ use crate::live::report::line;
 use crate::live::rule_folder::RuleFolder;
 use crate::output::Format;
 use crate::stop::Stop;
-use crate::sys::windows::event_log::{self, EventLogLayer};
-use crate::sys::windows::service::{self, ServiceArgs, ServiceError};
+use etwsieve_host::event_log::{self, EventLogLayer};
+use etwsieve_host::service::{self, ServiceArgs, ServiceError};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,10 @@ const EXIT_REFUSED: u32 = 2;
 pub(in crate::cli) fn run(command: &ServiceCommand, terminal: &dyn Fn() -> Terminal) -> Exit {
     if let ServiceCommand::Run { config } = command {
         let args = ServiceArgs { config: config.clone(), ..ServiceArgs::default() };
-        return match service::run_service(args, main) {
+        let stop = Stop::default();
+        let asked = stop.clone();
+        let work: service::Main = Box::new(move |args| main(args, stop));
+        return match service::run_service(args, work, Box::new(move || asked.request())) {
             Ok(0) => Exit::Complete,
             Ok(_) => Exit::Usage,
             Err(error) => {

@@ -1,9 +1,9 @@
 //! Control of event tracing sessions that ferrisetw lacks: query, stop by name, flush, providers, files.
 #![expect(unsafe_code, reason = "the ETW controller functions take pointers to structures that end in names")]
 
-use super::wide::{text, wide};
 use crate::event;
 use crate::live::counters::LossCounts;
+use etwsieve_host::wide::{text, wide};
 use etwsieve_matcher::EventKind;
 use std::io;
 use std::mem::{offset_of, size_of};

@@ -1,7 +1,7 @@
 //! Facts of the machine.
 #![expect(unsafe_code, reason = "the computer's name comes through a buffer")]
 
-use super::wide::text;
+use etwsieve_host::wide::text;
 use windows_sys::Win32::System::SystemInformation::{
     ComputerNameDnsFullyQualified, ComputerNameNetBIOS, GetComputerNameExW,
 };

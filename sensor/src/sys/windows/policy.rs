@@ -9,7 +9,7 @@
 //! `pwsh.exe`, which PowerShell 7 asks when the registry is silent, and the `HKCU` of other accounts. Both can turn
 //! logging off where `HKLM` is silent, so a machine that is to be watched sets its policy in `HKLM`.
 
-use super::registry::{self, Hive, Value, Values};
+use etwsieve_host::registry::{self, Hive, Value, Values};
 use std::fmt;
 use std::io;
 

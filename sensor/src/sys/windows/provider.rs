@@ -6,7 +6,7 @@
 
 mod guid_info;
 
-use super::registry::{self, Hive, Value};
+use etwsieve_host::registry::{self, Hive, Value};
 pub use guid_info::{EnabledSession, GuidInfoError, ProviderState, parse_guid_info};
 use std::io;
 use std::mem::{offset_of, size_of};

@@ -7,11 +7,11 @@
 
 use super::control::{self, LEVEL, SessionState, Wanted, keywords};
 use super::record::offer;
-use super::wide::wide;
 use crate::event::{AMSI, AMSI_SCAN, providers};
 use crate::live::counters::SessionCounters;
 use crate::live::settings::SessionSettings;
 use crate::source::Sink;
+use etwsieve_host::wide::wide;
 use etwsieve_matcher::EventKind;
 use ferrisetw::native::EvntraceNativeError;
 use ferrisetw::provider::{EventFilter, Provider, TraceFlags};

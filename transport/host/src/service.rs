@@ -13,10 +13,10 @@ mod error;
 mod run;
 mod status;
 
-use super::exposure::exposures;
+use crate::exposure::exposures;
 pub use error::ServiceError;
 use error::{is_busy, is_unsupported, refused};
-pub use run::{EXIT_PANICKED, ServiceArgs, run_service};
+pub use run::{AskToStop, EXIT_PANICKED, Main, ServiceArgs, run_service};
 use status::exit_code;
 pub use status::{ExitCode, State, Status, status};
 use std::ffi::OsString;

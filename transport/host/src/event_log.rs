@@ -5,8 +5,8 @@
 //! through [`EventLogLayer`], at a bounded rate: a log that is flooded hides what matters.
 #![expect(unsafe_code, reason = "the event log functions take pointers")]
 
-use super::registry::{self, Hive};
-use super::wide::wide;
+use crate::registry::{self, Hive};
+use crate::wide::wide;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::ptr::{null, null_mut};

@@ -1,7 +1,7 @@
 //! What can go wrong with the service, and what to do then.
 
 use super::{ExitCode, State};
-use crate::sys::windows::exposure::Exposure;
+use crate::exposure::Exposure;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;

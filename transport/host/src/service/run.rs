@@ -1,7 +1,6 @@
-//! The life of the service process: tells the service manager how things stand while the sensor works.
+//! The life of the service process: tells the service manager how things stand while the program works.
 
 use super::{NAME, STOP_TIME_MAX, ServiceError, refused};
-use crate::stop::Stop;
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -29,7 +28,17 @@ pub struct ServiceArgs {
     pub start_parameters: Vec<OsString>,
 }
 
-type Main = fn(&ServiceArgs, Stop) -> u32;
+/// The work of the service; what it returns is its exit code.
+pub type Main = Box<dyn FnOnce(&ServiceArgs) -> u32 + Send>;
+/// Asks the work to end. It may be called more than once, and must not wait.
+pub type AskToStop = Box<dyn Fn() + Send + Sync>;
+
+struct Work {
+    args: ServiceArgs,
+    /// Taken when it begins.
+    main: Mutex<Option<Main>>,
+    ask_to_stop: AskToStop,
+}
 
 /// Where the service stands; `None` before it is connected and after it has stopped.
 struct Life {
@@ -39,7 +48,7 @@ struct Life {
 
 // The dispatcher calls plain functions, so what they share is static. The control handler captures nothing for
 // another reason too: windows-service frees it after the first stop, and a handler of no size outlives that.
-static WORK: OnceLock<(ServiceArgs, Main, Stop)> = OnceLock::new();
+static WORK: OnceLock<Work> = OnceLock::new();
 static LIFE: Mutex<Life> = Mutex::new(Life { handle: None, exit_code: EXIT_NOT_CONNECTED });
 
 define_windows_service!(entry, service_main);
@@ -47,22 +56,26 @@ define_windows_service!(entry, service_main);
 /// Runs `main` as the service and returns its exit code when it has ended. Blocks until then.
 ///
 /// The service manager is told that the service runs as soon as it is connected. Stop, shutdown and preshutdown
-/// set the flag that `main` gets; it has 30 s to end. An exit code other than 0 counts as a failure, after which
+/// call `ask_to_stop`, after which `main` has 30 s to end. An exit code other than 0 counts as a failure, after which
 /// the service manager restarts the service. A panic in `main` ends the service with [`EXIT_PANICKED`].
 ///
 /// # Errors
 ///
 /// [`ServiceError::NotStartedByManager`] if this process was started by hand; what the service manager says; and
 /// that it runs already for a second call in the same process.
-pub fn run_service(args: ServiceArgs, main: Main) -> Result<u32, ServiceError> {
-    WORK.set((args, main, Stop::default())).map_err(|_| ServiceError::AlreadyRunning)?;
+pub fn run_service(args: ServiceArgs, main: Main, ask_to_stop: AskToStop) -> Result<u32, ServiceError> {
+    let work = Work { args, main: Mutex::new(Some(main)), ask_to_stop };
+    WORK.set(work).map_err(|_| ServiceError::AlreadyRunning)?;
     service_dispatcher::start(NAME, entry).map_err(refused("run this program as the service"))?;
     Ok(LIFE.lock().unwrap_or_else(PoisonError::into_inner).exit_code)
 }
 
 /// Called by the dispatcher on a thread of its own.
 fn service_main(start_parameters: Vec<OsString>) {
-    let Some((args, main, stop)) = WORK.get() else {
+    let Some(work) = WORK.get() else {
+        return;
+    };
+    let Some(main) = work.main.lock().unwrap_or_else(PoisonError::into_inner).take() else {
         return;
     };
     let handle = match service_control_handler::register(NAME, control) {
@@ -72,9 +85,9 @@ fn service_main(start_parameters: Vec<OsString>) {
     LIFE.lock().unwrap_or_else(PoisonError::into_inner).handle = Some(handle);
     report(ServiceState::StartPending, START_HINT);
     report(ServiceState::Running, Duration::ZERO);
-    let args = ServiceArgs { start_parameters, ..args.clone() };
+    let args = ServiceArgs { start_parameters, ..work.args.clone() };
     // The panic itself was told by the panic hook.
-    let code = catch_unwind(AssertUnwindSafe(|| main(&args, stop.clone()))).unwrap_or(EXIT_PANICKED);
+    let code = catch_unwind(AssertUnwindSafe(|| main(&args))).unwrap_or(EXIT_PANICKED);
     LIFE.lock().unwrap_or_else(PoisonError::into_inner).exit_code = code;
     report(ServiceState::Stopped, Duration::ZERO);
 }
@@ -86,8 +99,8 @@ fn control(control: ServiceControl) -> ServiceControlHandlerResult {
         ServiceControl::Stop | ServiceControl::Shutdown | ServiceControl::Preshutdown => {
             // In this order, or "about to stop" could come after "stopped".
             report(ServiceState::StopPending, STOP_TIME_MAX);
-            if let Some((_, _, stop)) = WORK.get() {
-                stop.request();
+            if let Some(work) = WORK.get() {
+                (work.ask_to_stop)();
             }
             ServiceControlHandlerResult::NoError
         }
@@ -135,12 +148,12 @@ mod tests {
 
     #[test]
     fn a_process_started_by_hand_is_told_so() {
-        let main: Main = |_, _| 0;
-        match run_service(ServiceArgs::default(), main) {
+        let run = || run_service(ServiceArgs::default(), Box::new(|_| 0), Box::new(|| ()));
+        match run() {
             Err(ServiceError::NotStartedByManager) => {}
             other => panic!("{other:?}"),
         }
-        assert!(matches!(run_service(ServiceArgs::default(), main), Err(ServiceError::AlreadyRunning)));
+        assert!(matches!(run(), Err(ServiceError::AlreadyRunning)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! and size, because anybody may write under the current user's hive.
 #![expect(unsafe_code, reason = "the registry functions take pointers")]
 
-use super::wide::{text, wide};
+use crate::wide::{text, wide};
 use std::collections::BTreeMap;
 use std::io;
 use std::ptr::{null, null_mut};

@@ -1,4 +1,4 @@
-//! Messages to the Windows event log: log Application, source `etwsieve`.
+//! Messages to the Windows event log: log Application, under the name of a source, which is that of the service.
 //!
 //! The message file is `EventCreate.exe` of Windows, whose messages 1 to 1,000 are nothing but their first
 //! insertion, so that no library of our own need be registered. Warnings and errors of the program reach the log
@@ -20,8 +20,6 @@ use windows_sys::Win32::System::EventLog::{
     RegisterEventSourceW, ReportEventW,
 };
 
-/// Name of the source.
-pub const SOURCE: &str = "etwsieve";
 /// Id of an event that [`EventLogLayer`] writes for an error.
 pub const ERROR_ID: u16 = 1;
 /// Id of an event that [`EventLogLayer`] writes for a warning.
@@ -31,7 +29,8 @@ pub const ID_MAX: u16 = 1000;
 /// Longest text, in UTF-16 units; `ReportEvent` refuses more.
 pub const TEXT_UNITS_MAX: usize = 31_839;
 
-const SOURCE_KEY: &str = r"SYSTEM\CurrentControlSet\Services\EventLog\Application\etwsieve";
+/// Where the sources of the log are registered, each by a key of its name.
+const SOURCES_KEY: &str = r"SYSTEM\CurrentControlSet\Services\EventLog\Application";
 const MESSAGE_FILE: &str = r"%SystemRoot%\System32\EventCreate.exe";
 /// Errors, warnings and information.
 const TYPES: u32 = 7;
@@ -40,7 +39,7 @@ const WINDOW: Duration = Duration::from_mins(1);
 /// How grave a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// The sensor does not do its work.
+    /// The program does not do its work.
     Error,
     /// Something was lost or is about to go wrong.
     Warning,
@@ -48,43 +47,51 @@ pub enum Level {
     Information,
 }
 
-/// Registers the source, so that Event Viewer shows texts without a complaint.
+fn source_key(source: &str) -> String {
+    format!(r"{SOURCES_KEY}\{source}")
+}
+
+/// Registers `source`, so that Event Viewer shows texts without a complaint.
 ///
 /// # Errors
 ///
 /// What the registry says: access denied unless elevated.
-pub fn install_source() -> io::Result<()> {
-    registry::set_expanding(Hive::LocalMachine, SOURCE_KEY, "EventMessageFile", MESSAGE_FILE)?;
-    registry::set_dword(Hive::LocalMachine, SOURCE_KEY, "TypesSupported", TYPES)
+pub fn install_source(source: &str) -> io::Result<()> {
+    let key = source_key(source);
+    registry::set_expanding(Hive::LocalMachine, &key, "EventMessageFile", MESSAGE_FILE)?;
+    registry::set_dword(Hive::LocalMachine, &key, "TypesSupported", TYPES)
 }
 
-/// Removes the source; says whether it was there. Events that were written stay.
+/// Removes `source`; says whether it was there. Events that were written stay.
 ///
 /// # Errors
 ///
-/// As [`install_source`].
-pub fn uninstall_source() -> io::Result<bool> {
-    registry::delete(Hive::LocalMachine, SOURCE_KEY)
+/// As [`install_source`]; invalid input for a name that is empty, or of several keys, which would remove others.
+pub fn uninstall_source(source: &str) -> io::Result<bool> {
+    if source.is_empty() || source.contains(['\\', '\0']) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no name of a source"));
+    }
+    registry::delete(Hive::LocalMachine, &source_key(source))
 }
 
-/// Writes one event. `id` is brought into 1 to 1,000, a long text is cut.
+/// Writes one event of `source`. `id` is brought into 1 to 1,000, a long text is cut.
 ///
 /// # Errors
 ///
 /// What the event log says.
-pub fn report(level: Level, id: u16, text: &str) -> io::Result<()> {
-    Source::open()?.report(level, id, text)
+pub fn report(source: &str, level: Level, id: u16, text: &str) -> io::Result<()> {
+    Source::open(source)?.report(level, id, text)
 }
 
-/// The source, open for writing; closed on drop.
+/// A source, open for writing; closed on drop.
 struct Source(HANDLE);
 
 // SAFETY: the handle names a connection to the event log service, whose functions may be called from any thread.
 unsafe impl Send for Source {}
 
 impl Source {
-    fn open() -> io::Result<Self> {
-        let name = wide(SOURCE);
+    fn open(source: &str) -> io::Result<Self> {
+        let name = wide(source);
         // SAFETY: `name` ends in NUL; no server means this machine.
         let handle = unsafe { RegisterEventSourceW(null(), name.as_ptr()) };
         if handle.is_null() { Err(io::Error::last_os_error()) } else { Ok(Self(handle)) }
@@ -168,14 +175,14 @@ pub struct EventLogLayer {
 }
 
 impl EventLogLayer {
-    /// Opens the source; at most `per_minute` events are written in a minute.
+    /// Opens `source`; at most `per_minute` events are written in a minute.
     ///
     /// # Errors
     ///
     /// What the event log says.
-    pub fn new(per_minute: u32) -> io::Result<Self> {
+    pub fn new(source: &str, per_minute: u32) -> io::Result<Self> {
         let limit = RateLimit { per_minute, window: None, admitted: 0, suppressed: 0 };
-        Ok(Self { state: Mutex::new((Source::open()?, limit)) })
+        Ok(Self { state: Mutex::new((Source::open(source)?, limit)) })
     }
 }
 
@@ -276,14 +283,16 @@ mod tests {
 
     #[test]
     fn the_source_is_registered_written_to_and_removed() {
-        if let Err(error) = install_source() {
+        let source = format!("etwsieve-source-test-{}", std::process::id());
+        if let Err(error) = install_source(&source) {
             println!("skipped: {error}");
             return;
         }
-        let values = registry::values(Hive::LocalMachine, SOURCE_KEY).unwrap().unwrap();
-        report(Level::Warning, 0, "a test of etwsieve").unwrap();
-        assert!(uninstall_source().unwrap());
-        assert!(!uninstall_source().unwrap());
+        let values = registry::values(Hive::LocalMachine, &source_key(&source)).unwrap().unwrap();
+        report(&source, Level::Warning, 0, "a test of etwsieve").unwrap();
+        assert!(uninstall_source(&source).unwrap());
+        assert!(!uninstall_source(&source).unwrap());
+        assert!(uninstall_source("").is_err());
         assert_eq!(values["typessupported"], registry::Value::Dword(7));
         assert_eq!(values["eventmessagefile"], registry::Value::Text(MESSAGE_FILE.into()));
     }
@@ -299,7 +308,7 @@ mod tests {
     #[test]
     fn the_layer_takes_warnings_and_errors_alone() {
         use tracing_subscriber::layer::SubscriberExt as _;
-        let layer = std::sync::Arc::new(EventLogLayer::new(2).unwrap());
+        let layer = std::sync::Arc::new(EventLogLayer::new("etwsieve", 2).unwrap());
         let subscriber = tracing_subscriber::registry().with(Shared(layer.clone()));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!("not written");

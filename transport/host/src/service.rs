@@ -1,18 +1,16 @@
-//! The sensor as a Windows service: install, uninstall, start, stop, status; [`run_service`] is its life.
+//! A program as a Windows service: install, uninstall, start, stop, status; [`run_service`] is its life.
 //!
-//! The account is LocalService with a service SID, and of its privileges only `SeChangeNotifyPrivilege` is kept:
-//! - LocalService may start event tracing sessions, has few rights on the machine and none on the network.
-//! - The virtual account `NT SERVICE\etwsieve` would be narrower still, but may not start sessions unless it is made
-//!   a member of Performance Log Users; LocalSystem may do everything, which a program that reads an attacker's texts
-//!   should not.
-//! - Other services run as LocalService too. The service SID `NT SERVICE\etwsieve` lets rules, configuration and store
-//!   be granted to this service alone.
+//! What services differ in is a [`Description`]. All start with Windows, delayed, are started again after a failure, have
+//! a service SID, and of the privileges of their account only `SeChangeNotifyPrivilege` is kept. Other services run as the
+//! same account; the service SID `NT SERVICE\NAME` lets files be granted to one service alone. Their command line is
+//! `PROGRAM service run --config FILE`.
 #![expect(unsafe_code, reason = "the privileges of a service are set through a pointer")]
 
 mod error;
 mod run;
 mod status;
 
+use crate::event_log;
 use crate::exposure::exposures;
 pub use error::ServiceError;
 use error::{is_busy, is_unsupported, refused};
@@ -34,12 +32,28 @@ use windows_sys::Win32::System::Services::{
     ChangeServiceConfig2W, SERVICE_CONFIG_REQUIRED_PRIVILEGES_INFO, SERVICE_REQUIRED_PRIVILEGES_INFOW,
 };
 
-/// Name of the service.
-pub const NAME: &str = "etwsieve";
-const DISPLAY_NAME: &str = "etwsieve PowerShell sensor";
-const DESCRIPTION: &str = "Searches the script blocks that PowerShell reports through event tracing with Sigma rules. \
-    When it is stopped, nothing watches PowerShell on this machine.";
-const ACCOUNT: &str = r"NT AUTHORITY\LocalService";
+/// What a service is called, and what runs it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Its name for the service manager, which is also that of its source in the event log: letters, digits, `-`.
+    pub name: &'static str,
+    /// Its name in the Services console.
+    pub display_name: &'static str,
+    /// What it does, and what it means when it is stopped.
+    pub description: &'static str,
+    /// The account it runs as, one that has no password.
+    pub account: &'static str,
+    /// The name of the program, as messages say it: `PROGRAM service start`.
+    pub program: &'static str,
+    /// The command of the program that does the same without a service.
+    pub by_hand: &'static str,
+}
+
+impl Description {
+    /// An account with few rights on the machine, and anonymous on the network.
+    pub const LOCAL_SERVICE: &'static str = r"NT AUTHORITY\LocalService";
+}
+
 /// To walk through folders whose own list would not let one in: every service has it.
 const PRIVILEGE: &str = "SeChangeNotifyPrivilege";
 /// Pauses before the first, second and each later restart.
@@ -64,8 +78,8 @@ pub struct Installed {
     pub warnings: Vec<String>,
 }
 
-/// Installs the service: delayed automatic start, restarts after failures, LocalService without privileges. If a
-/// step fails the service is taken away again.
+/// Installs the service and its source in the event log: delayed automatic start, restarts after failures, no
+/// privileges. If a step fails the service is taken away again.
 ///
 /// The program is this one, where it stands now. If ordinary accounts can change it, the configuration or the
 /// folders above them, nothing is installed, unless `allow_exposed`: then that is a warning.
@@ -73,12 +87,16 @@ pub struct Installed {
 /// # Errors
 ///
 /// [`ServiceError`].
-pub fn install(config: Option<&Path>, allow_exposed: bool) -> Result<Installed, ServiceError> {
+pub fn install(
+    service: &'static Description,
+    config: Option<&Path>,
+    allow_exposed: bool,
+) -> Result<Installed, ServiceError> {
     let failed = |path: &Path| {
         let path = path.to_path_buf();
         move |source| ServiceError::Path { path, source }
     };
-    let program = std::env::current_exe().map_err(failed(Path::new("etwsieve.exe")))?;
+    let program = std::env::current_exe().map_err(failed(Path::new(service.program)))?;
     let config = match config {
         None => None,
         Some(path) => {
@@ -103,15 +121,16 @@ pub fn install(config: Option<&Path>, allow_exposed: bool) -> Result<Installed, 
     {
         warnings.push(format!("{} is not below Program Files", program.display()));
     }
-    install_as(NAME, &program, config.as_deref(), warnings)
+    create(service, &program, config.as_deref(), warnings)
 }
 
-fn install_as(
-    name: &str,
+fn create(
+    description: &'static Description,
     program: &Path,
     config: Option<&Path>,
     mut warnings: Vec<String>,
 ) -> Result<Installed, ServiceError> {
+    let refused = |action| refused(description, action);
     let mut arguments: Vec<OsString> = vec!["service".into(), "run".into()];
     if let Some(config) = config {
         arguments.extend(["--config".into(), config.into()]);
@@ -120,15 +139,15 @@ fn install_as(
     let manager =
         ServiceManager::local_computer(None::<&str>, access).map_err(refused("open its database"))?;
     let info = ServiceInfo {
-        name: name.into(),
-        display_name: if name == NAME { DISPLAY_NAME.into() } else { name.into() },
+        name: description.name.into(),
+        display_name: description.display_name.into(),
         service_type: ServiceType::OWN_PROCESS,
         start_type: ServiceStartType::AutoStart,
         error_control: ServiceErrorControl::Normal,
         executable_path: program.to_path_buf(),
         launch_arguments: arguments,
         dependencies: vec![],
-        account_name: Some(ACCOUNT.into()),
+        account_name: Some(description.account.into()),
         account_password: None,
     };
     // Starting belongs to the recovery actions: whoever sets a restart must be allowed to start.
@@ -137,8 +156,13 @@ fn install_as(
         | ServiceAccess::START
         | ServiceAccess::DELETE;
     let service = manager.create_service(&info, access).map_err(refused("create the service"))?;
-    match configure(&service, &mut warnings) {
-        Ok(command_line) => Ok(Installed { command_line, warnings }),
+    match configure(description, &service, &mut warnings) {
+        Ok(command_line) => {
+            if let Err(error) = event_log::install_source(description.name) {
+                warnings.push(format!("errors will stand in the event log without their source: {error}"));
+            }
+            Ok(Installed { command_line, warnings })
+        }
         Err(error) => {
             // A half-configured service would run with all privileges of its account.
             if let Err(left) = service.delete() {
@@ -150,7 +174,12 @@ fn install_as(
 }
 
 /// All that is not told when a service is created. Returns its command line.
-fn configure(service: &Service, warnings: &mut Vec<String>) -> Result<String, ServiceError> {
+fn configure(
+    description: &'static Description,
+    service: &Service,
+    warnings: &mut Vec<String>,
+) -> Result<String, ServiceError> {
+    let refused = |action| refused(description, action);
     let restarts =
         RESTART_AFTER.map(|delay| ServiceAction { action_type: ServiceActionType::Restart, delay });
     let failures = ServiceFailureActions {
@@ -160,7 +189,7 @@ fn configure(service: &Service, warnings: &mut Vec<String>) -> Result<String, Se
         actions: Some(restarts.to_vec()),
     };
     let steps = [
-        ("set the description", service.set_description(DESCRIPTION)),
+        ("set the description", service.set_description(description.description)),
         ("restrict the privileges", require_privilege(service)),
         ("set the service SID", service.set_config_service_sid_info(ServiceSidType::Unrestricted)),
         ("delay the automatic start", service.set_delayed_auto_start(true)),
@@ -195,28 +224,31 @@ fn require_privilege(service: &Service) -> windows_service::Result<()> {
     if done == 0 { Err(windows_service::Error::Winapi(io::Error::last_os_error())) } else { Ok(()) }
 }
 
-fn open(name: &str, access: ServiceAccess) -> Result<Service, ServiceError> {
+fn open(service: &'static Description, access: ServiceAccess) -> Result<Service, ServiceError> {
+    let refused = |action| refused(service, action);
     let manager = ServiceManager::local_computer(None::<&str>, ServiceManagerAccess::CONNECT)
         .map_err(refused("open its database"))?;
-    manager.open_service(name, access).map_err(refused("open the service"))
+    manager.open_service(service.name, access).map_err(refused("open the service"))
 }
 
-/// Stops the service if it runs, and removes it.
+/// Stops the service if it runs, and removes it and its source in the event log.
 ///
 /// # Errors
 ///
 /// [`ServiceError`].
-pub fn uninstall() -> Result<(), ServiceError> {
-    uninstall_as(NAME)
-}
-
-fn uninstall_as(name: &str) -> Result<(), ServiceError> {
-    let service = open(name, ServiceAccess::QUERY_STATUS | ServiceAccess::STOP | ServiceAccess::DELETE)?;
-    match stop_and_wait(&service) {
-        Ok(_) | Err(ServiceError::NotRunning) => {}
+pub fn uninstall(service: &'static Description) -> Result<(), ServiceError> {
+    let access = ServiceAccess::QUERY_STATUS | ServiceAccess::STOP | ServiceAccess::DELETE;
+    let opened = open(service, access)?;
+    match stop_and_wait(service, &opened) {
+        Ok(_) | Err(ServiceError::NotRunning(_)) => {}
         Err(error) => return Err(error),
     }
-    service.delete().map_err(refused("delete the service"))
+    opened.delete().map_err(refused(service, "delete the service"))?;
+    // A source that is left does no harm.
+    if let Err(error) = event_log::uninstall_source(service.name) {
+        tracing::warn!("the source in the event log could not be removed: {error}");
+    }
+    Ok(())
 }
 
 /// Starts the service, waits until it runs, at most 30 s, and makes sure that it still runs a second later.
@@ -224,16 +256,17 @@ fn uninstall_as(name: &str) -> Result<(), ServiceError> {
 /// # Errors
 ///
 /// [`ServiceError`].
-pub fn start() -> Result<(), ServiceError> {
-    let service = open(NAME, ServiceAccess::QUERY_STATUS | ServiceAccess::START)?;
-    service.start::<&str>(&[]).map_err(refused("start the service"))?;
-    let mut status = wait(&service, START_TIME_MAX, ServiceState::StartPending)?;
+pub fn start(service: &'static Description) -> Result<(), ServiceError> {
+    let opened = open(service, ServiceAccess::QUERY_STATUS | ServiceAccess::START)?;
+    opened.start::<&str>(&[]).map_err(refused(service, "start the service"))?;
+    let starts = |state| state == ServiceState::StartPending;
+    let mut status = wait_while(service, &opened, START_TIME_MAX, starts)?;
     if status.current_state == ServiceState::Running {
         thread::sleep(SETTLE_TIME);
-        status = service.query_status().map_err(refused("tell the state"))?;
+        status = opened.query_status().map_err(refused(service, "tell the state"))?;
     }
     match status.current_state {
-        ServiceState::Stopped => Err(ServiceError::StoppedAtOnce(exit_code(&status))),
+        ServiceState::Stopped => Err(ServiceError::StoppedAtOnce { service, code: exit_code(&status) }),
         _ => Ok(()),
     }
 }
@@ -243,69 +276,74 @@ pub fn start() -> Result<(), ServiceError> {
 /// # Errors
 ///
 /// [`ServiceError`].
-pub fn stop() -> Result<ExitCode, ServiceError> {
-    stop_and_wait(&open(NAME, ServiceAccess::QUERY_STATUS | ServiceAccess::STOP)?)
+pub fn stop(service: &'static Description) -> Result<ExitCode, ServiceError> {
+    stop_and_wait(service, &open(service, ServiceAccess::QUERY_STATUS | ServiceAccess::STOP)?)
 }
 
-fn stop_and_wait(service: &Service) -> Result<ExitCode, ServiceError> {
-    match service.stop().map_err(refused("stop the service")) {
+fn stop_and_wait(service: &'static Description, opened: &Service) -> Result<ExitCode, ServiceError> {
+    match opened.stop().map_err(refused(service, "stop the service")) {
         Ok(_) => {}
         // It is being started or stopped already; see what becomes of it.
         Err(ServiceError::System { source, .. }) if is_busy(&source) => {}
         Err(error) => return Err(error),
     }
-    let deadline = Instant::now() + STOP_TIME_MAX;
-    loop {
-        let status = service.query_status().map_err(refused("tell the state"))?;
-        if status.current_state == ServiceState::Stopped {
-            return Ok(exit_code(&status));
-        }
-        if Instant::now() >= deadline {
-            return Err(timed_out(&status, STOP_TIME_MAX));
-        }
-        thread::sleep(POLL_INTERVAL);
-    }
+    let status = wait_while(service, opened, STOP_TIME_MAX, |state| state != ServiceState::Stopped)?;
+    Ok(exit_code(&status))
 }
 
-/// Waits until the service is no longer `pending`.
-fn wait(service: &Service, time_max: Duration, pending: ServiceState) -> Result<ServiceStatus, ServiceError> {
+/// Waits while the service is in such a state.
+fn wait_while(
+    service: &'static Description,
+    opened: &Service,
+    time_max: Duration,
+    waits: impl Fn(ServiceState) -> bool,
+) -> Result<ServiceStatus, ServiceError> {
     let deadline = Instant::now() + time_max;
     loop {
-        let status = service.query_status().map_err(refused("tell the state"))?;
-        if status.current_state != pending {
+        let status = opened.query_status().map_err(refused(service, "tell the state"))?;
+        if !waits(status.current_state) {
             return Ok(status);
         }
         if Instant::now() >= deadline {
-            return Err(timed_out(&status, time_max));
+            let (state, seconds) = (status.current_state.into(), time_max.as_secs());
+            return Err(ServiceError::TimedOut { service, state, seconds });
         }
         thread::sleep(POLL_INTERVAL);
     }
-}
-
-fn timed_out(status: &ServiceStatus, time_max: Duration) -> ServiceError {
-    ServiceError::TimedOut { state: status.current_state.into(), seconds: time_max.as_secs() }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::status::status_of;
     use super::*;
+
+    /// A description of a service that no other test has.
+    fn described(role: &str) -> &'static Description {
+        let name: &str = format!("etwsieve-{role}-test-{}", std::process::id()).leak();
+        Box::leak(Box::new(Description {
+            name,
+            display_name: name,
+            description: "Of a test.",
+            account: Description::LOCAL_SERVICE,
+            program: "etwsieve-test",
+            by_hand: "run",
+        }))
+    }
 
     #[test]
     fn a_service_is_installed_described_and_removed() {
-        let name = format!("etwsieve-test-{}", std::process::id());
+        let service = described("install");
         let program = Path::new(r"C:\Program Files\etwsieve\etwsieve.exe");
         let config = Path::new(r"C:\Program Files\etwsieve\live.toml");
-        let installed = match install_as(&name, program, Some(config), vec![]) {
+        let installed = match create(service, program, Some(config), vec![]) {
             Ok(installed) => installed,
             Err(ServiceError::NotElevated) => return println!("skipped: not elevated"),
             Err(error) => panic!("{error}"),
         };
         println!("{installed:?}");
-        let again = install_as(&name, program, None, vec![]);
-        let status = status_of(&name);
-        uninstall_as(&name).unwrap();
-        assert!(matches!(again, Err(ServiceError::AlreadyInstalled)), "{again:?}");
+        let again = create(service, program, None, vec![]);
+        let status = status(service);
+        uninstall(service).unwrap();
+        assert!(matches!(again, Err(ServiceError::AlreadyInstalled(_))), "{again:?}");
         let expected = r#""C:\Program Files\etwsieve\etwsieve.exe" service run --config "C:\Program Files\etwsieve\live.toml""#;
         assert_eq!(installed.command_line, expected);
         let status = status.unwrap();
@@ -313,13 +351,16 @@ mod tests {
         assert_eq!((status.state, status.process_id), (State::Stopped, None));
         assert!(status.account.to_lowercase().contains("localservice"), "{}", status.account);
         assert_eq!(status.start_type, "automatic");
-        assert!(matches!(status_of(&name), Err(ServiceError::NotInstalled)));
-        assert!(matches!(uninstall_as(&name), Err(ServiceError::NotInstalled)));
+        let text = status.to_string();
+        assert!(text.starts_with("state: stopped\nprocess: -\nended last with: system code "), "{text}");
+        assert!(matches!(super::status(service), Err(ServiceError::NotInstalled(_))));
+        assert!(matches!(uninstall(service), Err(ServiceError::NotInstalled(_))));
     }
 
     #[test]
     fn a_missing_configuration_is_named() {
-        let error = install(Some(Path::new(r"C:\no such folder\live.toml")), true).unwrap_err();
+        let config = Path::new(r"C:\no such folder\live.toml");
+        let error = install(described("missing"), Some(config), true).unwrap_err();
         assert!(matches!(&error, ServiceError::Path { path, .. } if path.ends_with("live.toml")), "{error}");
     }
 }

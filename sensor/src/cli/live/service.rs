@@ -9,13 +9,27 @@ use crate::live::rule_folder::RuleFolder;
 use crate::output::Format;
 use crate::stop::Stop;
 use etwsieve_host::event_log::{self, EventLogLayer};
-use etwsieve_host::service::{self, ServiceArgs, ServiceError};
+use etwsieve_host::service::{self, Description, ServiceArgs, ServiceError};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 
+/// The sensor as a service.
+///
+/// LocalService may start event tracing sessions, has few rights on the machine and none on the network. The virtual
+/// account `NT SERVICE\etwsieve` would be narrower still, but may not start sessions unless it is made a member of
+/// Performance Log Users; LocalSystem may do everything, which a program that reads an attacker's texts should not.
+static SENSOR: Description = Description {
+    name: "etwsieve",
+    display_name: "etwsieve PowerShell sensor",
+    description: "Searches the script blocks that PowerShell reports through event tracing with Sigma rules. When it \
+                  is stopped, nothing watches PowerShell on this machine.",
+    account: Description::LOCAL_SERVICE,
+    program: "etwsieve",
+    by_hand: "watch",
+};
 /// Where hits go unless the configuration says otherwise: a service has no standard output.
 const HITS_FILE: &str = r"C:\ProgramData\etwsieve\hits.jsonl";
 /// Most events in the event log in a minute.
@@ -29,7 +43,7 @@ pub(in crate::cli) fn run(command: &ServiceCommand, terminal: &dyn Fn() -> Termi
         let stop = Stop::default();
         let asked = stop.clone();
         let work: service::Main = Box::new(move |args| main(args, stop));
-        return match service::run_service(args, work, Box::new(move || asked.request())) {
+        return match service::run_service(&SENSOR, args, work, Box::new(move || asked.request())) {
             Ok(0) => Exit::Complete,
             Ok(_) => Exit::Usage,
             Err(error) => {
@@ -41,26 +55,14 @@ pub(in crate::cli) fn run(command: &ServiceCommand, terminal: &dyn Fn() -> Termi
     terminal();
     match command {
         ServiceCommand::Install { config, allow_exposed } => install(config.as_deref(), *allow_exposed),
-        ServiceCommand::Uninstall => told(service::uninstall(), || {
-            // An event source that is left does no harm.
-            if let Err(error) = event_log::uninstall_source() {
-                tracing::warn!("the source in the event log could not be removed: {error}");
-            }
-            "uninstalled"
-        }),
-        ServiceCommand::Start => told(service::start(), || "started"),
-        ServiceCommand::Stop => match service::stop() {
+        ServiceCommand::Uninstall => told(service::uninstall(&SENSOR), "uninstalled"),
+        ServiceCommand::Start => told(service::start(&SENSOR), "started"),
+        ServiceCommand::Stop => match service::stop(&SENSOR) {
             Ok(code) => say(format_args!("stopped, {code}")),
             Err(error) => refuse(error),
         },
-        ServiceCommand::Status => match service::status() {
-            Ok(status) => {
-                let process = status.process_id.map_or_else(|| "-".into(), |id| id.to_string());
-                say(format_args!(
-                    "state: {}\nprocess: {process}\nended last with: {}\naccount: {}\nstart: {}\ncommand: {}",
-                    status.state, status.exit_code, status.account, status.start_type, status.command_line
-                ))
-            }
+        ServiceCommand::Status => match service::status(&SENSOR) {
+            Ok(status) => say(status),
             Err(error) => refuse(error),
         },
         ServiceCommand::Run { .. } => Exit::Complete,
@@ -77,20 +79,17 @@ fn install(config: Option<&Path>, allow_exposed: bool) -> Exit {
         complain(error);
         return Exit::Usage;
     }
-    let installed = match service::install(config, allow_exposed) {
+    let installed = match service::install(&SENSOR, config, allow_exposed) {
         Ok(installed) => installed,
         Err(error) => return refuse(error),
     };
     installed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    if let Err(error) = event_log::install_source() {
-        tracing::warn!("errors will stand in the event log without their source: {error}");
-    }
     say(format_args!("installed: {}\nstart it with `etwsieve service start`", installed.command_line))
 }
 
-fn told(result: Result<(), ServiceError>, word: impl FnOnce() -> &'static str) -> Exit {
+fn told(result: Result<(), ServiceError>, word: &str) -> Exit {
     match result {
-        Ok(()) => say(word()),
+        Ok(()) => say(word),
         Err(error) => refuse(error),
     }
 }
@@ -107,11 +106,11 @@ fn say(text: impl Display) -> Exit {
 /// The service itself. What it has to say goes to the event log.
 fn main(args: &ServiceArgs, stop: Stop) -> u32 {
     // Without an event log there is nobody to tell it to; watching is more important.
-    let layer = EventLogLayer::new(EVENT_LOG_PER_MINUTE).ok();
+    let layer = EventLogLayer::new(SENSOR.name, EVENT_LOG_PER_MINUTE).ok();
     let config = match load(args.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {
-            let _ = event_log::report(event_log::Level::Error, event_log::ERROR_ID, &error);
+            let _ = event_log::report(SENSOR.name, event_log::Level::Error, event_log::ERROR_ID, &error);
             return EXIT_REFUSED;
         }
     };

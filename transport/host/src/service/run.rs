@@ -1,6 +1,6 @@
 //! The life of the service process: tells the service manager how things stand while the program works.
 
-use super::{NAME, STOP_TIME_MAX, ServiceError, refused};
+use super::{Description, STOP_TIME_MAX, ServiceError, refused};
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ const START_HINT: Duration = Duration::from_secs(10);
 pub struct ServiceArgs {
     /// The configuration that its command line names.
     pub config: Option<PathBuf>,
-    /// Arguments given to this one start, as by `sc.exe start etwsieve …`; the first is the service's name.
+    /// Arguments given to this one start, as by `sc.exe start NAME …`; the first is the service's name.
     pub start_parameters: Vec<OsString>,
 }
 
@@ -34,6 +34,7 @@ pub type Main = Box<dyn FnOnce(&ServiceArgs) -> u32 + Send>;
 pub type AskToStop = Box<dyn Fn() + Send + Sync>;
 
 struct Work {
+    service: &'static Description,
     args: ServiceArgs,
     /// Taken when it begins.
     main: Mutex<Option<Main>>,
@@ -63,10 +64,16 @@ define_windows_service!(entry, service_main);
 ///
 /// [`ServiceError::NotStartedByManager`] if this process was started by hand; what the service manager says; and
 /// that it runs already for a second call in the same process.
-pub fn run_service(args: ServiceArgs, main: Main, ask_to_stop: AskToStop) -> Result<u32, ServiceError> {
-    let work = Work { args, main: Mutex::new(Some(main)), ask_to_stop };
-    WORK.set(work).map_err(|_| ServiceError::AlreadyRunning)?;
-    service_dispatcher::start(NAME, entry).map_err(refused("run this program as the service"))?;
+pub fn run_service(
+    service: &'static Description,
+    args: ServiceArgs,
+    main: Main,
+    ask_to_stop: AskToStop,
+) -> Result<u32, ServiceError> {
+    let work = Work { service, args, main: Mutex::new(Some(main)), ask_to_stop };
+    WORK.set(work).map_err(|_| ServiceError::AlreadyRunning(service))?;
+    service_dispatcher::start(service.name, entry)
+        .map_err(refused(service, "run this program as the service"))?;
     Ok(LIFE.lock().unwrap_or_else(PoisonError::into_inner).exit_code)
 }
 
@@ -78,7 +85,7 @@ fn service_main(start_parameters: Vec<OsString>) {
     let Some(main) = work.main.lock().unwrap_or_else(PoisonError::into_inner).take() else {
         return;
     };
-    let handle = match service_control_handler::register(NAME, control) {
+    let handle = match service_control_handler::register(work.service.name, control) {
         Ok(handle) => handle,
         Err(error) => return tracing::error!(%error, "the service manager refused the control handler"),
     };
@@ -146,14 +153,23 @@ fn report(state: ServiceState, wait_hint: Duration) {
 mod tests {
     use super::*;
 
+    static TEST: Description = Description {
+        name: "etwsieve-test",
+        display_name: "etwsieve-test",
+        description: "",
+        account: Description::LOCAL_SERVICE,
+        program: "etwsieve-test",
+        by_hand: "run",
+    };
+
     #[test]
     fn a_process_started_by_hand_is_told_so() {
-        let run = || run_service(ServiceArgs::default(), Box::new(|_| 0), Box::new(|| ()));
+        let run = || run_service(&TEST, ServiceArgs::default(), Box::new(|_| 0), Box::new(|| ()));
         match run() {
-            Err(ServiceError::NotStartedByManager) => {}
+            Err(ServiceError::NotStartedByManager(_)) => {}
             other => panic!("{other:?}"),
         }
-        assert!(matches!(run(), Err(ServiceError::AlreadyRunning)));
+        assert!(matches!(run(), Err(ServiceError::AlreadyRunning(_))));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the service manager knows of the service.
 
 use super::error::{ServiceError, refused};
-use super::{NAME, open};
+use super::{Description, open};
 use std::fmt;
 use windows_service::service::{
     ServiceAccess, ServiceExitCode, ServiceStartType, ServiceState, ServiceStatus,
@@ -18,7 +18,7 @@ pub enum State {
     Running,
     /// It is being stopped.
     Stopping,
-    /// It pauses, or is about to or to go on; this service never does.
+    /// It pauses, or is about to or to go on; our services never do.
     Paused,
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for State {
 pub enum ExitCode {
     /// A code of Windows; 0 = well, 1077 = never started since Windows was.
     System(u32),
-    /// A code of the sensor itself.
+    /// A code of the program itself.
     Own(u32),
 }
 
@@ -88,17 +88,25 @@ pub struct Status {
     pub command_line: String,
 }
 
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let process = self.process_id.map_or_else(|| "-".into(), |id| id.to_string());
+        write!(
+            f,
+            "state: {}\nprocess: {process}\nended last with: {}\naccount: {}\nstart: {}\ncommand: {}",
+            self.state, self.exit_code, self.account, self.start_type, self.command_line
+        )
+    }
+}
+
 /// Tells where the service stands and how it is configured.
 ///
 /// # Errors
 ///
 /// [`ServiceError`].
-pub fn status() -> Result<Status, ServiceError> {
-    status_of(NAME)
-}
-
-pub(super) fn status_of(name: &str) -> Result<Status, ServiceError> {
-    let service = open(name, ServiceAccess::QUERY_STATUS | ServiceAccess::QUERY_CONFIG)?;
+pub fn status(service: &'static Description) -> Result<Status, ServiceError> {
+    let refused = |action| refused(service, action);
+    let service = open(service, ServiceAccess::QUERY_STATUS | ServiceAccess::QUERY_CONFIG)?;
     let status = service.query_status().map_err(refused("tell the state"))?;
     let config = service.query_config().map_err(refused("tell the configuration"))?;
     Ok(Status {

@@ -193,13 +193,14 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for EventLogLayer {
             tracing::Level::WARN => (Level::Warning, WARNING_ID),
             _ => return,
         };
+        // Without the lock: values are written by code of their own, whose panic would be the next event.
+        let mut text = Text::default();
+        event.record(&mut text);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (source, limit) = &mut *state;
         let Some(suppressed) = limit.admit(Instant::now()) else {
             return;
         };
-        let mut text = Text::default();
-        event.record(&mut text);
         let text = text.finish(suppressed, limit.per_minute);
         if source.report(level, id, &text).is_err() {
             limit.suppressed += suppressed + 1;

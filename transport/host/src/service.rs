@@ -19,7 +19,8 @@ use status::exit_code;
 pub use status::{ExitCode, State, Status, status};
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::iter;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 use windows_service::service::{
@@ -81,8 +82,8 @@ pub struct Installed {
 /// Installs the service and its source in the event log: delayed automatic start, restarts after failures, no
 /// privileges. If a step fails the service is taken away again.
 ///
-/// The program is this one, where it stands now. If ordinary accounts can change it, the configuration or the
-/// folders above them, nothing is installed, unless `allow_exposed`: then that is a warning.
+/// The program is this one, where it stands now. If ordinary accounts can change it, the configuration, what it `reads`
+/// besides or the folders above them, nothing is installed, unless `allow_exposed`: then that is a warning.
 ///
 /// # Errors
 ///
@@ -90,6 +91,7 @@ pub struct Installed {
 pub fn install(
     service: &'static Description,
     config: Option<&Path>,
+    reads: &[PathBuf],
     allow_exposed: bool,
 ) -> Result<Installed, ServiceError> {
     let failed = |path: &Path| {
@@ -106,12 +108,16 @@ pub fn install(
         }
     };
     let mut warnings = Vec::new();
-    for path in [Some(&program), config.as_ref()].into_iter().flatten() {
+    for path in iter::once(&program).chain(&config).chain(reads) {
         for exposure in exposures(path).map_err(failed(path))? {
             if !allow_exposed {
                 return Err(ServiceError::Exposed(exposure));
             }
-            warnings.push(exposure.to_string());
+            let warning = exposure.to_string();
+            // Files of one folder have the folders above in common.
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
         }
     }
     if !["ProgramFiles", "ProgramW6432"]
@@ -360,7 +366,7 @@ mod tests {
     #[test]
     fn a_missing_configuration_is_named() {
         let config = Path::new(r"C:\no such folder\live.toml");
-        let error = install(described("missing"), Some(config), true).unwrap_err();
+        let error = install(described("missing"), Some(config), &[], true).unwrap_err();
         assert!(matches!(&error, ServiceError::Path { path, .. } if path.ends_with("live.toml")), "{error}");
     }
 }

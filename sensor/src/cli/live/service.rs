@@ -79,7 +79,7 @@ fn install(config: Option<&Path>, allow_exposed: bool) -> Exit {
         complain(error);
         return Exit::Usage;
     }
-    let installed = match service::install(&SENSOR, config, allow_exposed) {
+    let installed = match service::install(&SENSOR, config, &[], allow_exposed) {
         Ok(installed) => installed,
         Err(error) => return refuse(error),
     };

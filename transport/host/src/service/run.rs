@@ -2,7 +2,7 @@
 
 use super::{Description, STOP_TIME_MAX, ServiceError, refused};
 use std::ffi::OsString;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -93,7 +93,8 @@ fn service_main(start_parameters: Vec<OsString>) {
     report(ServiceState::StartPending, START_HINT);
     report(ServiceState::Running, Duration::ZERO);
     let args = ServiceArgs { start_parameters, ..work.args.clone() };
-    // The panic itself was told by the panic hook.
+    // A service has no standard error: what panics on any thread is told as an error.
+    panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let code = catch_unwind(AssertUnwindSafe(|| main(&args))).unwrap_or(EXIT_PANICKED);
     LIFE.lock().unwrap_or_else(PoisonError::into_inner).exit_code = code;
     report(ServiceState::Stopped, Duration::ZERO);

@@ -1,6 +1,7 @@
 //! The command line of `etwsieve-collector`.
 
 mod serve;
+mod service;
 
 use super::config::{Config, DOCUMENTED};
 use super::drain::DrainArgs;
@@ -52,6 +53,11 @@ enum Command {
     Status(StatusArgs),
     Pki(PkiArgs),
     Drain(DrainArgs),
+    /// Work with the Windows service, which runs `serve` from the start of the system.
+    Service {
+        #[command(subcommand)]
+        command: service::ServiceCommand,
+    },
     /// Work with the configuration.
     Config {
         #[command(subcommand)]
@@ -141,6 +147,7 @@ pub fn main() -> ExitCode {
             Err(error) => refuse(error),
         },
         Command::Drain(args) => drain(&args),
+        Command::Service { command } => service::run(&command),
         Command::Config { command: ConfigCommand::Print } => {
             after_writing(io::stdout().write_all(DOCUMENTED.as_bytes()))
         }

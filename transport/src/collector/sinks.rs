@@ -6,7 +6,11 @@ use crate::sink::{Feed, SinkCounts, SinkStats, Stop};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::{self, Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How often it is seen whether all have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Why sinks cannot be started; those before it have been stopped again.
 #[derive(Debug, thiserror::Error)]
@@ -104,14 +108,20 @@ impl Sinks {
         counts.collect()
     }
 
-    /// Asks all to stop and waits for it. What was not acknowledged comes again after the next start.
-    ///
-    /// # Panics
-    ///
-    /// As [`join`](Self::join).
-    pub fn stop(self) -> Vec<(String, SinkCounts)> {
+    /// Asks all to stop and waits for it, at most `limit`: one that is in the middle of a request is left behind then.
+    /// What was not acknowledged comes again after the next start.
+    pub fn stop(self, limit: Duration) {
         self.stop.request();
-        self.join()
+        let end = Instant::now() + limit;
+        while !self.are_done() && Instant::now() < end {
+            thread::sleep(LOOK_EVERY);
+        }
+        for sink in self.running.iter().filter(|sink| !sink.thread.is_finished()) {
+            tracing::warn!(
+                sink = sink.name,
+                "the sink is left in the middle of a delivery, which will come again"
+            );
+        }
     }
 }
 

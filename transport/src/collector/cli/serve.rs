@@ -14,6 +14,10 @@ use crate::store::StoreError;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long sinks may take to end: less than a service manager waits.
+const SINKS_STOP_TIME: Duration = Duration::from_secs(10);
 
 pub(super) fn run(args: &ServeArgs) -> Exit {
     let config = match configured(args) {
@@ -117,9 +121,8 @@ async fn serve(
     tracing::info!("stopping");
     server.stop().await;
     // Behind the server, whose last hits they may still deliver; on a thread that may wait.
-    let stopped = tokio::task::spawn_blocking(move || sinks.stop()).await?;
+    tokio::task::spawn_blocking(move || sinks.stop(SINKS_STOP_TIME)).await?;
     overview.log();
-    drop(stopped);
     tracing::info!(
         hits = counters.hits.get(),
         repeated = counters.repeated.get(),

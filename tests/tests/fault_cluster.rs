@@ -164,7 +164,7 @@ fn a_killed_drain_delivers_everything(place: &Path, url: &str, keys: &BTreeSet<K
     };
     let mut drain = start();
     let some = || fs::metadata(&file).is_ok_and(|file| file.len() > 100_000).then_some(());
-    assert!(wait_for(Duration::from_secs(60), some).is_some(), "{}", tail(&drain.log));
+    assert!(wait_for(Duration::from_mins(1), some).is_some(), "{}", tail(&drain.log));
     let was_killed = drain.kill();
     // What was out is given to the next one after a minute.
     let status = start().wait();

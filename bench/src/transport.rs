@@ -1,22 +1,35 @@
 //! The way to the collector: hits acknowledged as durable in a second, from an event to its durable hit, idle
 //! connections and their memory, what a sensor spends on a thousand hits a second.
 //!
-//! The collector is the real program on the loopback interface, with the embedded store on a real disk and real syncs.
-//! Sensors are light clients that speak the protocol without a spool; only the last figure takes the real sensor. No TLS.
+//! The collector is the real program on the loopback interface, with the embedded store on a real disk and real syncs, and
+//! mutual TLS. For throughput and idle connections sensors are light clients that speak the protocol without a spool, for
+//! the time of one hit it is the sensor's own sender with its spool, for processor time the real sensor.
 
 use crate::error::BenchError;
 use etwsieve_tests::faults::client::{Client, Word};
 use etwsieve_tests::faults::{Account, Batch, Books, Collector, Rng, Sensor};
 use etwsieve_transport::hit::HitV1;
+use etwsieve_transport::identity::Identity;
+use etwsieve_transport::pki::{Authority, SensorName};
+use etwsieve_transport::sender::{Address, Sender, SenderSettings};
+use etwsieve_transport::spool::{BYTES_MAX_LEAST, Keep, Spool, SpoolSettings};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde::Serialize;
 use std::io;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// Bytes of a hit's script, such that the hit has about 4 KB: two bytes a unit.
 const SCRIPT_UNITS: u64 = 1850;
+/// Frames of a light client that wait for their acknowledgement: what the collector's defaults allow.
+const WINDOW: u64 = 512;
+/// Longest time without an answer.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Longest time that connecting may take, before the collector calls the first ones silent.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(50);
 
@@ -48,7 +61,7 @@ pub struct Amount {
 
 impl Amount {
     /// A result.
-    pub const FULL: Self = Self { hits: 60_000, singles: 2000, idle: 1000, replayed: 20_000 };
+    pub const FULL: Self = Self { hits: 60_000, singles: 2000, idle: 9_000, replayed: 20_000 };
     /// Whether it works.
     pub const TRIAL: Self = Self { hits: 300, singles: 20, idle: 20, replayed: 200 };
 }
@@ -85,16 +98,66 @@ pub fn measure(amount: Amount, mut told: impl FnMut(&Figure)) -> Result<Vec<Figu
     Ok(figures)
 }
 
-fn collector(place: &Path) -> io::Result<Collector> {
-    let mut collector = Collector::new(place, &["--insecure-loopback"])?.without_shim();
-    collector.start_and_wait()?;
-    Ok(collector)
+/// A light client over TLS.
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// A collector with its authority, and what a sensor needs for it.
+struct Lab {
+    place: TempDir,
+    collector: Collector,
+    bundle: PathBuf,
+    tls: Arc<ClientConfig>,
+}
+
+impl Lab {
+    fn start() -> Result<Self, BenchError> {
+        let place = tempfile::tempdir().map_err(failed)?;
+        let pki = place.path().join("pki");
+        let authority = Authority::init(&pki, &["127.0.0.1".into()], 30).map_err(other)?;
+        let name: SensorName = "bench.test".parse().map_err(other)?;
+        let bundle = authority.issue(&name, 30, false, None).map_err(other)?.bundle;
+        let tls = Identity::load(&bundle).and_then(|identity| identity.client_config()).map_err(other)?;
+        let pki = format!("--pki={}", pki.display());
+        let mut collector = Collector::new(place.path(), &[&pki]).map_err(failed)?.without_shim();
+        collector.start_and_wait().map_err(failed)?;
+        Ok(Self { place, collector, bundle, tls })
+    }
+
+    fn connect(&self, epoch: u128) -> io::Result<Client<Tls>> {
+        let stream = TcpStream::connect(self.collector.address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        let name = ServerName::from(self.collector.address.ip());
+        let connection = ClientConnection::new(Arc::clone(&self.tls), name).map_err(io::Error::other)?;
+        let mut client = Client::over(StreamOwned::new(connection, stream), epoch.to_le_bytes());
+        match client.hello(1)? {
+            Word::Welcome(_) => Ok(client),
+            other => Err(io::Error::other(format!("{other:?}"))),
+        }
+    }
+
+    /// Stops the collector and compares its store with what it has acknowledged.
+    fn check(mut self, batches: &[Batch]) -> Result<(), BenchError> {
+        self.collector.stop().map_err(failed)?;
+        let mut account = Account::default();
+        for batch in batches {
+            account.offer(batch);
+            account.due(batch);
+        }
+        let store = self.collector.store();
+        let balance = account.compare_with_store(&store, 0).map_err(other)?;
+        let books = Books::read(&store).map_err(other)?;
+        if balance.is_even() && books.conflicts == 0 {
+            Ok(())
+        } else {
+            Err(wrong(format!("{balance:?}, {books:?}")))
+        }
+    }
 }
 
 /// Hits a second until all are acknowledged.
 fn throughput(sensors: u64, hits: u64) -> Result<f64, BenchError> {
-    let place = tempfile::tempdir().map_err(failed)?;
-    let mut collector = collector(place.path()).map_err(failed)?;
+    let lab = Lab::start()?;
     let each = hits / sensors;
     let mut rng = Rng::new(sensors);
     let batch =
@@ -103,24 +166,17 @@ fn throughput(sensors: u64, hits: u64) -> Result<f64, BenchError> {
     // Encoded before the clock runs: the sensor's work is measured by itself.
     let frames: Vec<Vec<Vec<u8>>> =
         batches.iter().map(|batch| frames(&batch.hits())).collect::<Result<_, _>>()?;
-    let address = collector.address;
     let start = Instant::now();
     let sent: Vec<io::Result<()>> = thread::scope(|scope| {
-        let numbered = (1..).zip(&frames);
+        let (numbered, lab) = ((1..).zip(&frames), &lab);
         let threads: Vec<_> =
-            numbered.map(|(number, frames)| scope.spawn(move || stream(address, number, frames))).collect();
+            numbered.map(|(number, frames)| scope.spawn(move || stream(lab, number, frames))).collect();
         let panicked = |_| Err(io::Error::other("a client panicked"));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
     });
     let seconds = start.elapsed().as_secs_f64();
     sent.into_iter().collect::<io::Result<()>>().map_err(failed)?;
-    collector.stop().map_err(failed)?;
-    let mut account = Account::default();
-    for batch in &batches {
-        account.offer(batch);
-        account.due(batch);
-    }
-    check(account, &collector)?;
+    lab.check(&batches)?;
     Ok((each * sensors) as f64 / seconds)
 }
 
@@ -134,12 +190,11 @@ fn frames(hits: &[HitV1]) -> Result<Vec<Vec<u8>>, BenchError> {
 }
 
 /// Sends frames in a full window until the last is acknowledged.
-fn stream(address: SocketAddr, epoch: u128, frames: &[Vec<u8>]) -> io::Result<()> {
-    let mut client = Client::connect(address, epoch.to_le_bytes())?;
-    let Word::Welcome(welcome) = client.hello(1)? else { return Err(io::Error::other("no WELCOME")) };
+fn stream(lab: &Lab, epoch: u128, frames: &[Vec<u8>]) -> io::Result<()> {
+    let mut client = lab.connect(epoch)?;
     let (mut sent, mut acknowledged) = (0, 0);
     while acknowledged < frames.len() as u64 {
-        let until = (acknowledged + u64::from(welcome.window)).min(frames.len() as u64);
+        let until = (acknowledged + WINDOW).min(frames.len() as u64);
         for frame in &frames[sent as usize..until as usize] {
             client.queue_bytes(frame);
         }
@@ -153,80 +208,78 @@ fn stream(address: SocketAddr, epoch: u128, frames: &[Vec<u8>]) -> io::Result<()
     Ok(())
 }
 
-/// Median and 99th percentile from a hit to its acknowledgement, in milliseconds, while nothing else is sent.
+/// Median and 99th percentile in milliseconds from a hit that is given to the sender, through its spool, to its
+/// acknowledgement, while nothing else is sent.
 fn latency(count: u64) -> Result<[f64; 2], BenchError> {
-    let place = tempfile::tempdir().map_err(failed)?;
-    let mut collector = collector(place.path()).map_err(failed)?;
+    let lab = Lab::start()?;
     let batch = Batch::new("l", count as usize, SCRIPT_UNITS..SCRIPT_UNITS + 1, &mut Rng::new(1));
-    let one_by_one = || -> io::Result<Vec<f64>> {
-        let mut client = Client::connect(collector.address, [9; 16])?;
-        client.hello(1)?;
-        let mut times = Vec::new();
-        for (sequence, hit) in (1..).zip(&batch.hits()) {
-            let start = Instant::now();
-            client.queue(sequence, hit)?;
-            client.flush()?;
-            while !matches!(client.hear()?, Word::Ack(ack) if ack.sequence >= sequence) {}
-            times.push(start.elapsed().as_secs_f64() * 1000.0);
-        }
-        Ok(times)
+    let path = lab.place.path().join("spool.db");
+    let spool = SpoolSettings { path, bytes_max: BYTES_MAX_LEAST, keep: Keep::Oldest };
+    let spool = Spool::open(spool, 1000).map_err(other)?;
+    let address: Address = lab.collector.address.to_string().parse().map_err(other)?;
+    let settings = SenderSettings {
+        collectors: vec![address],
+        bundle: Some(lab.bundle.clone()),
+        software: "etwsieve-bench".into(),
+        computer: String::new(),
+        more_counts: Box::new(Vec::new),
     };
-    let mut times = one_by_one().map_err(failed)?;
+    let sender = Sender::start(settings, spool).map_err(other)?;
+    let mut times = Vec::new();
+    for (number, hit) in (1..).zip(&batch.hits()) {
+        let start = Instant::now();
+        sender.send(hit, || false);
+        while sender.counts().spool.acknowledged < number {
+            if start.elapsed() > SILENCE_MAX {
+                return Err(wrong(format!("no acknowledgement: {:?}", sender.counts())));
+            }
+            thread::sleep(Duration::from_micros(50));
+        }
+        times.push(start.elapsed().as_secs_f64() * 1000.0);
+    }
+    sender.finish();
+    // The first one waits for the connection.
+    let mut times = times.split_off(1);
     times.sort_by(f64::total_cmp);
-    collector.stop().map_err(failed)?;
-    let mut account = Account::default();
-    account.offer(&batch);
-    account.due(&batch);
-    check(account, &collector)?;
+    lab.check(&[batch])?;
     let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
     Ok([at(50), at(99)])
 }
 
 /// Kilobytes by which the collector grows for each connection that has said HELLO and then nothing.
 fn idle(count: u64) -> Result<f64, BenchError> {
-    let place = tempfile::tempdir().map_err(failed)?;
-    let mut collector = collector(place.path()).map_err(failed)?;
-    let connect = |number: u64| -> io::Result<Client<_>> {
-        let mut client = Client::connect(collector.address, u128::from(number).to_le_bytes())?;
-        match client.hello(1)? {
-            Word::Welcome(_) => Ok(client),
-            other => Err(io::Error::other(format!("{other:?}"))),
-        }
-    };
+    let lab = Lab::start()?;
+    let connect = |number: u64| lab.connect(u128::from(number));
     // What the first ones bring along is not theirs.
     let first: Vec<_> = (1..=10).map(connect).collect::<io::Result<_>>().map_err(failed)?;
-    let before = collector.resident_bytes().map_err(failed)?;
+    let before = lab.collector.resident_bytes().map_err(failed)?;
     let start = Instant::now();
     let rest: Vec<_> = (11..11 + count).map(connect).collect::<io::Result<_>>().map_err(failed)?;
     if start.elapsed() > CONNECT_TIME_MAX {
         return Err(wrong("connecting took so long that the first were silent for too long".into()));
     }
-    let after = collector.resident_bytes().map_err(failed)?;
+    let after = lab.collector.resident_bytes().map_err(failed)?;
     drop((first, rest));
-    collector.stop().map_err(failed)?;
+    lab.check(&[])?;
     Ok(after.saturating_sub(before) as f64 / 1024.0 / count as f64)
 }
 
-/// Milliseconds of processor time that the real sensor needs for 1,000 hits: with a collector, less without one.
+/// Milliseconds of processor time that the real sensor needs for 1,000 hits, reading its trace among it.
 fn sensor(hits: u64) -> Result<f64, BenchError> {
-    let place = tempfile::tempdir().map_err(failed)?;
-    let mut collector = collector(place.path()).map_err(failed)?;
+    let lab = Lab::start()?;
     let batch = Batch::new("s", hits as usize, SCRIPT_UNITS..SCRIPT_UNITS + 1, &mut Rng::new(2));
-    let mut sensor =
-        Sensor::new(place.path(), "sensor", &["--insecure-loopback"]).map_err(failed)?.without_shim();
-    let trace = batch.write(place.path()).map_err(failed)?;
+    let bundle = lab.bundle.to_string_lossy();
+    let place = lab.place.path();
+    let mut sensor = Sensor::new(place, "sensor", &["--bundle", &bundle]).map_err(failed)?.without_shim();
+    let trace = batch.write(place).map_err(failed)?;
     let before = children_milliseconds();
-    sensor.start(&trace, &[collector.address]).map_err(failed)?;
+    sensor.start(&trace, &[lab.collector.address]).map_err(failed)?;
     if !sensor.wait().is_some_and(|status| status.success()) {
         return Err(wrong(etwsieve_tests::faults::tail(&sensor.log)));
     }
     // The sensor is the only child that has ended meanwhile.
     let spent = children_milliseconds() - before;
-    collector.stop().map_err(failed)?;
-    let mut account = Account::default();
-    account.offer(&batch);
-    account.due(&batch);
-    check(account, &collector)?;
+    lab.check(&[batch])?;
     Ok(spent / hits as f64 * 1000.0)
 }
 
@@ -245,21 +298,14 @@ fn children_milliseconds() -> f64 {
     fields.get(12..14).map_or(0.0, |ticks| (ticks[0] + ticks[1]) * 10.0)
 }
 
-fn check(account: Account, collector: &Collector) -> Result<(), BenchError> {
-    let store = collector.store();
-    let balance = account.compare_with_store(&store, 0).map_err(|error| wrong(error.to_string()))?;
-    let books = Books::read(&store).map_err(|error| wrong(error.to_string()))?;
-    if balance.is_even() && books.conflicts == 0 {
-        Ok(())
-    } else {
-        Err(wrong(format!("{balance:?}, {books:?}")))
-    }
-}
-
 fn wrong(detail: String) -> BenchError {
     BenchError::Peer { name: "etwsieve-collector".into(), detail }
 }
 
 fn failed(source: io::Error) -> BenchError {
     BenchError::Io { path: "etwsieve-collector".into(), source }
+}
+
+fn other(error: impl std::fmt::Display) -> BenchError {
+    wrong(error.to_string())
 }

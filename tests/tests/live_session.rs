@@ -127,7 +127,7 @@ fn the_guardian_enables_a_disabled_provider_and_tells_losses() {
     let watched = watching.finish();
     watched.assert_balanced();
     let notices = watched.notices();
-    assert!(notices.contains(&"PowerShell Provider Disabled in the Sensor's ETW Session"), "{}", watched.log);
+    assert!(notices.contains(&"Provider Disabled in the Sensor's ETW Session"), "{}", watched.log);
     assert!(notices.contains(&"PowerShell Events Lost Before They Could Be Searched"), "{}", watched.log);
     assert_eq!(watched.count("etw.events_lost"), 7);
     assert_eq!(watched.count("etw.real_time_buffers_lost"), 3);

@@ -268,7 +268,7 @@ fn scanned_content_is_watched_where_it_is_asked_for() {
         assert_eq!((&line["event_id"], &line["provider"]), (&1101.into(), &AMSI.into()));
         assert_eq!((&line["script_block_text"], &line["source"]), (&text.into(), &SESSION.into()));
     }
-    assert!(watched.notices().contains(&"PowerShell Provider Disabled in the Sensor's ETW Session"));
+    assert!(watched.notices().contains(&"Provider Disabled in the Sensor's ETW Session"));
     assert!(text_of_metrics.contains("etwsieve_amsi_events_total{fate=\"matched\"}"), "{text_of_metrics}");
 }
 

@@ -47,7 +47,7 @@ impl NoticeKind {
             ),
             Self::ProviderDisabled => (
                 "0b6ff9a2-6b5f-4c26-8c2e-8d3a0d6a9b02",
-                "PowerShell Provider Disabled in the Sensor's ETW Session",
+                "Provider Disabled in the Sensor's ETW Session",
                 "high",
                 &["T1562.006"],
             ),

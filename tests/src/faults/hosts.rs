@@ -35,7 +35,7 @@ impl Collector {
     pub fn new(place: &Path, arguments: &[&str]) -> io::Result<Self> {
         // Without TLS all sensors have one name, so the bound for a sensor is one for all of them.
         let config = place.join("collector.toml");
-        fs::write(&config, "[limits]\nconnections_per_sensor_max = 1024\n[nats]\nmax_gb = 1\n")?;
+        fs::write(&config, "[limits]\nconnections_per_sensor_max = 20000\n[nats]\nmax_gb = 1\n")?;
         Ok(Self {
             disk: Disk::new(place, "collector")?,
             address: free_address()?,

@@ -234,7 +234,7 @@ impl Config {
         in_range("limits.quiet_seconds", u64::from(quiet_seconds), 3..=3600)?;
         in_range("limits.handshake_seconds", handshake_seconds, 1..=60)?;
         in_range("limits.connections_max", connections_max, 1..=1_000_000)?;
-        in_range("limits.connections_per_sensor_max", connections_per_sensor_max as u64, 1..=1024)?;
+        in_range("limits.connections_per_sensor_max", connections_per_sensor_max as u64, 1..=1_000_000)?;
         in_range("limits.frames_per_second", frames_per_second, 0..=1_000_000)?;
         in_range("limits.kb_per_second", kb_per_second, 0..=1 << 20)?;
         in_range("limits.queue_frames", queue_frames as u64, 16..=1 << 20)?;

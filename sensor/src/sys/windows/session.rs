@@ -62,8 +62,8 @@ pub enum SessionError {
     NoneLeft,
     /// Eight sessions, the most that Windows allows, have the provider enabled.
     #[error(
-        "a PowerShell provider is enabled in eight sessions already, the most that Windows allows: `logman query \
-         providers` and `logman query -ets` show which; stop one of them"
+        "one of the providers (those of PowerShell, and that of AMSI if it was asked for) is enabled in eight sessions \
+         already, the most that Windows allows: `logman query -ets` shows them; stop one of them"
     )]
     ProviderFull,
     /// Anything else.

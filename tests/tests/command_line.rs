@@ -261,6 +261,37 @@ fn the_store_keeps_hits_once_and_gives_them_back() {
     assert!(refused.stderr.contains("other.db"), "{}", refused.stderr);
 }
 
+#[cfg(unix)]
+#[test]
+fn followed_hits_come_once_and_ctrl_c_ends_it_well() {
+    use std::io::{BufRead as _, BufReader};
+    let folder = tempfile::tempdir().unwrap();
+    let store = path_in(&folder, "hits.db");
+    let demo = demo_path().display().to_string();
+    assert_eq!(run(PROGRAM, ["replay", "--store", &store, &demo]).code, Some(0));
+    let mut child = command(PROGRAM, ["hits", "--follow", "--format", "jsonl", &store])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = |count: usize| -> Vec<Value> {
+        lines.by_ref().take(count).map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
+    };
+    let first = next(2);
+    assert!(first.iter().all(|line| line["source"] == demo.as_str()), "{first:?}");
+    // While it runs, what comes in comes out, and nothing of it twice.
+    for round in 1..=3 {
+        let trace = path_in(&folder, &format!("more{round}.etl"));
+        write_trace(&trace, round);
+        assert_eq!(run(PROGRAM, ["replay", "--store", &store, &trace]).code, Some(0));
+        let line = next(1).remove(0);
+        assert_eq!(line["source"], trace.as_str(), "{line}");
+    }
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(lines.count(), 0);
+}
+
 #[test]
 fn help_has_examples_and_exit_codes() {
     for command in ["replay", "hits", "trace"] {

@@ -10,17 +10,19 @@ use crate::payload::looks_whole;
 use crate::rules::{ActiveRules, Generation};
 use crate::search::Search;
 use blocks::{Blocks, Hands};
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use etwsieve_matcher::block::Noted;
 use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Payload, Scratch};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// While events come, a live worker looks for the next one this often, at most so many times, before it waits in the
 /// channel: whoever fills a channel whose reader waits has to wake it, which costs the callback a system call.
 const LINGER_LOOK: Duration = Duration::from_micros(500);
 const LINGER_LOOKS: u32 = 20;
+/// How often open blocks are looked at while no event comes.
+const QUIET_TICK: Duration = Duration::from_secs(5);
 /// Drops less than this far apart become one gap, in FILETIME ticks: a second.
 const GAP_TICKS: u64 = 10_000_000;
 
@@ -37,6 +39,8 @@ pub(super) struct Worker<'a> {
     gap: Option<(u32, Gap)>,
     /// Whether the feed must never wait.
     is_live: bool,
+    /// Time of the last event, as FILETIME.
+    time: u64,
 }
 
 /// The channels of a worker.
@@ -58,7 +62,7 @@ impl<'a> Worker<'a> {
         let (matcher, generation) = rules.current();
         let (scratch, blocks) = (Scratch::default(), Blocks::new(search));
         let is_live = settings.when_full == WhenFull::Drop;
-        Self { rules, matcher, generation, names, tallies, ends, search, scratch, blocks, gap: None, is_live }
+        Self { rules, matcher, generation, names, tallies, ends, search, scratch, blocks, gap: None, is_live, time: 0 }
     }
 
     /// Works until the channel is closed and empty.
@@ -75,13 +79,26 @@ impl<'a> Worker<'a> {
     }
 
     /// The next event; `None`: there will be no more.
-    fn next(&self) -> Option<Box<RawEvent>> {
+    fn next(&mut self) -> Option<Box<RawEvent>> {
         for _ in 0..LINGER_LOOKS {
             match self.ends.events.try_recv() {
                 Ok(event) => return Some(event),
                 Err(TryRecvError::Disconnected) => return None,
                 Err(TryRecvError::Empty) if !self.is_live => break,
                 Err(TryRecvError::Empty) => thread::sleep(LINGER_LOOK),
+            }
+        }
+        let quiet = Instant::now();
+        // Blocks grow old though no event comes that says how late it is.
+        while self.is_live && self.blocks.any_open() {
+            match self.ends.events.recv_timeout(QUIET_TICK) {
+                Ok(event) => return Some(event),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    let time = self.time.saturating_add((quiet.elapsed().as_nanos() / 100) as u64);
+                    let (blocks, mut hands) = self.blocks();
+                    blocks.advance(time, &mut hands);
+                }
             }
         }
         self.ends.events.recv().ok()
@@ -139,6 +156,7 @@ impl<'a> Worker<'a> {
             given.sort_unstable();
         }
         let time = event.header.time.0;
+        self.time = time;
         let (blocks, mut hands) = self.blocks();
         if is_fragment {
             blocks.take(event, &given, (noted, could_differ), &mut hands);

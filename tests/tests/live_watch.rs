@@ -89,6 +89,54 @@ fn detections_equal_replay_row_for_row() {
     }
 }
 
+/// The whole way: live events, the sensor's spool, TLS, the store of a collector that is killed meanwhile.
+#[cfg(target_os = "linux")]
+#[test]
+fn hits_reach_a_collector_that_is_killed() {
+    use etwsieve_tests::faults::{Collector, tail, wait_for};
+    use etwsieve_transport::pki::Authority;
+    use etwsieve_transport::store::{HitFilter, Store};
+    use std::collections::BTreeSet;
+
+    let (count, every) = (12_000, 50);
+    let Some(lab) = lab(&format!("synthetic count={count} units=250 every={every}\nrate 1500\n")) else {
+        return;
+    };
+    let pki = lab.folder().join("pki");
+    let authority = Authority::init(&pki, &["127.0.0.1".to_owned()], 30).unwrap();
+    let bundle = authority.issue(&"live.test".parse().unwrap(), 30, false, None).unwrap().bundle;
+    let pki = format!("--pki={}", pki.display());
+    let mut collector = Collector::new(lab.folder(), &[&pki]).unwrap().without_shim();
+    collector.start_and_wait().unwrap();
+    let (address, bundle) = (collector.address.to_string(), windows_path(&bundle));
+    let spool = windows_path(&lab.folder().join("spool.db"));
+    let args = ["--collector", &address, "--bundle", &bundle, "--spool", &spool];
+    let watching = Watching::start(&lab, &args);
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(1500));
+        assert!(collector.kill(), "{}", tail(&collector.log));
+        thread::sleep(Duration::from_millis(300));
+        collector.start_and_wait().unwrap();
+    }
+    delivered(&lab, count);
+    let path = collector.store();
+    let times = || -> Vec<u64> {
+        let store = Store::open_read_only(&path).unwrap();
+        store.hits(HitFilter::default()).map(|hit| hit.unwrap().hit.time).collect()
+    };
+    let complete = wait_for(PATIENCE, || (times().len() as u64 >= count / every).then_some(()));
+    let watched = watching.finish();
+    assert!(complete.is_some(), "{} hits: {}", times().len(), watched.log);
+    assert_eq!(watched.code, Some(0), "{}", watched.log);
+    watched.assert_balanced();
+    assert_eq!(watched.dropped(), 0, "{:#}", watched.summary);
+    let stored = times();
+    assert_eq!(stored.len() as u64, count / every, "none is doubled");
+    assert_eq!(stored.iter().collect::<BTreeSet<_>>().len(), stored.len());
+    assert_eq!(watched.detections().len(), stored.len());
+    collector.stop().unwrap();
+}
+
 #[test]
 fn at_a_rate_that_it_can_hold_nothing_is_lost() {
     let count = campaign(100_000, 1_000_000);

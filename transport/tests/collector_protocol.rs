@@ -131,7 +131,7 @@ fn gaps_and_statuses_are_acknowledged_and_shown() {
     client.wait_for_ack(1, 12);
     let path = folder.path().join("hits.db");
     let shown = Status::read(&path, now()).unwrap();
-    assert!(shown.is_running);
+    assert_eq!(shown.is_running, Some(true));
     let sensor = &shown.sensors[0];
     assert_eq!((sensor.sensor.as_str(), sensor.connected), ("insecure-loopback", true));
     assert_eq!((sensor.hits, sensor.gaps, sensor.lost, sensor.repeated), (2, 2, 10, 1));
@@ -140,7 +140,7 @@ fn gaps_and_statuses_are_acknowledged_and_shown() {
     drop(client);
     collector.stop();
     let shown = Status::read(&path, now()).unwrap();
-    assert!(!shown.is_running && !shown.sensors[0].connected);
+    assert_eq!((shown.is_running, shown.sensors[0].connected), (Some(false), false));
     let mut table = Vec::new();
     shown.write_table(&mut table, now()).unwrap();
     let table = String::from_utf8(table).unwrap();

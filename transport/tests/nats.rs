@@ -10,7 +10,8 @@ mod common;
 
 use cluster::Cluster;
 use etwsieve_transport::collector::backend::{Appended, Backend, BackendError, Entry, Item};
-use etwsieve_transport::collector::nats::{Nats, NatsError, NatsFeed, NatsSettings};
+use etwsieve_transport::collector::nats::{self, Nats, NatsError, NatsFeed, NatsSettings};
+use etwsieve_transport::collector::status::now;
 use etwsieve_transport::sink::config::SinkConfig;
 use etwsieve_transport::sink::{BatchLimits, Feed, SinkCounts, Stop};
 use etwsieve_transport::wire::codec;
@@ -139,6 +140,14 @@ fn repetitions_conflicts_gaps_and_shared_work() {
     let lines = lines(&path.join("all.jsonl"));
     assert_eq!(lines.len(), 401);
     assert_eq!(lines[&("01".repeat(16), 1)], 2, "both contents under one number");
+    let shown = runtime.block_on(nats::status(&settings, now())).unwrap();
+    assert_eq!(shown.is_running, None);
+    let [sensor] = &shown.sensors[..] else { panic!("{shown:?}") };
+    assert_eq!((sensor.sensor.as_str(), sensor.connected), (SENSOR, true));
+    assert_eq!((sensor.hits, sensor.gaps, sensor.lost), (402, 1, 7));
+    assert_eq!(sensor.alarms, ["7 hits lost"]);
+    let sinks: Vec<_> = shown.sinks.iter().map(|sink| (sink.sink.as_str(), sink.waiting)).collect();
+    assert_eq!(sinks, [("jsonl", 0), ("shared", 0)]);
     // And nothing comes twice after a restart.
     let feed = runtime.block_on(NatsFeed::connect(&settings, "jsonl")).unwrap();
     assert_eq!(drain(feed, &path, "again.jsonl").delivered, 0);

@@ -62,7 +62,20 @@ impl<'a> Worker<'a> {
         let (matcher, generation) = rules.current();
         let (scratch, blocks) = (Scratch::default(), Blocks::new(search));
         let is_live = settings.when_full == WhenFull::Drop;
-        Self { rules, matcher, generation, names, tallies, ends, search, scratch, blocks, gap: None, is_live, time: 0 }
+        Self {
+            rules,
+            matcher,
+            generation,
+            names,
+            tallies,
+            ends,
+            search,
+            scratch,
+            blocks,
+            gap: None,
+            is_live,
+            time: 0,
+        }
     }
 
     /// Works until the channel is closed and empty.

@@ -5,6 +5,7 @@ mod service;
 
 use super::config::{Config, DOCUMENTED};
 use super::drain::DrainArgs;
+use super::nats;
 use super::status::{Status, now};
 use crate::pki::cli::PkiArgs;
 use crate::pki::{Register, SENSORS_FILE};
@@ -13,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -101,11 +102,15 @@ struct ServeArgs {
 #[command(after_help = "\
 Examples:
   etwsieve-collector status --store /var/lib/etwsieve/hits.db
-  etwsieve-collector status --store /var/lib/etwsieve/hits.db --pki /etc/etwsieve/pki   and who never connected")]
+  etwsieve-collector status --store /var/lib/etwsieve/hits.db --pki /etc/etwsieve/pki   and who never connected
+  etwsieve-collector status --config /etc/etwsieve/collector.toml                       a cluster with its credentials")]
 struct StatusArgs {
-    /// The database of the collector.
-    #[arg(long, value_name = "FILE", default_value = "etwsieve-collector.db")]
-    store: PathBuf,
+    /// The configuration of the collector: its store, and [nats] for credentials.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The database of the collector, or nats://HOST:PORT [default: etwsieve-collector.db].
+    #[arg(long, value_name = "FILE")]
+    store: Option<String>,
     /// Folder of the certificates: sensors that never connected are shown too.
     #[arg(long, value_name = "DIR")]
     pki: Option<PathBuf>,
@@ -174,9 +179,27 @@ fn drain(args: &DrainArgs) -> Exit {
     }
 }
 
+fn read_status(args: &StatusArgs, now: i64) -> Result<Status, Box<dyn std::error::Error>> {
+    let mut config = match &args.config {
+        Some(path) => Config::load(path)?,
+        None => Config::default(),
+    };
+    if let Some(store) = &args.store {
+        config.store.clone_from(store);
+    }
+    match config.nats() {
+        Some(settings) => {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+            Ok(runtime.block_on(nats::status(&settings, now))?)
+        }
+        None => Ok(Status::read(Path::new(&config.store), now)?),
+    }
+}
+
 fn status(args: &StatusArgs) -> Exit {
     let now = now();
-    let mut status = match Status::read(&args.store, now) {
+    let mut status = match read_status(args, now) {
         Ok(status) => status,
         Err(error) => return refuse(error),
     };

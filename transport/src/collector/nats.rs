@@ -14,10 +14,12 @@
 mod connect;
 mod feed;
 mod id;
+mod status;
 
 pub use connect::{NatsError, NatsSettings};
 pub use feed::NatsFeed;
 pub use id::MessageId;
+pub use status::status;
 
 use super::backend::{Appended, Backend, BackendError, Entry, Id, Item};
 use crate::wire::{self, codec::CodecError};
@@ -43,6 +45,9 @@ const REPEAT_PAUSE: Duration = Duration::from_millis(250);
 /// Header with the version of the hit's struct.
 const VERSION_HEADER: &str = "Etwsieve-Version";
 
+/// Header with the sensor's name, of messages whose id does not say it.
+const SENSOR_HEADER: &str = "Etwsieve-Sensor";
+
 /// The backend.
 #[derive(Debug)]
 pub struct Nats {
@@ -52,6 +57,7 @@ pub struct Nats {
 
 /// A message to be stored.
 struct Publication {
+    sensor: Arc<str>,
     subject: String,
     payload: Vec<u8>,
     /// `None`: it is not known again (a status replaces the one before).
@@ -145,10 +151,12 @@ impl Stored {
 impl Publication {
     fn new(entry: Entry) -> Result<Self, CodecError> {
         let token = id::subject_token(&entry.sensor);
+        let sensor = Arc::clone(&entry.sensor);
         Ok(match entry.item {
             Item::Hit { sequence, version, bytes } => {
                 let id = MessageId::new(entry.sensor.to_string(), entry.epoch, sequence, &bytes);
                 Self {
+                    sensor,
                     subject: format!("{}.{token}", connect::HITS),
                     payload: bytes,
                     id: Some(id.to_string()),
@@ -162,6 +170,7 @@ impl Publication {
                 wire::encode_message(&gap, &mut payload)?;
                 let id = MessageId::new(entry.sensor.to_string(), entry.epoch, gap.from, &payload);
                 Self {
+                    sensor,
                     subject: format!("{}.{token}", connect::GAPS),
                     payload,
                     id: Some(format!("gap/{id}")),
@@ -174,7 +183,7 @@ impl Publication {
                 let mut payload = Vec::new();
                 wire::encode_message(&status, &mut payload)?;
                 let subject = format!("{}.{token}", connect::STATUS);
-                Self { subject, payload, id: None, version: 1, lost: 0, is_hit: false }
+                Self { sensor, subject, payload, id: None, version: 1, lost: 0, is_hit: false }
             }
         })
     }
@@ -186,6 +195,9 @@ impl Publication {
             let mut message = PublishMessage::build()
                 .payload(Clone::clone(&payload))
                 .header(VERSION_HEADER, self.version.to_string());
+            if !self.is_hit {
+                message = message.header(SENSOR_HEADER, &*self.sensor);
+            }
             if let Some(id) = &self.id {
                 message = message.message_id(id);
             }

@@ -17,6 +17,8 @@ const SECONDS_PER_DAY: i64 = 86_400;
 /// FILETIME: ticks of 100 ns, and seconds from 1601 to 1970.
 const TICKS_PER_SECOND: i64 = 10_000_000;
 const SECONDS_TO_1970: i64 = 11_644_473_600;
+/// How the names of counts begin that tell of losses.
+const LOSSES: [&str; 3] = ["hits_dropped_", "events_dropped_", "etw_events_lost"];
 /// Most sinks that are listed.
 const SINKS_MAX: i64 = 1000;
 /// Most sensors that are listed.
@@ -38,8 +40,8 @@ const SELECT_SINKS: &str = "
 /// The collector and its sensors at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Whether a collector writes to the store.
-    pub is_running: bool,
+    /// Whether a collector writes to the store; `None` for a cluster, which does not know its collectors.
+    pub is_running: Option<bool>,
     /// Hits removed by retention, since the store was begun.
     pub expired: u64,
     /// Damaged stores that were set aside for this one.
@@ -117,7 +119,7 @@ impl Status {
             })
             .at(path, Action::Read)?;
         if !has_tables {
-            return Ok(Self::default());
+            return Ok(Self { is_running: Some(false), ..Self::default() });
         }
         Self::select(&store, now).at(path, Action::Read)
     }
@@ -134,13 +136,6 @@ impl Status {
             let counts: Option<String> = row.get(12)?;
             let counts: serde_json::Map<String, serde_json::Value> =
                 counts.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-            let count = |name: &str| counts.get(name).and_then(serde_json::Value::as_u64);
-            let losses = ["hits_dropped_", "events_dropped_", "etw_events_lost"];
-            let dropped = counts
-                .iter()
-                .filter(|(name, _)| losses.iter().any(|loss| name.starts_with(loss)))
-                .filter_map(|(_, value)| value.as_u64())
-                .fold(0, u64::saturating_add);
             let mut sensor = SensorStatus {
                 sensor: row.get(0)?,
                 connected: is_running && row.get::<_, i64>(1)? > 0,
@@ -154,16 +149,14 @@ impl Status {
                 conflicts: row.get(9)?,
                 lost: row.get(10)?,
                 gaps: row.get(13)?,
-                spool_hits: count("spool_hits"),
-                spool_oldest_seconds: count("spool_oldest_seconds"),
-                dropped,
-                alarms: Vec::new(),
+                ..SensorStatus::default()
             };
+            sensor.take_counts(counts.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?))));
             sensor.alarms = sensor.judge(now);
             Ok(sensor)
         })?;
         Ok(Self {
-            is_running,
+            is_running: Some(is_running),
             expired: value("expired")?.cast_unsigned(),
             set_aside: value("set_aside")?.cast_unsigned(),
             sensors: sensors.collect::<Result<_, _>>()?,
@@ -219,8 +212,12 @@ impl Status {
     /// Those of `out`.
     pub fn write_table(&self, out: &mut dyn Write, now: i64) -> io::Result<()> {
         let connected = self.sensors.iter().filter(|sensor| sensor.connected).count();
-        let state = if self.is_running { "running" } else { "not running" };
-        writeln!(out, "collector {state}, {} sensors, {connected} connected", self.sensors.len())?;
+        let state = match self.is_running {
+            Some(true) => "collector running",
+            Some(false) => "collector not running",
+            None => "cluster",
+        };
+        writeln!(out, "{state}, {} sensors, {connected} connected", self.sensors.len())?;
         if self.expired > 0 {
             writeln!(out, "{} hits were removed by retention", self.expired)?;
         }
@@ -289,7 +286,21 @@ impl Status {
 }
 
 impl SensorStatus {
-    fn judge(&self, now: i64) -> Vec<String> {
+    /// Takes what is shown of the counts in the sensor's last status.
+    pub(super) fn take_counts(&mut self, counts: impl Iterator<Item = (String, u64)>) {
+        for (name, value) in counts {
+            match name.as_str() {
+                "spool_hits" => self.spool_hits = Some(value),
+                "spool_oldest_seconds" => self.spool_oldest_seconds = Some(value),
+                name if LOSSES.iter().any(|loss| name.starts_with(loss)) => {
+                    self.dropped = self.dropped.saturating_add(value);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn judge(&self, now: i64) -> Vec<String> {
         let mut alarms = Vec::new();
         if self.conflicts > 0 {
             alarms.push(format!("a copy of it runs: {} numbers came with two contents", self.conflicts));

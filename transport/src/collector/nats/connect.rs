@@ -16,7 +16,7 @@ pub(super) const GAPS: &str = "etwsieve.gaps";
 pub(super) const STATUS: &str = "etwsieve.status";
 /// The stream of hits and gaps, and that of the last status of each sensor.
 pub(super) const STREAM: &str = "ETWSIEVE";
-const STATUS_STREAM: &str = "ETWSIEVE-STATUS";
+pub(super) const STATUS_STREAM: &str = "ETWSIEVE-STATUS";
 
 /// Longest message of ours: a hit with its headers, in bytes.
 const MESSAGE_LEN_MAX: usize = HIT_LEN_MAX + 1024;

@@ -59,6 +59,8 @@ pub struct Place<'a> {
 pub struct Scratch {
     pub(crate) narrowed: Narrowed,
     pub(crate) found: Found,
+    /// The matcher whose needles `found` holds, those of the payload searched last; 0 if that is not so.
+    pub(crate) found_by: u64,
     pub(crate) memory: Memory,
     repeats: RepeatCache,
     pub(crate) matched: Vec<u32>,
@@ -98,7 +100,7 @@ impl Matcher {
         let usable = Usable::new(kernel);
         let plans = EventKind::POWERSHELL
             .map(|kind| Plan::new(kind, &rules, usable, |rule| rule.calls != Calls::Only));
-        let views = ViewPlan::new(&rules, usable);
+        let views = ViewPlan::new(&rules, &plans[0], usable);
         let identity = IDENTITIES.fetch_add(1, Ordering::Relaxed);
         Self { rules, plans, views, usable, repeats: Repeats::default(), identity }
     }
@@ -210,6 +212,7 @@ impl Matcher {
         let plan = self.plan(payload.kind);
         scratch.counts.searched += 1;
         scratch.matched.clear();
+        scratch.found_by = 0;
         if plan.programs.is_empty() {
             return &[];
         }
@@ -225,6 +228,7 @@ impl Matcher {
         let units = text_units(payload.kind, payload.bytes);
         scratch.narrowed.begin();
         plan.gate.scan(units, &mut scratch.narrowed, &mut scratch.found);
+        scratch.found_by = self.identity;
         meter.searched(start);
         if !plan.ungated.is_empty() || !scratch.found.list().is_empty() {
             scratch.counts.with_candidate += 1;
@@ -277,6 +281,11 @@ impl<'a> Payload<'a> {
 }
 
 impl Scratch {
+    /// The needles of the payload that was searched last, if it was searched by this matcher.
+    pub(crate) fn found_of(&self, matcher: u64) -> Option<&Found> {
+        (self.found_by == matcher).then_some(&self.found)
+    }
+
     /// What was done with this scratch so far.
     pub fn counts(&self) -> Counts {
         self.counts

@@ -13,12 +13,12 @@ mod search;
 mod transformation;
 
 pub(crate) use call::Names;
-pub(crate) use hints::Hints;
+pub(crate) use hints::{FromRaw, Hints, Question};
 
 pub use transformation::Transformation;
 
 use crate::compile::plan::Plan;
-use crate::field::EventKind;
+use crate::field::{EventKind, text_units};
 use crate::matcher::{Matcher, Payload, Scratch, Span};
 use crate::rule::{Calls, Rule};
 use crate::scan::kernel::Usable;
@@ -75,12 +75,32 @@ impl Matcher {
     ///
     /// One pass over the text at the speed of the gate, which ends at the first reason. Allocates nothing.
     pub fn views_could_differ(&self, kind: EventKind, units: &[[u8; 2]], views: Views) -> bool {
+        self.has_view_reason(kind, units, Question { views, first: true, raw: None })
+    }
+
+    /// As [`views_could_differ`](Self::views_could_differ) for the payload that was just searched with this scratch, more
+    /// sharply: what a rule needs that is more than its literals is looked for only if it became a candidate.
+    ///
+    /// # Complexity
+    ///
+    /// As there.
+    pub fn views_could_differ_from_raw(&self, payload: &Payload<'_>, views: Views, scratch: &Scratch) -> bool {
+        let raw = scratch.found_of(self.identity()).map(|found| FromRaw {
+            plan: self.plan(payload.kind),
+            found,
+            narrow: scratch.narrowed.made(),
+        });
+        // All text: to find the end of the script's would take as long as to look at the little that is behind it.
+        let units = text_units(payload.kind, payload.bytes);
+        self.has_view_reason(payload.kind, units, Question { views, first: true, raw })
+    }
+
+    fn has_view_reason(&self, kind: EventKind, units: &[[u8; 2]], question: Question<'_>) -> bool {
         // What a module event records PowerShell has read already.
-        if kind != EventKind::ScriptBlock || !views.any() {
+        if !has_views(kind) || !question.views.any() {
             return false;
         }
-        let reasons = self.view_plan().hints.reasons(units, views, true, self.usable());
-        reasons != hints::Reasons::default()
+        self.view_plan().hints.reasons(units, question, self.usable()) != hints::Reasons::default()
     }
 
     /// The rules that match a view of the payload, each once: first those of the normalised view, then those of the
@@ -100,11 +120,16 @@ impl Matcher {
         raw: &[u32],
         scratch: &mut Scratch,
     ) -> Vec<ViewMatch> {
-        if payload.kind != EventKind::ScriptBlock || !views.any() {
+        if !has_views(payload.kind) || !views.any() {
             return Vec::new();
         }
         search::Search::new(self, payload, raw, scratch).run(views)
     }
+}
+
+/// Whether events of this kind hold scripts.
+fn has_views(kind: EventKind) -> bool {
+    matches!(kind, EventKind::ScriptBlock | EventKind::Amsi)
 }
 
 /// What a set of rules needs for the views.
@@ -118,12 +143,14 @@ pub(crate) struct ViewPlan {
 }
 
 impl ViewPlan {
-    pub(crate) fn new(rules: &[Rule], usable: Usable) -> Self {
+    /// `plan`: that of script blocks in the raw view.
+    pub(crate) fn new(rules: &[Rule], plan: &Plan, usable: Usable) -> Self {
         let calls = Plan::new(EventKind::ScriptBlock, rules, usable, |rule| rule.calls != Calls::No);
         let number = |id: &str| rules.iter().position(|rule| rule.id == id).map(|at| at as u32);
         let base = |rule: &Rule| if rule.base.is_empty() { None } else { number(&rule.base) };
         let bases = rules.iter().map(base).collect();
-        Self { hints: Hints::new(rules, Names::of(rules)), calls, bases }
+        let hints = Hints::new(rules, Names::of(rules), [plan, &calls]);
+        Self { hints, calls, bases }
     }
 }
 

@@ -1,7 +1,8 @@
-//! Marks: pairs of neighbouring units, and runs of blanks, that tell that a text may be disguised.
+//! Marks: three neighbouring units, single units, and runs of blanks, that tell that a text may be disguised.
 //!
-//! A pair is in a bucket if its first unit is in one set of bytes and its second in another. Units count as bytes: those
-//! above U+00FF as 0xFF, those from U+8000 on as 0, which is how vectors pack them. Letters are in a set in both cases.
+//! Three units are in a bucket if each is in the bucket's set of bytes for its place. Only ASCII is in sets. Units count
+//! as bytes: those above U+00FF as 0xFF, those from U+8000 on as 0, which is how vectors pack them. Letters are in a set
+//! in both cases.
 
 use crate::scan::kernel::Usable;
 #[cfg(target_arch = "x86_64")]
@@ -9,17 +10,23 @@ use crate::scan::{kernel::Kernel, x86};
 
 /// Most buckets.
 pub(crate) const BUCKETS_MAX: usize = 8;
+/// Units of a bucket.
+pub(crate) const PLACES: usize = 3;
 
-/// What the text is taken to go on with: the second unit of the last pair.
+/// What the text is taken to go on with. No bucket has it at every place.
 pub(crate) const BEHIND: u8 = b'\n';
+/// The single unit of ASCII that is a mark.
+pub(crate) const BACKTICK: u8 = b'`';
+/// From this byte on a unit is a mark by itself.
+pub(crate) const HIGH: u8 = 0x80;
 
 /// The sets of each bucket.
 #[derive(Clone, Debug)]
 pub(crate) struct Marks {
-    /// For each byte the buckets in whose first and second set it is.
-    sets: [[u8; 256]; 2],
+    /// For each place and byte the buckets in whose set it is.
+    sets: [[u8; 256]; PLACES],
     /// The same for vectors that look up halves of bytes; in more buckets than it should be, never in fewer.
-    pub(crate) halves: [[[u8; 16]; 2]; 2],
+    pub(crate) halves: [[[u8; 16]; 2]; PLACES],
     /// Whether runs of blanks count.
     pub(crate) blanks: bool,
 }
@@ -27,19 +34,26 @@ pub(crate) struct Marks {
 /// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Mark {
-    /// A pair, and its buckets.
-    Pair(u8),
-    /// The second blank of a run inside a line, or a tab that begins one.
+    /// Three units, and their buckets.
+    Bucket(u8),
+    /// A backtick, or a unit from U+0080 to U+7FFF.
+    Other,
+    /// A unit above U+0020 before two blanks or a tab.
     Blanks,
 }
 
 impl Marks {
-    /// `buckets`: the bytes of the first and of the second set, in small letters.
-    pub(crate) fn new(buckets: &[[Vec<u8>; 2]], blanks: bool) -> Self {
-        let mut marks = Self { sets: [[0; 256]; 2], halves: [[[0; 16]; 2]; 2], blanks };
+    /// `buckets`: the bytes of each place, in small letters.
+    ///
+    /// # Panics
+    ///
+    /// If a bucket has [`BEHIND`] at every place.
+    pub(crate) fn new(buckets: &[[Vec<u8>; PLACES]], blanks: bool) -> Self {
+        let mut marks = Self { sets: [[0; 256]; PLACES], halves: [[[0; 16]; 2]; PLACES], blanks };
         for (bucket, sets) in buckets.iter().take(BUCKETS_MAX).enumerate() {
+            assert!(!sets.iter().all(|set| set.contains(&BEHIND)), "nothing stands behind the text");
             for (place, set) in sets.iter().enumerate() {
-                for byte in set.iter().flat_map(|byte| [*byte, byte.to_ascii_uppercase()]) {
+                for byte in set.iter().filter(|byte| byte.is_ascii()).flat_map(|byte| [*byte, byte.to_ascii_uppercase()]) {
                     marks.sets[place][usize::from(byte)] |= 1 << bucket;
                     marks.halves[place][0][usize::from(byte & 15)] |= 1 << bucket;
                     marks.halves[place][1][usize::from(byte >> 4)] |= 1 << bucket;
@@ -49,7 +63,7 @@ impl Marks {
         marks
     }
 
-    /// Reports every mark, pairs ascending by the place of their first unit, until `report` says that it is enough.
+    /// Reports every mark, those of a kind ascending, until `report` says that it is enough.
     pub(crate) fn scan(
         &self,
         units: &[[u8; 2]],
@@ -59,28 +73,36 @@ impl Marks {
         match usable.kernel() {
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx512 | Kernel::Avx2 => x86::marks::scan(self, units, usable, report),
-            _ => (0..units.len()).any(|at| self.at(units, at, &mut report)),
+            _ => self.scan_plain(units, &mut report),
         }
     }
 
-    /// Looks at one place.
-    #[inline]
-    pub(crate) fn at(
+    /// Looks at every place by itself.
+    pub(crate) fn scan_plain(
         &self,
         units: &[[u8; 2]],
-        at: usize,
         report: &mut impl FnMut(usize, Mark) -> bool,
     ) -> bool {
+        (0..units.len()).any(|at| {
+            let byte = narrow(units[at]);
+            let buckets = self.buckets(units, at);
+            ((byte == BACKTICK || byte >= HIGH) && report(at, Mark::Other))
+                || (buckets != 0 && report(at, Mark::Bucket(buckets)))
+                || (self.blanks && is_before_blanks(units, at) && report(at, Mark::Blanks))
+        })
+    }
+
+    /// The buckets of the three units at a place.
+    #[inline]
+    pub(crate) fn buckets(&self, units: &[[u8; 2]], at: usize) -> u8 {
         let byte = |at: usize| units.get(at).map_or(BEHIND, |unit| narrow(*unit));
-        let buckets = self.sets[0][usize::from(byte(at))] & self.sets[1][usize::from(byte(at + 1))];
-        if buckets != 0 && report(at, Mark::Pair(buckets)) {
-            return true;
-        }
-        self.blanks && is_blanks(units, at) && report(at, Mark::Blanks)
+        let of = |place: usize| self.sets[place][usize::from(byte(at + place))];
+        of(0) & of(1) & of(2)
     }
 }
 
 /// As vectors pack a unit.
+#[inline]
 fn narrow(unit: [u8; 2]) -> u8 {
     match unit[1] {
         0 => unit[0],
@@ -89,20 +111,14 @@ fn narrow(unit: [u8; 2]) -> u8 {
     }
 }
 
-/// Whether a blank behind another one stands here whose run does not begin its line, or a tab that begins a run.
-fn is_blanks(units: &[[u8; 2]], at: usize) -> bool {
+/// Whether a run of blanks inside a line begins behind this place.
+fn is_before_blanks(units: &[[u8; 2]], at: usize) -> bool {
     const BLANK: [u8; 2] = [b' ', 0];
     const TAB: [u8; 2] = [b'\t', 0];
+    let next = |count: usize| units.get(at + count).copied().unwrap_or_default();
     let is_blank = |unit: [u8; 2]| unit == BLANK || unit == TAB;
-    let is_inner = |before: Option<&[u8; 2]>| {
-        before.is_some_and(|unit| !is_blank(*unit) && *unit != [b'\n', 0] && *unit != [b'\r', 0])
-    };
-    let before = |count: usize| at.checked_sub(count).map(|at| &units[at]);
-    match units[at] {
-        TAB if is_inner(before(1)) => true,
-        unit if is_blank(unit) => before(1).is_some_and(|unit| is_blank(*unit)) && is_inner(before(2)),
-        _ => false,
-    }
+    let byte = narrow(units[at]);
+    (byte == 0 || byte > b' ') && (next(1) == TAB || (next(1) == BLANK && is_blank(next(2))))
 }
 
 #[cfg(test)]
@@ -112,12 +128,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn marks() -> Marks {
-        let other: Vec<u8> = (0x80..=0xFF).chain([0, b'`']).collect();
+        let any: Vec<u8> = (0..=255).collect();
         Marks::new(
             &[
-                [other, (0..=255).collect()],
-                [b"'\"".to_vec(), b"+".to_vec()],
-                [b"-".to_vec(), b"fj".to_vec()],
+                [b"'\"".to_vec(), b"+".to_vec(), any.clone()],
+                [b"-".to_vec(), b"fj".to_vec(), b" o".to_vec()],
+                [any, b"x".to_vec(), b"\n".to_vec()],
             ],
             true,
         )
@@ -127,20 +143,22 @@ mod tests {
     fn slow(text: &[u16]) -> Vec<(usize, Mark)> {
         let mut found = Vec::new();
         let char_at =
-            |at: usize| char::from_u32(u32::from(text[at])).unwrap_or('\u{FFFD}').to_ascii_lowercase();
+            |at: usize| char::from_u32(u32::from(text[at])).unwrap_or('\0').to_ascii_lowercase();
         for at in 0..text.len() {
-            let next = if at + 1 < text.len() { char_at(at + 1) } else { '\n' };
-            let mut bits = 0;
-            bits |= u8::from(text[at] >= 0x80 || matches!(char_at(at), '\0' | '`'));
-            bits |= u8::from("'\"".contains(char_at(at)) && next == '+') << 1;
-            bits |= u8::from(char_at(at) == '-' && "fj".contains(next)) << 2;
-            if bits != 0 {
-                found.push((at, Mark::Pair(bits)));
+            let behind = |count: usize| if at + count < text.len() { char_at(at + count) } else { '\n' };
+            if (0x80..0x8000).contains(&text[at]) || char_at(at) == '`' {
+                found.push((at, Mark::Other));
             }
-            let blank = |at: usize| matches!(char_at(at), ' ' | '\t');
-            let inner = |at: usize| !blank(at) && !matches!(char_at(at), '\r' | '\n');
-            let tab = char_at(at) == '\t' && at >= 1 && inner(at - 1);
-            if tab || (at >= 2 && blank(at) && blank(at - 1) && inner(at - 2)) {
+            let mut bits = 0;
+            let is_ascii = |at: usize| text.get(at).is_none_or(|unit| *unit < 0x80 || *unit >= 0x8000);
+            bits |= u8::from("'\"".contains(char_at(at)) && behind(1) == '+' && is_ascii(at + 2));
+            bits |= u8::from(char_at(at) == '-' && "fj".contains(behind(1)) && " o".contains(behind(2))) << 1;
+            bits |= u8::from(is_ascii(at) && behind(1) == 'x' && behind(2) == '\n') << 2;
+            if bits != 0 {
+                found.push((at, Mark::Bucket(bits)));
+            }
+            let inner = text[at] > 0x20 || text[at] == 0;
+            if inner && (behind(1) == '\t' || (behind(1) == ' ' && " \t".contains(behind(2)))) {
                 found.push((at, Mark::Blanks));
             }
         }
@@ -163,7 +181,7 @@ mod tests {
     #[test]
     fn every_length_and_alignment() {
         let text: Vec<u16> =
-            "x`y 'a'+\"b\"  c\t-f\u{2013}\u{8000}\0 -J\r\n   z  \u{FF}".repeat(6).encode_utf16().collect();
+            "x`y 'a'+\"b\"  c\t-f \u{2013}\u{8000}\0 -Jo\r\n   z  \u{FF}X\n".repeat(6).encode_utf16().collect();
         for kernel in Kernel::available() {
             for start in 0..70 {
                 for len in 0..=(text.len() - start).min(110) {

@@ -35,6 +35,11 @@ impl Narrowed {
         self.bytes.shrink_to(units);
     }
 
+    /// The narrowed form of the text, if it has been made.
+    pub(crate) fn made(&self) -> Option<&[u8]> {
+        self.is_made.then_some(&self.bytes[..])
+    }
+
     /// The narrowed form of `units`, which are the same until the next [`begin`](Self::begin).
     pub(crate) fn of(&mut self, units: &[[u8; 2]], usable: Usable) -> &[u8] {
         if !self.is_made {

@@ -18,6 +18,7 @@ use super::transformation::{Done, Transformation};
 use crate::compile::rarity;
 use crate::pattern::Part;
 use crate::rule::{Expr, Op, Rule};
+use crate::scan::marks::PLACES;
 use std::ops::Range;
 use table::{CMDLETS, COMMON, COMMON_ALIASES, COMMON_SWITCHES, Cmdlet};
 
@@ -30,17 +31,14 @@ const STRINGS_DEPTH_MAX: u32 = 3;
 /// Longest name of a command or parameter, in units.
 const NAME_UNITS_MAX: usize = 128;
 
-/// The names under which the cmdlets of the rules are called, each with the pair of letters by which it is looked for.
+/// The names under which the cmdlets of the rules are called, each with the three units by which it is looked for.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// Small letters, and where in them the pair stands.
+    /// Small letters, and where in them the three units stand.
     list: Vec<(Vec<u8>, usize)>,
 }
 
 impl Names {
-    /// Buckets for them.
-    const BUCKETS: usize = 2;
-
     /// The names of the cmdlets that the rules of the call-aware view speak of.
     pub(crate) fn of(rules: &[Rule]) -> Self {
         let mut list: Vec<(Vec<u8>, usize)> = Vec::new();
@@ -48,11 +46,12 @@ impl Names {
             for name in Self::of_expr(&rule.expr) {
                 let name = name.to_ascii_lowercase().into_bytes();
                 let rarer = |a: &usize, b: &usize| {
-                    rarity::bits(&name[*a..a + 2]).total_cmp(&rarity::bits(&name[*b..b + 2]))
+                    rarity::bits(&name[*a..a + PLACES]).total_cmp(&rarity::bits(&name[*b..b + PLACES]))
                 };
-                let pair = (0..name.len().saturating_sub(1)).max_by(rarer).unwrap_or(0);
+                // The table has no shorter name.
+                let Some(three) = (0..(name.len() + 1).saturating_sub(PLACES)).max_by(rarer) else { continue };
                 if !list.iter().any(|(known, _)| *known == name) {
-                    list.push((name, pair));
+                    list.push((name, three));
                 }
             }
         }
@@ -86,22 +85,16 @@ impl Names {
         }
     }
 
-    /// Sets of bytes for the marks; the first letters of pairs, and the second ones.
-    pub(super) fn buckets(&self) -> Vec<[Vec<u8>; 2]> {
-        let mut buckets = vec![[Vec::new(), Vec::new()]; Self::BUCKETS];
-        for (number, (name, pair)) in self.list.iter().enumerate() {
-            let [first, second] = &mut buckets[number % Self::BUCKETS];
-            first.push(name[*pair]);
-            second.push(name[pair + 1]);
-        }
-        buckets
+    /// Sets of bytes for the marks: those of each of the three places.
+    pub(super) fn triples(&self) -> [Vec<u8>; PLACES] {
+        std::array::from_fn(|place| self.list.iter().map(|(name, three)| name[three + place]).collect())
     }
 
-    /// Whether one of the names stands at a place at which a pair was found.
+    /// Whether one of the names stands at a place at which its three units may be.
     pub(super) fn stands(&self, units: &[[u8; 2]], at: usize) -> bool {
         let unit = |at: usize| units.get(at).map_or(0, |unit| lower(u16::from_le_bytes(*unit)));
-        self.list.iter().any(|(name, pair)| {
-            at.checked_sub(*pair).is_some_and(|start| {
+        self.list.iter().any(|(name, three)| {
+            at.checked_sub(*three).is_some_and(|start| {
                 let borders = [start.checked_sub(1).map_or(0, unit), unit(start + name.len())];
                 name.iter().enumerate().all(|(at, byte)| u16::from(*byte) == unit(start + at))
                     && borders.iter().all(|unit| !is_word(*unit) && *unit != DASH)

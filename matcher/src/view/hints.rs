@@ -1,32 +1,56 @@
 //! The cheap test: whether anything stands in a text that a view undoes, where that could make a rule match.
 //!
-//! [`Marks`] finds pairs of units that disguises cannot do without; here each is looked at more closely, as far as a few
-//! neighbours tell. Of marks inside words only those count whose neighbours stand side by side in some literal of the
-//! rules; a rule with a regular expression makes all count.
+//! [`Marks`] finds units that disguises cannot do without; here each is looked at more closely, as far as a few
+//! neighbours tell. Marks inside words count only if a literal of the rules would stand around them ([`contexts`]): one
+//! of the gate, or of a rule that became a candidate. Rules that are more than literals are in [`wild`].
+
+mod contexts;
+mod near;
+mod wild;
 
 use super::Views;
 use super::call::Names;
 use super::chars::{
-    BACKTICK, BLANK, is_dash, is_double_quote, is_newline, is_single_quote, is_whitespace, is_word, lower,
+    BACKTICK, BLANK, escaped, is_dash, is_double_quote, is_newline, is_whitespace, is_word,
 };
-use crate::pattern::{Part, Pattern};
+use crate::compile::plan::Plan;
 use crate::rule::{Expr, Op, Rule};
+use crate::scan::gate::Found;
 use crate::scan::kernel::Usable;
 use crate::scan::marks::{Mark, Marks};
+use contexts::{Between, Contexts, Literals, Side};
+use std::cell::OnceCell;
+use near::{Around, Reader, base64, bracket, closed, dashed, is_quote};
+use wild::Wild;
 
-/// Farthest neighbour that is looked at, in units.
-const NEIGHBOUR_UNITS_MAX: usize = 64;
-/// Shortest base64 behind `-EncodedCommand` that counts.
-const BASE64_UNITS_MIN: usize = 16;
+const CLOSED: u8 = 1;
+const PLUS: u8 = 1 << 1;
+const DASHED: u8 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
+/// `-cr`, `-ir`, and `}${`.
+const BRACES: u8 = 1 << 5;
+const BRACKET: u8 = 1 << 6;
+/// Names of commands, and the end of `base64`.
+const MORE: u8 = 1 << 7;
 
-const OTHER: u8 = 1;
-const CLOSED: u8 = 1 << 1;
-const PLUS: u8 = 1 << 2;
-const DASHED: u8 = 1 << 3;
-const BRACKET: u8 = 1 << 4;
-const BASE64: u8 = 1 << 5;
-/// First bucket of the names of commands.
-const NAMES: u32 = 6;
+/// Words by which folding knows its expressions, and which a mark inside may cut in two.
+const FOLDED_WORDS: [&str; 16] = [
+    "-join",
+    "-split",
+    "-replace",
+    "-creplace",
+    "-ireplace",
+    "-encodedcommand",
+    "[char]",
+    "[char[]",
+    "replace(",
+    "split(",
+    "tochararray",
+    "substring(",
+    "insert(",
+    "frombase64string",
+    "::reverse(",
+    "righttoleft",
+];
 
 /// What a text gives reason to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,110 +67,172 @@ pub(crate) struct Reasons {
 #[derive(Debug)]
 pub(crate) struct Hints {
     marks: Marks,
-    /// Units that stand side by side in a literal.
-    pairs: Pairs,
-    /// Units that stand around a blank.
-    around_blank: Pairs,
+    contexts: Contexts,
     names: Names,
+    /// What each rule has beyond its literals.
+    wild: Vec<Wild>,
+    any_wild: bool,
 }
 
-/// Pairs of ASCII letters and signs, folded; anything else is in.
-#[derive(Debug)]
-struct Pairs {
-    rows: [u128; 128],
-    all: bool,
+/// What is known of a text from its raw search.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FromRaw<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) found: &'a Found,
+    /// The narrowed text, if it was made.
+    pub(crate) narrow: Option<&'a [u8]>,
 }
 
-impl Pairs {
-    fn new() -> Self {
-        Self { rows: [0; 128], all: false }
-    }
+/// What is asked of a text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question<'a> {
+    pub(crate) views: Views,
+    /// One reason is enough.
+    pub(crate) first: bool,
+    pub(crate) raw: Option<FromRaw<'a>>,
+}
 
-    fn insert(&mut self, first: u16, second: u16) {
-        match (u8::try_from(first), u8::try_from(second)) {
-            (Ok(first @ 0..0x80), Ok(second @ 0..0x80)) => {
-                self.rows[usize::from(first.to_ascii_lowercase())] |= 1 << second.to_ascii_lowercase();
-            }
-            _ => self.all = true,
-        }
-    }
+/// A text that is looked at, and which rules it may concern.
+struct Look<'a> {
+    hints: &'a Hints,
+    text: Around<'a>,
+    raw: Option<FromRaw<'a>>,
+    /// Whether every mark counts because of a rule that matches across lines, once it is known.
+    wild_text: OnceCell<bool>,
+}
 
-    fn contains(&self, first: u16, second: u16) -> bool {
-        match (u8::try_from(first), u8::try_from(second)) {
-            (Ok(first @ 0..0x80), Ok(second @ 0..0x80)) => {
-                let row = self.rows[usize::from(first.to_ascii_lowercase())];
-                self.all || row >> second.to_ascii_lowercase() & 1 != 0
-            }
-            _ => true,
-        }
+impl FromRaw<'_> {
+    /// The indices of the candidates.
+    fn candidates(&self) -> impl Iterator<Item = u32> {
+        let gated = self.found.list().iter().flat_map(|&needle| &self.plan.by_needle[needle as usize]);
+        let programs = self.plan.ungated.iter().chain(gated);
+        programs.map(|&program| self.plan.programs[program as usize].rule)
     }
 }
 
 impl Hints {
-    pub(crate) fn new(rules: &[Rule], names: Names) -> Self {
-        let (mut pairs, mut around_blank) = (Pairs::new(), Pairs::new());
-        for rule in rules {
-            literals(&rule.expr, &mut pairs, &mut around_blank);
+    /// For rules and their plans, that of script blocks and that of calls.
+    pub(crate) fn new(rules: &[Rule], names: Names, plans: [&Plan; 2]) -> Self {
+        let mut literals = Literals::default();
+        let mut wild = Vec::new();
+        for (number, rule) in (0u32..).zip(rules) {
+            collect(&rule.expr, number, &mut literals);
+            wild.push(Wild::of(&rule.expr, |needle| literals.push(needle, Some(number))));
         }
-        for name in names.iter() {
-            name.windows(2).for_each(|two| pairs.insert(two[0].into(), two[1].into()));
+        for plan in plans {
+            plan.gate.needles().for_each(|needle| literals.push(needle, None));
         }
-        let blanks = around_blank.all || around_blank.rows.iter().any(|row| *row != 0);
+        names.iter().for_each(|name| literals.push(name, None));
+        // What folding goes by may be in disguise itself.
+        FOLDED_WORDS.iter().for_each(|word| literals.push(word.as_bytes(), None));
+        let contexts = Contexts::new(literals);
+        let any_wild = wild.iter().any(Wild::is_any);
         let any: Vec<u8> = (0..=255).collect();
-        let other: Vec<u8> = (0x80..=255).chain([0, b'`']).collect();
-        let mut buckets = vec![
-            [other, any],
-            [b"'\")".to_vec(), b".".to_vec()],
-            [b"'\")] \t\nabcdefghijklmnopqrstuvwxyz0123456789_".to_vec(), b"+".to_vec()],
-            [b"-".to_vec(), b"fjreic".to_vec()],
-            [b"[:}".to_vec(), b"c-rjfm$".to_vec()],
-            [b"e".to_vec(), b"6".to_vec()],
+        let [name_first, name_second, name_third] = names.triples();
+        let bucket = |first: &[u8], second: &[u8], third: &[u8]| [first, second, third].map(<[u8]>::to_vec);
+        let buckets = [
+            bucket(b"'\")", b".", b"rsti'\""),
+            bucket(&any, b"+", b"'\"(`$ \t\r\n"),
+            bucket(b"-", b"f", b" \t\r\n'\"([@"),
+            bucket(b"-", b"r", b"e"),
+            bucket(b"-", b"ej", b"onc \t'\":"),
+            bucket(b"-}", b"ci$", b"r{"),
+            bucket(b"[:", b"c-:", b"hrjfm0123456789"),
+            bucket(
+                &[name_first, b"e".to_vec()].concat(),
+                &[name_second, b"6".to_vec()].concat(),
+                &[name_third, b"4".to_vec()].concat(),
+            ),
         ];
-        buckets.extend(names.buckets());
-        Self { marks: Marks::new(&buckets, blanks), pairs, around_blank, names }
+        let marks = Marks::new(&buckets, contexts.blanks || any_wild);
+        Self { marks, contexts, names, wild, any_wild }
     }
 
-    /// What the text gives reason to; only that is looked for which `views` could use. `first`: one reason is enough.
-    pub(crate) fn reasons(&self, units: &[[u8; 2]], views: Views, first: bool, usable: Usable) -> Reasons {
+    /// What the text gives reason to; only that is looked for which the views of the question could use.
+    pub(crate) fn reasons(&self, units: &[[u8; 2]], question: Question<'_>, usable: Usable) -> Reasons {
+        let Question { views, first, raw } = question;
         let mut reasons = Reasons::default();
         let text = Around { units };
+        let look = Look { hints: self, text, raw, wild_text: OnceCell::new() };
         self.marks.scan(units, usable, |at, mark| {
             match mark {
-                Mark::Blanks => reasons.light |= self.blanks(text, at),
-                Mark::Pair(buckets) => {
-                    if buckets & OTHER != 0 && !reasons.light {
-                        reasons.light = self.other(text, at);
-                    }
+                Mark::Other if !reasons.light => {
+                    reasons.light = look.other(at);
+                    reasons.fold |= is_dash(text.get(at)) && dashed(text, at);
+                    reasons.fold |= is_quote(text.get(at)) && look.quote(at);
+                }
+                Mark::Blanks if !reasons.light => reasons.light = look.blanks(at + 1),
+                Mark::Other | Mark::Blanks => {}
+                Mark::Bucket(buckets) => {
                     if !reasons.fold {
                         reasons.fold = (buckets & CLOSED != 0 && closed(text, at))
-                            || (buckets & PLUS != 0 && self.plus(text, at))
+                            || (buckets & PLUS != 0 && look.plus(at))
                             || (buckets & DASHED != 0 && dashed(text, at))
                             || (buckets & BRACKET != 0 && bracket(text, at))
-                            || (buckets & BASE64 != 0 && text.word_from(at.wrapping_sub(3), "base64"));
+                            || (buckets & BRACES != 0 && text.word_from(at, "}${"))
+                            || (buckets & MORE != 0 && base64(text, at.wrapping_sub(3)));
                     }
-                    if views.call && buckets >> NAMES != 0 && !reasons.call {
+                    if views.call && buckets & MORE != 0 && !reasons.call {
                         reasons.call = self.names.stands(units, at);
                     }
                 }
             }
-            let all = reasons.light && reasons.fold && (reasons.call || !views.call);
-            all || (first && (reasons.light || reasons.fold || reasons.call))
+            let complete = reasons.light && reasons.fold && (reasons.call || !views.call);
+            complete || (first && (reasons.light || reasons.fold || reasons.call))
         });
         reasons
     }
+}
+
+impl Look<'_> {
+    /// Whether a rule that is more than its literals may match around a mark here.
+    fn is_wild(&self, at: usize) -> bool {
+        let Some(raw) = self.raw else { return self.hints.any_wild };
+        if !self.hints.any_wild {
+            return false;
+        }
+        let wild = || raw.candidates().map(|rule| &self.hints.wild[rule as usize]).filter(|wild| wild.is_any());
+        if wild().next().is_none() {
+            return false;
+        }
+        let Some(narrow) = raw.narrow else { return true };
+        *self.wild_text.get_or_init(|| wild().any(|wild| wild.holds(narrow, false))) || {
+            let line = narrow.get(self.text.line(at)).unwrap_or_default();
+            wild().any(|wild| wild.holds(line, true))
+        }
+    }
+
+    /// Whether a literal would stand around a place, read on from it in both directions.
+    fn is_in_literal(&self, between: Between, readers: [Reader<'_>; 2]) -> bool {
+        let sides = [readers[0].side(), readers[1].side()];
+        self.is_in_literal_beside(between, sides, readers)
+    }
+
+    fn is_in_literal_beside(&self, between: Between, sides: [Side; 2], readers: [Reader<'_>; 2]) -> bool {
+        let candidates = || self.raw.as_ref().map(FromRaw::candidates);
+        self.hints.contexts.contains(between, sides, readers, &candidates)
+    }
 
     /// A backtick, or a unit that is not ASCII.
-    fn other(&self, text: Around<'_>, at: usize) -> bool {
+    fn other(&self, at: usize) -> bool {
+        let text = self.text;
         let unit = text.get(at);
         if unit != BACKTICK {
-            return is_dash(unit)
-                || is_single_quote(unit)
-                || is_double_quote(unit)
-                || (is_whitespace(unit) && self.blanks(text, at));
+            if is_whitespace(unit) {
+                return self.blanks(at);
+            }
+            // Read as it is meant, before the place or behind it.
+            return (is_dash(unit) || is_quote(unit))
+                && (self.is_in_literal(Between::Made, [text.reader_before(at), text.reader_from(at)])
+                    || self.is_in_literal(
+                        Between::Nothing,
+                        [text.reader_before(at + 1), text.reader_from(at + 1)],
+                    )
+                    || self.is_wild(at));
         }
         let next = text.get(at + 1);
         if is_newline(next) {
-            return self.marks.blanks && self.blanks(text, at);
+            return self.hints.marks.blanks && self.blanks(at);
         }
         // Nothing is more frequent than `r and `n, and nothing is disguised by them: both are escapes.
         let is_line_end = next == u16::from(b'n')
@@ -155,34 +241,39 @@ impl Hints {
         if is_line_end {
             return false;
         }
-        let escape = lower(next) == u16::from(b'u') && text.get(at + 2) == u16::from(b'{');
-        let (before, behind) =
-            (text.before(at, |unit| unit == BACKTICK), text.behind(at, |unit| unit == BACKTICK));
-        escape || (before != 0 && self.pairs.contains(plain(before), plain(behind)))
+        let readers = [text.reader_before(at), text.reader_from(at)];
+        text.is_escape(at + 1) || self.is_in_literal(Between::Nothing, readers) || self.is_wild(at)
+    }
+
+    /// A quotation mark of another kind in what may be an expression.
+    fn quote(&self, at: usize) -> bool {
+        let text = self.text;
+        let next = text.get(at + 1);
+        let (before, behind) = (text.before(at, is_whitespace), text.behind(at, is_whitespace));
+        [before, behind].contains(&u16::from(b'+'))
+            || (next == u16::from(b'.') && closed(text, at))
+            || (behind == u16::from(b'-') && is_quote(text.get(at)))
+            || is_word(before)
     }
 
     /// A run of blanks, one of which is at `at`.
-    fn blanks(&self, text: Around<'_>, at: usize) -> bool {
-        let is_blank = |unit: u16| is_whitespace(unit) || unit == BACKTICK;
-        let before = text.before(at, is_blank);
-        let mut end = at;
-        // Line ends behind a backtick belong to the run.
-        while is_blank(text.get(end)) || (is_newline(text.get(end)) && text.continues(end)) {
-            end += 1;
-            if end - at > NEIGHBOUR_UNITS_MAX {
-                return true;
-            }
-        }
-        let behind = text.get(end);
-        if is_newline(behind) || behind == 0 || is_newline(before) || before == 0 {
+    fn blanks(&self, at: usize) -> bool {
+        let text = self.text;
+        let Some(run) = text.blanks(at) else { return true };
+        let (first, last) = (text.get(run.start.wrapping_sub(1)), text.get(run.end));
+        if is_newline(last) || last == 0 || is_newline(first) || first == 0 {
             return false;
         }
-        self.around_blank.contains(plain(before), plain(behind))
+        let [first, last] = [run.start, run.end - 1].map(|at| text.get(at) != BLANK);
+        // A literal that begins with the blank needs the one at the end of the run.
+        let between = Between::Blank { first: last, last: first };
+        let readers = [text.reader_before(run.start), text.reader_from(run.end)];
+        self.is_in_literal(between, readers.map(Reader::behind_blank)) || self.is_wild(at)
     }
 
     /// `+` between strings.
-    fn plus(&self, text: Around<'_>, at: usize) -> bool {
-        let plus = at + 1;
+    fn plus(&self, at: usize) -> bool {
+        let (text, plus) = (self.text, at + 1);
         if is_word(text.get(at)) {
             // Two variables without blanks between.
             let name =
@@ -190,230 +281,37 @@ impl Hints {
             return text.get(plus + 1) == u16::from(b'$') && name == u16::from(b'$');
         }
         let blank = |unit: u16| is_whitespace(unit) || is_newline(unit) || unit == BACKTICK;
-        let left = text.before(plus, blank);
-        let (right, right_at) = text.behind_at(plus, blank);
-        let is_quote = |unit: u16| is_single_quote(unit) || is_double_quote(unit);
-        let opens = is_quote(right)
-            || right == u16::from(b'[')
-            || (right == u16::from(b'(') && {
-                let inner = text.behind(right_at, blank);
-                is_quote(inner) || inner == u16::from(b'[') || inner == u16::from(b'(')
-            });
-        if !(is_quote(left) || left == u16::from(b')') || left == u16::from(b']')) || !opens {
+        // What is behind it is a string, perhaps in parentheses.
+        let (right, right_at) = text.behind_at(plus, |unit| blank(unit) || unit == u16::from(b'('));
+        if !is_quote(right) {
             return false;
         }
-        if !is_quote(left) || !is_quote(right) {
-            return true;
+        let (left, left_at) = text.before_with_place(plus, |unit| blank(unit) || unit == u16::from(b')'));
+        if left == u16::from(b']') {
+            return text.is_index(left_at);
+        }
+        if !is_quote(left) {
+            return false;
         }
         // Two strings: what ends the one and what begins the other stand side by side in the sum.
-        let last = text.before(text.before_at(plus, blank), |_| false);
-        let first = text.get(right_at + 1);
-        is_quote(last) || is_quote(first) || self.pairs.contains(plain(last), plain(first))
+        let before = text.reader_before(left_at).in_string();
+        let behind = text.reader_from(right_at + 1).in_string();
+        let next = text.get(right_at + 1);
+        let is_control =
+            is_double_quote(right) && next == BACKTICK && escaped(text.get(right_at + 2)) < u16::from(b' ');
+        !is_control && (self.is_in_literal(Between::Nothing, [before, behind]) || self.is_wild(at))
     }
 }
 
-/// As the light normalisation has it.
-fn plain(unit: u16) -> u16 {
-    match unit {
-        0..0x80 => unit,
-        _ if is_dash(unit) => u16::from(b'-'),
-        _ if is_whitespace(unit) => BLANK,
-        _ if is_single_quote(unit) => u16::from(b'\''),
-        _ if is_double_quote(unit) => u16::from(b'"'),
-        _ => unit,
-    }
-}
-
-/// A string or parenthesis, and a method of strings.
-fn closed(text: Around<'_>, at: usize) -> bool {
-    if text.get(at) == u16::from(b')') {
-        let inner = text.before(at, |unit| is_whitespace(unit) || is_newline(unit));
-        if !u8::try_from(inner).is_ok_and(|byte| b"'\")]".contains(&byte)) {
-            return false;
-        }
-    }
-    let name = at + 2;
-    is_single_quote(text.get(name))
-        || is_double_quote(text.get(name))
-        || ["replace", "split", "tochararray", "insert", "remove", "substring", "tostring()["]
-            .iter()
-            .any(|method| text.word_from(name, method))
-}
-
-/// An operator, or the parameter of an encoded command.
-fn dashed(text: Around<'_>, at: usize) -> bool {
-    if is_word(text.get(at.wrapping_sub(1))) {
-        // A verb and a noun; `1-join` is no disguise.
-        return false;
-    }
-    let blank = |unit: u16| is_whitespace(unit) || is_newline(unit);
-    let mut name = String::new();
-    let mut end = at + 1;
-    while is_word(text.get(end)) && name.len() < 16 {
-        name.push(char::from(lower(text.get(end)) as u8));
-        end += 1;
-    }
-    let left = text.before(at, blank);
-    let is_quote = |unit: u16| is_single_quote(unit) || is_double_quote(unit);
-    let behind_value =
-        is_quote(left) || left == u16::from(b')') || left == u16::from(b'}') || left == u16::from(b']');
-    let right = text.behind(end - 1, blank);
-    let opens =
-        is_quote(right) || right == u16::from(b'(') || right == u16::from(b'[') || right == u16::from(b'@');
-    match name.as_str() {
-        "f" => behind_value && opens && right_is_constant(text, end - 1),
-        "join" => is_quote(left) || empty_string(text, end - 1) || !(behind_value || is_word(left)),
-        "replace" | "creplace" | "ireplace" => is_quote(left) || (left == u16::from(b')') && opens),
-        _ if "encodedcommand".starts_with(&name) || name == "ec" => {
-            let is_mark = |unit: u16| is_whitespace(unit) || is_quote(unit) || unit == u16::from(b':');
-            let (_, mut start) = text.behind_at(end - 1, is_mark);
-            // The value may be an expression.
-            let is_base64 = |unit: u16| is_word(unit) || unit == u16::from(b'+') || unit == u16::from(b'/');
-            let from = start;
-            while is_base64(text.get(start)) && start - from < BASE64_UNITS_MIN {
-                start += 1;
-            }
-            start - from == BASE64_UNITS_MIN
-        }
-        _ => false,
-    }
-}
-
-/// Whether a constant may begin behind `at`, parentheses left out.
-fn right_is_constant(text: Around<'_>, at: usize) -> bool {
-    let skipped = |unit: u16| {
-        is_whitespace(unit) || is_newline(unit) || unit == u16::from(b'(') || unit == u16::from(b'@')
-    };
-    let unit = text.behind(at, skipped);
-    is_single_quote(unit) || is_double_quote(unit) || unit == u16::from(b'[')
-}
-
-fn empty_string(text: Around<'_>, at: usize) -> bool {
-    let skipped = |unit: u16| is_whitespace(unit) || unit == u16::from(b'(');
-    let (unit, place) = text.behind_at(at, skipped);
-    let is_quote = |unit: u16| is_single_quote(unit) || is_double_quote(unit);
-    is_quote(unit) && is_quote(text.get(place + 1))
-}
-
-/// A cast to characters, an index from behind, or a static method that makes a string.
-fn bracket(text: Around<'_>, at: usize) -> bool {
-    if text.get(at) == u16::from(b'[') {
-        return text.word_from(at + 1, "char") || (text.get(at + 1) == u16::from(b'-') && ranges(text, at));
-    }
-    if text.get(at) == u16::from(b'}') {
-        // Two variables in a string.
-        return text.get(at + 1) == u16::from(b'$') && text.get(at + 2) == u16::from(b'{');
-    }
-    if text.get(at.wrapping_sub(1)) != u16::from(b':') {
-        return false;
-    }
-    text.word_from(at + 1, "reverse(")
-        || text.word_from(at + 1, "matches(")
-        || (text.word_from(at + 1, "join(") && empty_string(text, at + 5))
-        || (text.word_from(at + 1, "format(") && right_is_constant(text, at + 7))
-}
-
-/// Two dots within the brackets.
-fn ranges(text: Around<'_>, at: usize) -> bool {
-    (at..at + 8).any(|at| text.get(at) == u16::from(b'.') && text.get(at + 1) == u16::from(b'.'))
-}
-
-/// A text, and what stands around a place; 0 outside and too far away.
-#[derive(Clone, Copy)]
-struct Around<'a> {
-    units: &'a [[u8; 2]],
-}
-
-impl Around<'_> {
-    fn get(self, at: usize) -> u16 {
-        self.units.get(at).map_or(0, |unit| u16::from_le_bytes(*unit))
-    }
-
-    /// The first unit before `at` that is not skipped.
-    fn before(self, at: usize, skip: impl Fn(u16) -> bool) -> u16 {
-        match self.before_at(at, skip) {
-            usize::MAX => 0,
-            at => self.get(at),
-        }
-    }
-
-    fn before_at(self, at: usize, skip: impl Fn(u16) -> bool) -> usize {
-        let from = at.min(self.units.len());
-        let near = from.saturating_sub(NEIGHBOUR_UNITS_MAX)..from;
-        near.rev().find(|at| !skip(self.get(*at))).unwrap_or(usize::MAX)
-    }
-
-    fn behind(self, at: usize, skip: impl Fn(u16) -> bool) -> u16 {
-        self.behind_at(at, skip).0
-    }
-
-    fn behind_at(self, at: usize, skip: impl Fn(u16) -> bool) -> (u16, usize) {
-        let near = at + 1..(at + 1 + NEIGHBOUR_UNITS_MAX).min(self.units.len());
-        match near.into_iter().find(|at| !skip(self.get(*at))) {
-            Some(at) => (self.get(at), at),
-            None => (0, self.units.len()),
-        }
-    }
-
-    /// Whether a backtick makes the line end at `at` a blank.
-    fn continues(self, at: usize) -> bool {
-        let before = self.get(at.wrapping_sub(1));
-        before == BACKTICK || (before == 0x0D && self.get(at.wrapping_sub(2)) == BACKTICK)
-    }
-
-    fn word_from(self, at: usize, word: &str) -> bool {
-        self.units.get(at..).is_some_and(|units| {
-            units.len() >= word.len()
-                && word
-                    .bytes()
-                    .zip(units)
-                    .all(|(byte, unit)| u16::from(byte) == lower(u16::from_le_bytes(*unit)))
-        })
-    }
-}
-
-/// Adds what stands side by side in the literals of an expression.
-fn literals(expr: &Expr, pairs: &mut Pairs, around_blank: &mut Pairs) {
+/// Adds the literals of a rule's expression.
+fn collect(expr: &Expr, rule: u32, literals: &mut Literals) {
     match expr {
-        Expr::And(parts) | Expr::Or(parts) => {
-            for part in parts {
-                literals(part, pairs, around_blank);
-            }
-        }
+        Expr::And(parts) | Expr::Or(parts) => parts.iter().for_each(|part| collect(part, rule, literals)),
         // A rule that matches because something is gone has nothing to show for it.
         Expr::Not(_) => {}
-        Expr::Test(test) => match &test.op {
-            Op::Text { pattern, .. } => of_pattern(pattern, pairs, around_blank),
-            Op::Regex(_) => (pairs.all, around_blank.all) = (true, true),
-            Op::Number(..) | Op::Exists(_) => {}
-        },
-    }
-}
-
-fn of_pattern(pattern: &Pattern, pairs: &mut Pairs, around_blank: &mut Pairs) {
-    for two in pattern.parts().windows(2) {
-        match two {
-            [Part::Unit(first), Part::Unit(second)] => pairs.insert(*first, *second),
-            [Part::One, Part::Unit(_) | Part::One] | [Part::Unit(_), Part::One] => pairs.all = true,
-            _ => {}
-        }
-    }
-    // A blank at the border of a literal may be a tab in the text, whatever stands beyond it.
-    let parts = pattern.parts();
-    for (at, part) in parts.iter().enumerate() {
-        if *part != Part::Unit(BLANK) {
-            continue;
-        }
-        let unit = |at: Option<usize>| match at.and_then(|at| parts.get(at)) {
-            Some(Part::Unit(unit)) => Some(*unit),
-            _ => None,
-        };
-        let any = || (0x21..0x7F).collect::<Vec<u16>>();
-        let before = unit(at.checked_sub(1)).map_or_else(any, |unit| vec![unit]);
-        let behind = unit(at.checked_add(1)).map_or_else(any, |unit| vec![unit]);
-        for first in &before {
-            for second in &behind {
-                around_blank.insert(*first, *second);
+        Expr::Test(test) => {
+            if let Op::Text { pattern, .. } = &test.op {
+                literals.push_pattern(pattern.parts(), rule);
             }
         }
     }

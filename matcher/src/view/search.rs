@@ -5,7 +5,7 @@ use super::fold::{self, Budget};
 use super::light;
 use super::mapped::Mapped;
 use super::transformation::Done;
-use super::{View, ViewMatch, Views};
+use super::{Question, View, ViewMatch, Views};
 use crate::compile::plan::Plan;
 use crate::field::{Field, Fields, text_units};
 use crate::matcher::cost::NoMeter;
@@ -45,7 +45,11 @@ impl<'a> Search<'a> {
     pub(super) fn run(mut self, views: Views) -> Vec<ViewMatch> {
         let Some(text) = self.fields.text(Field::ScriptBlockText) else { return Vec::new() };
         let units = text.as_chunks().0;
-        let reasons = self.matcher.view_plan().hints.reasons(units, views, false, self.matcher.usable());
+        let hints = &self.matcher.view_plan().hints;
+        let question = Question { views, first: false, raw: None };
+        let reasons = hints.reasons(units, question, self.matcher.usable());
+        // The search is about to find needles of other texts.
+        self.scratch.found_by = 0;
         if !(reasons.light || reasons.fold || reasons.call) {
             return Vec::new();
         }

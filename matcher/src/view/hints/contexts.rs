@@ -1,0 +1,247 @@
+//! What stands around each place inside the literals of rules.
+//!
+//! A disguise that is undone at a place of a text makes a new match only if the place then lies inside a literal. Two
+//! units on either side tell in most cases that it does not: those of all places in literals are kept as bits by a hash.
+//! What passes is compared with the literals that have such a place.
+
+use super::super::chars::BLANK;
+use super::near::Reader;
+use crate::pattern::Part;
+use crate::scan::narrow::narrow_unit;
+use std::collections::HashMap;
+
+/// In the place of a unit: the literal begins or ends here.
+const EDGE: u8 = 1;
+/// In the place of a unit: whatever stands there.
+pub(super) const ANY: u8 = 2;
+
+/// Bits for each place of a literal, of which some are set.
+const BITS_PER_PLACE: usize = 64;
+/// Most bits: 256 KiB.
+const BITS_MAX: usize = 1 << 21;
+/// Fewest.
+const BITS_MIN: usize = 1 << 12;
+/// Most places of all literals; with more every mark counts.
+const PLACES_MAX: usize = 1 << 22;
+
+/// Two units before a place or behind it, in narrowed form, the nearer one first; [`ANY`] where it is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Side {
+    pub(super) near: u8,
+    pub(super) far: u8,
+}
+
+/// What is between the two sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Between {
+    /// Nothing: they stand side by side.
+    Nothing,
+    /// Nothing, and what is behind was made, so that it may be a literal by itself.
+    Made,
+    /// One blank. Whether it may be the literal's first unit, and whether its last: where the text has a blank itself, a
+    /// literal that begins or ends with it stands there as it is.
+    Blank { first: bool, last: bool },
+}
+
+impl Between {
+    fn table(self) -> usize {
+        usize::from(self.is_blank())
+    }
+
+    fn is_blank(self) -> bool {
+        matches!(self, Self::Blank { .. })
+    }
+}
+
+/// A literal: units in narrowed form.
+#[derive(Debug)]
+pub(super) struct Literal {
+    units: Vec<u8>,
+    /// In a gate, or a name: it tells even of rules that are no candidates.
+    is_gate: bool,
+    /// Indices of the rules that have it.
+    rules: Vec<u32>,
+}
+
+/// Collects literals.
+#[derive(Debug, Default)]
+pub(super) struct Literals {
+    list: Vec<Literal>,
+    numbers: HashMap<Vec<u8>, usize>,
+    places: usize,
+}
+
+/// The surroundings of all places in literals.
+#[derive(Debug)]
+pub(super) struct Contexts {
+    literals: Vec<Literal>,
+    /// For each unit those that stand behind it, or behind it and a blank, in a literal: the first thing that is looked at.
+    pairs: Vec<u128>,
+    bits: Vec<u64>,
+    /// Places by their key, which is of the nearer units: the literal, and where in it.
+    places: Vec<(u32, u32, u32)>,
+    /// Whether any literal has a blank.
+    pub(super) blanks: bool,
+    /// There are too many literals to tell.
+    all: bool,
+}
+
+impl Side {
+    /// As it is looked up: the literal goes on, or ends between the two units, or before them.
+    fn at_edges(self, may_end: bool) -> impl Iterator<Item = Self> + Clone {
+        let ends_here = may_end.then_some(Self { near: EDGE, far: EDGE });
+        [self, Self { far: EDGE, ..self }].into_iter().chain(ends_here)
+    }
+}
+
+impl Literal {
+    /// Whether it tells something of the rules in `candidates`; `None` for all rules.
+    fn tells<C: Iterator<Item = u32>>(&self, candidates: Option<C>) -> bool {
+        self.is_gate || candidates.is_none_or(|mut rules| rules.any(|rule| self.rules.contains(&rule)))
+    }
+}
+
+impl Literals {
+    /// Adds a literal of a rule, or one that every rule may need.
+    pub(super) fn push(&mut self, literal: &[u8], rule: Option<u32>) {
+        let number = *self.numbers.entry(literal.to_vec()).or_insert(self.list.len());
+        if number == self.list.len() {
+            self.places += literal.len();
+            self.list.push(Literal { units: literal.to_vec(), is_gate: false, rules: Vec::new() });
+        }
+        let literal = &mut self.list[number];
+        match rule {
+            None => literal.is_gate = true,
+            Some(rule) if literal.rules.last() != Some(&rule) => literal.rules.push(rule),
+            Some(_) => {}
+        }
+    }
+
+    /// The runs of units of a pattern of a rule.
+    pub(super) fn push_pattern(&mut self, parts: &[Part], rule: u32) {
+        for run in parts.split(|part| !matches!(part, Part::Unit(_))) {
+            let unit = |part: &Part| if let Part::Unit(unit) = part { narrow_unit(*unit) } else { 0 };
+            let literal: Vec<u8> = run.iter().map(unit).collect();
+            if !literal.is_empty() {
+                self.push(&literal, Some(rule));
+            }
+        }
+    }
+}
+
+impl Contexts {
+    pub(super) fn new(literals: Literals) -> Self {
+        let all = literals.places > PLACES_MAX;
+        let bits = (literals.places * BITS_PER_PLACE).next_power_of_two().clamp(BITS_MIN, BITS_MAX);
+        let mut contexts = Self {
+            literals: Vec::new(),
+            pairs: vec![0; 256],
+            bits: vec![0; bits / 64],
+            places: Vec::new(),
+            blanks: all,
+            all,
+        };
+        if !all {
+            for (number, literal) in (0u32..).zip(&literals.list) {
+                contexts.add(number, &literal.units);
+            }
+            contexts.places.sort_unstable();
+            contexts.literals = literals.list;
+        }
+        contexts
+    }
+
+    fn add(&mut self, number: u32, literal: &[u8]) {
+        let unit = |at: Option<usize>| at.and_then(|at| literal.get(at)).copied().unwrap_or(EDGE);
+        let side = |near: Option<usize>, far: Option<usize>| Side { near: unit(near), far: unit(far) };
+        // A literal of one unit has a place too: before it.
+        for at in (1..literal.len()).chain((literal.len() == 1).then_some(0)) {
+            let before = side(at.checked_sub(1), at.checked_sub(2));
+            self.insert(Between::Nothing, before, side(Some(at), Some(at + 1)), (number, at as u32));
+        }
+        let blank = Between::Blank { first: true, last: true };
+        for at in (0..literal.len()).filter(|at| u16::from(literal[*at]) == BLANK) {
+            self.blanks = true;
+            let before = side(at.checked_sub(1), at.checked_sub(2));
+            self.insert(blank, before, side(Some(at + 1), Some(at + 2)), (number, at as u32));
+        }
+    }
+
+    fn insert(&mut self, between: Between, before: Side, behind: Side, (literal, at): (u32, u32)) {
+        if before.near != EDGE && behind.near != EDGE {
+            let row = usize::from(before.near & 0x7F) + 128 * between.table();
+            self.pairs[row] |= 1 << (behind.near & 0x7F);
+        }
+        let forms = |side: Side| [side, Side { far: ANY, ..side }];
+        for before in forms(before) {
+            for behind in forms(behind) {
+                let (word, bit) = self.bit(between, before, behind);
+                self.bits[word] |= bit;
+            }
+        }
+        self.places.push((key(between, before, behind), literal, at));
+    }
+
+    /// Whether some literal that tells of the candidates has a place with these around it, and goes on so in the text:
+    /// `readers` read on from the place in either direction.
+    pub(super) fn contains<C: Iterator<Item = u32>>(
+        &self,
+        between: Between,
+        [before, behind]: [Side; 2],
+        readers: [Reader<'_>; 2],
+        candidates: &impl Fn() -> Option<C>,
+    ) -> bool {
+        if self.all || before.near == ANY || behind.near == ANY {
+            return true;
+        }
+        let (first, last) = match between {
+            Between::Nothing => (false, false),
+            // Only a literal of one unit begins behind the place.
+            Between::Made => (true, false),
+            Between::Blank { first, last } => (first, last),
+        };
+        let row = usize::from(before.near & 0x7F) + 128 * between.table();
+        if !first && !last && self.pairs[row] >> (behind.near & 0x7F) & 1 == 0 {
+            return false;
+        }
+        before.at_edges(first).any(|before| {
+            behind.at_edges(last).any(|behind| {
+                let (word, bit) = self.bit(between, before, behind);
+                self.bits[word] & bit != 0
+                    && self.is_any_there(between, [before, behind], &readers, candidates)
+            })
+        })
+    }
+
+    #[cold]
+    fn is_any_there<C: Iterator<Item = u32>>(
+        &self,
+        between: Between,
+        [before, behind]: [Side; 2],
+        readers: &[Reader<'_>; 2],
+        candidates: &impl Fn() -> Option<C>,
+    ) -> bool {
+        let key = key(between, before, behind);
+        let from = self.places.partition_point(|(other, ..)| *other < key);
+        let own = self.places[from..].iter().take_while(|(other, ..)| *other == key);
+        own.into_iter().any(|&(_, literal, at)| {
+            let literal = &self.literals[literal as usize];
+            let (head, tail) = literal.units.split_at(at as usize);
+            let tail = &tail[usize::from(between.is_blank())..];
+            readers[0].clone().reads(head.iter().rev().copied())
+                && readers[1].clone().reads(tail.iter().copied())
+                && literal.tells(candidates())
+        })
+    }
+
+    fn bit(&self, between: Between, before: Side, behind: Side) -> (usize, u64) {
+        let key = u32::from_le_bytes([before.far, before.near, behind.near, behind.far]);
+        let key = u64::from(key) << 1 | between.table() as u64;
+        let hash = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize;
+        (hash / 64 & (self.bits.len() - 1), 1 << (hash % 64))
+    }
+}
+
+fn key(between: Between, before: Side, behind: Side) -> u32 {
+    u32::from_le_bytes([behind.near, before.near, between.table() as u8, 0])
+}

@@ -1,0 +1,408 @@
+//! A look at what stands around a mark.
+
+use super::super::chars::{
+    BACKTICK, BLANK, is_dash, is_double_quote, is_newline, is_single_quote, is_whitespace, is_word, lower,
+    unicode_escape,
+};
+use super::contexts::{ANY, Side};
+use crate::scan::narrow::narrow_unit;
+use std::ops::Range;
+
+/// Farthest neighbour that is looked at, in units.
+pub(super) const NEIGHBOUR_UNITS_MAX: usize = 64;
+/// Shortest base64 behind `-EncodedCommand` that counts.
+const BASE64_UNITS_MIN: usize = 16;
+/// Longest name behind a dash that is looked at.
+const NAME_UNITS_MAX: usize = 16;
+/// Longest `u{…}`.
+const ESCAPE_UNITS_MAX: usize = 9;
+/// How far behind `[regex]::Matches(` its option is looked for.
+const PATTERN_UNITS_MAX: usize = 512;
+
+/// As the light normalisation has it.
+fn plain(unit: u16) -> u16 {
+    match unit {
+        0..0x80 => if is_whitespace(unit) { BLANK } else { unit },
+        _ if is_dash(unit) => u16::from(b'-'),
+        _ if is_whitespace(unit) => BLANK,
+        _ if is_single_quote(unit) => u16::from(b'\''),
+        _ if is_double_quote(unit) => u16::from(b'"'),
+        _ => unit,
+    }
+}
+
+pub(super) fn is_quote(unit: u16) -> bool {
+    is_single_quote(unit) || is_double_quote(unit)
+}
+
+/// A string or parenthesis, and a method of strings.
+pub(super) fn closed(text: Around<'_>, at: usize) -> bool {
+    if text.get(at) == u16::from(b')') {
+        let inner = text.before(at, |unit| is_whitespace(unit) || is_newline(unit));
+        if !u8::try_from(inner).is_ok_and(|byte| b"'\")]".contains(&byte)) {
+            return false;
+        }
+    }
+    let name = at + 2 + usize::from(is_quote(text.get(at + 2)));
+    ["replace", "split", "tochararray", "insert", "remove", "substring", "tostring()["]
+        .iter()
+        .any(|method| text.word_from(name, method))
+}
+
+/// An operator, or the parameter of an encoded command.
+pub(super) fn dashed(text: Around<'_>, at: usize) -> bool {
+    if !is_dash(text.get(at)) || is_word(text.get(at.wrapping_sub(1))) {
+        // A verb and a noun; `1-join` is no disguise.
+        return false;
+    }
+    let blank = |unit: u16| is_whitespace(unit) || is_newline(unit);
+    let mut letters = [0; NAME_UNITS_MAX];
+    let mut len = 0;
+    while is_word(text.get(at + 1 + len)) {
+        // No operator that is looked for is as long.
+        let Some(letter) = letters.get_mut(len) else { return false };
+        *letter = lower(text.get(at + 1 + len)) as u8;
+        len += 1;
+    }
+    let (name, end) = (&letters[..len], at + 1 + len);
+    let is_known = matches!(name, b"f" | b"join" | b"replace" | b"creplace" | b"ireplace" | b"ec");
+    if !is_known && !b"encodedcommand".starts_with(name) {
+        return false;
+    }
+    let left = text.before(at, blank);
+    let right = text.behind(end - 1, blank);
+    let opens =
+        is_quote(right) || right == u16::from(b'(') || right == u16::from(b'[') || right == u16::from(b'@');
+    let ends = |byte: u8| left == u16::from(byte);
+    let is_value = || text.ends_value(at);
+    match name {
+        b"f" => opens && right_is_constant(text, end - 1) && is_value(),
+        b"join" => {
+            let is_empty = empty_string(text, end - 1);
+            if is_empty {
+                is_value() || ends(b'}') || is_word(left)
+            } else {
+                (is_quote(left) && is_value()) || !(ends(b')') || ends(b'}') || ends(b']') || is_quote(left) || is_word(left))
+            }
+        }
+        b"replace" | b"creplace" | b"ireplace" => (is_quote(left) || (ends(b')') && opens)) && is_value(),
+        _ => {
+            let is_mark = |unit: u16| is_whitespace(unit) || is_quote(unit) || unit == u16::from(b':');
+            let (_, mut start) = text.behind_at(end - 1, is_mark);
+            // The value may be an expression.
+            let is_base64 = |unit: u16| is_word(unit) || unit == u16::from(b'+') || unit == u16::from(b'/');
+            let from = start;
+            while is_base64(text.get(start)) && start - from < BASE64_UNITS_MIN {
+                start += 1;
+            }
+            start - from == BASE64_UNITS_MIN
+        }
+    }
+}
+
+/// Whether a constant may begin behind `at`, parentheses left out.
+fn right_is_constant(text: Around<'_>, at: usize) -> bool {
+    let skipped = |unit: u16| {
+        is_whitespace(unit) || is_newline(unit) || unit == u16::from(b'(') || unit == u16::from(b'@')
+    };
+    let (unit, place) = text.behind_at(at, skipped);
+    is_quote(unit) || (unit == u16::from(b'[') && text.is_cast(place))
+}
+
+fn empty_string(text: Around<'_>, at: usize) -> bool {
+    let skipped = |unit: u16| is_whitespace(unit) || unit == u16::from(b'(');
+    let (unit, place) = text.behind_at(at, skipped);
+    is_quote(unit) && text.get(place + 1) == unit
+}
+
+/// A cast to characters, an index from behind, or a static method that makes a string.
+pub(super) fn bracket(text: Around<'_>, at: usize) -> bool {
+    if text.get(at) == u16::from(b'[') {
+        return text.is_char_cast(at) || (text.get(at + 1) == u16::from(b'-') && ranges(text, at));
+    }
+    if !text.word_from(at, "::") {
+        return false;
+    }
+    let name = at + 2;
+    text.word_from(name, "reverse(")
+        || (text.word_from(name, "matches(") && text.word_within(name, PATTERN_UNITS_MAX, "righttoleft"))
+        || (text.word_from(name, "join(") && empty_string(text, name + 4))
+        || (text.word_from(name, "format(") && right_is_constant(text, name + 6))
+}
+
+/// What is spoken of as base64, at the `b`: a call that decodes it, or a string that may be it.
+pub(super) fn base64(text: Around<'_>, at: usize) -> bool {
+    if !text.word_from(at, "base64") {
+        return false;
+    }
+    let calls = text.word_from(at + 6, "string");
+    if calls && text.word_from(at.wrapping_sub(2), "to") {
+        return false;
+    }
+    calls || text.has_base64()
+}
+
+/// Two dots within the brackets.
+fn ranges(text: Around<'_>, at: usize) -> bool {
+    (at..at + 8).any(|at| text.get(at) == u16::from(b'.') && text.get(at + 1) == u16::from(b'.'))
+}
+
+/// Reads units in one direction as the light normalisation has them, in narrowed form: without backticks, blanks in a
+/// row as one.
+#[derive(Clone, Debug)]
+pub(super) struct Reader<'a> {
+    text: Around<'a>,
+    at: usize,
+    is_forward: bool,
+    end: Ends,
+    /// The last unit was a blank.
+    blank: bool,
+}
+
+/// Where reading ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// With the text.
+    Never,
+    /// At a quotation mark: what lies beyond is another string, and may be anything.
+    AtQuote,
+}
+
+impl Reader<'_> {
+    /// Ends at a quotation mark, behind which anything may be.
+    pub(super) fn in_string(self) -> Self {
+        Self { end: Ends::AtQuote, ..self }
+    }
+
+    /// What was undone is a blank.
+    pub(super) fn behind_blank(self) -> Self {
+        Self { blank: true, ..self }
+    }
+
+    /// The next two units: 0 where the text ends, [`ANY`] where it cannot be told.
+    pub(super) fn side(&self) -> Side {
+        let mut reader = self.clone();
+        let near = reader.next();
+        Side { near, far: if matches!(near, 0 | ANY) { near } else { reader.next() } }
+    }
+
+    /// Whether these units come next.
+    pub(super) fn reads(mut self, units: impl IntoIterator<Item = u8>) -> bool {
+        units.into_iter().all(|unit| {
+            let own = self.next();
+            own == unit || own == ANY
+        })
+    }
+
+    fn next(&mut self) -> u8 {
+        for _ in 0..NEIGHBOUR_UNITS_MAX {
+            let at = if self.is_forward { self.at } else { self.at.wrapping_sub(1) };
+            let unit = self.text.get(at);
+            if at >= self.text.units.len() {
+                return 0;
+            }
+            if self.end == Ends::AtQuote && is_quote(unit) {
+                return ANY;
+            }
+            self.at = if self.is_forward { at + 1 } else { at };
+            let is_blank = is_whitespace(unit) || (is_newline(unit) && self.text.continues(at));
+            if unit == BACKTICK || (is_blank && self.blank) {
+                continue;
+            }
+            self.blank = is_blank;
+            return if is_blank { BLANK as u8 } else { narrow_unit(plain(unit)) };
+        }
+        ANY
+    }
+}
+
+/// A text, and what stands around a place; 0 outside and too far away.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Around<'a> {
+    pub(super) units: &'a [[u8; 2]],
+}
+
+impl<'a> Around<'a> {
+    pub(super) fn get(self, at: usize) -> u16 {
+        self.units.get(at).map_or(0, |unit| u16::from_le_bytes(*unit))
+    }
+
+    /// Reads what stands before `at`, backwards.
+    pub(super) fn reader_before(self, at: usize) -> Reader<'a> {
+        Reader { text: self, at, is_forward: false, end: Ends::Never, blank: false }
+    }
+
+    /// Reads what stands from `at` on.
+    pub(super) fn reader_from(self, at: usize) -> Reader<'a> {
+        Reader { text: self, at, is_forward: true, end: Ends::Never, blank: false }
+    }
+
+    /// The run of blanks, backticks and line ends behind backticks in which `at` is; `None` if it is too long to tell.
+    pub(super) fn blanks(self, at: usize) -> Option<Range<usize>> {
+        let is_blank = |unit: u16| is_whitespace(unit) || unit == BACKTICK;
+        let (mut start, mut end) = (at, at);
+        while start > 0 && is_blank(self.get(start - 1)) {
+            start -= 1;
+            if at - start > NEIGHBOUR_UNITS_MAX {
+                return None;
+            }
+        }
+        while is_blank(self.get(end)) || (is_newline(self.get(end)) && self.continues(end)) {
+            end += 1;
+            if end - at > NEIGHBOUR_UNITS_MAX {
+                return None;
+            }
+        }
+        Some(start..end)
+    }
+
+    /// The first unit before `at` that is not skipped, and where it stands.
+    pub(super) fn before_with_place(self, at: usize, skip: impl Fn(u16) -> bool) -> (u16, usize) {
+        match self.before_at(at, skip) {
+            usize::MAX => (0, usize::MAX),
+            at => (self.get(at), at),
+        }
+    }
+
+    /// The first unit before `at` that is not skipped.
+    pub(super) fn before(self, at: usize, skip: impl Fn(u16) -> bool) -> u16 {
+        match self.before_at(at, skip) {
+            usize::MAX => 0,
+            at => self.get(at),
+        }
+    }
+
+    fn before_at(self, at: usize, skip: impl Fn(u16) -> bool) -> usize {
+        let from = at.min(self.units.len());
+        let near = from.saturating_sub(NEIGHBOUR_UNITS_MAX)..from;
+        near.rev().find(|at| !skip(self.get(*at))).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn behind(self, at: usize, skip: impl Fn(u16) -> bool) -> u16 {
+        self.behind_at(at, skip).0
+    }
+
+    pub(super) fn behind_at(self, at: usize, skip: impl Fn(u16) -> bool) -> (u16, usize) {
+        let near = at + 1..(at + 1 + NEIGHBOUR_UNITS_MAX).min(self.units.len());
+        match near.into_iter().find(|at| !skip(self.get(*at))) {
+            Some(at) => (self.get(at), at),
+            None => (0, self.units.len()),
+        }
+    }
+
+    /// Whether the operand of an operator at `at` may be a constant: a string that is not itself the operand of another
+    /// operator or one of several arguments, or something in parentheses or brackets that ends with a constant.
+    fn ends_value(self, at: usize) -> bool {
+        let blank = |unit: u16| is_whitespace(unit) || is_newline(unit) || unit == BACKTICK;
+        let (left, left_at) = self.before_with_place(at, blank);
+        if is_quote(left) {
+            let (open, open_at) = self.before_with_place(left_at, |unit| !is_quote(unit));
+            if !is_quote(open) {
+                // Too far away to tell.
+                return true;
+            }
+            let (before, before_at) = self.before_with_place(open_at, blank);
+            if before == u16::from(b',') {
+                return false;
+            }
+            let word = self.before(before_at.wrapping_add(1), is_word);
+            return !(is_word(before) && word == u16::from(b'-'));
+        }
+        let closes = |unit: u16| blank(unit) || unit == u16::from(b')') || unit == u16::from(b']') || unit == u16::from(b'}');
+        let inner = self.before(at, closes);
+        let digit = u8::try_from(inner).is_ok_and(|byte| byte.is_ascii_hexdigit());
+        left != inner && (is_quote(inner) || digit || inner == u16::from(b'_'))
+    }
+
+    /// The line in which `at` is, with those that a backtick joins to it.
+    pub(super) fn line(self, at: usize) -> Range<usize> {
+        let ends = |at: &usize| is_newline(self.get(*at)) && !self.continues(*at);
+        let start = (0..at).rev().find(ends).map_or(0, |end| end + 1);
+        let end = (at..self.units.len()).find(ends).unwrap_or(self.units.len());
+        start..end
+    }
+
+    /// Whether `u{…}` here is a character of ASCII.
+    pub(super) fn is_escape(self, at: usize) -> bool {
+        if !self.word_from(at, "u{") {
+            return false;
+        }
+        let units: [u16; ESCAPE_UNITS_MAX] = std::array::from_fn(|behind| lower(self.get(at + behind)));
+        unicode_escape(&units).is_none_or(|(c, _)| c.is_ascii())
+    }
+
+    /// Whether the bracket that closes here is that of an index of numbers.
+    pub(super) fn is_index(self, at: usize) -> bool {
+        let number = |unit: u16| {
+            is_whitespace(unit)
+                || u8::try_from(unit).is_ok_and(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b'-' | b'.'))
+        };
+        let (open, open_at) = self.before_with_place(at, number);
+        let indexed = self.get(open_at.wrapping_sub(1));
+        open == u16::from(b'[')
+            && (is_word(indexed) || is_quote(indexed) || u8::try_from(indexed).is_ok_and(|byte| b")]}".contains(&byte)))
+    }
+
+    /// `[char` or `[string`.
+    fn is_cast(self, at: usize) -> bool {
+        self.word_from(at + 1, "char") || self.word_from(at + 1, "string")
+    }
+
+    /// `[char]`, `[char[]]` before something that may be constant.
+    fn is_char_cast(self, at: usize) -> bool {
+        if !self.word_from(at + 1, "char") {
+            return false;
+        }
+        let skipped = |unit: u16| {
+            is_whitespace(unit)
+                || u8::try_from(unit).is_ok_and(|byte| matches!(byte, b'[' | b']' | b'(' | b'`'))
+        };
+        let (unit, place) = self.behind_at(at + 4, skipped);
+        let digit = u8::try_from(unit).is_ok_and(|byte| byte.is_ascii_digit());
+        let current = unit == u16::from(b'$') && self.get(place + 1) == u16::from(b'_');
+        let parenthesis = self.before(place, is_whitespace) == u16::from(b'(');
+        is_quote(unit) || digit || current || parenthesis
+    }
+
+    /// Whether a word begins within so many units behind `at`.
+    fn word_within(self, at: usize, units: usize, word: &str) -> bool {
+        (at..(at + units).min(self.units.len())).any(|at| self.word_from(at, word))
+    }
+
+    /// Whether a string begins like base64.
+    fn has_base64(self) -> bool {
+        let is_base64 = |unit: u16| is_word(unit) || unit == u16::from(b'+') || unit == u16::from(b'/');
+        let mut len = BASE64_UNITS_MIN;
+        for at in 0..self.units.len() {
+            let unit = self.get(at);
+            len = if is_quote(unit) {
+                0
+            } else if len < BASE64_UNITS_MIN && is_base64(unit) {
+                len + 1
+            } else {
+                BASE64_UNITS_MIN + 1
+            };
+            if len == BASE64_UNITS_MIN {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether a backtick makes the line end at `at` a blank.
+    fn continues(self, at: usize) -> bool {
+        let before = self.get(at.wrapping_sub(1));
+        before == BACKTICK || (before == 0x0D && self.get(at.wrapping_sub(2)) == BACKTICK)
+    }
+
+    pub(super) fn word_from(self, at: usize, word: &str) -> bool {
+        self.units.get(at..).is_some_and(|units| {
+            units.len() >= word.len()
+                && word
+                    .bytes()
+                    .zip(units)
+                    .all(|(byte, unit)| u16::from(byte) == lower(u16::from_le_bytes(*unit)))
+        })
+    }
+}
+

@@ -1,0 +1,113 @@
+//! Rules that have more to match than literals: regular expressions, and patterns with `?`.
+//!
+//! What a disguise hides from them need not lie in a literal. But each way to match them has clauses, sets of needles of
+//! which one must stand in the text. Where a clause does not hold in the text as recorded, a view has to make one of its
+//! needles, so these count as literals; only where all clauses hold any mark may matter.
+
+use crate::compile::clause::{Clause, necessary, of_pattern, of_regex};
+use crate::field::EventKind;
+use crate::pattern::Part;
+use crate::rule::{Expr, Op};
+use crate::scan::marks::BACKTICK;
+use memchr::memmem::Finder;
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+/// Most needles of a clause that are searched for; a longer one is taken to hold.
+const NEEDLES_MAX: usize = 16;
+
+/// The ways in which one rule may match beyond its literals.
+#[derive(Debug, Default)]
+pub(super) struct Wild {
+    ways: Vec<Way>,
+}
+
+#[derive(Debug)]
+struct Way {
+    clauses: Vec<Vec<Finder<'static>>>,
+    /// What matches lies within one line.
+    in_line: bool,
+}
+
+impl Wild {
+    /// Of a rule's expression; the needles of its clauses go to `needle`.
+    pub(super) fn of(expr: &Expr, mut needle: impl FnMut(&[u8])) -> Self {
+        let mut ways = Vec::new();
+        for (clauses, in_line) in ways_of(expr).unwrap_or_default() {
+            // No view has a backtick.
+            let never = |clause: &Clause| clause.needles.iter().all(|needle| needle.contains(&BACKTICK));
+            if clauses.iter().any(never) {
+                continue;
+            }
+            clauses.iter().flat_map(|clause| &clause.needles).for_each(|own| needle(own));
+            let finders = |clause: &Clause| -> Vec<_> {
+                clause.needles.iter().map(|needle| Finder::new(&needle[..]).into_owned()).collect()
+            };
+            let short = clauses.iter().filter(|clause| clause.needles.len() <= NEEDLES_MAX);
+            ways.push(Way { clauses: short.map(finders).collect(), in_line });
+        }
+        Self { ways }
+    }
+
+    /// Whether there is any.
+    pub(super) fn is_any(&self) -> bool {
+        !self.ways.is_empty()
+    }
+
+    /// Whether all clauses of some way hold in a narrowed text: of the ways that match within a line if `in_line`, and
+    /// then the text is one; else of the others.
+    pub(super) fn holds(&self, text: &[u8], in_line: bool) -> bool {
+        let stands = |clause: &Vec<Finder<'_>>| clause.iter().any(|needle| needle.find(text).is_some());
+        self.ways.iter().any(|way| way.in_line == in_line && way.clauses.iter().all(stands))
+    }
+}
+
+/// The clauses of each way, and whether they hold within one line; `None` for an expression of literals only.
+fn ways_of(expr: &Expr) -> Option<Vec<(Vec<Clause>, bool)>> {
+    match expr {
+        Expr::Or(parts) => {
+            let ways: Vec<_> = parts.iter().filter_map(ways_of).flatten().collect();
+            (!ways.is_empty()).then_some(ways)
+        }
+        Expr::And(parts) => {
+            let (at, mut ways) =
+                parts.iter().enumerate().find_map(|(at, part)| Some((at, ways_of(part)?)))?;
+            for (other, part) in parts.iter().enumerate() {
+                if other != at
+                    && let Some(clause) = necessary(part, EventKind::ScriptBlock)
+                {
+                    // It may hold in another line.
+                    ways.iter_mut().filter(|(_, in_line)| !in_line).for_each(|(way, _)| way.push(clause.clone()));
+                }
+            }
+            Some(ways)
+        }
+        Expr::Not(_) => None,
+        Expr::Test(test) => match &test.op {
+            Op::Regex(source) => Some(vec![(of_regex(source), is_in_line(source))]),
+            Op::Text { pattern, .. } if pattern.parts().contains(&Part::One) => {
+                Some(vec![(of_pattern(pattern).into_iter().collect(), false)])
+            }
+            Op::Text { .. } | Op::Number(..) | Op::Exists(_) => None,
+        },
+    }
+}
+
+/// Whether a regular expression matches no line end.
+fn is_in_line(source: &str) -> bool {
+    regex_syntax::parse(source).is_ok_and(|hir| !has_newline(&hir))
+}
+
+fn has_newline(hir: &Hir) -> bool {
+    let is_newline = |c: char| matches!(c, '\n' | '\r');
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => false,
+        HirKind::Literal(literal) => literal.0.iter().any(|byte| is_newline(char::from(*byte))),
+        HirKind::Class(Class::Unicode(class)) => {
+            class.ranges().iter().any(|range| (range.start()..=range.end()).contains(&'\n'))
+        }
+        HirKind::Class(Class::Bytes(_)) => true,
+        HirKind::Repetition(repetition) => has_newline(&repetition.sub),
+        HirKind::Capture(capture) => has_newline(&capture.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().any(has_newline),
+    }
+}

@@ -88,6 +88,7 @@ impl Matcher {
         let raw = scratch.found_of(self.identity()).map(|found| FromRaw {
             plan: self.plan(payload.kind),
             found,
+            memory: &scratch.memory,
             narrow: scratch.narrowed.made(),
         });
         // All text: to find the end of the script's would take as long as to look at the little that is behind it.

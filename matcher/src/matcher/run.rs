@@ -39,6 +39,11 @@ impl Memory {
         self.candidates.resize(plan.programs.len().max(self.candidates.len()), 0);
     }
 
+    /// Whether the search of this event looked for a literal that the gate does not look for, and did not find it.
+    pub(crate) fn is_absent(&self, own: usize) -> bool {
+        self.literals.get(own).is_some_and(|(event, place)| *event == self.event && place.is_none())
+    }
+
     /// Gives the memory of texts longer than this back, in units.
     pub(crate) fn shrink_to(&mut self, units: usize) {
         for (event, text) in &mut self.decoded {

@@ -134,6 +134,11 @@ impl Gate {
         self.needles.iter().map(|needle| &needle[..])
     }
 
+    /// A needle by its number.
+    pub(crate) fn needle(&self, needle: u32) -> &[u8] {
+        self.needles.get(needle as usize).map_or(&[], |needle| needle)
+    }
+
     /// Length of the longest needle, in units.
     pub(crate) fn longest(&self) -> usize {
         self.longest

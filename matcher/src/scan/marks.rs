@@ -1,6 +1,6 @@
 //! Marks: three neighbouring units, single units, and runs of blanks, that tell that a text may be disguised.
 //!
-//! Three units are in a bucket if each is in the bucket's set of bytes for its place. Only ASCII is in sets. Units count
+//! Three units are in a bucket if each is in the bucket's set of bytes for its place. Only ASCII is in sets, and no NUL. Units count
 //! as bytes: those above U+00FF as 0xFF, those from U+8000 on as 0, which is how vectors pack them. Letters are in a set
 //! in both cases.
 
@@ -53,7 +53,7 @@ impl Marks {
         for (bucket, sets) in buckets.iter().take(BUCKETS_MAX).enumerate() {
             assert!(!sets.iter().all(|set| set.contains(&BEHIND)), "nothing stands behind the text");
             for (place, set) in sets.iter().enumerate() {
-                for byte in set.iter().filter(|byte| byte.is_ascii()).flat_map(|byte| [*byte, byte.to_ascii_uppercase()]) {
+                for byte in set.iter().filter(|byte| (1..HIGH).contains(*byte)).flat_map(|byte| [*byte, byte.to_ascii_uppercase()]) {
                     marks.sets[place][usize::from(byte)] |= 1 << bucket;
                     marks.halves[place][0][usize::from(byte & 15)] |= 1 << bucket;
                     marks.halves[place][1][usize::from(byte >> 4)] |= 1 << bucket;
@@ -63,16 +63,18 @@ impl Marks {
         marks
     }
 
-    /// Reports every mark, those of a kind ascending, until `report` says that it is enough.
+    /// Reports every mark, until `report` says that it is enough. `narrow`: the text narrowed, if it has been; it is
+    /// looked at in half the time.
     pub(crate) fn scan(
         &self,
         units: &[[u8; 2]],
+        narrow: Option<&[u8]>,
         usable: Usable,
         mut report: impl FnMut(usize, Mark) -> bool,
     ) -> bool {
         match usable.kernel() {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 | Kernel::Avx2 => x86::marks::scan(self, units, usable, report),
+            Kernel::Avx512 | Kernel::Avx2 => x86::marks::scan(self, units, narrow, usable, report),
             _ => self.scan_plain(units, &mut report),
         }
     }
@@ -125,6 +127,7 @@ fn is_before_blanks(units: &[[u8; 2]], at: usize) -> bool {
 mod tests {
     use super::{Mark, Marks};
     use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::narrow::narrow_unit;
     use proptest::prelude::*;
 
     fn marks() -> Marks {
@@ -150,7 +153,7 @@ mod tests {
                 found.push((at, Mark::Other));
             }
             let mut bits = 0;
-            let is_ascii = |at: usize| text.get(at).is_none_or(|unit| *unit < 0x80 || *unit >= 0x8000);
+            let is_ascii = |at: usize| text.get(at).is_none_or(|unit| (1..0x80).contains(unit));
             bits |= u8::from("'\"".contains(char_at(at)) && behind(1) == '+' && is_ascii(at + 2));
             bits |= u8::from(char_at(at) == '-' && "fj".contains(behind(1)) && " o".contains(behind(2))) << 1;
             bits |= u8::from(is_ascii(at) && behind(1) == 'x' && behind(2) == '\n') << 2;
@@ -168,14 +171,20 @@ mod tests {
 
     fn fast(text: &[u16], kernel: Kernel) -> Vec<(usize, Mark)> {
         let units: Vec<[u8; 2]> = text.iter().map(|unit| unit.to_le_bytes()).collect();
-        let mut found = Vec::new();
-        let ended = marks().scan(&units, Usable::new(kernel), |at, mark| {
-            found.push((at, mark));
-            false
+        let narrow: Vec<u8> = text.iter().map(|unit| narrow_unit(*unit)).collect();
+        let found = [None, Some(&narrow[..])].map(|narrow| {
+            let mut found = Vec::new();
+            let ended = marks().scan(&units, narrow, Usable::new(kernel), |at, mark| {
+                found.push((at, mark));
+                false
+            });
+            assert!(!ended);
+            found.sort_unstable();
+            found
         });
-        assert!(!ended);
-        found.sort_unstable();
-        found
+        let [of_units, of_narrowed] = found;
+        assert_eq!(of_units, of_narrowed);
+        of_units
     }
 
     #[test]
@@ -197,7 +206,7 @@ mod tests {
         let units = vec![[b'`', 0]; 300];
         for kernel in Kernel::available() {
             let mut count = 0;
-            let ended = marks().scan(&units, Usable::new(kernel), |_, _| {
+            let ended = marks().scan(&units, None, Usable::new(kernel), |_, _| {
                 count += 1;
                 count == 7
             });

@@ -64,8 +64,11 @@ pub(super) fn fold(source: &Mapped, budget: &mut Budget, decoded: &mut Vec<Mappe
         at: 0,
         builder: Builder::new(source),
         variables: Variables::new(),
-        names_base64: (0..text.len())
-            .any(|at| lower(text[at]) == u16::from(b'b') && starts_with(&text[at..], "base64")),
+        unknown: Variables::new(),
+        // The digits are rare.
+        names_base64: text
+            .windows(6)
+            .any(|part| part[4..] == [u16::from(b'6'), u16::from(b'4')] && starts_with(part, "base64")),
         budget,
         decoded,
     };
@@ -84,6 +87,8 @@ struct Folder<'a> {
     at: usize,
     builder: Builder<'a>,
     variables: Variables,
+    /// As at the beginning.
+    unknown: Variables,
     /// Base64 is spoken of somewhere, so strings of it are decoded.
     names_base64: bool,
     budget: &'a mut Budget,
@@ -172,8 +177,7 @@ impl Folder<'_> {
     }
 
     fn pass(&mut self, start: usize) {
-        let unknown = Variables::new;
-        let end = read_literal(self.text, start, &unknown()).map_or(start + 1, |literal| literal.end);
+        let end = read_literal(self.text, start, &self.unknown).map_or(start + 1, |literal| literal.end);
         self.budget.spend(end - start);
         self.at = end;
     }

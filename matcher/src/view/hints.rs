@@ -13,15 +13,17 @@ use super::call::Names;
 use super::chars::{
     BACKTICK, BLANK, escaped, is_dash, is_double_quote, is_newline, is_whitespace, is_word,
 };
-use crate::compile::plan::Plan;
+use crate::compile::plan::{Plan, Program};
+use crate::compile::program::{CheckOp, Step};
+use crate::matcher::run::Memory;
 use crate::rule::{Expr, Op, Rule};
 use crate::scan::gate::Found;
 use crate::scan::kernel::Usable;
-use crate::scan::marks::{Mark, Marks};
+use crate::scan::marks::{self, Mark, Marks};
 use contexts::{Between, Contexts, Literals, Side};
 use std::cell::OnceCell;
 use near::{Around, Reader, base64, bracket, closed, dashed, is_quote};
-use wild::Wild;
+use wild::{Wild, line_of};
 
 const CLOSED: u8 = 1;
 const PLUS: u8 = 1 << 1;
@@ -79,6 +81,8 @@ pub(crate) struct Hints {
 pub(crate) struct FromRaw<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) found: &'a Found,
+    /// What the candidates' programs looked for.
+    pub(crate) memory: &'a Memory,
     /// The narrowed text, if it was made.
     pub(crate) narrow: Option<&'a [u8]>,
 }
@@ -97,16 +101,48 @@ struct Look<'a> {
     hints: &'a Hints,
     text: Around<'a>,
     raw: Option<FromRaw<'a>>,
-    /// Whether every mark counts because of a rule that matches across lines, once it is known.
-    wild_text: OnceCell<bool>,
+    /// Once it is asked for.
+    wild_text: OnceCell<Candidates>,
+}
+
+/// The candidates that are more than their literals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Candidates {
+    None,
+    /// Some match within a line only, where their clauses hold.
+    InLines,
+    /// The clauses of one that matches across lines hold, so every mark counts.
+    AcrossLines,
 }
 
 impl FromRaw<'_> {
+    fn programs(&self) -> impl Iterator<Item = &Program> {
+        let gated = self.found.list().iter().flat_map(|&needle| &self.plan.by_needle[needle as usize]);
+        self.plan.ungated.iter().chain(gated).map(|&program| &self.plan.programs[program as usize])
+    }
+
     /// The indices of the candidates.
     fn candidates(&self) -> impl Iterator<Item = u32> {
-        let gated = self.found.list().iter().flat_map(|&needle| &self.plan.by_needle[needle as usize]);
-        let programs = self.plan.ungated.iter().chain(gated);
-        programs.map(|&program| self.plan.programs[program as usize].rule)
+        self.programs().map(|program| program.rule)
+    }
+
+    /// Whether each regular expression of a program is known to lack some literal.
+    fn lacks_literals(&self, program: &Program) -> bool {
+        let plan = self.plan;
+        // No view has a backtick.
+        let is_absent = |&literal: &u32| match (literal as usize).checked_sub(plan.gate.len()) {
+            Some(own) => {
+                self.memory.is_absent(own) || plan.finders[own].needle().contains(&marks::BACKTICK)
+            }
+            None => !self.found.contains(literal) || plan.gate.needle(literal).contains(&marks::BACKTICK),
+        };
+        program.steps.iter().all(|step| match step {
+            Step::Check(check) => match &plan.checks[*check as usize].op {
+                CheckOp::Regex { clauses, .. } => clauses.iter().any(|clause| clause.iter().all(is_absent)),
+                CheckOp::Glob { .. } | CheckOp::Number(..) | CheckOp::Exists(_) => true,
+            },
+            _ => true,
+        })
     }
 }
 
@@ -154,14 +190,15 @@ impl Hints {
         let mut reasons = Reasons::default();
         let text = Around { units };
         let look = Look { hints: self, text, raw, wild_text: OnceCell::new() };
-        self.marks.scan(units, usable, |at, mark| {
+        let narrow = raw.and_then(|raw| raw.narrow);
+        self.marks.scan(units, narrow, usable, |at, mark| {
             match mark {
                 Mark::Other if !reasons.light => {
                     reasons.light = look.other(at);
                     reasons.fold |= is_dash(text.get(at)) && dashed(text, at);
                     reasons.fold |= is_quote(text.get(at)) && look.quote(at);
                 }
-                Mark::Blanks if !reasons.light => reasons.light = look.blanks(at + 1),
+                Mark::Blanks if !reasons.light => reasons.light = look.blanks_behind(at),
                 Mark::Other | Mark::Blanks => {}
                 Mark::Bucket(buckets) => {
                     if !reasons.fold {
@@ -188,17 +225,30 @@ impl Look<'_> {
     /// Whether a rule that is more than its literals may match around a mark here.
     fn is_wild(&self, at: usize) -> bool {
         let Some(raw) = self.raw else { return self.hints.any_wild };
-        if !self.hints.any_wild {
-            return false;
-        }
-        let wild = || raw.candidates().map(|rule| &self.hints.wild[rule as usize]).filter(|wild| wild.is_any());
-        if wild().next().is_none() {
-            return false;
-        }
-        let Some(narrow) = raw.narrow else { return true };
-        *self.wild_text.get_or_init(|| wild().any(|wild| wild.holds(narrow, false))) || {
-            let line = narrow.get(self.text.line(at)).unwrap_or_default();
-            wild().any(|wild| wild.holds(line, true))
+        let wild = || {
+            raw.programs()
+                .map(|program| (&self.hints.wild[program.rule as usize], program))
+                .filter(|(wild, program)| wild.is_any() && !(wild.is_regex && raw.lacks_literals(program)))
+                .map(|(wild, _)| wild)
+        };
+        let of_text = self.wild_text.get_or_init(|| {
+            if !self.hints.any_wild || wild().next().is_none() {
+                return Candidates::None;
+            }
+            let Some(text) = raw.narrow else { return Candidates::AcrossLines };
+            wild().map(|wild| wild.holds(text)).fold(Candidates::None, |known, holds| match holds {
+                Some(true) => Candidates::AcrossLines,
+                Some(false) => known,
+                None => known.max(Candidates::InLines),
+            })
+        });
+        match of_text {
+            Candidates::None => false,
+            Candidates::AcrossLines => true,
+            Candidates::InLines => {
+                let line = line_of(raw.narrow.unwrap_or_default(), at);
+                wild().any(|wild| wild.holds(line) != Some(false))
+            }
         }
     }
 
@@ -241,6 +291,14 @@ impl Look<'_> {
         if is_line_end {
             return false;
         }
+        if text.get(at + 1) == u16::from(b'r') && text.word_from(at + 2, "`n") {
+            return false;
+        }
+        let before = text.get(at.wrapping_sub(1));
+        if is_plain(before) && is_plain(next) && !self.hints.contexts.may_touch(before, next) {
+            // As nearly all are.
+            return text.is_escape(at + 1) || self.is_wild(at);
+        }
         let readers = [text.reader_before(at), text.reader_from(at)];
         text.is_escape(at + 1) || self.is_in_literal(Between::Nothing, readers) || self.is_wild(at)
     }
@@ -256,6 +314,22 @@ impl Look<'_> {
             || is_word(before)
     }
 
+    /// A run of blanks behind the unit at `at`.
+    fn blanks_behind(&self, at: usize) -> bool {
+        let text = self.text;
+        let before = text.get(at);
+        let mut end = at + 1;
+        while text.get(end) == BLANK {
+            end += 1;
+        }
+        let behind = text.get(end);
+        if is_plain(before) && is_plain(behind) && !self.hints.contexts.may_hold_blank(before, behind) {
+            // As nearly all are.
+            return self.is_wild(at);
+        }
+        self.blanks(at + 1)
+    }
+
     /// A run of blanks, one of which is at `at`.
     fn blanks(&self, at: usize) -> bool {
         let text = self.text;
@@ -264,7 +338,12 @@ impl Look<'_> {
         if is_newline(last) || last == 0 || is_newline(first) || first == 0 {
             return false;
         }
+        let (before, behind) = (first, last);
         let [first, last] = [run.start, run.end - 1].map(|at| text.get(at) != BLANK);
+        let is_inside = !first && !last && is_plain(before) && is_plain(behind);
+        if is_inside && !self.hints.contexts.may_hold_blank(before, behind) {
+            return self.is_wild(at);
+        }
         // A literal that begins with the blank needs the one at the end of the run.
         let between = Between::Blank { first: last, last: first };
         let readers = [text.reader_before(run.start), text.reader_from(run.end)];
@@ -301,6 +380,11 @@ impl Look<'_> {
             is_double_quote(right) && next == BACKTICK && escaped(text.get(right_at + 2)) < u16::from(b' ');
         !is_control && (self.is_in_literal(Between::Nothing, [before, behind]) || self.is_wild(at))
     }
+}
+
+/// ASCII that is what it is.
+fn is_plain(unit: u16) -> bool {
+    (0x21..0x7F).contains(&unit) && unit != BACKTICK
 }
 
 /// Adds the literals of a rule's expression.

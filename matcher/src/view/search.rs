@@ -164,7 +164,11 @@ impl<'a> Search<'a> {
         let own = self.fields.range(Field::ScriptBlockText).unwrap_or(0..0);
         bytes.clear();
         bytes.extend_from_slice(&original[..offset]);
-        bytes.extend(text.units().iter().flat_map(|unit| unit.to_le_bytes()));
+        let start = bytes.len();
+        bytes.resize(start + 2 * text.units().len(), 0);
+        for (to, unit) in bytes[start..].as_chunks_mut().0.iter_mut().zip(text.units()) {
+            *to = unit.to_le_bytes();
+        }
         bytes.extend_from_slice(&original[offset + 2 * own.end..]);
     }
 

@@ -1,7 +1,7 @@
 //! Looking for marks with AVX2.
 
 use crate::scan::kernel::{Kernel, Usable};
-use crate::scan::marks::{BACKTICK, BEHIND, Mark, Marks, PLACES};
+use crate::scan::marks::{BACKTICK, BEHIND, HIGH, Mark, Marks, PLACES};
 use std::arch::x86_64::{
     __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8,
     _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_or_si256, _mm256_packus_epi16, _mm256_permute4x64_epi64,
@@ -18,33 +18,47 @@ const SEEN: usize = STEP + PLACES - 1;
 pub(crate) fn scan(
     marks: &Marks,
     units: &[[u8; 2]],
+    narrow: Option<&[u8]>,
     usable: Usable,
     mut report: impl FnMut(usize, Mark) -> bool,
 ) -> bool {
-    match usable.kernel() {
+    match (usable.kernel(), narrow) {
         // SAFETY: `Usable` vouches for the processor's AVX2, which every processor with AVX-512 has.
-        Kernel::Avx512 | Kernel::Avx2 => unsafe { scan_avx2(marks, units, report) },
-        Kernel::Sse2 | Kernel::Portable => marks.scan_plain(units, &mut report),
+        (Kernel::Avx512 | Kernel::Avx2, Some(narrow)) if narrow.len() == units.len() => unsafe {
+            scan_avx2::<true>(marks, units, narrow, report)
+        },
+        // SAFETY: as above.
+        (Kernel::Avx512 | Kernel::Avx2, _) => unsafe {
+            scan_avx2::<false>(marks, units, units.as_flattened(), report)
+        },
+        (Kernel::Sse2 | Kernel::Portable, _) => marks.scan_plain(units, &mut report),
     }
 }
 
+/// `bytes`: the units as they are, or narrowed to one byte each.
 #[target_feature(enable = "avx2")]
-fn scan_avx2(marks: &Marks, units: &[[u8; 2]], mut report: impl FnMut(usize, Mark) -> bool) -> bool {
+fn scan_avx2<const NARROWED: bool>(
+    marks: &Marks,
+    units: &[[u8; 2]],
+    bytes: &[u8],
+    mut report: impl FnMut(usize, Mark) -> bool,
+) -> bool {
+    let size = if NARROWED { 1 } else { 2 };
     let tables = marks.halves.map(|place| place.map(|table| broadcast(&table)));
     let mut at = 0;
-    while let Some(seen) = units.get(at..).and_then(<[_]>::first_chunk::<SEEN>) {
-        if step(marks, &tables, units, (at, seen), &mut report) {
+    while let Some(seen) = bytes.get(size * at..size * (at + SEEN)) {
+        if step::<NARROWED>(marks, &tables, units, (at, seen), &mut report) {
             return true;
         }
         at += STEP;
     }
     // The rest, with nothing behind it that is a mark.
-    let mut rest = [[BEHIND, 0]; SEEN];
     while at < units.len() {
-        let own = &units[at..units.len().min(at + SEEN)];
-        rest.fill([BEHIND, 0]);
+        let own = &bytes[size * at..(size * (at + SEEN)).min(bytes.len())];
+        let mut rest = [if NARROWED { [BEHIND; 2] } else { [BEHIND, 0] }; SEEN];
+        let rest = rest.as_flattened_mut();
         rest[..own.len()].copy_from_slice(own);
-        if step(marks, &tables, units, (at, &rest), &mut report) {
+        if step::<NARROWED>(marks, &tables, units, (at, &rest[..size * SEEN]), &mut report) {
             return true;
         }
         at += STEP;
@@ -55,23 +69,26 @@ fn scan_avx2(marks: &Marks, units: &[[u8; 2]], mut report: impl FnMut(usize, Mar
 /// Looks at the places from `at` on, at which `seen` stands.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn step(
+fn step<const NARROWED: bool>(
     marks: &Marks,
     tables: &[[__m256i; 2]; PLACES],
     units: &[[u8; 2]],
-    (at, seen): (usize, &[[u8; 2]; SEEN]),
+    (at, seen): (usize, &[u8]),
     report: &mut impl FnMut(usize, Mark) -> bool,
 ) -> bool {
-    let [here, next, third] = [0, 1, 2].map(|place| pack(seen, place));
+    let [here, next, third] = [0, 1, 2].map(|place| pack::<NARROWED>(seen, place));
     let buckets = _mm256_and_si256(look_up(here, &tables[0]), look_up(next, &tables[1]));
-    let none = _mm256_cmpeq_epi8(_mm256_and_si256(buckets, look_up(third, &tables[2])), _mm256_setzero_si256());
+    let buckets = _mm256_and_si256(buckets, look_up(third, &tables[2]));
+    let none = _mm256_cmpeq_epi8(buckets, _mm256_setzero_si256());
     let backtick = _mm256_cmpeq_epi8(here, _mm256_set1_epi8(BACKTICK.cast_signed()));
     // The highest bit of each byte is looked at.
     let other = _mm256_or_si256(here, backtick);
     let blanks = if marks.blanks { begin_of_blanks(here, next, third) } else { _mm256_setzero_si256() };
-    // Packing goes by quarters; the order matters only where something is.
-    !_mm256_movemask_epi8(none) | _mm256_movemask_epi8(_mm256_or_si256(other, blanks)) != 0
-        && told(marks, units, at, [!bits(none), bits(other), bits(blanks)], report)
+    // The order matters only where something is.
+    !_mm256_movemask_epi8(none) | _mm256_movemask_epi8(_mm256_or_si256(other, blanks)) != 0 && {
+        let places = [none, other, blanks].map(|packed| bits::<NARROWED>(packed));
+        told(marks, units, at, places, report)
+    }
 }
 
 /// The units before a run of blanks inside a line, or before a tab: see [`Mark::Blanks`].
@@ -95,15 +112,16 @@ fn told(
     marks: &Marks,
     units: &[[u8; 2]],
     at: usize,
-    [in_bucket, other, blanks]: [u32; 3],
+    [in_no_bucket, other, blanks]: [u32; 3],
     report: &mut impl FnMut(usize, Mark) -> bool,
 ) -> bool {
     let bucket = |place| {
         let buckets = marks.buckets(units, place);
         buckets != 0 && report(place, Mark::Bucket(buckets))
     };
-    each(at, in_bucket, bucket)
-        || each(at, other, |at| report(at, Mark::Other))
+    each(at, !in_no_bucket, bucket)
+        // Narrowed, those from U+8000 on look the same.
+        || each(at, other, |at| units[at][1] < HIGH && report(at, Mark::Other))
         || each(at, blanks, |at| report(at, Mark::Blanks))
 }
 
@@ -132,25 +150,29 @@ fn look_up(bytes: __m256i, [low, high]: &[__m256i; 2]) -> __m256i {
 /// One bit for each unit, in their order.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn bits(packed: __m256i) -> u32 {
-    _mm256_movemask_epi8(in_order(packed)).cast_unsigned()
+fn bits<const NARROWED: bool>(packed: __m256i) -> u32 {
+    // Packing goes by quarters.
+    let packed = if NARROWED { packed } else { _mm256_permute4x64_epi64::<0b11_01_10_00>(packed) };
+    _mm256_movemask_epi8(packed).cast_unsigned()
 }
 
-/// The quarters of packed units in their order.
+/// One byte for each of the units from `from` on; if they are not narrowed, quarters of them come in the order first,
+/// third, second, fourth.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn in_order(packed: __m256i) -> __m256i {
-    _mm256_permute4x64_epi64::<0b11_01_10_00>(packed)
+fn pack<const NARROWED: bool>(seen: &[u8], from: usize) -> __m256i {
+    if NARROWED {
+        return load(seen, from);
+    }
+    _mm256_packus_epi16(load(seen, 2 * from), load(seen, 2 * from + STEP))
 }
 
-/// One byte for each of the units from `from` on, quarters of them in the order first, third, second, fourth.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn pack(units: &[[u8; 2]; SEEN], from: usize) -> __m256i {
-    let (halves, _) = units[from..from + STEP].as_chunks::<{ STEP / 2 }>();
-    // SAFETY: each half is a reference to 32 readable bytes, and the loads ask for no alignment.
-    let [low, high] = [0, 1].map(|half| unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) });
-    _mm256_packus_epi16(low, high)
+fn load(bytes: &[u8], from: usize) -> __m256i {
+    let bytes = &bytes[from..from + STEP];
+    // SAFETY: the slice has 32 readable bytes, and the load asks for no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx2")]

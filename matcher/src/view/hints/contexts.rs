@@ -182,6 +182,17 @@ impl Contexts {
         self.places.push((key(between, before, behind), literal, at));
     }
 
+    /// Whether some literal may have a blank between these units of ASCII, as far as they alone tell.
+    pub(super) fn may_hold_blank(&self, before: u16, behind: u16) -> bool {
+        let row = usize::from(narrow_unit(before) & 0x7F) + 128;
+        self.all || self.pairs[row] >> (narrow_unit(behind) & 0x7F) & 1 != 0
+    }
+
+    /// Whether these units of ASCII may stand side by side in some literal, as far as they alone tell.
+    pub(super) fn may_touch(&self, before: u16, behind: u16) -> bool {
+        self.all || self.pairs[usize::from(narrow_unit(before) & 0x7F)] >> (narrow_unit(behind) & 0x7F) & 1 != 0
+    }
+
     /// Whether some literal that tells of the candidates has a place with these around it, and goes on so in the text:
     /// `readers` read on from the place in either direction.
     pub(super) fn contains<C: Iterator<Item = u32>>(

@@ -314,14 +314,6 @@ impl<'a> Around<'a> {
         left != inner && (is_quote(inner) || digit || inner == u16::from(b'_'))
     }
 
-    /// The line in which `at` is, with those that a backtick joins to it.
-    pub(super) fn line(self, at: usize) -> Range<usize> {
-        let ends = |at: &usize| is_newline(self.get(*at)) && !self.continues(*at);
-        let start = (0..at).rev().find(ends).map_or(0, |end| end + 1);
-        let end = (at..self.units.len()).find(ends).unwrap_or(self.units.len());
-        start..end
-    }
-
     /// Whether `u{…}` here is a character of ASCII.
     pub(super) fn is_escape(self, at: usize) -> bool {
         if !self.word_from(at, "u{") {

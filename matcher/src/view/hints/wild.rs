@@ -10,6 +10,7 @@ use crate::pattern::Part;
 use crate::rule::{Expr, Op};
 use crate::scan::marks::BACKTICK;
 use memchr::memmem::Finder;
+use memchr::{memchr_iter, memrchr_iter};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 /// Most needles of a clause that are searched for; a longer one is taken to hold.
@@ -19,6 +20,8 @@ const NEEDLES_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Wild {
     ways: Vec<Way>,
+    /// No pattern with `?` is among them.
+    pub(super) is_regex: bool,
 }
 
 #[derive(Debug)]
@@ -45,7 +48,8 @@ impl Wild {
             let short = clauses.iter().filter(|clause| clause.needles.len() <= NEEDLES_MAX);
             ways.push(Way { clauses: short.map(finders).collect(), in_line });
         }
-        Self { ways }
+        let is_regex = !has_one(expr);
+        Self { ways, is_regex }
     }
 
     /// Whether there is any.
@@ -53,12 +57,23 @@ impl Wild {
         !self.ways.is_empty()
     }
 
-    /// Whether all clauses of some way hold in a narrowed text: of the ways that match within a line if `in_line`, and
-    /// then the text is one; else of the others.
-    pub(super) fn holds(&self, text: &[u8], in_line: bool) -> bool {
+    /// Whether all clauses of some way hold in a narrowed text; `None` if it can only match within a line, in whose text
+    /// that is to be asked again.
+    pub(super) fn holds(&self, text: &[u8]) -> Option<bool> {
         let stands = |clause: &Vec<Finder<'_>>| clause.iter().any(|needle| needle.find(text).is_some());
-        self.ways.iter().any(|way| way.in_line == in_line && way.clauses.iter().all(stands))
+        let mut holding = self.ways.iter().filter(|way| way.clauses.iter().all(stands)).peekable();
+        let is_any = holding.peek().is_some();
+        (!is_any || holding.any(|way| !way.in_line)).then_some(is_any)
     }
+}
+
+/// The line of a narrowed text in which `at` is, with those that a backtick joins to it.
+pub(super) fn line_of(text: &[u8], at: usize) -> &[u8] {
+    let joins = |end: usize| matches!(text[..end], [.., BACKTICK] | [.., BACKTICK, b'\r']);
+    let at = at.min(text.len());
+    let start = memrchr_iter(b'\n', &text[..at]).find(|end| !joins(*end)).map_or(0, |end| end + 1);
+    let end = memchr_iter(b'\n', &text[at..]).map(|end| at + end).find(|end| !joins(*end));
+    &text[start..end.unwrap_or(text.len())]
 }
 
 /// The clauses of each way, and whether they hold within one line; `None` for an expression of literals only.
@@ -89,6 +104,14 @@ fn ways_of(expr: &Expr) -> Option<Vec<(Vec<Clause>, bool)>> {
             }
             Op::Text { .. } | Op::Number(..) | Op::Exists(_) => None,
         },
+    }
+}
+
+fn has_one(expr: &Expr) -> bool {
+    match expr {
+        Expr::And(parts) | Expr::Or(parts) => parts.iter().any(has_one),
+        Expr::Not(_) => false,
+        Expr::Test(test) => matches!(&test.op, Op::Text { pattern, .. } if pattern.parts().contains(&Part::One)),
     }
 }
 

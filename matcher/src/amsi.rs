@@ -33,6 +33,13 @@ pub fn lay_out(content: &[u8], name: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Puts another length of the content, in units, into a header.
+pub(crate) fn set_content_len(header: &mut [u8], units: usize) {
+    if let Some(len) = header.first_chunk_mut() {
+        *len = u32::try_from(units).unwrap_or(u32::MAX).to_le_bytes();
+    }
+}
+
 /// What stands behind content and name; empty if they are cut short.
 pub fn rest(payload: &[u8]) -> &[u8] {
     payload.get(HEADER_LEN + 2 * searched(payload).len()..).unwrap_or_default()

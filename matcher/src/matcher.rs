@@ -64,6 +64,8 @@ pub struct Scratch {
     pub(crate) memory: Memory,
     repeats: RepeatCache,
     pub(crate) matched: Vec<u32>,
+    /// The payload of a view.
+    pub(crate) made: Vec<u8>,
     counts: Counts,
     /// What joined blocks need beyond.
     pub(crate) block: BlockScratch,

@@ -209,6 +209,29 @@ fn lines_say_where_the_text_comes_from() {
     assert_eq!(of_store("table").stdout.matches(text).count(), 4);
 }
 
+/// Content of the scanner is searched in the same views as script blocks, with the built-in rules.
+#[test]
+fn other_views_of_content() {
+    let case = Case::new(RULES);
+    let rows = [
+        ("Enter-PSSession -ComputerName b", "raw", ""),
+        ("Enter\u{2013}PSSess`ion -ComputerName b", "normalized", "dash,backtick"),
+        ("iex ('Enter-PSSession -Comp'+'uterName b')", "normalized", "concatenation"),
+        ("etsn b", "call", "alias,positional"),
+        ("a\0Enter-PSSess`ion -ComputerName b", "normalized", "backtick"),
+    ];
+    for (text, view, done) in rows {
+        let path = case.file("scan.etl", &trace([EventSpec::amsi(&AmsiScan::powershell(text))]));
+        let run = run(PROGRAM, ["replay".into(), "--amsi".into(), path]);
+        let [line] = &run.lines()[..] else { panic!("{text}: {}", run.stdout) };
+        assert_eq!((&line["event_id"], &line["view"], &line["scope"]), (&1101.into(), &view.into(), &"event".into()));
+        assert_eq!(line["beyond_nul"], text.contains('\0'), "{text}");
+        let found: Vec<&str> =
+            line["transformations"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        assert_eq!(found.join(","), done, "{text}");
+    }
+}
+
 #[test]
 fn unless_asked_for_nothing_changes() {
     let case = Case::new(RULES);

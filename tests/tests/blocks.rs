@@ -84,6 +84,53 @@ fn hand_made_cases() {
     }
 }
 
+/// The column `normalized` of every case, with all scopes and views: whether the joined text matches with dashes made
+/// plain and backticks gone. The call-aware view rightly sees more, so it is left out.
+#[test]
+fn hand_made_cases_normalised() {
+    let Some(data) = corpus::data() else { return };
+    let trace = corpus::trace(&data, "seed.etl");
+    let lines = replay(&[], &[], &trace).lines();
+    let found: BTreeSet<String> = lines
+        .iter()
+        .filter(|line| line["rule_id"] == RULE && (line["view"] == "raw" || line["view"] == "normalized"))
+        .map(|line| cell(line, "script_block_id"))
+        .collect();
+    let columns = ["case", "script_block_id", "normalized"];
+    let rows = corpus::csv_rows(&data.join("traces/seed.expected.csv"), &columns);
+    assert_eq!(rows.len(), 181);
+    for row in &rows {
+        assert_eq!(found.contains(&row[1]), row[2] == "yes", "case {} of block {}", row[0], row[1]);
+    }
+}
+
+/// A match behind U+0000 is marked in each view, in events and in blocks.
+#[test]
+fn behind_a_nul_is_marked() {
+    let rows: [(&str, &[&str], &str); 6] = [
+        ("raw", &["a\0Enter-PSSession -ComputerName b"], "event"),
+        ("normalized", &["a\0Enter\u{2013}PSSess`ion -ComputerName b"], "event"),
+        ("normalized", &["a\0iex ('Enter-'+'PSSession -ComputerName b')"], "event"),
+        ("call", &["a;\0;etsn b"], "event"),
+        ("raw", &["a\0Enter-PSSess", "ion -ComputerName b"], "block"),
+        ("normalized", &["a\0Enter-PS`Sess", "ion -ComputerName b"], "block"),
+    ];
+    for (view, parts, scope) in rows {
+        for (nul, expected) in [("\0", true), (" ", false)] {
+            let total = parts.len() as i32;
+            let line =
+                |(number, text): (i32, &&str)| fragment(number, total, &text.replace('\0', nul), ID, 4, 0);
+            let lines: String = (1..).zip(parts).map(line).collect();
+            let mut file = tempfile::Builder::new().suffix(".jsonl").tempfile().unwrap();
+            std::io::Write::write_all(&mut file, lines.as_bytes()).unwrap();
+            let found = replay(&[], &[], file.path()).lines();
+            let [hit] = &found[..] else { panic!("{parts:?}: {found:?}") };
+            let facts = (&hit["view"], &hit["scope"], &hit["beyond_nul"]);
+            assert_eq!(facts, (&json!(view), &json!(scope), &json!(expected)), "{parts:?}");
+        }
+    }
+}
+
 #[test]
 fn output_does_not_depend_on_threads() {
     let Some(data) = corpus::data() else { return };

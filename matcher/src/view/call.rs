@@ -278,7 +278,7 @@ impl Reader<'_> {
         let mut frames = vec![frame(0)];
         // Beyond the depth parentheses are counted only.
         let mut deeper = 0usize;
-        let variables = Variables::new();
+        let variables = Variables::default();
         while let Some(&unit) = self.text.get(self.at) {
             if !self.budget.spend(1) {
                 break;

@@ -63,8 +63,8 @@ pub(super) fn fold(source: &Mapped, budget: &mut Budget, decoded: &mut Vec<Mappe
         text,
         at: 0,
         builder: Builder::new(source),
-        variables: Variables::new(),
-        unknown: Variables::new(),
+        variables: Variables::default(),
+        unknown: Variables::default(),
         // The digits are rare.
         names_base64: text
             .windows(6)

@@ -7,7 +7,7 @@ use super::mapped::Mapped;
 use super::transformation::Done;
 use super::{Question, View, ViewMatch, Views};
 use crate::compile::plan::Plan;
-use crate::field::{Field, Fields, text_units};
+use crate::field::{EventKind, Field, Fields, text_units};
 use crate::matcher::cost::NoMeter;
 use crate::matcher::run::Run;
 use crate::matcher::spans::SpanFinder;
@@ -17,6 +17,9 @@ use crate::matcher::{Matcher, Payload, Scratch, Span};
 pub(crate) const PASSES_MAX: usize = 6;
 /// Most calls of one text that are rewritten.
 pub(crate) const CALLS_MAX: usize = 256;
+
+/// Longest payload whose memory is kept for the next one.
+const MADE_LEN_KEPT_MAX: usize = 1 << 20;
 
 /// One search.
 pub(super) struct Search<'a> {
@@ -38,7 +41,8 @@ impl<'a> Search<'a> {
         scratch: &'a mut Scratch,
     ) -> Self {
         let fields = Fields::split(payload.kind, payload.bytes);
-        Self { matcher, payload, fields, raw, scratch, found: Vec::new(), made: Vec::new() }
+        let made = std::mem::take(&mut scratch.made);
+        Self { matcher, payload, fields, raw, scratch, found: Vec::new(), made }
     }
 
     /// What the views give.
@@ -78,6 +82,9 @@ impl<'a> Search<'a> {
             }
         }
         self.without_bases();
+        if self.made.capacity() <= MADE_LEN_KEPT_MAX {
+            self.scratch.made = self.made;
+        }
         self.found.sort_by_key(|found| (found.view, found.rule));
         self.found
     }
@@ -164,6 +171,9 @@ impl<'a> Search<'a> {
         let own = self.fields.range(Field::ScriptBlockText).unwrap_or(0..0);
         bytes.clear();
         bytes.extend_from_slice(&original[..offset]);
+        if self.payload.kind == EventKind::Amsi {
+            crate::amsi::set_content_len(bytes, text.units().len());
+        }
         let start = bytes.len();
         bytes.resize(start + 2 * text.units().len(), 0);
         for (to, unit) in bytes[start..].as_chunks_mut().0.iter_mut().zip(text.units()) {

@@ -148,6 +148,71 @@ fn the_cheap_test_passes_by_what_scripts_are_full_of() {
     }
 }
 
+/// Content of the scanner has the same views, with the name behind it where it was.
+#[test]
+fn content_of_the_scanner() {
+    let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let matcher = matcher(
+        "  s:\n    ScriptBlockText|contains|all: [Enter-PSSession, '-ComputerName']\n    Path|endswith: '.ps1'\n  condition: s",
+    );
+    let text = "a\0iex ('Enter-PS'+'Session') \u{2013}ComputerName b";
+    for (name, expected) in [("C:\\a.ps1", 1), ("", 0)] {
+        let mut bytes = Vec::new();
+        crate::amsi::lay_out(&wide(text), &wide(name), &mut bytes);
+        let payload = Payload { kind: EventKind::Amsi, process_id: None, bytes: &bytes };
+        let mut scratch = Scratch::default();
+        assert_eq!(matcher.find(&payload, &mut scratch), []);
+        assert!(matcher.views_could_differ_from_raw(&payload, Views::ALL, &scratch));
+        let found = matcher.find_views(&payload, Views::ALL, &[], &mut scratch);
+        assert_eq!(found.len(), expected, "{name}");
+        let done = [Transformation::Dash, Transformation::Concatenation];
+        assert!(found.iter().all(|found| found.transformations == done), "{found:?}");
+    }
+}
+
+/// After the raw search the cheap test knows the candidates; it passes by nothing that a view would find.
+fn never_passed_by(matcher: &Matcher, text: &str) -> Result<(), TestCaseError> {
+    let bytes = payload(text);
+    let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+    let mut scratch = Scratch::default();
+    let raw = matcher.find(&payload, &mut scratch).to_vec();
+    let could = matcher.views_could_differ_from_raw(&payload, Views::ALL, &scratch);
+    let found = matcher.find_views(&payload, Views::ALL, &raw, &mut scratch);
+    prop_assert!(could || found.is_empty(), "{text:?}: {found:?}");
+    Ok(())
+}
+
+/// Several rules of every kind, more than a gate of few needles takes.
+fn many_rules() -> Matcher {
+    let rule = |number: usize, detection: &str| {
+        format!(
+            "title: t{number}\nid: r{number}\nlogsource: {{product: windows, category: ps_script}}\ndetection:\n  s: {detection}\n  condition: s\n"
+        )
+    };
+    let detections = [
+        "{ScriptBlockText|contains|all: [Enter-PSSession, '-ComputerName']}",
+        "{ScriptBlockText|contains: 'net user'}",
+        "{ScriptBlockText|contains|all: [Invoke, ' -w ', x]}",
+        "{ScriptBlockText|re: 'Get-\\w+ab.{1,9}-Path'}",
+        "{ScriptBlockText|re: '(?i)cmd.*clip\\d'}",
+        "{ScriptBlockText: '*in?oke-it*'}",
+        "{ScriptBlockText|contains|all: ['-ab', 'cd ']}",
+    ];
+    let texts: Vec<String> = detections.iter().enumerate().map(|(at, own)| rule(at, own)).collect();
+    let loaded = load(texts.iter().map(|text| ("t.yml", text.as_str())));
+    assert_eq!(loaded.errors, []);
+    Matcher::new(loaded.rules)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6000, failure_persistence: None, ..ProptestConfig::default() })]
+    /// Light disguises of texts that the rules are about, in pieces.
+    #[test]
+    fn nothing_light_is_passed_by(text in "(Enter-PS|Session|net|user|Invoke|-w|Get-|ab|-Path|-ab|cd|cmd|clip|in|v|oke-it|-Computer|Name|x|[0-9]|`|``|\u{2013}|\u{2019}| |  |\t|\u{A0}|`\n|\n|`r`n|`u\\{45\\}|'\\+'|\"\\+\"|' \\+ '|'|\"){0,24}") {
+        never_passed_by(&many_rules(), &text)?;
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]

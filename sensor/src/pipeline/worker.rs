@@ -12,7 +12,7 @@ use crate::search::Search;
 use blocks::{Blocks, Hands};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use etwsieve_matcher::block::Noted;
-use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Payload, Scratch};
+use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -155,7 +155,8 @@ impl<'a> Worker<'a> {
         // Empty as a rule, and then made without an allocation.
         let mut given = matched.to_vec();
         let noted = if is_fragment { self.scratch.noted() } else { Noted::default() };
-        let could_differ = self.views_could_differ(&payload);
+        let could_differ =
+            self.matcher.views_could_differ_from_raw(&payload, self.search.views, &self.scratch);
         if could_differ {
             let found = self.matcher.find_views(&payload, self.search.views, &given, &mut self.scratch);
             if self.search.event {
@@ -188,17 +189,6 @@ impl<'a> Worker<'a> {
             outcomes: &self.ends.outcomes,
         };
         (&mut self.blocks, hands)
-    }
-
-    /// Whether another view of a script is wanted and could give what its text as recorded does not.
-    fn views_could_differ(&self, payload: &Payload<'_>) -> bool {
-        if !self.search.views.any() || payload.kind != EventKind::ScriptBlock {
-            return false;
-        }
-        let fields = Fields::split(payload.kind, payload.bytes);
-        fields.text(Field::ScriptBlockText).is_some_and(|text| {
-            self.matcher.views_could_differ(payload.kind, text.as_chunks().0, self.search.views)
-        })
     }
 
     /// Joins neighbouring drops to one gap, so that an overload is not told event by event.

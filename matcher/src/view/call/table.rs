@@ -51,6 +51,10 @@ pub(super) const COMMON_ALIASES: [(&str, &str); 11] = [
     ("vb", "Verbose"),
 ];
 
+/// Aliases of the parameters of cmdlets that open a session.
+const SESSION_ALIASES: [(&str, &str); 4] =
+    [("Cn", "ComputerName"), ("URI", "ConnectionUri"), ("CU", "ConnectionUri"), ("VMGuid", "VMId")];
+
 /// The cmdlets that are known.
 pub(super) const CMDLETS: [Cmdlet; 9] = [
     Cmdlet {
@@ -75,12 +79,7 @@ pub(super) const CMDLETS: [Cmdlet; 9] = [
             "ContainerId",
         ],
         switches: &["EnableNetworkAccess", "AllowRedirection", "UseSSL", "RunAsAdministrator"],
-        parameter_aliases: &[
-            ("Cn", "ComputerName"),
-            ("URI", "ConnectionUri"),
-            ("CU", "ConnectionUri"),
-            ("VMGuid", "VMId"),
-        ],
+        parameter_aliases: &SESSION_ALIASES,
         positions: &["ComputerName"],
     },
     Cmdlet {
@@ -104,12 +103,7 @@ pub(super) const CMDLETS: [Cmdlet; 9] = [
             "ContainerId",
         ],
         switches: &["EnableNetworkAccess", "UseSSL", "AllowRedirection", "RunAsAdministrator"],
-        parameter_aliases: &[
-            ("Cn", "ComputerName"),
-            ("URI", "ConnectionUri"),
-            ("CU", "ConnectionUri"),
-            ("VMGuid", "VMId"),
-        ],
+        parameter_aliases: &SESSION_ALIASES,
         positions: &["ComputerName"],
     },
     Cmdlet {

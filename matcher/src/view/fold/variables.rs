@@ -4,6 +4,7 @@
 
 use super::value::{Folded, Value, add};
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 /// Most variables.
 pub(crate) const VARIABLES_MAX: usize = 256;
@@ -19,26 +20,30 @@ const AUTOMATIC: [(&str, &str); 5] = [
     ("maximumdrivecount", "4096"),
 ];
 
-#[derive(Debug)]
+/// The same as values, made once.
+static AUTOMATIC_VALUES: LazyLock<[Folded; AUTOMATIC.len()]> =
+    LazyLock::new(|| AUTOMATIC.map(|(_, text)| Folded::plain(Value::Text(text.encode_utf16().collect()))));
+
+/// Allocates nothing before the first assignment.
+#[derive(Debug, Default)]
 pub(in crate::view) struct Variables {
     known: HashMap<String, Folded>,
     units: usize,
+    /// Which of the automatic ones have been assigned to.
+    lost: [bool; AUTOMATIC.len()],
 }
 
 impl Variables {
-    pub(in crate::view) fn new() -> Self {
-        let folded = |text: &str| Folded::plain(Value::Text(text.encode_utf16().collect()));
-        let known = AUTOMATIC.map(|(name, text)| (name.to_owned(), folded(text)));
-        Self { known: known.into(), units: 0 }
-    }
-
     pub(super) fn get(&self, name: &str) -> Option<&Folded> {
-        self.known.get(name)
+        self.known.get(name).or_else(|| {
+            let number = automatic(name).filter(|number| !self.lost[*number])?;
+            Some(&AUTOMATIC_VALUES[number])
+        })
     }
 
     /// `$name = …`; `None` for what is not known.
     pub(super) fn assign(&mut self, name: String, value: Option<Folded>) {
-        self.forget(&name);
+        self.take(&name);
         let Some(folded) = value else { return };
         let size = folded.value.size();
         if self.known.len() < VARIABLES_MAX && self.units + size <= VARIABLE_UNITS_MAX {
@@ -49,8 +54,7 @@ impl Variables {
 
     /// `$name += …`.
     pub(super) fn append(&mut self, name: String, value: Option<Folded>) {
-        let Some(before) = self.known.remove(&name) else { return };
-        self.units = self.units.saturating_sub(before.value.size());
+        let Some(before) = self.take(&name) else { return };
         let Some(value) = value else { return };
         let done = before.done.and(value.done).with(super::Transformation::Concatenation);
         if let Some(sum) = add(before.value, &value.value) {
@@ -60,20 +64,29 @@ impl Variables {
 
     /// `[array]::Reverse($name)`.
     pub(super) fn reverse(&mut self, name: &str) {
-        if let Some(folded) = self.known.get_mut(name) {
-            match &mut folded.value {
-                Value::List(items) => items.reverse(),
-                // Declared as an array of characters, which is not looked at.
-                Value::Text(text) => text.reverse(),
-                _ => {}
-            }
-            folded.done = folded.done.with(super::Transformation::Reverse);
+        let Some(mut folded) = self.take(name) else { return };
+        match &mut folded.value {
+            Value::List(items) => items.reverse(),
+            // Declared as an array of characters, which is not looked at.
+            Value::Text(text) => text.reverse(),
+            _ => {}
         }
+        folded.done = folded.done.with(super::Transformation::Reverse);
+        self.assign(name.to_owned(), Some(folded));
     }
 
-    fn forget(&mut self, name: &str) {
+    /// The value, which is not known from here on.
+    fn take(&mut self, name: &str) -> Option<Folded> {
         if let Some(before) = self.known.remove(name) {
             self.units = self.units.saturating_sub(before.value.size());
+            return Some(before);
         }
+        let number = automatic(name)?;
+        let was_lost = std::mem::replace(&mut self.lost[number], true);
+        (!was_lost).then(|| AUTOMATIC_VALUES[number].clone())
     }
+}
+
+fn automatic(name: &str) -> Option<usize> {
+    AUTOMATIC.iter().position(|(known, _)| *known == name)
 }

@@ -1,0 +1,54 @@
+//! What texts made to be expensive cost the views: work that is counted in steps stays within its bound (see the
+//! matcher's own tests), and so does the memory, measured here.
+
+use etwsieve_bench::alloc::most_held;
+use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, Views, builtin};
+
+/// Bytes for each unit of the text, and beside: a few texts of the same length with where their units come from, what
+/// they may grow by, one value, and what is decoded.
+const BYTES_PER_UNIT_MAX: usize = 64;
+const BYTES_MAX: usize = 128 << 20;
+
+fn payload(text: &str) -> Vec<u8> {
+    let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];
+    let behind = "\0339311ba-d4cc-4a10-b04e-417ef95bc8b6\0\0";
+    bytes.extend(text.encode_utf16().chain(behind.encode_utf16()).flat_map(u16::to_le_bytes));
+    bytes
+}
+
+/// Each text in the place of a letter, again and again.
+fn doubled(mut text: String, times: usize, with: impl Fn(&str) -> String) -> String {
+    for _ in 0..times {
+        text = with(&text);
+    }
+    text
+}
+
+#[test]
+fn memory_is_bounded() {
+    let rows: [(&str, String); 12] = [
+        ("sum", format!("{}'a'", "'a'+".repeat(200_000))),
+        ("sums in parentheses", format!("{}'a'+'b'{}", "(".repeat(100_000), ")".repeat(100_000))),
+        ("growing variable", format!("$a='aaaaaaaa';{}", "$a=$a+$a;".repeat(5_000))),
+        ("many variables", (0..50_000).map(|n| format!("$v{n}='{}';", "x".repeat(20))).collect()),
+        ("variable in strings", format!("$a='{}';{}", "a".repeat(50_000), "\"$a$a$a\";".repeat(5_000))),
+        ("replace that grows", format!("'{}'{}", "a".repeat(100), ".Replace('a','aaaaaaaaaa')".repeat(1_000))),
+        ("ranges", "(1..65535)+".repeat(20_000)),
+        ("lists of lists", format!("-join (({})*2)", "(1..60000),".repeat(500))),
+        ("pipelines", format!("((1..60000){})", "|%{$_,$_}".repeat(100))),
+        ("calls", "etsn a;".repeat(100_000)),
+        ("strings in strings", doubled("etsn a".to_owned(), 14, |text| format!("iex '{}'", text.replace('\'', "''")))),
+        ("disguise everywhere", "Enter-PSSess`ion \u{2013}ComputerName\t a;".repeat(40_000)),
+    ];
+    let matcher = Matcher::new(builtin::rules());
+    for (name, text) in rows {
+        let bytes = payload(&text);
+        let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+        let mut scratch = Scratch::default();
+        let raw = matcher.find(&payload, &mut scratch).to_vec();
+        let (held, _) = most_held(|| matcher.find_views(&payload, Views::ALL, &raw, &mut scratch));
+        let most = BYTES_PER_UNIT_MAX * bytes.len() / 2 + BYTES_MAX;
+        println!("{name}: {} units, {held} bytes", bytes.len() / 2);
+        assert!(held <= most, "{name}: {held} bytes held, {most} at most");
+    }
+}

@@ -32,12 +32,18 @@ fn memory_is_bounded() {
         ("growing variable", format!("$a='aaaaaaaa';{}", "$a=$a+$a;".repeat(5_000))),
         ("many variables", (0..50_000).map(|n| format!("$v{n}='{}';", "x".repeat(20))).collect()),
         ("variable in strings", format!("$a='{}';{}", "a".repeat(50_000), "\"$a$a$a\";".repeat(5_000))),
-        ("replace that grows", format!("'{}'{}", "a".repeat(100), ".Replace('a','aaaaaaaaaa')".repeat(1_000))),
+        (
+            "replace that grows",
+            format!("'{}'{}", "a".repeat(100), ".Replace('a','aaaaaaaaaa')".repeat(1_000)),
+        ),
         ("ranges", "(1..65535)+".repeat(20_000)),
         ("lists of lists", format!("-join (({})*2)", "(1..60000),".repeat(500))),
         ("pipelines", format!("((1..60000){})", "|%{$_,$_}".repeat(100))),
         ("calls", "etsn a;".repeat(100_000)),
-        ("strings in strings", doubled("etsn a".to_owned(), 14, |text| format!("iex '{}'", text.replace('\'', "''")))),
+        (
+            "strings in strings",
+            doubled("etsn a".to_owned(), 14, |text| format!("iex '{}'", text.replace('\'', "''"))),
+        ),
         ("disguise everywhere", "Enter-PSSess`ion \u{2013}ComputerName\t a;".repeat(40_000)),
     ];
     let matcher = Matcher::new(builtin::rules());

@@ -84,7 +84,12 @@ impl Matcher {
     /// # Complexity
     ///
     /// As there.
-    pub fn views_could_differ_from_raw(&self, payload: &Payload<'_>, views: Views, scratch: &Scratch) -> bool {
+    pub fn views_could_differ_from_raw(
+        &self,
+        payload: &Payload<'_>,
+        views: Views,
+        scratch: &Scratch,
+    ) -> bool {
         let raw = scratch.found_of(self.identity()).map(|found| FromRaw {
             plan: self.plan(payload.kind),
             found,

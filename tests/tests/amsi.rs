@@ -224,7 +224,10 @@ fn other_views_of_content() {
         let path = case.file("scan.etl", &trace([EventSpec::amsi(&AmsiScan::powershell(text))]));
         let run = run(PROGRAM, ["replay".into(), "--amsi".into(), path]);
         let [line] = &run.lines()[..] else { panic!("{text}: {}", run.stdout) };
-        assert_eq!((&line["event_id"], &line["view"], &line["scope"]), (&1101.into(), &view.into(), &"event".into()));
+        assert_eq!(
+            (&line["event_id"], &line["view"], &line["scope"]),
+            (&1101.into(), &view.into(), &"event".into())
+        );
         assert_eq!(line["beyond_nul"], text.contains('\0'), "{text}");
         let found: Vec<&str> =
             line["transformations"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();

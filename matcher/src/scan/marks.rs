@@ -53,7 +53,11 @@ impl Marks {
         for (bucket, sets) in buckets.iter().take(BUCKETS_MAX).enumerate() {
             assert!(!sets.iter().all(|set| set.contains(&BEHIND)), "nothing stands behind the text");
             for (place, set) in sets.iter().enumerate() {
-                for byte in set.iter().filter(|byte| (1..HIGH).contains(*byte)).flat_map(|byte| [*byte, byte.to_ascii_uppercase()]) {
+                for byte in set
+                    .iter()
+                    .filter(|byte| (1..HIGH).contains(*byte))
+                    .flat_map(|byte| [*byte, byte.to_ascii_uppercase()])
+                {
                     marks.sets[place][usize::from(byte)] |= 1 << bucket;
                     marks.halves[place][0][usize::from(byte & 15)] |= 1 << bucket;
                     marks.halves[place][1][usize::from(byte >> 4)] |= 1 << bucket;
@@ -80,11 +84,7 @@ impl Marks {
     }
 
     /// Looks at every place by itself.
-    pub(crate) fn scan_plain(
-        &self,
-        units: &[[u8; 2]],
-        report: &mut impl FnMut(usize, Mark) -> bool,
-    ) -> bool {
+    pub(crate) fn scan_plain(&self, units: &[[u8; 2]], report: &mut impl FnMut(usize, Mark) -> bool) -> bool {
         (0..units.len()).any(|at| {
             let byte = narrow(units[at]);
             let buckets = self.buckets(units, at);
@@ -145,8 +145,7 @@ mod tests {
     /// The slow twin: the definitions, on strings.
     fn slow(text: &[u16]) -> Vec<(usize, Mark)> {
         let mut found = Vec::new();
-        let char_at =
-            |at: usize| char::from_u32(u32::from(text[at])).unwrap_or('\0').to_ascii_lowercase();
+        let char_at = |at: usize| char::from_u32(u32::from(text[at])).unwrap_or('\0').to_ascii_lowercase();
         for at in 0..text.len() {
             let behind = |count: usize| if at + count < text.len() { char_at(at + count) } else { '\n' };
             if (0x80..0x8000).contains(&text[at]) || char_at(at) == '`' {
@@ -189,8 +188,10 @@ mod tests {
 
     #[test]
     fn every_length_and_alignment() {
-        let text: Vec<u16> =
-            "x`y 'a'+\"b\"  c\t-f \u{2013}\u{8000}\0 -Jo\r\n   z  \u{FF}X\n".repeat(6).encode_utf16().collect();
+        let text: Vec<u16> = "x`y 'a'+\"b\"  c\t-f \u{2013}\u{8000}\0 -Jo\r\n   z  \u{FF}X\n"
+            .repeat(6)
+            .encode_utf16()
+            .collect();
         for kernel in Kernel::available() {
             for start in 0..70 {
                 for len in 0..=(text.len() - start).min(110) {

@@ -49,7 +49,9 @@ impl Names {
                     rarity::bits(&name[*a..a + PLACES]).total_cmp(&rarity::bits(&name[*b..b + PLACES]))
                 };
                 // The table has no shorter name.
-                let Some(three) = (0..(name.len() + 1).saturating_sub(PLACES)).max_by(rarer) else { continue };
+                let Some(three) = (0..(name.len() + 1).saturating_sub(PLACES)).max_by(rarer) else {
+                    continue;
+                };
                 if !list.iter().any(|(known, _)| *known == name) {
                     list.push((name, three));
                 }

@@ -10,9 +10,7 @@ mod wild;
 
 use super::Views;
 use super::call::Names;
-use super::chars::{
-    BACKTICK, BLANK, escaped, is_dash, is_double_quote, is_newline, is_whitespace, is_word,
-};
+use super::chars::{BACKTICK, BLANK, escaped, is_dash, is_double_quote, is_newline, is_whitespace, is_word};
 use crate::compile::plan::{Plan, Program};
 use crate::compile::program::{CheckOp, Step};
 use crate::matcher::run::Memory;
@@ -21,8 +19,8 @@ use crate::scan::gate::Found;
 use crate::scan::kernel::Usable;
 use crate::scan::marks::{self, Mark, Marks};
 use contexts::{Between, Contexts, Literals, Side};
-use std::cell::OnceCell;
 use near::{Around, Reader, base64, bracket, closed, dashed, is_quote};
+use std::cell::OnceCell;
 use wild::{Wild, line_of};
 
 const CLOSED: u8 = 1;
@@ -131,9 +129,7 @@ impl FromRaw<'_> {
         let plan = self.plan;
         // No view has a backtick.
         let is_absent = |&literal: &u32| match (literal as usize).checked_sub(plan.gate.len()) {
-            Some(own) => {
-                self.memory.is_absent(own) || plan.finders[own].needle().contains(&marks::BACKTICK)
-            }
+            Some(own) => self.memory.is_absent(own) || plan.finders[own].needle().contains(&marks::BACKTICK),
             None => !self.found.contains(literal) || plan.gate.needle(literal).contains(&marks::BACKTICK),
         };
         program.steps.iter().all(|step| match step {

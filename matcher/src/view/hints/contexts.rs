@@ -190,7 +190,8 @@ impl Contexts {
 
     /// Whether these units of ASCII may stand side by side in some literal, as far as they alone tell.
     pub(super) fn may_touch(&self, before: u16, behind: u16) -> bool {
-        self.all || self.pairs[usize::from(narrow_unit(before) & 0x7F)] >> (narrow_unit(behind) & 0x7F) & 1 != 0
+        self.all
+            || self.pairs[usize::from(narrow_unit(before) & 0x7F)] >> (narrow_unit(behind) & 0x7F) & 1 != 0
     }
 
     /// Whether some literal that tells of the candidates has a place with these around it, and goes on so in the text:

@@ -22,7 +22,13 @@ const PATTERN_UNITS_MAX: usize = 512;
 /// As the light normalisation has it.
 fn plain(unit: u16) -> u16 {
     match unit {
-        0..0x80 => if is_whitespace(unit) { BLANK } else { unit },
+        0..0x80 => {
+            if is_whitespace(unit) {
+                BLANK
+            } else {
+                unit
+            }
+        }
         _ if is_dash(unit) => u16::from(b'-'),
         _ if is_whitespace(unit) => BLANK,
         _ if is_single_quote(unit) => u16::from(b'\''),
@@ -82,7 +88,8 @@ pub(super) fn dashed(text: Around<'_>, at: usize) -> bool {
             if is_empty {
                 is_value() || ends(b'}') || is_word(left)
             } else {
-                (is_quote(left) && is_value()) || !(ends(b')') || ends(b'}') || ends(b']') || is_quote(left) || is_word(left))
+                (is_quote(left) && is_value())
+                    || !(ends(b')') || ends(b'}') || ends(b']') || is_quote(left) || is_word(left))
             }
         }
         b"replace" | b"creplace" | b"ireplace" => (is_quote(left) || (ends(b')') && opens)) && is_value(),
@@ -308,7 +315,9 @@ impl<'a> Around<'a> {
             let word = self.before(before_at.wrapping_add(1), is_word);
             return !(is_word(before) && word == u16::from(b'-'));
         }
-        let closes = |unit: u16| blank(unit) || unit == u16::from(b')') || unit == u16::from(b']') || unit == u16::from(b'}');
+        let closes = |unit: u16| {
+            blank(unit) || unit == u16::from(b')') || unit == u16::from(b']') || unit == u16::from(b'}')
+        };
         let inner = self.before(at, closes);
         let digit = u8::try_from(inner).is_ok_and(|byte| byte.is_ascii_hexdigit());
         left != inner && (is_quote(inner) || digit || inner == u16::from(b'_'))
@@ -327,12 +336,15 @@ impl<'a> Around<'a> {
     pub(super) fn is_index(self, at: usize) -> bool {
         let number = |unit: u16| {
             is_whitespace(unit)
-                || u8::try_from(unit).is_ok_and(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b'-' | b'.'))
+                || u8::try_from(unit)
+                    .is_ok_and(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b'-' | b'.'))
         };
         let (open, open_at) = self.before_with_place(at, number);
         let indexed = self.get(open_at.wrapping_sub(1));
         open == u16::from(b'[')
-            && (is_word(indexed) || is_quote(indexed) || u8::try_from(indexed).is_ok_and(|byte| b")]}".contains(&byte)))
+            && (is_word(indexed)
+                || is_quote(indexed)
+                || u8::try_from(indexed).is_ok_and(|byte| b")]}".contains(&byte)))
     }
 
     /// `[char` or `[string`.
@@ -397,4 +409,3 @@ impl<'a> Around<'a> {
         })
     }
 }
-

@@ -91,7 +91,9 @@ fn ways_of(expr: &Expr) -> Option<Vec<(Vec<Clause>, bool)>> {
                     && let Some(clause) = necessary(part, EventKind::ScriptBlock)
                 {
                     // It may hold in another line.
-                    ways.iter_mut().filter(|(_, in_line)| !in_line).for_each(|(way, _)| way.push(clause.clone()));
+                    ways.iter_mut()
+                        .filter(|(_, in_line)| !in_line)
+                        .for_each(|(way, _)| way.push(clause.clone()));
                 }
             }
             Some(ways)
@@ -111,7 +113,9 @@ fn has_one(expr: &Expr) -> bool {
     match expr {
         Expr::And(parts) | Expr::Or(parts) => parts.iter().any(has_one),
         Expr::Not(_) => false,
-        Expr::Test(test) => matches!(&test.op, Op::Text { pattern, .. } if pattern.parts().contains(&Part::One)),
+        Expr::Test(test) => {
+            matches!(&test.op, Op::Text { pattern, .. } if pattern.parts().contains(&Part::One))
+        }
     }
 }
 

@@ -5,7 +5,9 @@ use super::{NAME_UNITS_MAX, Parser};
 use crate::view::chars::{is_word, starts_with};
 use crate::view::fold::decode;
 use crate::view::fold::literal::{self, Literal};
-use crate::view::fold::value::{Folded, LIST_LEN_MAX, Value, format, index, join, parse, replace, split_at_any};
+use crate::view::fold::value::{
+    Folded, LIST_LEN_MAX, Value, format, index, join, parse, replace, split_at_any,
+};
 use crate::view::transformation::{Done, Transformation};
 
 impl Parser<'_> {

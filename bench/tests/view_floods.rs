@@ -6,8 +6,8 @@ use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, Views, builtin};
 
 /// Bytes for each unit of the text, and beside: a few texts of the same length with where their units come from, what
 /// they may grow by, one value, and what is decoded.
-const BYTES_PER_UNIT_MAX: usize = 64;
-const BYTES_MAX: usize = 128 << 20;
+const BYTES_PER_UNIT_MAX: usize = 32;
+const BYTES_MAX: usize = 64 << 20;
 
 fn payload(text: &str) -> Vec<u8> {
     let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];

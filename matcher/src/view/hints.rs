@@ -18,7 +18,7 @@ use crate::rule::{Expr, Op, Rule};
 use crate::scan::gate::Found;
 use crate::scan::kernel::Usable;
 use crate::scan::marks::{self, Mark, Marks};
-use contexts::{Between, Contexts, Literals, Side};
+use contexts::{Between, Contexts, Literals};
 use near::{Around, Reader, base64, bracket, closed, dashed, is_quote};
 use std::cell::OnceCell;
 use wild::{Wild, line_of};
@@ -156,7 +156,9 @@ impl Hints {
         }
         names.iter().for_each(|name| literals.push(name, None));
         // What folding goes by may be in disguise itself.
-        FOLDED_WORDS.iter().for_each(|word| literals.push(word.as_bytes(), None));
+        for word in FOLDED_WORDS {
+            literals.push(word.as_bytes(), None);
+        }
         let contexts = Contexts::new(literals);
         let any_wild = wild.iter().any(Wild::is_any);
         let any: Vec<u8> = (0..=255).collect();
@@ -249,12 +251,8 @@ impl Look<'_> {
     }
 
     /// Whether a literal would stand around a place, read on from it in both directions.
-    fn is_in_literal(&self, between: Between, readers: [Reader<'_>; 2]) -> bool {
+    fn is_in_literal(&self, between: Between, readers: &[Reader<'_>; 2]) -> bool {
         let sides = [readers[0].side(), readers[1].side()];
-        self.is_in_literal_beside(between, sides, readers)
-    }
-
-    fn is_in_literal_beside(&self, between: Between, sides: [Side; 2], readers: [Reader<'_>; 2]) -> bool {
         let candidates = || self.raw.as_ref().map(FromRaw::candidates);
         self.hints.contexts.contains(between, sides, readers, &candidates)
     }
@@ -269,10 +267,10 @@ impl Look<'_> {
             }
             // Read as it is meant, before the place or behind it.
             return (is_dash(unit) || is_quote(unit))
-                && (self.is_in_literal(Between::Made, [text.reader_before(at), text.reader_from(at)])
+                && (self.is_in_literal(Between::Made, &[text.reader_before(at), text.reader_from(at)])
                     || self.is_in_literal(
                         Between::Nothing,
-                        [text.reader_before(at + 1), text.reader_from(at + 1)],
+                        &[text.reader_before(at + 1), text.reader_from(at + 1)],
                     )
                     || self.is_wild(at));
         }
@@ -296,7 +294,7 @@ impl Look<'_> {
             return text.is_escape(at + 1) || self.is_wild(at);
         }
         let readers = [text.reader_before(at), text.reader_from(at)];
-        text.is_escape(at + 1) || self.is_in_literal(Between::Nothing, readers) || self.is_wild(at)
+        text.is_escape(at + 1) || self.is_in_literal(Between::Nothing, &readers) || self.is_wild(at)
     }
 
     /// A quotation mark of another kind in what may be an expression.
@@ -343,7 +341,7 @@ impl Look<'_> {
         // A literal that begins with the blank needs the one at the end of the run.
         let between = Between::Blank { first: last, last: first };
         let readers = [text.reader_before(run.start), text.reader_from(run.end)];
-        self.is_in_literal(between, readers.map(Reader::behind_blank)) || self.is_wild(at)
+        self.is_in_literal(between, &readers.map(Reader::behind_blank)) || self.is_wild(at)
     }
 
     /// `+` between strings.
@@ -374,7 +372,7 @@ impl Look<'_> {
         let next = text.get(right_at + 1);
         let is_control =
             is_double_quote(right) && next == BACKTICK && escaped(text.get(right_at + 2)) < u16::from(b' ');
-        !is_control && (self.is_in_literal(Between::Nothing, [before, behind]) || self.is_wild(at))
+        !is_control && (self.is_in_literal(Between::Nothing, &[before, behind]) || self.is_wild(at))
     }
 }
 

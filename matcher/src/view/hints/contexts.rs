@@ -200,7 +200,7 @@ impl Contexts {
         &self,
         between: Between,
         [before, behind]: [Side; 2],
-        readers: [Reader<'_>; 2],
+        readers: &[Reader<'_>; 2],
         candidates: &impl Fn() -> Option<C>,
     ) -> bool {
         if self.all || before.near == ANY || behind.near == ANY {
@@ -220,7 +220,7 @@ impl Contexts {
             behind.at_edges(last).any(|behind| {
                 let (word, bit) = self.bit(between, before, behind);
                 self.bits[word] & bit != 0
-                    && self.is_any_there(between, [before, behind], &readers, candidates)
+                    && self.is_any_there(between, [before, behind], readers, candidates)
             })
         })
     }
@@ -250,7 +250,7 @@ impl Contexts {
         let key = u32::from_le_bytes([before.far, before.near, behind.near, behind.far]);
         let key = u64::from(key) << 1 | between.table() as u64;
         let hash = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize;
-        (hash / 64 & (self.bits.len() - 1), 1 << (hash % 64))
+        ((hash / 64) & (self.bits.len() - 1), 1 << (hash % 64))
     }
 }
 

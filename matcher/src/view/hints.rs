@@ -328,12 +328,14 @@ impl Look<'_> {
     fn blanks(&self, at: usize) -> bool {
         let text = self.text;
         let Some(run) = text.blanks(at) else { return true };
-        let (first, last) = (text.get(run.start.wrapping_sub(1)), text.get(run.end));
-        if is_newline(last) || last == 0 || is_newline(first) || first == 0 {
+        let (before, behind) = (text.get(run.start.wrapping_sub(1)), text.get(run.end));
+        let [first, last] = [run.start, run.end - 1].map(|at| text.get(at) != BLANK);
+        // At the end of a line a literal can only end with the blank, at its beginning only begin with it: either stands in
+        // the text if that has a blank there itself.
+        let is_edge = |unit: u16| is_newline(unit) || unit == 0;
+        if (is_edge(behind) && !first) || (is_edge(before) && !last) {
             return false;
         }
-        let (before, behind) = (first, last);
-        let [first, last] = [run.start, run.end - 1].map(|at| text.get(at) != BLANK);
         let is_inside = !first && !last && is_plain(before) && is_plain(behind);
         if is_inside && !self.hints.contexts.may_hold_blank(before, behind) {
             return self.is_wild(at);

@@ -3,6 +3,7 @@ use crate::field::{EventKind, Field};
 use crate::matcher::{Matcher, Payload, Scratch};
 use crate::{builtin, load};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 const ID: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
 
@@ -204,9 +205,28 @@ fn many_rules() -> Matcher {
     Matcher::new(loaded.rules)
 }
 
+/// What random texts have found.
+#[test]
+fn findings_are_not_passed_by() {
+    let rules = many_rules();
+    for text in ["`-abcd`\n", "-abcd\t\n", "-ab\ncd`\n\n", "\t-w x Invoke", "x Invoke\n`\n-w x"] {
+        never_passed_by(&rules, text).unwrap();
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 6000, failure_persistence: None, ..ProptestConfig::default() })]
-    /// Light disguises of texts that the rules are about, in pieces.
+    #![proptest_config(ProptestConfig {
+        cases: 6000,
+        failure_persistence: None,
+        // The same cases every time, unless others are asked for (PROPTEST_RNG_SEED, PROPTEST_CASES).
+        rng_seed: match ProptestConfig::default().rng_seed {
+            RngSeed::Random => RngSeed::Fixed(4104),
+            chosen @ RngSeed::Fixed(_) => chosen,
+        },
+        ..ProptestConfig::default()
+    })]
+    /// Light disguises of texts that the rules are about, in pieces. Some 70,000 random ones found a text that is passed
+    /// by: strings that never end, of which folding makes what nobody wrote.
     #[test]
     fn nothing_light_is_passed_by(text in "(Enter-PS|Session|net|user|Invoke|-w|Get-|ab|-Path|-ab|cd|cmd|clip|in|v|oke-it|-Computer|Name|x|[0-9]|`|``|\u{2013}|\u{2019}| |  |\t|\u{A0}|`\n|\n|`r`n|`u\\{45\\}|'\\+'|\"\\+\"|' \\+ '|'|\"){0,24}") {
         static RULES: std::sync::LazyLock<Matcher> = std::sync::LazyLock::new(many_rules);

@@ -61,7 +61,7 @@ pub struct Amount {
 
 impl Amount {
     /// A result.
-    pub const FULL: Self = Self { hits: 60_000, singles: 2000, idle: 9_000, replayed: 20_000 };
+    pub const FULL: Self = Self { hits: 60_000, singles: 2000, idle: 10_000, replayed: 20_000 };
     /// Whether it works.
     pub const TRIAL: Self = Self { hits: 300, singles: 20, idle: 20, replayed: 200 };
 }

@@ -10,17 +10,12 @@ use crate::payload::looks_whole;
 use crate::rules::{ActiveRules, Generation};
 use crate::search::Search;
 use blocks::{Blocks, Hands};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use etwsieve_matcher::block::Noted;
 use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-/// While events come, a live worker looks for the next one this often, at most so many times, before it waits in the
-/// channel: whoever fills a channel whose reader waits has to wake it, which costs the callback a system call.
-const LINGER_LOOK: Duration = Duration::from_micros(500);
-const LINGER_LOOKS: u32 = 20;
 /// How often open blocks are looked at while no event comes.
 const QUIET_TICK: Duration = Duration::from_secs(5);
 /// Drops less than this far apart become one gap, in FILETIME ticks: a second.
@@ -93,14 +88,6 @@ impl<'a> Worker<'a> {
 
     /// The next event; `None`: there will be no more.
     fn next(&mut self) -> Option<Box<RawEvent>> {
-        for _ in 0..LINGER_LOOKS {
-            match self.ends.events.try_recv() {
-                Ok(event) => return Some(event),
-                Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) if !self.is_live => break,
-                Err(TryRecvError::Empty) => thread::sleep(LINGER_LOOK),
-            }
-        }
         let quiet = Instant::now();
         // Blocks grow old though no event comes that says how late it is.
         while self.is_live && self.blocks.any_open() {

@@ -88,9 +88,17 @@ impl<'a> Worker<'a> {
 
     /// The next event; `None`: there will be no more.
     fn next(&mut self) -> Option<Box<RawEvent>> {
+        if self.is_live && self.blocks.any_open() {
+            self.next_or_quiet()
+        } else {
+            self.ends.events.recv().ok()
+        }
+    }
+
+    /// As [`next`](Self::next); meanwhile blocks grow old though no event says how late it is.
+    fn next_or_quiet(&mut self) -> Option<Box<RawEvent>> {
         let quiet = Instant::now();
-        // Blocks grow old though no event comes that says how late it is.
-        while self.is_live && self.blocks.any_open() {
+        while self.blocks.any_open() {
             match self.ends.events.recv_timeout(QUIET_TICK) {
                 Ok(event) => return Some(event),
                 Err(RecvTimeoutError::Disconnected) => return None,

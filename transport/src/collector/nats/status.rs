@@ -65,19 +65,25 @@ pub async fn status(settings: &NatsSettings, now: i64) -> Result<Status, NatsErr
     }
     let mut sensors: Vec<SensorStatus> = sensors.into_values().collect();
     sensors.sort_by(|left, right| left.sensor.cmp(&right.sensor));
-    sensors.iter_mut().for_each(|sensor| sensor.alarms = sensor.judge(now));
+    for sensor in &mut sensors {
+        sensor.alarms = sensor.judge(now);
+    }
     let mut sinks = Vec::new();
     let mut consumers = hits.consumers();
     while let Some(consumer) = consumers.next().await {
         let info = consumer.map_err(|error| refused(STREAM, error))?;
         // Those without a name are somebody's look at the stream.
         let Some(sink) = info.config.durable_name else { continue };
+        let delivered = match info.ack_floor.last_active {
+            Some(time) => time.unix_timestamp(),
+            None => 0,
+        };
         sinks.push(SinkStatus {
             sink,
             waiting: info.num_pending + info.num_ack_pending as u64,
             oldest: None,
             skipped: 0,
-            delivered: info.ack_floor.last_active.map_or(0, |time| time.unix_timestamp()),
+            delivered,
         });
     }
     sinks.sort_by(|left, right| left.sink.cmp(&right.sink));

@@ -63,7 +63,7 @@ pub struct SinkStatus {
     pub oldest: Option<i64>,
     /// Hits that retention removed before it had them.
     pub skipped: u64,
-    /// When it delivered last.
+    /// When it delivered last; 0: never.
     pub delivered: i64,
 }
 
@@ -233,10 +233,10 @@ impl Status {
             };
             writeln!(
                 out,
-                "sink {}: {} waiting{since}, last delivery {} ago{skipped}",
+                "sink {}: {} waiting{since}, last delivery: {}{skipped}",
                 sink.sink,
                 sink.waiting,
-                ago(now - sink.delivered)
+                if sink.delivered == 0 { "never".into() } else { ago(now - sink.delivered) }
             )?;
         }
         if self.sensors.is_empty() {
@@ -338,5 +338,52 @@ fn ago(seconds: i64) -> String {
         120..7200 => format!("{} min", seconds / 60),
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / SECONDS_PER_DAY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::Entry;
+
+    const NOW: i64 = 1_795_633_200;
+
+    fn entry(name: &str, expires: &str, revoked: bool) -> Entry {
+        let [serial, fingerprint, issued] = ["01", "00", "2026-01-31T09:00:00Z"].map(str::to_owned);
+        Entry { name: name.into(), serial, fingerprint, issued, expires: expires.into(), revoked }
+    }
+
+    #[test]
+    fn certificates_without_a_connection_are_told_and_successors_count() {
+        let known = SensorStatus {
+            sensor: "b.test".into(),
+            last_seen: NOW - 5,
+            certificate_expires: Some(NOW + 60),
+            ..SensorStatus::default()
+        };
+        let mut status = Status { sensors: vec![known], ..Status::default() };
+        let register = Register::new(
+            "sensors.toml",
+            vec![
+                entry("b.test", "2026-11-25T19:01:00Z", false),
+                entry("b.test", "2028-01-01T00:00:00Z", false),
+                entry("A.test", "2026-12-05T19:00:00Z", false),
+                entry("gone.test", "2028-01-01T00:00:00Z", true),
+            ],
+        );
+        status.compare(&register, NOW);
+        let found: Vec<(&str, Vec<&str>)> = status
+            .sensors
+            .iter()
+            .map(|it| (it.sensor.as_str(), it.alarms.iter().map(String::as_str).collect()))
+            .collect();
+        let never = vec!["it never connected", "its certificate ends in 10 days"];
+        assert_eq!(found, [("a.test", never), ("b.test", vec![])]);
+        let mut text = Vec::new();
+        status.sinks =
+            vec![SinkStatus { sink: "s".into(), waiting: 3, oldest: None, skipped: 0, delivered: 0 }];
+        status.write_table(&mut text, NOW).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("sink s: 3 waiting, last delivery: never\n"), "{text}");
     }
 }

@@ -1,8 +1,8 @@
-//! Marks: three neighbouring units, single units, and runs of blanks, that tell that a text may be disguised.
+//! Marks: four neighbouring units, single units, and runs of blanks, that tell that a text may be disguised.
 //!
-//! Three units are in a bucket if each is in the bucket's set of bytes for its place. Only ASCII is in sets, and no NUL. Units count
-//! as bytes: those above U+00FF as 0xFF, those from U+8000 on as 0, which is how vectors pack them. Letters are in a set
-//! in both cases.
+//! Four units are in a bucket if each is in the bucket's set of bytes for its place. Only ASCII is in sets, and no NUL; the
+//! last place may also be whatever it is. Units count as bytes: those above U+00FF as 0xFF, those from U+8000 on as 0,
+//! which is how vectors pack them. Letters are in a set in both cases.
 
 use crate::scan::kernel::Usable;
 #[cfg(target_arch = "x86_64")]
@@ -11,7 +11,7 @@ use crate::scan::{kernel::Kernel, x86};
 /// Most buckets.
 pub(crate) const BUCKETS_MAX: usize = 8;
 /// Units of a bucket.
-pub(crate) const PLACES: usize = 3;
+pub(crate) const PLACES: usize = 4;
 
 /// What the text is taken to go on with. No bucket has it at every place.
 pub(crate) const BEHIND: u8 = b'\n';
@@ -19,13 +19,22 @@ pub(crate) const BEHIND: u8 = b'\n';
 pub(crate) const BACKTICK: u8 = b'`';
 /// From this byte on a unit is a mark by itself.
 pub(crate) const HIGH: u8 = 0x80;
+/// A set of units for each place.
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
+    /// The bytes of the first places, in small letters.
+    pub(crate) first: [Vec<u8>; PLACES - 1],
+    /// Those of the last; `None` for any unit.
+    pub(crate) last: Option<Vec<u8>>,
+}
 
 /// The sets of each bucket.
 #[derive(Clone, Debug)]
 pub(crate) struct Marks {
     /// For each place and byte the buckets in whose set it is.
     sets: [[u8; 256]; PLACES],
-    /// The same for vectors that look up halves of bytes; in more buckets than it should be, never in fewer.
+    /// The same for vectors that look up halves of bytes, the low ones first, of the last place only those; in more buckets
+    /// than it should be, never in fewer.
     pub(crate) halves: [[[u8; 16]; 2]; PLACES],
     /// Whether runs of blanks count.
     pub(crate) blanks: bool,
@@ -34,7 +43,7 @@ pub(crate) struct Marks {
 /// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Mark {
-    /// Three units, and their buckets.
+    /// Four units, and their buckets.
     Bucket(u8),
     /// A backtick, or a unit from U+0080 to U+7FFF.
     Other,
@@ -43,25 +52,26 @@ pub(crate) enum Mark {
 }
 
 impl Marks {
-    /// `buckets`: the bytes of each place, in small letters.
-    ///
     /// # Panics
     ///
     /// If a bucket has [`BEHIND`] at every place.
-    pub(crate) fn new(buckets: &[[Vec<u8>; PLACES]], blanks: bool) -> Self {
+    pub(crate) fn new(buckets: &[Bucket], blanks: bool) -> Self {
         let mut marks = Self { sets: [[0; 256]; PLACES], halves: [[[0; 16]; 2]; PLACES], blanks };
-        for (bucket, sets) in buckets.iter().take(BUCKETS_MAX).enumerate() {
-            assert!(!sets.iter().all(|set| set.contains(&BEHIND)), "nothing stands behind the text");
-            for (place, set) in sets.iter().enumerate() {
-                for byte in set
-                    .iter()
-                    .filter(|byte| (1..HIGH).contains(*byte))
-                    .flat_map(|byte| [*byte, byte.to_ascii_uppercase()])
-                {
-                    marks.sets[place][usize::from(byte)] |= 1 << bucket;
-                    marks.halves[place][0][usize::from(byte & 15)] |= 1 << bucket;
-                    marks.halves[place][1][usize::from(byte >> 4)] |= 1 << bucket;
+        for (number, bucket) in buckets.iter().take(BUCKETS_MAX).enumerate() {
+            let has_behind = bucket.first.iter().chain(&bucket.last).all(|set| set.contains(&BEHIND));
+            assert!(!has_behind, "nothing stands behind the text");
+            let bit = 1 << number;
+            for (place, set) in bucket.first.iter().chain(&bucket.last).enumerate() {
+                let ascii = set.iter().filter(|byte| (1..HIGH).contains(*byte));
+                for byte in ascii.flat_map(|byte| [*byte, byte.to_ascii_uppercase()]) {
+                    marks.sets[place][usize::from(byte)] |= bit;
+                    marks.halves[place][0][usize::from(byte & 15)] |= bit;
+                    marks.halves[place][1][usize::from(byte >> 4)] |= bit;
                 }
+            }
+            if bucket.last.is_none() {
+                marks.sets[PLACES - 1].iter_mut().for_each(|buckets| *buckets |= bit);
+                marks.halves[PLACES - 1][0].iter_mut().for_each(|buckets| *buckets |= bit);
             }
         }
         marks
@@ -94,12 +104,11 @@ impl Marks {
         })
     }
 
-    /// The buckets of the three units at a place.
+    /// The buckets of the four units at a place.
     #[inline]
     pub(crate) fn buckets(&self, units: &[[u8; 2]], at: usize) -> u8 {
         let byte = |at: usize| units.get(at).map_or(BEHIND, |unit| narrow(*unit));
-        let of = |place: usize| self.sets[place][usize::from(byte(at + place))];
-        of(0) & of(1) & of(2)
+        (0..PLACES).fold(u8::MAX, |all, place| all & self.sets[place][usize::from(byte(at + place))])
     }
 }
 
@@ -125,21 +134,20 @@ fn is_before_blanks(units: &[[u8; 2]], at: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mark, Marks};
+    use super::{Bucket, Mark, Marks};
     use crate::scan::kernel::{Kernel, Usable};
     use crate::scan::narrow::narrow_unit;
     use proptest::prelude::*;
 
     fn marks() -> Marks {
-        let any: Vec<u8> = (0..=255).collect();
-        Marks::new(
-            &[
-                [b"'\"".to_vec(), b"+".to_vec(), any.clone()],
-                [b"-".to_vec(), b"fj".to_vec(), b" o".to_vec()],
-                [any, b"x".to_vec(), b"\n".to_vec()],
-            ],
-            true,
-        )
+        let ascii = || (1..0x80).collect::<Vec<u8>>();
+        let bucket = |first: [Vec<u8>; 3], last| Bucket { first, last };
+        let buckets = [
+            bucket([b"'\"".to_vec(), b"+".to_vec(), ascii()], None),
+            bucket([b"-".to_vec(), b"fj".to_vec(), b" o".to_vec()], Some(b"' e".to_vec())),
+            bucket([ascii(), b"x".to_vec(), b"\n".to_vec()], None),
+        ];
+        Marks::new(&buckets, true)
     }
 
     /// The slow twin: the definitions, on strings.
@@ -154,7 +162,8 @@ mod tests {
             let mut bits = 0;
             let is_ascii = |at: usize| text.get(at).is_none_or(|unit| (1..0x80).contains(unit));
             bits |= u8::from("'\"".contains(char_at(at)) && behind(1) == '+' && is_ascii(at + 2));
-            bits |= u8::from(char_at(at) == '-' && "fj".contains(behind(1)) && " o".contains(behind(2))) << 1;
+            let operator = char_at(at) == '-' && "fj".contains(behind(1)) && " o".contains(behind(2));
+            bits |= u8::from(operator && "' e".contains(behind(3))) << 1;
             bits |= u8::from(is_ascii(at) && behind(1) == 'x' && behind(2) == '\n') << 2;
             if bits != 0 {
                 found.push((at, Mark::Bucket(bits)));
@@ -188,7 +197,7 @@ mod tests {
 
     #[test]
     fn every_length_and_alignment() {
-        let text: Vec<u16> = "x`y 'a'+\"b\"  c\t-f \u{2013}\u{8000}\0 -Jo\r\n   z  \u{FF}X\n"
+        let text: Vec<u16> = "x`y 'a'+\"b\"  c\t-f \u{2013}+\u{8000}\0 -Jo\u{9000}\r\n   z  \u{FF}X\n\0ab+ -Fo'\u{A0}"
             .repeat(6)
             .encode_utf16()
             .collect();
@@ -219,7 +228,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn every_kernel_equals_the_slow_twin(text in proptest::collection::vec(
-            prop_oneof![4 => 0x20u16..0x7F, 2 => Just(0x20), 1 => Just(0x09), 1 => Just(0x0A), 1 => Just(0x27),
+            prop_oneof![4 => 0x20u16..0x7F, 3 => Just(0x20), 1 => Just(0), 1 => 0x7000u16..0x9000, 1 => Just(0x09), 1 => Just(0x0A), 1 => Just(0x27),
                 1 => Just(0x2B), 1 => Just(0x2D), 1 => Just(0x66), 1 => any::<u16>()], 0..150)) {
             for kernel in Kernel::available() {
                 prop_assert_eq!(fast(&text, kernel), slow(&text));

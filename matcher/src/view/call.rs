@@ -18,7 +18,7 @@ use super::transformation::{Done, Transformation};
 use crate::compile::rarity;
 use crate::pattern::Part;
 use crate::rule::{Expr, Op, Rule};
-use crate::scan::marks::PLACES;
+use crate::scan::marks::{Bucket, PLACES};
 use std::ops::Range;
 use table::{CMDLETS, COMMON, COMMON_ALIASES, COMMON_SWITCHES, Cmdlet};
 
@@ -31,10 +31,10 @@ const STRINGS_DEPTH_MAX: u32 = 3;
 /// Longest name of a command or parameter, in units.
 const NAME_UNITS_MAX: usize = 128;
 
-/// The names under which the cmdlets of the rules are called, each with the three units by which it is looked for.
+/// The names under which the cmdlets of the rules are called, each with the units by which it is looked for.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// Small letters, and where in them the three units stand.
+    /// Small letters, and where in them these units stand; behind a shorter name may stand anything.
     list: Vec<(Vec<u8>, usize)>,
 }
 
@@ -48,12 +48,9 @@ impl Names {
                 let rarer = |a: &usize, b: &usize| {
                     rarity::bits(&name[*a..a + PLACES]).total_cmp(&rarity::bits(&name[*b..b + PLACES]))
                 };
-                // The table has no shorter name.
-                let Some(three) = (0..(name.len() + 1).saturating_sub(PLACES)).max_by(rarer) else {
-                    continue;
-                };
+                let start = (0..(name.len() + 1).saturating_sub(PLACES)).max_by(rarer).unwrap_or(0);
                 if !list.iter().any(|(known, _)| *known == name) {
-                    list.push((name, three));
+                    list.push((name, start));
                 }
             }
         }
@@ -87,16 +84,18 @@ impl Names {
         }
     }
 
-    /// Sets of bytes for the marks: those of each of the three places.
-    pub(super) fn triples(&self) -> [Vec<u8>; PLACES] {
-        std::array::from_fn(|place| self.list.iter().map(|(name, three)| name[three + place]).collect())
+    /// What the names have at the units by which they are looked for.
+    pub(super) fn bucket(&self) -> Bucket {
+        let own = |place: usize| self.list.iter().map(move |(name, start)| name.get(start + place).copied());
+        let first = std::array::from_fn(|place| own(place).flatten().collect());
+        Bucket { first, last: own(PLACES - 1).collect() }
     }
 
-    /// Whether one of the names stands at a place at which its three units may be.
+    /// Whether one of the names stands at a place at which its units may be.
     pub(super) fn stands(&self, units: &[[u8; 2]], at: usize) -> bool {
         let unit = |at: usize| units.get(at).map_or(0, |unit| lower(u16::from_le_bytes(*unit)));
-        self.list.iter().any(|(name, three)| {
-            at.checked_sub(*three).is_some_and(|start| {
+        self.list.iter().any(|(name, own)| {
+            at.checked_sub(*own).is_some_and(|start| {
                 let borders = [start.checked_sub(1).map_or(0, unit), unit(start + name.len())];
                 name.iter().enumerate().all(|(at, byte)| u16::from(*byte) == unit(start + at))
                     && borders.iter().all(|unit| !is_word(*unit) && *unit != DASH)

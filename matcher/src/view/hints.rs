@@ -17,7 +17,7 @@ use crate::matcher::run::Memory;
 use crate::rule::{Expr, Op, Rule};
 use crate::scan::gate::Found;
 use crate::scan::kernel::Usable;
-use crate::scan::marks::{self, Mark, Marks};
+use crate::scan::marks::{self, Bucket, Mark, Marks};
 use contexts::{Between, Contexts, Literals};
 use near::{Around, Reader, base64, bracket, closed, dashed, is_quote};
 use std::cell::OnceCell;
@@ -25,12 +25,12 @@ use wild::{Wild, line_of};
 
 const CLOSED: u8 = 1;
 const PLUS: u8 = 1 << 1;
-const DASHED: u8 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
-/// `-cr`, `-ir`, and `}${`.
+const DASHED: u8 = 1 << 2 | 1 << 3 | 1 << 4;
+/// `}${`, and casts to characters or indices from behind.
 const BRACES: u8 = 1 << 5;
-const BRACKET: u8 = 1 << 6;
-/// Names of commands, and the end of `base64`.
-const MORE: u8 = 1 << 7;
+/// Static methods, and the end of `base64`.
+const STATIC: u8 = 1 << 6;
+const NAMES: u8 = 1 << 7;
 
 /// Words by which folding knows its expressions, and which a mark inside may cut in two.
 const FOLDED_WORDS: [&str; 16] = [
@@ -161,22 +161,20 @@ impl Hints {
         }
         let contexts = Contexts::new(literals);
         let any_wild = wild.iter().any(Wild::is_any);
-        let any: Vec<u8> = (0..=255).collect();
-        let [name_first, name_second, name_third] = names.triples();
-        let bucket = |first: &[u8], second: &[u8], third: &[u8]| [first, second, third].map(<[u8]>::to_vec);
+        let set = <[u8]>::to_vec;
+        let bucket = |first: [&[u8]; 3], last: Option<&[u8]>| Bucket { first: first.map(set), last: last.map(set) };
+        // What may stand before `+`: a string or an index, behind which a parenthesis may close, and a name.
+        let word = (1..marks::HIGH).filter(|byte| is_word(u16::from(*byte)));
+        let summand: Vec<u8> = word.chain(set(b"'\")]` \t\r\n\x0b\x0c")).collect();
         let buckets = [
-            bucket(b"'\")", b".", b"rsti'\""),
-            bucket(&any, b"+", b"'\"(`$ \t\r\n"),
-            bucket(b"-", b"f", b" \t\r\n'\"([@"),
-            bucket(b"-", b"r", b"e"),
-            bucket(b"-", b"ej", b"onc \t'\":"),
-            bucket(b"-}", b"ci$", b"r{"),
-            bucket(b"[:", b"c-:", b"hrjfm0123456789"),
-            bucket(
-                &[name_first, b"e".to_vec()].concat(),
-                &[name_second, b"6".to_vec()].concat(),
-                &[name_third, b"4".to_vec()].concat(),
-            ),
+            bucket([b"'\")", b".", b"rsti'\""], Some(b"epuonrsti")),
+            bucket([&summand, b"+", b"'\"($` \t\r\n\x0b\x0c"], None),
+            bucket([b"-", b"f", b"'\"([@ \t\r\n\x0b\x0c"], None),
+            bucket([b"-", b"rci", b"er"], Some(b"pe")),
+            bucket([b"-", b"ej", b"onc'\": \t\x0b\x0c"], None),
+            bucket([b"[}", b"c-$", b"h{0123456789"], None),
+            bucket([b":s", b":e", b"rmjf6"], Some(b"eao4")),
+            names.bucket(),
         ];
         let marks = Marks::new(&buckets, contexts.blanks || any_wild);
         Self { marks, contexts, names, wild, any_wild }
@@ -193,6 +191,7 @@ impl Hints {
             match mark {
                 Mark::Other if !reasons.light => {
                     reasons.light = look.other(at);
+                    reasons.fold |= is_whitespace(text.get(at)) && look.operator_beside(at);
                     reasons.fold |= is_dash(text.get(at)) && dashed(text, at);
                     reasons.fold |= is_quote(text.get(at)) && look.quote(at);
                 }
@@ -203,11 +202,11 @@ impl Hints {
                         reasons.fold = (buckets & CLOSED != 0 && closed(text, at))
                             || (buckets & PLUS != 0 && look.plus(at))
                             || (buckets & DASHED != 0 && dashed(text, at))
-                            || (buckets & BRACKET != 0 && bracket(text, at))
-                            || (buckets & BRACES != 0 && text.word_from(at, "}${"))
-                            || (buckets & MORE != 0 && base64(text, at.wrapping_sub(3)));
+                            || (buckets & BRACES != 0 && (bracket(text, at) || text.word_from(at, "}${")))
+                            || (buckets & STATIC != 0
+                                && (bracket(text, at) || base64(text, at.wrapping_sub(2))));
                     }
-                    if views.call && buckets & MORE != 0 && !reasons.call {
+                    if views.call && buckets & NAMES != 0 && !reasons.call {
                         reasons.call = self.names.stands(units, at);
                     }
                 }
@@ -344,6 +343,14 @@ impl Look<'_> {
         let between = Between::Blank { first: last, last: first };
         let readers = [text.reader_before(run.start), text.reader_from(run.end)];
         self.is_in_literal(between, &readers.map(Reader::behind_blank)) || self.is_wild(at)
+    }
+
+    /// An operator beside a blank that is not ASCII, so that no bucket has it.
+    fn operator_beside(&self, at: usize) -> bool {
+        let text = self.text;
+        let is_plus = |at: usize| text.get(at) == u16::from(b'+');
+        at.checked_sub(2).is_some_and(|before| (is_plus(before + 1) && self.plus(before)) || dashed(text, before))
+            || (is_plus(at + 1) && self.plus(at))
     }
 
     /// `+` between strings.

@@ -6,13 +6,15 @@ use std::arch::x86_64::{
     __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8,
     _mm256_loadu_si256, _mm256_max_epu8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_packus_epi16,
     _mm256_permute4x64_epi64, _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16,
-    _mm256_sub_epi8,
+    _mm256_sub_epi8, _mm256_xor_si256,
 };
 
-/// Units of one step.
+/// Units of a vector.
 const STEP: usize = 32;
-/// Units that a step looks at.
-const SEEN: usize = STEP + PLACES - 1;
+/// Vectors that are looked at before the outcome is.
+const STEPS: usize = 2;
+/// Units that these look at.
+const SEEN: usize = STEPS * STEP + PLACES - 1;
 
 /// As [`Marks::scan`]; the vectors are those of `usable`.
 #[inline]
@@ -23,22 +25,24 @@ pub(crate) fn scan(
     usable: Usable,
     mut report: impl FnMut(usize, Mark) -> bool,
 ) -> bool {
-    match (usable.kernel(), narrow) {
-        // SAFETY: `Usable` vouches for the processor's AVX2, which every processor with AVX-512 has.
-        (Kernel::Avx512 | Kernel::Avx2, Some(narrow)) if narrow.len() == units.len() => unsafe {
-            scan_avx2::<true>(marks, units, narrow, report)
-        },
-        // SAFETY: as above.
-        (Kernel::Avx512 | Kernel::Avx2, _) => unsafe {
-            scan_avx2::<false>(marks, units, units.as_flattened(), report)
-        },
-        (Kernel::Sse2 | Kernel::Portable, _) => marks.scan_plain(units, &mut report),
+    if !matches!(usable.kernel(), Kernel::Avx512 | Kernel::Avx2) {
+        return marks.scan_plain(units, &mut report);
+    }
+    let narrow = narrow.filter(|narrow| narrow.len() == units.len());
+    // SAFETY: `Usable` vouches for the processor's AVX2, which every processor with AVX-512 has.
+    unsafe {
+        match (narrow, marks.blanks) {
+            (Some(narrow), true) => scan_avx2::<true, true>(marks, units, narrow, report),
+            (Some(narrow), false) => scan_avx2::<true, false>(marks, units, narrow, report),
+            (None, true) => scan_avx2::<false, true>(marks, units, units.as_flattened(), report),
+            (None, false) => scan_avx2::<false, false>(marks, units, units.as_flattened(), report),
+        }
     }
 }
 
-/// `bytes`: the units as they are, or narrowed to one byte each.
+/// `bytes`: the units as they are, or narrowed to one byte each. `BLANKS`: whether runs of them count.
 #[target_feature(enable = "avx2")]
-fn scan_avx2<const NARROWED: bool>(
+fn scan_avx2<const NARROWED: bool, const BLANKS: bool>(
     marks: &Marks,
     units: &[[u8; 2]],
     bytes: &[u8],
@@ -47,11 +51,21 @@ fn scan_avx2<const NARROWED: bool>(
     let size = if NARROWED { 1 } else { 2 };
     let tables = marks.halves.map(|place| place.map(|table| broadcast(&table)));
     let mut at = 0;
-    while let Some(seen) = bytes.get(size * at..size * (at + SEEN)) {
-        if step::<NARROWED>(marks, &tables, units, (at, seen), &mut report) {
+    loop {
+        // No call in here, so that the tables stay where they are.
+        let found = loop {
+            let Some(seen) = bytes.get(size * at..size * at + size * SEEN) else { break None };
+            let found = [0, 1].map(|step| step_at::<NARROWED, BLANKS>(&tables, seen, step * STEP));
+            if is_any(&found) {
+                break Some(found);
+            }
+            at += STEPS * STEP;
+        };
+        let Some(found) = found else { break };
+        if tell::<NARROWED>(marks, units, at, &found, &mut report) {
             return true;
         }
-        at += STEP;
+        at += STEPS * STEP;
     }
     // The rest, with nothing behind it that is a mark.
     while at < units.len() {
@@ -59,37 +73,71 @@ fn scan_avx2<const NARROWED: bool>(
         let mut rest = [if NARROWED { [BEHIND; 2] } else { [BEHIND, 0] }; SEEN];
         let rest = rest.as_flattened_mut();
         rest[..own.len()].copy_from_slice(own);
-        if step::<NARROWED>(marks, &tables, units, (at, &rest[..size * SEEN]), &mut report) {
+        let found = [0, 1].map(|step| step_at::<NARROWED, BLANKS>(&tables, rest, step * STEP));
+        if is_any(&found) && tell::<NARROWED>(marks, units, at, &found, &mut report) {
             return true;
         }
-        at += STEP;
+        at += STEPS * STEP;
     }
     false
 }
 
-/// Looks at the places from `at` on, at which `seen` stands.
+/// What is found in the places of a vector, in the highest bit of each byte.
+struct Step {
+    /// Four units are in a bucket.
+    in_bucket: __m256i,
+    /// A single one is a mark.
+    other: __m256i,
+    /// A run of blanks begins.
+    blanks: __m256i,
+}
+
+/// Looks at the places from `from` on.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn step<const NARROWED: bool>(
-    marks: &Marks,
+fn step_at<const NARROWED: bool, const BLANKS: bool>(
     tables: &[[__m256i; 2]; PLACES],
-    units: &[[u8; 2]],
-    (at, seen): (usize, &[u8]),
-    report: &mut impl FnMut(usize, Mark) -> bool,
-) -> bool {
-    let [here, next, third] = [0, 1, 2].map(|place| pack::<NARROWED>(seen, place));
+    seen: &[u8],
+    from: usize,
+) -> Step {
+    let [here, next, third, fourth] = [0, 1, 2, 3].map(|place| pack::<NARROWED>(seen, from + place));
+    let half = _mm256_set1_epi8(15);
     let buckets = _mm256_and_si256(look_up(here, &tables[0]), look_up(next, &tables[1]));
     let buckets = _mm256_and_si256(buckets, look_up(third, &tables[2]));
-    let none = _mm256_cmpeq_epi8(buckets, _mm256_setzero_si256());
+    let last = _mm256_shuffle_epi8(tables[3][0], _mm256_and_si256(fourth, half));
+    let in_none = _mm256_cmpeq_epi8(_mm256_and_si256(buckets, last), _mm256_setzero_si256());
     let backtick = _mm256_cmpeq_epi8(here, _mm256_set1_epi8(BACKTICK.cast_signed()));
-    // The highest bit of each byte is looked at.
-    let other = _mm256_or_si256(here, backtick);
-    let blanks = if marks.blanks { begin_of_blanks(here, next, third) } else { _mm256_setzero_si256() };
-    // The order matters only where something is.
-    !_mm256_movemask_epi8(none) | _mm256_movemask_epi8(_mm256_or_si256(other, blanks)) != 0 && {
-        let places = [none, other, blanks].map(|packed| bits::<NARROWED>(packed));
-        told(marks, units, at, places, report)
+    Step {
+        in_bucket: _mm256_xor_si256(in_none, _mm256_set1_epi8(-1)),
+        other: _mm256_or_si256(here, backtick),
+        blanks: if BLANKS { begin_of_blanks(here, next, third) } else { _mm256_setzero_si256() },
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn is_any(found: &[Step; STEPS]) -> bool {
+    let of_step = |step: &Step| _mm256_or_si256(_mm256_or_si256(step.in_bucket, step.other), step.blanks);
+    let [first, second] = found;
+    _mm256_movemask_epi8(_mm256_or_si256(of_step(first), of_step(second))) != 0
+}
+
+/// Reports the marks from `at` on.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn tell<const NARROWED: bool>(
+    marks: &Marks,
+    units: &[[u8; 2]],
+    at: usize,
+    found: &[Step; STEPS],
+    report: &mut impl FnMut(usize, Mark) -> bool,
+) -> bool {
+    (0..STEPS).any(|step| {
+        let Step { in_bucket, other, blanks } = &found[step];
+        let places = [in_bucket, other, blanks].map(|packed| bits::<NARROWED>(*packed));
+        // Behind the end of the text nothing is.
+        places != [0; 3] && told(marks, units, at + step * STEP, places, report)
+    })
 }
 
 /// The units before a run of blanks inside a line, or before a tab: see [`Mark::Blanks`].
@@ -113,14 +161,14 @@ fn told(
     marks: &Marks,
     units: &[[u8; 2]],
     at: usize,
-    [in_no_bucket, other, blanks]: [u32; 3],
+    [in_bucket, other, blanks]: [u32; 3],
     report: &mut impl FnMut(usize, Mark) -> bool,
 ) -> bool {
     let bucket = |place| {
         let buckets = marks.buckets(units, place);
         buckets != 0 && report(place, Mark::Bucket(buckets))
     };
-    each(at, !in_no_bucket, bucket)
+    each(at, in_bucket, bucket)
         // Narrowed, those from U+8000 on look the same.
         || each(at, other, |at| units[at][1] < HIGH && report(at, Mark::Other))
         || each(at, blanks, |at| report(at, Mark::Blanks))

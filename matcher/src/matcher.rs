@@ -66,6 +66,8 @@ pub struct Scratch {
     pub(crate) matched: Vec<u32>,
     /// The payload of a view.
     pub(crate) made: Vec<u8>,
+    /// Its text, narrowed.
+    pub(crate) names: Vec<u8>,
     counts: Counts,
     /// What joined blocks need beyond.
     pub(crate) block: BlockScratch,

@@ -19,6 +19,8 @@ use crate::compile::rarity;
 use crate::pattern::Part;
 use crate::rule::{Expr, Op, Rule};
 use crate::scan::marks::{Bucket, PLACES};
+use crate::scan::narrow::narrow_unit;
+use memchr::memmem;
 use std::ops::Range;
 use table::{CMDLETS, COMMON, COMMON_ALIASES, COMMON_SWITCHES, Cmdlet};
 
@@ -89,6 +91,13 @@ impl Names {
         let own = |place: usize| self.list.iter().map(move |(name, start)| name.get(start + place).copied());
         let first = std::array::from_fn(|place| own(place).flatten().collect());
         Bucket { first, last: own(PLACES - 1).collect() }
+    }
+
+    /// Whether one of the names stands anywhere in a text in light normalisation. `narrow` is memory.
+    pub(super) fn stand_in(&self, units: &[u16], narrow: &mut Vec<u8>) -> bool {
+        narrow.clear();
+        narrow.extend(units.iter().map(|unit| narrow_unit(*unit)));
+        self.list.iter().any(|(name, _)| memmem::find(narrow, name).is_some())
     }
 
     /// Whether one of the names stands at a place at which its units may be.

@@ -65,10 +65,7 @@ pub(super) fn fold(source: &Mapped, budget: &mut Budget, decoded: &mut Vec<Mappe
         builder: Builder::new(source),
         variables: Variables::default(),
         unknown: Variables::default(),
-        // The digits are rare.
-        names_base64: text
-            .windows(6)
-            .any(|part| part[4..] == [u16::from(b'6'), u16::from(b'4')] && starts_with(part, "base64")),
+        names_base64: names_base64(text),
         budget,
         decoded,
     };
@@ -79,6 +76,15 @@ pub(super) fn fold(source: &Mapped, budget: &mut Budget, decoded: &mut Vec<Mappe
         folder.token();
     }
     folder.builder.finish()
+}
+
+/// Whether base64 is spoken of.
+fn names_base64(text: &[u16]) -> bool {
+    const WORD: &str = "base64";
+    // The digits are rare.
+    let sixes = text.iter().enumerate().filter(|(_, unit)| **unit == u16::from(b'6'));
+    let mut starts = sixes.filter_map(|(at, _)| (at + 2).checked_sub(WORD.len()));
+    starts.any(|start| starts_with(&text[start..], WORD))
 }
 
 struct Folder<'a> {
@@ -302,6 +308,11 @@ impl Folder<'_> {
         let appends = sign(at, b'+') && sign(at + 1, b'=');
         let assigns = sign(at, b'=') && !sign(at + 1, b'=');
         if !appends && !assigns {
+            if self.variables.get(&name).is_none() {
+                // No expression that begins with it is constant.
+                self.at = end;
+                return;
+            }
             self.expression();
             // What is not known ends where its name does.
             if self.at == start + 1 {

@@ -19,7 +19,7 @@ use crate::scan::gate::Found;
 use crate::scan::kernel::Usable;
 use crate::scan::marks::{self, Bucket, Mark, Marks};
 use contexts::{Between, Contexts, Literals};
-use near::{Around, Reader, base64, bracket, closed, dashed, is_quote};
+use near::{Around, Reader, base64, bracket, closed, dashed, is_plain, is_quote};
 use std::cell::OnceCell;
 use wild::{Wild, line_of};
 
@@ -180,6 +180,11 @@ impl Hints {
         Self { marks, contexts, names, wild, any_wild }
     }
 
+    /// The names of the call-aware view.
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// What the text gives reason to; only that is looked for which the views of the question could use.
     pub(crate) fn reasons(&self, units: &[[u8; 2]], question: Question<'_>, usable: Usable) -> Reasons {
         let Question { views, first, raw } = question;
@@ -316,9 +321,13 @@ impl Look<'_> {
             end += 1;
         }
         let behind = text.get(end);
-        if is_plain(before) && is_plain(behind) && !self.hints.contexts.may_hold_blank(before, behind) {
+        if is_plain(before) && is_plain(behind) {
             // As nearly all are.
-            return self.is_wild(at);
+            let contexts = &self.hints.contexts;
+            let sides = || [text.reader_before(at + 1).side(), text.reader_from(end).side()];
+            if !contexts.may_hold_blank(before, behind) || !contexts.may_stand_around_blank(sides()) {
+                return self.is_wild(at);
+            }
         }
         self.blanks(at + 1)
     }
@@ -383,11 +392,6 @@ impl Look<'_> {
             is_double_quote(right) && next == BACKTICK && escaped(text.get(right_at + 2)) < u16::from(b' ');
         !is_control && (self.is_in_literal(Between::Nothing, &[before, behind]) || self.is_wild(at))
     }
-}
-
-/// ASCII that is what it is.
-fn is_plain(unit: u16) -> bool {
-    (0x21..0x7F).contains(&unit) && unit != BACKTICK
 }
 
 /// Adds the literals of a rule's expression.

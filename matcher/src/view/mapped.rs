@@ -44,6 +44,11 @@ impl Mapped {
         Self { units, pieces: vec![piece], original_len: source.original_len }
     }
 
+    /// Whether it is not the original as it is.
+    pub(super) fn is_made(&self) -> bool {
+        !matches!(&self.pieces[..], [piece] if piece.done.is_none() && piece.len == self.original_len)
+    }
+
     pub(super) fn units(&self) -> &[u16] {
         &self.units
     }

@@ -59,27 +59,24 @@ impl<'a> Search<'a> {
         }
         let mut text = Mapped::original(units);
         let mut decoded = Vec::new();
-        if views.normalized && reasons.light {
-            self.normalized(&text);
-        }
         let mut budget = Budget::of(units.len());
+        let light = light::normalize(&text);
+        if views.normalized && reasons.light {
+            self.made_text(&text, light.as_ref());
+        }
+        self.calls(&text, light.as_ref(), views, &mut budget);
         // A mark that a backtick cuts in two is no reason yet.
         let folds = reasons.fold || reasons.light;
-        let calls = views.call && self.matcher.has_calls();
-        if calls {
-            self.calls(&text, &mut budget);
-        }
         for _ in 0..if folds { PASSES_MAX } else { 0 } {
             let before = decoded.len();
             let Some(next) = fold::fold(&text, &mut budget, &mut decoded) else { break };
             text = next;
+            let light = light::normalize(&text);
             if views.normalized {
-                self.made_text(&text);
-                decoded[before..].iter().for_each(|text| self.made_text(text));
+                self.made_text(&text, light.as_ref());
+                decoded[before..].iter().for_each(|text| self.made_text(text, light::normalize(text).as_ref()));
             }
-            if calls {
-                self.calls(&text, &mut budget);
-            }
+            self.calls(&text, light.as_ref(), views, &mut budget);
         }
         self.without_bases();
         if self.made.capacity() <= MADE_LEN_KEPT_MAX {
@@ -89,24 +86,24 @@ impl<'a> Search<'a> {
         self.found
     }
 
-    /// Searches the light normalisation of a text, if it is another text.
-    fn normalized(&mut self, text: &Mapped) {
-        if let Some(light) = light::normalize(text) {
-            self.search(&light, View::Normalized);
+    /// Searches a text in light normalisation, unless that is the original.
+    fn made_text(&mut self, text: &Mapped, light: Option<&Mapped>) {
+        let plain = light.unwrap_or(text);
+        if plain.is_made() {
+            self.search(plain, View::Normalized);
         }
     }
 
-    /// Searches a text that was made, in light normalisation.
-    fn made_text(&mut self, text: &Mapped) {
-        match light::normalize(text) {
-            Some(light) => self.search(&light, View::Normalized),
-            None => self.search(text, View::Normalized),
+    /// Searches the calls of a text. `light`: its light normalisation, in which a name has no backticks.
+    fn calls(&mut self, text: &Mapped, light: Option<&Mapped>, views: Views, budget: &mut Budget) {
+        if !views.call || !self.matcher.has_calls() {
+            return;
         }
-    }
-
-    fn calls(&mut self, text: &Mapped, budget: &mut Budget) {
-        for call in call::rewritten(text, budget, CALLS_MAX) {
-            self.search(&call, View::Call);
+        let plain = light.unwrap_or(text);
+        if self.matcher.view_plan().hints.names().stand_in(plain.units(), &mut self.scratch.names) {
+            for call in call::rewritten(text, budget, CALLS_MAX) {
+                self.search(&call, View::Call);
+            }
         }
     }
 

@@ -45,15 +45,18 @@ pub(in crate::view) fn read(text: &[u16], at: usize, variables: &Variables) -> O
 fn single(text: &[u16], start: usize) -> Literal {
     let mut value = Vec::new();
     let mut at = start;
-    while let Some(&unit) = text.get(at) {
+    loop {
+        let run = text[at..].iter().position(|unit| is_single_quote(*unit)).unwrap_or(text.len() - at);
+        value.extend_from_slice(&text[at..at + run]);
+        at += run;
+        let doubled = text.get(at + 1).is_some_and(|next| is_single_quote(*next));
+        let Some(&quote) = text.get(at) else { break };
         at += 1;
-        if is_single_quote(unit) {
-            if !text.get(at).is_some_and(|next| is_single_quote(*next)) {
-                break;
-            }
-            at += 1;
+        if !doubled {
+            break;
         }
-        value.push(unit);
+        value.push(quote);
+        at += 1;
     }
     let value = (value.len() <= VALUE_UNITS_MAX).then_some(value);
     Literal { end: at, value, done: Done::NONE }
@@ -65,6 +68,7 @@ fn double(text: &[u16], start: usize, variables: &Variables) -> Literal {
     let mut at = start;
     // Quotation marks inside `$( … )` belong to it.
     let mut nested = 0u32;
+    let mut name = String::new();
     while let Some(&unit) = text.get(at) {
         let push = |value: &mut Option<Vec<u16>>, units: &[u16]| {
             if let Some(text) = value {
@@ -101,7 +105,7 @@ fn double(text: &[u16], start: usize, variables: &Variables) -> Literal {
             value = None;
             nested = 1;
             at += 2;
-        } else if let Some((name, end)) = variable(text, at) {
+        } else if let Some(end) = variable_into(text, at, &mut name) {
             let known = variables.get(&name).filter(|_| value.is_some());
             match known.and_then(|folded| Some((folded.value.text()?, folded.done))) {
                 Some((own, own_done)) => {
@@ -112,8 +116,11 @@ fn double(text: &[u16], start: usize, variables: &Variables) -> Literal {
             }
             at = end;
         } else {
-            push(&mut value, &[unit]);
-            at += 1;
+            let is_plain =
+                |unit: &u16| *unit != BACKTICK && *unit != u16::from(b'$') && !is_double_quote(*unit);
+            let run = 1 + text[at + 1..].iter().take_while(|unit| is_plain(unit)).count();
+            push(&mut value, &text[at..at + run]);
+            at += run;
         }
         if value.as_ref().is_some_and(|value| value.len() > VALUE_UNITS_MAX) {
             value = None;
@@ -149,12 +156,19 @@ fn here(text: &[u16], start: usize, expands: bool) -> Option<Literal> {
 
 /// The variable at `at`: its name in small letters without a scope, and where it ends.
 pub(in crate::view) fn variable(text: &[u16], at: usize) -> Option<(String, usize)> {
+    let mut name = String::new();
+    let end = variable_into(text, at, &mut name)?;
+    Some((name, end))
+}
+
+/// As [`variable`]; the name takes the place of what `name` held.
+pub(super) fn variable_into(text: &[u16], at: usize, name: &mut String) -> Option<usize> {
+    name.clear();
     if text.get(at) != Some(&u16::from(b'$')) {
         return None;
     }
     let braced = text.get(at + 1) == Some(&u16::from(b'{'));
     let mut end = at + 1 + usize::from(braced);
-    let mut name = String::new();
     while let Some(&unit) = text.get(end) {
         if name.len() > NAME_UNITS_MAX {
             return None;
@@ -179,11 +193,13 @@ pub(in crate::view) fn variable(text: &[u16], at: usize) -> Option<(String, usiz
         name.truncate(name.len() - colons);
         end -= colons;
     }
-    for scope in ["script:", "global:", "local:", "private:", "variable:"] {
-        if let Some(plain) = name.strip_prefix(scope) {
-            name = plain.into();
-            break;
-        }
+    // Most names have no scope.
+    if name.contains(':')
+        && let Some(scope) = ["script:", "global:", "local:", "private:", "variable:"]
+            .into_iter()
+            .find(|scope| name.starts_with(scope))
+    {
+        name.drain(..scope.len());
     }
-    (!name.is_empty()).then_some((name, end))
+    (!name.is_empty()).then_some(end)
 }

@@ -216,12 +216,30 @@ impl Contexts {
         if !first && !last && self.pairs[row] >> (behind.near & 0x7F) & 1 == 0 {
             return false;
         }
-        before.at_edges(first).any(|before| {
-            behind.at_edges(last).any(|behind| {
-                let (word, bit) = self.bit(between, before, behind);
-                self.bits[word] & bit != 0
-                    && self.is_any_there(between, [before, behind], readers, candidates)
-            })
+        self.forms(between, [before, behind], (first, last)).any(|(before, behind)| {
+            self.is_any_there(between, [before, behind], readers, candidates)
+        })
+    }
+
+    /// Whether some literal may have a blank between these, as far as they alone tell.
+    pub(super) fn may_stand_around_blank(&self, [before, behind]: [Side; 2]) -> bool {
+        let between = Between::Blank { first: false, last: false };
+        self.all || self.forms(between, [before, behind], (false, false)).next().is_some()
+    }
+
+    /// The forms of the two sides that some literal may have.
+    fn forms(
+        &self,
+        between: Between,
+        [before, behind]: [Side; 2],
+        (first, last): (bool, bool),
+    ) -> impl Iterator<Item = (Side, Side)> {
+        let pairs = before
+            .at_edges(first)
+            .flat_map(move |before| behind.at_edges(last).map(move |behind| (before, behind)));
+        pairs.filter(move |(before, behind)| {
+            let (word, bit) = self.bit(between, *before, *behind);
+            self.bits[word] & bit != 0
         })
     }
 

@@ -37,6 +37,11 @@ fn plain(unit: u16) -> u16 {
     }
 }
 
+/// ASCII that is what it is.
+pub(super) fn is_plain(unit: u16) -> bool {
+    (0x21..0x7F).contains(&unit) && unit != BACKTICK
+}
+
 pub(super) fn is_quote(unit: u16) -> bool {
     is_single_quote(unit) || is_double_quote(unit)
 }
@@ -188,6 +193,16 @@ impl Reader<'_> {
 
     /// The next two units: 0 where the text ends, [`ANY`] where it cannot be told.
     pub(super) fn side(&self) -> Side {
+        // As nearly all are.
+        if self.end == Ends::Never {
+            let behind = |count: usize| {
+                if self.is_forward { self.at + count } else { self.at.wrapping_sub(count + 1) }
+            };
+            let [near, far] = [0, 1].map(|count| self.text.get(behind(count)));
+            if is_plain(near) && (is_plain(far) || far == BLANK) {
+                return Side { near: narrow_unit(near), far: narrow_unit(far) };
+            }
+        }
         let mut reader = self.clone();
         let near = reader.next();
         Side { near, far: if matches!(near, 0 | ANY) { near } else { reader.next() } }

@@ -29,6 +29,7 @@ pub mod report;
 pub mod rules;
 mod snippets;
 pub mod transport;
+pub mod views;
 pub mod workload;
 
 /// Counts what every benchmark and test of this crate allocates.

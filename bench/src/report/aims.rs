@@ -87,6 +87,22 @@ pub fn of(report: &Report) -> Vec<Aim> {
             base,
         ));
     }
+    for rules in crate::views::RULES {
+        let test = |workload| report.row("views", workload, rules, "raw, cheap test");
+        aims.push(Aim::at_most(
+            "the cheap test of the views, as a part of the raw search",
+            &format!("stream, {rules}"),
+            0.05,
+            test("stream").map(|row| row.ratio - 1.0),
+        ));
+        let raw = report.row("views", "small", rules, "raw").map(|row| row.ns_per_event);
+        aims.push(Aim::at_most(
+            "nanoseconds of the cheap test an event",
+            &format!("small, {rules}"),
+            100.0,
+            test("small").zip(raw).map(|(row, raw)| row.ns_per_event - raw),
+        ));
+    }
     let compiled = report.compiled.iter().find(|compiled| compiled.rules == "sigma");
     aims.push(Aim::at_most(
         "milliseconds to compile all of ps_script",
@@ -152,6 +168,9 @@ mod tests {
         report.rows.push(row("callback", "callback 6 KB", "builtin", "intake", 1.0));
         report.rows.push(row("callback", "callback 6 KB", "builtin", "memcpy", 0.3));
         report.rows.push(row("programs", "stream", "sigma", "dissect.etl", 140.0));
+        report.rows.push(row("views", "stream", "sigma", "raw, cheap test", 1.25));
+        report.rows.push(row("views", "small", "builtin", "raw", 1.0));
+        report.rows.push(row("views", "small", "builtin", "raw, cheap test", 1.5));
         let aims = of(&report);
         let measured = |text: &str, place: &str| {
             let aim = aims.iter().find(|aim| aim.text.contains(text) && aim.place == place);
@@ -163,6 +182,9 @@ mod tests {
             ("best Vectorscan", "hot, ten", None),
             ("gate on narrowed", "small, sigma", Some(2.0)),
             ("a tenth of the rules", "stream, sigma10", Some(1.25)),
+            ("as a part of the raw search", "stream, sigma", Some(0.25)),
+            ("cheap test an event", "small, builtin", Some(50.0)),
+            ("cheap test an event", "small, sigma", None),
             ("milliseconds to compile", "sigma", Some(61.0)),
             ("merely reading", "stream, sigma", Some(140.0)),
             ("beyond twice", "callback 6 KB", Some(40.0)),

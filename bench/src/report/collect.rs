@@ -7,7 +7,7 @@ use crate::facts::facts;
 use crate::measure::{Effort, Entrant, Measured, race};
 use crate::rules::RuleSet;
 use crate::workload::{Name, Size, Workload};
-use crate::{callback, programs, reader, replay};
+use crate::{callback, programs, reader, replay, views};
 use cpu_time::ThreadTime;
 use etwsieve_matcher::{EventKind, Kernel, Matcher};
 use std::hint::black_box;
@@ -83,7 +83,7 @@ impl Run<'_> {
 
     fn workload(&mut self, name: Name, rule_sets: &[RuleSet]) -> Result<(), BenchError> {
         let title = |part: &str, rules: &str| format!("{part}: {}, {rules}", name.as_str());
-        let parts = ["payloads", "replay", "programs"];
+        let parts = ["payloads", "views", "replay", "programs"];
         let any = parts.iter().any(|part| rule_sets.iter().any(|rules| self.wants(&title(part, rules.name))));
         if !any && !self.wants(&title("reader", "none")) {
             return Ok(());
@@ -104,6 +104,7 @@ impl Run<'_> {
                 self.race("payloads", &workload, rules.name, &mut entrants)?;
             }
         }
+        self.views(&workload, rule_sets)?;
         if workload.path().is_none() || workload.len() as u64 != workload.events_in_trace() {
             return Ok(());
         }
@@ -125,6 +126,20 @@ impl Run<'_> {
         let sigma = rule_sets.iter().find(|rules| rules.name == "sigma");
         if name == Name::Stream && self.wants(&title("programs", "sigma")) {
             self.programs(&workload, sigma)?;
+        }
+        Ok(())
+    }
+
+    fn views(&mut self, workload: &Workload, rule_sets: &[RuleSet]) -> Result<(), BenchError> {
+        if !views::WORKLOADS.contains(&workload.kind) {
+            return Ok(());
+        }
+        for rules in rule_sets.iter().filter(|rules| views::RULES.contains(&rules.name)) {
+            if self.wants(&format!("views: {}, {}", workload.name, rules.name)) {
+                let matcher = views::matcher(rules);
+                let mut entrants = views::entrants(&matcher, workload, rules)?;
+                self.race("views", workload, rules.name, &mut entrants)?;
+            }
         }
         Ok(())
     }
@@ -232,5 +247,11 @@ mod tests {
 
         let report = run("callback");
         assert_eq!(report.rows.len(), 6);
+
+        let report = run("views: small, builtin");
+        let contestants: Vec<&str> = report.rows.iter().map(|row| row.contestant.as_str()).collect();
+        assert_eq!(contestants, ["raw", "raw, cheap test", "raw, views"]);
+        let aims = report.aims.iter().filter(|aim| aim.text.contains("cheap test") && aim.measured.is_some());
+        assert_eq!(aims.count(), 1, "on small events, in nanoseconds");
     }
 }

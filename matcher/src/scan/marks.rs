@@ -197,10 +197,11 @@ mod tests {
 
     #[test]
     fn every_length_and_alignment() {
-        let text: Vec<u16> = "x`y 'a'+\"b\"  c\t-f \u{2013}+\u{8000}\0 -Jo\u{9000}\r\n   z  \u{FF}X\n\0ab+ -Fo'\u{A0}"
-            .repeat(6)
-            .encode_utf16()
-            .collect();
+        let text: Vec<u16> =
+            "x`y 'a'+\"b\"  c\t-f \u{2013}+\u{8000}\0 -Jo\u{9000}\r\n   z  \u{FF}X\n\0ab+ -Fo'\u{A0}"
+                .repeat(6)
+                .encode_utf16()
+                .collect();
         for kernel in Kernel::available() {
             for start in 0..70 {
                 for len in 0..=(text.len() - start).min(110) {

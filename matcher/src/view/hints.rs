@@ -162,7 +162,8 @@ impl Hints {
         let contexts = Contexts::new(literals);
         let any_wild = wild.iter().any(Wild::is_any);
         let set = <[u8]>::to_vec;
-        let bucket = |first: [&[u8]; 3], last: Option<&[u8]>| Bucket { first: first.map(set), last: last.map(set) };
+        let bucket =
+            |first: [&[u8]; 3], last: Option<&[u8]>| Bucket { first: first.map(set), last: last.map(set) };
         // What may stand before `+`: a string or an index, behind which a parenthesis may close, and a name.
         let word = (1..marks::HIGH).filter(|byte| is_word(u16::from(*byte)));
         let summand: Vec<u8> = word.chain(set(b"'\")]` \t\r\n\x0b\x0c")).collect();
@@ -358,7 +359,8 @@ impl Look<'_> {
     fn operator_beside(&self, at: usize) -> bool {
         let text = self.text;
         let is_plus = |at: usize| text.get(at) == u16::from(b'+');
-        at.checked_sub(2).is_some_and(|before| (is_plus(before + 1) && self.plus(before)) || dashed(text, before))
+        at.checked_sub(2)
+            .is_some_and(|before| (is_plus(before + 1) && self.plus(before)) || dashed(text, before))
             || (is_plus(at + 1) && self.plus(at))
     }
 

@@ -25,8 +25,12 @@ pub(super) fn normalize(text: &Mapped) -> Option<Mapped> {
     let mut at = 0;
     while let Some(&unit) = units.get(at) {
         match unit {
+            // All but blanks and the backtick.
+            0x21..BACKTICK | 0x61..0x80 => at += 1,
             // One blank between words.
-            BLANK if units.get(at + 1).is_some_and(|next| (0x21..0x80).contains(next) && *next != BACKTICK) => {
+            BLANK
+                if units.get(at + 1).is_some_and(|next| (0x21..0x80).contains(next) && *next != BACKTICK) =>
+            {
                 at += 2;
             }
             _ if unit == BACKTICK || is_whitespace(unit) => at = blanks(units, at, &mut builder),

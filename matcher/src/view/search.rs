@@ -74,7 +74,9 @@ impl<'a> Search<'a> {
             let light = light::normalize(&text);
             if views.normalized {
                 self.made_text(&text, light.as_ref());
-                decoded[before..].iter().for_each(|text| self.made_text(text, light::normalize(text).as_ref()));
+                decoded[before..]
+                    .iter()
+                    .for_each(|text| self.made_text(text, light::normalize(text).as_ref()));
             }
             self.calls(&text, light.as_ref(), views, &mut budget);
         }

@@ -73,6 +73,24 @@ fn spans_in_the_original() {
     }
 }
 
+/// An operator between blanks that are not ASCII, which no bucket of the cheap test has.
+#[test]
+fn blanks_of_other_kinds_beside_operators() {
+    let matcher = Matcher::new(builtin::rules());
+    for blank in [" ", "\t", "\u{A0}", "\u{2003}", "\u{3000}", "\u{85}"] {
+        let texts = [
+            format!("iex ('Enter-PS'{blank}+'Session') -ComputerName a"),
+            format!("iex ('Enter-PS'+{blank}'Session') -ComputerName a"),
+            format!("iex ('Enter-PS'{blank}+{blank}'Session') -ComputerName a"),
+            format!("iex ('{{1}}{{0}}'{blank}-f{blank}'PSSession','Enter-') -ComputerName a"),
+            format!("iex ('Enter-','PSSession'{blank}-join{blank}'') -ComputerName a"),
+        ];
+        for text in texts {
+            assert_eq!(find(&matcher, &text, Views::ALL).len(), 1, "{text:?}");
+        }
+    }
+}
+
 /// A rule counts only where something that was undone has a part in the match.
 #[test]
 fn what_is_undone_elsewhere_gives_nothing() {

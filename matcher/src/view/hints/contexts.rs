@@ -216,9 +216,8 @@ impl Contexts {
         if !first && !last && self.pairs[row] >> (behind.near & 0x7F) & 1 == 0 {
             return false;
         }
-        self.forms(between, [before, behind], (first, last)).any(|(before, behind)| {
-            self.is_any_there(between, [before, behind], readers, candidates)
-        })
+        self.forms(between, [before, behind], (first, last))
+            .any(|(before, behind)| self.is_any_there(between, [before, behind], readers, candidates))
     }
 
     /// Whether some literal may have a blank between these, as far as they alone tell.

@@ -90,11 +90,11 @@ pub(super) fn dashed(text: Around<'_>, at: usize) -> bool {
         b"f" => opens && right_is_constant(text, end - 1) && is_value(),
         b"join" => {
             let is_empty = empty_string(text, end - 1);
+            // What is joined is a list.
             if is_empty {
-                is_value() || ends(b'}') || is_word(left)
+                is_quote(left) || is_value() || ends(b'}') || is_word(left)
             } else {
-                (is_quote(left) && is_value())
-                    || !(ends(b')') || ends(b'}') || ends(b']') || is_quote(left) || is_word(left))
+                !(ends(b')') || ends(b'}') || ends(b']') || is_word(left))
             }
         }
         b"replace" | b"creplace" | b"ireplace" => (is_quote(left) || (ends(b')') && opens)) && is_value(),

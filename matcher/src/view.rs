@@ -131,6 +131,24 @@ impl Matcher {
         }
         search::Search::new(self, payload, raw, scratch).run(views)
     }
+
+    /// The slow twin of [`find_views`](Self::find_views): everything is tried, whether the cheap test gives a reason or not.
+    ///
+    /// # Complexity
+    ///
+    /// As there for a text with every reason.
+    pub fn find_views_slowly(
+        &self,
+        payload: &Payload<'_>,
+        views: Views,
+        raw: &[u32],
+        scratch: &mut Scratch,
+    ) -> Vec<ViewMatch> {
+        if !has_views(payload.kind) || !views.any() {
+            return Vec::new();
+        }
+        search::Search::new(self, payload, raw, scratch).run_all(views)
+    }
 }
 
 /// Whether events of this kind hold scripts.

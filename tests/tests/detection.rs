@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
 
 use etwsieve_etl::TraceFile;
-use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, View, Views, builtin, load};
+use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, View, ViewMatch, Views, builtin, load};
 use etwsieve_tests::corpus;
 use etwsieve_tests::disguise::{self, Disguise};
 use etwsieve_tests::writer::script_block;
@@ -248,5 +248,49 @@ fn behind_a_nul() {
     ];
     for (text, view) in rows {
         assert_eq!(seen(&matcher, 0, text, &mut scratch), Some(view), "{text:?}");
+    }
+}
+
+/// What the views give where the cheap test lets them look, and what they give where they look at everything.
+fn both_ways(matcher: &Matcher, bytes: &[u8], scratch: &mut Scratch) -> [Vec<(View, u32)>; 2] {
+    let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
+    let raw = matcher.find(&payload, scratch).to_vec();
+    let could = matcher.views_could_differ_from_raw(&payload, Views::ALL, scratch);
+    let rules = |found: &[ViewMatch]| found.iter().map(|found| (found.view, found.rule)).collect();
+    let fast = if could { matcher.find_views(&payload, Views::ALL, &raw, scratch) } else { Vec::new() };
+    [rules(&fast), rules(&matcher.find_views_slowly(&payload, Views::ALL, &raw, scratch))]
+}
+
+/// On every disguise, and on recordings; of the harmless one on a part.
+#[test]
+fn the_cheap_test_loses_nothing() {
+    let mut scratch = Scratch::default();
+    let own = rules();
+    for Disguise { name, disguise, .. } in disguise::ALL {
+        let texts = SCRIPTS
+            .iter()
+            .flat_map(|(_, script)| (0..VARIANTS).map(move |variant| disguise(script, variant)));
+        for text in texts.flatten() {
+            let [fast, slow] = both_ways(&own, &script_block(1, 1, &*text, ID, Some("")), &mut scratch);
+            assert_eq!(fast, slow, "{name}: {text:?}");
+        }
+    }
+    let Some(data) = corpus::data() else { return };
+    let (sigma, _) = etwsieve::rules::from_paths(&corpus::rules(&data, &["sigma/ps_script"]));
+    let sigma = Matcher::new(sigma.rules);
+    for (trace, stride) in
+        [("seed.etl", 1), ("synth.etl", 1), ("powershell-4104.etl", 1), ("bench-benign.etl", 16)]
+    {
+        let mut number = 0;
+        for_events(&data, trace, |bytes| {
+            number += 1;
+            if number % stride == 0 {
+                for matcher in [&own, &sigma] {
+                    let [fast, slow] = both_ways(matcher, bytes, &mut scratch);
+                    assert_eq!(fast, slow, "{trace}, event {number}");
+                }
+            }
+        });
+        assert!(number > 100, "{trace}: {number} events");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::call;
 use super::fold::{self, Budget};
+use super::hints::Reasons;
 use super::light;
 use super::mapped::Mapped;
 use super::transformation::Done;
@@ -45,16 +46,26 @@ impl<'a> Search<'a> {
         Self { matcher, payload, fields, raw, scratch, found: Vec::new(), made }
     }
 
-    /// What the views give.
-    pub(super) fn run(mut self, views: Views) -> Vec<ViewMatch> {
+    /// What the views give that the text has reason for.
+    pub(super) fn run(self, views: Views) -> Vec<ViewMatch> {
         let Some(text) = self.fields.text(Field::ScriptBlockText) else { return Vec::new() };
-        let units = text.as_chunks().0;
         let hints = &self.matcher.view_plan().hints;
         let question = Question { views, first: false, raw: None };
-        let reasons = hints.reasons(units, question, self.matcher.usable());
+        let reasons = hints.reasons(text.as_chunks().0, question, self.matcher.usable());
+        self.run_for(reasons, views)
+    }
+
+    /// What the views give.
+    pub(super) fn run_all(self, views: Views) -> Vec<ViewMatch> {
+        self.run_for(Reasons { light: true, fold: true, call: true }, views)
+    }
+
+    fn run_for(mut self, reasons: Reasons, views: Views) -> Vec<ViewMatch> {
+        let Some(text) = self.fields.text(Field::ScriptBlockText) else { return Vec::new() };
+        let units = text.as_chunks().0;
         // The search is about to find needles of other texts.
         self.scratch.found_by = 0;
-        if !(reasons.light || reasons.fold || reasons.call) {
+        if reasons == Reasons::default() {
             return Vec::new();
         }
         let mut text = Mapped::original(units);

@@ -267,5 +267,11 @@ proptest! {
         }
         let could = matcher.views_could_differ(EventKind::ScriptBlock, &bytes, Views::ALL);
         prop_assert!(could || found.is_empty());
+        let bytes = payload(&text);
+        let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+        let raw = matcher.find(&payload, &mut Scratch::default()).to_vec();
+        let slowly = matcher.find_views_slowly(&payload, Views::ALL, &raw, &mut Scratch::default());
+        let rules = |found: &[ViewMatch]| found.iter().map(|found| (found.view, found.rule)).collect::<Vec<_>>();
+        prop_assert_eq!(rules(&found), rules(&slowly));
     }
 }

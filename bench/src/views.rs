@@ -1,0 +1,143 @@
+//! What other views cost beside the raw search: it alone, with the cheap test, and with the views where the test asks for
+//! them.
+
+use crate::answer::Difference;
+use crate::error::BenchError;
+use crate::measure::{ClockKind, Entrant};
+use crate::rules::RuleSet;
+use crate::workload::{Name, Part, Workload};
+use etwsieve_matcher::{EventKind, Matcher, Payload, Repeats, Rule, Scratch, Views, builtin};
+
+/// The workloads that are looked at: harmless scripts, of which nearly none has a reason, and small events.
+pub const WORKLOADS: [Name; 2] = [Name::Stream, Name::Small];
+/// The rule sets that are looked at.
+pub const RULES: [&str; 2] = ["builtin", "sigma"];
+
+/// How far an event is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// The raw search alone.
+    Raw,
+    /// And the test whether a view could differ.
+    Test,
+    /// And the views of those events of which it could.
+    Views,
+}
+
+/// What came of a pass over the events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Pairs of an event and a rule, raw.
+    pub raw: usize,
+    /// Events that the cheap test does not pass by.
+    pub closer: usize,
+    /// Pairs that a view adds.
+    pub added: usize,
+}
+
+impl Depth {
+    /// All of them, the raw search first.
+    pub const ALL: [Self; 3] = [Self::Raw, Self::Test, Self::Views];
+
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Test => "raw, cheap test",
+            Self::Views => "raw, views",
+        }
+    }
+}
+
+/// The rules as the sensor has them: to the built-in one belongs that of the call-aware view.
+pub fn rules(set: &RuleSet) -> Vec<Rule> {
+    if set.name == "builtin" { builtin::rules() } else { set.rules.clone() }
+}
+
+/// Looks at every event.
+pub fn pass(matcher: &Matcher, workload: &Workload, depth: Depth, scratch: &mut Scratch) -> Outcome {
+    let mut outcome = Outcome::default();
+    for (_, bytes) in workload.payloads() {
+        let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
+        let raw = matcher.find(&payload, scratch);
+        outcome.raw += raw.len();
+        if depth == Depth::Raw {
+            continue;
+        }
+        // Empty as a rule, and then made without an allocation.
+        let raw = raw.to_vec();
+        if !matcher.views_could_differ_from_raw(&payload, Views::ALL, scratch) {
+            continue;
+        }
+        outcome.closer += 1;
+        if depth == Depth::Views {
+            outcome.added += matcher.find_views(&payload, Views::ALL, &raw, scratch).len();
+        }
+    }
+    outcome
+}
+
+/// Checks the answers: raw those that are known, of the views that none is lost by the cheap test.
+///
+/// # Errors
+///
+/// [`BenchError::WrongAnswer`].
+pub fn verify(matcher: &Matcher, workload: &Workload, set: &RuleSet) -> Result<Outcome, BenchError> {
+    let mut scratch = Scratch::default();
+    let outcome = pass(matcher, workload, Depth::Views, &mut scratch);
+    let known = workload.expected(set, Part::WHOLE)?.len();
+    let mut added = 0;
+    for (_, bytes) in workload.payloads() {
+        let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
+        let raw = matcher.find(&payload, &mut scratch).to_vec();
+        added += matcher.find_views(&payload, Views::ALL, &raw, &mut scratch).len();
+    }
+    let found = [(known, outcome.raw), (added, outcome.added)];
+    let wrong = found.into_iter().find(|(expected, found)| expected != found);
+    wrong.map_or(Ok(outcome), |(expected, found)| Err(wrong_answer(workload, set, expected, found)))
+}
+
+fn wrong_answer(workload: &Workload, set: &RuleSet, expected: usize, found: usize) -> BenchError {
+    BenchError::WrongAnswer {
+        contestant: "etwsieve, views".to_owned(),
+        workload: workload.name.to_owned(),
+        rules: set.name.to_owned(),
+        difference: Difference { expected: expected as u64, found: found as u64, missing: None, extra: None },
+    }
+}
+
+/// The three depths, with checked answers. Repeats are searched again.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub fn entrants<'a>(
+    matcher: &'a Matcher,
+    workload: &'a Workload,
+    set: &'a RuleSet,
+) -> Result<Vec<Entrant<'a>>, BenchError> {
+    let expected = verify(matcher, workload, set)?;
+    let entrant = |depth: Depth| {
+        let mut scratch = Scratch::default();
+        Entrant {
+            name: depth.as_str().to_owned(),
+            question: "verdicts",
+            events: workload.len() as u64,
+            bytes: workload.payloads().map(|(_, bytes)| bytes.len() as u64).sum(),
+            clock: ClockKind::Thread,
+            pass: Box::new(move || {
+                let found = pass(matcher, workload, depth, &mut scratch);
+                let is_right = found.raw == expected.raw
+                    && (depth == Depth::Raw || found.closer == expected.closer)
+                    && (depth != Depth::Views || found.added == expected.added);
+                is_right.then_some(()).ok_or_else(|| wrong_answer(workload, set, expected.raw, found.raw))
+            }),
+        }
+    };
+    Ok(Depth::ALL.map(entrant).into())
+}
+
+/// The matcher of a race.
+pub fn matcher(set: &RuleSet) -> Matcher {
+    Matcher::new(rules(set)).with_repeats(Repeats::Never)
+}

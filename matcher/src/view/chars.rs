@@ -31,11 +31,10 @@ pub(super) fn is_newline(unit: u16) -> bool {
 
 /// Whitespace, newlines not among it. Above U+0100 it is the separators of Unicode (categories Zs, Zl and Zp).
 pub(super) fn is_whitespace(unit: u16) -> bool {
-    matches!(
-        unit,
-        BLANK | 0x09 | 0x0B | 0x0C | 0x85 | 0xA0 | 0x1680 | 0x2000
-            ..=0x200A | 0x2028 | 0x2029 | 0x202F | 0x205F | 0x3000
-    )
+    if unit < 0x80 {
+        return matches!(unit, BLANK | 0x09 | 0x0B | 0x0C);
+    }
+    matches!(unit, 0x85 | 0xA0 | 0x1680 | 0x2000..=0x200A | 0x2028 | 0x2029 | 0x202F | 0x205F | 0x3000)
 }
 
 /// Whether the unit ends any token before it.
@@ -46,8 +45,19 @@ pub(super) fn ends_token(unit: u16) -> bool {
 
 /// Letters, digits and underscore of ASCII.
 pub(super) fn is_word(unit: u16) -> bool {
-    u8::try_from(unit).is_ok_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    WORD.get(usize::from(unit)).is_some_and(|is_word| *is_word)
 }
+
+/// Asked for nearly every unit of a text.
+static WORD: [bool; 128] = {
+    let mut table = [false; 128];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'_';
+        byte += 1;
+    }
+    table
+};
 
 /// What a backtick and this unit mean where the backtick escapes; `u{…}` is read by [`unicode_escape`].
 pub(super) fn escaped(unit: u16) -> u16 {

@@ -65,6 +65,7 @@ pub(super) fn fold(source: &Mapped, budget: &mut Budget, decoded: &mut Vec<Mappe
         builder: Builder::new(source),
         variables: Variables::default(),
         unknown: Variables::default(),
+        name: String::new(),
         names_base64: names_base64(text),
         budget,
         decoded,
@@ -95,10 +96,28 @@ struct Folder<'a> {
     variables: Variables,
     /// As at the beginning.
     unknown: Variables,
+    /// Memory for the name of a variable.
+    name: String,
     /// Base64 is spoken of somewhere, so strings of it are decoded.
     names_base64: bool,
     budget: &'a mut Budget,
     decoded: &'a mut Vec<Mapped>,
+}
+
+/// Units behind a dash that are looked at.
+const LETTERS_MAX: usize = 24;
+
+/// Small letters.
+#[derive(Default)]
+struct Letters {
+    units: [u16; LETTERS_MAX],
+    len: usize,
+}
+
+impl Letters {
+    fn get(&self) -> &[u16] {
+        &self.units[..self.len]
+    }
 }
 
 impl Folder<'_> {
@@ -212,7 +231,7 @@ impl Folder<'_> {
     fn dash(&mut self) {
         let start = self.at;
         let letters = self.letters();
-        if is(&letters, "join") || is(&letters, "split") {
+        if is(letters.get(), "join") || is(letters.get(), "split") {
             self.expression();
             if self.at == start + 1 {
                 self.word();
@@ -223,22 +242,23 @@ impl Folder<'_> {
     }
 
     /// The letters behind a dash here.
-    fn letters(&self) -> Vec<u16> {
-        self.text[self.at + 1..]
-            .iter()
-            .take(24)
-            .filter(|unit| **unit != BACKTICK)
-            .take_while(|unit| is_word(**unit))
-            .map(|unit| lower(*unit))
-            .collect()
+    fn letters(&self) -> Letters {
+        let mut letters = Letters::default();
+        let units = self.text[self.at + 1..].iter().take(LETTERS_MAX).filter(|unit| **unit != BACKTICK);
+        for unit in units.take_while(|unit| is_word(**unit)) {
+            letters.units[letters.len] = lower(*unit);
+            letters.len += 1;
+        }
+        letters
     }
 
     fn parameter(&mut self) {
         let letters = self.letters();
+        let letters = letters.get();
         self.at += 1;
         self.word_behind_dash();
-        let named: Vec<u16> = "encodedcommand".encode_utf16().collect();
-        if !letters.is_empty() && (named.starts_with(&letters) || is(&letters, "ec")) {
+        let is_begin = |name: &str| name.len() >= letters.len() && is(letters, &name[..letters.len()]);
+        if !letters.is_empty() && (is_begin("encodedcommand") || is(letters, "ec")) {
             self.encoded_command();
         }
     }
@@ -296,10 +316,17 @@ impl Folder<'_> {
     /// A variable: assigned to, or the beginning of an expression.
     fn variable(&mut self) {
         let start = self.at;
-        let Some((name, end)) = literal::variable(self.text, start) else {
+        let mut name = std::mem::take(&mut self.name);
+        let end = literal::variable_into(self.text, start, &mut name);
+        match end {
+            Some(end) => self.named(start, end, &name),
             // `$(`
-            return self.expression();
-        };
+            None => self.expression(),
+        }
+        self.name = name;
+    }
+
+    fn named(&mut self, start: usize, end: usize, name: &str) {
         let mut at = end;
         while self.text.get(at).is_some_and(|unit| is_whitespace(*unit)) {
             at += 1;
@@ -308,7 +335,7 @@ impl Folder<'_> {
         let appends = sign(at, b'+') && sign(at + 1, b'=');
         let assigns = sign(at, b'=') && !sign(at + 1, b'=');
         if !appends && !assigns {
-            if self.variables.get(&name).is_none() {
+            if self.variables.get(name).is_none() {
                 // No expression that begins with it is constant.
                 self.at = end;
                 return;

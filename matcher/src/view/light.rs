@@ -18,12 +18,25 @@ use super::chars::{
 use super::mapped::{Builder, Mapped};
 use super::transformation::{Done, Transformation};
 
+/// Units that are looked at in one go.
+const CHUNK: usize = 16;
+
 /// The text in light normalisation; `None` if that is the text itself. Linear.
 pub(super) fn normalize(text: &Mapped) -> Option<Mapped> {
     let units = text.units();
     let mut builder = Builder::new(text);
     let mut at = 0;
-    while let Some(&unit) = units.get(at) {
+    // Units up to here have been looked at in a chunk.
+    let mut known = 0;
+    while at < units.len() {
+        if at >= known {
+            let chunks = |at: usize| units.get(at..).and_then(<[u16]>::first_chunk);
+            while chunks(at).is_some_and(stays) {
+                at += CHUNK;
+            }
+            known = at + CHUNK;
+        }
+        let Some(&unit) = units.get(at) else { break };
         match unit {
             // All but blanks and the backtick.
             0x21..BACKTICK | 0x61..0x80 => at += 1,
@@ -42,6 +55,21 @@ pub(super) fn normalize(text: &Mapped) -> Option<Mapped> {
         }
     }
     builder.finish()
+}
+
+/// Whether these stay as they are: ASCII without a backtick, of blanks only single ones before something else. The last is
+/// looked at only for the one before it.
+fn stays(units: &[u16; CHUNK + 1]) -> bool {
+    let is_plain = |unit: u16| unit < 0x80 && unit != BACKTICK;
+    let is_blank = |unit: u16| unit == BLANK || unit == 0x09 || unit == 0x0B || unit == 0x0C;
+    // No shortcut: this is to become vector code.
+    let changes = |at: usize| {
+        let (unit, next) = (units[at], units[at + 1]);
+        !is_plain(unit)
+            | (is_blank(unit) & (unit != BLANK))
+            | ((unit == BLANK) & (is_blank(next) | !is_plain(next) | (next < BLANK)))
+    };
+    !(0..CHUNK).fold(false, |any, at| any | changes(at))
 }
 
 fn one(at: usize, unit: u16, done: Transformation, builder: &mut Builder<'_>) -> usize {

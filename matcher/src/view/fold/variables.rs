@@ -42,19 +42,19 @@ impl Variables {
     }
 
     /// `$name = …`; `None` for what is not known.
-    pub(super) fn assign(&mut self, name: String, value: Option<Folded>) {
-        self.take(&name);
+    pub(super) fn assign(&mut self, name: &str, value: Option<Folded>) {
+        self.take(name);
         let Some(folded) = value else { return };
         let size = folded.value.size();
         if self.known.len() < VARIABLES_MAX && self.units + size <= VARIABLE_UNITS_MAX {
             self.units += size;
-            self.known.insert(name, folded);
+            self.known.insert(name.to_owned(), folded);
         }
     }
 
     /// `$name += …`.
-    pub(super) fn append(&mut self, name: String, value: Option<Folded>) {
-        let Some(before) = self.take(&name) else { return };
+    pub(super) fn append(&mut self, name: &str, value: Option<Folded>) {
+        let Some(before) = self.take(name) else { return };
         let Some(value) = value else { return };
         let done = before.done.and(value.done).with(super::Transformation::Concatenation);
         if let Some(sum) = add(before.value, &value.value) {
@@ -72,7 +72,7 @@ impl Variables {
             _ => {}
         }
         folded.done = folded.done.with(super::Transformation::Reverse);
-        self.assign(name.to_owned(), Some(folded));
+        self.assign(name, Some(folded));
     }
 
     /// The value, which is not known from here on.

@@ -2,7 +2,7 @@
 //! and what follows a value.
 
 use super::{NAME_UNITS_MAX, Parser};
-use crate::view::chars::{is_word, starts_with};
+use crate::view::chars::{BACKTICK, is_word, starts_with};
 use crate::view::fold::decode;
 use crate::view::fold::literal::{self, Literal};
 use crate::view::fold::value::{
@@ -216,6 +216,10 @@ impl Parser<'_> {
             }
             let folded = self.variables.get(&name)?;
             return self.budget.spend(folded.value.size()).then(|| folded.clone());
+        }
+        // A backtick before a digit is nothing.
+        if !(unit == BACKTICK || (u16::from(b'0')..=u16::from(b'9')).contains(&unit)) {
+            return None;
         }
         let (name, end) = self.name(self.at, b"");
         let number = match name.strip_prefix("0x") {

@@ -6,20 +6,22 @@
 
 mod contexts;
 mod near;
+mod raw;
+mod reader;
 mod wild;
+
+pub(crate) use raw::FromRaw;
 
 use super::Views;
 use super::call::Names;
 use super::chars::{BACKTICK, BLANK, escaped, is_dash, is_double_quote, is_newline, is_whitespace, is_word};
-use crate::compile::plan::{Plan, Program};
-use crate::compile::program::{CheckOp, Step};
-use crate::matcher::run::Memory;
+use crate::compile::plan::Plan;
 use crate::rule::{Expr, Op, Rule};
-use crate::scan::gate::Found;
 use crate::scan::kernel::Usable;
 use crate::scan::marks::{self, Bucket, Mark, Marks};
 use contexts::{Between, Contexts, Literals};
-use near::{Around, Reader, base64, bracket, closed, dashed, is_plain, is_quote};
+use near::{Around, base64, bracket, closed, dashed, is_plain, is_quote};
+use reader::Reader;
 use std::cell::OnceCell;
 use wild::{Wild, line_of};
 
@@ -74,17 +76,6 @@ pub(crate) struct Hints {
     any_wild: bool,
 }
 
-/// What is known of a text from its raw search.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FromRaw<'a> {
-    pub(crate) plan: &'a Plan,
-    pub(crate) found: &'a Found,
-    /// What the candidates' programs looked for.
-    pub(crate) memory: &'a Memory,
-    /// The narrowed text, if it was made.
-    pub(crate) narrow: Option<&'a [u8]>,
-}
-
 /// What is asked of a text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question<'a> {
@@ -111,35 +102,6 @@ enum Candidates {
     InLines,
     /// The clauses of one that matches across lines hold, so every mark counts.
     AcrossLines,
-}
-
-impl FromRaw<'_> {
-    fn programs(&self) -> impl Iterator<Item = &Program> {
-        let gated = self.found.list().iter().flat_map(|&needle| &self.plan.by_needle[needle as usize]);
-        self.plan.ungated.iter().chain(gated).map(|&program| &self.plan.programs[program as usize])
-    }
-
-    /// The indices of the candidates.
-    fn candidates(&self) -> impl Iterator<Item = u32> {
-        self.programs().map(|program| program.rule)
-    }
-
-    /// Whether each regular expression of a program is known to lack some literal.
-    fn lacks_literals(&self, program: &Program) -> bool {
-        let plan = self.plan;
-        // No view has a backtick.
-        let is_absent = |&literal: &u32| match (literal as usize).checked_sub(plan.gate.len()) {
-            Some(own) => self.memory.is_absent(own) || plan.finders[own].needle().contains(&marks::BACKTICK),
-            None => !self.found.contains(literal) || plan.gate.needle(literal).contains(&marks::BACKTICK),
-        };
-        program.steps.iter().all(|step| match step {
-            Step::Check(check) => match &plan.checks[*check as usize].op {
-                CheckOp::Regex { clauses, .. } => clauses.iter().any(|clause| clause.iter().all(is_absent)),
-                CheckOp::Glob { .. } | CheckOp::Number(..) | CheckOp::Exists(_) => true,
-            },
-            _ => true,
-        })
-    }
 }
 
 impl Hints {

@@ -59,6 +59,7 @@ pub(super) fn normalize(text: &Mapped) -> Option<Mapped> {
 
 /// Whether these stay as they are: ASCII without a backtick, of blanks only single ones before something else. The last is
 /// looked at only for the one before it.
+#[expect(clippy::needless_bitwise_bool, reason = "a shortcut would keep vectors out")]
 fn stays(units: &[u16; CHUNK + 1]) -> bool {
     let is_plain = |unit: u16| unit < 0x80 && unit != BACKTICK;
     let is_blank = |unit: u16| unit == BLANK || unit == 0x09 || unit == 0x0B || unit == 0x0C;

@@ -5,7 +5,7 @@
 //! What passes is compared with the literals that have such a place.
 
 use super::super::chars::BLANK;
-use super::near::Reader;
+use super::reader::Reader;
 use crate::pattern::Part;
 use crate::scan::narrow::narrow_unit;
 use std::collections::HashMap;

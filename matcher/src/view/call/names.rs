@@ -1,0 +1,91 @@
+//! The names of cmdlets that make a text worth a look at its calls.
+
+use super::same;
+use super::table::{CMDLETS, Cmdlet};
+use crate::compile::rarity;
+use crate::pattern::Part;
+use crate::rule::{Expr, Op, Rule};
+use crate::scan::marks::{Bucket, PLACES};
+use crate::scan::narrow::narrow_unit;
+use crate::view::chars::{DASH, is_word, lower};
+use memchr::memmem;
+
+/// The names under which the cmdlets of the rules are called, each with the units by which it is looked for.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    /// Small letters, and where in them these units stand; behind a shorter name may stand anything.
+    list: Vec<(Vec<u8>, usize)>,
+}
+
+impl Names {
+    /// The names of the cmdlets that the rules of the call-aware view speak of.
+    pub(crate) fn of(rules: &[Rule]) -> Self {
+        let mut list: Vec<(Vec<u8>, usize)> = Vec::new();
+        for rule in rules.iter().filter(|rule| rule.calls != crate::rule::Calls::No) {
+            for name in Self::of_expr(&rule.expr) {
+                let name = name.to_ascii_lowercase().into_bytes();
+                let rarer = |a: &usize, b: &usize| {
+                    rarity::bits(&name[*a..a + PLACES]).total_cmp(&rarity::bits(&name[*b..b + PLACES]))
+                };
+                let start = (0..(name.len() + 1).saturating_sub(PLACES)).max_by(rarer).unwrap_or(0);
+                if !list.iter().any(|(known, _)| *known == name) {
+                    list.push((name, start));
+                }
+            }
+        }
+        Self { list }
+    }
+
+    pub(in crate::view) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.list.iter().map(|(name, _)| &name[..])
+    }
+
+    /// The names and aliases of the known cmdlets in the literals of an expression.
+    pub(crate) fn of_expr(expr: &Expr) -> Vec<&'static str> {
+        match expr {
+            Expr::And(parts) | Expr::Or(parts) => parts.iter().flat_map(Self::of_expr).collect(),
+            Expr::Not(_) => Vec::new(),
+            Expr::Test(test) => {
+                let Op::Text { pattern, .. } = &test.op else { return Vec::new() };
+                let units: Vec<u16> = pattern
+                    .parts()
+                    .iter()
+                    .map(|part| if let Part::Unit(unit) = part { *unit } else { 0 })
+                    .collect();
+                let named =
+                    |cmdlet: &&Cmdlet| units.windows(cmdlet.name.len()).any(|part| same(part, cmdlet.name));
+                CMDLETS
+                    .iter()
+                    .filter(named)
+                    .flat_map(|cmdlet| std::iter::once(cmdlet.name).chain(cmdlet.aliases.iter().copied()))
+                    .collect()
+            }
+        }
+    }
+
+    /// What the names have at the units by which they are looked for.
+    pub(in crate::view) fn bucket(&self) -> Bucket {
+        let own = |place: usize| self.list.iter().map(move |(name, start)| name.get(start + place).copied());
+        let first = std::array::from_fn(|place| own(place).flatten().collect());
+        Bucket { first, last: own(PLACES - 1).collect() }
+    }
+
+    /// Whether one of the names stands anywhere in a text in light normalisation. `narrow` is memory.
+    pub(in crate::view) fn stand_in(&self, units: &[u16], narrow: &mut Vec<u8>) -> bool {
+        narrow.clear();
+        narrow.extend(units.iter().map(|unit| narrow_unit(*unit)));
+        self.list.iter().any(|(name, _)| memmem::find(narrow, name).is_some())
+    }
+
+    /// Whether one of the names stands at a place at which its units may be.
+    pub(in crate::view) fn stands(&self, units: &[[u8; 2]], at: usize) -> bool {
+        let unit = |at: usize| units.get(at).map_or(0, |unit| lower(u16::from_le_bytes(*unit)));
+        self.list.iter().any(|(name, own)| {
+            at.checked_sub(*own).is_some_and(|start| {
+                let borders = [start.checked_sub(1).map_or(0, unit), unit(start + name.len())];
+                name.iter().enumerate().all(|(at, byte)| u16::from(*byte) == unit(start + at))
+                    && borders.iter().all(|unit| !is_word(*unit) && *unit != DASH)
+            })
+        })
+    }
+}

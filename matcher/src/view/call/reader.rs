@@ -1,0 +1,312 @@
+//! Reads the calls of known cmdlets out of a script.
+
+use super::{Argument, Call, cmdlet, same};
+use crate::view::chars::{
+    BACKTICK, DASH, ends_token, is, is_dash, is_double_quote, is_newline, is_single_quote, is_whitespace,
+    is_word,
+};
+use crate::view::fold::{Budget, Variables, read_literal};
+use crate::view::transformation::{Done, Transformation};
+use std::ops::Range;
+
+/// Deepest nesting of parentheses and braces in which calls are looked for.
+const DEPTH_MAX: usize = 64;
+/// Most arguments of a call that are looked at.
+const ARGUMENTS_MAX: usize = 64;
+/// Longest name of a command or parameter, in units.
+const NAME_UNITS_MAX: usize = 128;
+
+/// Where a string stands, and its value.
+pub(super) type Text = (Range<usize>, Vec<u16>);
+
+/// What stands around a place: a statement, parentheses or braces.
+#[derive(Debug)]
+struct Frame {
+    call: Option<Call>,
+    /// Whether a command may begin here.
+    command: bool,
+    /// A string that stands alone before a `|`, for `Invoke-Expression` behind it.
+    string: Option<Text>,
+    /// Where the parenthesis or brace opened.
+    start: usize,
+}
+
+pub(super) struct Reader<'a> {
+    text: &'a [u16],
+    at: usize,
+    budget: &'a mut Budget,
+    calls: Vec<Call>,
+    /// Strings that `Invoke-Expression` gets.
+    strings: Vec<Text>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: &'a [u16], budget: &'a mut Budget) -> Self {
+        Self { text, at: 0, budget, calls: Vec::new(), strings: Vec::new() }
+    }
+
+    /// The calls of known cmdlets, and the strings that `Invoke-Expression` gets.
+    pub(super) fn read(mut self) -> (Vec<Call>, Vec<Text>) {
+        self.script();
+        (self.calls, self.strings)
+    }
+
+    fn script(&mut self) {
+        let frame = |start| Frame { call: None, command: true, string: None, start };
+        let mut frames = vec![frame(0)];
+        // Beyond the depth parentheses are counted only.
+        let mut deeper = 0usize;
+        let variables = Variables::default();
+        while let Some(&unit) = self.text.get(self.at) {
+            if !self.budget.spend(1) {
+                break;
+            }
+            let start = self.at;
+            let next = self.text.get(start + 1).copied().unwrap_or(0);
+            let Some(top) = frames.last_mut() else { break };
+            if is_whitespace(unit) {
+                self.at += 1;
+            } else if unit == BACKTICK && is_newline(next) {
+                self.at += 2 + usize::from(self.text[start + 1..].starts_with(&[0x0D, 0x0A]));
+            } else if is_newline(unit)
+                || unit == u16::from(b';')
+                || unit == u16::from(b'|')
+                || unit == u16::from(b'&')
+            {
+                self.at += 1;
+                self.end_call(top, start);
+                top.command = true;
+                if unit != u16::from(b'|') && unit != u16::from(b'&') {
+                    top.string = None;
+                }
+            } else if unit == u16::from(b'#') {
+                self.skip_comment_line();
+            } else if unit == u16::from(b'<') && next == u16::from(b'#') {
+                self.skip_comment();
+            } else if unit == u16::from(b'(') || unit == u16::from(b'{') {
+                self.at += 1;
+                if frames.len() < DEPTH_MAX {
+                    frames.push(frame(start));
+                } else {
+                    deeper += 1;
+                }
+            } else if unit == u16::from(b')') || unit == u16::from(b'}') {
+                self.at += 1;
+                self.end_call(top, start);
+                if deeper > 0 {
+                    deeper -= 1;
+                } else if frames.len() > 1 {
+                    let inner = frames.pop().map_or(start, |frame| frame.start);
+                    if let Some(outer) = frames.last_mut() {
+                        // Statements follow a block: `if (…) { … }`.
+                        outer.command = unit == u16::from(b'}') && outer.call.is_none();
+                        push(outer, Argument::Value(inner..self.at));
+                    }
+                }
+            } else if let Some(literal) = read_literal(self.text, start, &variables) {
+                self.at = literal.end.max(start + 1);
+                self.budget.spend(self.at - start);
+                self.literal(top, start..self.at, literal.value);
+            } else if unit == u16::from(b'$') || unit == u16::from(b'@') {
+                self.at += 1;
+                while self.text.get(self.at).is_some_and(|unit| is_word(*unit) || *unit == u16::from(b':')) {
+                    self.at += 1;
+                }
+                if self.text.get(self.at).is_some_and(|unit| *unit == u16::from(b'{'))
+                    && self.at == start + 1
+                    && unit == u16::from(b'$')
+                {
+                    self.skip_braced();
+                }
+                if self.at > start + 1 {
+                    top.command = false;
+                    push(top, Argument::Value(start..self.at));
+                }
+            } else if unit == u16::from(b'=') {
+                self.at += 1;
+                if top.call.is_none() {
+                    top.command = true;
+                }
+            } else if unit == u16::from(b',') {
+                // The next value belongs to the one before.
+                self.at += 1;
+                self.join_values(top);
+            } else {
+                self.token(top);
+            }
+        }
+        let end = self.text.len();
+        for mut frame in frames {
+            self.end_call(&mut frame, end);
+        }
+    }
+
+    fn end_call(&mut self, frame: &mut Frame, end: usize) {
+        if let Some(mut call) = frame.call.take() {
+            call.end = end;
+            if is(&call.cmdlet.name.encode_utf16().collect::<Vec<_>>(), "invoke-expression")
+                && let Some(string) = frame.string.take()
+            {
+                self.strings.push(string);
+            }
+            self.calls.push(call);
+        }
+        frame.command = false;
+    }
+
+    fn literal(&mut self, frame: &mut Frame, part: Range<usize>, value: Option<Vec<u16>>) {
+        let called = frame.command && self.is_called(part.start);
+        if let (true, Some(value)) = (called, &value) {
+            self.command(frame, part, value, Done::NONE);
+            return;
+        }
+        frame.command = false;
+        let is_iex = frame.call.as_ref().is_some_and(|call| call.cmdlet.name == "Invoke-Expression");
+        match value {
+            Some(value) if is_iex => self.strings.push((part.clone(), value)),
+            Some(value) if frame.call.is_none() => frame.string = Some((part.clone(), value)),
+            _ => {}
+        }
+        push(frame, Argument::Value(part));
+    }
+
+    /// Whether `&` or `.` stands before.
+    fn is_called(&self, at: usize) -> bool {
+        let before = self.text[..at].iter().rev().find(|unit| !is_whitespace(**unit));
+        before.is_some_and(|unit| *unit == u16::from(b'&') || *unit == u16::from(b'.'))
+    }
+
+    /// A word: a command, a parameter or an argument.
+    fn token(&mut self, frame: &mut Frame) {
+        let start = self.at;
+        let mut name = Vec::new();
+        let mut done = Done::NONE;
+        while let Some(&unit) = self.text.get(self.at) {
+            if ends_token(unit) || (self.at > start && unit == u16::from(b'=') && frame.call.is_none()) {
+                break;
+            }
+            let quote = is_single_quote(unit) || is_double_quote(unit);
+            if quote && (frame.command || self.at == start) {
+                break;
+            }
+            self.at += 1;
+            let unit = match unit {
+                BACKTICK => {
+                    let Some(&next) = self.text.get(self.at) else { break };
+                    if is_newline(next) {
+                        self.at -= 1;
+                        break;
+                    }
+                    self.at += 1;
+                    done = done.with(Transformation::Backtick);
+                    next
+                }
+                unit => unit,
+            };
+            if unit >= 0x80 && is_dash(unit) {
+                done = done.with(Transformation::Dash);
+                name.push(DASH);
+            } else {
+                name.push(unit);
+            }
+            // A dot alone calls what follows it; a colon ends a parameter's name.
+            let dot =
+                name == [u16::from(b'.')] && self.text.get(self.at).is_some_and(|unit| is_whitespace(*unit));
+            let colon = unit == u16::from(b':') && name.first() == Some(&DASH) && !frame.command;
+            if dot || colon || name.len() > NAME_UNITS_MAX {
+                break;
+            }
+        }
+        self.budget.spend(self.at - start);
+        self.at = self.at.max(start + 1);
+        let part = start..self.at;
+        if frame.command {
+            if name != [u16::from(b'.')] {
+                self.command(frame, part, &name, done);
+            }
+            return;
+        }
+        let letter = name.get(1).is_some_and(|unit| is_word(*unit) && !(0x30..0x3A).contains(unit));
+        if name.first() == Some(&DASH) && letter {
+            let colon = usize::from(name.last() == Some(&u16::from(b':')));
+            let plain = name[1..name.len() - colon].to_vec();
+            push(frame, Argument::Parameter(start..self.at - colon, plain));
+        } else {
+            push(frame, Argument::Value(part));
+        }
+    }
+
+    /// What stands at the place of a command.
+    fn command(&mut self, frame: &mut Frame, part: Range<usize>, name: &[u16], done: Done) {
+        const GO_ON: [&str; 14] = [
+            "return", "else", "do", "try", "finally", "begin", "process", "end", "throw", "exit", "trap",
+            "in", "!", "not",
+        ];
+        if GO_ON.iter().any(|word| is(name, word)) {
+            return;
+        }
+        frame.command = false;
+        // A key of a hash table is none.
+        let behind = self.text[self.at..].iter().find(|unit| !is_whitespace(**unit));
+        let Some((cmdlet, own)) = cmdlet(name).filter(|_| behind != Some(&u16::from(b'='))) else { return };
+        // A name in quotes or with backticks is put in full, too.
+        let is_as_written = same(&self.text[part.clone()], cmdlet.name);
+        let name_done = if is_as_written { Done::NONE } else { done.and(own) };
+        frame.call =
+            Some(Call { cmdlet, name: part.clone(), name_done, arguments: Vec::new(), end: part.end });
+    }
+
+    /// Arguments with commas between are one.
+    fn join_values(&mut self, frame: &mut Frame) {
+        let Some(call) = &mut frame.call else { return };
+        while self.text.get(self.at).is_some_and(|unit| is_whitespace(*unit) || is_newline(*unit)) {
+            self.at += 1;
+        }
+        // The value behind the comma replaces the end of the one before.
+        if let Some(Argument::Value(part)) = call.arguments.last_mut() {
+            part.end = self.at;
+        }
+    }
+
+    fn skip_comment_line(&mut self) {
+        let start = self.at;
+        while self.text.get(self.at).is_some_and(|unit| !is_newline(*unit)) {
+            self.at += 1;
+        }
+        self.budget.spend(self.at - start);
+    }
+
+    fn skip_comment(&mut self) {
+        let start = self.at;
+        self.at += 2;
+        while self.at < self.text.len()
+            && !self.text[self.at..].starts_with(&[u16::from(b'#'), u16::from(b'>')])
+        {
+            self.at += 1;
+        }
+        self.budget.spend(self.at - start);
+        self.at = (self.at + 2).min(self.text.len());
+    }
+
+    fn skip_braced(&mut self) {
+        while self.text.get(self.at).is_some_and(|unit| *unit != u16::from(b'}') && !is_newline(*unit)) {
+            self.at += 1;
+        }
+        self.at = (self.at + 1).min(self.text.len());
+    }
+}
+
+/// Adds an argument to the call, if one is being read. What touches the value before, or follows a comma, is part of it.
+fn push(frame: &mut Frame, argument: Argument) {
+    let Some(call) = &mut frame.call else { return };
+    if let Argument::Value(part) = &argument
+        && let Some(Argument::Value(before)) = call.arguments.last_mut()
+        && before.end == part.start
+    {
+        before.end = part.end;
+        return;
+    }
+    if call.arguments.len() < ARGUMENTS_MAX {
+        call.arguments.push(argument);
+    }
+}

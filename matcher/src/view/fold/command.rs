@@ -1,0 +1,107 @@
+//! What stands behind a dash: operators that begin an expression, and encoded commands.
+
+use super::Folder;
+use super::decode::{self, BASE64_UNITS_MIN, is_base64};
+use crate::view::chars::{
+    BACKTICK, is, is_dash, is_double_quote, is_single_quote, is_whitespace, is_word, lower,
+};
+use crate::view::transformation::{Done, Transformation};
+
+/// Units behind a dash that are looked at.
+const LETTERS_MAX: usize = 24;
+
+/// Small letters.
+#[derive(Default)]
+struct Letters {
+    units: [u16; LETTERS_MAX],
+    len: usize,
+}
+
+impl Letters {
+    fn get(&self) -> &[u16] {
+        &self.units[..self.len]
+    }
+}
+
+impl Folder<'_> {
+    /// Encoded commands in a string that stays as it is: another shell's command line.
+    pub(super) fn commands_in(&mut self, part: std::ops::Range<usize>) {
+        let mut at = part.start;
+        while at + BASE64_UNITS_MIN < part.end && self.budget.spend(1) {
+            let behind_blank = at > 0 && is_whitespace(self.text[at - 1]);
+            self.at = at;
+            if behind_blank && is_dash(self.text[at]) {
+                self.parameter();
+            }
+            at = self.at.max(at + 1);
+        }
+        self.at = part.end.max(at.min(self.text.len()));
+    }
+
+    pub(super) fn dash(&mut self) {
+        let start = self.at;
+        let letters = self.letters();
+        if is(letters.get(), "join") || is(letters.get(), "split") {
+            self.expression();
+            if self.at == start + 1 {
+                self.word();
+            }
+            return;
+        }
+        self.parameter();
+    }
+
+    /// The letters behind a dash here.
+    fn letters(&self) -> Letters {
+        let mut letters = Letters::default();
+        let units = self.text[self.at + 1..].iter().take(LETTERS_MAX).filter(|unit| **unit != BACKTICK);
+        for unit in units.take_while(|unit| is_word(**unit)) {
+            letters.units[letters.len] = lower(*unit);
+            letters.len += 1;
+        }
+        letters
+    }
+
+    fn parameter(&mut self) {
+        let letters = self.letters();
+        let letters = letters.get();
+        self.at += 1;
+        self.word_behind_dash();
+        let is_begin = |name: &str| name.len() >= letters.len() && is(letters, &name[..letters.len()]);
+        if !letters.is_empty() && (is_begin("encodedcommand") || is(letters, "ec")) {
+            self.encoded_command();
+        }
+    }
+
+    fn word_behind_dash(&mut self) {
+        if self.text.get(self.at).is_some_and(|unit| is_word(*unit) || *unit == BACKTICK) {
+            self.word();
+        }
+    }
+
+    /// Base64 behind the parameter `-EncodedCommand` of powershell.exe or a beginning of it. Source:
+    /// PowerShell/PowerShell, `Microsoft.PowerShell.ConsoleHost/host/msh/CommandLineParameterParser.cs`.
+    fn encoded_command(&mut self) {
+        let mut start = self.at;
+        while self.text.get(start).is_some_and(|unit| is_whitespace(*unit) || *unit == u16::from(b':')) {
+            start += 1;
+        }
+        let quoted =
+            self.text.get(start).is_some_and(|unit| is_single_quote(*unit) || is_double_quote(*unit));
+        let inside = start + usize::from(quoted);
+        let len = self.text[inside..].iter().take_while(|unit| is_base64(**unit)).count();
+        self.budget.spend(len);
+        if len < BASE64_UNITS_MIN {
+            return;
+        }
+        let Some(bytes) = decode::base64(&self.text[inside..inside + len]) else { return };
+        let Some(units) = decode::plain_text(&bytes) else { return };
+        if !self.budget.spend(units.len()) {
+            return;
+        }
+        let end = inside + len;
+        let closed =
+            quoted && self.text.get(end).is_some_and(|unit| is_single_quote(*unit) || is_double_quote(*unit));
+        self.put_decoded(start..end + usize::from(closed), units, Done::only(Transformation::Base64));
+    }
+}

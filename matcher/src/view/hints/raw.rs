@@ -1,0 +1,47 @@
+//! What the raw search of a text has found out about its rules.
+
+use crate::compile::plan::{Plan, Program};
+use crate::compile::program::{CheckOp, Step};
+use crate::matcher::run::Memory;
+use crate::scan::gate::Found;
+use crate::scan::marks;
+
+/// What is known of a text from its raw search.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FromRaw<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) found: &'a Found,
+    /// What the candidates' programs looked for.
+    pub(crate) memory: &'a Memory,
+    /// The narrowed text, if it was made.
+    pub(crate) narrow: Option<&'a [u8]>,
+}
+
+impl FromRaw<'_> {
+    pub(super) fn programs(&self) -> impl Iterator<Item = &Program> {
+        let gated = self.found.list().iter().flat_map(|&needle| &self.plan.by_needle[needle as usize]);
+        self.plan.ungated.iter().chain(gated).map(|&program| &self.plan.programs[program as usize])
+    }
+
+    /// The indices of the candidates.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = u32> {
+        self.programs().map(|program| program.rule)
+    }
+
+    /// Whether each regular expression of a program is known to lack some literal.
+    pub(super) fn lacks_literals(&self, program: &Program) -> bool {
+        let plan = self.plan;
+        // No view has a backtick.
+        let is_absent = |&literal: &u32| match (literal as usize).checked_sub(plan.gate.len()) {
+            Some(own) => self.memory.is_absent(own) || plan.finders[own].needle().contains(&marks::BACKTICK),
+            None => !self.found.contains(literal) || plan.gate.needle(literal).contains(&marks::BACKTICK),
+        };
+        program.steps.iter().all(|step| match step {
+            Step::Check(check) => match &plan.checks[*check as usize].op {
+                CheckOp::Regex { clauses, .. } => clauses.iter().any(|clause| clause.iter().all(is_absent)),
+                CheckOp::Glob { .. } | CheckOp::Number(..) | CheckOp::Exists(_) => true,
+            },
+            _ => true,
+        })
+    }
+}

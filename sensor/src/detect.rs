@@ -171,7 +171,9 @@ fn rule_ref(rule: &Rule, spans: &[Span], fields: &Fields<'_>) -> RuleRefV1 {
 /// Whether a U+0000 stands before the span's end, so that tools that stop there do not see it.
 fn is_beyond_nul(span: &Span, fields: &Fields<'_>) -> bool {
     let units: &[[u8; 2]] = fields.text(span.field).unwrap_or_default().as_chunks().0;
-    units.iter().take(span.units.end).any(|unit| *unit == [0, 0])
+    // In blocks, for vectors.
+    let has_nul = |block: &[[u8; 2]]| block.iter().fold(false, |any, unit| any | (*unit == [0, 0]));
+    units[..span.units.end.min(units.len())].chunks(64).any(has_nul)
 }
 
 fn content(fields: &Fields<'_>, payload: &[u8]) -> EventContent {

@@ -27,7 +27,33 @@ impl Utf16Text {
 
     /// The text as UTF-8, with U+FFFD for each lone surrogate.
     pub fn to_string_lossy(&self) -> String {
-        String::from_utf16_lossy(&self.0)
+        let mut text = String::with_capacity(self.0.len());
+        // A string takes everything.
+        let _ = self.write_to(&mut text);
+        text
+    }
+
+    /// Nearly all scripts are ASCII, which goes over in blocks.
+    fn write_to(&self, out: &mut impl Write) -> fmt::Result {
+        const BLOCK: usize = 64;
+        let mut rest = &self.0[..];
+        while !rest.is_empty() {
+            if let Some(block) = rest.first_chunk::<BLOCK>()
+                && block.iter().fold(0, |all, unit| all | unit) < 0x80
+            {
+                let bytes = block.map(|unit| unit as u8);
+                out.write_str(std::str::from_utf8(&bytes).unwrap_or_default())?;
+                rest = &rest[BLOCK..];
+                continue;
+            }
+            // Up to a unit that is ASCII, so that no pair is cut.
+            let behind = rest.iter().skip(BLOCK).position(|unit| *unit < 0x80);
+            let (part, others) = rest.split_at(behind.map_or(rest.len(), |at| BLOCK + at));
+            decode_utf16(part.iter().copied())
+                .try_for_each(|unit| out.write_char(unit.unwrap_or(REPLACEMENT_CHARACTER)))?;
+            rest = others;
+        }
+        Ok(())
     }
 
     /// True if there is no unit at all.
@@ -44,8 +70,7 @@ impl From<&str> for Utf16Text {
 
 impl fmt::Display for Utf16Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        decode_utf16(self.0.iter().copied())
-            .try_for_each(|unit| f.write_char(unit.unwrap_or(REPLACEMENT_CHARACTER)))
+        self.write_to(f)
     }
 }
 
@@ -95,6 +120,19 @@ impl Visitor<'_> for TextVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// The standard library decodes the same, unit by unit.
+        #[test]
+        fn blocks_decode_as_units_do(units in proptest::collection::vec(
+            prop_oneof![60 => 0x20u16..0x7F, 1 => any::<u16>(), 1 => 0xD800u16..0xE000], 0..400)) {
+            let text = Utf16Text(units);
+            let expected = String::from_utf16_lossy(&text.0);
+            prop_assert_eq!(text.to_string_lossy(), expected.clone());
+            prop_assert_eq!(text.to_string(), expected);
+        }
+    }
 
     #[test]
     fn units_and_what_people_see() {

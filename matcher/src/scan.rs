@@ -1,6 +1,7 @@
 //! Scanners: narrowing, the gate over many needles, wildcard patterns. One algorithm a file.
 
 pub(crate) mod bigram;
+mod buckets;
 pub(crate) mod gate;
 pub(crate) mod glob;
 pub(crate) mod grams;

@@ -108,6 +108,18 @@ pub(crate) fn bits(needle: &[u8]) -> f64 {
     tables.bits_as_part(needle).map_or(spelled, |whole| spelled.min(whole))
 }
 
+/// Likelihood, as estimated, that a place of a narrowed text holds this byte.
+pub(crate) fn byte_likelihood(byte: u8) -> f64 {
+    let likelihood = (-bits(&[byte])).exp2();
+    match byte {
+        // The table knows all digits as one.
+        b'0'..=b'9' => likelihood / 10.0,
+        // Narrowed texts have none of these.
+        b'A'..=b'Z' | 0x80..=0xFE => 0.0,
+        _ => likelihood,
+    }
+}
+
 fn byte_bits(tables: &Tables, before: Option<u8>, byte: u8) -> f64 {
     let class = |byte: u8| usize::from(tables.classes[usize::from(byte)]);
     let measured = match before {

@@ -6,12 +6,12 @@
 //! low and the high half of a byte, which together let more through. Source of the idea: Geoffrey Langdale's Teddy in
 //! Hyperscan.
 
+use crate::scan::buckets::{Bucket, divide};
+
 /// Buckets: bits of a byte.
-const BUCKETS: usize = 8;
-/// Most fingerprints of one search: eight buckets must not let too much through.
+pub(super) const BUCKETS: usize = 8;
+/// Most needles of which a search may be the only one, whatever their length.
 pub(crate) const FINGERPRINTS_MAX: usize = 32;
-/// Most searches; each costs as much as the candidates that it spares.
-const SEARCHES_MAX: usize = 4;
 /// Bytes of a fingerprint.
 pub(crate) const LEN: usize = 4;
 
@@ -28,62 +28,31 @@ pub(crate) struct Teddy {
 pub(crate) type Fingerprint = [Option<u8>; LEN];
 
 impl Teddy {
-    /// Divides the fingerprints among so many searches that each has no more than [`FINGERPRINTS_MAX`], but among no
-    /// more than [`SEARCHES_MAX`].
+    /// As many searches as the fingerprints are worth.
     pub(crate) fn all(fingerprints: &[Fingerprint]) -> Vec<Self> {
-        let count = fingerprints.len().div_ceil(FINGERPRINTS_MAX).min(SEARCHES_MAX);
-        let mut buckets = vec![[[0u16; 2]; LEN]; BUCKETS * count];
-        let mut members = vec![Vec::new(); BUCKETS * count];
-        for fingerprint in fingerprints {
-            let halves = fingerprint.map(|byte| match byte {
-                Some(byte) => [1 << (byte & 15), 1 << (byte >> 4)],
-                None => [u16::MAX; 2],
-            });
-            // Into the bucket that lets least more through.
-            let passes = |bucket: &[[u16; 2]; LEN]| -> u64 {
-                bucket
-                    .iter()
-                    .map(|[low, high]| u64::from(low.count_ones()) * u64::from(high.count_ones()))
-                    .product()
-            };
-            let with = |bucket: &[[u16; 2]; LEN]| {
-                let mut bucket = *bucket;
-                for (own, new) in bucket.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
-                    *own |= new;
-                }
-                bucket
-            };
-            let best = buckets.iter_mut().zip(&mut members);
-            if let Some((bucket, members)) =
-                best.min_by_key(|(bucket, _)| passes(&with(bucket)) - passes(bucket))
-            {
-                *bucket = with(bucket);
-                members.push(fingerprint);
-            }
-        }
-        let searches = buckets.as_chunks().0.iter().zip(members.as_chunks().0);
-        searches.map(|(buckets, members)| Self::new(buckets, members)).collect()
+        divide(fingerprints).iter().map(|buckets| Self::new(buckets)).collect()
     }
 
-    fn new(buckets: &[[[u16; 2]; LEN]; BUCKETS], members: &[Vec<&Fingerprint>; BUCKETS]) -> Self {
+    fn new(buckets: &[Bucket]) -> Self {
         let mut teddy = Self { halves: [[[0; 16]; 2]; LEN], bytes: [[0; 128]; LEN] };
-        for (number, (bucket, members)) in buckets.iter().zip(members).enumerate() {
-            let bit = 1 << number;
-            for (table, set) in teddy.halves.as_flattened_mut().iter_mut().zip(bucket.as_flattened()) {
-                for (half, buckets) in table.iter_mut().enumerate() {
-                    *buckets |= u8::from(set >> half & 1 != 0) * bit;
-                }
-            }
-            for fingerprint in members {
-                for (table, byte) in teddy.bytes.iter_mut().zip(*fingerprint) {
-                    match byte {
-                        Some(byte) => table[usize::from(byte & 127)] |= bit,
-                        None => table.iter_mut().for_each(|buckets| *buckets |= bit),
-                    }
-                }
+        for (number, bucket) in buckets.iter().enumerate() {
+            for (place, byte) in bucket.members.iter().flat_map(|member| member.iter().enumerate()) {
+                teddy.add(place, *byte, 1 << number);
             }
         }
         teddy
+    }
+
+    fn add(&mut self, place: usize, byte: Option<u8>, bit: u8) {
+        let ([lows, highs], bytes) = (&mut self.halves[place], &mut self.bytes[place]);
+        match byte {
+            Some(byte) => {
+                lows[usize::from(byte & 15)] |= bit;
+                highs[usize::from(byte >> 4)] |= bit;
+                bytes[usize::from(byte & 127)] |= bit;
+            }
+            None => lows.iter_mut().chain(highs).chain(bytes).for_each(|buckets| *buckets |= bit),
+        }
     }
 
     /// The slow twin of the vector code: the buckets of a place, by halves of bytes or by whole ones.
@@ -129,22 +98,24 @@ mod tests {
                 }
             }
             let text = &text[skip.min(text.len())..];
-            let [teddy] = &Teddy::all(&fingerprints)[..] else { panic!("one search") };
+            let teddies = Teddy::all(&fingerprints);
             let mut padded = text.to_vec();
             padded.extend([0; LEN]);
-            let expected = |by_halves| -> Vec<usize> {
+            let expected = |teddy: &Teddy, by_halves| -> Vec<usize> {
                 (0..text.len()).filter(|&at| teddy.buckets(&padded[at..at + LEN], by_halves) != 0).collect()
             };
             for (at, bytes) in text.windows(LEN).enumerate() {
                 let is = |own: &Fingerprint| own.iter().zip(bytes).all(|(own, byte)| own.is_none_or(|own| own == *byte));
                 if fingerprints.iter().any(is) {
-                    prop_assert!(expected(true).contains(&at) && expected(false).contains(&at));
+                    for by_halves in [false, true] {
+                        prop_assert!(teddies.iter().any(|teddy| expected(teddy, by_halves).contains(&at)));
+                    }
                 }
             }
-            for kernel in Kernel::available() {
+            for (kernel, teddy) in Kernel::available().into_iter().flat_map(|kernel| teddies.iter().map(move |teddy| (kernel, teddy))) {
                 let mut found = Vec::new();
                 if x86::teddy::scan(teddy, text, Usable::new(kernel), |at| found.push(at)) {
-                    prop_assert_eq!(found, expected(kernel == Kernel::Avx2), "{}", kernel);
+                    prop_assert_eq!(found, expected(teddy, kernel == Kernel::Avx2), "{}", kernel);
                 } else {
                     prop_assert!(kernel < Kernel::Avx2);
                 }

@@ -5,10 +5,10 @@
 use crate::scan::kernel::{Kernel, Usable};
 use crate::scan::teddy::{LEN, Teddy};
 use std::arch::x86_64::{
-    __m256i, __m512i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8,
-    _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8,
-    _mm256_srli_epi16, _mm512_and_si512, _mm512_loadu_si512, _mm512_permutex2var_epi8, _mm512_set1_epi8,
-    _mm512_test_epi8_mask,
+    __m256i, __m512i, _mm_loadu_si128, _mm256_alignr_epi8, _mm256_and_si256, _mm256_broadcastsi128_si256,
+    _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_permute2x128_si256, _mm256_set1_epi8,
+    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_testz_si256, _mm512_and_si512,
+    _mm512_loadu_si512, _mm512_permutex2var_epi8, _mm512_set1_epi8, _mm512_test_epi8_mask,
 };
 
 /// Reports the candidates of `text`, ascending; behind its end the text is taken to go on with zeros.
@@ -44,6 +44,38 @@ fn for_blocks<const N: usize>(text: &[u8], mut block: impl FnMut(usize, &[u8])) 
     }
 }
 
+/// Calls `vector` for each 32 bytes, and with zeros for what lies behind the text, until all fingerprints that begin in
+/// the text have ended.
+#[inline(always)]
+fn for_vectors(text: &[u8], mut vector: impl FnMut(usize, &[u8; 32])) {
+    let (vectors, rest) = text.as_chunks();
+    let mut at = 0;
+    for bytes in vectors {
+        vector(at, bytes);
+        at += bytes.len();
+    }
+    let mut padded = [0; 64];
+    padded[..rest.len()].copy_from_slice(rest);
+    for bytes in padded.as_chunks().0 {
+        if at < text.len() + LEN - 1 {
+            vector(at, bytes);
+            at += bytes.len();
+        }
+    }
+}
+
+/// Reports where the fingerprints begin that end at these places.
+#[inline(always)]
+fn report_ends(at: usize, mut ends: u32, in_text: usize, candidate: &mut impl FnMut(usize)) {
+    while ends != 0 {
+        let end = at + ends.trailing_zeros() as usize;
+        if let Some(place) = end.checked_sub(LEN - 1).filter(|place| *place < in_text) {
+            candidate(place);
+        }
+        ends &= ends - 1;
+    }
+}
+
 #[inline(always)]
 fn report(at: usize, mut places: u64, in_text: usize, candidate: &mut impl FnMut(usize)) {
     while places != 0 {
@@ -58,21 +90,35 @@ fn report(at: usize, mut places: u64, in_text: usize, candidate: &mut impl FnMut
 #[target_feature(enable = "avx2")]
 fn scan_avx2(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
     let tables = teddy.halves.map(|halves| halves.map(|table| broadcast_avx2(&table)));
-    let half = _mm256_set1_epi8(15);
-    for_blocks::<32>(text, |at, bytes| {
-        let mut buckets = _mm256_set1_epi8(-1);
-        for (place, [low, high]) in tables.iter().enumerate() {
-            let Some(bytes) = bytes[place..].first_chunk() else { return };
-            let bytes = load_avx2(bytes);
-            let lows = _mm256_shuffle_epi8(*low, _mm256_and_si256(bytes, half));
-            let highs = _mm256_shuffle_epi8(*high, _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), half));
-            buckets = _mm256_and_si256(buckets, _mm256_and_si256(lows, highs));
-        }
-        let none = _mm256_movemask_epi8(_mm256_cmpeq_epi8(buckets, _mm256_setzero_si256())) as u32;
-        if none != u32::MAX {
-            report(at, u64::from(!none), text.len(), &mut candidate);
+    let (half, none) = (_mm256_set1_epi8(15), _mm256_setzero_si256());
+    // What the first three tables say of the vector before.
+    let mut before = [none; LEN - 1];
+    for_vectors(text, |at, bytes| {
+        let bytes = load_avx2(bytes);
+        let lows = _mm256_and_si256(bytes, half);
+        let highs = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), half);
+        let [first, second, third, fourth] = tables.map(|[low, high]| {
+            _mm256_and_si256(_mm256_shuffle_epi8(low, lows), _mm256_shuffle_epi8(high, highs))
+        });
+        let behind = [
+            behind_avx2::<{ 16 - 3 }>(before[0], first),
+            behind_avx2::<{ 16 - 2 }>(before[1], second),
+            behind_avx2::<{ 16 - 1 }>(before[2], third),
+        ];
+        before = [first, second, third];
+        // The buckets of the fingerprints that end at each byte.
+        let buckets = behind.iter().fold(fourth, |all, own| _mm256_and_si256(all, *own));
+        if _mm256_testz_si256(buckets, buckets) == 0 {
+            let others = _mm256_movemask_epi8(_mm256_cmpeq_epi8(buckets, none)).cast_unsigned();
+            report_ends(at, !others, text.len(), &mut candidate);
         }
     });
+}
+
+/// The last bytes of a vector, then the first of the next: in all 32, `16 - SHIFT` of them from before.
+#[target_feature(enable = "avx2")]
+fn behind_avx2<const SHIFT: i32>(before: __m256i, own: __m256i) -> __m256i {
+    _mm256_alignr_epi8::<SHIFT>(own, _mm256_permute2x128_si256::<0x21>(before, own))
 }
 
 #[target_feature(enable = "avx2")]

@@ -1,0 +1,177 @@
+//! Which fingerprints share a bucket of [`Teddy`](super::teddy), and how many searches are worth their time.
+//!
+//! A bucket lets through what has, at each place, some member's byte; so those belong together that differ in one
+//! place, or in bytes that scripts hardly have. Each fingerprint begins alone; the two buckets whose union lets least
+//! through beyond what they did are made one, until few enough are left.
+
+use crate::compile::rarity::byte_likelihood;
+use crate::scan::teddy::{BUCKETS, Fingerprint, LEN};
+
+/// Most buckets to begin with; further fingerprints join one at once.
+const BEGINNING_MAX: usize = 128;
+/// Most searches for one set of fingerprints.
+const SEARCHES_MAX: usize = 4;
+/// What a search costs at each place of a text, in candidates.
+const SEARCH_COST: f64 = 0.008;
+
+/// Fingerprints that share a bit.
+#[derive(Clone, Debug)]
+pub(super) struct Bucket {
+    pub(super) members: Vec<Fingerprint>,
+    /// For each place the low and the high halves of the members' bytes.
+    halves: [[u16; 2]; LEN],
+    likelihood: f64,
+}
+
+/// The buckets of each search.
+pub(super) fn divide(fingerprints: &[Fingerprint]) -> Vec<Vec<Bucket>> {
+    let likelihoods = Likelihoods::new();
+    let mut buckets: Vec<Bucket> = Vec::new();
+    for fingerprint in fingerprints {
+        let new = likelihoods.bucket(fingerprint);
+        if buckets.len() < BEGINNING_MAX {
+            buckets.push(new);
+        } else if let Some(cheapest) =
+            buckets.iter_mut().min_by(|a, b| likelihoods.cost(a, &new).total_cmp(&likelihoods.cost(b, &new)))
+        {
+            *cheapest = likelihoods.union(cheapest, &new);
+        }
+    }
+    let mut merging = Merging::new(buckets, &likelihoods);
+    let mut best: Option<(f64, Vec<Bucket>)> = None;
+    for searches in (1..=SEARCHES_MAX).rev() {
+        merging.until(searches * BUCKETS);
+        let buckets = &merging.buckets;
+        let needed = buckets.len().div_ceil(BUCKETS) as f64;
+        let passing: f64 = buckets.iter().map(|bucket| bucket.likelihood).sum();
+        let cost = needed * SEARCH_COST + passing;
+        if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+            best = Some((cost, buckets.clone()));
+        }
+    }
+    let buckets = best.map(|(_, buckets)| buckets).unwrap_or_default();
+    buckets.chunks(BUCKETS).map(<[Bucket]>::to_vec).collect()
+}
+
+/// Buckets, and what it costs to make two of them one.
+struct Merging<'a> {
+    buckets: Vec<Bucket>,
+    /// For each bucket the costs with those before it.
+    costs: Vec<Vec<f64>>,
+    likelihoods: &'a Likelihoods,
+}
+
+impl<'a> Merging<'a> {
+    fn new(buckets: Vec<Bucket>, likelihoods: &'a Likelihoods) -> Self {
+        let with_earlier = |(number, bucket): (usize, &Bucket)| {
+            buckets[..number].iter().map(|earlier| likelihoods.cost(earlier, bucket)).collect()
+        };
+        Self { costs: buckets.iter().enumerate().map(with_earlier).collect(), buckets, likelihoods }
+    }
+
+    fn until(&mut self, most: usize) {
+        while self.buckets.len() > most {
+            let all = self.costs.iter().enumerate();
+            let all = all
+                .flat_map(|(late, row)| row.iter().enumerate().map(move |(early, cost)| (cost, early, late)));
+            let Some((_, early, late)) = all.min_by(|a, b| a.0.total_cmp(b.0)) else { return };
+            self.merge(early, late);
+        }
+    }
+
+    fn merge(&mut self, early: usize, late: usize) {
+        self.buckets[early] = self.likelihoods.union(&self.buckets[early], &self.buckets[late]);
+        self.buckets.remove(late);
+        self.costs.remove(late);
+        for row in &mut self.costs[late..] {
+            row.remove(late);
+        }
+        for other in (0..self.buckets.len()).filter(|other| *other != early) {
+            let cost = self.likelihoods.cost(&self.buckets[early], &self.buckets[other]);
+            self.costs[early.max(other)][early.min(other)] = cost;
+        }
+    }
+}
+
+/// How likely each byte is, by its high and its low half.
+struct Likelihoods([[f64; 16]; 16]);
+
+impl Likelihoods {
+    fn new() -> Self {
+        let of = |high: usize, low: usize| byte_likelihood((high << 4 | low) as u8);
+        Self(std::array::from_fn(|high| std::array::from_fn(|low| of(high, low))))
+    }
+
+    fn bucket(&self, fingerprint: &Fingerprint) -> Bucket {
+        let halves = fingerprint.map(|byte| match byte {
+            Some(byte) => [1 << (byte & 15), 1 << (byte >> 4)],
+            None => [u16::MAX; 2],
+        });
+        Bucket { members: vec![*fingerprint], likelihood: self.passing(&halves), halves }
+    }
+
+    fn union(&self, a: &Bucket, b: &Bucket) -> Bucket {
+        let halves = united(a, b);
+        Bucket { members: [&a.members[..], &b.members].concat(), likelihood: self.passing(&halves), halves }
+    }
+
+    /// What the union of two buckets lets through beyond what they do.
+    fn cost(&self, a: &Bucket, b: &Bucket) -> f64 {
+        self.passing(&united(a, b)) - a.likelihood - b.likelihood
+    }
+
+    fn passing(&self, halves: &[[u16; 2]; LEN]) -> f64 {
+        halves.iter().map(|set| self.of_place(*set)).product()
+    }
+
+    fn of_place(&self, [lows, highs]: [u16; 2]) -> f64 {
+        if [lows, highs] == [u16::MAX; 2] {
+            return 1.0;
+        }
+        let in_set = |set: u16| move |half: &usize| set >> half & 1 != 0;
+        let of_high =
+            |high: usize| -> f64 { (0..16).filter(in_set(lows)).map(|low| self.0[high][low]).sum() };
+        (0..16).filter(in_set(highs)).map(of_high).sum()
+    }
+}
+
+fn united(a: &Bucket, b: &Bucket) -> [[u16; 2]; LEN] {
+    std::array::from_fn(|place| [0, 1].map(|half| a.halves[place][half] | b.halves[place][half]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BUCKETS, SEARCHES_MAX, divide};
+    use crate::scan::teddy::Fingerprint;
+
+    fn fingerprints(texts: &[&str]) -> Vec<Fingerprint> {
+        texts.iter().map(|text| std::array::from_fn(|place| text.as_bytes().get(place).copied())).collect()
+    }
+
+    #[test]
+    fn what_differs_in_one_place_shares_a_bucket() {
+        let mut texts: Vec<String> = ('a'..='z').chain('0'..='9').map(|c| format!("{c}`")).collect();
+        texts.extend(('0'..='9').map(|c| format!("{c}}}{{")));
+        texts.extend(["clip", "&&", "wget", "irm ", "hidd", "curl"].map(str::to_owned));
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let [search] = &divide(&fingerprints(&texts))[..] else { panic!("one search") };
+        let members = |len| search.iter().filter(|bucket| bucket.members.len() == len).count();
+        assert_eq!((search.len(), members(36), members(10), members(1)), (8, 1, 1, 6));
+    }
+
+    #[test]
+    fn all_are_kept() {
+        for count in [0, 1, 8, 9, 100, 300] {
+            let texts: Vec<String> = (0..count).map(|number| format!("{:04}", number * 37 % 1000)).collect();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let searches = divide(&fingerprints(&texts));
+            assert!(searches.len() <= SEARCHES_MAX && searches.iter().all(|search| search.len() <= BUCKETS));
+            let mut kept: Vec<Fingerprint> =
+                searches.iter().flatten().flat_map(|bucket| bucket.members.clone()).collect();
+            let mut all = fingerprints(&texts);
+            kept.sort_unstable();
+            all.sort_unstable();
+            assert_eq!(kept, all);
+        }
+    }
+}

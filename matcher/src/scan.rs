@@ -6,6 +6,7 @@ pub(crate) mod gate;
 pub(crate) mod glob;
 pub(crate) mod grams;
 pub(crate) mod kernel;
+pub(crate) mod lanes;
 pub(crate) mod marks;
 pub(crate) mod narrow;
 pub(crate) mod teddy;

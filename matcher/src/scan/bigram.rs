@@ -107,7 +107,8 @@ impl Needle {
     }
 }
 
-fn stands_at(units: &[[u8; 2]], start: usize, needle: &[u8]) -> bool {
+/// Whether the needle, in narrowed form, stands there.
+pub(super) fn stands_at(units: &[[u8; 2]], start: usize, needle: &[u8]) -> bool {
     units.get(start..start + needle.len()).is_some_and(|units| {
         units.iter().zip(needle).all(|(unit, byte)| narrow_unit(u16::from_le_bytes(*unit)) == *byte)
     })

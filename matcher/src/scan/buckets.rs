@@ -23,34 +23,34 @@ pub(super) struct Bucket {
     likelihood: f64,
 }
 
-/// The buckets of each search.
+/// The buckets of as many searches as the fingerprints are worth.
 pub(super) fn divide(fingerprints: &[Fingerprint]) -> Vec<Vec<Bucket>> {
     let likelihoods = Likelihoods::new();
-    let mut buckets: Vec<Bucket> = Vec::new();
-    for fingerprint in fingerprints {
-        let new = likelihoods.bucket(fingerprint);
-        if buckets.len() < BEGINNING_MAX {
-            buckets.push(new);
-        } else if let Some(cheapest) =
-            buckets.iter_mut().min_by(|a, b| likelihoods.cost(a, &new).total_cmp(&likelihoods.cost(b, &new)))
-        {
-            *cheapest = likelihoods.union(cheapest, &new);
-        }
-    }
-    let mut merging = Merging::new(buckets, &likelihoods);
+    let mut merging = Merging::new(fingerprints, &likelihoods);
     let mut best: Option<(f64, Vec<Bucket>)> = None;
     for searches in (1..=SEARCHES_MAX).rev() {
         merging.until(searches * BUCKETS);
-        let buckets = &merging.buckets;
-        let needed = buckets.len().div_ceil(BUCKETS) as f64;
-        let passing: f64 = buckets.iter().map(|bucket| bucket.likelihood).sum();
-        let cost = needed * SEARCH_COST + passing;
+        let needed = merging.buckets.len().div_ceil(BUCKETS) as f64;
+        let cost = needed * SEARCH_COST + passing(&merging.buckets);
         if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-            best = Some((cost, buckets.clone()));
+            best = Some((cost, merging.buckets.clone()));
         }
     }
     let buckets = best.map(|(_, buckets)| buckets).unwrap_or_default();
     buckets.chunks(BUCKETS).map(<[Bucket]>::to_vec).collect()
+}
+
+/// The buckets of one search.
+pub(super) fn of_one_search(fingerprints: &[Fingerprint]) -> Vec<Bucket> {
+    let likelihoods = Likelihoods::new();
+    let mut merging = Merging::new(fingerprints, &likelihoods);
+    merging.until(BUCKETS);
+    merging.buckets
+}
+
+/// Likelihood, as estimated, that a place passes.
+pub(super) fn passing(buckets: &[Bucket]) -> f64 {
+    buckets.iter().map(|bucket| bucket.likelihood).sum()
 }
 
 /// Buckets, and what it costs to make two of them one.
@@ -62,7 +62,19 @@ struct Merging<'a> {
 }
 
 impl<'a> Merging<'a> {
-    fn new(buckets: Vec<Bucket>, likelihoods: &'a Likelihoods) -> Self {
+    fn new(fingerprints: &[Fingerprint], likelihoods: &'a Likelihoods) -> Self {
+        let mut buckets: Vec<Bucket> = Vec::new();
+        for fingerprint in fingerprints {
+            let new = likelihoods.bucket(fingerprint);
+            if buckets.len() < BEGINNING_MAX {
+                buckets.push(new);
+                continue;
+            }
+            let cost = |bucket: &&mut Bucket| likelihoods.cost(bucket, &new);
+            if let Some(cheapest) = buckets.iter_mut().min_by(|a, b| cost(a).total_cmp(&cost(b))) {
+                *cheapest = likelihoods.union(cheapest, &new);
+            }
+        }
         let with_earlier = |(number, bucket): (usize, &Bucket)| {
             buckets[..number].iter().map(|earlier| likelihoods.cost(earlier, bucket)).collect()
         };

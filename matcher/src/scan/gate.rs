@@ -9,8 +9,9 @@
 use crate::scan::bigram::{self, Bigrams};
 use crate::scan::grams::{Grams, gram};
 use crate::scan::kernel::{Kernel, Usable};
+use crate::scan::lanes::Lanes;
 use crate::scan::narrow::Narrowed;
-use crate::scan::teddy::{self, Teddy};
+use crate::scan::teddy::Teddy;
 use crate::scan::words;
 use memchr::memmem;
 
@@ -32,6 +33,7 @@ pub(crate) struct Gate {
     longest: usize,
     usable: Usable,
     few: Option<Bigrams>,
+    several: Option<Lanes>,
     /// Needles searched one by one.
     single: Vec<(u32, memmem::Finder<'static>)>,
     long: Grams,
@@ -101,22 +103,20 @@ impl Gate {
     fn with_few_max(needles: Vec<Box<[u8]>>, usable: Usable, few_max: usize) -> Self {
         let is_few = needles.len() <= few_max;
         let few = if is_few && usable.kernel() != Kernel::Portable { Bigrams::new(&needles) } else { None };
-        let one_by_one = |needle: &[u8]| few.is_none() && (is_few || needle.len() < SHORT);
         let numbered = || (0u32..).zip(&needles).map(|(number, needle)| (number, &needle[..]));
         let has_shuffle = matches!(usable.kernel(), Kernel::Avx2 | Kernel::Avx512);
-        // Needles that fit one search of Teddy need no other.
-        let teddy_alone = has_shuffle && needles.len() <= teddy::FINGERPRINTS_MAX;
-        let is_short =
-            |needle: &[u8]| needle.len() >= SHORT && (teddy_alone || needle.len() < MIDDLE_LEN_MIN);
+        let several = if has_shuffle && few.is_none() { Lanes::new(&needles) } else { None };
+        let is_raw = few.is_some() || several.is_some();
+        let one_by_one = |needle: &[u8]| !is_raw && (is_few || needle.len() < SHORT);
+        let is_short = |needle: &[u8]| (SHORT..MIDDLE_LEN_MIN).contains(&needle.len());
         let of = |belongs: &dyn Fn(&[u8]) -> bool| -> Vec<_> {
-            numbered().filter(|(_, needle)| !is_few && belongs(needle)).collect()
+            numbered().filter(|(_, needle)| !is_raw && !is_few && belongs(needle)).collect()
         };
         let single = numbered().filter(|(_, needle)| one_by_one(needle));
         let single = single.map(|(number, needle)| (number, memmem::Finder::new(needle).into_owned()));
         let short = Grams::new(SHORT, 1, of(&is_short).into_iter());
-        let long = of(&|needle| !is_short(needle) && needle.len() >= LONG_LEN_MIN);
-        let middle =
-            of(&|needle| !is_short(needle) && (MIDDLE_LEN_MIN..LONG_LEN_MIN).contains(&needle.len()));
+        let long = of(&|needle| needle.len() >= LONG_LEN_MIN);
+        let middle = of(&|needle| (MIDDLE_LEN_MIN..LONG_LEN_MIN).contains(&needle.len()));
         Self {
             single: single.collect(),
             long: Grams::new(LONG, STRIDE, long.into_iter()),
@@ -124,6 +124,7 @@ impl Gate {
             teddies: if has_shuffle { Teddy::all(&short.fingerprints(&needles)) } else { Vec::new() },
             short,
             few,
+            several,
             longest: needles.iter().map(|needle| needle.len()).max().unwrap_or(0),
             needles,
             usable,
@@ -165,6 +166,7 @@ impl Gate {
             + grams
             + size_of_val(&self.teddies[..])
             + self.few.as_ref().map_or(0, Bigrams::memory)
+            + self.several.as_ref().map_or(0, Lanes::memory)
             + size_of::<Self>()
     }
 
@@ -178,6 +180,8 @@ impl Gate {
         found.clear(self.needles.len());
         if let Some(few) = &self.few {
             few.scan(units, self.usable, |number, place| found.insert(number, place));
+        } else if let Some(several) = &self.several {
+            several.scan(units, self.usable, |number, place| found.insert(number, place));
         } else if !self.needles.is_empty() {
             self.scan_narrowed(narrowed.of(units, self.usable), found);
         }

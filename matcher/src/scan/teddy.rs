@@ -10,8 +10,6 @@ use crate::scan::buckets::{Bucket, divide};
 
 /// Buckets: bits of a byte.
 pub(super) const BUCKETS: usize = 8;
-/// Most needles of which a search may be the only one, whatever their length.
-pub(crate) const FINGERPRINTS_MAX: usize = 32;
 /// Bytes of a fingerprint.
 pub(crate) const LEN: usize = 4;
 
@@ -30,14 +28,18 @@ pub(crate) type Fingerprint = [Option<u8>; LEN];
 impl Teddy {
     /// As many searches as the fingerprints are worth.
     pub(crate) fn all(fingerprints: &[Fingerprint]) -> Vec<Self> {
-        divide(fingerprints).iter().map(|buckets| Self::new(buckets)).collect()
+        divide(fingerprints).iter().map(|buckets| Self::new(buckets, false)).collect()
     }
 
-    fn new(buckets: &[Bucket]) -> Self {
+    /// The tables of these buckets, if wanted with capital letters too.
+    pub(super) fn new(buckets: &[Bucket], has_capitals: bool) -> Self {
         let mut teddy = Self { halves: [[[0; 16]; 2]; LEN], bytes: [[0; 128]; LEN] };
         for (number, bucket) in buckets.iter().enumerate() {
             for (place, byte) in bucket.members.iter().flat_map(|member| member.iter().enumerate()) {
                 teddy.add(place, *byte, 1 << number);
+                if has_capitals {
+                    teddy.add(place, byte.map(|byte| byte.to_ascii_uppercase()), 1 << number);
+                }
             }
         }
         teddy
@@ -57,7 +59,7 @@ impl Teddy {
 
     /// The slow twin of the vector code: the buckets of a place, by halves of bytes or by whole ones.
     #[cfg(test)]
-    fn buckets(&self, bytes: &[u8], by_halves: bool) -> u8 {
+    pub(super) fn buckets(&self, bytes: &[u8], by_halves: bool) -> u8 {
         let halves = |[low, high]: &[[u8; 16]; 2], byte: u8| {
             low[usize::from(byte & 15)] & high[usize::from(byte >> 4)]
         };
@@ -70,7 +72,7 @@ impl Teddy {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use super::{FINGERPRINTS_MAX, Fingerprint, LEN, Teddy};
+    use super::{Fingerprint, LEN, Teddy};
     use crate::scan::kernel::{Kernel, Usable};
     use crate::scan::x86;
     use proptest::prelude::*;
@@ -80,7 +82,7 @@ mod tests {
         #[test]
         fn equals_place_by_place(
             fingerprints in proptest::collection::vec(
-                (0u8..128, 0u8..128, any::<Option<u8>>(), any::<Option<u8>>()), 1..=FINGERPRINTS_MAX),
+                (0u8..128, 0u8..128, any::<Option<u8>>(), any::<Option<u8>>()), 1..=32),
             mut text in proptest::collection::vec(any::<u8>(), 0..300),
             places in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..20),
             skip in 0usize..70,

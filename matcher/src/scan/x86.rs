@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "vector instructions that not every processor has")]
 
 pub(crate) mod bigram;
+pub(crate) mod lanes;
 pub(crate) mod marks;
 pub(crate) mod narrow;
 pub(crate) mod teddy;

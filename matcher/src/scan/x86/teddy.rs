@@ -117,7 +117,7 @@ fn scan_avx2(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
 
 /// The last bytes of a vector, then the first of the next: in all 32, `16 - SHIFT` of them from before.
 #[target_feature(enable = "avx2")]
-fn behind_avx2<const SHIFT: i32>(before: __m256i, own: __m256i) -> __m256i {
+pub(super) fn behind_avx2<const SHIFT: i32>(before: __m256i, own: __m256i) -> __m256i {
     _mm256_alignr_epi8::<SHIFT>(own, _mm256_permute2x128_si256::<0x21>(before, own))
 }
 
@@ -128,7 +128,7 @@ fn load_avx2(bytes: &[u8; 32]) -> __m256i {
 }
 
 #[target_feature(enable = "avx2")]
-fn broadcast_avx2(table: &[u8; 16]) -> __m256i {
+pub(super) fn broadcast_avx2(table: &[u8; 16]) -> __m256i {
     // SAFETY: the reference is to 16 readable bytes, and the load asks for no alignment.
     _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
 }
@@ -155,7 +155,7 @@ fn scan_avx512(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn load_avx512(bytes: &[u8; 64]) -> __m512i {
+pub(super) fn load_avx512(bytes: &[u8; 64]) -> __m512i {
     // SAFETY: the reference is to 64 readable bytes, and the load asks for no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }

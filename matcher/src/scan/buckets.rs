@@ -64,7 +64,7 @@ struct Merging<'a> {
 impl<'a> Merging<'a> {
     fn new(fingerprints: &[Fingerprint], likelihoods: &'a Likelihoods) -> Self {
         let mut buckets: Vec<Bucket> = Vec::new();
-        for fingerprint in fingerprints {
+        for &fingerprint in fingerprints {
             let new = likelihoods.bucket(fingerprint);
             if buckets.len() < BEGINNING_MAX {
                 buckets.push(new);
@@ -114,12 +114,12 @@ impl Likelihoods {
         Self(std::array::from_fn(|high| std::array::from_fn(|low| of(high, low))))
     }
 
-    fn bucket(&self, fingerprint: &Fingerprint) -> Bucket {
+    fn bucket(&self, fingerprint: Fingerprint) -> Bucket {
         let halves = fingerprint.map(|byte| match byte {
             Some(byte) => [1 << (byte & 15), 1 << (byte >> 4)],
             None => [u16::MAX; 2],
         });
-        Bucket { members: vec![*fingerprint], likelihood: self.passing(&halves), halves }
+        Bucket { members: vec![fingerprint], likelihood: self.passing(&halves), halves }
     }
 
     fn union(&self, a: &Bucket, b: &Bucket) -> Bucket {

@@ -1,27 +1,19 @@
 //! The gate: which of many needles stand in a text.
 //!
-//! Up to four ASCII needles are found on the raw units ([`bigram`](super::bigram)), or one by one with
-//! `memchr::memmem` by the portable kernel. More are found in the narrowed text, in one pass over their grams
-//! ([`grams`](super::grams)) for each of two groups: 8- and 4-byte grams at every fourth place for needles of 11
-//! bytes and more and of 7 to 10; below, 2-byte grams at every place, which [`teddy`](super::teddy) leads to where
-//! the processor can; there it finds up to 32 needles of any length. Single bytes are searched one by one. All ways give the same set.
+//! Few are found in one pass over the raw units: up to four by their bigrams ([`bigram`](super::bigram)), or one by one with
+//! `memchr::memmem` by the portable kernel; some dozens by their fingerprints ([`lanes`](super::lanes)), where the processor
+//! can. More are found in the narrowed text, in two passes: those of seven bytes and more by their [`words`], shorter
+//! ones by [`pairs`](super::pairs), which [`teddy`](super::teddy) leads to where the processor can. Single bytes are
+//! searched one by one. All ways give the same set.
 
 use crate::scan::bigram::{self, Bigrams};
-use crate::scan::grams::{Grams, gram};
 use crate::scan::kernel::{Kernel, Usable};
 use crate::scan::lanes::Lanes;
 use crate::scan::narrow::Narrowed;
+use crate::scan::pairs::{PAIR, Pairs};
 use crate::scan::teddy::Teddy;
-use crate::scan::words;
+use crate::scan::words::{self, WORD, Words};
 use memchr::memmem;
-
-const LONG: usize = 8;
-const MIDDLE: usize = 4;
-const SHORT: usize = 2;
-const STRIDE: usize = 4;
-/// Shortest needles of each group.
-const LONG_LEN_MIN: usize = LONG + STRIDE - 1;
-const MIDDLE_LEN_MIN: usize = MIDDLE + STRIDE - 1;
 
 /// The place of a needle that stands somewhere in the text: beyond the end of any.
 pub(crate) const NOWHERE: usize = usize::MAX / 2;
@@ -36,9 +28,8 @@ pub(crate) struct Gate {
     several: Option<Lanes>,
     /// Needles searched one by one.
     single: Vec<(u32, memmem::Finder<'static>)>,
-    long: Grams,
-    middle: Grams,
-    short: Grams,
+    words: Words,
+    short: Pairs,
     teddies: Vec<Teddy>,
 }
 
@@ -107,20 +98,18 @@ impl Gate {
         let has_shuffle = matches!(usable.kernel(), Kernel::Avx2 | Kernel::Avx512);
         let several = if has_shuffle && few.is_none() { Lanes::new(&needles) } else { None };
         let is_raw = few.is_some() || several.is_some();
-        let one_by_one = |needle: &[u8]| !is_raw && (is_few || needle.len() < SHORT);
-        let is_short = |needle: &[u8]| (SHORT..MIDDLE_LEN_MIN).contains(&needle.len());
+        let one_by_one = |needle: &[u8]| !is_raw && (is_few || needle.len() < PAIR);
+        let is_short = |needle: &[u8]| (PAIR..words::NEEDLE_LEN_MIN).contains(&needle.len());
         let of = |belongs: &dyn Fn(&[u8]) -> bool| -> Vec<_> {
             numbered().filter(|(_, needle)| !is_raw && !is_few && belongs(needle)).collect()
         };
         let single = numbered().filter(|(_, needle)| one_by_one(needle));
         let single = single.map(|(number, needle)| (number, memmem::Finder::new(needle).into_owned()));
-        let short = Grams::new(SHORT, 1, of(&is_short).into_iter());
-        let long = of(&|needle| needle.len() >= LONG_LEN_MIN);
-        let middle = of(&|needle| (MIDDLE_LEN_MIN..LONG_LEN_MIN).contains(&needle.len()));
+        let short = Pairs::new(of(&is_short).into_iter());
+        let long = of(&|needle| needle.len() >= words::NEEDLE_LEN_MIN);
         Self {
             single: single.collect(),
-            long: Grams::new(LONG, STRIDE, long.into_iter()),
-            middle: Grams::new(MIDDLE, STRIDE, middle.into_iter()),
+            words: Words::new(long.into_iter()),
             teddies: if has_shuffle { Teddy::all(&short.fingerprints(&needles)) } else { Vec::new() },
             short,
             few,
@@ -160,10 +149,10 @@ impl Gate {
         let needles: usize = self.needles.iter().map(|needle| needle.len() + size_of::<Box<[u8]>>()).sum();
         let single: usize =
             self.single.iter().map(|(_, finder)| finder.needle().len() + size_of_val(finder)).sum();
-        let grams: usize = [&self.long, &self.middle, &self.short].map(Grams::memory).iter().sum();
         needles
             + single
-            + grams
+            + self.words.memory()
+            + self.short.memory()
             + size_of_val(&self.teddies[..])
             + self.few.as_ref().map_or(0, Bigrams::memory)
             + self.several.as_ref().map_or(0, Lanes::memory)
@@ -193,7 +182,7 @@ impl Gate {
                 found.insert(*number, place);
             }
         }
-        if !self.long.is_empty() || !self.middle.is_empty() {
+        if !self.words.is_empty() {
             self.scan_words(text, found);
         }
         if !self.short.is_empty() {
@@ -202,25 +191,17 @@ impl Gate {
     }
 
     fn scan_words(&self, text: &[u8], found: &mut Found) {
-        let candidate = |word| self.look_up_word(text, word, found);
-        words::scan(text, &self.long, &self.middle, self.usable, candidate);
-    }
-
-    /// Looks up the grams that begin with a word, given by its number.
-    fn look_up_word(&self, text: &[u8], word: usize, found: &mut Found) {
-        let place = STRIDE * word;
-        if let Some(eight) = text.get(place..).and_then(<[u8]>::first_chunk::<LONG>) {
-            self.look_up(&self.long, u64::from_le_bytes(*eight), text, place, found);
-        }
-        if let Some(four) = text.get(place..).and_then(<[u8]>::first_chunk::<MIDDLE>) {
-            self.look_up(&self.middle, u64::from(u32::from_le_bytes(*four)), text, place, found);
-        }
+        self.words.scan(text, self.usable, |word| {
+            for (number, start) in self.words.holders(text, WORD * word) {
+                self.compare(number, start, text, found);
+            }
+        });
     }
 
     fn scan_short(&self, text: &[u8], found: &mut Found) {
         let mut candidate = |at: usize| {
-            if let Some(pair) = text.get(at..at + SHORT) {
-                self.look_up(&self.short, gram(pair), text, at, found);
+            for (number, start) in self.short.holders(text, at) {
+                self.compare(number, start, text, found);
             }
         };
         #[cfg(target_arch = "x86_64")]
@@ -233,32 +214,18 @@ impl Gate {
         (0..text.len()).for_each(candidate);
     }
 
-    #[inline]
-    fn look_up(&self, grams: &Grams, gram: u64, text: &[u8], at: usize, found: &mut Found) {
-        if grams.holds(gram) {
-            self.compare(grams, gram, text, at, found);
-        }
-    }
-
     #[cold]
-    fn compare(&self, grams: &Grams, gram: u64, text: &[u8], at: usize, found: &mut Found) {
-        for (number, offset) in grams.holders(gram) {
-            let needle = &self.needles[number as usize];
-            let Some(start) = at.checked_sub(offset) else { continue };
-            if !found.contains(number) && text.get(start..start + needle.len()) == Some(&needle[..]) {
-                found.insert(number, start);
-            }
+    fn compare(&self, number: u32, start: usize, text: &[u8], found: &mut Found) {
+        let needle = &self.needles[number as usize];
+        if !found.contains(number) && text.get(start..start + needle.len()) == Some(&needle[..]) {
+            found.insert(number, start);
         }
     }
 }
 
-// Words are the grams of the middle group, two of them those of the long one.
-const _: () = assert!(STRIDE == words::WORD && LONG == 2 * STRIDE && MIDDLE == STRIDE);
-
 #[cfg(test)]
 mod tests {
     use super::{Found, Gate};
-    use crate::scan::grams::gram;
     use crate::scan::kernel::{Kernel, Usable};
     use crate::scan::narrow::Narrowed;
     use proptest::prelude::*;
@@ -281,11 +248,6 @@ mod tests {
         let gates = |kernel| [0, usize::MAX].map(|few| (Usable::new(kernel), few));
         let gates = Kernel::available().into_iter().flat_map(gates);
         gates.map(|(usable, few)| Gate::with_few_max(needles.to_vec(), usable, few)).collect()
-    }
-
-    #[test]
-    fn grams_are_little_endian() {
-        assert_eq!(gram(b"ab"), 0x6261);
     }
 
     /// Each length at each alignment, at the start, in the middle and at the end of the text.

@@ -1,44 +1,165 @@
-//! Where may a gram of many needles stand? Looks up each word of a narrowed text, and each pair of words.
+//! The needles of seven bytes and more: which stand in a narrowed text? Looks up every fourth place of it.
 //!
-//! A word is four bytes: alone it is a gram of the middle group of needles, with the next one of the long group.
+//! A word is four bytes that begin at a multiple of four. Wherever a needle of at least seven bytes stands, a word begins
+//! with one of any four neighbouring bytes of it, of which the rarest lot is chosen. A filter answers nearly all
+//! look-ups: a hash of the word says where, the low halves of the next two bytes which two bits must be set. So a look-up
+//! loads once, and knows six bytes. What passes is compared with the needles.
 
-use crate::scan::grams::Grams;
 use crate::scan::kernel::Usable;
+use crate::scan::narrow::NOT_ASCII;
+use crate::scan::pairs::rarest_window;
 #[cfg(target_arch = "x86_64")]
 use crate::scan::{kernel::Kernel, x86};
 
 /// Bytes of a word; words begin where the text does.
 pub(crate) const WORD: usize = 4;
+/// Shortest needle: it has a word wherever it stands.
+pub(crate) const NEEDLE_LEN_MIN: usize = 2 * WORD - 1;
+/// Bytes that a look-up knows.
+const LOOKED_AT: usize = WORD + 2;
+/// Bytes of a needle that are kept with its word.
+const KEPT: usize = 8;
 
-/// Calls `candidate`, in ascending order, with the number of each word that passes one of the filters. What lies behind
-/// the end of the text may be taken for anything, so words near it may pass that should not.
-#[inline]
-pub(crate) fn scan(
-    text: &[u8],
-    long: &Grams,
-    middle: &Grams,
-    usable: Usable,
-    mut candidate: impl FnMut(usize),
-) {
-    match usable.kernel() {
-        #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 | Kernel::Avx2 => x86::words::scan(text, long, middle, usable, candidate),
-        _ => {
-            let words = text.as_chunks::<WORD>().0;
-            let word = |at: usize| words.get(at).map_or(0, |word| u64::from(u32::from_le_bytes(*word)));
-            for at in 0..words.len() {
-                if long.holds(word(at) | word(at + 1) << 32) || middle.holds(word(at)) {
-                    candidate(at);
-                }
+/// Entries of the filter for each word of a needle; more, fewer comparisons in vain.
+const FILTER_PER_WORD: usize = 1;
+/// Least and greatest binary logarithm of a filter's length, of 4 bytes each; even the largest fits the second-level
+/// cache.
+const FILTER_LOG2: std::ops::RangeInclusive<u32> = 9..=15;
+/// Factor of the hash: an odd number near 2^32 divided by the golden ratio (Knuth, multiplicative hashing).
+pub(super) const HASH_FACTOR: u32 = 0x9E37_79B1;
+/// Of a byte behind a word so many bits count.
+pub(super) const NEXT_MASK: u32 = 15;
+/// Where the bits of the second byte behind a word begin.
+pub(super) const SECOND_SHIFT: u32 = 16;
+
+/// Words of many needles.
+#[derive(Debug)]
+pub(crate) struct Words {
+    /// A power of two of bit sets: from the highest bit downwards 16 for the first byte behind a word, 16 for the second.
+    filter: Vec<u32>,
+    /// Ordered by their place in the filter.
+    entries: Vec<Entry>,
+    /// For each place in the filter, the first entry.
+    starts: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// The word and what the needle has behind it, little-endian, as far as `known` has bits.
+    bytes: u64,
+    known: u64,
+    needle: u32,
+    /// Where the word stands in the needle.
+    offset: u32,
+}
+
+impl Words {
+    /// Collects the words of `needles`, given as number and bytes, none shorter than [`NEEDLE_LEN_MIN`].
+    pub(crate) fn new<'a>(needles: impl Iterator<Item = (u32, &'a [u8])>) -> Self {
+        let mut entries = Vec::new();
+        for (needle, bytes) in needles {
+            for offset in rarest_window(bytes, WORD, WORD, LOOKED_AT) {
+                let kept = &bytes[offset..bytes.len().min(offset + KEPT)];
+                let number = u64::from_le_bytes(padded(kept, 0));
+                let known = u64::MAX >> (u8::BITS as usize * (KEPT - kept.len()));
+                entries.push(Entry { bytes: number, known, needle, offset: offset as u32 });
+            }
+        }
+        let wanted = (entries.len() * FILTER_PER_WORD).max(1);
+        let log2 = wanted.next_power_of_two().ilog2().clamp(*FILTER_LOG2.start(), *FILTER_LOG2.end());
+        let place = |entry: &Entry| place(entry.bytes as u32, log2);
+        entries.sort_by_key(place);
+        let mut filter = vec![0; 1 << log2];
+        for entry in &entries {
+            filter[place(entry)] |= entry.bits();
+        }
+        let first_of = |number| entries.partition_point(|entry| place(entry) < number) as u32;
+        Self { starts: (0..=filter.len()).map(first_of).collect(), filter, entries }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The filter: a power of two of bit sets.
+    pub(super) fn filter(&self) -> &[u32] {
+        &self.filter
+    }
+
+    /// Bytes held, about.
+    pub(crate) fn memory(&self) -> usize {
+        size_of_val(&self.filter[..]) + size_of_val(&self.entries[..]) + size_of_val(&self.starts[..])
+    }
+
+    /// Whether a needle may have this word, before `next`.
+    fn holds(&self, word: u32, next: u32) -> bool {
+        let place = place(word, self.filter.len().ilog2());
+        // The place is always inside; `get` spares the check's panic path in the hot loop.
+        let set = self.filter.get(place).copied().unwrap_or(0);
+        let second = SECOND_SHIFT + (next >> 8 & NEXT_MASK);
+        (set << (next & NEXT_MASK) & set << second).cast_signed() < 0
+    }
+
+    /// Number of each needle that may have the word at this place of the text, and where it then stands.
+    pub(crate) fn holders(&self, text: &[u8], at: usize) -> impl Iterator<Item = (u32, usize)> {
+        let rest = text.get(at..).unwrap_or_default();
+        let bytes = rest.first_chunk().copied().unwrap_or_else(|| padded(rest, NOT_ASCII));
+        let bytes = u64::from_le_bytes(bytes);
+        let place = place(bytes as u32, self.filter.len().ilog2());
+        let range = self.starts[place] as usize..self.starts[place + 1] as usize;
+        self.entries[range]
+            .iter()
+            .filter(move |entry| bytes & entry.known == entry.bytes)
+            .filter_map(move |entry| Some((entry.needle, at.checked_sub(entry.offset as usize)?)))
+    }
+
+    /// Calls `candidate`, in ascending order, with the number of each word that passes the filter. What lies behind the
+    /// end of the text may be taken for anything, so words near it may pass that should not.
+    #[inline]
+    pub(crate) fn scan(&self, text: &[u8], usable: Usable, mut candidate: impl FnMut(usize)) {
+        match usable.kernel() {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512 | Kernel::Avx2 => x86::words::scan(text, self, usable, candidate),
+            _ => {
+                let (words, rest) = text.as_chunks::<WORD>();
+                let last = u32::from_le_bytes(padded(rest, NOT_ASCII));
+                let word = |at: usize| words.get(at).map_or(last, |word| u32::from_le_bytes(*word));
+                (0..words.len()).filter(|&at| self.holds(word(at), word(at + 1))).for_each(&mut candidate);
             }
         }
     }
 }
 
+impl Entry {
+    /// The bits of the filter that texts with this entry ask for; all of those for bytes that are not known.
+    fn bits(&self) -> u32 {
+        let next = |number: usize| {
+            let shift = u8::BITS as usize * (WORD + number);
+            (self.known >> shift & 0xFF != 0).then_some((self.bytes >> shift) as u32 & NEXT_MASK)
+        };
+        let top = 1 << (u32::BITS - 1);
+        let all = u32::MAX << (u32::BITS - SECOND_SHIFT);
+        next(0).map_or(all, |first| top >> first)
+            | next(1).map_or(all, |second| top >> second) >> SECOND_SHIFT
+    }
+}
+
+/// The last bytes of a text, followed by others.
+pub(super) fn padded<const N: usize>(rest: &[u8], other: u8) -> [u8; N] {
+    let mut bytes = [other; N];
+    bytes[..rest.len()].copy_from_slice(rest);
+    bytes
+}
+
+/// A word's place in a filter of length `2^log2`.
+#[inline]
+fn place(word: u32, log2: u32) -> usize {
+    (word.wrapping_mul(HASH_FACTOR) >> (u32::BITS - log2)) as usize
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{WORD, scan};
-    use crate::scan::grams::Grams;
+    use super::{WORD, Words};
     use crate::scan::kernel::{Kernel, Usable};
     use proptest::prelude::*;
 
@@ -46,15 +167,13 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn every_kernel_passes_the_same_words(
-            needles in proptest::collection::vec("[a-d]{11,14}", 0..200),
-            few in proptest::collection::vec("[a-d]{7,10}", 0..20),
+            needles in proptest::collection::vec("[a-d]{7,14}", 0..200),
             text in "[a-d]{0,300}",
         ) {
-            let long = Grams::new(8, WORD, (0u32..).zip(needles.iter().map(String::as_bytes)));
-            let middle = Grams::new(4, WORD, (0u32..).zip(few.iter().map(String::as_bytes)));
+            let words = Words::new((0u32..).zip(needles.iter().map(String::as_bytes)));
             let found = |kernel| {
                 let mut list = Vec::new();
-                scan(text.as_bytes(), &long, &middle, Usable::new(kernel), |at| list.push(at));
+                words.scan(text.as_bytes(), Usable::new(kernel), |at| list.push(at));
                 // Only words with a whole one behind them must be the same.
                 list.retain(|at| WORD * (at + 2) <= text.len());
                 list

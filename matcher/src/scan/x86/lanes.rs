@@ -69,7 +69,8 @@ fn for_steps<const N: usize>(units: &[[u8; 2]], mut step: impl FnMut(usize, &[[u
 }
 
 /// `at`: the unit behind the first lane's. The fingerprint of a lane is known at the next one.
-#[inline(always)]
+#[cold]
+#[inline(never)]
 fn report(at: usize, in_text: usize, buckets: &[u8], candidate: &mut impl FnMut(usize, u8)) {
     for (lane, &buckets) in buckets.iter().enumerate() {
         if buckets != 0

@@ -44,28 +44,9 @@ fn for_blocks<const N: usize>(text: &[u8], mut block: impl FnMut(usize, &[u8])) 
     }
 }
 
-/// Calls `vector` for each 32 bytes, and with zeros for what lies behind the text, until all fingerprints that begin in
-/// the text have ended.
-#[inline(always)]
-fn for_vectors(text: &[u8], mut vector: impl FnMut(usize, &[u8; 32])) {
-    let (vectors, rest) = text.as_chunks();
-    let mut at = 0;
-    for bytes in vectors {
-        vector(at, bytes);
-        at += bytes.len();
-    }
-    let mut padded = [0; 64];
-    padded[..rest.len()].copy_from_slice(rest);
-    for bytes in padded.as_chunks().0 {
-        if at < text.len() + LEN - 1 {
-            vector(at, bytes);
-            at += bytes.len();
-        }
-    }
-}
-
 /// Reports where the fingerprints begin that end at these places.
-#[inline(always)]
+#[cold]
+#[inline(never)]
 fn report_ends(at: usize, mut ends: u32, in_text: usize, candidate: &mut impl FnMut(usize)) {
     while ends != 0 {
         let end = at + ends.trailing_zeros() as usize;
@@ -76,7 +57,8 @@ fn report_ends(at: usize, mut ends: u32, in_text: usize, candidate: &mut impl Fn
     }
 }
 
-#[inline(always)]
+#[cold]
+#[inline(never)]
 fn report(at: usize, mut places: u64, in_text: usize, candidate: &mut impl FnMut(usize)) {
     while places != 0 {
         let place = at + places.trailing_zeros() as usize;
@@ -89,30 +71,68 @@ fn report(at: usize, mut places: u64, in_text: usize, candidate: &mut impl FnMut
 
 #[target_feature(enable = "avx2")]
 fn scan_avx2(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
-    let tables = teddy.halves.map(|halves| halves.map(|table| broadcast_avx2(&table)));
-    let (half, none) = (_mm256_set1_epi8(15), _mm256_setzero_si256());
-    // What the first three tables say of the vector before.
-    let mut before = [none; LEN - 1];
-    for_vectors(text, |at, bytes| {
-        let bytes = load_avx2(bytes);
+    let mut search = Search::new(teddy);
+    let (vectors, rest) = text.as_chunks::<32>();
+    for (number, bytes) in vectors.iter().enumerate() {
+        let ends = search.ends(load_avx2(bytes));
+        if ends != 0 {
+            report_ends(32 * number, ends, text.len(), &mut candidate);
+        }
+    }
+    // The last vector overlaps the one before, unless that is all but the same: the first bytes of an overlapping one tell
+    // nothing of the fingerprints that end there.
+    let (at, seen, bytes) = match text.last_chunk() {
+        Some(last) if (1..=32 - LEN).contains(&rest.len()) => {
+            (text.len() - 32, 32 - rest.len(), load_avx2(last))
+        }
+        _ => {
+            let mut padded = [0; 32];
+            padded[..rest.len()].copy_from_slice(rest);
+            (text.len() - rest.len(), 0, load_avx2(&padded))
+        }
+    };
+    report_ends(at, search.ends(bytes) & u32::MAX << seen, text.len(), &mut candidate);
+    // Fingerprints that begin in the text may end behind it.
+    report_ends(at + 32, search.ends(_mm256_setzero_si256()), text.len(), &mut candidate);
+}
+
+/// A search under way.
+struct Search {
+    tables: [[__m256i; 2]; LEN],
+    /// What the first three tables say of the vector before.
+    before: [__m256i; LEN - 1],
+}
+
+impl Search {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn new(teddy: &Teddy) -> Self {
+        let tables = teddy.halves.map(|halves| halves.map(|table| broadcast_avx2(&table)));
+        Self { tables, before: [_mm256_setzero_si256(); LEN - 1] }
+    }
+
+    /// A bit for each byte of the next vector at which a fingerprint may end.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn ends(&mut self, bytes: __m256i) -> u32 {
+        let half = _mm256_set1_epi8(15);
         let lows = _mm256_and_si256(bytes, half);
         let highs = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), half);
-        let [first, second, third, fourth] = tables.map(|[low, high]| {
+        let [first, second, third, fourth] = self.tables.map(|[low, high]| {
             _mm256_and_si256(_mm256_shuffle_epi8(low, lows), _mm256_shuffle_epi8(high, highs))
         });
         let behind = [
-            behind_avx2::<{ 16 - 3 }>(before[0], first),
-            behind_avx2::<{ 16 - 2 }>(before[1], second),
-            behind_avx2::<{ 16 - 1 }>(before[2], third),
+            behind_avx2::<{ 16 - 3 }>(self.before[0], first),
+            behind_avx2::<{ 16 - 2 }>(self.before[1], second),
+            behind_avx2::<{ 16 - 1 }>(self.before[2], third),
         ];
-        before = [first, second, third];
-        // The buckets of the fingerprints that end at each byte.
+        self.before = [first, second, third];
         let buckets = behind.iter().fold(fourth, |all, own| _mm256_and_si256(all, *own));
-        if _mm256_testz_si256(buckets, buckets) == 0 {
-            let others = _mm256_movemask_epi8(_mm256_cmpeq_epi8(buckets, none)).cast_unsigned();
-            report_ends(at, !others, text.len(), &mut candidate);
+        if _mm256_testz_si256(buckets, buckets) != 0 {
+            return 0;
         }
-    });
+        !_mm256_movemask_epi8(_mm256_cmpeq_epi8(buckets, _mm256_setzero_si256())).cast_unsigned()
+    }
 }
 
 /// The last bytes of a vector, then the first of the next: in all 32, `16 - SHIFT` of them from before.

@@ -24,14 +24,15 @@ const READ_AVX512: usize = WORD * (WORDS_AVX512 + 1);
 pub(crate) fn scan(text: &[u8], words: &Words, usable: Usable, candidate: impl FnMut(usize)) {
     match usable.kernel() {
         // SAFETY: `Usable` vouches for the processor's AVX-512 F, BW, VL and VBMI.
-        Kernel::Avx512 => unsafe { scan_avx512(text, words.filter(), candidate) },
+        Kernel::Avx512 => unsafe { scan_avx512(text, words, candidate) },
         // SAFETY: the caller has one of these kernels, and `Usable` vouches for the processor's AVX2.
-        _ => unsafe { scan_avx2(text, words.filter(), candidate) },
+        _ => unsafe { scan_avx2(text, words, candidate) },
     }
 }
 
 /// Calls `candidate` for each bit, as the number of a word from `first` on.
-#[inline]
+#[cold]
+#[inline(never)]
 fn report(first: usize, mut bits: u32, candidate: &mut impl FnMut(usize)) {
     while bits != 0 {
         candidate(first + bits.trailing_zeros() as usize);
@@ -46,16 +47,28 @@ fn shift(filter: &[u32]) -> __m128i {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn scan_avx512(text: &[u8], filter: &[u32], mut candidate: impl FnMut(usize)) {
-    let shift = shift(filter);
+fn scan_avx512(text: &[u8], words: &Words, mut candidate: impl FnMut(usize)) {
+    let (filter, shift) = (words.filter(), shift(words.filter()));
     let passes = |bytes: &[u8; READ_AVX512]| u32::from(look_up_avx512(filter, shift, load_avx512(bytes)));
     let mut at = 0;
     while let Some(bytes) = text.get(at..).and_then(<[u8]>::first_chunk) {
-        report(at / WORD, passes(bytes), &mut candidate);
+        let bits = passes(bytes);
+        if bits != 0 {
+            report(at / WORD, bits, &mut candidate);
+        }
         at += WORD * WORDS_AVX512;
     }
-    if at < text.len() {
-        report(at / WORD, passes(&padded(&text[at..], NOT_ASCII)), &mut candidate);
+    let Some(start) = text.len().checked_sub(READ_AVX512) else {
+        return report(at / WORD, passes(&padded(text, NOT_ASCII)), &mut candidate);
+    };
+    // The last vector overlaps the one before; behind it is one whole word.
+    let start = start / WORD * WORD;
+    if let Some(bytes) = text[start..].first_chunk() {
+        report(at / WORD, passes(bytes) >> ((at - start) / WORD), &mut candidate);
+    }
+    let last = u64::from_le_bytes(padded(&text[start + WORD * WORDS_AVX512..], NOT_ASCII));
+    if words.holds(last as u32, (last >> u32::BITS) as u32) {
+        candidate(start / WORD + WORDS_AVX512);
     }
 }
 
@@ -83,16 +96,28 @@ fn load_avx512(bytes: &[u8; READ_AVX512]) -> [__m512i; 2] {
 }
 
 #[target_feature(enable = "avx2")]
-fn scan_avx2(text: &[u8], filter: &[u32], mut candidate: impl FnMut(usize)) {
-    let shift = shift(filter);
+fn scan_avx2(text: &[u8], words: &Words, mut candidate: impl FnMut(usize)) {
+    let (filter, shift) = (words.filter(), shift(words.filter()));
     let passes = |bytes: &[u8; READ_AVX2]| look_up_avx2(filter, shift, load_avx2(bytes));
     let mut at = 0;
     while let Some(bytes) = text.get(at..).and_then(<[u8]>::first_chunk) {
-        report(at / WORD, passes(bytes), &mut candidate);
+        let bits = passes(bytes);
+        if bits != 0 {
+            report(at / WORD, bits, &mut candidate);
+        }
         at += WORD * WORDS_AVX2;
     }
-    if at < text.len() {
-        report(at / WORD, passes(&padded(&text[at..], NOT_ASCII)), &mut candidate);
+    let Some(start) = text.len().checked_sub(READ_AVX2) else {
+        return report(at / WORD, passes(&padded(text, NOT_ASCII)), &mut candidate);
+    };
+    // The last vector overlaps the one before; behind it is one whole word.
+    let start = start / WORD * WORD;
+    if let Some(bytes) = text[start..].first_chunk() {
+        report(at / WORD, passes(bytes) >> ((at - start) / WORD), &mut candidate);
+    }
+    let last = u64::from_le_bytes(padded(&text[start + WORD * WORDS_AVX2..], NOT_ASCII));
+    if words.holds(last as u32, (last >> u32::BITS) as u32) {
+        candidate(start / WORD + WORDS_AVX2);
     }
 }
 

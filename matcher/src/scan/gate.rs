@@ -1,8 +1,8 @@
 //! The gate: which of many needles stand in a text.
 //!
-//! Few are found in one pass over the raw units: up to four by their bigrams ([`bigram`](super::bigram)), or one by one with
-//! `memchr::memmem` by the portable kernel; some dozens by their fingerprints ([`lanes`](super::lanes)), where the processor
-//! can. More are found in the narrowed text, in two passes: those of seven bytes and more by their [`words`], shorter
+//! Few are found in one pass over the raw units: one or two by their bigrams ([`bigram`](super::bigram)), some dozens by
+//! their fingerprints ([`lanes`](super::lanes)). Where the processor cannot do the latter, bigrams find up to four; the
+//! portable kernel looks for as many one by one with `memchr::memmem`. More are found in the narrowed text, in two passes: those of seven bytes and more by their [`words`], shorter
 //! ones by [`pairs`](super::pairs), which [`teddy`](super::teddy) leads to where the processor can. Single bytes are
 //! searched one by one. All ways give the same set.
 
@@ -14,6 +14,9 @@ use crate::scan::pairs::{PAIR, Pairs};
 use crate::scan::teddy::Teddy;
 use crate::scan::words::{self, WORD, Words};
 use memchr::memmem;
+
+/// Most needles that are found sooner by bigrams than in lanes.
+const BIGRAMS_BEST_MAX: usize = 2;
 
 /// The place of a needle that stands somewhere in the text: beyond the end of any.
 pub(crate) const NOWHERE: usize = usize::MAX / 2;
@@ -88,15 +91,19 @@ impl Found {
 impl Gate {
     /// Builds the gate. A needle's number is its place in `needles`; none is empty, none stands there twice.
     pub(crate) fn new(needles: Vec<Box<[u8]>>, usable: Usable) -> Self {
-        Self::with_few_max(needles, usable, bigram::NEEDLES_MAX)
+        Self::with_ways(needles, usable, bigram::NEEDLES_MAX, true)
     }
 
-    fn with_few_max(needles: Vec<Box<[u8]>>, usable: Usable, few_max: usize) -> Self {
+    fn with_ways(needles: Vec<Box<[u8]>>, usable: Usable, few_max: usize, has_lanes: bool) -> Self {
         let is_few = needles.len() <= few_max;
-        let few = if is_few && usable.kernel() != Kernel::Portable { Bigrams::new(&needles) } else { None };
         let numbered = || (0u32..).zip(&needles).map(|(number, needle)| (number, &needle[..]));
         let has_shuffle = matches!(usable.kernel(), Kernel::Avx2 | Kernel::Avx512);
-        let several = if has_shuffle && few.is_none() { Lanes::new(&needles) } else { None };
+        let several = if has_shuffle && has_lanes { Lanes::new(&needles) } else { None };
+        // With more needles bigrams take longer than lanes.
+        let wants_bigrams = is_few && (several.is_none() || needles.len() <= BIGRAMS_BEST_MAX);
+        let few =
+            if wants_bigrams && usable.kernel() != Kernel::Portable { Bigrams::new(&needles) } else { None };
+        let several = several.filter(|_| few.is_none());
         let is_raw = few.is_some() || several.is_some();
         let one_by_one = |needle: &[u8]| !is_raw && (is_few || needle.len() < PAIR);
         let is_short = |needle: &[u8]| (PAIR..words::NEEDLE_LEN_MIN).contains(&needle.len());
@@ -245,9 +252,13 @@ mod tests {
     }
 
     fn every_gate(needles: &[Box<[u8]>]) -> Vec<Gate> {
-        let gates = |kernel| [0, usize::MAX].map(|few| (Usable::new(kernel), few));
-        let gates = Kernel::available().into_iter().flat_map(gates);
-        gates.map(|(usable, few)| Gate::with_few_max(needles.to_vec(), usable, few)).collect()
+        let ways = [0, usize::MAX].into_iter().flat_map(|few_max| [(few_max, false), (few_max, true)]);
+        let gates =
+            Kernel::available().into_iter().flat_map(|kernel| ways.clone().map(move |way| (kernel, way)));
+        let gate = |(kernel, (few_max, has_lanes))| {
+            Gate::with_ways(needles.to_vec(), Usable::new(kernel), few_max, has_lanes)
+        };
+        gates.map(gate).collect()
     }
 
     /// Each length at each alignment, at the start, in the middle and at the end of the text.

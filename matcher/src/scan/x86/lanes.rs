@@ -10,8 +10,8 @@ use crate::scan::lanes::LANE;
 use crate::scan::teddy::Teddy;
 use crate::scan::x86::teddy::{behind_avx2, broadcast_avx2, load_avx512};
 use std::arch::x86_64::{
-    __m256i, __m512i, _mm256_and_si256, _mm256_loadu_si256, _mm256_packs_epi16, _mm256_packus_epi16,
-    _mm256_permutevar8x32_epi32, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setr_epi32,
+    __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_and_si256, _mm256_loadu_si256, _mm256_packs_epi16,
+    _mm256_packus_epi16, _mm256_permutevar8x32_epi32, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setr_epi32,
     _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_storeu_si256, _mm256_testz_si256,
     _mm512_and_si512, _mm512_loadu_si512, _mm512_packs_epi16, _mm512_packus_epi16, _mm512_permutex2var_epi8,
     _mm512_permutexvar_epi32, _mm512_set1_epi16, _mm512_setr_epi32, _mm512_setzero_si512, _mm512_srli_epi16,
@@ -27,6 +27,10 @@ const UNITS_AVX2: usize = LANE * LANES_AVX2;
 const UNITS_AVX512: usize = LANE * LANES_AVX512;
 /// Vectors of units in a step.
 const VECTORS: usize = 4;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+/// So many bytes ahead the text is asked for: by itself the processor stops at the end of a page, of which a text has a few.
+const AHEAD: usize = 2048;
 
 /// Reports the unit with which each lane begins that is in a bucket, and its buckets, ascending; behind its end the text
 /// is taken to go on with zeros.
@@ -68,6 +72,16 @@ fn for_steps<const N: usize>(units: &[[u8; 2]], mut step: impl FnMut(usize, &[[u
     }
 }
 
+/// Asks for what stands [`AHEAD`] of a step, in the text or behind it.
+#[inline(always)]
+fn fetch_ahead<const N: usize>(step: &[[u8; 2]; N]) {
+    for line in step.as_flattened().chunks(LINE) {
+        let ahead = line.as_ptr().cast::<i8>().wrapping_add(AHEAD);
+        // SAFETY: asking is a hint that reads nothing and may name any address; SSE belongs to every x86-64 processor.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead) };
+    }
+}
+
 /// `at`: the unit behind the first lane's. The fingerprint of a lane is known at the next one.
 #[cold]
 #[inline(never)]
@@ -87,6 +101,7 @@ fn scan_avx2(teddy: &Teddy, units: &[[u8; 2]], mut candidate: impl FnMut(usize, 
     // What the first two tables say of the lanes before.
     let mut before = _mm256_setzero_si256();
     for_steps::<UNITS_AVX2>(units, |at, step| {
+        fetch_ahead(step);
         let bytes = pack_avx2(step);
         let [first, second] = [0, 1].map(|place| look_up_avx2(&tables[place], bytes[place]));
         let [third, fourth] = [0, 1].map(|place| look_up_avx2(&tables[LANE + place], bytes[place]));
@@ -147,6 +162,7 @@ fn scan_avx512(teddy: &Teddy, units: &[[u8; 2]], mut candidate: impl FnMut(usize
     // What the first two tables say of the lanes before.
     let mut before = _mm512_setzero_si512();
     for_steps::<UNITS_AVX512>(units, |at, step| {
+        fetch_ahead(step);
         let bytes = pack_avx512(step);
         let look_up =
             |[low, high]: [__m512i; 2], place: usize| _mm512_permutex2var_epi8(low, bytes[place], high);

@@ -2,9 +2,10 @@
 //!
 //! Few are found in one pass over the raw units: one or two by their bigrams ([`bigram`](super::bigram)), some dozens by
 //! their fingerprints ([`lanes`](super::lanes)). Where the processor cannot do the latter, bigrams find up to four; the
-//! portable kernel looks for as many one by one with `memchr::memmem`. More are found in the narrowed text, in two passes: those of seven bytes and more by their [`words`], shorter
-//! ones by [`pairs`](super::pairs), which [`teddy`](super::teddy) leads to where the processor can. Single bytes are
-//! searched one by one. All ways give the same set.
+//! portable kernel looks for as many one by one with `memchr::memmem`. More are found in the narrowed text, in two
+//! passes: those of seven bytes and more by their [`words`], shorter ones by [`pairs`](super::pairs), which
+//! [`teddy`](super::teddy) leads to where the processor can. Single bytes are searched one by one. All ways give the
+//! same set.
 
 use crate::scan::bigram::{self, Bigrams};
 use crate::scan::kernel::{Kernel, Usable};

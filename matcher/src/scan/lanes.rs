@@ -66,7 +66,7 @@ impl Lanes {
         needles + self.entries.iter().map(|list| size_of_val(&list[..])).sum::<usize>() + size_of::<Self>()
     }
 
-    /// Reports the needles that stand in `units`, by number and place; some more than once.
+    /// Reports each needle that stands in `units` once, by number and place.
     ///
     /// False, and nothing reported, if `usable` has no vectors for it.
     ///
@@ -74,7 +74,11 @@ impl Lanes {
     ///
     /// Linear in the text, plus a comparison for each fingerprint of a bucket that a lane is in.
     pub(crate) fn scan(&self, units: &[[u8; 2]], usable: Usable, mut found: impl FnMut(u32, usize)) -> bool {
-        let candidate = |unit: usize, buckets: u8| self.compare(units, unit, buckets, &mut found);
+        // A bit for each needle that has not been found.
+        let mut left = u32::MAX;
+        let candidate = |unit: usize, buckets: u8| {
+            self.compare(units, unit, buckets, &mut left, &mut found);
+        };
         #[cfg(target_arch = "x86_64")]
         return crate::scan::x86::lanes::scan(&self.teddy, units, usable, candidate);
         #[cfg(not(target_arch = "x86_64"))]
@@ -84,18 +88,29 @@ impl Lanes {
         }
     }
 
-    /// Compares the needles of these buckets with the text at the lane that begins with `unit`.
-    fn compare(&self, units: &[[u8; 2]], unit: usize, buckets: u8, found: &mut impl FnMut(u32, usize)) {
+    /// Compares the needles of these buckets, if they are `left`, with the text at the lane that begins with `unit`.
+    fn compare(
+        &self,
+        units: &[[u8; 2]],
+        unit: usize,
+        buckets: u8,
+        left: &mut u32,
+        found: &mut impl FnMut(u32, usize),
+    ) {
         let in_bucket = |number: &usize| buckets >> number & 1 != 0;
         for entry in (0..BUCKETS).filter(in_bucket).flat_map(|number| &self.entries[number]) {
-            if let Some(start) = unit.checked_add_signed(-entry.offset)
+            if *left >> entry.needle & 1 != 0
+                && let Some(start) = unit.checked_add_signed(-entry.offset)
                 && stands_at(units, start, &self.needles[entry.needle as usize])
             {
+                *left &= !(1 << entry.needle);
                 found(entry.needle, start);
             }
         }
     }
 }
+
+const _: () = assert!(NEEDLES_MAX <= u32::BITS as usize);
 
 /// Where the two fingerprints, of which one begins there and one behind, are rarest.
 fn rarest_offset(needle: &[u8]) -> isize {
@@ -148,7 +163,6 @@ mod tests {
             list.push(number);
         });
         list.sort_unstable();
-        list.dedup();
         assert_eq!(is_searched, kernel >= Kernel::Avx2);
         is_searched.then_some(list)
     }

@@ -219,7 +219,11 @@ impl Gate {
             }
             return;
         }
-        (0..text.len()).for_each(candidate);
+        for (at, pair) in text.windows(PAIR).enumerate() {
+            if self.short.holds(u16::from_le_bytes([pair[0], pair[1]])) {
+                candidate(at);
+            }
+        }
     }
 
     #[cold]

@@ -67,13 +67,17 @@ impl Pairs {
         size_of_val(&self.bits[..]) + size_of_val(&self.entries[..])
     }
 
+    /// Whether a needle is entered under the pair, given as a little-endian number.
+    #[inline]
+    pub(crate) fn holds(&self, pair: u16) -> bool {
+        self.bits.get(usize::from(pair) / 64).is_some_and(|word| word >> (pair % 64) & 1 != 0)
+    }
+
     /// Number of each needle that is entered under the pair at this place of the text, and where it then stands.
     #[inline]
     pub(crate) fn holders(&self, text: &[u8], at: usize) -> impl Iterator<Item = (u32, usize)> {
         let pair = text.get(at..).and_then(<[u8]>::first_chunk).map(|pair| u16::from_le_bytes(*pair));
-        let held = pair.filter(|pair| {
-            self.bits.get(usize::from(*pair) / 64).is_some_and(|word| word >> (pair % 64) & 1 != 0)
-        });
+        let held = pair.filter(|pair| self.holds(*pair));
         let entries = held.map_or(&[][..], |pair| {
             let from = &self.entries[self.entries.partition_point(|entry| entry.pair < pair)..];
             &from[..from.partition_point(|entry| entry.pair == pair)]

@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
 
 use etwsieve_etl::TraceFile;
-use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, View, ViewMatch, Views, builtin, load};
+use etwsieve_matcher::{
+    EventKind, Matcher, Payload, Repeats, Scratch, View, ViewMatch, Views, builtin, load,
+};
 use etwsieve_tests::corpus;
 use etwsieve_tests::disguise::{self, Disguise};
 use etwsieve_tests::writer::script_block;
@@ -180,6 +182,8 @@ fn harmless_scripts_stay_harmless() {
             ("built-in", Matcher::new(builtin::rules()), 0.0),
             ("178 of Sigma", Matcher::new(sigma.rules.clone()), 0.001),
         ] {
+            // Which texts are remembered depends on a random seed, and of those less is known.
+            let matcher = matcher.with_repeats(Repeats::Never);
             let [events, raw, hits, closer] = added(&matcher, &data, trace);
             let percent = |count: usize| 100.0 * count as f64 / events as f64;
             writeln!(

@@ -172,7 +172,7 @@ fn rule_ref(rule: &Rule, spans: &[Span], fields: &Fields<'_>) -> RuleRefV1 {
 fn is_beyond_nul(span: &Span, fields: &Fields<'_>) -> bool {
     let units: &[[u8; 2]] = fields.text(span.field).unwrap_or_default().as_chunks().0;
     // In blocks, for vectors.
-    let has_nul = |block: &[[u8; 2]]| block.iter().fold(false, |any, unit| any | (*unit == [0, 0]));
+    let has_nul = |block: &[[u8; 2]]| block.iter().map(|unit| u8::from(*unit == [0, 0])).max() == Some(1);
     units[..span.units.end.min(units.len())].chunks(64).any(has_nul)
 }
 

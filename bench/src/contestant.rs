@@ -144,7 +144,7 @@ pub fn entries<'a>(
         Some(needles) => list.push(Box::new(decode::Decode::new(workload, needles))),
         None => {
             left_out
-                .push(("decode-lowercase-contains".into(), "the rules are more than plain needles".into()));
+                .push(("decode-lowercase".into(), "the rules are more than plain needles".into()));
         }
     }
     list.push(Box::new(sigma_engine::SigmaEngine::new(workload, rules)?));

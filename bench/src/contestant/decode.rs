@@ -45,7 +45,7 @@ pub fn is_hit(payload: &[u8]) -> bool {
 
 impl Contestant for Decode<'_> {
     fn name(&self) -> String {
-        "decode-lowercase-contains".into()
+        "decode-lowercase".into()
     }
 
     fn part(&self) -> Part {

@@ -71,7 +71,9 @@ impl<'a> Search<'a> {
         let mut text = Mapped::original(units);
         let mut decoded = Vec::new();
         let mut budget = Budget::of(units.len());
-        let light = light::normalize(&text);
+        // Where neither asks for it, nothing is normalised.
+        let calls = views.call && self.matcher.has_calls();
+        let light = if calls || reasons.light { light::normalize(&text) } else { None };
         if views.normalized && reasons.light {
             self.made_text(&text, light.as_ref());
         }

@@ -143,8 +143,7 @@ pub fn entries<'a>(
     match &rules.needles {
         Some(needles) => list.push(Box::new(decode::Decode::new(workload, needles))),
         None => {
-            left_out
-                .push(("decode-lowercase".into(), "the rules are more than plain needles".into()));
+            left_out.push(("decode-lowercase".into(), "the rules are more than plain needles".into()));
         }
     }
     list.push(Box::new(sigma_engine::SigmaEngine::new(workload, rules)?));

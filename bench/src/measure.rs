@@ -4,6 +4,7 @@
 //! hold longer than the times do. Medians and quartiles are over the rounds.
 
 use crate::alloc;
+use crate::answer::mix;
 use crate::contestant::Entry;
 use crate::error::BenchError;
 use cpu_time::ThreadTime;
@@ -133,10 +134,11 @@ pub fn race(entrants: &mut [Entrant<'_>], effort: Effort) -> Result<Vec<Measured
         passes.push((effort.sample.as_secs_f64() / once.max(1e-9)).ceil().clamp(1.0, 1e6) as u32);
     }
     let mut seconds_per_byte = vec![Vec::with_capacity(effort.rounds); entrants.len()];
-    for round in 0..effort.rounds.max(1) {
-        for turn in 0..entrants.len() {
-            // Another one begins each time, so that nobody always follows the same neighbour.
-            let at = (round + turn) % entrants.len();
+    let mut order: Vec<usize> = (0..entrants.len()).collect();
+    for round in 0..effort.rounds.max(1) as u64 {
+        // So that nobody always follows the same neighbour, who leaves caches, predictors and clock to the next.
+        order.sort_by_cached_key(|&at| mix(mix(round) ^ at as u64));
+        for &at in &order {
             let entrant = &mut entrants[at];
             let seconds = entrant.sample(passes[at])? / f64::from(passes[at]);
             seconds_per_byte[at].push(seconds.max(1e-12) / entrant.bytes.max(1) as f64);

@@ -250,7 +250,7 @@ struct ReplayArgs {
     /// Write the counts of the run to this file, as one JSON object.
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
-    /// Matcher threads [default: one less than there are processors]. The output does not depend on them.
+    /// Matcher threads [default: one for each processor]. The output does not depend on them.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
     /// Also search what PowerShell hands to the antimalware scanner (AMSI, event 1101), with the same rules.

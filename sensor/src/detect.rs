@@ -19,7 +19,8 @@ pub fn hit(event: &RawEvent, kind: EventKind, source: &str, matcher: &Matcher, r
     let fields = Fields::split(kind, &event.payload);
     let spans = matcher.spans(&fields, rules);
     let rules = rules.iter().filter_map(|&rule| matcher.rules().get(rule as usize));
-    let rules = rules.zip(spans).map(|(rule, spans)| rule_ref(rule, &spans, &fields)).collect();
+    let nuls = Nuls::of(&fields);
+    let rules = rules.zip(spans).map(|(rule, spans)| rule_ref(rule, &spans, &nuls)).collect();
     bounded(&Recorded::of(event), source, View::Raw, content(&fields, &event.payload), rules, |_| {})
 }
 
@@ -33,15 +34,16 @@ pub fn view_hit(
 ) -> HitV1 {
     let fields = Fields::split(kind, &event.payload);
     let view = found.first().map_or(View::Raw, |first| view(first.view));
-    let rules = found.iter().filter_map(|one| view_rule_ref(one, matcher, &fields)).collect();
+    let nuls = Nuls::of(&fields);
+    let rules = found.iter().filter_map(|one| view_rule_ref(one, matcher, &nuls)).collect();
     bounded(&Recorded::of(event), source, view, content(&fields, &event.payload), rules, |_| {})
 }
 
 /// A rule that matched a view: its spans are those of the original text.
-pub fn view_rule_ref(found: &ViewMatch, matcher: &Matcher, fields: &Fields<'_>) -> Option<RuleRefV1> {
+fn view_rule_ref(found: &ViewMatch, matcher: &Matcher, nuls: &Nuls) -> Option<RuleRefV1> {
     let rule = matcher.rules().get(found.rule as usize)?;
     let transformations = found.transformations.iter().map(|&done| transformation(done)).collect();
-    Some(RuleRefV1 { transformations, ..rule_ref(rule, &found.spans, fields) })
+    Some(RuleRefV1 { transformations, ..rule_ref(rule, &found.spans, nuls) })
 }
 
 /// The matcher's view in the words of the wire.
@@ -148,11 +150,10 @@ fn bounded(
     hit
 }
 
-fn rule_ref(rule: &Rule, spans: &[Span], fields: &Fields<'_>) -> RuleRefV1 {
-    let order = fields.kind().text_fields();
+fn rule_ref(rule: &Rule, spans: &[Span], nuls: &Nuls) -> RuleRefV1 {
     let place = |span: &Span| {
         Some(SpanV1 {
-            text: order.iter().position(|field| *field == span.field)?.try_into().ok()?,
+            text: nuls.order.iter().position(|field| *field == span.field)?.try_into().ok()?,
             start: span.units.start.try_into().ok()?,
             len: span.units.len().try_into().ok()?,
         })
@@ -162,18 +163,42 @@ fn rule_ref(rule: &Rule, spans: &[Span], fields: &Fields<'_>) -> RuleRefV1 {
         title: rule.title.clone(),
         level: rule.level.clone(),
         attack: rule.attack.clone(),
-        beyond_nul: spans.iter().any(|span| is_beyond_nul(span, fields)),
+        beyond_nul: spans.iter().any(|span| nuls.hide(span)),
         spans: spans.iter().filter_map(place).collect(),
         transformations: Vec::new(),
     }
 }
 
-/// Whether a U+0000 stands before the span's end, so that tools that stop there do not see it.
-fn is_beyond_nul(span: &Span, fields: &Fields<'_>) -> bool {
-    let units: &[[u8; 2]] = fields.text(span.field).unwrap_or_default().as_chunks().0;
+/// Where tools that decode by the manifest take the text fields of an event to end: at their first U+0000.
+struct Nuls {
+    /// The text fields, in the order of the payload.
+    order: &'static [Field],
+    /// For each the unit of its first U+0000.
+    first: Vec<Option<usize>>,
+}
+
+impl Nuls {
+    fn of(fields: &Fields<'_>) -> Self {
+        let order = fields.kind().text_fields();
+        let first = |field: &Field| first_nul(fields.text(*field).unwrap_or_default().as_chunks().0);
+        Self { order, first: order.iter().map(first).collect() }
+    }
+
+    /// Whether a U+0000 stands before the span's end, so that those tools do not see it.
+    fn hide(&self, span: &Span) -> bool {
+        let of_field = self.order.iter().zip(&self.first).find(|(field, _)| **field == span.field);
+        of_field.and_then(|(_, nul)| *nul).is_some_and(|nul| nul < span.units.end)
+    }
+}
+
+fn first_nul(units: &[[u8; 2]]) -> Option<usize> {
+    const BLOCK: usize = 64;
+    let is_nul = |unit: &[u8; 2]| *unit == [0, 0];
     // In blocks, for vectors.
-    let has_nul = |block: &[[u8; 2]]| block.iter().map(|unit| u8::from(*unit == [0, 0])).max() == Some(1);
-    units[..span.units.end.min(units.len())].chunks(64).any(has_nul)
+    let has_nul = |block: &[[u8; 2]]| block.iter().map(|unit| u8::from(is_nul(unit))).max() == Some(1);
+    let block = units.chunks(BLOCK).position(has_nul)?;
+    let at = units[BLOCK * block..].iter().position(is_nul)?;
+    Some(BLOCK * block + at)
 }
 
 fn content(fields: &Fields<'_>, payload: &[u8]) -> EventContent {

@@ -89,6 +89,8 @@ pub struct RawEvent {
     pub sequence: u64,
     /// Events of the source that were dropped since the one before this.
     pub dropped_before: u64,
+    /// The group of script blocks that a fragment belongs to; 0 for other events.
+    pub shard: u8,
     /// Payload bytes for which the buffer counts while it is out; a matcher may keep them and give another buffer back.
     pub payload_len: usize,
     /// The recording computer; empty when unknown. Recycled with the buffer.

@@ -25,6 +25,15 @@ impl Format {
         if io::stdout().is_terminal() { Self::Table } else { Self::Jsonl }
     }
 
+    /// Standard output for it. Only a table has colours, which go where they can be seen; looking for them in megabytes of
+    /// JSON would take longer than writing it.
+    pub fn stdout(self) -> Box<dyn Write + Send> {
+        match self {
+            Self::Table => Box::new(anstream::AutoStream::auto(io::stdout())),
+            Self::Jsonl | Self::Ecs | Self::Splunk => Box::new(io::stdout()),
+        }
+    }
+
     /// Writes what stands above the first hit.
     ///
     /// # Errors

@@ -64,13 +64,26 @@ pub struct Settings {
 /// What decides on the matcher thread of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shard {
-    /// The script block's id, so that the fragments of a block meet: for files.
+    /// The script block's id, so that the fragments of a block meet: for files. There are [`BLOCK_SHARDS`] of them,
+    /// however many threads, and what one has no room for depends on its own fragments alone.
     Block,
     /// The thread that wrote the event, which writes all fragments of its blocks. Nothing is parsed: for a live
     /// session.
     Writer,
 }
 
+impl Shard {
+    /// Shards that a matcher thread may have to hold apart.
+    fn count(self) -> usize {
+        match self {
+            Self::Block => BLOCK_SHARDS,
+            Self::Writer => 1,
+        }
+    }
+}
+
+/// Groups of script blocks of a file that have bounds of their own. More threads than these join no blocks.
+pub const BLOCK_SHARDS: usize = 8;
 /// Events between a source and its matchers unless set otherwise.
 pub const CHANNEL_EVENTS: usize = 256;
 /// Payload bytes between a source and its matchers unless set otherwise.
@@ -85,11 +98,11 @@ const OUTCOMES_PER_TICK: usize = 256;
 const TICK: Duration = Duration::from_millis(100);
 
 impl Default for Settings {
-    /// For files: one matcher thread less than there are processors.
+    /// For files: a matcher thread for each processor, since who reads mostly waits for them.
     fn default() -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         Self {
-            threads: processors.saturating_sub(1).clamp(1, THREADS_MAX),
+            threads: processors.clamp(1, THREADS_MAX),
             channel_events: CHANNEL_EVENTS,
             channel_bytes: CHANNEL_BYTES,
             when_full: WhenFull::Wait,

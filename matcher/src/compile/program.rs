@@ -13,6 +13,8 @@ use crate::scan::glob::Glob;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
+/// More than that of any part that selects.
+const EXCLUSION_COST: u32 = 16;
 /// Clauses that are looked at before a regular expression runs, beside its rarest, at most.
 const REGEX_CLAUSES_MAX: usize = 4;
 /// Most literals of such a clause.
@@ -181,12 +183,12 @@ impl Checks<'_> {
     }
 }
 
-/// Orders parts: numbers, then literal text, then patterns on raw units, then regular expressions.
+/// Orders parts: numbers, then literal text, then patterns on raw units, then regular expressions; then what excludes.
 fn cost(expr: &Expr) -> u32 {
     match expr {
         Expr::And(parts) | Expr::Or(parts) => parts.iter().map(cost).max().unwrap_or(0),
-        // What excludes rarely decides.
-        Expr::Not(part) => cost(part) + 1,
+        // What excludes rarely decides, and nothing of what is not selected.
+        Expr::Not(part) => EXCLUSION_COST + cost(part),
         Expr::Test(Test { op, .. }) => match op {
             Op::Number(..) | Op::Exists(_) => 0,
             Op::Text { pattern, cased } => {

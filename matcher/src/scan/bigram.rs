@@ -10,6 +10,7 @@ use crate::scan::kernel::Usable;
 use crate::scan::narrow::narrow_unit;
 #[cfg(target_arch = "x86_64")]
 use crate::scan::{kernel::Kernel, x86};
+use std::ops::ControlFlow;
 
 /// Most needles of one pass.
 pub(crate) const NEEDLES_MAX: usize = 4;
@@ -46,7 +47,7 @@ impl Bigrams {
             return None;
         }
         let needles: Vec<Needle> = needles.iter().map(|needle| Needle::new(needle)).collect();
-        let values = Values::new(&needles, (1 << needles.len()) - 1)?;
+        let values = Values::new(&needles)?;
         Some(Self { needles, values })
     }
 
@@ -60,33 +61,37 @@ impl Bigrams {
     /// # Complexity
     ///
     /// Linear in the text, plus a comparison for each lane that looks like a needle's.
+    #[inline]
     pub(crate) fn scan(&self, units: &[[u8; 2]], usable: Usable, mut found: impl FnMut(u32, usize)) {
         // Lanes that begin with the second unit find every needle as well; vectors like aligned ones.
         let skipped = usize::from(units.as_ptr().addr() % 4 == 2).min(units.len());
         let lanes: &[[[u8; 2]; 2]] = units[skipped..].as_chunks().0;
         let lanes = lanes.as_flattened().as_flattened().as_chunks::<4>().0;
-        let mut left = (1 << self.needles.len()) - 1;
-        let mut from = 0;
-        let mut values = self.values;
-        loop {
-            let first = values.first(&lanes[from..], usable, |lane| {
-                let before = left;
-                for (number, needle) in (0..).zip(&self.needles) {
-                    if left >> number & 1 != 0
-                        && let Some(start) = needle.start(units, skipped + 2 * (from + lane))
-                    {
-                        left &= !(1 << number);
-                        found(number, start);
-                    }
-                }
-                left != before
-            });
-            let Some(lane) = first else { return };
-            from += lane + 1;
-            // Those that were found are not looked for again.
-            let Some(next) = Values::new(&self.needles, left) else { return };
-            values = next;
+        let mut left: u32 = (1 << self.needles.len()) - 1;
+        self.values.lanes_like(lanes, usable, |lane| {
+            left = self.compare(units, skipped + 2 * lane, left, &mut found);
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+    }
+
+    /// Reports which of the needles `left` have a bigram of theirs at `unit` and stand there; which are left then.
+    #[cold]
+    fn compare(
+        &self,
+        units: &[[u8; 2]],
+        unit: usize,
+        mut left: u32,
+        found: &mut impl FnMut(u32, usize),
+    ) -> u32 {
+        for (number, needle) in (0..).zip(&self.needles) {
+            if left >> number & 1 != 0
+                && let Some(start) = needle.start(units, unit)
+            {
+                left &= !(1 << number);
+                found(number, start);
+            }
         }
+        left
     }
 }
 
@@ -114,7 +119,7 @@ pub(super) fn stands_at(units: &[[u8; 2]], start: usize, needle: &[u8]) -> bool 
     })
 }
 
-/// The lanes looked for: two for each needle that is left.
+/// The lanes looked for: two for each needle.
 #[derive(Clone, Copy, Debug)]
 enum Values {
     One([u32; 2]),
@@ -123,54 +128,50 @@ enum Values {
 }
 
 impl Values {
-    /// `left` has a bit for each needle. `None` if none is left.
-    fn new(needles: &[Needle], left: u32) -> Option<Self> {
-        let mut all = [0; 2 * NEEDLES_MAX];
-        let mut len = 0;
-        for (_, needle) in (0..).zip(needles).filter(|(number, _)| left >> number & 1 != 0) {
-            all[len..len + 2].copy_from_slice(&needle.lanes);
-            len += 2;
-        }
-        // Unused places repeat a value.
-        let first = all[0];
-        all[len..].fill(first);
-        match len {
-            0 => None,
-            2 => Some(Self::One([all[0], all[1]])),
-            4 => Some(Self::Two([all[0], all[1], all[2], all[3]])),
-            _ => Some(Self::Four(all)),
-        }
+    /// `None` if there are no needles, or more than [`NEEDLES_MAX`].
+    fn new(needles: &[Needle]) -> Option<Self> {
+        let all: Vec<u32> = needles.iter().flat_map(|needle| needle.lanes).collect();
+        Some(match all[..] {
+            [a, b] => Self::One([a, b]),
+            [a, b, c, d] => Self::Two([a, b, c, d]),
+            [a, b, c, d, e, f] => Self::Four([a, b, c, d, e, f, a, b]),
+            [a, b, c, d, e, f, g, h] => Self::Four([a, b, c, d, e, f, g, h]),
+            _ => return None,
+        })
     }
 
-    fn first(&self, lanes: &[[u8; 4]], usable: Usable, stands: impl FnMut(usize) -> bool) -> Option<usize> {
+    #[inline]
+    fn lanes_like(&self, lanes: &[[u8; 4]], usable: Usable, passes: impl FnMut(usize) -> ControlFlow<()>) {
         match self {
-            Self::One(values) => first_lane(lanes, values, usable, stands),
-            Self::Two(values) => first_lane(lanes, values, usable, stands),
-            Self::Four(values) => first_lane(lanes, values, usable, stands),
+            Self::One(values) => lanes_like(lanes, values, usable, passes),
+            Self::Two(values) => lanes_like(lanes, values, usable, passes),
+            Self::Four(values) => lanes_like(lanes, values, usable, passes),
         }
     }
 }
 
-/// The first lane that may be one of `values` after folding and of which `stands` is true.
-fn first_lane<const N: usize>(
+/// Hands over every lane that may be one of `values` after folding, and a few others, in any order and some twice, until
+/// it is told to stop.
+#[inline]
+fn lanes_like<const N: usize>(
     lanes: &[[u8; 4]],
     values: &[u32; N],
     usable: Usable,
-    stands: impl FnMut(usize) -> bool,
-) -> Option<usize> {
+    passes: impl FnMut(usize) -> ControlFlow<()>,
+) {
     match usable.kernel() {
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 | Kernel::Avx2 => x86::bigram::first_lane(lanes, values, usable, stands),
-        _ => first_lane_plain(lanes, values, stands),
+        Kernel::Avx512 | Kernel::Avx2 => x86::bigram::lanes_like(lanes, values, usable, passes),
+        _ => lanes_like_plain(lanes, values, passes),
     }
 }
 
 /// Plain loops that the compiler makes into the vector code that every processor has.
-pub(super) fn first_lane_plain<const N: usize>(
+pub(super) fn lanes_like_plain<const N: usize>(
     lanes: &[[u8; 4]],
     values: &[u32; N],
-    mut stands: impl FnMut(usize) -> bool,
-) -> Option<usize> {
+    mut passes: impl FnMut(usize) -> ControlFlow<()>,
+) {
     let is_value = |lane: &[u8; 4]| {
         let lane = u32::from_le_bytes(*lane) | FOLD;
         // No shortcut: this is to become vector code.
@@ -178,13 +179,13 @@ pub(super) fn first_lane_plain<const N: usize>(
     };
     for (number, block) in lanes.chunks(BLOCK).enumerate() {
         if block.iter().fold(0, |any, lane| any | is_value(lane)) != 0 {
-            let lane = (BLOCK * number..).zip(block).find(|(at, lane)| is_value(lane) != 0 && stands(*at));
-            if let Some((lane, _)) = lane {
-                return Some(lane);
+            for (lane, _) in (BLOCK * number..).zip(block).filter(|(_, lane)| is_value(lane) != 0) {
+                if passes(lane).is_break() {
+                    return;
+                }
             }
         }
     }
-    None
 }
 
 #[cfg(test)]

@@ -178,11 +178,18 @@ impl Gate {
     ///
     /// Linear in the text, plus a comparison for each gram that passes the filter. Allocates only while `found`
     /// and `narrowed` grow.
+    #[inline]
     pub(crate) fn scan(&self, units: &[[u8; 2]], narrowed: &mut Narrowed, found: &mut Found) {
         found.clear(self.needles.len());
         if let Some(few) = &self.few {
             few.scan(units, self.usable, |number, place| found.insert(number, place));
-        } else if let Some(several) = &self.several {
+        } else {
+            self.scan_many(units, narrowed, found);
+        }
+    }
+
+    fn scan_many(&self, units: &[[u8; 2]], narrowed: &mut Narrowed, found: &mut Found) {
+        if let Some(several) = &self.several {
             several.scan(units, self.usable, |number, place| found.insert(number, place));
         } else if !self.needles.is_empty() {
             self.scan_narrowed(narrowed.of(units, self.usable), found);

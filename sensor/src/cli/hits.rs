@@ -80,7 +80,7 @@ fn time_at(text: &str, now: u64) -> Option<FileTime> {
 
 fn list(store: &Store, args: &HitsArgs, filter: HitFilter) -> Exit {
     let format = args.format.unwrap_or_else(Format::for_stdout);
-    let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()));
+    let mut out = BufWriter::new(format.stdout());
     let mut exit = Exit::Complete;
     let written = format
         .header(&mut out)
@@ -94,7 +94,7 @@ fn follow(store: &Store, args: &HitsArgs, filter: &HitFilter) -> Result<Exit, St
     let stop = Stop::default();
     stop_on_signal(&stop);
     let format = args.format.unwrap_or_else(Format::for_stdout);
-    let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()));
+    let mut out = BufWriter::new(format.stdout());
     let mut exit = Exit::Complete;
     let mut written = format.header(&mut out);
     let mut after_id = None;

@@ -192,7 +192,7 @@ struct Writer {
 
 impl Writer {
     fn write(&mut self, hits: Sorter) -> io::Result<()> {
-        let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()));
+        let mut out = BufWriter::new(self.format.stdout());
         self.format.header(&mut out)?;
         let mut gone = None;
         hits.drain(|_, hit| {

@@ -1,6 +1,6 @@
 //! The hit of a joined block.
 
-use super::{Recorded, bounded, content, rule_ref, view, view_rule_ref};
+use super::{Nuls, Recorded, bounded, content, rule_ref, view, view_rule_ref};
 use crate::event::EventHeader;
 use crate::sid::Sid;
 use etwsieve_matcher::block::{Closed, Facts, Joined};
@@ -47,14 +47,15 @@ impl BlockHit<'_> {
         let fields = self.joined.fields();
         let spans = self.matcher.spans(&fields, rules);
         let rules = rules.iter().filter_map(|&rule| self.matcher.rules().get(rule as usize));
-        self.hit(View::Raw, rules.zip(spans).map(|(rule, spans)| rule_ref(rule, &spans, &fields)).collect())
+        let nuls = Nuls::of(&fields);
+        self.hit(View::Raw, rules.zip(spans).map(|(rule, spans)| rule_ref(rule, &spans, &nuls)).collect())
     }
 
     /// The hit of what a view of the joined text gave. All of `matches` are of one view.
     pub fn view(self, matches: &[ViewMatch]) -> HitV1 {
-        let fields = self.joined.fields();
+        let nuls = Nuls::of(&self.joined.fields());
         let of = matches.first().map_or(View::Raw, |found| view(found.view));
-        let rules = matches.iter().filter_map(|found| view_rule_ref(found, self.matcher, &fields));
+        let rules = matches.iter().filter_map(|found| view_rule_ref(found, self.matcher, &nuls));
         self.hit(of, rules.collect())
     }
 

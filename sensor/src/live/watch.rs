@@ -119,7 +119,7 @@ impl Watch {
         stop: Stop,
     ) -> Result<Self, WatchError> {
         let out: Box<dyn Write + Send> = match &config.output.file {
-            None => Box::new(anstream::AutoStream::auto(io::stdout())),
+            None => format.stdout(),
             Some(path) => {
                 let file = OpenOptions::new().create(true).append(true).open(path);
                 Box::new(file.map_err(|source| WatchError::Output { path: path.clone(), source })?)

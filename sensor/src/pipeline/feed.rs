@@ -1,7 +1,7 @@
 //! The source's end of the pipeline: selects, copies into a pooled buffer, and sends.
 
 use super::tally::Tally;
-use super::{Progress, Settings, Shard, WhenFull};
+use super::{BLOCK_SHARDS, Progress, Settings, Shard, WhenFull};
 use crate::amsi::{self, Scan};
 use crate::event::{self, EventHeader, EventRef, PAYLOAD_LEN_MAX, RawEvent};
 use crate::rules::ActiveRules;
@@ -9,7 +9,7 @@ use crate::source::{Damage, Sink};
 use crate::stop::Stop;
 use crossbeam_channel::{Receiver, Sender};
 use etwsieve_etl::FileTime;
-use etwsieve_matcher::{EventKind, Field, Fields};
+use etwsieve_matcher::{EventKind, Payload};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
@@ -142,28 +142,28 @@ impl<'a> Feed<'a> {
         self.stash.push(buffer);
     }
 
-    /// The matcher thread for an event: the same for all fragments of a script block.
-    fn shard(&self, event: &EventRef<'_>) -> usize {
-        if self.senders.len() == 1 {
-            return 0;
-        }
+    /// The matcher thread for an event, and its shard there: the same for all fragments of a script block.
+    fn place(&self, event: &EventRef<'_>) -> (usize, u8) {
+        let threads = self.senders.len();
         if self.settings.shard == Shard::Writer {
             // Ids of processes and threads are multiples of 4; the odd factor spreads them over the high bits.
             let writer =
                 event.header.process_id.unwrap_or(0) ^ event.header.thread_id.unwrap_or(0).rotate_left(16);
             let spread = u64::from(writer.wrapping_mul(0x9E37_79B1));
-            return ((spread * self.senders.len() as u64) >> 32) as usize;
+            return (((spread * threads as u64) >> 32) as usize, 0);
         }
-        let id = EventKind::from_event_id(event.header.event_id)
-            .and_then(|kind| Fields::split(kind, event.payload).text(Field::ScriptBlockId));
-        let hash = match id {
-            // FNV-1a: short keys, and no secret to keep, since a full shard only slows its own source.
-            Some(id) => id.iter().fold(0xCBF2_9CE4_8422_2325, |hash: u64, &byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-            }),
-            None => self.sequence,
-        };
-        (hash % self.senders.len() as u64) as usize
+        let kind = EventKind::from_event_id(event.header.event_id);
+        let fragment = kind.and_then(|kind| {
+            Payload { kind, process_id: event.header.process_id, bytes: event.payload }.fragment()
+        });
+        // What is no fragment may go anywhere.
+        let Some(fragment) = fragment else { return ((self.sequence % threads as u64) as usize, 0) };
+        // FNV-1a: short keys, and no secret to keep, since a full shard only slows its own source.
+        let hash = fragment.script_block_id.iter().fold(0xCBF2_9CE4_8422_2325, |hash: u64, &byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+        });
+        let shard = (hash % BLOCK_SHARDS as u64) as usize;
+        (shard % threads, shard as u8)
     }
 
     fn drop_event(&mut self, reason: &'static str) {
@@ -220,8 +220,9 @@ impl Sink for Feed<'_> {
         buffer.fill(event, scan.as_ref(), self.source, sequence);
         buffer.dropped_before = std::mem::take(&mut self.dropped_before);
         self.bytes_out += buffer.payload_len;
-        let shard = self.shard(event);
-        if let Err(refused) = self.senders[shard].try_send(buffer) {
+        let (thread, shard) = self.place(event);
+        buffer.shard = shard;
+        if let Err(refused) = self.senders[thread].try_send(buffer) {
             // Not for want of room: every buffer fits. The thread is gone.
             let buffer = refused.into_inner();
             self.dropped_before = buffer.dropped_before;
@@ -297,6 +298,7 @@ fn empty_event(len: usize) -> RawEvent {
         source: 0,
         sequence: 0,
         dropped_before: 0,
+        shard: 0,
         payload_len: 0,
         computer: String::with_capacity(len.min(COMPUTER_LEN_MAX)),
         payload: Vec::with_capacity(len),

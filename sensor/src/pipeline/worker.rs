@@ -55,7 +55,7 @@ impl<'a> Worker<'a> {
     ) -> Self {
         let search = settings.search;
         let (matcher, generation) = rules.current();
-        let (scratch, blocks) = (Scratch::default(), Blocks::new(search));
+        let (scratch, blocks) = (Scratch::default(), Blocks::new(search, settings.shard.count()));
         let is_live = settings.when_full == WhenFull::Drop;
         Self {
             rules,

@@ -3,107 +3,138 @@
 //! Two vectors of units are packed to one of bytes, so that half as many comparisons are made. Packing turns units above
 //! U+00FF into U+00FF or 0, so more lanes pass than are equal; the caller looks at each anyway.
 
-use crate::scan::bigram::{FOLD, first_lane_plain};
+use crate::scan::bigram::{FOLD, lanes_like_plain};
 use crate::scan::kernel::{Kernel, Usable};
 use std::arch::x86_64::{
     __m256i, _mm256_cmpeq_epi16, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_or_si256,
-    _mm256_packus_epi16, _mm256_set1_epi16, _mm256_setzero_si256, _mm256_testz_si256,
+    _mm256_packs_epi16, _mm256_packus_epi16, _mm256_set1_epi32, _mm256_testz_si256,
 };
 use std::hint::cold_path;
+use std::ops::ControlFlow;
 
-/// Vectors that are compared before the outcome is looked at.
-const BLOCK: usize = 4;
 /// Lanes that make one vector of bytes.
 const LANES: usize = 16;
+/// Lanes that fill a vector as they are.
+const VECTOR: usize = LANES / 2;
+/// Lanes of a step: a bit for each fills a word.
+const STEP: usize = 64;
 
-/// As [`first_lane_plain`]; the vectors are those of `usable`.
+/// As [`lanes_like_plain`]; the vectors are those of `usable`.
 #[inline]
-pub(crate) fn first_lane<const N: usize>(
+pub(crate) fn lanes_like<const N: usize>(
     lanes: &[[u8; 4]],
     values: &[u32; N],
     usable: Usable,
-    stands: impl FnMut(usize) -> bool,
-) -> Option<usize> {
+    passes: impl FnMut(usize) -> ControlFlow<()>,
+) {
     match usable.kernel() {
         // SAFETY: `Usable` vouches for the processor's AVX2, also where it has AVX-512, with which this is no faster.
-        Kernel::Avx512 | Kernel::Avx2 => unsafe { first_lane_avx2(lanes, values, stands) },
-        Kernel::Sse2 | Kernel::Portable => first_lane_plain(lanes, values, stands),
+        Kernel::Avx512 | Kernel::Avx2 => unsafe { lanes_like_avx2(lanes, values, passes) },
+        Kernel::Sse2 | Kernel::Portable => lanes_like_plain(lanes, values, passes),
     }
 }
 
-/// A lane as it is packed.
-fn packed(lane: u32) -> i16 {
-    (lane & 0xFF | lane >> 8 & 0xFF00) as i16
-}
-
-/// Lanes before the first whose address is a multiple of `align`: a load that crosses the border of a cache line takes
-/// twice as long. 0 if there is none.
-fn lanes_to_align(lanes: &[[u8; 4]], align: usize) -> usize {
-    let before = lanes.as_ptr().align_offset(align);
-    if before < lanes.len() { before } else { 0 }
+/// Hands over the lanes of a step whose bit is set.
+#[cold]
+#[inline(never)]
+fn report(at: usize, mut bits: u64, passes: &mut impl FnMut(usize) -> ControlFlow<()>) -> ControlFlow<()> {
+    while bits != 0 {
+        let bit = bits.trailing_zeros() as usize;
+        // Where packing has put the lane: four of one vector, four of the next, then the upper halves of both.
+        passes(at + (bit & 0x23 | bit >> 2 & 4 | bit << 1 & 0x18))?;
+        bits &= bits - 1;
+    }
+    ControlFlow::Continue(())
 }
 
 #[target_feature(enable = "avx2")]
-fn first_lane_avx2<const N: usize>(
+fn lanes_like_avx2<const N: usize>(
     lanes: &[[u8; 4]],
     values: &[u32; N],
-    mut stands: impl FnMut(usize) -> bool,
-) -> Option<usize> {
-    let (Some(first), Some(last)) = (lanes.first_chunk(), lanes.last_chunk()) else {
-        return first_lane_plain(lanes, values, stands);
+    mut passes: impl FnMut(usize) -> ControlFlow<()>,
+) {
+    let Some(last) = lanes.last_chunk::<STEP>() else {
+        return few_lanes_avx2(lanes, values, passes);
     };
-    let fold = _mm256_set1_epi16(packed(FOLD));
-    let wanted = values.map(|value| _mm256_set1_epi16(packed(value)));
-    let none = _mm256_setzero_si256();
-    let equal = |lanes: &[[u8; 4]; LANES]| {
-        let [low, high] = load_avx2(lanes);
-        let folded = _mm256_or_si256(_mm256_packus_epi16(low, high), fold);
-        wanted.iter().fold(none, |any, value| _mm256_or_si256(any, _mm256_cmpeq_epi16(folded, *value)))
+    // Packed as the lanes will be.
+    let [fold] = pack_values_avx2(&[FOLD]);
+    let wanted = pack_values_avx2(values);
+    let mut step = |at: usize, step: &[[u8; 4]; STEP]| {
+        let found = compare_avx2(step, fold, &wanted);
+        let [first, second] = [0, 2].map(|k| _mm256_or_si256(found[k], found[k + 1]));
+        let any = _mm256_or_si256(first, second);
+        if _mm256_testz_si256(any, any) != 0 {
+            return ControlFlow::Continue(());
+        }
+        cold_path();
+        let [low, high] = [0, 2].map(|k| {
+            let bytes = _mm256_packs_epi16(found[k], found[k + 1]);
+            u64::from(_mm256_movemask_epi8(bytes).cast_unsigned())
+        });
+        report(at, low | high << 32, &mut passes)
     };
-    let mut among = |at: usize, lanes: &[[u8; 4]; LANES]| {
-        // Two bits for each lane, in the order of packing: four lanes of the one vector, four of the other, and again.
-        let bits = _mm256_movemask_epi8(equal(lanes)).cast_unsigned() & 0x5555_5555;
-        let mut bits = bits & 0xFF00_00FF | (bits & 0x00FF_0000) >> 8 | (bits & 0x0000_FF00) << 8;
-        while bits != 0 {
-            let lane = at + bits.trailing_zeros() as usize / 2;
-            if stands(lane) {
-                return Some(lane);
-            }
-            bits &= bits - 1;
+    let mut at = 0;
+    // A load that crosses the border of a cache line takes twice as long.
+    let unaligned = lanes.as_ptr().align_offset(size_of::<__m256i>());
+    if let (1..VECTOR, Some(first)) = (unaligned, lanes.first_chunk::<STEP>()) {
+        if step(0, first).is_break() {
+            return;
         }
-        None
-    };
-    // Neighbours may overlap: lanes that were looked at were none.
-    if let Some(lane) = among(0, first) {
-        return Some(lane);
+        at = STEP - VECTOR + unaligned;
     }
-    let mut at = lanes_to_align(lanes, size_of::<__m256i>());
-    let vectors: &[[[u8; 4]; LANES]] = lanes[at..].as_chunks().0;
-    let (blocks, rest) = vectors.as_chunks::<BLOCK>();
-    for block in blocks {
-        let any = block.iter().fold(none, |any, lanes| _mm256_or_si256(any, equal(lanes)));
-        if _mm256_testz_si256(any, any) == 0 {
-            cold_path();
-            for (number, vector) in block.iter().enumerate() {
-                if let Some(lane) = among(at + number * LANES, vector) {
-                    return Some(lane);
-                }
-            }
+    let (steps, rest) = lanes[at..].as_chunks::<STEP>();
+    for own in steps {
+        if step(at, own).is_break() {
+            return;
         }
-        at += BLOCK * LANES;
+        at += STEP;
     }
-    for vector in rest {
-        if let Some(lane) = among(at, vector) {
-            return Some(lane);
-        }
-        at += LANES;
+    if !rest.is_empty() {
+        // Some lanes are looked at twice.
+        let _ = step(lanes.len() - STEP, last);
     }
-    among(lanes.len() - LANES, last)
 }
 
+/// A vector of each value.
+#[inline]
 #[target_feature(enable = "avx2")]
-fn load_avx2(lanes: &[[u8; 4]; LANES]) -> [__m256i; 2] {
-    let (halves, _) = lanes.as_chunks::<{ LANES / 2 }>();
+fn pack_values_avx2<const N: usize>(values: &[u32; N]) -> [__m256i; N] {
+    values.map(|value| {
+        let units = _mm256_set1_epi32(value.cast_signed());
+        _mm256_packus_epi16(units, units)
+    })
+}
+
+/// Fewer than a step.
+#[cold]
+#[target_feature(enable = "avx2")]
+fn few_lanes_avx2<const N: usize>(
+    lanes: &[[u8; 4]],
+    values: &[u32; N],
+    passes: impl FnMut(usize) -> ControlFlow<()>,
+) {
+    let len = lanes.len();
+    let mut padded = [[0; 4]; STEP];
+    padded[..len].copy_from_slice(lanes);
+    lanes_like_avx2(&padded, values, passes)
+}
+
+/// For each lane, as packed, all ones if it is like a value.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn compare_avx2<const N: usize>(
+    step: &[[u8; 4]; STEP],
+    fold: __m256i,
+    wanted: &[__m256i; N],
+) -> [__m256i; STEP / LANES] {
+    let (halves, _) = step.as_chunks::<{ LANES / 2 }>();
     // SAFETY: each half is a reference to 32 readable bytes, and the loads ask for no alignment.
-    [0, 1].map(|half| unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) })
+    let load = |half: usize| unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) };
+    [0, 1, 2, 3].map(|vector| {
+        let folded = _mm256_or_si256(_mm256_packus_epi16(load(2 * vector), load(2 * vector + 1)), fold);
+        let [first, rest @ ..] = &wanted[..] else { return folded };
+        rest.iter().fold(_mm256_cmpeq_epi16(folded, *first), |any, value| {
+            _mm256_or_si256(any, _mm256_cmpeq_epi16(folded, *value))
+        })
+    })
 }

@@ -16,11 +16,16 @@ const BORDER_UNITS: usize = 64;
 /// Fragments on their way to whole blocks.
 pub(super) struct Blocks {
     search: Search,
-    assembly: Assembly<FirstFragment>,
+    shards: Vec<Shard>,
     joined: Joined,
     /// The source of the open blocks.
     source: u32,
-    /// What the tally of that source knows.
+}
+
+/// Blocks with bounds of their own.
+struct Shard {
+    assembly: Assembly<FirstFragment>,
+    /// What the tally of the source knows.
     told: BlockCounts,
     told_open: (usize, usize),
 }
@@ -35,20 +40,15 @@ pub(super) struct Hands<'a> {
 }
 
 impl Blocks {
-    pub(super) fn new(search: Search) -> Self {
-        Self {
-            search,
-            assembly: Assembly::new(Limits::default()),
-            joined: Joined::default(),
-            source: 0,
-            told: BlockCounts::default(),
-            told_open: (0, 0),
-        }
+    /// With room for events of so many shards, at least 1.
+    pub(super) fn new(search: Search, shards: usize) -> Self {
+        let shards = (0..shards.max(1)).map(|_| Shard::new()).collect();
+        Self { search, shards, joined: Joined::default(), source: 0 }
     }
 
     /// Whether any block waits for fragments.
     pub(super) fn any_open(&self) -> bool {
-        self.assembly.open() > 0
+        self.shards.iter().any(Shard::is_open)
     }
 
     /// An event of this source comes next: blocks of another one get no more fragments.
@@ -67,7 +67,8 @@ impl Blocks {
         (noted, views_could_differ): (Noted, bool),
         hands: &mut Hands<'_>,
     ) {
-        let RawEvent { header, user_sid, computer, sequence, payload, .. } = event;
+        let RawEvent { header, user_sid, computer, sequence, payload, shard, .. } = event;
+        let shard = usize::from(*shard).min(self.shards.len() - 1);
         let fragment = Fragment {
             source: self.source,
             process_id: header.process_id,
@@ -75,44 +76,51 @@ impl Blocks {
             is_needed: views_could_differ,
             noted,
         };
-        self.assembly.take(fragment, payload, given, hands.matcher, hands.scratch, || FirstFragment {
+        let assembly = &mut self.shards[shard].assembly;
+        assembly.take(fragment, payload, given, hands.matcher, hands.scratch, || FirstFragment {
             header: *header,
             user_sid: *user_sid,
             computer: computer.as_str().into(),
             sequence: *sequence,
         });
-        self.search_closed(hands);
-        self.tell(hands);
+        self.search_closed(shard, hands);
+        self.tell(shard, hands);
     }
 
     /// An event of this time that is no fragment has come.
     pub(super) fn advance(&mut self, time: u64, hands: &mut Hands<'_>) {
-        self.assembly.advance(time);
-        if self.search_closed(hands) {
-            self.tell(hands);
+        for shard in 0..self.shards.len() {
+            if self.shards[shard].is_open() {
+                self.shards[shard].assembly.advance(time);
+                if self.search_closed(shard, hands) {
+                    self.tell(shard, hands);
+                }
+            }
         }
     }
 
     /// The rules have been exchanged.
     pub(super) fn exchange(&mut self, old: &[Rule], new: &Matcher) {
-        self.assembly.exchange(old, new);
+        self.shards.iter_mut().for_each(|shard| shard.assembly.exchange(old, new));
     }
 
     /// Searches what is open, as far as it goes.
     pub(super) fn finish(&mut self, hands: &mut Hands<'_>) {
-        while self.assembly.give_up() {
-            self.search_closed(hands);
+        for shard in 0..self.shards.len() {
+            while self.shards[shard].assembly.give_up() {
+                self.search_closed(shard, hands);
+            }
+            self.tell(shard, hands);
         }
-        self.tell(hands);
     }
 
     /// Searches the blocks that have closed; whether there were any.
-    fn search_closed(&mut self, hands: &mut Hands<'_>) -> bool {
+    fn search_closed(&mut self, shard: usize, hands: &mut Hands<'_>) -> bool {
         let mut any = false;
-        while let Some(closed) = self.assembly.next_closed() {
+        while let Some(closed) = self.shards[shard].assembly.next_closed() {
             any = true;
             self.search(&closed, hands);
-            self.assembly.recycle(closed);
+            self.shards[shard].assembly.recycle(closed);
         }
         any
     }
@@ -155,10 +163,21 @@ impl Blocks {
     }
 
     /// Brings the tally of the source up to date.
-    fn tell(&mut self, hands: &mut Hands<'_>) {
-        let counts = self.assembly.counts();
-        let open = (self.assembly.open(), self.assembly.bytes());
-        hands.tallies[self.source as usize].blocks(&counts.since(&self.told), self.told_open, open);
-        (self.told, self.told_open) = (counts, open);
+    fn tell(&mut self, shard: usize, hands: &mut Hands<'_>) {
+        let Shard { assembly, told, told_open } = &mut self.shards[shard];
+        let counts = assembly.counts();
+        let open = (assembly.open(), assembly.bytes());
+        hands.tallies[self.source as usize].blocks(&counts.since(told), *told_open, open);
+        (*told, *told_open) = (counts, open);
+    }
+}
+
+impl Shard {
+    fn new() -> Self {
+        Self { assembly: Assembly::new(Limits::default()), told: BlockCounts::default(), told_open: (0, 0) }
+    }
+
+    fn is_open(&self) -> bool {
+        self.assembly.open() > 0
     }
 }

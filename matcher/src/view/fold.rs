@@ -70,22 +70,57 @@ pub(super) fn fold(source: &Mapped, budget: &mut Budget, decoded: &mut Vec<Mappe
         budget,
         decoded,
     };
-    while folder.at < text.len()
-        && folder.builder.len() <= text.len() + GROWTH_UNITS_MAX
-        && folder.budget.spend(1)
-    {
+    loop {
+        let blanks = run(&text[folder.at..], MEANS_NOTHING);
+        folder.at += blanks;
+        let goes_on = folder.at < text.len() && folder.builder.len() <= text.len() + GROWTH_UNITS_MAX;
+        if !goes_on || !folder.budget.spend(blanks + 1) {
+            break;
+        }
         folder.token();
     }
     folder.builder.finish()
 }
 
+/// Belongs to a word: letters, digits, underscore, dash, backtick.
+const IN_WORD: u8 = 1;
+/// Begins nothing that is looked at.
+const MEANS_NOTHING: u8 = 1 << 1;
+
+/// What the characters of ASCII are to the loop over tokens.
+static CLASSES: [u8; 128] = {
+    let mut table = [0; 128];
+    let mut byte = 0u8;
+    while byte < 128 {
+        let in_word = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'`');
+        let begins = in_word || matches!(byte, b'\'' | b'"' | b'/' | b'#' | b'<' | b'$' | b'[' | b'@' | b'(');
+        table[byte as usize] = if in_word { IN_WORD } else { 0 } | if begins { 0 } else { MEANS_NOTHING };
+        byte += 1;
+    }
+    table
+};
+
+/// Units of ASCII in this class with which the text begins.
+#[inline]
+fn run(text: &[u16], class: u8) -> usize {
+    let is_other = |unit: &u16| CLASSES.get(usize::from(*unit)).is_none_or(|own| own & class == 0);
+    text.iter().position(is_other).unwrap_or(text.len())
+}
+
 /// Whether base64 is spoken of.
 fn names_base64(text: &[u16]) -> bool {
     const WORD: &str = "base64";
-    // The digits are rare.
-    let sixes = text.iter().enumerate().filter(|(_, unit)| **unit == u16::from(b'6'));
-    let mut starts = sixes.filter_map(|(at, _)| (at + 2).checked_sub(WORD.len()));
-    starts.any(|start| starts_with(&text[start..], WORD))
+    /// Where its rare digit stands.
+    const SIX: usize = 4;
+    const BLOCK: usize = 64;
+    let is_six = |unit: &u16| *unit == u16::from(b'6');
+    (0usize..).step_by(BLOCK).zip(text.chunks(BLOCK)).any(|(from, block)| {
+        // No shortcut: this is to become vector code.
+        block.iter().fold(false, |any, unit| any | is_six(unit))
+            && (from..).zip(block).any(|(at, unit)| {
+                is_six(unit) && at.checked_sub(SIX).is_some_and(|start| starts_with(&text[start..], WORD))
+            })
+    })
 }
 
 struct Folder<'a> {
@@ -142,10 +177,17 @@ impl Folder<'_> {
     }
 
     fn word(&mut self) {
-        let is_part = |unit: &u16| is_word(*unit) || is_dash(*unit) || *unit == BACKTICK;
-        let len = self.text[self.at..].iter().take_while(|unit| is_part(unit)).count();
-        self.budget.spend(len);
-        self.at += len.max(1);
+        let start = self.at;
+        loop {
+            self.at += run(&self.text[self.at..], IN_WORD);
+            // A dash of another kind.
+            if !self.text.get(self.at).is_some_and(|unit| is_dash(*unit)) {
+                break;
+            }
+            self.at += 1;
+        }
+        self.budget.spend(self.at - start);
+        self.at = self.at.max(start + 1);
     }
 
     /// Whether a parenthesis here holds the arguments of a call.

@@ -46,6 +46,17 @@ pub(super) fn normalize(text: &Mapped) -> Option<Mapped> {
             {
                 at += 2;
             }
+            // Whitespace at the beginning of a line stays, and so does that of an empty line.
+            0x0A | 0x0D => {
+                at += 1;
+                let indent = units[at..].iter().take_while(|unit| **unit == BLANK).count();
+                let stays =
+                    |unit: &u16| is_newline(*unit) || ((0x21..0x80).contains(unit) && *unit != BACKTICK);
+                if units.get(at + indent).is_some_and(stays) {
+                    at += indent;
+                    known = at;
+                }
+            }
             _ if unit == BACKTICK || is_whitespace(unit) => at = blanks(units, at, &mut builder),
             0..0x80 => at += 1,
             _ if is_dash(unit) => at = one(at, DASH, Transformation::Dash, &mut builder),

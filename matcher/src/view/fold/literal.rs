@@ -116,9 +116,7 @@ fn double(text: &[u16], start: usize, variables: &Variables) -> Literal {
             }
             at = end;
         } else {
-            let is_plain =
-                |unit: &u16| *unit != BACKTICK && *unit != u16::from(b'$') && !is_double_quote(*unit);
-            let run = 1 + text[at + 1..].iter().take_while(|unit| is_plain(unit)).count();
+            let run = 1 + text[at + 1..].iter().take_while(|unit| is_plain_in_double(**unit)).count();
             push(&mut value, &text[at..at + run]);
             at += run;
         }
@@ -127,6 +125,14 @@ fn double(text: &[u16], start: usize, variables: &Variables) -> Literal {
         }
     }
     Literal { end: at, value, done }
+}
+
+/// Whether the unit is just itself in double quotes.
+fn is_plain_in_double(unit: u16) -> bool {
+    match unit {
+        0..0x80 => unit != BACKTICK && unit != u16::from(b'$') && unit != u16::from(b'"'),
+        _ => !is_double_quote(unit),
+    }
 }
 
 /// From behind `@'` or `@"`: the rest of the line is blank, the end stands at the beginning of a line.
@@ -168,26 +174,7 @@ pub(super) fn variable_into(text: &[u16], at: usize, name: &mut String) -> Optio
         return None;
     }
     let braced = text.get(at + 1) == Some(&u16::from(b'{'));
-    let mut end = at + 1 + usize::from(braced);
-    while let Some(&unit) = text.get(end) {
-        if name.len() > NAME_UNITS_MAX {
-            return None;
-        }
-        if braced {
-            end += 1;
-            if unit == u16::from(b'}') {
-                break;
-            }
-            if unit == BACKTICK {
-                continue;
-            }
-        } else if !is_word(unit) && unit != u16::from(b':') {
-            break;
-        } else {
-            end += 1;
-        }
-        name.push(char::from_u32(u32::from(lower(unit))).unwrap_or(char::REPLACEMENT_CHARACTER));
-    }
+    let mut end = if braced { braced_name(text, at + 2, name)? } else { plain_name(text, at + 1, name)? };
     if name.ends_with(':') {
         let colons = name.bytes().rev().take_while(|byte| *byte == b':').count();
         name.truncate(name.len() - colons);
@@ -202,4 +189,35 @@ pub(super) fn variable_into(text: &[u16], at: usize, name: &mut String) -> Optio
         name.drain(..scope.len());
     }
     (!name.is_empty()).then_some(end)
+}
+
+/// A name as far as its units go; where it ends.
+fn plain_name(text: &[u16], start: usize, name: &mut String) -> Option<usize> {
+    let is_part = |unit: &&u16| is_word(**unit) || **unit == u16::from(b':');
+    let len = text.get(start..)?.iter().take_while(is_part).take(NAME_UNITS_MAX + 1).count();
+    let mut bytes = std::mem::take(name).into_bytes();
+    // All of it is ASCII.
+    bytes.extend(text[start..start + len].iter().map(|unit| lower(*unit) as u8));
+    *name = String::from_utf8(bytes).unwrap_or_default();
+    (len <= NAME_UNITS_MAX).then_some(start + len)
+}
+
+/// A name in braces, behind the opening one; behind the closing one it ends.
+fn braced_name(text: &[u16], start: usize, name: &mut String) -> Option<usize> {
+    let mut units = (start..).zip(text.get(start..)?);
+    let mut end = text.len();
+    for (at, &unit) in units.by_ref() {
+        if unit == u16::from(b'}') {
+            end = at + 1;
+            break;
+        }
+        if unit == BACKTICK {
+            continue;
+        }
+        if name.len() >= NAME_UNITS_MAX {
+            return None;
+        }
+        name.push(char::from_u32(u32::from(lower(unit))).unwrap_or(char::REPLACEMENT_CHARACTER));
+    }
+    Some(end)
 }

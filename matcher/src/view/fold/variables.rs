@@ -3,7 +3,7 @@
 //! A script is taken to run straight through. What is assigned something unknown is unknown from there on.
 
 use super::value::{Folded, Value, add};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// Most variables.
@@ -27,7 +27,8 @@ static AUTOMATIC_VALUES: LazyLock<[Folded; AUTOMATIC.len()]> =
 /// Allocates nothing before the first assignment.
 #[derive(Debug, Default)]
 pub(in crate::view) struct Variables {
-    known: HashMap<String, Folded>,
+    /// Few and asked for often: comparing is faster than hashing.
+    known: BTreeMap<String, Folded>,
     units: usize,
     /// Which of the automatic ones have been assigned to.
     lost: [bool; AUTOMATIC.len()],

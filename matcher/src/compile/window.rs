@@ -32,6 +32,8 @@ pub(crate) struct Windows {
     is_separator: Box<[bool; 256]>,
     /// Most separators of a match.
     separators: u32,
+    /// A byte of the only literal, and how often a match has it at least.
+    least: Option<(u8, u32)>,
 }
 
 impl Windows {
@@ -52,8 +54,15 @@ impl Windows {
         if separators > SEPARATORS_MAX || !is_separator.contains(&true) {
             return None;
         }
+        let least = match &clause.needles[..] {
+            [needle] => needle.iter().map(|&byte| (byte, least(&hir, byte))).max_by_key(|(_, least)| *least),
+            _ => None,
+        };
+        // Once it has.
+        let least = least.filter(|(_, least)| *least > 1);
         let finder = |needle: Box<[u8]>| memmem::Finder::new(&needle).into_owned();
-        Some(Self { literals: clause.needles.into_iter().map(finder).collect(), is_separator, separators })
+        let literals = clause.needles.into_iter().map(finder).collect();
+        Some(Self { literals, is_separator, separators, least })
     }
 
     /// Bytes held, about.
@@ -64,8 +73,8 @@ impl Windows {
             + self.literals.iter().map(of_finder).sum::<usize>()
     }
 
-    /// Whether `is_match` holds for one of the windows of a narrowed text. They ascend, lie apart, and begin and end
-    /// where the text does or beside an ASCII character.
+    /// Whether `is_match` holds for one of the windows of a narrowed text in which the expression could match. They
+    /// ascend, lie apart, and begin and end where the text does or beside an ASCII character.
     ///
     /// # Complexity
     ///
@@ -75,6 +84,7 @@ impl Windows {
         for (literal, place) in self.literals.iter().zip(&mut places) {
             *place = literal.find(text);
         }
+        let mut is_match = |range: Range<usize>| self.may_match(&text[range.clone()]) && is_match(range);
         let mut from = 0;
         let mut open: Option<Range<usize>> = None;
         loop {
@@ -94,6 +104,12 @@ impl Windows {
                 from = place + 1;
             }
         }
+    }
+
+    /// Whether the text of a window has what every match has.
+    fn may_match(&self, text: &[u8]) -> bool {
+        let has = |byte: u8, least: u32| text.iter().filter(|own| **own == byte).count() >= least as usize;
+        self.least.is_none_or(|(byte, least)| has(byte, least))
     }
 
     /// Where the next literal stands. `places`: for each the last answer.
@@ -172,6 +188,27 @@ fn most_separators(hir: &Hir, is_separator: &[bool; 256]) -> u32 {
     }
 }
 
+/// How often every match has the byte, in narrowed form.
+fn least(hir: &Hir, byte: u8) -> u32 {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => 0,
+        HirKind::Literal(_) => {
+            let mut count = 0;
+            bytes(hir, |own| count += u32::from(own == byte));
+            count
+        }
+        HirKind::Class(class) => {
+            let mut is_only = class.maximum_len() == Some(1);
+            bytes(hir, |own| is_only &= own == byte);
+            u32::from(is_only)
+        }
+        HirKind::Repetition(repetition) => least(&repetition.sub, byte).saturating_mul(repetition.min),
+        HirKind::Capture(capture) => least(&capture.sub, byte),
+        HirKind::Concat(parts) => parts.iter().map(|part| least(part, byte)).fold(0, u32::saturating_add),
+        HirKind::Alternation(parts) => parts.iter().map(|part| least(part, byte)).min().unwrap_or(0),
+    }
+}
+
 /// The ASCII characters of a literal, or in a class, in narrowed form.
 fn bytes(hir: &Hir, mut each: impl FnMut(u8)) {
     let mut range = |start: u32, end: u32| {
@@ -213,9 +250,10 @@ mod tests {
     #[test]
     fn windows_are_as_small_as_the_expression_lets_them_be() {
         let far = "-".repeat(100);
-        let rows: [(&str, &str, String, Option<Vec<String>>); 7] = [
+        let rows: [(&str, &str, String, Option<Vec<String>>); 8] = [
             ("line", "a.*foo", format!("b\nc foo d\n{far}"), Some(vec!["c foo d".into()])),
             ("words", r"\w+`", format!("{far} ab cd`ef-g {far}"), Some(vec!["ab cd`ef".into()])),
+            ("twice", r"\w+`\w+`", format!("{far}ab`c{far}d`ef`g{far}"), Some(vec!["--d`ef`g--".into()])),
             ("joined", "foo.*b", format!("foo\nx\nFOO\n{far}"), Some(vec!["foo\nx\nfoo".into()])),
             ("apart", "foo.*b", format!("foo\n{far}\nfoo"), Some(vec!["foo".into(), "foo".into()])),
             ("no literal", "foo.*b", far.clone(), Some(vec![])),

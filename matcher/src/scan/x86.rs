@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "vector instructions that not every processor has")]
 
+mod ahead;
 pub(crate) mod bigram;
 pub(crate) mod lanes;
 pub(crate) mod marks;

@@ -8,10 +8,11 @@
 use crate::scan::kernel::{Kernel, Usable};
 use crate::scan::lanes::LANE;
 use crate::scan::teddy::Teddy;
+use crate::scan::x86::ahead::fetch_ahead;
 use crate::scan::x86::teddy::{behind_avx2, broadcast_avx2, load_avx512};
 use std::arch::x86_64::{
-    __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_and_si256, _mm256_loadu_si256, _mm256_packs_epi16,
-    _mm256_packus_epi16, _mm256_permutevar8x32_epi32, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setr_epi32,
+    __m256i, __m512i, _mm256_and_si256, _mm256_loadu_si256, _mm256_packs_epi16, _mm256_packus_epi16,
+    _mm256_permutevar8x32_epi32, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setr_epi32,
     _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_storeu_si256, _mm256_testz_si256,
     _mm512_and_si512, _mm512_loadu_si512, _mm512_packs_epi16, _mm512_packus_epi16, _mm512_permutex2var_epi8,
     _mm512_permutexvar_epi32, _mm512_set1_epi16, _mm512_setr_epi32, _mm512_setzero_si512, _mm512_srli_epi16,
@@ -27,10 +28,6 @@ const UNITS_AVX2: usize = LANE * LANES_AVX2;
 const UNITS_AVX512: usize = LANE * LANES_AVX512;
 /// Vectors of units in a step.
 const VECTORS: usize = 4;
-/// Bytes of a cache line.
-const LINE: usize = 64;
-/// So many bytes ahead the text is asked for: by itself the processor stops at the end of a page, of which a text has a few.
-const AHEAD: usize = 2048;
 
 /// Reports the unit with which each lane begins that is in a bucket, and its buckets, ascending; behind its end the text
 /// is taken to go on with zeros.
@@ -69,16 +66,6 @@ fn for_steps<const N: usize>(units: &[[u8; 2]], mut step: impl FnMut(usize, &[[u
         step(at, &padded);
         padded = [[0; 2]; N];
         at += N;
-    }
-}
-
-/// Asks for what stands [`AHEAD`] of a step, in the text or behind it.
-#[inline(always)]
-fn fetch_ahead<const N: usize>(step: &[[u8; 2]; N]) {
-    for line in step.as_flattened().chunks(LINE) {
-        let ahead = line.as_ptr().cast::<i8>().wrapping_add(AHEAD);
-        // SAFETY: asking is a hint that reads nothing and may name any address; SSE belongs to every x86-64 processor.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead) };
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::scan::kernel::{Kernel, Usable};
 use crate::scan::narrow::{low_bytes_plain, narrow_plain};
+use crate::scan::x86::ahead::fetch_ahead;
 use std::arch::x86_64::{
     __m256i, _mm256_add_epi8, _mm256_and_si256, _mm256_cmpgt_epi8, _mm256_loadu_si256, _mm256_min_epu16,
     _mm256_or_si256, _mm256_packus_epi16, _mm256_permute4x64_epi64, _mm256_set1_epi8, _mm256_set1_epi16,
@@ -34,6 +35,7 @@ fn narrow_avx2(units: &[[u8; 2]], out: &mut [u8]) {
         return narrow_plain(units, out);
     };
     for (units, out) in units.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+        fetch_ahead(units);
         store_avx2(narrow_32(units), out);
     }
     // The last vector overlaps units that were narrowed.

@@ -235,19 +235,7 @@ impl Matcher {
         scratch.found_by = self.identity;
         meter.searched(start);
         if !plan.ungated.is_empty() || !scratch.found.list().is_empty() {
-            scratch.counts.with_candidate += 1;
-            scratch.memory.begin(plan);
-            let run = Run {
-                plan,
-                units,
-                fields: Fields::split(payload.kind, payload.bytes),
-                narrow: scratch.narrowed.of(units, self.usable),
-                found: &scratch.found,
-                memory: &mut scratch.memory,
-                usable: self.usable,
-            };
-            scratch.counts.candidates += run.candidates(&[], &mut scratch.matched, meter);
-            scratch.matched.sort_unstable();
+            self.evaluate(plan, payload, units, scratch, meter);
         }
         if let Some(key) = key {
             scratch.counts.repeat_misses += 1;
@@ -256,6 +244,31 @@ impl Matcher {
             }
         }
         &scratch.matched
+    }
+
+    /// Runs the candidates of a payload whose needles have been found. Apart, so that events without one pay nothing for it.
+    #[inline(never)]
+    fn evaluate(
+        &self,
+        plan: &Plan,
+        payload: &Payload<'_>,
+        units: &[[u8; 2]],
+        scratch: &mut Scratch,
+        meter: &mut impl Meter,
+    ) {
+        scratch.counts.with_candidate += 1;
+        scratch.memory.begin(plan);
+        let run = Run {
+            plan,
+            units,
+            fields: Fields::split(payload.kind, payload.bytes),
+            narrow: scratch.narrowed.of(units, self.usable),
+            found: &scratch.found,
+            memory: &mut scratch.memory,
+            usable: self.usable,
+        };
+        scratch.counts.candidates += run.candidates(&[], &mut scratch.matched, meter);
+        scratch.matched.sort_unstable();
     }
 
     /// The key under which this payload's text is remembered, if it is to be looked up.

@@ -8,7 +8,7 @@
 
 use crate::compile::clause;
 use crate::scan::narrow::narrow_unit;
-use memchr::memmem;
+use memchr::{memchr_iter, memmem};
 use regex_syntax::hir::{Class, Hir, HirKind};
 use std::ops::Range;
 
@@ -108,7 +108,7 @@ impl Windows {
 
     /// Whether the text of a window has what every match has.
     fn may_match(&self, text: &[u8]) -> bool {
-        let has = |byte: u8, least: u32| text.iter().filter(|own| **own == byte).count() >= least as usize;
+        let has = |byte, least: u32| memchr_iter(byte, text).nth(least.saturating_sub(1) as usize).is_some();
         self.least.is_none_or(|(byte, least)| has(byte, least))
     }
 

@@ -130,12 +130,15 @@ enum Values {
 impl Values {
     /// `None` if there are no needles, or more than [`NEEDLES_MAX`].
     fn new(needles: &[Needle]) -> Option<Self> {
-        let all: Vec<u32> = needles.iter().flat_map(|needle| needle.lanes).collect();
-        Some(match all[..] {
-            [a, b] => Self::One([a, b]),
-            [a, b, c, d] => Self::Two([a, b, c, d]),
-            [a, b, c, d, e, f] => Self::Four([a, b, c, d, e, f, a, b]),
-            [a, b, c, d, e, f, g, h] => Self::Four([a, b, c, d, e, f, g, h]),
+        let own = || needles.iter().flat_map(|needle| needle.lanes);
+        let len = own().count();
+        // Unused places repeat a value.
+        let mut all = own().cycle();
+        let mut next = || all.next().unwrap_or(0);
+        Some(match len {
+            2 => Self::One([(); 2].map(|()| next())),
+            4 => Self::Two([(); 4].map(|()| next())),
+            6 | 8 => Self::Four([(); 8].map(|()| next())),
             _ => return None,
         })
     }

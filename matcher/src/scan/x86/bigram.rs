@@ -116,7 +116,7 @@ fn few_lanes_avx2<const N: usize>(
     let len = lanes.len();
     let mut padded = [[0; 4]; STEP];
     padded[..len].copy_from_slice(lanes);
-    lanes_like_avx2(&padded, values, passes)
+    lanes_like_avx2(&padded, values, passes);
 }
 
 /// For each lane, as packed, all ones if it is like a value.

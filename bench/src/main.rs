@@ -86,6 +86,13 @@ fn report(arguments: &ReportArgs) -> Result<(), BenchError> {
         program_rounds: if wants_programs { arguments.rounds.unwrap_or(PROGRAM_ROUNDS) } else { 0 },
         bursts: BURSTS[usize::from(arguments.quick)],
     };
+    // Before the work, so that nothing is lost for want of a place.
+    if let Some(folder) = &arguments.out {
+        fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+    }
+    if let Some(path) = &arguments.json {
+        fs::write(path, "[]\n").map_err(|error| failed(path, error))?;
+    }
     let report = collect(&options)?;
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&report.rows).map_err(|error| failed(path, error.into()))?;
@@ -93,7 +100,6 @@ fn report(arguments: &ReportArgs) -> Result<(), BenchError> {
     }
     let mut plots = Vec::new();
     if let Some(folder) = &arguments.out {
-        fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
         plots = plot::draw(&report, folder)?;
     }
     let mut text = Vec::new();

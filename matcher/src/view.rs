@@ -126,10 +126,7 @@ impl Matcher {
         raw: &[u32],
         scratch: &mut Scratch,
     ) -> Vec<ViewMatch> {
-        if !has_views(payload.kind) || !views.any() {
-            return Vec::new();
-        }
-        search::Search::new(self, payload, raw, scratch).run(views)
+        self.view_search(payload, views, raw, scratch).map(|search| search.run(views)).unwrap_or_default()
     }
 
     /// The slow twin of [`find_views`](Self::find_views): everything is tried, whether the cheap test gives a reason or not.
@@ -144,10 +141,18 @@ impl Matcher {
         raw: &[u32],
         scratch: &mut Scratch,
     ) -> Vec<ViewMatch> {
-        if !has_views(payload.kind) || !views.any() {
-            return Vec::new();
-        }
-        search::Search::new(self, payload, raw, scratch).run_all(views)
+        self.view_search(payload, views, raw, scratch).map(|search| search.run_all(views)).unwrap_or_default()
+    }
+
+    /// `None` if there is nothing to search.
+    fn view_search<'a>(
+        &'a self,
+        payload: &'a Payload<'_>,
+        views: Views,
+        raw: &'a [u32],
+        scratch: &'a mut Scratch,
+    ) -> Option<search::Search<'a>> {
+        (has_views(payload.kind) && views.any()).then(|| search::Search::new(self, payload, raw, scratch))
     }
 }
 

@@ -3,21 +3,22 @@
 //!
 //! Nothing here knows Windows; the source is handed in.
 
+mod writer;
+
 use super::config::Config;
 use super::counters::SessionCounters;
 use super::notice::Notice;
-use super::report::{self, EtwLosses, HitCounts, LiveSummary};
+use super::report::{self, HitCounts, LiveSummary};
 use super::rule_folder::{self, RuleFolder};
 use crate::delivery::{self, DeliveryError, Role};
 use crate::output::Format;
-use crate::pipeline::{self, Gap, Observer, Progress, Settings, Shard, WhenFull};
+use crate::pipeline::{self, Progress, Settings, Shard, WhenFull};
 use crate::rules::ActiveRules;
 use crate::search::Search;
-use crate::source::{Source, SourceError};
+use crate::source::Source;
 use crate::stop::Stop;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use etwsieve_matcher::Matcher;
-use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::metrics::Server;
 use etwsieve_transport::sender::Sender as HitSender;
 use etwsieve_transport::store::{Store, StoreError};
@@ -29,15 +30,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use writer::Writer;
 
 /// Notices that wait to be written; more are only logged.
 const NOTICES_MAX: usize = 64;
-/// Hits that wait for the database; more than this, and the oldest are given up.
-const STORE_PENDING_MAX: usize = 4096;
-/// Hits stored in one transaction.
-const STORE_BATCH: usize = 256;
-/// How long a database that failed is left alone.
-const STORE_RETRY: Duration = Duration::from_secs(5);
 /// How long the end of a run waits for the collector; what is left stays in the spool.
 const SEND_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a waiting thread looks whether the run has ended.
@@ -293,145 +289,5 @@ fn reload(
                 tracing::error!("the changed rules are refused, the old ones stay active: {error}");
             }
         }
-    }
-}
-
-/// Takes hits and notices as they come.
-struct Writer<'a> {
-    name: String,
-    computer: String,
-    format: Format,
-    out: BufWriter<Box<dyn Write + Send>>,
-    unflushed: bool,
-    store: Option<Store>,
-    sender: Option<HitSender>,
-    /// Hits for the database.
-    pending: Vec<HitV1>,
-    /// When the database last failed.
-    store_failed: Option<Instant>,
-    notices: Receiver<Notice>,
-    counts: &'a HitCounts,
-    counters: &'a SessionCounters,
-    stop: &'a Stop,
-    /// Events dropped in the gaps since the last report.
-    gaps: u64,
-    reported: Instant,
-    report_every: Duration,
-}
-
-impl Writer<'_> {
-    fn take(&mut self, mut hit: HitV1) {
-        if hit.computer.is_none() && !self.computer.is_empty() {
-            hit.computer = Some(self.computer.clone());
-        }
-        match self.format.write(&hit, &mut self.out) {
-            Ok(()) => {
-                self.unflushed = true;
-                self.counts.written.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) => self.output_failed(&error),
-        }
-        if let Some(sender) = &self.sender {
-            sender.offer(&hit);
-        }
-        if self.store.is_some() {
-            self.pending.push(hit);
-            if self.pending.len() >= STORE_BATCH {
-                self.flush_store();
-            }
-        }
-    }
-
-    fn output_failed(&mut self, error: &io::Error) {
-        if self.store.is_none() && self.sender.is_none() {
-            self.counts.lost.fetch_add(1, Ordering::Relaxed);
-            // Nobody would ever see a hit.
-            if !self.stop.requested() {
-                tracing::error!("cannot write the output, the sensor stops: {error}");
-            }
-            self.stop.request();
-        }
-    }
-
-    fn take_notices(&mut self) {
-        while let Ok(notice) = self.notices.try_recv() {
-            let number = self.counts.notices.fetch_add(1, Ordering::Relaxed);
-            let hit = notice.into_hit(&self.name, &self.computer, number);
-            self.take(hit);
-        }
-    }
-
-    fn flush_store(&mut self) {
-        let Some(store) = &mut self.store else { return };
-        if self.pending.is_empty() || self.store_failed.is_some_and(|at| at.elapsed() < STORE_RETRY) {
-            self.limit_pending();
-            return;
-        }
-        match store.insert_batch(&self.pending) {
-            Ok(_) => {
-                self.counts.stored.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
-                self.pending.clear();
-                self.store_failed = None;
-            }
-            Err(error) => {
-                tracing::error!(waiting = self.pending.len(), "cannot store hits, trying again: {error}");
-                self.store_failed = Some(Instant::now());
-                self.limit_pending();
-            }
-        }
-    }
-
-    fn limit_pending(&mut self) {
-        let over = self.pending.len().saturating_sub(STORE_PENDING_MAX);
-        if over > 0 {
-            self.counts.lost.fetch_add(over as u64, Ordering::Relaxed);
-            self.pending.drain(..over);
-        }
-    }
-
-    fn flush(&mut self) {
-        if std::mem::take(&mut self.unflushed)
-            && let Err(error) = self.out.flush()
-        {
-            self.output_failed(&error);
-        }
-        self.flush_store();
-    }
-
-    fn finish(&mut self) {
-        self.store_failed = None;
-        self.flush();
-        if !self.pending.is_empty() {
-            self.counts.lost.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Observer for Writer<'_> {
-    fn hit(&mut self, _source: u32, hit: HitV1) {
-        self.take(hit);
-    }
-
-    fn gap(&mut self, _source: u32, gap: Gap) {
-        self.gaps += gap.events;
-        tracing::debug!(until = %gap.until, before = gap.before_sequence, events = gap.events, "gap");
-    }
-
-    fn tick(&mut self, progress: &Progress) {
-        self.take_notices();
-        self.flush();
-        if self.reported.elapsed() >= self.report_every {
-            self.reported = Instant::now();
-            let line = report::line(&report::ledger(progress), &EtwLosses::read(self.counters));
-            if std::mem::take(&mut self.gaps) > 0 {
-                tracing::warn!("{line}");
-            } else {
-                tracing::info!("{line}");
-            }
-        }
-    }
-
-    fn failed(&mut self, _source: u32, error: &SourceError) {
-        tracing::error!("{error}");
     }
 }

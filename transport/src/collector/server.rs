@@ -1,15 +1,17 @@
 //! The server: accepts connections, learns who is there, and stops in an orderly way.
 
+mod guest;
+
 use super::backend::Backend;
 use super::committer::{self, Bounds};
-use super::connection::{Connection, End, Shared, close};
+use super::connection::Shared;
 use super::counters::Counters;
-use super::identity::{Allowed, Identity};
+use super::identity::Allowed;
 use super::limits::Rate;
 use super::tls::{TlsError, server_config};
 use crate::pki::{PkiError, Register, SENSORS_FILE, fingerprint};
-use crate::wire;
-use crate::wire::message::{BusyReason, BusyV1};
+use crate::wire::message::BusyReason;
+use guest::Guest;
 use rustls::ServerConfig;
 use std::collections::HashMap;
 use std::io;
@@ -18,12 +20,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
 /// Connections above the maximum that still get a handshake, to be told BUSY. More are closed at once.
 const REFUSED_MAX: u64 = 64;
@@ -387,104 +387,6 @@ impl Accepting {
             };
             let tls = self.tls.borrow().clone();
             tokio::spawn(guest.run(stream, tls));
-        }
-    }
-}
-
-/// A connection whose sensor is not known yet.
-struct Guest {
-    shared: Arc<Shared>,
-    address: SocketAddr,
-    control: watch::Receiver<Control>,
-    connected: Arc<Connected>,
-    is_refused: bool,
-    _alive: mpsc::Sender<()>,
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.shared.counters.connections.add(-1);
-    }
-}
-
-impl Guest {
-    async fn run(self, stream: TcpStream, tls: Option<Arc<ServerConfig>>) {
-        // Frames are small and answered: nothing is gained by holding them back.
-        let _ = stream.set_nodelay(true);
-        let Some(config) = tls else {
-            return self.meet(stream, Identity::insecure()).await;
-        };
-        let handshake = TlsAcceptor::from(config).accept(stream);
-        let stream = match timeout(self.shared.settings.handshake_time, handshake).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                self.shared.counters.handshakes_failed.add(1);
-                tracing::info!(address = %self.address, "a TLS handshake failed: {error}");
-                return;
-            }
-            Err(_) => {
-                self.shared.counters.timed_out.add(1);
-                tracing::debug!(address = %self.address, "a TLS handshake was not completed in time");
-                return;
-            }
-        };
-        match Identity::of(stream.get_ref().1.peer_certificates()) {
-            Ok(identity) => self.meet(stream, identity).await,
-            Err(error) => {
-                self.shared.counters.not_allowed.add(1);
-                tracing::warn!(address = %self.address, "a sensor is refused: {error}");
-                self.refuse(stream, BusyReason::NotAllowed).await;
-            }
-        }
-    }
-
-    async fn meet<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S, identity: Identity) {
-        let name = Arc::clone(&identity.name);
-        let state = if self.is_refused { None } else { self.connected.enter(&name, &self.shared.settings) };
-        let Some(state) = state else {
-            tracing::debug!(sensor = %name, address = %self.address, "too many connections");
-            return self.refuse(stream, BusyReason::Connections).await;
-        };
-        let control = self.control.clone();
-        let (shared, address) = (Arc::clone(&self.shared), self.address);
-        let connection = Connection::new(shared, stream, address, identity, state, control);
-        // On the heap apart, so that a connection in its handshake does not hold room for all of it.
-        let end = Box::pin(connection.run()).await;
-        self.connected.leave(&name);
-        let counters = &self.shared.counters;
-        match end {
-            End::Closed => tracing::debug!(sensor = %name, "the sensor has closed the connection"),
-            End::Busy(reason) => {
-                if reason == BusyReason::NotAllowed {
-                    counters.not_allowed.add(1);
-                }
-                tracing::debug!(sensor = %name, ?reason, "the connection ended with BUSY");
-            }
-            End::Breach(breach) => {
-                counters.breaches.add(1);
-                tracing::warn!(sensor = %name, address = %self.address, "the connection is closed: {breach}");
-            }
-            End::TimedOut(what) => {
-                counters.timed_out.add(1);
-                tracing::info!(sensor = %name, address = %self.address, "the connection is closed: {what}");
-            }
-            End::Io(error) => tracing::debug!(sensor = %name, "the connection has failed: {error}"),
-        }
-    }
-
-    /// Says BUSY to somebody who is not served.
-    async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S, reason: BusyReason) {
-        self.shared.counters.busy(reason);
-        let retry_after_ms = Settings::retry_after_ms(reason);
-        let mut frame = Vec::new();
-        if wire::encode_message(&BusyV1 { retry_after_ms, reason }, &mut frame).is_ok() {
-            let said = async {
-                stream.write_all(&frame).await?;
-                stream.flush().await?;
-                close(&mut stream).await;
-                io::Result::Ok(())
-            };
-            let _ = timeout(self.shared.settings.hello_time, said).await;
         }
     }
 }

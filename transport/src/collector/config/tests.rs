@@ -1,0 +1,59 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(text, Path::new("c.toml")).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_documented_defaults_are_the_defaults() {
+    assert_eq!(parse(DOCUMENTED).unwrap(), Config::default());
+    assert_eq!(parse("").unwrap(), Config::default());
+    // With the examples in place of what is not set, every key is there.
+    let keys = ["pki", "listen", "token", "credentials", "ca_file", "bundle", "type", "path"];
+    let all = keys.iter().fold(DOCUMENTED.replace("# [[sink]]", "[[sink]]"), |text, key| {
+        text.replace(&format!("# {key} ="), &format!("{key} ="))
+    });
+    let config = parse(&all).unwrap();
+    assert!(config.pki.is_some() && config.metrics.listen.is_some() && config.nats.token.is_some());
+    assert_eq!(config.sink.len(), 1);
+    let defaults = Config::default();
+    assert_eq!(config.limits, defaults.limits);
+    let (config, server) = (defaults.settings(), Settings::default());
+    assert_eq!(format!("{config:?}"), format!("{server:?}"));
+}
+
+#[test]
+fn refusals_name_the_line() {
+    let rows = [
+        ("listen = 5", "c.toml:1: "),
+        ("\n\nnope = 1", "c.toml:3: unknown field `nope`"),
+        ("[limits]\nwindow = 0", "c.toml:2: limits.window is 0, expected 1 to 65536"),
+        ("[limits]\n\nqueue_mb = 1\n", "c.toml:3: limits.queue_mb is 1, expected 2 to 65536"),
+        (
+            "[metrics]\nlisten = \"0.0.0.0:9\"",
+            "c.toml:2: metrics.listen is 0.0.0.0:9, expected a port of the loopback",
+        ),
+        ("[log]\nlevel = \"\"", "c.toml:2: log.level is \"\", expected"),
+        ("store = ''", "c.toml:1: store is \"\", expected a path"),
+        ("listen = \"127.0.0.1:1\"\nlisten", "c.toml:2: "),
+        ("store = 'http://h'", "c.toml:1: store is neither a path nor nats://HOST:PORT"),
+        ("[nats]\nreplicas = 6", "c.toml:2: nats.replicas is 6, expected 1 to 5"),
+        ("[[sink]]\ntype = 'jsonl'\n", "c.toml:"),
+    ];
+    for (text, expected) in rows {
+        let found = parse(text).unwrap_err();
+        assert!(found.starts_with(expected), "{text:?}: {found}");
+    }
+}
+
+#[test]
+fn there_is_one_way_to_know_sensors() {
+    let mut config = Config::default();
+    assert!(config.security().is_err());
+    config.insecure_loopback = true;
+    assert_eq!(config.security().unwrap(), Security::InsecureLoopback);
+    config.pki = Some("pki".into());
+    assert!(config.security().is_err());
+    config.insecure_loopback = false;
+    assert_eq!(config.security().unwrap(), Security::Pki("pki".into()));
+}

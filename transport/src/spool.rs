@@ -182,6 +182,12 @@ impl Spool {
         self.counts.dropped[GapReason::SpoolFull as usize] += self.tail.limit(self.handed);
     }
 
+    /// Counts hits that a collector cannot store. They stay until the acknowledgement that covers them.
+    pub fn count_refused(&mut self, hits: u64) {
+        let count = &mut self.counts.dropped[GapReason::Refused as usize];
+        *count = count.saturating_add(hits);
+    }
+
     /// Counts the hits in memory as given up, and returns how many: the process ends, and the disk takes nothing.
     pub fn give_up_unwritten(&mut self) -> u64 {
         let hits = self.tail.hits();

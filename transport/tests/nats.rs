@@ -9,7 +9,7 @@ mod cluster;
 mod common;
 
 use cluster::Cluster;
-use etwsieve_transport::collector::backend::{Appended, Backend, BackendError, Entry, Item};
+use etwsieve_transport::collector::backend::{Appended, Backend, BackendError, Entry, Heartbeat, Item};
 use etwsieve_transport::collector::nats::{self, Nats, NatsError, NatsFeed, NatsSettings};
 use etwsieve_transport::collector::status::now;
 use etwsieve_transport::sink::config::SinkConfig;
@@ -92,7 +92,9 @@ fn repetitions_conflicts_gaps_and_shared_work() {
             ..StatusV1::default()
         };
         let other = |item| Entry { sensor: Arc::from(SENSOR), epoch: [1; 16], item };
-        let said = vec![other(Item::Gap(gap)), other(Item::Status(status))];
+        let said = vec![other(Item::Gap(gap))];
+        let heartbeat = Heartbeat { sensor: Arc::from(SENSOR), status };
+        backends[0].record_heartbeats(vec![heartbeat]).await.unwrap();
         assert_eq!(
             append(&backends, said.clone()).await,
             Appended { gaps: 1, lost: 7, ..Appended::default() }

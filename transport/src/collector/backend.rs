@@ -4,7 +4,7 @@
 //! [`Backend::append`], and acknowledges them to the sensors when that has returned well, never before. Everything that
 //! can be sent twice will be: a backend knows an entry again by sensor, epoch and sequence number.
 
-use crate::wire::message::{BusyReason, GapV1, StatusV1};
+use crate::wire::message::{BusyReason, GapV1, RefusalReason, StatusV1};
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,12 +40,48 @@ pub enum Item {
     },
     /// A GAP frame; its numbers are 1 to [`SEQUENCE_MAX`].
     Gap(GapV1),
-    /// A STATUS frame.
-    Status(StatusV1),
 }
 
-/// What a batch was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+impl Item {
+    /// The first and the last of its numbers.
+    pub const fn numbers(&self) -> (u64, u64) {
+        match self {
+            Self::Hit { sequence, .. } => (*sequence, *sequence),
+            Self::Gap(gap) => (gap.from, gap.to),
+        }
+    }
+}
+
+/// The last STATUS of a sensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The name in the sensor's certificate.
+    pub sensor: Arc<str>,
+    /// What it reports.
+    pub status: StatusV1,
+}
+
+/// Why an entry cannot be stored, now or later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason on the wire.
+    pub reason: RefusalReason,
+    /// The cause, for people.
+    pub detail: String,
+}
+
+/// Why one entry of a batch is not durable although the store works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryError {
+    /// It can never be stored. Its sensor is told so and does not send it again. Before a backend returns this, it
+    /// records the loss durably if it can, as a gap with [`GapReason::Refused`](crate::wire::message::GapReason).
+    Refused(Refusal),
+    /// It was not stored this time. Its connection alone gets BUSY, and its sensor sends it again.
+    Failed(BackendError),
+}
+
+/// The outcome of a batch. Every entry that is not among the errors is durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     /// Hits under a number that had none; conflicts are not among them.
     pub new: u64,
@@ -57,10 +93,12 @@ pub struct Appended {
     pub gaps: u64,
     /// Hits that these gaps declare lost and that are not stored, as far as the backend can tell.
     pub lost: u64,
+    /// Entries that are not durable, by their index in the batch, ascending.
+    pub errors: Vec<(usize, EntryError)>,
 }
 
-/// Why a batch is not durable. Nothing of it is acknowledged; what of it is stored all the same is known again when
-/// the sensors repeat it.
+/// Why the store as a whole failed, rather than one entry. Nothing of the batch is acknowledged; parts that were stored
+/// nevertheless are recognised when the sensors send them again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// There is no room left.
@@ -120,9 +158,14 @@ pub trait Backend: Send + Sync + 'static {
     /// the cluster. Batches become durable in the order in which they were given; the caller may give the next one
     /// before the last has returned.
     ///
-    /// On an error nothing of the batch counts as durable, and a sync that failed is never taken for done later: an
-    /// entry that comes again is either known to be durable or written again.
+    /// An entry that cannot be stored never fails the others: it is reported in [`Appended::errors`]. An error means
+    /// that the store as a whole failed: nothing of the batch counts as durable, and a failed sync is never believed
+    /// later. An entry that comes again is either known to be durable or written again.
     fn append(&self, batch: Vec<Entry>) -> BoxFuture<'static, Result<Appended, BackendError>>;
+
+    /// Stores the last STATUS of each sensor, at most one for each. Less urgent than hits: a backend may let them wait.
+    /// An error drops them, since the sensors send others soon; it never touches hits.
+    fn record_heartbeats(&self, heartbeats: Vec<Heartbeat>) -> BoxFuture<'static, Result<(), BackendError>>;
 
     /// The highest sequence number of the epoch that is durable; 0 if there is none, or if the backend cannot tell.
     fn durable(&self, sensor: Arc<str>, epoch: Id) -> BoxFuture<'static, Result<u64, BackendError>>;

@@ -1,16 +1,18 @@
 //! One connection, from the first frame to the last: reads, hands on, acknowledges.
 
 use super::backend::{Backend, Entry, Item, Note};
-use super::committer::{Progress, Queue, Room};
+use super::committer::{Progress, Queue, Reading, Room};
 use super::counters::Counters;
 use super::frames::Frames;
+use super::heartbeats::Heartbeats;
 use super::identity::Identity;
 use super::protocol::{Breach, Numbers, Received, judge};
 use super::server::{Control, SensorState, Settings};
 use crate::wire;
 use crate::wire::frame::PAYLOAD_LEN_MAX;
-use crate::wire::message::{AckV1, BusyReason, BusyV1, HelloV1, MESSAGE_LEN_MAX, Message, WelcomeV1};
-use std::collections::VecDeque;
+use crate::wire::message::{
+    AckV1, BusyReason, BusyV1, HelloV1, MESSAGE_LEN_MAX, Message, StatusV1, WelcomeV1,
+};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -80,6 +82,7 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) queue: Queue,
+    pub(super) heartbeats: Arc<Heartbeats>,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -96,11 +99,8 @@ pub(super) struct Connection<S> {
     progress: Arc<Progress>,
     /// Frames handed to the committer in this epoch.
     handed: u64,
-    /// Of these, settled ones that were told to the sensor.
+    /// Of these, settled ones that the sensor was told of. The others take room in the window.
     told: u64,
-    /// Whether each of the frames that are not settled takes room in the window, the oldest first.
-    unsettled: VecDeque<bool>,
-    in_window: usize,
     is_noted: bool,
 }
 
@@ -125,8 +125,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             progress: Arc::default(),
             handed: 0,
             told: 0,
-            unsettled: VecDeque::new(),
-            in_window: 0,
             is_noted: false,
         }
     }
@@ -202,16 +200,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             any = true;
             let len = payload.len();
             match judge(frame_type, payload, self.numbers.as_mut())? {
-                Received::Hello(hello) => self.greet(hello).await?,
-                Received::Item { item, ack, in_window } => self.hand_on(item, ack, in_window, len).await?,
+                Received::Hello(hello) => {
+                    if self.numbers.is_some() {
+                        self.pause(len, true).await?;
+                    }
+                    self.greet(hello).await?;
+                }
+                Received::Item { item, ack, work } => self.hand_on(item, ack, work, len).await?,
+                Received::Status(status) => self.take_status(status, len).await?,
             }
         }
     }
 
     async fn greet(&mut self, hello: HelloV1) -> Result<(), End> {
         self.tell().await?;
-        if self.in_window > 0 {
-            return Err(Breach::Early(self.in_window).into());
+        if self.in_window() > 0 {
+            return Err(Breach::Early(self.in_window()).into());
         }
         let Some(version) = hello.choose_version() else {
             return Err(End::Busy(BusyReason::Version));
@@ -237,7 +241,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // What is still on its way belongs to the former epoch: its acknowledgement would mean nothing.
         self.progress = Arc::default();
         (self.handed, self.told) = (0, 0);
-        self.unsettled = VecDeque::new();
         self.send(&welcome).await?;
         if !self.is_noted {
             self.is_noted = true;
@@ -253,36 +256,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    async fn hand_on(&mut self, item: Item, ack: u64, in_window: bool, len: usize) -> Result<(), End> {
+    /// Frames without an acknowledgement.
+    fn in_window(&self) -> u64 {
+        self.handed - self.told
+    }
+
+    async fn hand_on(&mut self, item: Item, ack: u64, work: usize, len: usize) -> Result<(), End> {
         let Some(numbers) = self.numbers else {
             return Ok(());
         };
-        if in_window {
-            if self.in_window >= self.shared.settings.window as usize {
-                // The sensor may have seen an ACK that is not counted here yet.
-                self.tell().await?;
-                if self.in_window >= self.shared.settings.window as usize {
-                    return Err(Breach::Window(self.shared.settings.window).into());
-                }
+        let window = self.shared.settings.window;
+        if self.in_window() >= u64::from(window) {
+            // The sensor may have seen an ACK that is not counted here yet.
+            self.tell().await?;
+            if self.in_window() >= u64::from(window) {
+                return Err(Breach::Window(window).into());
             }
-        } else if self.identity.is_expired(SystemTime::now()) {
-            tracing::info!(sensor = %self.identity.name, "the certificate of a connected sensor has ended");
-            return Err(End::Busy(BusyReason::NotAllowed));
         }
         self.shared.counters.frames.add(1);
         self.shared.counters.bytes.add(len as u64);
-        self.pause(len).await?;
+        self.pause(len, false).await?;
         let entry = Entry { sensor: Arc::clone(&self.identity.name), epoch: numbers.epoch, item };
-        self.push(entry, ack, len).await?;
+        self.push(entry, ack, work, len).await?;
         self.handed += 1;
-        self.unsettled.push_back(in_window);
-        self.in_window += usize::from(in_window);
         Ok(())
     }
 
+    /// Keeps a STATUS for the store and answers it at once, with the number acknowledged so far.
+    async fn take_status(&mut self, status: StatusV1, len: usize) -> Result<(), End> {
+        if self.identity.is_expired(SystemTime::now()) {
+            tracing::info!(sensor = %self.identity.name, "the certificate of a connected sensor has expired");
+            return Err(End::Busy(BusyReason::NotAllowed));
+        }
+        let counters = &self.shared.counters;
+        counters.statuses.add(1);
+        counters.bytes.add(len as u64);
+        if !self.shared.heartbeats.put(&self.identity.name, status) {
+            counters.heartbeats_dropped.add(1);
+        }
+        self.pause(len, true).await?;
+        self.answer(true).await
+    }
+
     /// Waits as long as the sensor's rate asks for, acknowledging meanwhile.
-    async fn pause(&mut self, len: usize) -> Result<(), End> {
-        let pause = self.sensor.take(len, Instant::now());
+    async fn pause(&mut self, len: usize, is_word: bool) -> Result<(), End> {
+        let pause = self.sensor.take(len, is_word, Instant::now());
         if pause.is_zero() {
             return Ok(());
         }
@@ -299,44 +317,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Hands an entry to the committer when there is room, acknowledging meanwhile.
-    async fn push(&mut self, entry: Entry, ack: u64, len: usize) -> Result<(), End> {
+    async fn push(&mut self, entry: Entry, ack: u64, work: usize, len: usize) -> Result<(), End> {
         let progress = Arc::clone(&self.progress);
         let queue = self.shared.queue.clone();
-        let pushed = async {
-            let room: Room = queue.room(len).await?;
-            queue.push(entry, &progress, ack, room).await
-        };
-        tokio::pin!(pushed);
+        let share = self.sensor.share.clone();
+        let room = queue.room(&share, len);
+        tokio::pin!(room);
         let deadline = tokio::time::Instant::now() + ROOM_TIME;
-        loop {
+        let room: Room = loop {
             tokio::select! {
                 biased;
-                pushed = timeout_at(deadline, &mut pushed) => return match pushed {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(_)) => Err(End::Busy(BusyReason::Stopping)),
-                    Err(_) => Err(End::Busy(BusyReason::Overload)),
+                room = timeout_at(deadline, &mut room) => match room {
+                    Ok(Ok(room)) => break room,
+                    Ok(Err(_)) => return Err(End::Busy(BusyReason::Stopping)),
+                    Err(_) => return Err(End::Busy(BusyReason::Overload)),
                 },
                 () = progress.changed.notified() => self.tell().await?,
             }
-        }
+        };
+        let cost = work + room.bytes();
+        queue.push(entry, (&share, cost), &progress, ack, room).map_err(|_| End::Busy(BusyReason::Stopping))
     }
 
-    /// Tells the sensor what has become durable since, or that the store has failed.
+    /// Tells the sensor what was settled since, or that the store has failed.
     async fn tell(&mut self) -> Result<(), End> {
-        let (settled, ack) = self.progress.read();
-        if settled == self.told {
-            return Ok(());
-        }
-        let newly = usize::try_from(settled - self.told).unwrap_or(usize::MAX).min(self.unsettled.len());
-        self.in_window -= self.unsettled.drain(..newly).filter(|in_window| *in_window).count();
-        if self.unsettled.is_empty() {
-            self.unsettled.shrink_to(0);
-        }
+        self.answer(false).await
+    }
+
+    /// As [`tell`](Self::tell). `always`: with an ACK also if nothing was settled.
+    async fn answer(&mut self, always: bool) -> Result<(), End> {
+        let Reading { settled, ack, refused } = self.progress.read();
+        let is_new = settled > self.told;
         self.told = settled;
+        for refused in refused {
+            self.send(&refused).await?;
+        }
         let sequence = ack.map_err(End::Busy)?;
         match self.numbers {
-            Some(numbers) => self.send(&AckV1 { epoch: numbers.epoch, sequence }).await,
-            None => Ok(()),
+            Some(numbers) if is_new || always => self.send(&AckV1 { epoch: numbers.epoch, sequence }).await,
+            _ => Ok(()),
         }
     }
 

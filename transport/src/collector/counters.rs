@@ -2,7 +2,7 @@
 
 use super::backend::Appended;
 use crate::metrics::Text;
-use crate::wire::message::BusyReason;
+use crate::wire::message::{BusyReason, RefusalReason};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// One count.
@@ -10,9 +10,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// Adds to it.
+    /// Adds to it; it stays at its maximum rather than begin again.
     pub fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
+        let before = self.0.fetch_add(amount, Ordering::Relaxed);
+        if before.checked_add(amount).is_none() {
+            self.0.store(u64::MAX, Ordering::Relaxed);
+        }
     }
 
     /// What it is.
@@ -70,6 +73,16 @@ pub struct Counters {
     pub batches: Count,
     /// Batches that the store refused.
     pub batches_failed: Count,
+    /// Frames that were not stored although the store worked, and that their sensors send again.
+    pub entries_failed: Count,
+    /// Frames that can never be stored, by the wire value of the reason: each is lost.
+    pub refused: [Count; RefusalReason::ALL.len()],
+    /// STATUS frames received.
+    pub statuses: Count,
+    /// STATUS stored: of each sensor the last one in a second.
+    pub heartbeats: Count,
+    /// STATUS given up because the store did not take them, or too many waited.
+    pub heartbeats_dropped: Count,
     /// Hits stored under a new number.
     pub hits: Count,
     /// Hits and gaps that were there already.
@@ -91,13 +104,17 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(super) fn appended(&self, appended: Appended) {
+    pub(super) fn appended(&self, appended: &Appended) {
         self.batches.add(1);
         self.hits.add(appended.new);
         self.repeated.add(appended.repeated);
         self.conflicts.add(appended.conflicts);
         self.gaps.add(appended.gaps);
         self.lost.add(appended.lost);
+    }
+
+    pub(super) fn refused(&self, reason: RefusalReason) {
+        self.refused[reason as usize].add(1);
     }
 
     pub(super) fn busy(&self, reason: BusyReason) {
@@ -150,6 +167,22 @@ impl Counters {
                 "Batches that the store refused.",
                 &self.batches_failed,
             ),
+            (
+                "etwsieve_collector_frames_failed_total",
+                "Frames that were not stored, of batches that were.",
+                &self.entries_failed,
+            ),
+            ("etwsieve_collector_statuses_total", "STATUS frames received.", &self.statuses),
+            (
+                "etwsieve_collector_statuses_stored_total",
+                "STATUS stored, the last one of each sensor in a second.",
+                &self.heartbeats,
+            ),
+            (
+                "etwsieve_collector_statuses_dropped_total",
+                "STATUS given up because the store did not take them.",
+                &self.heartbeats_dropped,
+            ),
             ("etwsieve_collector_hits_total", "Hits stored.", &self.hits),
             ("etwsieve_collector_repeated_total", "Hits and gaps that were there already.", &self.repeated),
             (
@@ -169,6 +202,11 @@ impl Counters {
         ];
         for (name, help, count) in counts {
             text.counter(name, help, &[], count.get());
+        }
+        for (reason, count) in RefusalReason::ALL.iter().zip(&self.refused) {
+            let labels = [("reason", reason.as_word())];
+            let help = "Frames that can never be stored.";
+            text.counter("etwsieve_collector_refused_total", help, &labels, count.get());
         }
         for (reason, count) in BusyReason::ALL.iter().zip(&self.busy) {
             let labels = [("reason", reason.as_word())];

@@ -21,7 +21,7 @@ pub use feed::NatsFeed;
 pub use id::MessageId;
 pub use status::status;
 
-use super::backend::{Appended, Backend, BackendError, Entry, Id, Item};
+use super::backend::{Appended, Backend, BackendError, Entry, EntryError, Heartbeat, Id, Item};
 use crate::wire::{self, codec::CodecError};
 use async_nats::jetstream::context::{Context, ContextBuilder, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
@@ -90,24 +90,49 @@ impl Backend for Nats {
             if stopped.load(Ordering::Acquire) {
                 return Err(BackendError::Stopped);
             }
-            let publications: Result<Vec<_>, CodecError> = batch.into_iter().map(Publication::new).collect();
-            let publications = publications.map_err(|error| BackendError::Failed(error.to_string()))?;
             let deadline = Instant::now() + APPEND_TIMEOUT;
-            let publish = |publication: Publication| {
+            let publish = |entry: Entry| {
                 let context = context.clone();
-                async move { publication.store(&context, deadline).await }
+                async move {
+                    let publication =
+                        Publication::new(entry).map_err(|error| BackendError::Failed(error.to_string()))?;
+                    publication.store(&context, deadline).await
+                }
             };
-            let mut acks = stream::iter(publications).map(publish).buffered(WINDOW);
+            let mut acks = stream::iter(batch).map(publish).buffered(WINDOW).enumerate();
             let mut appended = Appended::default();
-            let mut failure = None;
-            // To the end even after a failure: what is under way is stored, and known again when it is repeated.
-            while let Some(stored) = acks.next().await {
+            // To the end even after a failure: it concerns one entry, and the others are stored.
+            while let Some((index, stored)) = acks.next().await {
                 match stored {
                     Ok(stored) => stored.count(&mut appended),
-                    Err(error) => failure = failure.or(Some(error)),
+                    Err(error) => appended.errors.push((index, EntryError::Failed(error))),
                 }
             }
-            failure.map_or(Ok(appended), Err)
+            Ok(appended)
+        })
+    }
+
+    fn record_heartbeats(&self, heartbeats: Vec<Heartbeat>) -> BoxFuture<'static, Result<(), BackendError>> {
+        let (context, stopped) = (self.context.clone(), Arc::clone(&self.stopped));
+        Box::pin(async move {
+            if stopped.load(Ordering::Acquire) {
+                return Err(BackendError::Stopped);
+            }
+            let deadline = Instant::now() + APPEND_TIMEOUT;
+            let publish = |heartbeat: Heartbeat| {
+                let context = context.clone();
+                async move {
+                    let publication = Publication::of_heartbeat(heartbeat)
+                        .map_err(|error| BackendError::Failed(error.to_string()))?;
+                    publication.store(&context, deadline).await
+                }
+            };
+            let mut acks = stream::iter(heartbeats).map(publish).buffered(WINDOW);
+            let mut failure = None;
+            while let Some(stored) = acks.next().await {
+                failure = failure.or(stored.err());
+            }
+            failure.map_or(Ok(()), Err)
         })
     }
 
@@ -179,13 +204,15 @@ impl Publication {
                     is_hit: false,
                 }
             }
-            Item::Status(status) => {
-                let mut payload = Vec::new();
-                wire::encode_message(&status, &mut payload)?;
-                let subject = format!("{}.{token}", connect::STATUS);
-                Self { sensor, subject, payload, id: None, version: 1, lost: 0, is_hit: false }
-            }
         })
+    }
+
+    fn of_heartbeat(heartbeat: Heartbeat) -> Result<Self, CodecError> {
+        let Heartbeat { sensor, status } = heartbeat;
+        let mut payload = Vec::new();
+        wire::encode_message(&status, &mut payload)?;
+        let subject = format!("{}.{}", connect::STATUS, id::subject_token(&sensor));
+        Ok(Self { sensor, subject, payload, id: None, version: 1, lost: 0, is_hit: false })
     }
 
     /// Publishes until there is a PubAck, or until the deadline.

@@ -44,7 +44,7 @@ pub(super) enum Breach {
     Window(u32),
     /// Another epoch although something is unacknowledged.
     #[error("a HELLO while {0} frames are unacknowledged")]
-    Early(usize),
+    Early(u64),
 }
 
 /// What a frame asks for.
@@ -52,16 +52,23 @@ pub(super) enum Breach {
 pub(super) enum Received {
     /// To be greeted, for the first time or with another epoch.
     Hello(HelloV1),
-    /// To be stored and acknowledged.
+    /// To be stored and acknowledged. It takes room in the window.
     Item {
         /// What is stored.
         item: Item,
         /// The number of the ACK when everything up to this frame is durable.
         ack: u64,
-        /// Whether it takes room in the window.
-        in_window: bool,
+        /// The work of storing it beside its bytes, as bytes.
+        work: usize,
     },
+    /// To be kept as the sensor's last STATUS, and answered at once.
+    Status(StatusV1),
 }
+
+/// The work of storing one rule of a hit: a row with its own strings in two trees.
+const RULE_WORK: usize = 1024;
+/// The work of storing a gap: counting what of it is stored.
+const GAP_WORK: usize = 16 << 10;
 
 /// The numbers of one epoch on one connection.
 #[derive(Clone, Copy, Debug)]
@@ -123,19 +130,20 @@ pub(super) fn judge(
             // The number is the first eight bytes, or it would not have decoded.
             let bytes = payload.get(size_of::<u64>()..).unwrap_or_default().to_vec();
             debug_assert!(bytes.len() <= codec::HIT_LEN_MAX);
-            let item = Item::Hit { sequence: data.sequence, version: VERSION, bytes };
-            Ok(Received::Item { item, ack, in_window: true })
+            let work = data.hit.rules.len() * RULE_WORK;
+            Ok(Received::Item {
+                item: Item::Hit { sequence: data.sequence, version: VERSION, bytes },
+                ack,
+                work,
+            })
         }
         FrameType::Gap => {
             let gap: GapV1 = wire::decode_message(payload).map_err(codec)?;
             let ack = numbers.take(gap.from, gap.to)?;
-            Ok(Received::Item { item: Item::Gap(gap), ack, in_window: true })
+            Ok(Received::Item { item: Item::Gap(gap), ack, work: GAP_WORK })
         }
-        FrameType::Status => {
-            let status: StatusV1 = wire::decode_message(payload).map_err(codec)?;
-            Ok(Received::Item { item: Item::Status(status), ack: numbers.carried, in_window: false })
-        }
-        FrameType::Hello | FrameType::Welcome | FrameType::Ack | FrameType::Busy => {
+        FrameType::Status => Ok(Received::Status(wire::decode_message(payload).map_err(codec)?)),
+        FrameType::Hello | FrameType::Welcome | FrameType::Ack | FrameType::Busy | FrameType::Refused => {
             Err(Breach::Unexpected(frame_type))
         }
     }
@@ -198,28 +206,19 @@ mod tests {
 
     #[test]
     fn what_collectors_say_is_no_word_of_a_sensor() {
-        for frame_type in [FrameType::Welcome, FrameType::Ack, FrameType::Busy] {
+        for frame_type in [FrameType::Welcome, FrameType::Ack, FrameType::Busy, FrameType::Refused] {
             let breach = judge(frame_type, &[], Some(&mut numbers(1))).unwrap_err();
             assert!(matches!(breach, Breach::Unexpected(_)), "{breach}");
         }
     }
 
     #[test]
-    fn a_status_repeats_the_last_number() {
-        let mut numbers = numbers(7);
+    fn what_is_expensive_to_store_is_charged_for_it() {
+        let gap = GapV1 { from: 1, to: 5, count: 5, reason: crate::wire::message::GapReason::SpoolFull };
         let mut frame = Vec::new();
-        wire::encode_message(&StatusV1::default(), &mut frame).unwrap();
+        wire::encode_message(&gap, &mut frame).unwrap();
         let payload = &frame[wire::frame::HEADER_LEN..];
-        for (take, expected) in [(None, 0), (Some(7), 7), (Some(8), 8)] {
-            if let Some(number) = take {
-                numbers.take(number, number).unwrap();
-            }
-            let Received::Item { ack, in_window, .. } =
-                judge(FrameType::Status, payload, Some(&mut numbers)).unwrap()
-            else {
-                panic!("a STATUS is an item");
-            };
-            assert_eq!((ack, in_window), (expected, false));
-        }
+        let received = judge(FrameType::Gap, payload, Some(&mut numbers(1))).unwrap();
+        assert_eq!(received, Received::Item { item: Item::Gap(gap), ack: 5, work: GAP_WORK });
     }
 }

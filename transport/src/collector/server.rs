@@ -3,9 +3,10 @@
 mod guest;
 
 use super::backend::Backend;
-use super::committer::{self, Bounds};
+use super::committer::{self, Bounds, Queue, Share};
 use super::connection::Shared;
 use super::counters::Counters;
+use super::heartbeats::Heartbeats;
 use super::identity::Allowed;
 use super::limits::Rate;
 use super::tls::{TlsError, server_config};
@@ -149,14 +150,16 @@ pub(super) struct Control {
 /// What is known of a sensor while it has connections.
 #[derive(Debug)]
 pub(super) struct SensorState {
+    /// Its part of the queue.
+    pub(super) share: Share,
     rate: Mutex<Rate>,
     connections: AtomicUsize,
 }
 
 impl SensorState {
     /// See [`Rate::take`].
-    pub(super) fn take(&self, len: usize, now: Instant) -> Duration {
-        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(len, now)
+    pub(super) fn take(&self, len: usize, is_word: bool, now: Instant) -> Duration {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(len, is_word, now)
     }
 }
 
@@ -166,11 +169,15 @@ struct Connected(Mutex<HashMap<Arc<str>, Arc<SensorState>>>);
 
 impl Connected {
     /// The state of a sensor, with one connection more; `None` if it has too many.
-    fn enter(&self, name: &Arc<str>, settings: &Settings) -> Option<Arc<SensorState>> {
+    fn enter(&self, name: &Arc<str>, settings: &Settings, queue: &Queue) -> Option<Arc<SensorState>> {
         let mut sensors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let state = sensors.entry(Arc::clone(name)).or_insert_with(|| {
             let rate = Rate::new(settings.frames_per_second, settings.bytes_per_second, Instant::now());
-            Arc::new(SensorState { rate: Mutex::new(rate), connections: AtomicUsize::new(0) })
+            Arc::new(SensorState {
+                share: queue.share(),
+                rate: Mutex::new(rate),
+                connections: AtomicUsize::new(0),
+            })
         });
         if state.connections.load(Ordering::Relaxed) >= settings.connections_per_sensor_max {
             return None;
@@ -199,6 +206,8 @@ pub struct Server {
     accepting: JoinHandle<()>,
     reloading: JoinHandle<()>,
     committing: JoinHandle<()>,
+    heartbeats: Arc<Heartbeats>,
+    beating: JoinHandle<()>,
     backend: Stopping,
 }
 
@@ -254,10 +263,13 @@ impl Server {
             }
             Security::InsecureLoopback => tokio::spawn(async {}),
         };
+        let heartbeats: Arc<Heartbeats> = Arc::default();
+        let beating = heartbeats.start(Arc::clone(&backend), Arc::clone(&counters));
         let shared = Arc::new(Shared {
             settings,
             backend: Arc::clone(&backend),
             queue,
+            heartbeats: Arc::clone(&heartbeats),
             counters: Arc::clone(&counters),
         });
         let (alive, connections) = mpsc::channel(1);
@@ -271,6 +283,8 @@ impl Server {
             accepting,
             reloading,
             committing,
+            heartbeats,
+            beating,
             backend: Stopping(backend),
         })
     }
@@ -298,6 +312,11 @@ impl Server {
             self.committing.abort();
         }
         let _ = self.committing.await;
+        self.heartbeats.stop();
+        if timeout(STOP_TIME_MAX, &mut self.beating).await.is_err() {
+            tracing::warn!("the last STATUS of sensors were not stored in time");
+            self.beating.abort();
+        }
         self.backend.0.stop().await;
     }
 }

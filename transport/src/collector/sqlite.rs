@@ -14,7 +14,7 @@ mod write;
 
 pub use open::{LOCK_SUFFIX, OpenError};
 
-use super::backend::{Appended, Backend, BackendError, Entry, Id, Note};
+use super::backend::{Appended, Backend, BackendError, Entry, Heartbeat, Id, Note};
 use super::counters::Counters;
 use futures_util::future::BoxFuture;
 use prepare::Prepared;
@@ -56,6 +56,7 @@ struct Batch {
 /// What the writing thread is given.
 enum Request {
     Append { batch: Vec<Prepared>, reply: Reply<Appended> },
+    Heartbeats { heartbeats: Vec<Heartbeat>, reply: Reply<()> },
     Durable { sensor: Arc<str>, epoch: Id, reply: Reply<u64> },
     Note(Note),
     Stop { reply: oneshot::Sender<()> },
@@ -119,6 +120,12 @@ impl Backend for SqliteBackend {
             // If the thread has gone, so has the reply.
             let _ = batches.send(Batch { entries, reply });
         }
+        answer(answered)
+    }
+
+    fn record_heartbeats(&self, heartbeats: Vec<Heartbeat>) -> BoxFuture<'static, Result<(), BackendError>> {
+        let (reply, answered) = oneshot::channel();
+        let _ = self.requests.send(Request::Heartbeats { heartbeats, reply });
         answer(answered)
     }
 

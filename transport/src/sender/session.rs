@@ -6,7 +6,7 @@
 use crate::spool::{Front, ReadLimits, Spool, SpoolError};
 use crate::wire::frame::{FrameError, FrameType};
 use crate::wire::message::{
-    AckV1, BusyV1, HelloV1, MESSAGE_LEN_MAX, SUPPORTED_VERSIONS, StatusV1, WelcomeV1,
+    AckV1, BusyV1, HelloV1, MESSAGE_LEN_MAX, RefusedV1, SUPPORTED_VERSIONS, StatusV1, WelcomeV1,
 };
 use crate::wire::stream::FrameBuffer;
 use crate::wire::{codec::CodecError, decode_message, encode_message};
@@ -48,6 +48,9 @@ pub trait Backlog {
 
     /// As [`Spool::acknowledge`].
     fn acknowledge(&mut self, epoch: &[u8; 16], through: u64);
+
+    /// As [`Spool::count_refused`].
+    fn count_refused(&mut self, hits: u64);
 }
 
 /// A spool at a moment.
@@ -76,6 +79,10 @@ impl Backlog for SpoolAt<'_> {
 
     fn acknowledge(&mut self, epoch: &[u8; 16], through: u64) {
         self.spool.acknowledge(epoch, through);
+    }
+
+    fn count_refused(&mut self, hits: u64) {
+        self.spool.count_refused(hits);
     }
 }
 
@@ -149,6 +156,8 @@ pub struct Session {
     acked: u64,
     /// The last numbers of the frames on their way.
     in_flight: VecDeque<u64>,
+    /// The collector has refused frames up to this number.
+    refused: u64,
     arrived: FrameBuffer,
     out: Vec<u8>,
     lasts: Vec<u64>,
@@ -170,6 +179,7 @@ impl Session {
             next: 1,
             acked: 0,
             in_flight: VecDeque::new(),
+            refused: 0,
             arrived: FrameBuffer::new(MESSAGE_LEN_MAX),
             out: Vec::new(),
             lasts: Vec::new(),
@@ -212,6 +222,10 @@ impl Session {
                     FrameType::Ack => {
                         let ack = decode_message::<AckV1>(payload)?;
                         self.ack(&ack, backlog, now)?;
+                    }
+                    FrameType::Refused => {
+                        let refused = decode_message::<RefusedV1>(payload)?;
+                        self.refuse(&refused, backlog)?;
                     }
                     FrameType::Busy => return Err(End::Busy(decode_message(payload)?)),
                     other => return Err(End::Breach(format!("a frame of type {other:?}"))),
@@ -300,6 +314,7 @@ impl Session {
         self.epoch = front.epoch;
         self.next = front.first_unacknowledged;
         self.acked = front.first_unacknowledged - 1;
+        self.refused = 0;
         self.in_flight.clear();
         let hello = HelloV1 {
             versions: SUPPORTED_VERSIONS.to_vec(),
@@ -331,6 +346,35 @@ impl Session {
             status_since: None,
             data_since: None,
         });
+        Ok(())
+    }
+
+    /// The collector can never store a frame. It is not sent again: the ACK that follows covers it.
+    fn refuse(&mut self, refused: &RefusedV1, backlog: &mut impl Backlog) -> Result<(), End> {
+        if !self.is_welcome {
+            return Err(End::Breach("a REFUSED before the WELCOME".into()));
+        }
+        if refused.epoch != self.epoch || !matches!(self.state, State::Sending(_)) {
+            return Ok(());
+        }
+        if refused.to >= self.next {
+            let sent = self.next - 1;
+            return Err(End::Breach(format!("a REFUSED of {}, of {sent} sent", refused.to)));
+        }
+        // Frames are refused in the order in which they were sent; those of earlier connections were counted then.
+        let first = refused.from.max(self.acked + 1).max(self.refused + 1);
+        if first > refused.to {
+            return Ok(());
+        }
+        self.refused = refused.to;
+        backlog.count_refused(refused.to - first + 1);
+        tracing::error!(
+            "the collector cannot store hits {} to {} and they are lost: {}",
+            refused.from,
+            refused.to,
+            // A foreign text: without what a terminal would act on.
+            refused.detail.escape_debug()
+        );
         Ok(())
     }
 

@@ -48,12 +48,22 @@ pub enum FrameType {
     Gap = 6,
     /// The sensor's loss ledger and health.
     Status = 7,
+    /// The collector cannot store a frame, now or later.
+    Refused = 8,
 }
 
 impl FrameType {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 7] =
-        [Self::Hello, Self::Welcome, Self::Data, Self::Ack, Self::Busy, Self::Gap, Self::Status];
+    pub const ALL: [Self; 8] = [
+        Self::Hello,
+        Self::Welcome,
+        Self::Data,
+        Self::Ack,
+        Self::Busy,
+        Self::Gap,
+        Self::Status,
+        Self::Refused,
+    ];
 
     /// The type of a number on the wire.
     pub fn from_u8(number: u8) -> Option<Self> {
@@ -221,7 +231,7 @@ mod tests {
             let split = split_frame(&bytes).unwrap().unwrap();
             assert_eq!(split, Split { frame_type, payload: b"payload", rest: b"next" });
         }
-        assert_eq!(FrameType::ALL.map(|known| known as u8), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(FrameType::ALL.map(|known| known as u8), [1, 2, 3, 4, 5, 6, 7, 8]);
     }
 
     type Verdict = fn(&FrameError) -> bool;
@@ -249,7 +259,7 @@ mod tests {
             }),
             ("broken and unknown", broken(sealed(9, 99, 1, b"x")), |e| matches!(e, FrameError::Crc { .. })),
             ("version", sealed(2, 99, 1, b"x"), |e| matches!(e, FrameError::Version { found: 2 })),
-            ("type 8", sealed(1, 8, 1, b"x"), |e| matches!(e, FrameError::Type { found: 8 })),
+            ("type 9", sealed(1, 9, 1, b"x"), |e| matches!(e, FrameError::Type { found: 8 })),
             ("type 0", sealed(1, 0, 0, b"x"), |e| matches!(e, FrameError::Type { found: 0 })),
             ("flags", sealed(1, 3, 1, b"x"), |e| matches!(e, FrameError::Flags { found: 1 })),
         ];

@@ -18,6 +18,9 @@ pub const COUNTS_MAX: usize = 256;
 pub const MESSAGE_LEN_MAX: usize = 64 * 1024;
 /// Longest string in a message, in bytes of UTF-8. Strings of hits may be longer.
 pub const NAME_LEN_MAX: usize = 128;
+/// Most hits that one GAP declares lost: more than a sensor numbers in one epoch, and few enough that sums of them
+/// stay far from the limits of 64 bits.
+pub const GAP_COUNT_MAX: u64 = 1 << 40;
 
 /// The sensor's first word, and again whenever it goes on to another epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,11 +153,14 @@ pub enum GapReason {
     SpoolDamaged,
     /// They do not fit a frame. Wire value 3.
     TooLong,
+    /// A collector could not store them and said so with a REFUSED frame. Wire value 4.
+    Refused,
 }
 
 impl GapReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::QueueFull, Self::SpoolFull, Self::SpoolDamaged, Self::TooLong];
+    pub const ALL: [Self; 5] =
+        [Self::QueueFull, Self::SpoolFull, Self::SpoolDamaged, Self::TooLong, Self::Refused];
 
     /// The word that stores and metrics use.
     pub const fn as_str(self) -> &'static str {
@@ -163,6 +169,7 @@ impl GapReason {
             Self::SpoolFull => "spool_full",
             Self::SpoolDamaged => "spool_damaged",
             Self::TooLong => "too_long",
+            Self::Refused => "refused",
         }
     }
 
@@ -179,10 +186,49 @@ pub struct GapV1 {
     pub from: u64,
     /// The last one, not below `from`.
     pub to: u64,
-    /// How many hits were given up: at least 1, at most `to - from + 1`.
+    /// How many hits were given up: at least 1, at most `to - from + 1` and [`GAP_COUNT_MAX`].
     pub count: u64,
     /// Why.
     pub reason: GapReason,
+}
+
+/// Why a collector cannot store a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RefusalReason {
+    /// It is larger than its store takes. Wire value 0.
+    TooLarge,
+    /// Its store does not accept the contents. Wire value 1.
+    NotStorable,
+}
+
+impl RefusalReason {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::TooLarge, Self::NotStorable];
+
+    /// The word that metrics use.
+    pub const fn as_word(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::NotStorable => "not_storable",
+        }
+    }
+}
+
+/// A frame that the collector cannot store, now or later. The ACK that covers these numbers follows: the sensor counts
+/// the hits as lost and does not send them again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedV1 {
+    /// The epoch.
+    pub epoch: [u8; 16],
+    /// The first sequence number of the frame, at least 1.
+    pub from: u64,
+    /// The last one, not below `from`; equal to it for a DATA frame.
+    pub to: u64,
+    /// Why.
+    pub reason: RefusalReason,
+    /// The cause, for people; may be empty.
+    #[serde(deserialize_with = "bounded::string")]
+    pub detail: String,
 }
 
 /// A count with its name.
@@ -242,6 +288,7 @@ impl sealed::Sealed for AckV1 {}
 impl sealed::Sealed for BusyV1 {}
 impl sealed::Sealed for GapV1 {}
 impl sealed::Sealed for StatusV1 {}
+impl sealed::Sealed for RefusedV1 {}
 
 impl Message for HelloV1 {
     const TYPE: FrameType = FrameType::Hello;
@@ -294,7 +341,24 @@ impl Message for GapV1 {
         if self.count == 0 || self.count - 1 > span {
             return refuse("gap.count", self.count, "1 to the length of the gap");
         }
+        if self.count > GAP_COUNT_MAX {
+            return refuse("gap.count", self.count, "at most 2^40");
+        }
         Ok(())
+    }
+}
+
+impl Message for RefusedV1 {
+    const TYPE: FrameType = FrameType::Refused;
+
+    fn check(&self) -> Result<(), MessageError> {
+        if self.from == 0 {
+            return refuse("refused.from", 0, "at least 1");
+        }
+        if self.to < self.from {
+            return refuse("refused.to", self.to, "not below refused.from");
+        }
+        name("refused.detail", &self.detail)
     }
 }
 

@@ -66,7 +66,11 @@ impl Guest {
 
     async fn meet<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S, identity: Identity) {
         let name = Arc::clone(&identity.name);
-        let state = if self.is_refused { None } else { self.connected.enter(&name, &self.shared.settings) };
+        let state = if self.is_refused {
+            None
+        } else {
+            self.connected.enter(&name, &self.shared.settings, &self.shared.queue)
+        };
         let Some(state) = state else {
             tracing::debug!(sensor = %name, address = %self.address, "too many connections");
             return self.refuse(stream, BusyReason::Connections).await;

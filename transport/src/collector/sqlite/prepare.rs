@@ -1,11 +1,11 @@
 //! What can be done before a transaction begins: decoding and hashing, on a thread of its own.
 
 use super::{Batch, Request};
-use crate::collector::backend::{BackendError, Entry, Id, Item};
+use crate::collector::backend::{Entry, Id, Item, Refusal};
 use crate::hit::HitV1;
 use crate::store::identity_of;
-use crate::wire::codec;
-use crate::wire::message::{GapV1, StatusV1};
+use crate::wire::codec::{self, CodecError};
+use crate::wire::message::{GapV1, RefusalReason};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -20,7 +20,8 @@ pub(super) struct Prepared {
 pub(super) enum PreparedItem {
     Hit(Box<PreparedHit>),
     Gap(GapV1),
-    Status(StatusV1),
+    /// A hit that cannot be stored, by its number.
+    Refused(u64, Refusal),
 }
 
 pub(super) struct PreparedHit {
@@ -37,31 +38,30 @@ pub(super) struct PreparedHit {
 /// Prepares batches until nobody can send any.
 pub(super) fn run(batches: &Receiver<Batch>, requests: &Sender<Request>) {
     for Batch { entries, reply } in batches {
-        match entries.into_iter().map(prepare).collect() {
-            Ok(batch) => {
-                // If the writing thread has gone, so has the reply.
-                let _ = requests.send(Request::Append { batch, reply });
-            }
-            Err(error) => {
-                let _ = reply.send(Err(error));
-            }
-        }
+        let batch = entries.into_iter().map(prepare).collect();
+        // If the writing thread has gone, so has the reply.
+        let _ = requests.send(Request::Append { batch, reply });
     }
 }
 
-fn prepare(entry: Entry) -> Result<Prepared, BackendError> {
+fn prepare(entry: Entry) -> Prepared {
     let item = match entry.item {
-        // Only version 1 has ever been released, and the connection has decoded these bytes already.
-        Item::Hit { sequence, version: _, bytes } => {
-            let refuse = |error: codec::CodecError| BackendError::Failed(error.to_string());
-            let hit = codec::decode_hit(&bytes).map_err(refuse)?;
-            let event = codec::encode_event(&hit).map_err(refuse)?;
-            let identity = identity_of(&hit, &event).map_err(refuse)?;
-            let hash = Sha256::digest(&bytes).into();
-            PreparedItem::Hit(Box::new(PreparedHit { sequence, hit, event, identity, hash }))
-        }
+        Item::Hit { sequence, bytes, .. } => match prepare_hit(sequence, &bytes) {
+            Ok(hit) => PreparedItem::Hit(Box::new(hit)),
+            Err(error) => {
+                let refusal = Refusal { reason: RefusalReason::NotStorable, detail: error.to_string() };
+                PreparedItem::Refused(sequence, refusal)
+            }
+        },
         Item::Gap(gap) => PreparedItem::Gap(gap),
-        Item::Status(status) => PreparedItem::Status(status),
     };
-    Ok(Prepared { sensor: entry.sensor, epoch: entry.epoch, item })
+    Prepared { sensor: entry.sensor, epoch: entry.epoch, item }
+}
+
+/// Only version 1 was ever released, and the connection has decoded these bytes already.
+fn prepare_hit(sequence: u64, bytes: &[u8]) -> Result<PreparedHit, CodecError> {
+    let hit = codec::decode_hit(bytes)?;
+    let event = codec::encode_event(&hit)?;
+    let identity = identity_of(&hit, &event)?;
+    Ok(PreparedHit { sequence, hit, event, identity, hash: Sha256::digest(bytes).into() })
 }

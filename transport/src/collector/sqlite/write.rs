@@ -1,14 +1,17 @@
 //! The writing thread: one transaction a batch, and what else is due between them.
 
 mod batch;
+mod heartbeats;
+mod isolation;
 
 use super::open::{Lock, OpenError, is_damage, open};
 use super::prepare::Prepared;
 use super::{Options, Request, next, retention};
-use crate::collector::backend::{Appended, BackendError, Id, Note};
+use crate::collector::backend::{Appended, BackendError, Heartbeat, Id, Note};
 use crate::collector::counters::Counters;
 use crate::store::{Action, At, Store, StoreError};
 use batch::Batch;
+use isolation::{Suspects, is_of_entry};
 use rusqlite::{Connection, Error, OptionalExtension, TransactionBehavior};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -67,6 +70,7 @@ pub(super) struct Writing {
     /// `None` after an error: it is opened anew for the next batch.
     store: Option<Store>,
     streams: HashMap<(Arc<str>, Id), Stream>,
+    suspects: Suspects,
     notes: Vec<Note>,
     connections: Connections,
     alive: Instant,
@@ -85,6 +89,7 @@ impl Writing {
             counters,
             store: Some(store),
             streams: HashMap::new(),
+            suspects: Suspects::default(),
             notes: Vec::new(),
             connections: HashMap::new(),
             alive: Instant::now(),
@@ -117,6 +122,10 @@ impl Writing {
                 Ok(Request::Append { batch, reply }) => {
                     let appended = self.attempt(|writing| writing.append(&batch));
                     let _ = reply.send(appended);
+                }
+                Ok(Request::Heartbeats { heartbeats, reply }) => {
+                    let recorded = self.attempt(|writing| writing.record(&heartbeats));
+                    let _ = reply.send(recorded);
                 }
                 Ok(Request::Durable { sensor, epoch, reply }) => {
                     let durable = self.attempt(|writing| writing.durable(&sensor, epoch));
@@ -201,27 +210,53 @@ impl Writing {
         Ok(highest.unwrap_or(0))
     }
 
+    /// Writes a batch as a whole; if one of its entries prevents that, every sensor's entries apart.
     fn append(&mut self, batch: &[Prepared]) -> Result<Appended, StoreError> {
         let path = self.path.clone();
-        let Some(store) = &mut self.store else { return Ok(Appended::default()) };
         if self.streams.len() > STREAMS_MAX {
             self.streams.clear();
         }
-        let transaction = store
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .at(&path, Action::Write)?;
+        let appended = match self.try_append(batch, false) {
+            Err(error) if is_of_entry(&error) => {
+                // What was learned of epochs has been rolled back.
+                self.streams.clear();
+                tracing::debug!("a batch is written again, each sensor's entries apart: {error}");
+                self.try_append(batch, true)
+            }
+            other => other,
+        };
+        let appended = appended.at(&path, Action::Write)?;
+        let now = Instant::now();
+        for entry in appended.errors.iter().filter_map(|(index, _)| batch.get(*index)) {
+            self.suspects.add(&entry.sensor, now);
+        }
+        Ok(appended)
+    }
+
+    fn try_append(&mut self, batch: &[Prepared], all_apart: bool) -> Result<Appended, Error> {
+        let Some(store) = &mut self.store else { return Ok(Appended::default()) };
+        let at = Instant::now();
+        let transaction = store.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let suspects = &self.suspects;
         let appended = Batch::new(&transaction, &mut self.streams, now())
-            .append(batch)
-            .and_then(|appended| {
-                let connections = write_notes(&transaction, &self.notes, &self.connections)?;
-                transaction.commit()?;
-                Ok((appended, connections))
-            })
-            .at(&path, Action::Write)?;
-        let (appended, connections) = appended;
+            .append(batch, |sensor| all_apart || suspects.contains(sensor, at))?;
+        let connections = write_notes(&transaction, &self.notes, &self.connections)?;
+        transaction.commit()?;
         self.written(connections);
         Ok(appended)
+    }
+
+    fn record(&mut self, heartbeats: &[Heartbeat]) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        let Some(store) = &mut self.store else { return Ok(()) };
+        store
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .and_then(|transaction| {
+                heartbeats::write(&transaction, heartbeats, now())?;
+                transaction.commit()
+            })
+            .at(&path, Action::Write)
     }
 
     /// Writes notes and the sign of life. `is_last`: the collector stops in an orderly way.
@@ -262,7 +297,8 @@ impl Writing {
     }
 }
 
-/// Writes what connections have told, and returns how many there are of each sensor then, if that has changed.
+/// Writes what connections have told, and returns how many each sensor has then, if that has changed. A note that cannot
+/// be stored is skipped: it must not keep hits from being written.
 fn write_notes(
     connection: &Connection,
     notes: &[Note],
@@ -274,31 +310,44 @@ fn write_notes(
     let now = now();
     let mut counted = connections.clone();
     for note in notes {
-        match note {
-            Note::Connected { sensor, address, instance, software, computer, certificate_expires } => {
-                let count = counted.entry(Arc::clone(sensor)).or_default();
-                *count += 1;
-                connection.prepare_cached(UPSERT_CONNECTED)?.execute((
-                    &**sensor,
-                    now,
-                    *count,
-                    address.to_string(),
-                    instance,
-                    software,
-                    computer,
-                    certificate_expires,
-                ))?;
-            }
-            Note::Disconnected { sensor } => {
-                let count = counted.entry(Arc::clone(sensor)).or_default();
-                *count = (*count - 1).max(0);
-                let left = *count;
-                if left == 0 {
-                    counted.remove(sensor);
-                }
-                connection.prepare_cached(UPDATE_CONNECTIONS)?.execute((&**sensor, left, now))?;
-            }
+        match write_note(connection, note, now, &mut counted) {
+            Err(error) if is_of_entry(&error) => tracing::debug!(?note, "a note is not stored: {error}"),
+            written => written?,
         }
     }
     Ok(Some(counted))
+}
+
+fn write_note(
+    connection: &Connection,
+    note: &Note,
+    now: i64,
+    counted: &mut Connections,
+) -> Result<(), Error> {
+    match note {
+        Note::Connected { sensor, address, instance, software, computer, certificate_expires } => {
+            let count = counted.entry(Arc::clone(sensor)).or_default();
+            *count += 1;
+            connection.prepare_cached(UPSERT_CONNECTED)?.execute((
+                &**sensor,
+                now,
+                *count,
+                address.to_string(),
+                instance,
+                software,
+                computer,
+                certificate_expires,
+            ))?;
+        }
+        Note::Disconnected { sensor } => {
+            let count = counted.entry(Arc::clone(sensor)).or_default();
+            *count = (*count - 1).max(0);
+            let left = *count;
+            if left == 0 {
+                counted.remove(sensor);
+            }
+            connection.prepare_cached(UPDATE_CONNECTIONS)?.execute((&**sensor, left, now))?;
+        }
+    }
+    Ok(())
 }

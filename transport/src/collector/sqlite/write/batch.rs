@@ -1,16 +1,24 @@
-//! One batch of hits, gaps and reports of sensors, written in one transaction.
+//! One batch of hits and gaps, written in one transaction.
+//!
+//! The frames of one epoch are one group. A group that is written apart has a savepoint, and each of its entries another:
+//! what fails because of its own contents is undone and reported alone. That costs a copy of every page touched, so it is
+//! done only for sensors whose entries have failed before, and for a whole batch when one of its entries fails.
 
 use super::Stream;
-use crate::collector::backend::{Appended, Id};
+use super::isolation::{isolated, refusal_of};
+use crate::collector::backend::{Appended, BackendError, EntryError, Id};
 use crate::collector::sqlite::prepare::{Prepared, PreparedHit, PreparedItem};
 use crate::store::Writer;
-use crate::wire::message::{GapV1, StatusV1};
-use rusqlite::{Error, Transaction};
+use crate::wire::message::{GapReason, GapV1};
+use rusqlite::{CachedStatement, Error, Transaction};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Most rows that are counted to find what of a gap is stored.
-const GAP_ROWS_MAX: i64 = 100_000;
+/// Most rows that are counted to find how much of a gap is stored: the widest window, which is as much as an honest
+/// sensor may have sent of the numbers in a gap.
+const GAP_ROWS_MAX: u64 = 65_536;
+/// Most other gaps that are compared with a new one.
+const GAPS_COMPARED_MAX: i64 = 1000;
 
 const FIND_SENSOR: &str = "INSERT INTO sensors (name, first_seen, last_seen) VALUES (?1, ?2, ?2)
     ON CONFLICT (name) DO UPDATE SET last_seen = ?2 RETURNING id";
@@ -27,87 +35,171 @@ const HAS_GAP: &str = "SELECT EXISTS (SELECT 1 FROM gaps
 const COUNT_STORED: &str = "SELECT count(DISTINCT sequence) FROM (
     SELECT sequence FROM received WHERE stream_id = ?1 AND sequence BETWEEN ?2 AND ?3 LIMIT ?4)";
 const SELECT_GAPS: &str = "SELECT first, last FROM gaps WHERE stream_id = ?1 AND first <= ?3 AND last >= ?2
-    ORDER BY first LIMIT 10000";
+    ORDER BY first LIMIT ?4";
 const UPDATE_STREAM: &str = "UPDATE streams SET highest = max(highest, ?2), last_seen = ?3 WHERE id = ?1";
+/// The sum of losses saturates: SQLite would make a larger one a floating-point number, which the column refuses.
 const UPDATE_SENSOR: &str = "UPDATE sensors SET last_seen = ?2, hits = hits + ?3, repeated = repeated + ?4,
-    conflicts = conflicts + ?5, lost = lost + ?6 WHERE id = ?1";
-const UPDATE_STATUS: &str = "UPDATE sensors SET last_seen = ?2, status_received = ?2, status_time = ?3,
-    uptime_seconds = ?4, counts = ?5 WHERE id = ?1";
+    conflicts = conflicts + ?5, lost = min(lost, 9223372036854775807 - ?6) + ?6 WHERE id = ?1";
 
-/// What a batch did for one sensor.
+/// What entries did for one sensor.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     hits: u64,
     repeated: u64,
     conflicts: u64,
+    gaps: u64,
     lost: u64,
 }
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.hits += other.hits;
+        self.repeated += other.repeated;
+        self.conflicts += other.conflicts;
+        self.gaps += other.gaps;
+        self.lost = self.lost.saturating_add(other.lost);
+    }
+}
+
+/// Entries of one epoch: their indices in the batch.
+type Group = Vec<usize>;
+
+/// What became of an entry: the highest number it stored and its counts.
+type Done = (u64, Tally);
 
 /// One batch in its transaction.
 pub(super) struct Batch<'t, 's> {
     transaction: &'t Transaction<'t>,
     streams: &'s mut HashMap<(Arc<str>, Id), Stream>,
-    tallies: HashMap<i64, Tally>,
-    /// Of each sensor the last STATUS.
-    statuses: HashMap<i64, StatusV1>,
     appended: Appended,
     /// As FILETIME.
     now: i64,
 }
 
+/// Statements that every hit needs.
+struct Statements<'t> {
+    writer: Writer<'t>,
+    select: CachedStatement<'t>,
+    insert: CachedStatement<'t>,
+}
+
 impl<'t, 's> Batch<'t, 's> {
-    /// `streams`: what is known of epochs; it learns of others.
+    /// `streams`: the known epochs. Those of a transaction that is rolled back are no longer true.
     pub(super) fn new(
         transaction: &'t Transaction<'t>,
         streams: &'s mut HashMap<(Arc<str>, Id), Stream>,
         now: i64,
     ) -> Self {
-        let (tallies, statuses) = (HashMap::new(), HashMap::new());
-        Self { transaction, streams, tallies, statuses, appended: Appended::default(), now }
+        Self { transaction, streams, appended: Appended::default(), now }
     }
 
-    /// Writes it; nothing is durable before the transaction is committed.
-    pub(super) fn append(mut self, batch: &[Prepared]) -> Result<Appended, Error> {
+    /// Writes it; nothing is durable before the transaction is committed. Sensors for which `is_apart` are isolated: an
+    /// entry of theirs that cannot be stored is reported in the outcome and fails nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store, and those of single entries of the other sensors: roll back and write all of them apart.
+    pub(super) fn append(
+        mut self,
+        batch: &[Prepared],
+        is_apart: impl Fn(&Arc<str>) -> bool,
+    ) -> Result<Appended, Error> {
         let transaction = self.transaction;
-        let mut writer = Writer::new(transaction)?;
-        let mut select = transaction.prepare_cached(SELECT_RECEIVED)?;
-        let mut insert = transaction.prepare_cached(INSERT_RECEIVED)?;
-        let mut touched: HashMap<i64, u64> = HashMap::new();
-        for entry in batch {
-            let mut stream = self.stream(&entry.sensor, entry.epoch)?;
-            let highest = match &entry.item {
-                PreparedItem::Hit(hit) => self.hit(stream, hit, &mut writer, &mut select, &mut insert)?,
-                PreparedItem::Gap(gap) => self.gap(stream, gap)?,
-                PreparedItem::Status(status) => {
-                    self.statuses.insert(stream.sensor_id, status.clone());
-                    0
-                }
-            };
-            if highest > stream.highest {
-                stream.highest = highest;
-                self.streams.insert((Arc::clone(&entry.sensor), entry.epoch), stream);
+        let mut statements = Statements {
+            writer: Writer::new(transaction)?,
+            select: transaction.prepare_cached(SELECT_RECEIVED)?,
+            insert: transaction.prepare_cached(INSERT_RECEIVED)?,
+        };
+        for group in groups(batch) {
+            let Some(first) = group.first().and_then(|index| batch.get(*index)) else { continue };
+            if !is_apart(&first.sensor) {
+                self.group(batch, &group, &mut statements, false)?;
+                continue;
             }
-            touched.insert(stream.id, stream.highest);
-            self.tallies.entry(stream.sensor_id).or_default();
+            let written = isolated(transaction, || self.group(batch, &group, &mut statements, true))?;
+            if let Err(error) = written {
+                // Not an entry but what is known of the sensor: all of it waits for another attempt.
+                self.streams.remove(&(Arc::clone(&first.sensor), first.epoch));
+                let failed = EntryError::Failed(BackendError::Failed(error.to_string()));
+                self.appended.errors.extend(group.iter().map(|index| (*index, failed.clone())));
+            }
         }
-        let mut update = transaction.prepare_cached(UPDATE_STREAM)?;
-        for (id, highest) in touched {
-            update.execute((id, highest, self.now))?;
-        }
-        let mut update = transaction.prepare_cached(UPDATE_SENSOR)?;
-        for (id, tally) in &self.tallies {
-            update.execute((id, self.now, tally.hits, tally.repeated, tally.conflicts, tally.lost))?;
-        }
-        let mut update = transaction.prepare_cached(UPDATE_STATUS)?;
-        for (id, status) in &self.statuses {
-            let counts: serde_json::Map<String, serde_json::Value> =
-                status.counts.iter().map(|count| (count.name.clone(), count.value.into())).collect();
-            let counts = serde_json::Value::from(counts).to_string();
-            let saturated =
-                [status.time, status.uptime_seconds].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
-            update.execute((id, self.now, saturated[0], saturated[1], counts))?;
-        }
+        self.appended.errors.sort_by_key(|(index, _)| *index);
         Ok(self.appended)
+    }
+
+    fn group(
+        &mut self,
+        batch: &[Prepared],
+        group: &Group,
+        statements: &mut Statements<'_>,
+        is_apart: bool,
+    ) -> Result<(), Error> {
+        let Some(first) = group.first().and_then(|index| batch.get(*index)) else { return Ok(()) };
+        let mut stream = self.stream(&first.sensor, first.epoch)?;
+        let (mut tally, mut errors) = (Tally::default(), Vec::new());
+        for (index, entry) in group.iter().filter_map(|index| Some((*index, batch.get(*index)?))) {
+            let done = if is_apart {
+                isolated(self.transaction, || self.entry(stream, &entry.item, statements))?
+            } else {
+                Ok(self.entry(stream, &entry.item, statements)?)
+            };
+            let refused = match (&done, &entry.item) {
+                (Err(error), _) => Some(refusal_of(error)),
+                (Ok(_), PreparedItem::Refused(_, refusal)) => Some(refusal.clone()),
+                (Ok(_), _) => None,
+            };
+            let (highest, counted) = match done {
+                Ok(done) => done,
+                Err(_) => self.record_refusal(stream, &entry.item)?,
+            };
+            stream.highest = stream.highest.max(highest);
+            tally.add(counted);
+            errors.extend(refused.map(|refusal| (index, EntryError::Refused(refusal))));
+        }
+        self.transaction.prepare_cached(UPDATE_STREAM)?.execute((stream.id, stream.highest, self.now))?;
+        let Tally { hits, repeated, conflicts, gaps, lost } = tally;
+        self.transaction.prepare_cached(UPDATE_SENSOR)?.execute((
+            stream.sensor_id,
+            self.now,
+            hits,
+            repeated,
+            conflicts,
+            lost,
+        ))?;
+        self.streams.insert((Arc::clone(&first.sensor), first.epoch), stream);
+        self.appended.new += hits;
+        self.appended.repeated += repeated;
+        self.appended.conflicts += conflicts;
+        self.appended.gaps += gaps;
+        self.appended.lost = self.appended.lost.saturating_add(lost);
+        self.appended.errors.extend(errors);
+        Ok(())
+    }
+
+    fn entry(
+        &self,
+        stream: Stream,
+        item: &PreparedItem,
+        statements: &mut Statements<'_>,
+    ) -> Result<Done, Error> {
+        match item {
+            PreparedItem::Hit(hit) => self.hit(stream, hit, statements),
+            PreparedItem::Gap(gap) => self.gap(stream, gap),
+            PreparedItem::Refused(sequence, _) => self.gap(stream, &refused_gap(*sequence)),
+        }
+    }
+
+    /// Records that a number was refused. The store may refuse that as well; then the log and the sensor's own count
+    /// have it.
+    fn record_refusal(&self, stream: Stream, item: &PreparedItem) -> Result<Done, Error> {
+        let sequence = match item {
+            PreparedItem::Hit(hit) => hit.sequence,
+            PreparedItem::Refused(sequence, _) => *sequence,
+            PreparedItem::Gap(_) => return Ok((0, Tally::default())),
+        };
+        let recorded = isolated(self.transaction, || self.gap(stream, &refused_gap(sequence)))?;
+        Ok(recorded.unwrap_or_default())
     }
 
     fn stream(&mut self, sensor: &Arc<str>, epoch: Id) -> Result<Stream, Error> {
@@ -123,20 +215,16 @@ impl<'t, 's> Batch<'t, 's> {
             .transaction
             .prepare_cached(FIND_STREAM)?
             .query_row((sensor_id, epoch, self.now), |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let stream = Stream { id, sensor_id, highest };
-        self.streams.insert(key, stream);
-        Ok(stream)
+        Ok(Stream { id, sensor_id, highest })
     }
 
-    /// Returns the number that is stored now.
     fn hit(
-        &mut self,
+        &self,
         stream: Stream,
         prepared: &PreparedHit,
-        writer: &mut Writer<'_>,
-        select: &mut rusqlite::CachedStatement<'_>,
-        insert: &mut rusqlite::CachedStatement<'_>,
-    ) -> Result<u64, Error> {
+        statements: &mut Statements<'_>,
+    ) -> Result<Done, Error> {
+        let Statements { writer, select, insert } = statements;
         let (mut is_known, mut is_other) = (false, false);
         // Above the highest number there is nothing to look for.
         if prepared.sequence <= stream.highest {
@@ -145,47 +233,42 @@ impl<'t, 's> Batch<'t, 's> {
                 if row.get(0)? { is_known = true } else { is_other = true }
             }
         }
-        let tally = self.tallies.entry(stream.sensor_id).or_default();
         if is_known {
-            self.appended.repeated += 1;
-            tally.repeated += 1;
-            return Ok(prepared.sequence);
+            return Ok((prepared.sequence, Tally { repeated: 1, ..Tally::default() }));
         }
         let (hit_id, _) = writer.insert(&prepared.hit, &prepared.event, &prepared.identity)?;
         insert.execute((stream.id, prepared.sequence, prepared.hash, hit_id, self.now))?;
-        if is_other {
-            self.appended.conflicts += 1;
-            tally.conflicts += 1;
+        let tally = if is_other {
+            Tally { conflicts: 1, ..Tally::default() }
         } else {
-            self.appended.new += 1;
-            tally.hits += 1;
-        }
-        Ok(prepared.sequence)
+            Tally { hits: 1, ..Tally::default() }
+        };
+        Ok((prepared.sequence, tally))
     }
 
-    fn gap(&mut self, stream: Stream, gap: &GapV1) -> Result<u64, Error> {
+    fn gap(&self, stream: Stream, gap: &GapV1) -> Result<Done, Error> {
         let reason = gap.reason.as_str();
-        let tally = self.tallies.entry(stream.sensor_id).or_default();
         let is_known: bool = self
             .transaction
             .prepare_cached(HAS_GAP)?
             .query_row((stream.id, gap.from, gap.to, gap.count, reason), |row| row.get(0))?;
         if is_known {
-            self.appended.repeated += 1;
-            tally.repeated += 1;
-            return Ok(gap.to);
+            return Ok((gap.to, Tally { repeated: 1, ..Tally::default() }));
         }
         // What no other gap has declared and what is not stored: range by range between the other gaps.
         let mut gaps = self.transaction.prepare_cached(SELECT_GAPS)?;
         let others = gaps
-            .query_map((stream.id, gap.from, gap.to), |row| Ok((row.get(0)?, row.get(1)?)))?
+            .query_map((stream.id, gap.from, gap.to, GAPS_COMPARED_MAX), |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
             .collect::<Result<Vec<(u64, u64)>, _>>()?;
         let mut count = self.transaction.prepare_cached(COUNT_STORED)?;
-        let (mut open, mut next) = (0_u64, gap.from);
+        let (mut open, mut next, mut rows_left) = (0_u64, gap.from, GAP_ROWS_MAX);
         for (first, last) in others.into_iter().chain([(gap.to + 1, gap.to + 1)]) {
             if first > next {
                 let stored: u64 =
-                    count.query_row((stream.id, next, first - 1, GAP_ROWS_MAX), |row| row.get(0))?;
+                    count.query_row((stream.id, next, first - 1, rows_left), |row| row.get(0))?;
+                rows_left = rows_left.saturating_sub(stored);
                 open += (first - next).saturating_sub(stored);
             }
             next = next.max(last.saturating_add(1));
@@ -194,9 +277,24 @@ impl<'t, 's> Batch<'t, 's> {
         self.transaction
             .prepare_cached(INSERT_GAP)?
             .execute((stream.id, gap.from, gap.to, gap.count, reason, lost, self.now))?;
-        self.appended.gaps += 1;
-        self.appended.lost += lost;
-        tally.lost += lost;
-        Ok(gap.to)
+        Ok((gap.to, Tally { gaps: 1, lost, ..Tally::default() }))
     }
+}
+
+fn refused_gap(sequence: u64) -> GapV1 {
+    GapV1 { from: sequence, to: sequence, count: 1, reason: GapReason::Refused }
+}
+
+/// The entries of each epoch, in their order.
+fn groups(batch: &[Prepared]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut known: HashMap<(&str, Id), usize> = HashMap::new();
+    for (index, entry) in batch.iter().enumerate() {
+        let at = *known.entry((&entry.sensor, entry.epoch)).or_insert_with(|| {
+            groups.push(Group::new());
+            groups.len() - 1
+        });
+        groups[at].push(index);
+    }
+    groups
 }

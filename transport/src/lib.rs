@@ -11,6 +11,7 @@
 pub mod collector;
 pub mod hit;
 pub mod identity;
+mod lock;
 pub mod metrics;
 pub mod output;
 #[cfg(feature = "collector")]

@@ -132,6 +132,12 @@ fn gaps_and_statuses_are_acknowledged_and_shown() {
     let path = folder.path().join("hits.db");
     let shown = Status::read(&path, now()).unwrap();
     assert_eq!(shown.is_running, Some(true));
+    let mut shown = shown;
+    while shown.sensors[0].spool_hits.is_none() {
+        // A STATUS is stored apart, within a second or two.
+        std::thread::sleep(Duration::from_millis(50));
+        shown = Status::read(&path, now()).unwrap();
+    }
     let sensor = &shown.sensors[0];
     assert_eq!((sensor.sensor.as_str(), sensor.connected), ("insecure-loopback", true));
     assert_eq!((sensor.hits, sensor.gaps, sensor.lost, sensor.repeated), (2, 2, 10, 1));
@@ -211,6 +217,88 @@ fn breaches_close_the_connection_and_nothing_else() {
     collector.stop();
     assert_eq!(collector.counters.breaches.get(), count + first.len() as u64);
     assert_eq!(stored(folder.path()), [1]);
+}
+
+#[test]
+fn a_gap_may_straddle_the_next_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut collector = plain(folder.path(), Settings::default());
+    for (epoch, next, closes) in [(1, 11, false), (2, 12, true)] {
+        let mut client = Client::plain(collector.addr);
+        assert!(matches!(client.hello(epoch, 1), Word::Welcome(_)));
+        for sequence in 1..=5 {
+            client.send_hit(sequence, &hit(u64::from(epoch) * 100 + sequence));
+        }
+        client.wait_for_ack(epoch, 5);
+        // The next number is 6.
+        client.send(&GapV1 { from: 4, to: 10, count: 7, reason: GapReason::SpoolFull });
+        client.wait_for_ack(epoch, 10);
+        client.send_hit(next, &hit(u64::from(epoch) * 100 + next));
+        if closes {
+            assert_eq!(client.word(), Word::Closed, "number 11 was left out");
+        } else {
+            client.wait_for_ack(epoch, next);
+        }
+    }
+    collector.stop();
+    // Of each gap 4 and 5 were stored.
+    assert_eq!(collector.counters.lost.get(), 10);
+}
+
+#[test]
+fn ids_of_zeros_are_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut collector = plain(folder.path(), Settings::default());
+    let mut client = Client::plain(collector.addr);
+    client.send(&HelloV1 { instance: [0; 16], epoch: [0; 16], ..hello(0, 1) });
+    assert!(matches!(client.word(), Word::Welcome(WelcomeV1 { epoch, durable: 0, .. }) if epoch == [0; 16]));
+    client.send_hit(1, &hit(1));
+    client.wait_for_ack(0, 1);
+    collector.stop();
+    assert_eq!(stored(folder.path()), [1]);
+}
+
+#[test]
+fn two_connections_may_use_one_epoch_and_each_has_its_own_acknowledgements() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut collector = plain(folder.path(), Settings::default());
+    let mut first = Client::plain(collector.addr);
+    let mut second = Client::plain(collector.addr);
+    assert!(matches!(first.hello(1, 1), Word::Welcome(_)));
+    assert!(matches!(second.hello(1, 1), Word::Welcome(_)));
+    for sequence in 1..=20 {
+        first.send_hit(sequence, &hit(sequence));
+    }
+    first.wait_for_ack(1, 20);
+    // The second connection has carried nothing: what the first one has does not count for it.
+    second.send(&StatusV1::default());
+    assert_eq!(second.word(), Word::Ack(AckV1 { epoch: [1; 16], sequence: 0 }));
+    for sequence in 1..=10 {
+        second.send_hit(sequence, &hit(sequence));
+    }
+    second.wait_for_ack(1, 10);
+    first.send_hit(21, &hit(21));
+    first.wait_for_ack(1, 21);
+    collector.stop();
+    assert_eq!(stored(folder.path()), (1..=21).collect::<Vec<_>>());
+    assert_eq!((collector.counters.repeated.get(), collector.counters.conflicts.get()), (10, 0));
+}
+
+/// A number above those that came in between is durable before them.
+#[test]
+fn durable_is_the_highest_number_and_not_necessarily_all_below_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = plain(folder.path(), Settings::default());
+    let mut client = Client::plain(collector.addr);
+    assert!(matches!(client.hello(1, 100), Word::Welcome(_)));
+    client.send_hit(100, &hit(100));
+    client.wait_for_ack(1, 100);
+    drop(client);
+    let mut client = Client::plain(collector.addr);
+    assert!(matches!(client.hello(1, 1), Word::Welcome(WelcomeV1 { durable: 100, .. })));
+    // The sensor ignores it and sends what it has.
+    client.send_hit(1, &hit(1));
+    client.wait_for_ack(1, 1);
 }
 
 #[test]

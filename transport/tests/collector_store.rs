@@ -8,12 +8,14 @@ mod common;
 
 use collector::{Authority, Client, Collector, Word};
 use common::hit;
-use etwsieve_transport::collector::backend::{Appended, Backend, BackendError, Entry, Id};
+use etwsieve_transport::collector::backend::{Appended, Backend, BackendError, Entry, Heartbeat, Id};
+use etwsieve_transport::collector::feed::SqliteFeed;
 use etwsieve_transport::collector::server::{Security, Settings};
 use etwsieve_transport::collector::sqlite::{OpenError, Options, SqliteBackend};
 use etwsieve_transport::collector::status::{Status, now};
+use etwsieve_transport::sink::{BatchLimits, Feed};
 use etwsieve_transport::store::{HitFilter, Store};
-use etwsieve_transport::wire::message::BusyReason;
+use etwsieve_transport::wire::message::{AckV1, BusyReason, StatusV1};
 use futures_util::future::BoxFuture;
 use std::fs;
 use std::path::Path;
@@ -54,6 +56,10 @@ impl Backend for Gated {
             gate.verdict.lock().unwrap().clone()?;
             Ok(Appended { new: batch.len() as u64, ..Appended::default() })
         })
+    }
+
+    fn record_heartbeats(&self, _: Vec<Heartbeat>) -> BoxFuture<'static, Result<(), BackendError>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn durable(&self, _: Arc<str>, _: Id) -> BoxFuture<'static, Result<u64, BackendError>> {
@@ -117,6 +123,26 @@ fn an_acknowledgement_waits_for_the_store_unless_told_otherwise() {
         gate.open.add_permits(10);
         collector.stop();
     }
+}
+
+#[test]
+fn a_status_is_answered_at_once_and_waits_for_no_hit() {
+    let gate = Gate::new(0);
+    let mut collector = gated(&gate, Settings::default());
+    let mut client = Client::plain(collector.addr);
+    assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
+    client.send_hit(1, &hit(1));
+    let status = StatusV1::default();
+    for _ in 0..3 {
+        client.send(&status);
+        // The store has not let the hit through.
+        assert_eq!(client.word(), Word::Ack(AckV1 { epoch: [1; 16], sequence: 0 }));
+    }
+    gate.open.add_permits(10);
+    client.wait_for_ack(1, 1);
+    client.send(&status);
+    assert_eq!(client.word(), Word::Ack(AckV1 { epoch: [1; 16], sequence: 1 }));
+    collector.stop();
 }
 
 #[test]
@@ -241,6 +267,97 @@ fn a_store_has_one_collector() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(first.stop());
     SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap();
+}
+
+/// By a symbolic link to the file or to its folder, or by a hard link: it is one store.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_store_has_one_collector_by_whatever_name() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("data")).unwrap();
+    symlink(at("data"), at("folder")).unwrap();
+    symlink("data/hits.db", at("link.db")).unwrap();
+    symlink("link.db", at("second.db")).unwrap();
+    let start = |name: &str| SqliteBackend::start(&at(name), Options::default(), Arc::default());
+    // Begun by a link that leads nowhere yet.
+    let first = start("second.db").unwrap();
+    fs::hard_link(at("data/hits.db"), at("hard.db")).unwrap();
+    for name in ["data/hits.db", "folder/hits.db", "link.db", "second.db", "hard.db", "data/../link.db"] {
+        let error = start(name).unwrap_err();
+        assert!(matches!(error, OpenError::InUse { .. }), "{name}: {error}");
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(first.stop());
+    drop(first);
+    // Its files are beside the database, not beside the link.
+    let beside: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "hard.db.lock" && (name.contains("-wal") || name.contains(".lock")))
+        .collect();
+    assert_eq!(beside, [""; 0]);
+    let again = start("data/hits.db").unwrap();
+    assert!(matches!(start("link.db").unwrap_err(), OpenError::InUse { .. }));
+    runtime.block_on(again.stop());
+}
+
+/// Damage behind a link: the database is set aside, and the link stays.
+#[cfg(unix)]
+#[test]
+fn a_damaged_store_behind_a_link_is_set_aside_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("data")).unwrap();
+    std::os::unix::fs::symlink("data/hits.db", at("link.db")).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for round in 0..2 {
+        let counters = Arc::new(etwsieve_transport::collector::counters::Counters::default());
+        let backend =
+            SqliteBackend::start(&at("link.db"), Options::default(), Arc::clone(&counters)).unwrap();
+        runtime.block_on(backend.stop());
+        assert_eq!(counters.set_aside.get(), round);
+        fs::write(at("data/hits.db"), vec![0xA5; 8192]).unwrap();
+    }
+    assert!(at("link.db").is_symlink());
+    let kept = fs::read_dir(at("data")).unwrap().filter(|entry| {
+        entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("hits.db.damaged-")
+    });
+    assert_eq!(kept.count(), 1);
+}
+
+#[test]
+fn retention_keeps_what_a_sink_has_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hits.db");
+    let options = Options { retention_bytes: 1, sinks: Some(vec!["slow".into()]), ..Options::default() };
+    let mut collector =
+        Collector::with_options(folder.path(), &Security::InsecureLoopback, Settings::default(), options);
+    let mut client = Client::plain(collector.addr);
+    assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
+    for sequence in 1..=50 {
+        client.send_hit(sequence, &hit(sequence));
+    }
+    client.wait_for_ack(1, 50);
+    let counters = Arc::clone(&collector.counters);
+    while counters.retention_held.get() == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(
+        (stored(&path), counters.expired.get()),
+        (50, 0),
+        "far above its size, and nothing is removed"
+    );
+    let mut feed = SqliteFeed::open(&path, "slow", Arc::clone(&counters)).unwrap();
+    let taken = feed.next(BatchLimits { hits: 20, bytes: 1 << 20 }, Duration::ZERO).unwrap();
+    feed.acknowledge().unwrap();
+    while counters.expired.get() < 20 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!((taken.len(), stored(&path)), (20, 30));
+    drop(feed);
+    collector.stop();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::rng::Rng;
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::wire::frame::{FrameType, HEADER_LEN, split_frame};
-use etwsieve_transport::wire::message::{AckV1, BusyV1, HelloV1, StatusV1, WelcomeV1};
+use etwsieve_transport::wire::message::{AckV1, BusyV1, HelloV1, RefusedV1, StatusV1, WelcomeV1};
 use etwsieve_transport::wire::{decode_message, encode_data, encode_message};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,7 +23,7 @@ pub struct Client<S> {
 }
 
 /// What a collector says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
     /// It takes the connection.
     Welcome(WelcomeV1),
@@ -31,6 +31,8 @@ pub enum Word {
     Ack(AckV1),
     /// It takes no more.
     Busy(BusyV1),
+    /// It cannot store a frame.
+    Refused(RefusedV1),
 }
 
 impl Client<TcpStream> {
@@ -125,6 +127,7 @@ impl<S: Read + Write> Client<S> {
                     FrameType::Welcome => decode_message(split.payload).map(Word::Welcome),
                     FrameType::Ack => decode_message(split.payload).map(Word::Ack),
                     FrameType::Busy => decode_message(split.payload).map(Word::Busy),
+                    FrameType::Refused => decode_message(split.payload).map(Word::Refused),
                     other => return Err(invalid(format!("a collector sent {other:?}"))),
                 };
                 let word = word.map_err(|error| invalid(error.to_string()))?;
@@ -203,7 +206,7 @@ fn send(
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "an ACK above what was sent"));
             }
             Word::Ack(ack) if ack.epoch == client.epoch => *acknowledged = ack.sequence.max(*acknowledged),
-            Word::Ack(_) | Word::Welcome(_) => {}
+            Word::Ack(_) | Word::Welcome(_) | Word::Refused(_) => {}
             Word::Busy(busy) => return Err(io::Error::other(busy.reason.as_str())),
         }
     }

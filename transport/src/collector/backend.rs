@@ -70,6 +70,13 @@ pub struct Refusal {
     pub detail: String,
 }
 
+impl Refusal {
+    /// Of a hit that names no rule: nothing was detected, and no sink could say what.
+    pub fn without_rules() -> Self {
+        Self { reason: RefusalReason::NotStorable, detail: "a hit without rules".into() }
+    }
+}
+
 /// Why one entry of a batch is not durable although the store works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryError {

@@ -52,6 +52,8 @@ pub struct Limits {
     pub window: u32,
     pub quiet_seconds: u32,
     pub handshake_seconds: u64,
+    pub handshakes_max: usize,
+    pub handshakes_per_address_max: usize,
     pub connections_max: u64,
     pub connections_per_sensor_max: usize,
     pub frames_per_second: u64,
@@ -110,6 +112,8 @@ impl Default for Limits {
             window: 512,
             quiet_seconds: 60,
             handshake_seconds: 10,
+            handshakes_max: 4096,
+            handshakes_per_address_max: 1024,
             connections_max: 20_000,
             connections_per_sensor_max: 8,
             frames_per_second: 0,
@@ -222,6 +226,8 @@ impl Config {
             window,
             quiet_seconds,
             handshake_seconds,
+            handshakes_max,
+            handshakes_per_address_max,
             connections_max,
             connections_per_sensor_max,
             frames_per_second,
@@ -233,6 +239,8 @@ impl Config {
         in_range("limits.window", u64::from(window), 1..=65_536)?;
         in_range("limits.quiet_seconds", u64::from(quiet_seconds), 3..=3600)?;
         in_range("limits.handshake_seconds", handshake_seconds, 1..=60)?;
+        in_range("limits.handshakes_max", handshakes_max as u64, 1..=1_000_000)?;
+        in_range("limits.handshakes_per_address_max", handshakes_per_address_max as u64, 1..=1_000_000)?;
         in_range("limits.connections_max", connections_max, 1..=1_000_000)?;
         in_range("limits.connections_per_sensor_max", connections_per_sensor_max as u64, 1..=1_000_000)?;
         in_range("limits.frames_per_second", frames_per_second, 0..=1_000_000)?;
@@ -282,6 +290,8 @@ impl Config {
             quiet_ms: limits.quiet_seconds.saturating_mul(1000),
             handshake_time: Duration::from_secs(limits.handshake_seconds),
             hello_time: Duration::from_secs(limits.handshake_seconds),
+            handshakes_max: limits.handshakes_max,
+            handshakes_per_address_max: limits.handshakes_per_address_max,
             connections_max: limits.connections_max,
             connections_per_sensor_max: limits.connections_per_sensor_max,
             frames_per_second: limits.frames_per_second,
@@ -298,6 +308,7 @@ impl Config {
         Options {
             retention_age: Duration::from_secs(self.retention.days * SECONDS_PER_DAY),
             retention_bytes: self.retention.size_mb << 20,
+            sinks: Some(self.sink.iter().map(|sink| sink.name().to_owned()).collect()),
             ..Options::default()
         }
     }

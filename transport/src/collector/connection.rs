@@ -1,12 +1,14 @@
 //! One connection, from the first frame to the last: reads, hands on, acknowledges.
 
 use super::backend::{Backend, Entry, Item, Note};
-use super::committer::{Progress, Queue, Reading, Room};
+use super::committer::{Progress, Queue, Reading, Room, Share};
 use super::counters::Counters;
 use super::frames::Frames;
 use super::heartbeats::Heartbeats;
 use super::identity::Identity;
+use super::limits::Load;
 use super::protocol::{Breach, Numbers, Received, judge};
+use super::quota::Quota;
 use super::server::{Control, SensorState, Settings};
 use crate::wire;
 use crate::wire::frame::PAYLOAD_LEN_MAX;
@@ -83,6 +85,8 @@ pub(super) struct Shared {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) queue: Queue,
     pub(super) heartbeats: Arc<Heartbeats>,
+    /// Of the lines about sensors that may not connect.
+    pub(super) refusals: Quota,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -93,6 +97,8 @@ pub(super) struct Connection<S> {
     address: SocketAddr,
     identity: Identity,
     sensor: Arc<SensorState>,
+    /// Its part of the queue.
+    share: Share,
     control: watch::Receiver<Control>,
     frames: Frames,
     numbers: Option<Numbers>,
@@ -113,12 +119,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         sensor: Arc<SensorState>,
         control: watch::Receiver<Control>,
     ) -> Self {
+        // Without names every connection is a sensor.
+        let share = if identity.is_certified() { sensor.share.clone() } else { shared.queue.share() };
         Self {
             shared,
             stream,
             address,
             identity,
             sensor,
+            share,
             control,
             frames: Frames::default(),
             numbers: None,
@@ -202,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match judge(frame_type, payload, self.numbers.as_mut())? {
                 Received::Hello(hello) => {
                     if self.numbers.is_some() {
-                        self.pause(len, true).await?;
+                        self.pause(Load::Word(len)).await?;
                     }
                     self.greet(hello).await?;
                 }
@@ -275,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.shared.counters.frames.add(1);
         self.shared.counters.bytes.add(len as u64);
-        self.pause(len, false).await?;
+        self.pause(Load::Entry(len, work)).await?;
         let entry = Entry { sensor: Arc::clone(&self.identity.name), epoch: numbers.epoch, item };
         self.push(entry, ack, work, len).await?;
         self.handed += 1;
@@ -285,7 +294,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Keeps a STATUS for the store and answers it at once, with the number acknowledged so far.
     async fn take_status(&mut self, status: StatusV1, len: usize) -> Result<(), End> {
         if self.identity.is_expired(SystemTime::now()) {
-            tracing::info!(sensor = %self.identity.name, "the certificate of a connected sensor has expired");
+            if let Some(suppressed) = self.shared.refusals.admit() {
+                tracing::warn!(
+                    sensor = %self.identity.name, suppressed, "the certificate of a connected sensor has expired"
+                );
+            }
             return Err(End::Busy(BusyReason::NotAllowed));
         }
         let counters = &self.shared.counters;
@@ -294,13 +307,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.shared.heartbeats.put(&self.identity.name, status) {
             counters.heartbeats_dropped.add(1);
         }
-        self.pause(len, true).await?;
+        self.pause(Load::Word(len)).await?;
         self.answer(true).await
     }
 
     /// Waits as long as the sensor's rate asks for, acknowledging meanwhile.
-    async fn pause(&mut self, len: usize, is_word: bool) -> Result<(), End> {
-        let pause = self.sensor.take(len, is_word, Instant::now());
+    async fn pause(&mut self, load: Load) -> Result<(), End> {
+        let pause = self.sensor.take(load, Instant::now());
         if pause.is_zero() {
             return Ok(());
         }
@@ -320,7 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn push(&mut self, entry: Entry, ack: u64, work: usize, len: usize) -> Result<(), End> {
         let progress = Arc::clone(&self.progress);
         let queue = self.shared.queue.clone();
-        let share = self.sensor.share.clone();
+        let share = self.share.clone();
         let room = queue.room(&share, len);
         tokio::pin!(room);
         let deadline = tokio::time::Instant::now() + ROOM_TIME;
@@ -366,7 +379,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Err(End::Busy(BusyReason::Stopping));
         }
         if let Some(why) = control.allowed.refusal(&self.identity) {
-            tracing::warn!(sensor = %self.identity.name, address = %self.address, "a sensor is refused: {why}");
+            if let Some(suppressed) = self.shared.refusals.admit() {
+                tracing::warn!(
+                    sensor = %self.identity.name, address = %self.address, suppressed, "a sensor is refused: {why}"
+                );
+            }
             return Err(End::Busy(BusyReason::NotAllowed));
         }
         Ok(())

@@ -34,6 +34,18 @@ impl Level {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
+    /// One more, unless there are `max` already.
+    pub(super) fn enter(&self, max: u64) -> bool {
+        let max = i64::try_from(max).unwrap_or(i64::MAX);
+        let next = |level| (level < max).then_some(level + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+
+    /// Makes it 1 or 0.
+    pub(super) fn set(&self, is_on: bool) {
+        self.0.store(i64::from(is_on), Ordering::Relaxed);
+    }
+
     /// What it is, at least 0.
     pub fn get(&self) -> u64 {
         u64::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0)
@@ -43,12 +55,18 @@ impl Level {
 /// All counts of one collector.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Connections now, TLS handshakes among them.
+    /// Connections of known sensors now.
     pub connections: Level,
+    /// Connections now whose sensor is not known yet.
+    pub handshakes: Level,
+    /// Connections now that are being told BUSY instead of being served.
+    pub(super) refusing: Level,
     /// TCP connections accepted.
     pub accepted: Count,
-    /// TCP connections closed at once, because too many were being refused.
+    /// TCP connections closed at once, because there was no place for another one.
     pub dropped: Count,
+    /// Connections closed before their sensor was known, to make place for another one.
+    pub evicted: Count,
     /// TLS handshakes that failed: foreign, expired or missing certificates, or no TLS at all.
     pub handshakes_failed: Count,
     /// Connections whose sensor is not on the list, or was revoked.
@@ -101,6 +119,8 @@ pub struct Counters {
     pub(super) replaced: Count,
     /// Hits removed because of their age or the store's size.
     pub expired: Count,
+    /// 1 while hits that are due to be removed stay because a sink has not taken them.
+    pub retention_held: Level,
 }
 
 impl Counters {
@@ -124,7 +144,17 @@ impl Counters {
     /// Adds them to a scrape.
     pub fn render(&self, text: &mut Text) {
         let levels = [
-            ("etwsieve_collector_connections", "Connections now.", &self.connections),
+            ("etwsieve_collector_connections", "Connections of known sensors now.", &self.connections),
+            (
+                "etwsieve_collector_handshakes",
+                "Connections now whose sensor is not known yet.",
+                &self.handshakes,
+            ),
+            (
+                "etwsieve_collector_retention_held",
+                "1 while hits due to be removed wait for a sink.",
+                &self.retention_held,
+            ),
             ("etwsieve_collector_waiting_frames", "Frames that wait to become durable.", &self.waiting),
             (
                 "etwsieve_collector_waiting_bytes",
@@ -141,6 +171,11 @@ impl Counters {
                 "etwsieve_collector_connections_dropped_total",
                 "TCP connections closed at once.",
                 &self.dropped,
+            ),
+            (
+                "etwsieve_collector_connections_evicted_total",
+                "Connections closed before their sensor was known, to make place.",
+                &self.evicted,
             ),
             (
                 "etwsieve_collector_handshakes_failed_total",

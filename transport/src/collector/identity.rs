@@ -44,6 +44,11 @@ impl Identity {
         })
     }
 
+    /// Whether it was proved by a certificate.
+    pub(super) fn is_certified(&self) -> bool {
+        !self.fingerprint.is_empty()
+    }
+
     /// Whether the certificate has ended meanwhile.
     pub(super) fn is_expired(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());

@@ -1,6 +1,7 @@
 //! The server: accepts connections, learns who is there, and stops in an orderly way.
 
 mod guest;
+mod lobby;
 
 use super::backend::Backend;
 use super::committer::{self, Bounds, Queue, Share};
@@ -8,11 +9,13 @@ use super::connection::Shared;
 use super::counters::Counters;
 use super::heartbeats::Heartbeats;
 use super::identity::Allowed;
-use super::limits::Rate;
+use super::limits::{Load, Rate};
+use super::quota::Quota;
 use super::tls::{TlsError, server_config};
 use crate::pki::{PkiError, Register, SENSORS_FILE, fingerprint};
 use crate::wire::message::BusyReason;
-use guest::Guest;
+use guest::{Guest, Quotas};
+use lobby::{Lobby, LobbyBounds};
 use rustls::ServerConfig;
 use std::collections::HashMap;
 use std::io;
@@ -26,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Connections above the maximum that still get a handshake, to be told BUSY. More are closed at once.
+/// Connections that are told BUSY at a time instead of being served. More are closed without it.
 const REFUSED_MAX: u64 = 64;
 /// Pause after a failed accept, which may mean that handles have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -53,7 +56,11 @@ pub struct Settings {
     pub handshake_time: Duration,
     /// Time for the first HELLO.
     pub hello_time: Duration,
-    /// Most connections.
+    /// Most connections whose sensor is not known yet.
+    pub handshakes_max: usize,
+    /// Most of them from one address.
+    pub handshakes_per_address_max: usize,
+    /// Most connections of known sensors.
     pub connections_max: u64,
     /// Most connections of one sensor.
     pub connections_per_sensor_max: usize,
@@ -81,6 +88,8 @@ impl Default for Settings {
             quiet_ms: 60_000,
             handshake_time: Duration::from_secs(10),
             hello_time: Duration::from_secs(10),
+            handshakes_max: 4096,
+            handshakes_per_address_max: 1024,
             connections_max: 20_000,
             connections_per_sensor_max: 8,
             frames_per_second: 0,
@@ -158,21 +167,47 @@ pub(super) struct SensorState {
 
 impl SensorState {
     /// See [`Rate::take`].
-    pub(super) fn take(&self, len: usize, is_word: bool, now: Instant) -> Duration {
-        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(len, is_word, now)
+    pub(super) fn take(&self, load: Load, now: Instant) -> Duration {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(load, now)
+    }
+
+    /// Whether it may be forgotten: it has no connections, and coming again would not free it of what it owes.
+    fn is_rested(&self, now: Instant) -> bool {
+        self.connections.load(Ordering::Relaxed) == 0
+            && self.rate.lock().unwrap_or_else(PoisonError::into_inner).is_rested(now)
     }
 }
 
-/// The sensors that are connected.
-#[derive(Debug, Default)]
-struct Connected(Mutex<HashMap<Arc<str>, Arc<SensorState>>>);
+/// Time between two looks for sensors that can be forgotten.
+const FORGET_TIME: Duration = Duration::from_secs(5);
+
+/// The sensors that are connected, or were so recently that their rate still matters.
+#[derive(Debug)]
+struct Connected(Mutex<Sensors>);
+
+#[derive(Debug)]
+struct Sensors {
+    by_name: HashMap<Arc<str>, Arc<SensorState>>,
+    looked: Instant,
+}
+
+impl Default for Connected {
+    fn default() -> Self {
+        Self(Mutex::new(Sensors { by_name: HashMap::new(), looked: Instant::now() }))
+    }
+}
 
 impl Connected {
     /// The state of a sensor, with one connection more; `None` if it has too many.
     fn enter(&self, name: &Arc<str>, settings: &Settings, queue: &Queue) -> Option<Arc<SensorState>> {
+        let now = Instant::now();
         let mut sensors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = sensors.entry(Arc::clone(name)).or_insert_with(|| {
-            let rate = Rate::new(settings.frames_per_second, settings.bytes_per_second, Instant::now());
+        if now.saturating_duration_since(sensors.looked) >= FORGET_TIME {
+            sensors.looked = now;
+            sensors.by_name.retain(|_, state| !state.is_rested(now));
+        }
+        let state = sensors.by_name.entry(Arc::clone(name)).or_insert_with(|| {
+            let rate = Rate::new(settings.frames_per_second, settings.bytes_per_second, now);
             Arc::new(SensorState {
                 share: queue.share(),
                 rate: Mutex::new(rate),
@@ -186,11 +221,14 @@ impl Connected {
         Some(Arc::clone(state))
     }
 
-    /// One connection less; a sensor whose last one has ended is forgotten.
+    /// One connection less; a sensor whose last one has ended is forgotten, unless it sent faster than it may.
     fn leave(&self, name: &Arc<str>) {
         let mut sensors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if sensors.get(name).is_some_and(|state| state.connections.fetch_sub(1, Ordering::Relaxed) == 1) {
-            sensors.remove(name);
+        if let Some(state) = sensors.by_name.get(name) {
+            state.connections.fetch_sub(1, Ordering::Relaxed);
+            if state.is_rested(Instant::now()) {
+                sensors.by_name.remove(name);
+            }
         }
     }
 }
@@ -270,10 +308,26 @@ impl Server {
             backend: Arc::clone(&backend),
             queue,
             heartbeats: Arc::clone(&heartbeats),
+            refusals: Quota::default(),
             counters: Arc::clone(&counters),
         });
         let (alive, connections) = mpsc::channel(1);
-        let accepting = Accepting { listener, shared, tls, control: seen, connected: Arc::default(), alive };
+        let lobby = Lobby::new(LobbyBounds {
+            total: shared.settings.handshakes_max,
+            per_address: shared.settings.handshakes_per_address_max,
+            grace: shared.settings.handshake_time / 2,
+        });
+        let accepting = Accepting {
+            listener,
+            shared,
+            tls,
+            control: seen,
+            connected: Arc::default(),
+            lobby,
+            quotas: Arc::default(),
+            failures: Quota::default(),
+            alive,
+        };
         let accepting = tokio::spawn(accepting.run());
         Ok(Self {
             addr,
@@ -373,6 +427,10 @@ struct Accepting {
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     control: watch::Receiver<Control>,
     connected: Arc<Connected>,
+    lobby: Arc<Lobby>,
+    quotas: Arc<Quotas>,
+    /// Of the warning that accepting fails.
+    failures: Quota,
     alive: mpsc::Sender<()>,
 }
 
@@ -382,30 +440,38 @@ impl Accepting {
             let (stream, address) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!("a connection cannot be accepted: {error}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    if let Some(suppressed) = self.failures.admit() {
+                        tracing::warn!(suppressed, "a connection cannot be accepted: {error}");
+                    }
+                    // The handles may have run out: whoever has not even begun a handshake gives one back.
+                    if !self.lobby.make_room(Instant::now()) {
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                    tokio::task::yield_now().await;
                     continue;
                 }
             };
             let counters = &self.shared.counters;
             counters.accepted.add(1);
-            let settings = &self.shared.settings;
-            let count = counters.connections.get();
-            if count >= settings.connections_max.saturating_add(REFUSED_MAX) {
+            let Some((seat, has_evicted)) = self.lobby.enter(address.ip(), Instant::now()) else {
                 counters.dropped.add(1);
+                self.quotas.crowd(address, self.lobby.len());
                 continue;
+            };
+            if has_evicted {
+                counters.evicted.add(1);
+                self.quotas.crowd(address, self.lobby.len());
             }
-            counters.connections.add(1);
             let guest = Guest {
-                is_refused: count >= settings.connections_max,
                 shared: Arc::clone(&self.shared),
                 address,
                 control: self.control.clone(),
                 connected: Arc::clone(&self.connected),
+                quotas: Arc::clone(&self.quotas),
                 _alive: self.alive.clone(),
             };
             let tls = self.tls.borrow().clone();
-            tokio::spawn(guest.run(stream, tls));
+            tokio::spawn(guest.run(stream, tls, seat));
         }
     }
 }

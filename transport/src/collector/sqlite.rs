@@ -33,6 +33,9 @@ pub struct Options {
     pub retention_age: Duration,
     /// When the database has more bytes than this, the oldest hits are removed; 0: never.
     pub retention_bytes: u64,
+    /// Names of the sinks whose hits are not removed before they have taken them; `None`: of every sink that has ever
+    /// been given something.
+    pub sinks: Option<Vec<String>>,
     /// Pages of the log after which it is written into the database.
     pub checkpoint_pages: u32,
     /// Most pages of the database, as if the disk ended there; 0: no limit. For tests.
@@ -41,7 +44,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { retention_age: Duration::ZERO, retention_bytes: 0, checkpoint_pages: 4000, pages_max: 0 }
+        Self {
+            retention_age: Duration::ZERO,
+            retention_bytes: 0,
+            sinks: None,
+            checkpoint_pages: 4000,
+            pages_max: 0,
+        }
     }
 }
 

@@ -129,6 +129,22 @@ mod tests {
     }
 
     #[test]
+    fn rest_and_pause_are_apart_and_the_longer_one_counts() {
+        // Retry after, then when the only address is tried again: the pause is 0.5 s.
+        for (retry_after, expected) in [(100, 500), (2000, 2000)] {
+            let now = Instant::now();
+            let mut route = Route::new(1);
+            assert_eq!(route.step(now, u32::MAX), Step::Connect(0));
+            route.rest(0, ms(retry_after), now, 0);
+            assert_eq!(route.step(now, u32::MAX), Step::Wait(now + ms(expected)), "{retry_after}");
+            // The rest has not lengthened the next pause: it doubles with the rounds.
+            assert_eq!(route.step(now + ms(expected), u32::MAX), Step::Connect(0));
+            let wait = route.step(now + ms(expected), u32::MAX);
+            assert_eq!(wait, Step::Wait(now + ms(expected + 1000)), "{retry_after}");
+        }
+    }
+
+    #[test]
     fn who_asks_for_rest_is_passed_over() {
         let now = Instant::now();
         let mut route = Route::new(2);

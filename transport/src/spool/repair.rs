@@ -38,7 +38,9 @@ pub(super) fn open(settings: SpoolSettings, now_ms: u64) -> Result<Spool, SpoolE
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(io(folder))?;
     }
-    let lock_path = with_suffix(&path, "-lock");
+    // By the path without links: a spool has one process, by whatever name.
+    let resolved = crate::lock::resolve(&path).map_err(io(&path))?;
+    let lock_path = with_suffix(&resolved, "-lock");
     // Who has a lock file was a spool; who has none must look like one, or be new.
     if !lock_path.exists() {
         refuse_foreign(&path)?;

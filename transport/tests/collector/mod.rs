@@ -10,7 +10,7 @@ use etwsieve_transport::collector::sqlite::{Options, SqliteBackend};
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::pki::{Entry, Register, SENSORS_FILE, fingerprint};
 use etwsieve_transport::wire::frame::{FRAME_LEN_MAX, FrameType, split_frame};
-use etwsieve_transport::wire::message::{AckV1, BusyV1, HelloV1, Message, WelcomeV1};
+use etwsieve_transport::wire::message::{AckV1, BusyV1, HelloV1, Message, RefusedV1, WelcomeV1};
 use etwsieve_transport::wire::{decode_message, encode_data, encode_message};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -177,11 +177,12 @@ impl Authority {
 }
 
 /// What a collector says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Word {
     Welcome(WelcomeV1),
     Ack(AckV1),
     Busy(BusyV1),
+    Refused(RefusedV1),
     /// The connection has ended.
     Closed,
 }
@@ -237,6 +238,7 @@ impl Client {
                     FrameType::Welcome => Word::Welcome(decode_message(split.payload).unwrap()),
                     FrameType::Ack => Word::Ack(decode_message(split.payload).unwrap()),
                     FrameType::Busy => Word::Busy(decode_message(split.payload).unwrap()),
+                    FrameType::Refused => Word::Refused(decode_message(split.payload).unwrap()),
                     other => panic!("a collector does not say {other:?}"),
                 };
                 let len = self.received.len() - split.rest.len();

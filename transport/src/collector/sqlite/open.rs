@@ -2,6 +2,7 @@
 
 use super::Options;
 use crate::collector::counters::Counters;
+use crate::lock;
 use crate::store::{Action, At, Store, StoreError};
 use rusqlite::ErrorCode;
 use std::ffi::OsString;
@@ -48,17 +49,22 @@ pub enum OpenError {
     },
 }
 
-/// The right to write to a database, as long as the process lives.
+/// The right to write to a database, as long as the process lives: a lock on a file beside it, by its path without links,
+/// and on Linux one on the database itself, which has the same inode by whatever hard link it is opened.
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
     /// Whether the database has been ours before.
     is_marked: bool,
+    /// The database, locked.
+    inode: Option<File>,
 }
 
 impl Lock {
     pub(super) fn take(database: &Path) -> Result<Self, OpenError> {
-        let path = beside(database, LOCK_SUFFIX);
+        let resolved =
+            lock::resolve(database).map_err(|source| OpenError::File { path: database.into(), source })?;
+        let path = beside(&resolved, LOCK_SUFFIX);
         let failed = |source| OpenError::File { path: path.clone(), source };
         let mut file = OpenOptions::new()
             .read(true)
@@ -74,7 +80,39 @@ impl Lock {
         }
         let mut mark = Vec::new();
         Read::by_ref(&mut file).take(MARK.len() as u64).read_to_end(&mut mark).map_err(failed)?;
-        Ok(Self { file, is_marked: mark == MARK })
+        let mut lock = Self { file, is_marked: mark == MARK, inode: None };
+        lock.hold(database)?;
+        Ok(lock)
+    }
+
+    /// Locks the database itself, if there is one. On other systems the lock would keep SQLite out as well.
+    fn hold(&mut self, database: &Path) -> Result<(), OpenError> {
+        if !cfg!(target_os = "linux") || self.inode.is_some() {
+            return Ok(());
+        }
+        let file = match File::open(database) {
+            Ok(file) => file,
+            // A new one, or one that SQLite will complain about.
+            Err(_) => return Ok(()),
+        };
+        let locked = file.try_lock();
+        if let Err(TryLockError::WouldBlock) = locked {
+            std::mem::forget(file);
+            return Err(OpenError::InUse { path: database.into() });
+        }
+        // A file system without such locks leaves the one beside it.
+        self.inode = Some(file);
+        Ok(())
+    }
+
+    /// Lets go of a database that is no longer the one of this name.
+    fn release(&mut self) {
+        if let Some(file) = self.inode.take() {
+            let _ = file.unlock();
+            // Never closed: that would end all of SQLite's locks that this process has on the file
+            // (sqlite.org/howtocorrupt.html, "Posix advisory locks canceled by a separate thread doing close()").
+            std::mem::forget(file);
+        }
     }
 
     fn mark(&mut self) {
@@ -89,6 +127,12 @@ impl Lock {
     }
 }
 
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 /// Opens the database; `true` if a damaged one was set aside for it.
 pub(super) fn open(
     path: &Path,
@@ -99,6 +143,7 @@ pub(super) fn open(
     let opened = match try_open(path, options) {
         Err(OpenError::Store(error)) if is_damage(&error) || is_foreign(&error) && lock.is_marked => {
             counters.replaced.add(1);
+            lock.release();
             let name = set_aside(path)?;
             // Again: a feed may have opened the old file meanwhile.
             counters.replaced.add(1);
@@ -110,6 +155,7 @@ pub(super) fn open(
         }
         other => other.map(|store| (store, false)),
     }?;
+    lock.hold(path)?;
     lock.mark();
     Ok(opened)
 }

@@ -47,6 +47,7 @@ pub(super) fn run(batches: &Receiver<Batch>, requests: &Sender<Request>) {
 fn prepare(entry: Entry) -> Prepared {
     let item = match entry.item {
         Item::Hit { sequence, bytes, .. } => match prepare_hit(sequence, &bytes) {
+            Ok(hit) if hit.hit.rules.is_empty() => PreparedItem::Refused(sequence, Refusal::without_rules()),
             Ok(hit) => PreparedItem::Hit(Box::new(hit)),
             Err(error) => {
                 let refusal = Refusal { reason: RefusalReason::NotStorable, detail: error.to_string() };

@@ -9,6 +9,8 @@ use super::prepare::Prepared;
 use super::{Options, Request, next, retention};
 use crate::collector::backend::{Appended, BackendError, Heartbeat, Id, Note};
 use crate::collector::counters::Counters;
+use crate::collector::quota::Quota;
+use crate::lock;
 use crate::store::{Action, At, Store, StoreError};
 use batch::Batch;
 use isolation::{Suspects, is_of_entry};
@@ -75,10 +77,14 @@ pub(super) struct Writing {
     connections: Connections,
     alive: Instant,
     retention: retention::Schedule,
+    /// Of the warning that hits are held for a sink.
+    held: Quota,
 }
 
 impl Writing {
     pub(super) fn open(path: &Path, options: Options, counters: Arc<Counters>) -> Result<Self, OpenError> {
+        // By the target of a link, so that its log and a damaged one set aside are beside the database and not the link.
+        let path = &lock::follow(path).map_err(|source| OpenError::File { path: path.into(), source })?;
         let mut lock = Lock::take(path)?;
         let (store, was_damaged) = open(path, &options, &mut lock, &counters)?;
         let retention = retention::Schedule::new(&options);
@@ -94,6 +100,7 @@ impl Writing {
             connections: HashMap::new(),
             alive: Instant::now(),
             retention,
+            held: Quota::default(),
         };
         writing.begun(was_damaged).at(path, Action::Write)?;
         Ok(writing)
@@ -270,6 +277,9 @@ impl Writing {
                 transaction.execute("UPDATE sensors SET connections = 0 WHERE connections > 0", [])?;
             }
             transaction.execute(SET_VALUE, ("alive", if is_last { 0 } else { now() }))?;
+            if let Some(clock) = self.retention.clock() {
+                transaction.execute(SET_VALUE, (retention::CLOCK_NAME, clock))?;
+            }
             transaction.commit()?;
             Ok(connections)
         })();
@@ -291,8 +301,16 @@ impl Writing {
     fn expire(&mut self) -> Result<(), StoreError> {
         let path = self.path.clone();
         let Some(store) = &mut self.store else { return Ok(()) };
-        let expired = self.retention.step(&mut store.connection, &self.options).at(&path, Action::Write)?;
-        self.counters.expired.add(expired);
+        let time = (now(), Instant::now());
+        let step =
+            self.retention.step(&mut store.connection, &self.options, time).at(&path, Action::Write)?;
+        self.counters.expired.add(step.expired);
+        self.counters.retention_held.set(step.is_held);
+        if step.is_held
+            && let Some(suppressed) = self.held.admit()
+        {
+            tracing::warn!(suppressed, "hits that are due to be removed stay: a sink has not taken them");
+        }
         Ok(())
     }
 }

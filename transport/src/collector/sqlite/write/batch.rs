@@ -5,10 +5,12 @@
 //! done only for sensors whose entries have failed before, and for a whole batch when one of its entries fails.
 
 use super::Stream;
-use super::isolation::{isolated, refusal_of};
-use crate::collector::backend::{Appended, BackendError, EntryError, Id};
+use super::isolation::{isolated, refusal_of, would_succeed};
+use crate::collector::backend::{Appended, BackendError, EntryError, Id, SEQUENCE_MAX};
 use crate::collector::sqlite::prepare::{Prepared, PreparedHit, PreparedItem};
+use crate::hit::{EventContent, HitV1, RuleRefV1, Scope, View};
 use crate::store::Writer;
+use crate::wire::codec;
 use crate::wire::message::{GapReason, GapV1};
 use rusqlite::{CachedStatement, Error, Transaction};
 use std::collections::HashMap;
@@ -151,6 +153,8 @@ impl<'t, 's> Batch<'t, 's> {
             };
             let (highest, counted) = match done {
                 Ok(done) => done,
+                // A store that takes no hit at all must not make sensors forget theirs.
+                Err(error) if !self.takes_hits(stream, statements)? => return Err(error),
                 Err(_) => self.record_refusal(stream, &entry.item)?,
             };
             stream.highest = stream.highest.max(highest);
@@ -188,6 +192,17 @@ impl<'t, 's> Batch<'t, 's> {
             PreparedItem::Gap(gap) => self.gap(stream, gap),
             PreparedItem::Refused(sequence, _) => self.gap(stream, &refused_gap(*sequence)),
         }
+    }
+
+    /// Whether the store takes an ordinary hit. Nothing of it stays.
+    fn takes_hits(&self, stream: Stream, statements: &mut Statements<'_>) -> Result<bool, Error> {
+        let hit = ordinary_hit();
+        let Ok(event) = codec::encode_event(&hit) else { return Ok(false) };
+        let hash = [0xFF; 32];
+        would_succeed(self.transaction, || {
+            let (hit_id, _) = statements.writer.insert(&hit, &event, &hash)?;
+            statements.insert.execute((stream.id, SEQUENCE_MAX, hash, hit_id, self.now))
+        })
     }
 
     /// Records that a number was refused. The store may refuse that as well; then the log and the sensor's own count
@@ -278,6 +293,34 @@ impl<'t, 's> Batch<'t, 's> {
             .prepare_cached(INSERT_GAP)?
             .execute((stream.id, gap.from, gap.to, gap.count, reason, lost, self.now))?;
         Ok((gap.to, Tally { gaps: 1, lost, ..Tally::default() }))
+    }
+}
+
+fn ordinary_hit() -> HitV1 {
+    HitV1 {
+        time: 0,
+        source: String::new(),
+        source_sequence: 0,
+        provider: [0; 16],
+        event_id: 0,
+        version: 0,
+        channel: 0,
+        level: 0,
+        opcode: 0,
+        task: 0,
+        keywords: 0,
+        computer: None,
+        user_sid: None,
+        process_id: None,
+        thread_id: None,
+        activity_id: None,
+        event_record_id: None,
+        scope: Scope::Event,
+        view: View::Raw,
+        partial: false,
+        content: EventContent::Notice { detail: String::new() },
+        cut: None,
+        rules: vec![RuleRefV1::default()],
     }
 }
 

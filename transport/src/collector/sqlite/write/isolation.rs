@@ -58,6 +58,23 @@ pub(super) fn isolated<T>(
     Ok(done)
 }
 
+/// Whether something would succeed: it is undone in any case.
+pub(super) fn would_succeed<T>(
+    connection: &Connection,
+    action: impl FnOnce() -> Result<T, Error>,
+) -> Result<bool, Error> {
+    let run = |sql| connection.prepare_cached(sql)?.execute([]).map(drop);
+    run("SAVEPOINT trial")?;
+    let done = match action() {
+        Ok(_) => true,
+        Err(error) if is_of_entry(&error) => false,
+        Err(error) => return Err(error),
+    };
+    run("ROLLBACK TO trial")?;
+    run("RELEASE trial")?;
+    Ok(done)
+}
+
 /// Sensors whose entries are written apart.
 #[derive(Debug, Default)]
 pub(super) struct Suspects(HashMap<Arc<str>, Instant>);
@@ -119,6 +136,8 @@ mod tests {
             insert(10)
         });
         assert!(refused.unwrap().is_err());
+        assert!(would_succeed(&connection, || insert(5)).unwrap());
+        assert!(!would_succeed(&connection, || insert(11)).unwrap());
         isolated(&connection, || insert(4)).unwrap().unwrap();
         connection.execute_batch("COMMIT").unwrap();
         let mut select = connection.prepare("SELECT n FROM t ORDER BY n").unwrap();

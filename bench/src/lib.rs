@@ -29,6 +29,7 @@ pub mod report;
 pub mod rules;
 mod snippets;
 pub mod transport;
+pub mod under_attack;
 pub mod views;
 pub mod workload;
 

@@ -6,7 +6,8 @@ use etwsieve_bench::error::BenchError;
 use etwsieve_bench::measure::Effort;
 use etwsieve_bench::report::collect::{Options, collect};
 use etwsieve_bench::report::{markdown, plot};
-use etwsieve_bench::transport::{self, Amount};
+use etwsieve_bench::transport::{self, Amount, Figure};
+use etwsieve_bench::under_attack::{self, Siege};
 use etwsieve_bench::workload::Size;
 use std::fs;
 use std::io::{self, Write};
@@ -33,6 +34,9 @@ struct TransportArgs {
     /// A few of each: whether it works, not a result
     #[arg(long)]
     quick: bool,
+    /// Only honest sensors beside attacks on the collector: hits per second with and without them
+    #[arg(long)]
+    under_attack: bool,
 }
 
 /// Measure, and write Markdown to standard output. Every answer is checked; a wrong one ends the run.
@@ -120,10 +124,16 @@ fn measure_transport(arguments: &TransportArgs) -> Result<(), BenchError> {
         println!("{name}: {value}");
     }
     println!("\n| what | | aim |\n|---|---|---|");
-    transport::measure(amount, |figure| {
+    let tell = |figure: &Figure| {
         let aim = figure.aim.map(|aim| format!("{aim} {}", figure.unit)).unwrap_or_default();
         println!("| {} | {:.1} {} | {aim} |", figure.name, figure.value, figure.unit);
-    })?;
+    };
+    if arguments.under_attack {
+        let siege = if arguments.quick { Siege::TRIAL } else { Siege::FULL };
+        under_attack::measure(siege, tell)?;
+    } else {
+        transport::measure(amount, tell)?;
+    }
     Ok(())
 }
 

@@ -269,6 +269,49 @@ fn a_store_has_one_collector() {
     SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap();
 }
 
+/// Names the store that [`another_program_looks_at_the_store`] opens.
+const STORE_VARIABLE: &str = "ETWSIEVE_TEST_STORE";
+
+#[test]
+#[ignore = "a part of another test, run by it in a process of its own"]
+fn another_program_looks_at_the_store() {
+    let path = std::env::var(STORE_VARIABLE).unwrap();
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let hits: i64 = connection.query_row("SELECT count(*) FROM hits", [], |row| row.get(0)).unwrap();
+    assert!(hits > 0);
+    connection.close().unwrap();
+}
+
+/// SQLite's locks belong to the process: a file that is opened and closed beside SQLite loses them, and the next program
+/// that looks at the store removes the log that the collector writes.
+#[cfg(unix)]
+#[test]
+fn a_program_that_looks_at_the_store_does_not_remove_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hits.db");
+    let mut collector = Collector::sqlite(folder.path(), &Security::InsecureLoopback, Settings::default());
+    // A sink opens the store a second time, as `serve` does.
+    let feed = SqliteFeed::open(&path, "sink", Arc::clone(&collector.counters)).unwrap();
+    let mut client = Client::plain(collector.addr);
+    assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
+    client.send_hit(1, &hit(1));
+    client.wait_for_ack(1, 1);
+    let log = folder.path().join("hits.db-wal");
+    assert!(log.exists());
+    let looked = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "another_program_looks_at_the_store", "--ignored"])
+        .env(STORE_VARIABLE, &path)
+        .output()
+        .unwrap();
+    assert!(looked.status.success(), "{}", String::from_utf8_lossy(&looked.stdout));
+    assert!(log.exists(), "what is acknowledged from now on would be lost with the process");
+    client.send_hit(2, &hit(2));
+    client.wait_for_ack(1, 2);
+    assert_eq!(stored(&path), 2);
+    drop(feed);
+    collector.stop();
+}
+
 /// By a symbolic link to the file or to its folder, or by a hard link: it is one store.
 #[cfg(target_os = "linux")]
 #[test]

@@ -1,7 +1,7 @@
 //! One connection, from the first frame to the last: reads, hands on, acknowledges.
 
 use super::backend::{Backend, Entry, Item, Note};
-use super::committer::{Progress, Queue, Reading, Room, Share};
+use super::committer::{Progress, Queue, Reading, Room};
 use super::counters::Counters;
 use super::frames::Frames;
 use super::heartbeats::Heartbeats;
@@ -97,8 +97,6 @@ pub(super) struct Connection<S> {
     address: SocketAddr,
     identity: Identity,
     sensor: Arc<SensorState>,
-    /// Its part of the queue.
-    share: Share,
     control: watch::Receiver<Control>,
     frames: Frames,
     numbers: Option<Numbers>,
@@ -119,15 +117,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         sensor: Arc<SensorState>,
         control: watch::Receiver<Control>,
     ) -> Self {
-        // Without names every connection is a sensor.
-        let share = if identity.is_certified() { sensor.share.clone() } else { shared.queue.share() };
         Self {
             shared,
             stream,
             address,
             identity,
             sensor,
-            share,
             control,
             frames: Frames::default(),
             numbers: None,
@@ -333,7 +328,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn push(&mut self, entry: Entry, ack: u64, work: usize, len: usize) -> Result<(), End> {
         let progress = Arc::clone(&self.progress);
         let queue = self.shared.queue.clone();
-        let share = self.share.clone();
+        let share = self.sensor.share.clone();
         let room = queue.room(&share, len);
         tokio::pin!(room);
         let deadline = tokio::time::Instant::now() + ROOM_TIME;

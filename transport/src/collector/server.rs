@@ -8,7 +8,7 @@ use super::committer::{self, Bounds, Queue, Share};
 use super::connection::Shared;
 use super::counters::Counters;
 use super::heartbeats::Heartbeats;
-use super::identity::Allowed;
+use super::identity::{Allowed, Identity};
 use super::limits::{Load, Rate};
 use super::quota::Quota;
 use super::tls::{TlsError, server_config};
@@ -198,27 +198,28 @@ impl Default for Connected {
 }
 
 impl Connected {
-    /// The state of a sensor, with one connection more; `None` if it has too many.
-    fn enter(&self, name: &Arc<str>, settings: &Settings, queue: &Queue) -> Option<Arc<SensorState>> {
+    /// The state of a sensor, with one connection more; `None` if it has too many. Without certificates all have one name,
+    /// and each connection has a state of its own.
+    fn enter(&self, identity: &Identity, settings: &Settings, queue: &Queue) -> Option<Arc<SensorState>> {
         let now = Instant::now();
+        let new = || {
+            Arc::new(SensorState {
+                share: queue.share(),
+                rate: Mutex::new(Rate::new(settings.frames_per_second, settings.bytes_per_second, now)),
+                connections: AtomicUsize::new(0),
+            })
+        };
         let mut sensors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now.saturating_duration_since(sensors.looked) >= FORGET_TIME {
             sensors.looked = now;
             sensors.by_name.retain(|_, state| !state.is_rested(now));
         }
-        let state = sensors.by_name.entry(Arc::clone(name)).or_insert_with(|| {
-            let rate = Rate::new(settings.frames_per_second, settings.bytes_per_second, now);
-            Arc::new(SensorState {
-                share: queue.share(),
-                rate: Mutex::new(rate),
-                connections: AtomicUsize::new(0),
-            })
-        });
+        let state = sensors.by_name.entry(Arc::clone(&identity.name)).or_insert_with(new);
         if state.connections.load(Ordering::Relaxed) >= settings.connections_per_sensor_max {
             return None;
         }
         state.connections.fetch_add(1, Ordering::Relaxed);
-        Some(Arc::clone(state))
+        Some(if identity.is_certified() { Arc::clone(state) } else { new() })
     }
 
     /// One connection less; a sensor whose last one has ended is forgotten, unless it sent faster than it may.

@@ -1,16 +1,23 @@
 //! The server of the metrics: `GET /metrics` over HTTP/1.1 on the loopback interface, and nothing else.
 //!
-//! One thread serves one connection at a time; each has a deadline and a limit on its bytes, so that no client holds
-//! the server up for long. Nothing runs between requests: the thread sleeps in `accept`.
+//! Each connection has a thread, a deadline and a limit on its bytes. There are at most [`CONNECTIONS_MAX`]: for another
+//! one the oldest is closed, so that clients that send nothing keep nobody waiting. Nothing runs between requests: the
+//! accepting thread sleeps in `accept`.
 
 use crate::stop::Stop;
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// Most connections at a time.
+pub const CONNECTIONS_MAX: usize = 8;
+/// Most threads of connections: those that were just closed end in a moment.
+const THREADS_MAX: usize = 2 * CONNECTIONS_MAX;
 /// Most bytes of a request up to the end of its head.
 pub const HEAD_LEN_MAX: usize = 8 << 10;
 /// Time for a client to send its request, and again to take the answer.
@@ -20,6 +27,8 @@ const STOP_CHECK: Duration = Duration::from_millis(200);
 /// Most bytes that are still taken from a client that was refused in the middle of its request, so that closing does
 /// not cut off the answer.
 const DRAIN_LEN_MAX: usize = 256 << 10;
+/// Pause in which threads of closed connections end.
+const ENDING_PAUSE: Duration = Duration::from_millis(2);
 /// Pause after a failed accept, which may mean that handles have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Content type of the text format 0.0.4.
@@ -77,22 +86,85 @@ impl Drop for Server {
 }
 
 fn serve(listener: &TcpListener, render: &(dyn Fn() -> String + Send + Sync), stop: &Stop) {
-    loop {
-        let accepted = listener.accept();
-        if stop.requested() {
-            return;
-        }
-        match accepted {
-            Ok((stream, peer)) => {
-                if let Err(error) = answer(stream, render, stop) {
-                    tracing::debug!(%peer, %error, "a scrape failed");
+    let open = Open::default();
+    thread::scope(|scope| {
+        loop {
+            let accepted = listener.accept();
+            if stop.requested() {
+                // The scope waits for the connections, which hear of the stop.
+                return;
+            }
+            match accepted {
+                Ok((stream, peer)) => {
+                    let Some(place) = open.enter(&stream, stop) else { continue };
+                    let serve = move || {
+                        if let Err(error) = answer(stream, render, stop) {
+                            tracing::debug!(%peer, %error, "a scrape failed");
+                        }
+                        drop(place);
+                    };
+                    if let Err(error) =
+                        thread::Builder::new().name("scrape".into()).spawn_scoped(scope, serve)
+                    {
+                        tracing::debug!(%error, "there is no thread for a scrape");
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the metrics server cannot accept a connection");
+                    thread::sleep(ACCEPT_PAUSE);
                 }
             }
-            Err(error) => {
-                tracing::debug!(%error, "the metrics server cannot accept a connection");
-                thread::sleep(ACCEPT_PAUSE);
-            }
         }
+    });
+}
+
+/// The open connections, the oldest first.
+#[derive(Debug, Default)]
+struct Open {
+    streams: Mutex<VecDeque<(usize, TcpStream)>>,
+    next: AtomicUsize,
+    threads: AtomicUsize,
+}
+
+/// A connection's place among them; given back when dropped.
+struct Place<'o> {
+    open: &'o Open,
+    number: usize,
+}
+
+impl Open {
+    /// A place for a connection, if need be that of the oldest one. `None`: there is no handle for it, or a stop.
+    fn enter(&self, stream: &TcpStream, stop: &Stop) -> Option<Place<'_>> {
+        let copy = stream.try_clone().ok()?;
+        // Most of them are closed already, and end in a moment.
+        while self.threads.load(Ordering::Relaxed) >= THREADS_MAX {
+            if stop.requested() {
+                return None;
+            }
+            thread::sleep(ENDING_PAUSE);
+        }
+        self.threads.fetch_add(1, Ordering::Relaxed);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut streams = self.streams();
+        if streams.len() >= CONNECTIONS_MAX
+            && let Some((_, oldest)) = streams.pop_front()
+        {
+            // Its thread wakes up and ends. It may have ended by itself.
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        streams.push_back((number, copy));
+        Some(Place { open: self, number })
+    }
+
+    fn streams(&self) -> MutexGuard<'_, VecDeque<(usize, TcpStream)>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.open.streams().retain(|(number, _)| *number != self.number);
+        self.open.threads.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

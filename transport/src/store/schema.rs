@@ -2,8 +2,6 @@
 
 use super::error::{Action, At, StoreError};
 use rusqlite::{Connection, TransactionBehavior};
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// `PRAGMA application_id` of a store: `ETWS` as a big-endian number, so that `file` shows it.
@@ -14,9 +12,6 @@ pub const SCHEMA_VERSION: i32 = 1;
 const SCHEMA: &str = include_str!("schema.sql");
 const VIEW: &str = include_str!("view.sql");
 
-/// The first bytes of every SQLite database.
-const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
-
 /// What a database that is not refused can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Identity {
@@ -26,18 +21,20 @@ pub(super) enum Identity {
     Store,
 }
 
-/// Refuses a file that does not begin as a database does, before SQLite sees it.
+/// Refuses a file of one byte, which SQLite takes for an empty database and would overwrite. Anything else that is not a
+/// database SQLite itself refuses.
 ///
-/// SQLite itself refuses most, but takes a file of one byte for an empty database and would overwrite it.
-/// A file that cannot be read is left to SQLite to complain about.
+/// The file is not opened: closing it again would end every lock that SQLite has on it in this process
+/// (sqlite.org/howtocorrupt.html, section 2.2). Another program that opens the store then takes itself for the only one,
+/// and removes the log into which this process still writes.
 pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
-    let mut header = Vec::new();
-    let read =
-        File::open(path).and_then(|file| file.take(SQLITE_HEADER.len() as u64).read_to_end(&mut header));
-    if read.is_err() || header.is_empty() || header == SQLITE_HEADER {
-        return Ok(());
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() == 1 => Err(StoreError::NotAStore {
+            path: path.to_owned(),
+            detail: "it is no SQLite database".to_owned(),
+        }),
+        _ => Ok(()),
     }
-    Err(StoreError::NotAStore { path: path.to_owned(), detail: "it is no SQLite database".to_owned() })
 }
 
 /// Reads the marks and refuses foreign and newer files. Writes nothing.

@@ -132,7 +132,7 @@ impl Guest {
             return self.refuse(stream, BusyReason::Connections).await;
         }
         let counted = Counted(&counters.connections);
-        let Some(state) = self.connected.enter(&name, settings, &self.shared.queue) else {
+        let Some(state) = self.connected.enter(&identity, settings, &self.shared.queue) else {
             drop(counted);
             tracing::debug!(sensor = %name, address = %self.address, "too many connections");
             return self.refuse(stream, BusyReason::Connections).await;

@@ -1,6 +1,6 @@
 //! Real requests over TCP, good ones and hostile ones.
 
-use super::{HEAD_LEN_MAX, Refusal, Server, TRANSFER_TIME, route};
+use super::{CONNECTIONS_MAX, HEAD_LEN_MAX, Refusal, Server, TRANSFER_TIME, route};
 use proptest::prelude::{Strategy, any, proptest};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -123,6 +123,21 @@ fn a_trickle_meets_the_deadline() {
     assert!(start.elapsed() >= TRANSFER_TIME && start.elapsed() < 3 * TRANSFER_TIME, "{:?}", start.elapsed());
     drop(slow);
     sender.join().unwrap();
+}
+
+/// More clients than there are places, none of which sends its request.
+#[test]
+fn silent_clients_keep_nobody_waiting() {
+    let server = server();
+    let connect = |_| TcpStream::connect(server.local_addr()).unwrap();
+    let mut silent: Vec<_> = (0..3 * CONNECTIONS_MAX).map(connect).collect();
+    let response = exchange(server.local_addr(), b"GET /metrics HTTP/1.1\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    // The oldest one had to go for it, the newest one still has its time.
+    let mut answer = String::new();
+    silent[0].read_to_string(&mut answer).unwrap_or_default();
+    assert_eq!(answer, "", "closed, and not told that its time is up");
+    silent.last_mut().unwrap().write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub struct Cluster {
     ports: Vec<u16>,
     routes: Vec<u16>,
     nodes: Vec<Option<Child>>,
+    /// Further configuration of every node.
+    more: String,
 }
 
 impl Drop for Cluster {
@@ -31,6 +33,15 @@ impl Cluster {
     ///
     /// If they cannot be started; or, with `ETWSIEVE_PEERS=required` in the environment, instead of `None`.
     pub fn start(folder: &Path, count: usize) -> Option<Self> {
+        Self::start_with(folder, count, "")
+    }
+
+    /// Starts nodes with further configuration: logins, TLS, limits.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_with(folder: &Path, count: usize, more: &str) -> Option<Self> {
         let known = ["/usr/sbin/nats-server", "/usr/bin/nats-server", "/usr/local/bin/nats-server"];
         let Some(program) = known.iter().map(PathBuf::from).find(|path| path.exists()) else {
             let required = std::env::var("ETWSIEVE_PEERS").is_ok_and(|value| value == "required");
@@ -51,6 +62,7 @@ impl Cluster {
             ports,
             routes,
             nodes: (0..count).map(|_| None).collect(),
+            more: more.to_owned(),
         };
         (0..count).for_each(|node| cluster.write_configuration(node));
         (0..count).for_each(|node| cluster.spawn(node));
@@ -61,6 +73,27 @@ impl Cluster {
     /// Addresses of all nodes.
     pub fn url(&self) -> String {
         self.ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+    }
+
+    /// Addresses of all nodes, each with a login: `user:password@` or `token@`.
+    pub fn url_with(&self, login: &str) -> String {
+        self.url().replace("nats://", &format!("nats://{login}"))
+    }
+
+    /// Changes the further configuration of all nodes, running or not; a running node takes it without
+    /// a restart.
+    ///
+    /// # Panics
+    ///
+    /// If the files cannot be written.
+    pub fn reconfigure(&mut self, more: &str) {
+        more.clone_into(&mut self.more);
+        for node in 0..self.nodes.len() {
+            self.write_configuration(node);
+            if let Some(child) = &self.nodes[node] {
+                let _ = Command::new("kill").args(["-HUP", &child.id().to_string()]).status();
+            }
+        }
     }
 
     /// SIGKILL.
@@ -121,9 +154,10 @@ impl Cluster {
         };
         let text = format!(
             "server_name: n{node}\nlisten: \"127.0.0.1:{}\"\nmax_payload: 2MB\n\
-             jetstream {{ store_dir: \"{}\", max_memory_store: 64MB, max_file_store: 8GB }}\n{cluster}",
+             jetstream {{ store_dir: \"{}\", max_memory_store: 64MB, max_file_store: 8GB }}\n{cluster}{}\n",
             self.ports[node],
             self.folder.join(format!("n{node}")).display(),
+            self.more,
         );
         std::fs::write(self.folder.join(format!("n{node}.conf")), text).expect("it works on loopback");
     }

@@ -3,7 +3,7 @@
 //! A key that nobody knows is an error. `config/default.toml` is the text with every key explained, which
 //! `config print` writes and `docs/collector.md` shows.
 
-use super::nats::NatsSettings;
+use super::nats::{NatsSettings, PARTITIONS_MAX};
 use super::server::{Security, Settings};
 use super::sqlite::Options;
 use crate::sink::config::{SinkConfig, check_all};
@@ -183,8 +183,8 @@ impl Config {
                     *path = folder.join(&*path);
                 }
             };
-            let NatsSettings { credentials, ca_file, bundle, .. } = &mut config.nats;
-            [&mut config.pki, credentials, ca_file, bundle].into_iter().for_each(at);
+            at(&mut config.pki);
+            config.nats.files_mut().into_iter().for_each(at);
             folder.clone_into(&mut config.folder);
             if !config.store.contains("://") {
                 config.store = folder.join(&config.store).to_string_lossy().into_owned();
@@ -264,6 +264,7 @@ impl Config {
             return Err(("store", "neither a path nor nats://HOST:PORT".into()));
         }
         in_range("nats.replicas", self.nats.replicas as u64, 1..=5)?;
+        in_range("nats.partitions", self.nats.partitions as u64, 1..=PARTITIONS_MAX as u64)?;
         in_range("nats.max_gb", self.nats.max_gb, 1..=1 << 20)?;
         in_range("nats.max_days", self.nats.max_days, 0..=36_500)?;
         in_range("nats.duplicate_window_seconds", self.nats.duplicate_window_seconds, 1..=86_400)?;
@@ -279,7 +280,11 @@ impl Config {
     /// The cluster that is the store; `None`: the store is a file.
     pub fn nats(&self) -> Option<NatsSettings> {
         let is_url = ["nats://", "tls://"].iter().any(|scheme| self.store.starts_with(scheme));
-        is_url.then(|| NatsSettings { servers: vec![self.store.clone()], ..self.nats.clone() })
+        is_url.then(|| NatsSettings {
+            servers: vec![self.store.clone()],
+            sinks: self.sink.iter().map(|sink| sink.name().to_owned()).collect(),
+            ..self.nats.clone()
+        })
     }
 
     /// What the server is told.

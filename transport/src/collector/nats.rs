@@ -1,37 +1,50 @@
-//! JetStream as the store: collectors without state in front of a cluster of nats-servers.
+//! JetStream as the store: stateless collectors in front of a cluster of nats-servers.
 //!
-//! Every hit is one message, `etwsieve.hits.SENSOR`, whose payload is the encoded hit; gaps are `etwsieve.gaps.SENSOR`, and
-//! the last status of each sensor is `etwsieve.status.SENSOR` in a stream of its own. Dots in a sensor's name become `_`,
-//! which no name has. `Nats-Msg-Id` is `SENSOR/EPOCH/SEQUENCE/HASH`: the stream drops what it has under the same id, so a
-//! sensor may change between collectors, and **what is acknowledged to it has a PubAck**, which the cluster gives once most
-//! replicas have the message. The hash (of the payload) lets two hits under one number both be stored: somebody runs a copy of
-//! that sensor. Ids are remembered for the duplicate window; what is repeated later is stored again, and its
-//! readers tell by sensor, epoch and sequence number.
+//! Every hit is one message, `etwsieve.hits.SENSOR`, whose payload is the encoded hit. Gaps are `etwsieve.gaps.SENSOR`,
+//! and the last status of each sensor is `etwsieve.status.SENSOR`, in streams of their own. Dots in a sensor's name become
+//! `_`, which no name contains. `Nats-Msg-Id` is `SENSOR/EPOCH/SEQUENCE`: the stream recognises a repetition, so a sensor may
+//! change between collectors, and **what is acknowledged to it has a PubAck**, which the cluster sends once most replicas
+//! have the message. A repetition is compared with what is stored; if its contents differ, both are kept, the second
+//! under an id with a hash: somebody runs a copy of that sensor. Ids are remembered for the duplicate window; what is
+//! repeated later is stored again, and its readers tell by sensor, epoch and sequence number.
 //!
-//! nats-server syncs its files every two minutes unless `sync_interval: always` is set: without it, a loss of power of most
-//! replicas at once loses what has been acknowledged.
+//! `keeper` checks that the streams keep the promise and removes what every sink has taken. nats-server syncs its files
+//! every two minutes unless `sync_interval: always` is set: without it, a loss of power of most replicas at once loses
+//! hits that were acknowledged.
 
 mod connect;
+mod consumers;
 mod feed;
 mod id;
+mod keeper;
+mod layout;
+mod publish;
+mod settings;
 mod status;
+mod streams;
 
-pub use connect::{NatsError, NatsSettings};
+pub use connect::NatsError;
+pub use consumers::forget_sink;
 pub use feed::NatsFeed;
 pub use id::MessageId;
+pub use keeper::StreamLevel;
+pub use settings::{NatsSettings, PARTITIONS_MAX};
 pub use status::status;
 
-use super::backend::{Appended, Backend, BackendError, Entry, EntryError, Heartbeat, Id, Item};
-use crate::wire::{self, codec::CodecError};
-use async_nats::jetstream::context::{Context, ContextBuilder, PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::{ErrorCode, publish::PublishAck};
+use super::backend::{Appended, Backend, BackendError, Entry, EntryError, Heartbeat, Id};
+use crate::metrics::Text;
+use crate::wire;
+use async_nats::HeaderMap;
+use async_nats::jetstream::context::{Context, ContextBuilder};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
-use std::error::Error as _;
+use keeper::{Findings, Keeper};
+use layout::Layout;
+use publish::{Batch, Publisher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// Messages of one batch that wait for their PubAck at a time.
@@ -40,99 +53,122 @@ const WINDOW: usize = 512;
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a batch is tried before the sensors are told to come back: less than a sensor waits for its ACK.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(20);
-/// Pause before a publication is repeated, under the same id: a new leader is found within seconds.
-const REPEAT_PAUSE: Duration = Duration::from_millis(250);
 /// Header with the version of the hit's struct.
 const VERSION_HEADER: &str = "Etwsieve-Version";
-
-/// Header with the sensor's name, of messages whose id does not say it.
+/// Header with the sensor's name, of messages whose id does not contain it.
 const SENSOR_HEADER: &str = "Etwsieve-Sensor";
 
 /// The backend.
 #[derive(Debug)]
 pub struct Nats {
-    context: Context,
+    publisher: Publisher,
     stopped: Arc<AtomicBool>,
+    keeping: JoinHandle<()>,
 }
 
-/// A message to be stored.
-struct Publication {
-    sensor: Arc<str>,
-    subject: String,
-    payload: Vec<u8>,
-    /// `None`: it is not known again (a status replaces the one before).
-    id: Option<String>,
-    version: u8,
-    /// Hits that it declares lost.
-    lost: u64,
-    is_hit: bool,
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.keeping.abort();
+    }
 }
 
 impl Nats {
-    /// Connects, and creates the streams if they are not there; what there is, is left as it is set up.
+    /// Connects, and checks and creates the streams. Waits, with pauses and log lines, until the cluster answers.
     ///
     /// # Errors
     ///
-    /// [`NatsError`]: no server, credentials, limits that do not hold hits.
+    /// [`NatsError::is_final`] ones: wrong settings, a login that is refused again and again, or a cluster that is
+    /// divided into another number of partitions.
     pub async fn connect(settings: &NatsSettings) -> Result<Self, NatsError> {
         let client = settings.client().await?;
         let context =
             ContextBuilder::new().ack_timeout(ACK_TIMEOUT).max_ack_inflight(16 * WINDOW).build(client);
-        settings.prepare(&context).await?;
-        Ok(Self { context, stopped: Arc::default() })
+        let layout = settings.layout(&context).await?;
+        let keeper = Keeper::start(context.clone(), settings.clone(), layout).await?;
+        let publisher = Publisher { context, layout, findings: keeper.findings() };
+        Ok(Self { publisher, stopped: Arc::default(), keeping: tokio::spawn(keeper.run()) })
+    }
+
+    /// Adds the levels of the streams to each scrape of the metrics.
+    pub fn renderer(&self) -> impl Fn(&mut Text) + Send + Sync + use<> {
+        let findings: Arc<Findings> = Arc::clone(&self.publisher.findings);
+        move |text| findings.render(text)
+    }
+}
+
+impl NatsSettings {
+    /// The layout of the settings, unless the cluster has another one.
+    async fn layout(&self, context: &Context) -> Result<Layout, NatsError> {
+        let layout = Layout::new(self.partitions);
+        let mut patience = connect::Patience::default();
+        let existing = loop {
+            match Layout::existing(context).await {
+                Ok(existing) => break existing,
+                Err(error) => patience.wait(error).await?,
+            }
+        };
+        match existing.iter().find(|other| **other != layout) {
+            None => Ok(layout),
+            Some(other) => Err(NatsError::Settings(format!(
+                "partitions is {}, but the cluster is divided into {} ({}); to change it, stop all collectors, let \
+                 `drain --once` finish, delete these streams, and start with the new number",
+                layout.partitions(),
+                other.partitions(),
+                other.streams().join(", ")
+            ))),
+        }
     }
 }
 
 impl Backend for Nats {
     fn append(&self, batch: Vec<Entry>) -> BoxFuture<'static, Result<Appended, BackendError>> {
-        let (context, stopped) = (self.context.clone(), Arc::clone(&self.stopped));
+        let (publisher, stopped) = (self.publisher.clone(), Arc::clone(&self.stopped));
         Box::pin(async move {
             if stopped.load(Ordering::Acquire) {
                 return Err(BackendError::Stopped);
             }
-            let deadline = Instant::now() + APPEND_TIMEOUT;
-            let publish = |entry: Entry| {
-                let context = context.clone();
-                async move {
-                    let publication =
-                        Publication::new(entry).map_err(|error| BackendError::Failed(error.to_string()))?;
-                    publication.store(&context, deadline).await
-                }
-            };
-            let mut acks = stream::iter(batch).map(publish).buffered(WINDOW).enumerate();
+            if let Some(breach) = publisher.findings.breach() {
+                return Err(BackendError::Failed(breach));
+            }
+            let len = batch.len();
+            let progress = Batch::new(Instant::now() + APPEND_TIMEOUT);
+            let store = |entry| publisher.store(entry, &progress);
+            let mut acks = stream::iter(batch).map(store).buffered(WINDOW).enumerate();
             let mut appended = Appended::default();
             // To the end even after a failure: it concerns one entry, and the others are stored.
             while let Some((index, stored)) = acks.next().await {
                 match stored {
                     Ok(stored) => stored.count(&mut appended),
-                    Err(error) => appended.errors.push((index, EntryError::Failed(error))),
+                    Err(error) => appended.errors.push((index, error)),
                 }
             }
-            Ok(appended)
+            let is_failure = |error: &(usize, EntryError)| matches!(error.1, EntryError::Failed(_));
+            match appended.errors.first() {
+                Some((_, EntryError::Failed(first)))
+                    if appended.errors.len() == len && appended.errors.iter().all(is_failure) =>
+                {
+                    Err(first.clone())
+                }
+                _ => Ok(appended),
+            }
         })
     }
 
+    /// Without PubAcks: the next status of a sensor replaces this one within seconds.
     fn record_heartbeats(&self, heartbeats: Vec<Heartbeat>) -> BoxFuture<'static, Result<(), BackendError>> {
-        let (context, stopped) = (self.context.clone(), Arc::clone(&self.stopped));
+        let client = self.publisher.context.client();
         Box::pin(async move {
-            if stopped.load(Ordering::Acquire) {
-                return Err(BackendError::Stopped);
+            for Heartbeat { sensor, status } in heartbeats {
+                let mut payload = Vec::new();
+                wire::encode_message(&status, &mut payload)
+                    .map_err(|error| BackendError::Failed(error.to_string()))?;
+                let mut headers = HeaderMap::new();
+                headers.insert(SENSOR_HEADER, &*sensor);
+                let subject = format!("{}.{}", layout::STATUS, id::subject_token(&sensor));
+                let published = client.publish_with_headers(subject, headers, payload.into()).await;
+                published.map_err(|error| BackendError::Overload(error.to_string()))?;
             }
-            let deadline = Instant::now() + APPEND_TIMEOUT;
-            let publish = |heartbeat: Heartbeat| {
-                let context = context.clone();
-                async move {
-                    let publication = Publication::of_heartbeat(heartbeat)
-                        .map_err(|error| BackendError::Failed(error.to_string()))?;
-                    publication.store(&context, deadline).await
-                }
-            };
-            let mut acks = stream::iter(heartbeats).map(publish).buffered(WINDOW);
-            let mut failure = None;
-            while let Some(stored) = acks.next().await {
-                failure = failure.or(stored.err());
-            }
-            failure.map_or(Ok(()), Err)
+            Ok(())
         })
     }
 
@@ -143,133 +179,12 @@ impl Backend for Nats {
 
     fn stop(&self) -> BoxFuture<'static, ()> {
         self.stopped.store(true, Ordering::Release);
-        let client = self.context.client();
+        self.keeping.abort();
+        let client = self.publisher.context.client();
         Box::pin(async move {
             if let Err(error) = client.flush().await {
                 tracing::warn!(%error, "the connection to NATS was not closed in order");
             }
         })
-    }
-}
-
-/// A publication with its PubAck.
-struct Stored {
-    duplicate: bool,
-    is_hit: bool,
-    is_gap: bool,
-    lost: u64,
-}
-
-impl Stored {
-    fn count(&self, appended: &mut Appended) {
-        if self.duplicate {
-            appended.repeated += 1;
-        } else if self.is_hit {
-            appended.new += 1;
-        } else if self.is_gap {
-            appended.gaps += 1;
-            appended.lost += self.lost;
-        }
-    }
-}
-
-impl Publication {
-    fn new(entry: Entry) -> Result<Self, CodecError> {
-        let token = id::subject_token(&entry.sensor);
-        let sensor = Arc::clone(&entry.sensor);
-        Ok(match entry.item {
-            Item::Hit { sequence, version, bytes } => {
-                let id = MessageId::new(entry.sensor.to_string(), entry.epoch, sequence, &bytes);
-                Self {
-                    sensor,
-                    subject: format!("{}.{token}", connect::HITS),
-                    payload: bytes,
-                    id: Some(id.to_string()),
-                    version,
-                    lost: 0,
-                    is_hit: true,
-                }
-            }
-            Item::Gap(gap) => {
-                let mut payload = Vec::new();
-                wire::encode_message(&gap, &mut payload)?;
-                let id = MessageId::new(entry.sensor.to_string(), entry.epoch, gap.from, &payload);
-                Self {
-                    sensor,
-                    subject: format!("{}.{token}", connect::GAPS),
-                    payload,
-                    id: Some(format!("gap/{id}")),
-                    version: 1,
-                    lost: gap.count,
-                    is_hit: false,
-                }
-            }
-        })
-    }
-
-    fn of_heartbeat(heartbeat: Heartbeat) -> Result<Self, CodecError> {
-        let Heartbeat { sensor, status } = heartbeat;
-        let mut payload = Vec::new();
-        wire::encode_message(&status, &mut payload)?;
-        let subject = format!("{}.{}", connect::STATUS, id::subject_token(&sensor));
-        Ok(Self { sensor, subject, payload, id: None, version: 1, lost: 0, is_hit: false })
-    }
-
-    /// Publishes until there is a PubAck, or until the deadline.
-    async fn store(self, context: &Context, deadline: Instant) -> Result<Stored, BackendError> {
-        let payload = self.payload.into();
-        loop {
-            let mut message = PublishMessage::build()
-                .payload(Clone::clone(&payload))
-                .header(VERSION_HEADER, self.version.to_string());
-            if !self.is_hit {
-                message = message.header(SENSOR_HEADER, &*self.sensor);
-            }
-            if let Some(id) = &self.id {
-                message = message.message_id(id);
-            }
-            let published: Result<PublishAck, PublishError> =
-                async { context.send_publish(self.subject.clone(), message).await?.await }.await;
-            match published {
-                Ok(ack) => {
-                    let is_gap = !self.is_hit && self.id.is_some();
-                    return Ok(Stored {
-                        duplicate: ack.duplicate,
-                        is_hit: self.is_hit,
-                        is_gap,
-                        lost: self.lost,
-                    });
-                }
-                Err(error) => {
-                    let error = judge(&error);
-                    // No room is no passing failure, and the deadline is for those.
-                    if !matches!(error, BackendError::Overload(_))
-                        || Instant::now() + REPEAT_PAUSE >= deadline
-                    {
-                        return Err(error);
-                    }
-                    tokio::time::sleep(REPEAT_PAUSE).await;
-                }
-            }
-        }
-    }
-}
-
-fn judge(error: &PublishError) -> BackendError {
-    let detail = error.to_string();
-    let code = error
-        .source()
-        .and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>())
-        .map(async_nats::jetstream::Error::error_code);
-    let full = [
-        ErrorCode::STREAM_STORE_FAILED,
-        ErrorCode::STORAGE_RESOURCES_EXCEEDED,
-        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
-        ErrorCode::INSUFFICIENT_RESOURCES,
-    ];
-    match (error.kind(), code) {
-        (_, Some(code)) if full.contains(&code) => BackendError::Full(detail),
-        (PublishErrorKind::MaxPayloadExceeded, _) => BackendError::Failed(detail),
-        _ => BackendError::Overload(detail),
     }
 }

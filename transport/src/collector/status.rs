@@ -1,5 +1,6 @@
 //! `etwsieve-collector status`: what the store knows of the sensors, read while the collector runs or not.
 
+use super::nats::StreamLevel;
 use crate::pki::Register;
 use crate::store::{Action, At, Store, StoreError};
 use rusqlite::{Connection, OptionalExtension};
@@ -50,6 +51,8 @@ pub struct Status {
     pub sensors: Vec<SensorStatus>,
     /// By name.
     pub sinks: Vec<SinkStatus>,
+    /// The streams of a cluster.
+    pub streams: Vec<StreamLevel>,
 }
 
 /// A sink of the embedded store. Times are seconds since 1970.
@@ -161,6 +164,7 @@ impl Status {
             set_aside: value("set_aside")?.cast_unsigned(),
             sensors: sensors.collect::<Result<_, _>>()?,
             sinks: Self::sinks(&transaction)?,
+            streams: Vec::new(),
         })
     }
 
@@ -224,6 +228,9 @@ impl Status {
         if self.set_aside > 0 {
             writeln!(out, "{} damaged stores were set aside", self.set_aside)?;
         }
+        for stream in &self.streams {
+            writeln!(out, "stream {stream}")?;
+        }
         for sink in &self.sinks {
             let since =
                 sink.oldest.map_or_else(String::new, |oldest| format!(" since {}", ago(now - oldest)));
@@ -267,7 +274,7 @@ impl Status {
         Ok(())
     }
 
-    /// Writes a line of JSON for each sensor and each sink.
+    /// Writes a line of JSON for each sensor, each sink and each stream.
     ///
     /// # Errors
     ///
@@ -279,6 +286,10 @@ impl Status {
         }
         for sink in &self.sinks {
             serde_json::to_writer(&mut *out, sink)?;
+            writeln!(out)?;
+        }
+        for stream in &self.streams {
+            serde_json::to_writer(&mut *out, stream)?;
             writeln!(out)?;
         }
         Ok(())

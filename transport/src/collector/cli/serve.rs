@@ -79,11 +79,18 @@ async fn serve(
         tracing::warn!("hits are acknowledged before they are synced: what is acknowledged can be lost");
     }
     let (listen, for_server) = (config.listen, Arc::clone(&counters));
+    tokio::pin!(stop);
+    let mut render_streams: Option<Box<dyn Fn(&mut metrics::Text) + Send + Sync>> = None;
     let (server, sinks) = if let Some(nats) = config.nats() {
         if !config.sink.is_empty() {
-            tracing::info!("of hits in JetStream `etwsieve-collector drain` runs the sinks");
+            tracing::info!("with JetStream, `etwsieve-collector drain` runs the sinks");
         }
-        let backend = Arc::new(Nats::connect(&nats).await?);
+        // The cluster may start later than this program.
+        let backend = tokio::select! {
+            backend = Nats::connect(&nats) => Arc::new(backend?),
+            () = &mut stop => return Ok(()),
+        };
+        render_streams = Some(Box::new(backend.renderer()));
         (Server::start(listen, &security, settings, backend, for_server).await?, Sinks::default())
     } else {
         let path = Path::new(&config.store);
@@ -103,6 +110,9 @@ async fn serve(
                 let mut text = metrics::Text::new();
                 counters.render(&mut text);
                 overview.render(&mut text);
+                if let Some(render) = &render_streams {
+                    render(&mut text);
+                }
                 text.finish()
             });
             let server = metrics::Server::start(addr, render)

@@ -1,224 +1,203 @@
-//! Settings, the connection and the streams.
+//! The connection to the servers, and the login.
 
+use super::settings::{Login, NatsSettings, is_loopback};
 use crate::wire::codec::HIT_LEN_MAX;
-use async_nats::jetstream::context::Context;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
-use async_nats::{Client, ConnectOptions, ServerAddr};
-use serde::Deserialize;
+use async_nats::{Auth, AuthError, Client, ConnectErrorKind, ConnectOptions};
 use std::fmt::Display;
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-/// Subjects, before the sensor's token.
-pub(super) const HITS: &str = "etwsieve.hits";
-pub(super) const GAPS: &str = "etwsieve.gaps";
-pub(super) const STATUS: &str = "etwsieve.status";
-/// The stream of hits and gaps, and that of the last status of each sensor.
-pub(super) const STREAM: &str = "ETWSIEVE";
-pub(super) const STATUS_STREAM: &str = "ETWSIEVE-STATUS";
-
-/// Longest message of ours: a hit with its headers, in bytes.
-const MESSAGE_LEN_MAX: usize = HIT_LEN_MAX + 1024;
+/// Maximum length of one of our messages, in bytes: a hit with its headers.
+pub(super) const MESSAGE_LEN_MAX: usize = HIT_LEN_MAX + 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long streams and consumers are asked for: a cluster that starts has no leader yet.
-const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
-const PREPARE_PAUSE: Duration = Duration::from_millis(500);
-const GIB: i64 = 1 << 30;
+/// Pauses between two attempts to start: the first and the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// Number of refused logins after which the settings are considered wrong. A server that starts, or one of several,
+/// may refuse for a moment.
+const REFUSALS_MAX: u32 = 4;
 
 /// Why JetStream cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
-    /// Something in the settings.
+    /// The settings are wrong.
     #[error("nats: {0}")]
     Settings(String),
-    /// No server can be reached, or none lets us in.
+    /// No server can be reached now.
     #[error("cannot connect to NATS: {0}")]
     Connect(String),
-    /// The servers take no message as long as a hit can be.
+    /// The servers refuse the login.
     #[error(
-        "nats-server takes messages of {found} bytes, hits have up to {MESSAGE_LEN_MAX}; set max_payload: 2MB in its configuration"
+        "NATS refuses the login with {login}: {detail}; check user and password in the URL, or [nats] in the configuration"
+    )]
+    Login {
+        /// Kind of the login, without secrets.
+        login: String,
+        /// The server's answer.
+        detail: String,
+    },
+    /// The servers accept no message as long as a hit can be.
+    #[error(
+        "nats-server accepts messages of {found} bytes, hits have up to {MESSAGE_LEN_MAX}; set max_payload: 2MB in its configuration"
     )]
     Payload {
         /// Its limit in bytes.
         found: usize,
     },
-    /// A stream or a consumer cannot be made.
+    /// A stream or a consumer cannot be used.
     #[error("JetStream refuses {what}: {detail}")]
     JetStream {
         /// The stream or consumer.
         what: String,
-        /// What it says.
+        /// The server's answer.
         detail: String,
     },
 }
 
-/// The cluster and how to get in. As a table `[nats]` of a configuration, or made from a URL.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NatsSettings {
-    /// `nats://[user:password@]host:port`, one for each server or several divided by commas. In a configuration this
-    /// is the key `store`.
-    #[serde(skip)]
-    pub servers: Vec<String>,
-    /// A token instead of user and password.
-    pub token: Option<String>,
-    /// A file with a JWT and a seed, as `nsc` writes it.
-    pub credentials: Option<PathBuf>,
-    /// Certificates that vouch for the servers, unless the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Certificate and key for the servers: a bundle in PEM.
-    pub bundle: Option<PathBuf>,
-    /// Replicas of each stream that is created: 1 to 5.
-    pub replicas: usize,
-    /// Most bytes of the stream of hits that is created, in GiB. When it is full, sensors keep their hits.
-    pub max_gb: u64,
-    /// Days after which hits are removed; 0: never.
-    pub max_days: u64,
-    /// Seconds within which the stream knows a repetition.
-    pub duplicate_window_seconds: u64,
-}
+impl NatsError {
+    /// Whether only a change of the settings helps. Everything else may pass.
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Settings(_) | Self::Login { .. })
+    }
 
-impl Default for NatsSettings {
-    fn default() -> Self {
-        Self {
-            servers: Vec::new(),
-            token: None,
-            credentials: None,
-            ca_file: None,
-            bundle: None,
-            replicas: 3,
-            max_gb: 10,
-            max_days: 30,
-            duplicate_window_seconds: 600,
-        }
+    pub(super) fn jetstream(what: impl Into<String>, detail: impl Display) -> Self {
+        Self::JetStream { what: what.into(), detail: detail.to_string() }
     }
 }
 
-// Passwords and tokens stay out of logs.
-impl std::fmt::Debug for NatsSettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NatsSettings").field("replicas", &self.replicas).finish_non_exhaustive()
+/// Pauses between attempts, which double, and one log line for each different failure.
+pub(super) struct Patience {
+    pause: Duration,
+    logged: Option<String>,
+    refusals: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { pause: PAUSE_MIN, logged: None, refusals: 0 }
+    }
+}
+
+impl Patience {
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    ///
+    /// Returns `error` if another attempt cannot succeed.
+    pub(super) async fn wait(&mut self, error: NatsError) -> Result<(), NatsError> {
+        if matches!(error, NatsError::Login { .. }) {
+            self.refusals += 1;
+        }
+        if matches!(error, NatsError::Settings(_)) || self.refusals >= REFUSALS_MAX {
+            return Err(error);
+        }
+        let text = error.to_string();
+        if self.logged.as_ref() == Some(&text) {
+            tracing::debug!("{text}");
+        } else {
+            tracing::warn!("{text}; will retry, at the latest every {} s", PAUSE_MAX.as_secs());
+            self.logged = Some(text);
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(())
     }
 }
 
 impl NatsSettings {
-    /// The defaults for the servers of `--store`.
-    pub fn for_url(url: &str) -> Self {
-        Self { servers: vec![url.to_owned()], ..Self::default() }
+    /// Connects, as often as it takes.
+    ///
+    /// # Errors
+    ///
+    /// Only those that a change of the settings could prevent.
+    pub(super) async fn client(&self) -> Result<Client, NatsError> {
+        let mut patience = Patience::default();
+        loop {
+            match self.client_now().await {
+                Ok(client) => return Ok(client),
+                Err(error) => patience.wait(error).await?,
+            }
+        }
     }
 
-    /// Connects.
-    pub(super) async fn client(&self) -> Result<Client, NatsError> {
-        let settings = |detail: String| NatsError::Settings(detail);
-        let servers: Result<Vec<ServerAddr>, _> = self
-            .servers
-            .iter()
-            .flat_map(|urls| urls.split(','))
-            .map(str::trim)
-            .filter(|url| !url.is_empty())
-            .map(str::parse)
-            .collect();
-        // The error of the parser would repeat the password.
-        let servers = servers.map_err(|_| settings("a server is not nats://HOST:PORT".into()))?;
-        if servers.is_empty() {
-            return Err(settings("name at least one server, nats://HOST:PORT".into()));
+    /// Connects, or fails at once.
+    pub(super) async fn client_now(&self) -> Result<Client, NatsError> {
+        let servers = self.addresses()?;
+        let login = self.login()?;
+        for path in [&self.ca_file, &self.bundle].into_iter().flatten() {
+            if let Err(error) = std::fs::File::open(path) {
+                return Err(NatsError::Settings(format!("cannot read {}: {error}", path.display())));
+            }
         }
-        let mut options = ConnectOptions::new()
-            .name("etwsieve-collector")
-            .connection_timeout(CONNECT_TIMEOUT)
-            .max_reconnects(None)
-            .reconnect_delay_callback(|attempt| Duration::from_millis(100 << attempt.min(5)))
-            // Hits do not travel in the clear.
-            .require_tls(!servers.iter().all(is_loopback) || self.ca_file.is_some());
-        if let Some(token) = &self.token {
-            options = options.token(token.clone());
-        }
-        if let Some(path) = &self.credentials {
-            let failed = |error| settings(format!("cannot use {}: {error}", path.display()));
-            options = options.credentials_file(path).await.map_err(failed)?;
-        }
+        let settings = self.clone();
+        // Called for each connection, so files that were renewed meanwhile are read again.
+        let mut options = ConnectOptions::with_auth_callback(move |nonce| {
+            let auth = settings.login().map_err(AuthError::new).and_then(|login| auth(login, &nonce));
+            async move { auth }
+        })
+        .name("etwsieve-collector")
+        .connection_timeout(CONNECT_TIMEOUT)
+        .max_reconnects(None)
+        .reconnect_delay_callback(|attempt| Duration::from_millis(100 << attempt.min(5)))
+        // Hits never travel in the clear.
+        .require_tls(!servers.iter().all(is_loopback) || self.ca_file.is_some());
         if let Some(path) = &self.ca_file {
             options = options.add_root_certificates(path.clone());
         }
         if let Some(path) = &self.bundle {
             options = options.add_client_certificate(path.clone(), path.clone());
         }
-        let client = options.connect(servers).await.map_err(|error| NatsError::Connect(error.to_string()))?;
+        let client = options.connect(servers).await.map_err(|error| {
+            let detail = chain(&error);
+            match error.kind() {
+                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                    NatsError::Login { login: login.describe(), detail }
+                }
+                _ => NatsError::Connect(detail),
+            }
+        })?;
         let found = client.server_info().max_payload;
         if found < MESSAGE_LEN_MAX {
             return Err(NatsError::Payload { found });
         }
         Ok(client)
     }
-
-    /// Creates the streams that are not there.
-    pub(super) async fn prepare(&self, context: &Context) -> Result<(), NatsError> {
-        let hits = Config {
-            name: STREAM.into(),
-            description: Some("hits and gaps of etwsieve".into()),
-            subjects: vec![format!("{HITS}.>"), format!("{GAPS}.>")],
-            retention: RetentionPolicy::Limits,
-            // Refused, so that sensors keep their hits, instead of old ones thrown away unread.
-            discard: DiscardPolicy::New,
-            max_bytes: self.max_gb.cast_signed() * GIB,
-            max_messages: -1,
-            max_messages_per_subject: -1,
-            max_consumers: -1,
-            max_age: Duration::from_secs(self.max_days * 86_400),
-            storage: StorageType::File,
-            num_replicas: self.replicas,
-            duplicate_window: Duration::from_secs(self.duplicate_window_seconds),
-            ..Config::default()
-        };
-        let status = Config {
-            name: STATUS_STREAM.into(),
-            description: Some("the last status of each sensor of etwsieve".into()),
-            subjects: vec![format!("{STATUS}.>")],
-            discard: DiscardPolicy::Old,
-            max_bytes: GIB / 4,
-            max_messages: -1,
-            max_messages_per_subject: 1,
-            max_consumers: -1,
-            duplicate_window: Duration::from_secs(1),
-            storage: StorageType::File,
-            num_replicas: self.replicas,
-            ..Config::default()
-        };
-        for config in [hits, status] {
-            let what = format!("the stream {}", config.name);
-            patiently(&what, || context.get_or_create_stream(config.clone())).await?;
-        }
-        Ok(())
-    }
 }
 
-/// Asks until the cluster grants it: one that starts, or has just lost a leader, refuses for seconds.
-pub(super) async fn patiently<T, E, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T, NatsError>
-where
-    E: Display,
-    F: Future<Output = Result<T, E>>,
-{
-    let begun = tokio::time::Instant::now();
-    let mut is_told = false;
-    loop {
-        match ask().await {
-            Ok(granted) => return Ok(granted),
-            Err(error) if begun.elapsed() >= PREPARE_TIMEOUT => {
-                return Err(NatsError::JetStream { what: what.to_owned(), detail: error.to_string() });
-            }
-            Err(error) if !is_told => {
-                tracing::warn!(%error, "JetStream does not grant {what} yet; it is asked again for {PREPARE_TIMEOUT:?}");
-                is_told = true;
-            }
-            Err(error) => tracing::debug!(%error, what, "JetStream is asked again"),
+/// The fields of CONNECT that prove a login.
+fn auth(login: Login, nonce: &[u8]) -> Result<Auth, AuthError> {
+    let signed = |seed: &str| {
+        let pair = nkeys::KeyPair::from_seed(seed).map_err(AuthError::new)?;
+        let signature = pair.sign(nonce).map_err(AuthError::new)?;
+        Ok::<_, AuthError>((pair.public_key(), signature))
+    };
+    let mut auth = Auth::new();
+    match login {
+        Login::None => {}
+        Login::Password { user, password } => {
+            (auth.username, auth.password) = (Some(user), Some(password));
         }
-        tokio::time::sleep(PREPARE_PAUSE).await;
+        Login::Token(token) => auth.token = Some(token),
+        Login::Nkey(seed) => {
+            let (public, signature) = signed(&seed)?;
+            (auth.nkey, auth.signature) = (Some(public), Some(signature));
+        }
+        Login::Credentials { jwt, seed } => {
+            (auth.jwt, auth.signature) = (Some(jwt), Some(signed(&seed)?.1));
+        }
     }
+    Ok(auth)
 }
 
-fn is_loopback(server: &ServerAddr) -> bool {
-    let host = server.host();
-    host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+/// The error and its causes in one line; the client's own texts often omit the cause.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = error.source();
+    }
+    text
 }

@@ -5,22 +5,17 @@
 //! its id, as far as this program remembers; after a restart, or with several programs, its reader tells by sensor,
 //! epoch and sequence number.
 
-use super::connect::{HITS, NatsError, NatsSettings, STREAM, patiently};
-use super::{ACK_TIMEOUT, MessageId, VERSION_HEADER};
+use super::{ACK_TIMEOUT, MessageId, NatsError, NatsSettings, VERSION_HEADER, consumers};
 use crate::sink::{BatchLimits, Feed, FeedError, Item, Lag};
 use crate::wire::codec;
+use async_nats::jetstream::consumer::Consumer;
 use async_nats::jetstream::consumer::pull::Config;
-use async_nats::jetstream::consumer::{AckPolicy, Consumer};
 use async_nats::jetstream::{AckKind, Message};
 use futures_util::stream::{self, StreamExt};
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// How long a message may be out without a word before it is given to another program.
-const ACK_WAIT: Duration = Duration::from_mins(1);
-/// Messages that may be out in all programs together.
-const ACK_PENDING_MAX: i64 = 50_000;
 /// Acknowledgements under way at a time.
 const ACKS: usize = 256;
 /// Fewest bytes asked for: the longest message must fit.
@@ -67,19 +62,8 @@ impl NatsFeed {
     pub async fn connect(settings: &NatsSettings, name: &str) -> Result<Self, NatsError> {
         let client = settings.client().await?;
         let context = async_nats::jetstream::new(client);
-        settings.prepare(&context).await?;
-        let what = format!("the consumer {name}");
-        let stream = patiently(&what, || context.get_stream(STREAM)).await?;
-        let config = Config {
-            durable_name: Some(name.to_owned()),
-            description: Some("a sink of etwsieve".into()),
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: ACK_WAIT,
-            max_ack_pending: ACK_PENDING_MAX,
-            filter_subject: format!("{HITS}.>"),
-            ..Config::default()
-        };
-        let consumer = patiently(&what, || stream.get_or_create_consumer(name, config.clone())).await?;
+        let layout = settings.layout(&context).await?;
+        let consumer = consumers::ensure(&context, settings, layout, 0, name).await?;
         Ok(Self {
             runtime: Handle::current(),
             consumer,
@@ -194,8 +178,8 @@ fn read(message: &Message) -> Result<(MessageId, Item), String> {
         let headers = message.headers.as_ref()?;
         headers.get(name).map(ToString::to_string)
     };
-    let id: MessageId =
-        header("Nats-Msg-Id").and_then(|id| id.parse().ok()).ok_or("it has no Nats-Msg-Id of ours")?;
+    let id = header("Nats-Msg-Id").and_then(|id| MessageId::read(&id, &message.payload));
+    let id = id.ok_or("it has no Nats-Msg-Id of ours")?;
     let version = header(VERSION_HEADER).ok_or("it has no version")?;
     if version != codec::HIT_VERSION.to_string() {
         return Err(format!("it is of version {version}, this program knows {}", codec::HIT_VERSION));

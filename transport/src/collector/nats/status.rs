@@ -1,111 +1,195 @@
-//! What a cluster knows of its sensors and sinks, for `etwsieve-collector status`.
+//! What a cluster knows of its sensors, streams and sinks, for `etwsieve-collector status`.
 //!
-//! Collectors before a cluster keep nothing, so addresses, connections and certificates are not known here; a sensor counts
-//! as connected while its last status is fresh.
+//! Collectors in front of a cluster keep nothing, so addresses, connections and certificates are not known here; a sensor
+//! counts as connected while its last status is fresh. Streams are read in large batches: 100,000 sensors take a few
+//! requests, not one each.
 
-use super::connect::{GAPS, HITS, NatsError, NatsSettings, STATUS, STATUS_STREAM, STREAM};
-use super::{SENSOR_HEADER, id};
+use super::connect::chain;
+use super::layout::{CONFLICTS, GAPS, LEDGER_STREAM, Layout, STATUS, STATUS_STREAM};
+use super::{NatsError, NatsSettings, SENSOR_HEADER, StreamLevel, consumers, id};
 use crate::collector::status::{SensorStatus, SinkStatus, Status};
 use crate::wire;
 use crate::wire::frame::split_frame;
-use crate::wire::message::{GapV1, Message, StatusV1};
-use async_nats::jetstream::message::StreamMessage;
+use crate::wire::message::{GapV1, StatusV1};
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::AckPolicy;
+use async_nats::jetstream::consumer::pull::Config;
+use async_nats::jetstream::context::Context;
 use async_nats::jetstream::stream::Stream;
 use futures_util::stream::StreamExt;
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::time::Duration;
 
 /// Sensors send a status three times within the silence that a collector allows, which is a minute unless set otherwise.
 const FRESH_SECONDS: i64 = 60;
-/// Most sensors that are listed.
+/// Maximum number of sensors that are listed.
 const SENSORS_MAX: usize = 100_000;
-/// Most gaps of all sensors that are read.
-const GAPS_MAX: usize = 100_000;
+/// Maximum number of gaps of all sensors that are read.
+const GAPS_MAX: usize = 1_000_000;
+/// Messages of one request.
+const BATCH_MAX: usize = 5000;
+/// How long one request may take.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads it; `now` is in seconds since 1970.
+/// Reads the status; `now` is in seconds since 1970.
 ///
 /// # Errors
 ///
-/// [`NatsError`]: no cluster, or none that has had a collector before it.
+/// [`NatsError`]: no cluster, or one that no collector has ever used.
 pub async fn status(settings: &NatsSettings, now: i64) -> Result<Status, NatsError> {
-    let context = async_nats::jetstream::new(settings.client().await?);
-    let hits = context.get_stream(STREAM).await.map_err(|error| refused(STREAM, error))?;
-    let statuses = context.get_stream(STATUS_STREAM).await.map_err(|error| refused(STATUS_STREAM, error))?;
+    let context = async_nats::jetstream::new(settings.client_now().await?);
+    let layouts = Layout::existing(&context).await?;
+    if layouts.is_empty() {
+        return Err(NatsError::jetstream("to show hits", "the cluster has no stream of a collector"));
+    }
     let mut sensors: BTreeMap<String, SensorStatus> = BTreeMap::new();
-    for (token, _) in subjects(&statuses, STATUS).await? {
-        let message = statuses.get_last_raw_message_by_subject(&format!("{STATUS}.{token}")).await;
-        let message = message.map_err(|error| refused(STATUS_STREAM, error))?;
-        let mut sensor = SensorStatus { sensor: name_of(&message, &token), ..SensorStatus::default() };
-        sensor.last_seen = message.time.unix_timestamp();
-        sensor.connected = now - sensor.last_seen <= FRESH_SECONDS;
-        if let Some(status) = read::<StatusV1>(&message) {
-            sensor.take_counts(status.counts.into_iter().map(|count| (count.name, count.value)));
-        }
-        sensors.insert(token, sensor);
-    }
-    for (token, count) in subjects(&hits, HITS).await? {
-        entry(&mut sensors, &token).hits = count as u64;
-    }
-    let mut left = GAPS_MAX;
-    for (token, count) in subjects(&hits, GAPS).await? {
-        let sensor = entry(&mut sensors, &token);
-        sensor.gaps = count as u64;
-        let subject = format!("{GAPS}.{token}");
-        let mut sequence = 1;
-        for _ in 0..count.min(left) {
-            // Removed meanwhile by its age, if there is none.
-            let next = hits.raw_message_builder().sequence(sequence).next_by_subject(subject.as_str());
-            let Ok(message) = next.send().await else { break };
-            sequence = message.sequence + 1;
-            if let Some(gap) = read::<GapV1>(&message) {
-                sensor.lost += gap.count;
+    read_statuses(&stream(&context, STATUS_STREAM).await?, now, &mut sensors).await?;
+    read_ledger(&stream(&context, LEDGER_STREAM).await?, &mut sensors).await?;
+    let (mut levels, mut sinks) = (Vec::new(), BTreeMap::new());
+    for layout in layouts {
+        for partition in 0..layout.partitions() {
+            let stream = stream(&context, &layout.stream(partition)).await?;
+            for (token, count) in subjects(&stream, &layout.prefix(partition)).await? {
+                entry(&mut sensors, &token).hits += count as u64;
+            }
+            let readers = consumers::readers(&stream).await?;
+            levels.push(StreamLevel::of(stream.cached_info(), &readers));
+            for reader in readers {
+                let sink = sinks.entry(reader.name.clone()).or_insert_with(|| no_sink(reader.name.clone()));
+                sink.waiting += reader.waiting;
+                sink.delivered = sink.delivered.max(reader.active);
             }
         }
-        left = left.saturating_sub(count);
+    }
+    for name in consumers::registered(&context).await? {
+        sinks.entry(name.clone()).or_insert_with(|| no_sink(name));
     }
     let mut sensors: Vec<SensorStatus> = sensors.into_values().collect();
     sensors.sort_by(|left, right| left.sensor.cmp(&right.sensor));
     for sensor in &mut sensors {
         sensor.alarms = sensor.judge(now);
     }
-    let mut sinks = Vec::new();
-    let mut consumers = hits.consumers();
-    while let Some(consumer) = consumers.next().await {
-        let info = consumer.map_err(|error| refused(STREAM, error))?;
-        // Those without a name are somebody's look at the stream.
-        let Some(sink) = info.config.durable_name else { continue };
-        let delivered = match info.ack_floor.last_active {
-            Some(time) => time.unix_timestamp(),
-            None => 0,
-        };
-        sinks.push(SinkStatus {
-            sink,
-            waiting: info.num_pending + info.num_ack_pending as u64,
-            oldest: None,
-            skipped: 0,
-            delivered,
-        });
-    }
-    sinks.sort_by(|left, right| left.sink.cmp(&right.sink));
-    Ok(Status { is_running: None, sensors, sinks, ..Status::default() })
+    let sinks = sinks.into_values().collect();
+    Ok(Status { is_running: None, sensors, sinks, streams: levels, ..Status::default() })
 }
 
-/// Sensors' tokens below a subject, each with its number of messages.
-async fn subjects(stream: &Stream, prefix: &str) -> Result<Vec<(String, usize)>, NatsError> {
-    let what = format!("the subjects {prefix}");
-    let mut pages = stream
-        .info_with_subjects(format!("{prefix}.>"))
+fn no_sink(sink: String) -> SinkStatus {
+    SinkStatus { sink, waiting: 0, oldest: None, skipped: 0, delivered: 0 }
+}
+
+async fn stream(context: &Context, name: &str) -> Result<Stream, NatsError> {
+    context
+        .get_stream(name)
         .await
-        .map_err(|error| refused(&what, error))?
+        .map_err(|error| NatsError::jetstream(format!("the stream {name}"), chain(&error)))
+}
+
+async fn read_statuses(
+    stream: &Stream,
+    now: i64,
+    sensors: &mut BTreeMap<String, SensorStatus>,
+) -> Result<(), NatsError> {
+    read_all(stream, STATUS, SENSORS_MAX, |token, message, time| {
+        let mut sensor = SensorStatus { sensor: name_of(message, token), ..SensorStatus::default() };
+        sensor.last_seen = time;
+        sensor.connected = now - time <= FRESH_SECONDS;
+        if let Some(status) = decode::<StatusV1>(message) {
+            sensor.take_counts(status.counts.into_iter().map(|count| (count.name, count.value)));
+        }
+        sensors.insert(token.to_owned(), sensor);
+    })
+    .await
+}
+
+async fn read_ledger(stream: &Stream, sensors: &mut BTreeMap<String, SensorStatus>) -> Result<(), NatsError> {
+    for (token, count) in subjects(stream, CONFLICTS).await? {
+        entry(sensors, &token).conflicts = count as u64;
+    }
+    read_all(stream, GAPS, GAPS_MAX, |token, message, _| {
+        let sensor = entry(sensors, token);
+        sensor.gaps += 1;
+        if let Some(gap) = decode::<GapV1>(message) {
+            sensor.lost = sensor.lost.saturating_add(gap.count);
+        }
+    })
+    .await
+}
+
+/// Reads all messages below a prefix, in the order of the stream: the sensor's token, the message, and when it was
+/// stored, in seconds since 1970.
+async fn read_all(
+    stream: &Stream,
+    prefix: &str,
+    messages_max: usize,
+    mut each: impl FnMut(&str, &Message, i64),
+) -> Result<(), NatsError> {
+    let what = || format!("to read {prefix}");
+    // Without a name, in memory, and acknowledging nothing: it leaves no trace.
+    let config = Config {
+        ack_policy: AckPolicy::None,
+        filter_subject: format!("{prefix}.*"),
+        inactive_threshold: 3 * BATCH_TIMEOUT,
+        memory_storage: true,
+        num_replicas: 1,
+        ..Config::default()
+    };
+    let consumer = stream.create_consumer(config).await;
+    let consumer = consumer.map_err(|error| NatsError::jetstream(what(), chain(&error)))?;
+    let mut left = consumer.cached_info().num_pending.min(messages_max as u64) as usize;
+    let mut result = Ok(());
+    while left > 0 && result.is_ok() {
+        let mut messages = consumer
+            .batch()
+            .max_messages(left.min(BATCH_MAX))
+            .expires(BATCH_TIMEOUT)
+            .messages()
+            .await
+            .map_err(|error| NatsError::jetstream(what(), chain(&error)))?;
+        let before = left;
+        let mut is_last = false;
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(|error| NatsError::jetstream(what(), error))?;
+            let (time, pending) = match message.info() {
+                Ok(info) => (info.published.unix_timestamp(), info.pending),
+                Err(error) => return Err(NatsError::jetstream(what(), error)),
+            };
+            if let Some(token) = message.subject.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.'))
+            {
+                each(token, &message, time);
+            }
+            left -= 1;
+            // What was removed meanwhile never comes.
+            is_last = pending == 0;
+            if left == 0 || is_last {
+                break;
+            }
+        }
+        if is_last {
+            break;
+        }
+        if left == before {
+            result = Err(NatsError::jetstream(what(), "no answer"));
+        }
+    }
+    let _ = stream.delete_consumer(&consumer.cached_info().name).await;
+    result
+}
+
+/// Sensors' tokens below a prefix, each with its number of messages.
+async fn subjects(stream: &Stream, prefix: &str) -> Result<Vec<(String, usize)>, NatsError> {
+    let what = || format!("the subjects {prefix}");
+    let mut pages = stream
+        .info_with_subjects(format!("{prefix}.*"))
+        .await
+        .map_err(|error| NatsError::jetstream(what(), chain(&error)))?
         .take(SENSORS_MAX);
     let mut found = Vec::new();
     while let Some(subject) = pages.next().await {
-        let (subject, count) = subject.map_err(|error| refused(&what, error))?;
+        let (subject, count) = subject.map_err(|error| NatsError::jetstream(what(), error))?;
         if let Some(token) = subject.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')) {
             found.push((token.to_owned(), count));
         }
     }
-    found.sort_unstable();
     Ok(found)
 }
 
@@ -116,21 +200,18 @@ fn entry<'a>(sensors: &'a mut BTreeMap<String, SensorStatus>, token: &str) -> &'
 }
 
 /// The sensor's name; a message of an earlier release has none, and its token must do.
-fn name_of(message: &StreamMessage, token: &str) -> String {
-    let name = message.headers.get(SENSOR_HEADER).map(ToString::to_string);
+fn name_of(message: &Message, token: &str) -> String {
+    let name =
+        message.headers.as_ref().and_then(|headers| headers.get(SENSOR_HEADER)).map(ToString::to_string);
     name.filter(|name| id::subject_token(name) == token).unwrap_or_else(|| token.to_owned())
 }
 
-/// The frame of a message; `None`, with a word in the log, for anything else.
-fn read<M: Message>(message: &StreamMessage) -> Option<M> {
+/// The frame of a message; `None`, with a line in the log, for anything else.
+fn decode<M: wire::message::Message>(message: &Message) -> Option<M> {
     let split = split_frame(&message.payload).ok().flatten().filter(|split| split.frame_type == M::TYPE);
-    let read = split.and_then(|split| wire::decode_message(split.payload).ok());
-    if read.is_none() {
-        tracing::warn!(subject = %message.subject, sequence = message.sequence, "a message is none of ours");
+    let decoded = split.and_then(|split| wire::decode_message(split.payload).ok());
+    if decoded.is_none() {
+        tracing::warn!(subject = %message.subject, "a message is not of a collector, and is skipped");
     }
-    read
-}
-
-fn refused(what: &str, error: impl Display) -> NatsError {
-    NatsError::JetStream { what: what.to_owned(), detail: error.to_string() }
+    decoded
 }

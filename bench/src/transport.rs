@@ -11,7 +11,7 @@ use etwsieve_tests::faults::{Account, Batch, Books, Collector, Rng, Sensor};
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::identity::Identity;
 use etwsieve_transport::pki::{Authority, SensorName};
-use etwsieve_transport::sender::{Address, Sender, SenderSettings};
+use etwsieve_transport::sender::{Address, Order, Sender, SenderSettings};
 use etwsieve_transport::spool::{BYTES_MAX_LEAST, Keep, Spool, SpoolSettings};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -218,6 +218,7 @@ fn latency(count: u64) -> Result<[f64; 2], BenchError> {
     let spool = Spool::open(spool, 1000).map_err(other)?;
     let address: Address = lab.collector.address.to_string().parse().map_err(other)?;
     let settings = SenderSettings {
+        order: Order::Listed,
         collectors: vec![address],
         bundle: Some(lab.bundle.clone()),
         software: "etwsieve-bench".into(),

@@ -9,7 +9,7 @@ mod rules;
 mod terminal;
 mod trace;
 
-use crate::delivery::{CollectorSettings, SpoolKeep};
+use crate::delivery::{CollectorOrder, CollectorSettings, SpoolKeep};
 use crate::output::Format;
 use crate::search::{ScopeChoice, ViewChoice};
 use clap::{Args, Parser, Subcommand};
@@ -290,6 +290,9 @@ struct CollectorArgs {
     /// What a full spool keeps [default: oldest].
     #[arg(long, value_enum)]
     spool_keep: Option<SpoolKeep>,
+    /// Order in which collectors are tried [default: shuffled].
+    #[arg(long, value_enum)]
+    collector_order: Option<CollectorOrder>,
     /// Send without TLS, to a collector on this machine only.
     #[arg(long)]
     insecure_loopback: bool,
@@ -309,6 +312,7 @@ impl CollectorArgs {
         }
         settings.spool_max_mb = self.spool_max.unwrap_or(settings.spool_max_mb);
         settings.spool_keep = self.spool_keep.unwrap_or(settings.spool_keep);
+        settings.order = self.collector_order.unwrap_or(settings.order);
         settings.insecure_loopback |= self.insecure_loopback;
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::live::settings::{SettingError, in_range};
 use etwsieve_transport::sender::{
-    Address, COLLECTORS_MAX, MoreCounts, Sender, SenderCounts, SenderError, SenderSettings,
+    Address, COLLECTORS_MAX, MoreCounts, Order, Sender, SenderCounts, SenderError, SenderSettings,
 };
 use etwsieve_transport::spool::{BYTES_MAX, Keep, Spool, SpoolError, SpoolSettings};
 use etwsieve_transport::wire::message::NAME_LEN_MAX;
@@ -23,8 +23,10 @@ const SPOOL_NAME: &str = "spool.db";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CollectorSettings {
-    /// HOST:PORT of collectors, the preferred one first, at most 16. Empty: hits are not sent.
+    /// HOST:PORT of collectors, at most 16. Empty: hits are not sent.
     pub addresses: Vec<String>,
+    /// The order in which they are tried.
+    pub order: CollectorOrder,
     /// The sensor's bundle file.
     pub bundle: Option<PathBuf>,
     /// The spool's file, or a folder for it.
@@ -35,6 +37,17 @@ pub struct CollectorSettings {
     pub spool_keep: SpoolKeep,
     /// Whether to send without TLS, to addresses of this machine only.
     pub insecure_loopback: bool,
+}
+
+/// The order in which collectors are tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum CollectorOrder {
+    /// An order of its own for each sensor, so that sensors are spread evenly.
+    #[default]
+    Shuffled,
+    /// As listed, the preferred one first.
+    Listed,
 }
 
 /// What is kept when the spool is full.
@@ -52,6 +65,7 @@ impl Default for CollectorSettings {
     fn default() -> Self {
         Self {
             addresses: Vec::new(),
+            order: CollectorOrder::default(),
             bundle: None,
             spool: None,
             spool_max_mb: BYTES_MAX >> 20,
@@ -174,6 +188,10 @@ impl CollectorSettings {
         let computer = computer[..computer.floor_char_boundary(NAME_LEN_MAX)].to_owned();
         let settings = SenderSettings {
             collectors,
+            order: match self.order {
+                CollectorOrder::Shuffled => Order::Shuffled,
+                CollectorOrder::Listed => Order::Listed,
+            },
             bundle: self.bundle.clone(),
             software: concat!("etwsieve ", env!("CARGO_PKG_VERSION")).to_owned(),
             computer,

@@ -3,7 +3,8 @@
 #![cfg(target_os = "linux")]
 
 use etwsieve_tests::faults::{
-    Account, Batch, Cluster, Collector, Programs, Rng, Running, Sensor, command, listens, tail, wait_for,
+    Account, Batch, Cluster, Collector, Programs, Rng, Running, Sensor, command, listens, run_cluster, tail,
+    wait_for,
 };
 use etwsieve_transport::collector::nats::{NatsFeed, NatsSettings};
 use etwsieve_transport::sink::{BatchLimits, Feed, Item};
@@ -126,6 +127,18 @@ fn killed_nodes_and_collectors_lose_and_double_nothing() {
     for mut collector in collectors {
         collector.stop().unwrap_or_else(|error| panic!("{error}"));
     }
+}
+
+/// The short form of `faults --cluster`.
+#[test]
+fn a_cluster_under_faults_keeps_its_promise() {
+    let place = tempfile::tempdir().expect("a folder");
+    let outcome =
+        run_cluster(5, Duration::from_secs(25), place.path()).unwrap_or_else(|error| panic!("{error}"));
+    let Some(outcome) = outcome else { return };
+    println!("{outcome:?}");
+    assert!(outcome.is_kept(), "{outcome:?}");
+    assert!(outcome.sent > 1000 && outcome.collector_kills + outcome.drain_kills > 0, "{outcome:?}");
 }
 
 fn key(item: &Item) -> Key {

@@ -21,6 +21,7 @@ pub mod session;
 pub use address::{Address, AddressError, COLLECTORS_MAX};
 pub use counts::SenderCounts;
 pub use feeder::{QUEUE_BYTES_MAX, QUEUE_HITS_MAX};
+pub use route::Order;
 
 use crate::hit::HitV1;
 use crate::identity::IdentityError;
@@ -47,8 +48,10 @@ pub type MoreCounts = Box<dyn Fn() -> Vec<CountV1> + Send>;
 
 /// Where hits are sent, and how.
 pub struct SenderSettings {
-    /// Collectors, the preferred one first; 1 to [`COLLECTORS_MAX`].
+    /// Collectors; 1 to [`COLLECTORS_MAX`].
     pub collectors: Vec<Address>,
+    /// The order in which they are tried.
+    pub order: Order,
     /// The bundle file. `None`: plain TCP, which only loopback addresses may have.
     pub bundle: Option<PathBuf>,
     /// Program and version, for people.
@@ -107,7 +110,7 @@ impl Sender {
     /// # Errors
     ///
     /// [`SenderError`]. Whether a collector can be reached is not asked here.
-    pub fn start(settings: SenderSettings, spool: Spool) -> Result<Self, SenderError> {
+    pub fn start(mut settings: SenderSettings, spool: Spool) -> Result<Self, SenderError> {
         let count = settings.collectors.len();
         if !(1..=COLLECTORS_MAX).contains(&count) {
             return Err(SenderError::Collectors(count));
@@ -117,6 +120,7 @@ impl Sender {
         {
             return Err(SenderError::NotLoopback(address.clone()));
         }
+        settings.order.sort(&mut settings.collectors, &spool.instance());
         let security = Security::new(settings.bundle.clone())?;
         let shared = Arc::new(Shared {
             spool: Mutex::new(spool),

@@ -4,7 +4,7 @@
 
 mod support;
 
-use etwsieve_transport::sender::{Sender, SenderError, SenderSettings};
+use etwsieve_transport::sender::{Order, Sender, SenderError, SenderSettings};
 use etwsieve_transport::wire::message::BusyReason;
 use std::fs;
 use std::time::Duration;
@@ -162,6 +162,7 @@ fn plain_tcp_stays_on_this_machine() {
         [("192.0.2.1:6514", true), ("collector.example:6514", true), ("127.0.0.1:1", false)]
     {
         let settings = SenderSettings {
+            order: Order::Listed,
             collectors: vec![address.parse().unwrap()],
             bundle: None,
             software: String::new(),

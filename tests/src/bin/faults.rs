@@ -4,24 +4,37 @@
 //! over a bad network. The last line of standard output is one JSON object. Exit code 0: nothing that was reported as
 //! delivered is lost, doubled or corrupt; 1: something is; 2: the campaign itself failed.
 //!
+//! With `--cluster`, the store is a cluster of three nats-servers: nodes, collectors and drains are killed, streams and
+//! consumers changed and deleted, logins refused.
+//!
 //! `--negative-control` has the collector acknowledge before it has synced. That must be found: exit code 1.
 
-use etwsieve_tests::faults::{Outcome, Plan, run_course};
+use etwsieve_tests::faults::{Outcome, Plan, run_cluster, run_course};
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const USAGE: &str = "usage: faults [--minutes N] [--seed S] [--negative-control] [--keep FOLDER]";
+const USAGE: &str = "usage: faults [--minutes N] [--seed S] [--cluster | --negative-control] [--keep FOLDER]";
+
+/// What was asked for.
+struct Options {
+    plan: Plan,
+    keep: Option<String>,
+    is_cluster: bool,
+}
 
 fn main() -> ExitCode {
-    let (plan, keep) = match plan() {
-        Ok(plan) => plan,
+    let Options { plan, keep, is_cluster } = match options() {
+        Ok(options) => options,
         Err(word) => {
             eprintln!("{word}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
     eprintln!("seed {}, {} s", plan.seed, plan.time.as_secs());
+    if is_cluster {
+        return cluster(&plan, keep);
+    }
     match campaign(&plan, keep) {
         Ok(outcome) => {
             for example in &outcome.balance.examples {
@@ -29,6 +42,28 @@ fn main() -> ExitCode {
             }
             println!("{}", serde_json::to_string(&outcome).unwrap_or_default());
             if outcome.balance.is_even() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("the campaign failed: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn cluster(plan: &Plan, keep: Option<String>) -> ExitCode {
+    let outcome = tempfile::tempdir().and_then(|own| {
+        let place = keep.map_or_else(|| own.path().to_owned(), Into::into);
+        std::fs::create_dir_all(&place)?;
+        run_cluster(plan.seed, plan.time, &place)
+    });
+    match outcome {
+        Ok(Some(outcome)) => {
+            println!("{}", serde_json::to_string(&outcome).unwrap_or_default());
+            if outcome.is_kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Ok(None) => {
+            eprintln!("nats-server is not installed");
+            ExitCode::from(2)
         }
         Err(error) => {
             eprintln!("the campaign failed: {error}");
@@ -57,8 +92,9 @@ fn campaign(plan: &Plan, keep: Option<String>) -> std::io::Result<Outcome> {
     outcome
 }
 
-fn plan() -> Result<(Plan, Option<String>), String> {
+fn options() -> Result<Options, String> {
     let (mut minutes, mut seed, mut negative_control, mut keep) = (2.0, None, false, None);
+    let mut is_cluster = false;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().ok_or(format!("{arg} needs a value"));
@@ -66,6 +102,7 @@ fn plan() -> Result<(Plan, Option<String>), String> {
             "--minutes" => minutes = number()?.parse::<f64>().map_err(|error| error.to_string())?,
             "--seed" => seed = Some(number()?.parse::<u64>().map_err(|error| error.to_string())?),
             "--keep" => keep = Some(number()?),
+            "--cluster" => is_cluster = true,
             "--negative-control" => negative_control = true,
             other => return Err(format!("what is {other}?")),
         }
@@ -78,5 +115,5 @@ fn plan() -> Result<(Plan, Option<String>), String> {
         // Each loss of power between an acknowledgement and its sync is one that must show.
         plan.power_collector *= 4;
     }
-    Ok((plan, keep))
+    Ok(Options { plan, keep, is_cluster })
 }

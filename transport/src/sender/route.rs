@@ -1,5 +1,7 @@
 //! Which collector to try next, and when: fail-over and back-off, without a clock and without a socket.
 
+use super::Address;
+use sha2::{Digest, Sha256};
 use std::time::{Duration, Instant};
 
 /// The pause after the first round of attempts, and the longest one.
@@ -8,6 +10,32 @@ pub const PAUSE_MIN: Duration = Duration::from_millis(500);
 pub const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// The longest time that a collector can ask to be left alone.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
+
+/// The order in which a sensor tries its collectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Each sensor has an order of its own, which is always the same: sensors are spread evenly over the collectors, and
+    /// so are those of a collector that fails.
+    #[default]
+    Shuffled,
+    /// As listed, the preferred collector first.
+    Listed,
+}
+
+impl Order {
+    /// Sorts the collectors for the sensor whose spool has this instance id.
+    ///
+    /// A shuffled order depends on each address by itself (rendezvous hashing): when one is added or removed, only
+    /// sensors that move to or from it change their collector.
+    pub fn sort(self, collectors: &mut [Address], instance: &[u8; 16]) {
+        if self == Self::Shuffled {
+            collectors.sort_by_cached_key(|address| {
+                let hash = Sha256::new().chain_update(instance).chain_update(address.to_string());
+                <[u8; 32]>::from(hash.finalize())
+            });
+        }
+    }
+}
 
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +125,32 @@ mod tests {
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn sensors_are_spread_over_the_collectors() {
+        let listed: Vec<Address> = ["c0:1", "c1:1", "c2:1", "c3:1"].map(|text| text.parse().unwrap()).into();
+        let (mut firsts, mut seconds, mut moved) = ([0; 4], [0; 4], 0);
+        for number in 0..4000_u128 {
+            let instance = number.to_le_bytes();
+            let mut collectors = listed.clone();
+            Order::Shuffled.sort(&mut collectors, &instance);
+            let place = |address: &Address| listed.iter().position(|other| other == address).unwrap();
+            firsts[place(&collectors[0])] += 1;
+            if place(&collectors[0]) == 0 {
+                seconds[place(&collectors[1])] += 1;
+            }
+            // Another order of the list, and one collector less.
+            let mut fewer: Vec<Address> = listed[..3].iter().rev().cloned().collect();
+            Order::Shuffled.sort(&mut fewer, &instance);
+            moved += usize::from(fewer[0] != collectors[0]);
+            let mut same = listed.clone();
+            Order::Listed.sort(&mut same, &instance);
+            assert_eq!(same, listed);
+        }
+        assert!(firsts.iter().all(|count| (900..1100).contains(count)), "{firsts:?}");
+        assert!(seconds[1..].iter().all(|count| (270..400).contains(count)), "{seconds:?}");
+        assert_eq!(moved, firsts[3], "only the sensors of the collector that is gone move");
     }
 
     #[test]

@@ -53,6 +53,24 @@ fn passwords_in_url_and_configuration() {
     assert!(error.is_final(), "{error}");
 }
 
+/// The file is read again for each connection, so a new password needs no restart.
+#[test]
+fn a_new_password_needs_no_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let users =
+        |password: &str| format!("authorization {{ users: [ {{ user: u, password: {password} }} ] }}");
+    let Some(mut cluster) = Cluster::start_with(folder.path(), 1, &users("first")) else { return };
+    let password_file = file(folder.path(), "password", "first");
+    let settings = NatsSettings { user: Some("u".into()), password_file, ..settings(&cluster.url()) };
+    let runtime = runtime();
+    let nats = runtime.block_on(Nats::connect(&settings)).unwrap();
+    assert_eq!(runtime.block_on(nats.append(vec![entry(1, 1, "a")])).unwrap().new, 1);
+    file(folder.path(), "password", "second");
+    cluster.reconfigure(&users("second"));
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(runtime.block_on(super::append(std::slice::from_ref(&nats), vec![entry(1, 2, "a")])).new, 1);
+}
+
 #[test]
 fn tokens() {
     let folder = tempfile::tempdir().unwrap();

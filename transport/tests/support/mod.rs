@@ -5,7 +5,7 @@
 
 use etwsieve_transport::hit::{EventContent, HitV1, Scope, View};
 use etwsieve_transport::identity::Identity;
-use etwsieve_transport::sender::{Address, Sender, SenderSettings};
+use etwsieve_transport::sender::{Address, Order, Sender, SenderSettings};
 use etwsieve_transport::spool::{BYTES_MAX_LEAST, Keep, Spool, SpoolSettings};
 use etwsieve_transport::wire::frame::{FrameType, PAYLOAD_LEN_MAX};
 use etwsieve_transport::wire::message::{
@@ -313,6 +313,7 @@ pub fn open(folder: &Path) -> Spool {
 
 pub fn sender(collectors: &[&TestCollector], bundle: Option<&Path>, spool: Spool) -> Sender {
     let settings = SenderSettings {
+        order: Order::Listed,
         collectors: collectors.iter().map(|collector| collector.address.clone()).collect(),
         bundle: bundle.map(Path::to_owned),
         software: "test".into(),

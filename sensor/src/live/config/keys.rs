@@ -139,8 +139,13 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "collector",
         "addresses",
-        "HOST:PORT of collectors, the preferred one first, at most 16: [\"collector.example:6514\"]. Without any, hits are\n\
-         not sent.",
+        "HOST:PORT of collectors, at most 16: [\"collector.example:6514\"]. Without any, hits are not sent.",
+    ),
+    key(
+        "collector",
+        "order",
+        "Order in which collectors are tried: \"shuffled\", an order of its own for each sensor, which spreads sensors\n\
+         evenly, or \"listed\", the preferred one first.",
     ),
     optional(
         "collector",

@@ -102,9 +102,7 @@ pub(super) async fn check(context: &Context, wanted: &Wanted) -> Result<Checked,
         Ok(stream) => stream.cached_info().clone(),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(ref inner) if inner.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                let created =
-                    context.create_stream(&wanted.config).await.map_err(|error| refusal(name, &error))?;
-                let info = created.cached_info().clone();
+                context.create_stream(&wanted.config).await.map_err(|error| refusal(name, &error))?;
                 return Ok(Checked { is_new: true, breach: None });
             }
             _ => return Err(NatsError::jetstream(what(), super::connect::chain(&error))),
@@ -122,7 +120,7 @@ pub(super) async fn check(context: &Context, wanted: &Wanted) -> Result<Checked,
 }
 
 /// Applies the changes of a review: all, or if the servers refuse that only those that the promise needs.
-async fn repair(context: &Context, name: &str, info: Info, review: &Review) -> Result<Checked, NatsError> {
+async fn repair(context: &Context, name: &str, info: &Info, review: &Review) -> Result<Checked, NatsError> {
     let mut last = String::new();
     for with_useful in [true, false] {
         if !with_useful && review.useful.is_empty() {

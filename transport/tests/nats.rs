@@ -6,9 +6,12 @@
 #[path = "../../tests/src/faults/cluster.rs"]
 #[allow(unreachable_pub, reason = "the library of the suites has it too")]
 mod cluster;
+mod collector;
 mod common;
 #[path = "nats/login.rs"]
 mod login;
+#[path = "nats/register.rs"]
+mod register;
 #[path = "nats/streams.rs"]
 mod streams;
 

@@ -1,5 +1,6 @@
 //! The command line of `etwsieve-collector`.
 
+mod cluster;
 mod serve;
 mod service;
 
@@ -54,6 +55,11 @@ enum Command {
     Status(StatusArgs),
     Pki(PkiArgs),
     Drain(DrainArgs),
+    /// Work with a JetStream cluster: its register of sensors, its sinks.
+    Cluster {
+        #[command(subcommand)]
+        command: cluster::ClusterCommand,
+    },
     /// Work with the Windows service, which runs `serve` from the start of the system.
     Service {
         #[command(subcommand)]
@@ -152,6 +158,10 @@ pub fn main() -> ExitCode {
             Err(error) => refuse(error),
         },
         Command::Drain(args) => drain(&args),
+        Command::Cluster { command } => {
+            log("warn");
+            cluster::run(&command)
+        }
         Command::Service { command } => service::run(&command),
         Command::Config { command: ConfigCommand::Print } => {
             after_writing(io::stdout().write_all(DOCUMENTED.as_bytes()))

@@ -268,6 +268,16 @@ impl Config {
         in_range("nats.max_gb", self.nats.max_gb, 1..=1 << 20)?;
         in_range("nats.max_days", self.nats.max_days, 0..=36_500)?;
         in_range("nats.duplicate_window_seconds", self.nats.duplicate_window_seconds, 1..=86_400)?;
+        if let Some(bucket) = &self.nats.register {
+            let is_name = |name: &str| {
+                (1..=64).contains(&name.len())
+                    && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            };
+            if !is_name(bucket) {
+                let expected = "expected the name of a bucket: letters, digits, - and _";
+                return Err(("nats.register", format!("{bucket:?}, {expected}")));
+            }
+        }
         let level = &self.log.level;
         if level.is_empty() || level.len() > 1024 || EnvFilter::try_new(level).is_err() {
             let expected =

@@ -19,6 +19,7 @@ mod id;
 mod keeper;
 mod layout;
 mod publish;
+mod register;
 mod settings;
 mod status;
 mod streams;
@@ -28,10 +29,12 @@ pub use consumers::forget_sink;
 pub use feed::NatsFeed;
 pub use id::MessageId;
 pub use keeper::StreamLevel;
+pub use register::{BUCKET, POLL_EVERY, Pushed, push_register};
 pub use settings::{NatsSettings, PARTITIONS_MAX};
 pub use status::status;
 
 use super::backend::{Appended, Backend, BackendError, Entry, EntryError, Heartbeat, Id};
+use super::server::Issued;
 use crate::metrics::Text;
 use crate::wire;
 use async_nats::HeaderMap;
@@ -87,6 +90,20 @@ impl Nats {
         let keeper = Keeper::start(context.clone(), settings.clone(), layout).await?;
         let publisher = Publisher { context, layout, findings: keeper.findings() };
         Ok(Self { publisher, stopped: Arc::default(), keeping: tokio::spawn(keeper.run()) })
+    }
+
+    /// Follows the register of sensors in the cluster, if the settings name a bucket for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn follow_register(&self, settings: &NatsSettings) -> Result<Option<Issued>, NatsError> {
+        match &settings.register {
+            Some(bucket) => {
+                register::follow(self.publisher.context.clone(), settings, bucket).await.map(Some)
+            }
+            None => Ok(None),
+        }
     }
 
     /// Adds the levels of the streams to each scrape of the metrics.

@@ -12,7 +12,7 @@ use super::identity::{Allowed, Identity};
 use super::limits::{Load, Rate};
 use super::quota::Quota;
 use super::tls::{TlsError, server_config};
-use crate::pki::{PkiError, Register, SENSORS_FILE, fingerprint};
+use crate::pki::{Entry, PkiError, Register, SENSORS_FILE, fingerprint};
 use crate::wire::message::BusyReason;
 use guest::{Guest, Quotas};
 use lobby::{Lobby, LobbyBounds};
@@ -45,6 +45,9 @@ pub enum Security {
     InsecureLoopback,
 }
 
+/// Certificates of sensors from elsewhere than `sensors.toml`, at any moment.
+pub type Issued = watch::Receiver<Arc<Vec<Entry>>>;
+
 /// What the server is told. Every time and bound has a default.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -76,6 +79,9 @@ pub struct Settings {
     pub batch_frames: usize,
     /// Time between two looks at the list of sensors and the certificates.
     pub reload_time: Duration,
+    /// Certificates that count beside those of `sensors.toml`, which may be missing then. What either of them says is
+    /// revoked, is revoked.
+    pub issued: Option<Issued>,
     /// Acknowledge before the store has synced, on the loopback interface only: for proving that a fault campaign
     /// finds what is lost that way.
     pub ack_before_sync: bool,
@@ -98,6 +104,7 @@ impl Default for Settings {
             queue_bytes: 64 << 20,
             batch_frames: 256,
             reload_time: Duration::from_secs(5),
+            issued: None,
             ack_before_sync: false,
         }
     }
@@ -278,7 +285,7 @@ impl Server {
         }
         let (tls, allowed) = match security {
             Security::Pki(folder) => {
-                let register = Register::read(folder.join(SENSORS_FILE))?;
+                let register = register(folder, settings.issued.as_ref())?;
                 (Some(server_config(folder)?), Allowed::listed(&register))
             }
             Security::InsecureLoopback if is_loopback => (None, Allowed::Anybody),
@@ -297,7 +304,12 @@ impl Server {
         let (tls_sender, tls) = watch::channel(tls);
         let reloading = match security {
             Security::Pki(folder) => {
-                let reload = Reload { folder: folder.clone(), control: control.clone(), tls: tls_sender };
+                let reload = Reload {
+                    folder: folder.clone(),
+                    issued: settings.issued.clone(),
+                    control: control.clone(),
+                    tls: tls_sender,
+                };
                 tokio::spawn(reload.run(settings.reload_time))
             }
             Security::InsecureLoopback => tokio::spawn(async {}),
@@ -379,21 +391,25 @@ impl Server {
 /// Looks at the list of sensors and at the certificates, and takes what has changed.
 struct Reload {
     folder: PathBuf,
+    issued: Option<Issued>,
     control: watch::Sender<Control>,
     tls: watch::Sender<Option<Arc<ServerConfig>>>,
 }
 
 impl Reload {
-    async fn run(self, every: Duration) {
+    async fn run(mut self, every: Duration) {
         let mut known = fingerprints(&self.folder);
         loop {
-            tokio::time::sleep(every).await;
+            let has_changed = tokio::select! {
+                () = tokio::time::sleep(every) => false,
+                () = changed(&mut self.issued) => true,
+            };
             let found = fingerprints(&self.folder);
-            if found == known {
+            if found == known && !has_changed {
                 continue;
             }
             // A list that cannot be read changes nothing: it may be half written.
-            let register = match Register::read(self.folder.join(SENSORS_FILE)) {
+            let register = match register(&self.folder, self.issued.as_ref()) {
                 Ok(register) => register,
                 Err(error) => {
                     tracing::error!("the former list of sensors stays: {error}");
@@ -412,6 +428,34 @@ impl Reload {
             known = found;
         }
     }
+}
+
+/// Waits for a change; without a source, or when that has ended, for ever.
+async fn changed(issued: &mut Option<Issued>) {
+    if let Some(issued) = issued
+        && issued.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// The certificates of `sensors.toml` and of the other source.
+fn register(folder: &Path, issued: Option<&Issued>) -> Result<Register, PkiError> {
+    let path = folder.join(SENSORS_FILE);
+    let Some(issued) = issued else { return Register::read(path) };
+    let listed = match Register::read(&path) {
+        Ok(register) => register.entries().to_vec(),
+        Err(PkiError::Missing { .. }) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let issued = Arc::clone(&issued.borrow());
+    let mut all: HashMap<String, Entry> = HashMap::new();
+    for entry in listed.iter().chain(issued.iter()) {
+        let known = all.entry(entry.fingerprint.clone()).or_insert_with(|| entry.clone());
+        known.revoked |= entry.revoked;
+    }
+    Ok(Register::new(path, all.into_values().collect()))
 }
 
 /// Hashes of the files that are looked at; a file that cannot be read has none.

@@ -90,6 +90,7 @@ async fn serve(
             backend = Nats::connect(&nats) => Arc::new(backend?),
             () = &mut stop => return Ok(()),
         };
+        settings.issued = backend.follow_register(&nats).await?;
         render_streams = Some(Box::new(backend.renderer()));
         (Server::start(listen, &security, settings, backend, for_server).await?, Sinks::default())
     } else {

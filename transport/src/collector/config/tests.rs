@@ -9,7 +9,22 @@ fn the_documented_defaults_are_the_defaults() {
     assert_eq!(parse(DOCUMENTED).unwrap(), Config::default());
     assert_eq!(parse("").unwrap(), Config::default());
     // With the examples in place of what is not set, every key is there.
-    let keys = ["pki", "listen", "token", "credentials", "ca_file", "bundle", "type", "path"];
+    let keys = [
+        "pki",
+        "listen",
+        "user",
+        "password",
+        "password_file",
+        "token",
+        "token_file",
+        "nkey_file",
+        "credentials",
+        "ca_file",
+        "bundle",
+        "register",
+        "type",
+        "path",
+    ];
     let all = keys.iter().fold(DOCUMENTED.replace("# [[sink]]", "[[sink]]"), |text, key| {
         text.replace(&format!("# {key} ="), &format!("{key} ="))
     });
@@ -38,6 +53,8 @@ fn refusals_name_the_line() {
         ("listen = \"127.0.0.1:1\"\nlisten", "c.toml:2: "),
         ("store = 'http://h'", "c.toml:1: store is neither a path nor nats://HOST:PORT"),
         ("[nats]\nreplicas = 6", "c.toml:2: nats.replicas is 6, expected 1 to 5"),
+        ("[nats]\npartitions = 65", "c.toml:2: nats.partitions is 65, expected 1 to 64"),
+        ("[nats]\nregister = 'a.b'", "c.toml:2: nats.register is \"a.b\", expected the name of a bucket"),
         ("[[sink]]\ntype = 'jsonl'\n", "c.toml:"),
     ];
     for (text, expected) in rows {

@@ -9,7 +9,7 @@ use super::{NatsError, NatsSettings};
 use crate::metrics::Text;
 use async_nats::jetstream::context::Context;
 use async_nats::jetstream::stream::{Info, Stream};
-use futures_util::stream::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -219,6 +219,10 @@ impl Keeper {
                 () = tokio::time::sleep_until(next) => {}
                 () = advised => {}
                 () = self.findings.wake.notified() => {}
+            }
+            // One check answers all advisories until now.
+            if let Some(advisories) = &mut advisories {
+                while advisories.next().now_or_never().flatten().is_some() {}
             }
             if let Err(error) = self.check().await {
                 self.log_once(&error.to_string());

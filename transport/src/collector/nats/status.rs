@@ -117,7 +117,7 @@ async fn read_ledger(stream: &Stream, sensors: &mut BTreeMap<String, SensorStatu
 
 /// Reads all messages below a prefix, in the order of the stream: the sensor's token, the message, and when it was
 /// stored, in seconds since 1970.
-async fn read_all(
+pub(super) async fn read_all(
     stream: &Stream,
     prefix: &str,
     messages_max: usize,

@@ -2,7 +2,7 @@
 
 use super::{Batch, Request};
 use crate::collector::backend::{BackendError, Entry, Id, Item};
-use crate::hit::HitV1;
+use crate::hit::{HitV1, RuleRefV1};
 use crate::store::identity_of;
 use crate::wire::codec;
 use crate::wire::message::{GapV1, StatusV1};
@@ -54,10 +54,14 @@ fn prepare(entry: Entry) -> Result<Prepared, BackendError> {
         // Only version 1 has ever been released, and the connection has decoded these bytes already.
         Item::Hit { sequence, version: _, bytes } => {
             let refuse = |error: codec::CodecError| BackendError::Failed(error.to_string());
-            let hit = codec::decode_hit(&bytes).map_err(refuse)?;
+            let mut hit = codec::decode_hit(&bytes).map_err(refuse)?;
             let event = codec::encode_event(&hit).map_err(refuse)?;
             let identity = identity_of(&hit, &event).map_err(refuse)?;
             let hash = Sha256::digest(&bytes).into();
+            // Sinks are given pairs of hit and rule, so a hit without rules needs one to get there.
+            if hit.rules.is_empty() {
+                hit.rules.push(RuleRefV1::default());
+            }
             PreparedItem::Hit(Box::new(PreparedHit { sequence, hit, event, identity, hash }))
         }
         Item::Gap(gap) => PreparedItem::Gap(gap),

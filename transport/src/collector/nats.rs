@@ -14,6 +14,7 @@
 mod connect;
 mod feed;
 mod id;
+mod report;
 mod status;
 
 pub use connect::{NatsError, NatsSettings};

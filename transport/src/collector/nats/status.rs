@@ -4,7 +4,7 @@
 //! as connected while its last status is fresh.
 
 use super::connect::{GAPS, HITS, NatsError, NatsSettings, STATUS, STATUS_STREAM, STREAM};
-use super::{SENSOR_HEADER, id};
+use super::{SENSOR_HEADER, id, report};
 use crate::collector::status::{SensorStatus, SinkStatus, Status};
 use crate::wire;
 use crate::wire::frame::split_frame;
@@ -33,6 +33,9 @@ pub async fn status(settings: &NatsSettings, now: i64) -> Result<Status, NatsErr
     let statuses = context.get_stream(STATUS_STREAM).await.map_err(|error| refused(STATUS_STREAM, error))?;
     let mut sensors: BTreeMap<String, SensorStatus> = BTreeMap::new();
     for (token, _) in subjects(&statuses, STATUS).await? {
+        if report::is_sink(&token) {
+            continue;
+        }
         let message = statuses.get_last_raw_message_by_subject(&format!("{STATUS}.{token}")).await;
         let message = message.map_err(|error| refused(STATUS_STREAM, error))?;
         let mut sensor = SensorStatus { sensor: name_of(&message, &token), ..SensorStatus::default() };
@@ -78,13 +81,12 @@ pub async fn status(settings: &NatsSettings, now: i64) -> Result<Status, NatsErr
             Some(time) => time.unix_timestamp(),
             None => 0,
         };
-        sinks.push(SinkStatus {
-            sink,
-            waiting: info.num_pending + info.num_ack_pending as u64,
-            oldest: None,
-            skipped: 0,
-            delivered,
-        });
+        let waiting = info.num_pending + info.num_ack_pending as u64;
+        let mut status = SinkStatus { sink, waiting, delivered, ..SinkStatus::default() };
+        if let Some((counts, time)) = report::read(&statuses, &status.sink).await {
+            status.take_report(counts, time);
+        }
+        sinks.push(status);
     }
     sinks.sort_by(|left, right| left.sink.cmp(&right.sink));
     Ok(Status { is_running: None, sensors, sinks, ..Status::default() })

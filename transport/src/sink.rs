@@ -3,12 +3,15 @@
 //! A [`Runner`] takes batches from a [`Feed`] (the embedded store, or a JetStream consumer), hands them to a [`Sink`] and
 //! acknowledges to the feed what arrived. **Delivery is at least once**: what was sent and not acknowledged before a crash
 //! is sent again, under the same sensor, epoch and sequence number, which every record carries so that its reader can
-//! tell. Nothing is skipped: what the other side refuses for good goes to a dead-letter file first, and everything else
-//! is tried until it is taken.
+//! tell. What the other side refuses for good goes to a dead-letter file first, in which every sensor has a share; beyond
+//! that it is counted as dropped. Everything else is tried until it is taken.
 //!
-//! Memory is bounded by one batch and one request. Everything here blocks, and runs on a thread of its own.
+//! Memory is bounded by one batch and one request, and the records of a hit are bounded in proportion to it (`clamp.rs`). Everything here blocks, and runs on a thread of its own.
 
+mod append;
 mod backoff;
+mod bulk;
+mod clamp;
 pub mod config;
 mod dead_letter;
 mod elastic;
@@ -20,7 +23,7 @@ mod splunk;
 mod syslog;
 
 pub use backoff::Backoff;
-pub use dead_letter::DeadLetter;
+pub use dead_letter::{Buried, DeadLetter};
 pub use elastic::{Elastic, ElasticSettings};
 pub use file::{FileSettings, JsonFile};
 pub use http::Credentials;
@@ -30,6 +33,7 @@ pub use splunk::{Splunk, SplunkSettings};
 pub use syslog::{Syslog, SyslogSettings};
 
 use crate::hit::HitV1;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Most hits of a batch.
@@ -44,8 +48,10 @@ pub struct Item {
     pub epoch: [u8; 16],
     /// The sequence number in the epoch.
     pub sequence: u64,
-    /// The hit.
+    /// The hit. Without rules it is delivered as a record with an empty rule.
     pub hit: HitV1,
+    /// Rules of the hit that were handed out before these, in other batches.
+    pub rules_before: usize,
 }
 
 /// How much a batch may hold. The first hit is in it whatever its size.
@@ -58,7 +64,8 @@ pub struct BatchLimits {
 }
 
 /// How far a sink is behind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Lag {
     /// Hits that wait.
     pub hits: u64,
@@ -93,6 +100,10 @@ pub trait Feed: Send {
 
     /// The last batch is still being worked on: do not give it to somebody else yet. Called every few seconds.
     fn hold(&mut self) {}
+
+    /// Keeps how the sink is for `etwsieve-collector status`, where there is a place for it. Called every few seconds, and
+    /// when it fails or gets on again.
+    fn report(&mut self, _counts: &SinkCounts) {}
 
     /// How many hits wait, those of the last batch among them.
     ///

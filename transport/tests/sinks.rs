@@ -6,8 +6,12 @@
 #![cfg(feature = "collector")]
 #![expect(clippy::unwrap_used, reason = "a panic is the verdict of a test")]
 
+#[path = "sinks/bounds.rs"]
+mod bounds;
 #[path = "common/mod.rs"]
 mod common;
+#[path = "sinks/dead_letter.rs"]
+mod dead_letter;
 #[path = "sinks/elastic.rs"]
 mod elastic;
 #[path = "sinks/feed.rs"]

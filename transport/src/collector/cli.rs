@@ -117,7 +117,8 @@ struct StatusArgs {
     /// The database of the collector, or nats://HOST:PORT [default: etwsieve-collector.db].
     #[arg(long, value_name = "FILE")]
     store: Option<String>,
-    /// Folder of the certificates: sensors that never connected are shown too.
+    /// Folder of the certificates, unless that of the configuration: sensors that never connected, or were revoked, are
+    /// shown as such.
     #[arg(long, value_name = "DIR")]
     pki: Option<PathBuf>,
     /// How it is written [default: table on a terminal, jsonl otherwise].
@@ -189,11 +190,24 @@ fn drain(args: &DrainArgs) -> Exit {
     }
 }
 
+/// The status, with the sensors that the list of certificates knows, if there is one.
 fn read_status(args: &StatusArgs, now: i64) -> Result<Status, Box<dyn std::error::Error>> {
     let mut config = match &args.config {
         Some(path) => Config::load(path)?,
         None => Config::default(),
     };
+    let mut status = read_store(args, &mut config, now)?;
+    if let Some(folder) = args.pki.as_ref().or(config.pki.as_ref()) {
+        status.compare(&Register::read(folder.join(SENSORS_FILE))?, now);
+    }
+    Ok(status)
+}
+
+fn read_store(
+    args: &StatusArgs,
+    config: &mut Config,
+    now: i64,
+) -> Result<Status, Box<dyn std::error::Error>> {
     if let Some(store) = &args.store {
         config.store.clone_from(store);
     }
@@ -209,16 +223,10 @@ fn read_status(args: &StatusArgs, now: i64) -> Result<Status, Box<dyn std::error
 
 fn status(args: &StatusArgs) -> Exit {
     let now = now();
-    let mut status = match read_status(args, now) {
+    let status = match read_status(args, now) {
         Ok(status) => status,
         Err(error) => return refuse(error),
     };
-    if let Some(folder) = &args.pki {
-        match Register::read(folder.join(SENSORS_FILE)) {
-            Ok(register) => status.compare(&register, now),
-            Err(error) => return refuse(error),
-        }
-    }
     let mut out = io::stdout().lock();
     let usual = if out.is_terminal() { StatusFormat::Table } else { StatusFormat::Jsonl };
     after_writing(match args.format.unwrap_or(usual) {

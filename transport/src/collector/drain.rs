@@ -2,10 +2,14 @@
 
 use super::config::{Config, ConfigError};
 use super::nats::{NatsError, NatsFeed};
-use super::sinks::{Sinks, SinksError};
+use super::sinks::{Overview, Sinks, SinksError};
+use crate::metrics;
 use crate::sink::config::{SinkConfig, SinkConfigError, check_all};
 use crate::sink::{Feed, SinkCounts, Stop};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often the state of each sink is logged.
@@ -28,6 +32,9 @@ pub struct DrainArgs {
     /// End when everything has been delivered.
     #[arg(long)]
     once: bool,
+    /// Serve counts for Prometheus on this loopback address, such as 127.0.0.1:9479.
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
 }
 
 /// Why nothing is drained.
@@ -85,12 +92,21 @@ impl DrainArgs {
             return Err(DrainError::Usage(problem.into()));
         };
 
+        let metrics = self.metrics.or(config.metrics.listen);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let sinks = Sinks::start(&config.sink, &config.folder, self.once, stop.clone(), |name| {
-            let feed = runtime.block_on(NatsFeed::connect(&settings, name))?;
+            // With --once a cluster that cannot be reached is an error; otherwise it is waited for.
+            let feed = runtime.block_on(async {
+                if self.once {
+                    NatsFeed::connect(&settings, name).await
+                } else {
+                    NatsFeed::start(&settings, name).await
+                }
+            })?;
             Ok::<Box<dyn Feed>, NatsError>(Box::new(feed))
         })?;
         let overview = sinks.overview();
+        let _metrics = metrics.map(|address| self.serve_metrics(address, &overview)).transpose()?.flatten();
         let mut reported = Instant::now();
         while !sinks.are_done() {
             std::thread::sleep(LOOK_EVERY);
@@ -100,5 +116,31 @@ impl DrainArgs {
             }
         }
         Ok(sinks.join())
+    }
+    /// `None`, with a warning: the address of the configuration is in use, as a rule by `serve` with the same file.
+    fn serve_metrics(
+        &self,
+        address: SocketAddr,
+        overview: &Overview,
+    ) -> Result<Option<metrics::Server>, DrainError> {
+        let overview = overview.clone();
+        let render: metrics::Render = Arc::new(move || {
+            let mut text = metrics::Text::new();
+            overview.render(&mut text);
+            text.finish()
+        });
+        match metrics::Server::start(address, render) {
+            Ok(server) => {
+                tracing::info!("metrics on http://{}/metrics", server.local_addr());
+                Ok(Some(server))
+            }
+            Err(error) if error.kind() == ErrorKind::AddrInUse && self.metrics.is_none() => {
+                tracing::warn!("no metrics: {address} of [metrics] is in use; give drain one with --metrics");
+                Ok(None)
+            }
+            Err(error) => Err(DrainError::Usage(format!(
+                "cannot serve metrics on {address}: {error}; try --metrics ADDR"
+            ))),
+        }
     }
 }

@@ -5,8 +5,9 @@
 
 use super::counters::Counters;
 use crate::hit::HitV1;
-use crate::sink::{BATCH_HITS_MAX, BatchLimits, Feed, FeedError, Item, Lag};
+use crate::sink::{BATCH_HITS_MAX, BatchLimits, Feed, FeedError, Item, Lag, SinkCounts};
 use crate::store::{Action, At, Store, StoreError, decode};
+use crate::time::unix_now;
 use rusqlite::{Error, OptionalExtension};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,17 @@ const SELECT_SENDER: &str = "SELECT sensors.name, streams.epoch, received.sequen
     WHERE hit_id = ?1 ORDER BY received.time LIMIT 1";
 const SELECT_OLDEST: &str = "SELECT (SELECT min(time) FROM received WHERE received.hit_id = hit_rules.hit_id)
     FROM hit_rules WHERE id > ?1 ORDER BY id LIMIT 1";
+/// Rules of a hit that were handed out before; how many beyond this does not matter.
+const COUNT_BEFORE: &str =
+    "SELECT count(*) FROM (SELECT 1 FROM hit_rules WHERE hit_id = ?1 AND id <= ?2 LIMIT 10000)";
+/// From its start on a sink has a place in the store, so that what retention takes from it is counted.
+const BEGIN: &str =
+    "INSERT INTO sink_cursors (sink, position, updated) VALUES (?1, 0, 0) ON CONFLICT DO NOTHING";
+const SET_STATE: &str = "INSERT INTO sink_states
+        (sink, delivered, refused, dropped, retries, last_delivery, error, updated)
+    VALUES (?1, ?2, ?3, ?4, ?5, coalesce(?6, 0), ?7, ?8)
+    ON CONFLICT (sink) DO UPDATE SET delivered = ?2, refused = ?3, dropped = ?4, retries = ?5,
+        last_delivery = coalesce(?6, last_delivery), error = ?7, updated = ?8";
 const SET_POSITION: &str = "INSERT INTO sink_cursors (sink, position, updated) VALUES (?1, ?2, ?3)
     ON CONFLICT (sink) DO UPDATE SET position = max(position, ?2), updated = ?3";
 
@@ -61,7 +73,7 @@ impl SqliteFeed {
             opened_at: counters.replaced.get(),
             counters,
         };
-        feed.attempt(|_, _| Ok(()))?;
+        feed.attempt(|store, _| store.connection.execute(BEGIN, [sink]))?;
         Ok(feed)
     }
 
@@ -135,6 +147,26 @@ impl Feed for SqliteFeed {
         Ok(())
     }
 
+    fn report(&mut self, counts: &SinkCounts) {
+        let sink = self.sink.clone();
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let written = self.attempt(|store, _| {
+            store.connection.prepare_cached(SET_STATE)?.execute((
+                &sink,
+                number(counts.delivered),
+                number(counts.refused),
+                number(counts.dropped),
+                number(counts.retries),
+                counts.last_delivery.map(number),
+                &counts.error,
+                number(unix_now()),
+            ))
+        });
+        if let Err(error) = written {
+            tracing::debug!(sink, %error, "how the sink is was not written");
+        }
+    }
+
     fn lag(&mut self) -> Result<Lag, FeedError> {
         let lag = self.attempt(|store, position| {
             let last: i64 = store
@@ -198,7 +230,17 @@ fn batch(store: &Store, position: i64, limits: BatchLimits) -> Result<Found, Err
                     .optional()?;
                 let (sensor, epoch, sequence) =
                     sender.unwrap_or_else(|| (String::new(), [0; 16], hit_id.cast_unsigned()));
-                items.push(Item { sensor, epoch, sequence, hit: HitV1 { rules, ..hit } });
+                let before: u32 = store
+                    .connection
+                    .prepare_cached(COUNT_BEFORE)?
+                    .query_row((hit_id, after), |row| row.get(0))?;
+                items.push(Item {
+                    sensor,
+                    epoch,
+                    sequence,
+                    hit: HitV1 { rules, ..hit },
+                    rules_before: before as usize,
+                });
             }
             Err(detail) => {
                 tracing::error!(hit = hit_id, "a stored hit is damaged and left out: {detail}");

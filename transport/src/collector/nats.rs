@@ -20,6 +20,7 @@ mod keeper;
 mod layout;
 mod publish;
 mod register;
+mod report;
 mod settings;
 mod status;
 mod streams;

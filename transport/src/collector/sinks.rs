@@ -133,7 +133,17 @@ impl Overview {
             let totals = [
                 ("etwsieve_collector_sink_delivered_total", "Hits delivered.", counts.delivered),
                 ("etwsieve_collector_sink_refused_total", "Hits in the dead-letter file.", counts.refused),
+                (
+                    "etwsieve_collector_sink_dropped_total",
+                    "Refused hits for which the dead-letter file had no room.",
+                    counts.dropped,
+                ),
                 ("etwsieve_collector_sink_retries_total", "Attempts that failed.", counts.retries),
+                (
+                    "etwsieve_collector_sink_read_errors_total",
+                    "Attempts to read hits that failed.",
+                    counts.read_errors,
+                ),
             ];
             for (name, help, total) in totals {
                 text.counter(name, help, &labels, total);
@@ -163,6 +173,7 @@ impl Overview {
                 sink = name,
                 delivered = counts.delivered,
                 refused = counts.refused,
+                dropped = counts.dropped,
                 lag = counts.lag.hits,
                 error = counts.error,
                 "sink"

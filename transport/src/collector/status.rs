@@ -2,10 +2,11 @@
 
 use super::nats::StreamLevel;
 use crate::pki::Register;
+use crate::sink::SinkCounts;
 use crate::store::{Action, At, Store, StoreError};
 use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,6 +31,9 @@ const SELECT_SENSORS: &str = "
             WHERE sensor_id = sensors.id)
     FROM sensors ORDER BY name LIMIT ?1";
 
+/// Sinks that have not told how they are for so long do not run, in seconds: one request may take a minute, and so may
+/// its answer.
+const SINK_SILENT_SECONDS: i64 = 180;
 /// The oldest of what waits: by when it was received, or never for a hit that no sensor sent.
 const SELECT_SINKS: &str = "
     SELECT sink, max((SELECT coalesce(max(id), 0) FROM hit_rules) - position, 0),
@@ -37,6 +41,9 @@ const SELECT_SINKS: &str = "
             ORDER BY id LIMIT 1)),
         skipped, updated
     FROM sink_cursors ORDER BY sink LIMIT ?1";
+const HAS_STATES: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'sink_states')";
+const SELECT_STATE: &str = "SELECT delivered, refused, dropped, retries, last_delivery, error, updated
+    FROM sink_states WHERE sink = ?1";
 
 /// The collector and its sensors at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,12 +62,12 @@ pub struct Status {
     pub streams: Vec<StreamLevel>,
 }
 
-/// A sink of the embedded store. Times are seconds since 1970.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A sink. Times are seconds since 1970; counts are those of its metrics, since its process started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SinkStatus {
     /// Its name.
     pub sink: String,
-    /// Pairs of hit and rule that wait for it, at most.
+    /// Pairs of hit and rule that wait for it, at most; hits where a cluster is the store.
     pub waiting: u64,
     /// When the oldest of them came; `None`: nothing waits, or it is not known.
     pub oldest: Option<i64>,
@@ -68,6 +75,18 @@ pub struct SinkStatus {
     pub skipped: u64,
     /// When it delivered last; 0: never.
     pub delivered: i64,
+    /// Hits delivered.
+    pub delivered_hits: u64,
+    /// Hits in its dead-letter file.
+    pub refused: u64,
+    /// Refused hits for which that file had no room.
+    pub dropped: u64,
+    /// Attempts that failed.
+    pub retries: u64,
+    /// Why it does not deliver; `None`: it does, or has nothing to deliver.
+    pub error: Option<String>,
+    /// When it last told how it is; 0: never.
+    pub reported: i64,
 }
 
 /// A sensor. Times are seconds since 1970.
@@ -103,6 +122,8 @@ pub struct SensorStatus {
     pub conflicts: u64,
     /// When its certificate ends.
     pub certificate_expires: Option<i64>,
+    /// Whether all of its certificates are revoked, as far as the list of them was read.
+    pub revoked: bool,
     /// What is wrong, in words; empty: nothing.
     pub alarms: Vec<String>,
 }
@@ -170,27 +191,63 @@ impl Status {
 
     fn sinks(connection: &Connection) -> Result<Vec<SinkStatus>, rusqlite::Error> {
         let mut select = connection.prepare(SELECT_SINKS)?;
+        let has_states: bool = connection.query_row(HAS_STATES, [], |row| row.get(0))?;
         let sinks = select.query_map([SINKS_MAX], |row| {
+            let updated: i64 = row.get(4)?;
             Ok(SinkStatus {
                 sink: row.get(0)?,
                 waiting: row.get(1)?,
                 oldest: row.get::<_, Option<i64>>(2)?.map(unix),
                 skipped: row.get(3)?,
-                delivered: unix(row.get(4)?),
+                // The cursor also moves past what was refused; who says how it is knows better.
+                delivered: if updated == 0 { 0 } else { unix(updated) },
+                ..SinkStatus::default()
             })
         })?;
-        sinks.collect()
+        let mut sinks = sinks.collect::<Result<Vec<_>, _>>()?;
+        if has_states {
+            let mut select = connection.prepare(SELECT_STATE)?;
+            for sink in &mut sinks {
+                let state = select.query_row([sink.sink.clone()], |row| {
+                    Ok(SinkStatus {
+                        delivered_hits: row.get(0)?,
+                        refused: row.get(1)?,
+                        dropped: row.get(2)?,
+                        retries: row.get(3)?,
+                        delivered: row.get(4)?,
+                        error: row.get(5)?,
+                        reported: row.get(6)?,
+                        ..sink.clone()
+                    })
+                });
+                if let Some(state) = state.optional()? {
+                    *sink = state;
+                }
+            }
+        }
+        Ok(sinks)
     }
 
-    /// Adds sensors to which a certificate was issued and that never connected; and those whose last good certificate,
-    /// used or not, ends soon.
+    /// Adds sensors to which a certificate was issued and that never connected; marks those whose certificates are all
+    /// revoked, and those whose last good certificate, used or not, ends soon.
     pub fn compare(&mut self, register: &Register, now: i64) {
         let mut expires: BTreeMap<String, u64> = BTreeMap::new();
         for entry in register.entries().iter().filter(|entry| !entry.revoked) {
             let last = expires.entry(entry.name.to_ascii_lowercase()).or_default();
             *last = entry.expires_unix().max(*last);
         }
+        let mut revoked: BTreeSet<String> = register
+            .entries()
+            .iter()
+            .filter(|entry| entry.revoked)
+            .map(|entry| entry.name.to_ascii_lowercase())
+            .collect();
+        revoked.retain(|name| !expires.contains_key(name));
         for sensor in &mut self.sensors {
+            if revoked.contains(&sensor.sensor) {
+                sensor.revoked = true;
+                sensor.alarms = sensor.judge(now);
+            }
             // A successor that is not in use yet is what counts.
             if let Some(last) = expires.remove(&sensor.sensor) {
                 sensor.certificate_expires = i64::try_from(last).ok();
@@ -232,19 +289,7 @@ impl Status {
             writeln!(out, "stream {stream}")?;
         }
         for sink in &self.sinks {
-            let since =
-                sink.oldest.map_or_else(String::new, |oldest| format!(" since {}", ago(now - oldest)));
-            let skipped = match sink.skipped {
-                0 => String::new(),
-                skipped => format!(", {skipped} removed by retention before it had them"),
-            };
-            writeln!(
-                out,
-                "sink {}: {} waiting{since}, last delivery: {}{skipped}",
-                sink.sink,
-                sink.waiting,
-                if sink.delivered == 0 { "never".into() } else { ago(now - sink.delivered) }
-            )?;
+            writeln!(out, "{}", sink.line(now))?;
         }
         if self.sensors.is_empty() {
             return Ok(());
@@ -296,6 +341,49 @@ impl Status {
     }
 }
 
+impl SinkStatus {
+    /// Takes what the sink said of itself at `time`.
+    pub(super) fn take_report(&mut self, counts: SinkCounts, time: i64) {
+        self.delivered_hits = counts.delivered;
+        self.refused = counts.refused;
+        self.dropped = counts.dropped;
+        self.retries = counts.retries;
+        self.delivered = counts.last_delivery.map_or(self.delivered, u64::cast_signed);
+        self.error = counts.error;
+        self.reported = time;
+    }
+
+    /// A line of the table.
+    fn line(&self, now: i64) -> String {
+        let mut line = format!("sink {}: {} waiting", self.sink, self.waiting);
+        let mut add = |text: String| line.push_str(&text);
+        if let Some(oldest) = self.oldest {
+            add(format!(" since {}", ago(now - oldest)));
+        }
+        add(match self.delivered {
+            0 => ", last delivery: never".to_owned(),
+            delivered => format!(", last delivery: {}", ago(now - delivered)),
+        });
+        for (count, what) in [
+            (self.skipped, "removed by retention before it had them"),
+            (self.refused, "refused, in the dead-letter file"),
+            (self.dropped, "refused and dropped"),
+        ] {
+            if count > 0 {
+                add(format!(", {count} {what}"));
+            }
+        }
+        if self.reported > 0 && now - self.reported > SINK_SILENT_SECONDS {
+            add(format!(", not running for {}", ago(now - self.reported)));
+        }
+        if let Some(error) = &self.error {
+            let error: String = error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            add(format!(", failing: {error}"));
+        }
+        line
+    }
+}
+
 impl SensorStatus {
     /// Takes what is shown of the counts in the sensor's last status.
     pub(super) fn take_counts(&mut self, counts: impl Iterator<Item = (String, u64)>) {
@@ -322,7 +410,9 @@ impl SensorStatus {
         if self.last_seen == 0 {
             alarms.push("it never connected".into());
         }
-        if let Some(left) = self.certificate_expires.map(|expires| expires - now) {
+        if self.revoked {
+            alarms.push("its certificate is revoked".into());
+        } else if let Some(left) = self.certificate_expires.map(|expires| expires - now) {
             if left <= 0 {
                 alarms.push("its certificate has ended".into());
             } else if left < EXPIRY_DAYS * SECONDS_PER_DAY {
@@ -372,14 +462,18 @@ mod tests {
             certificate_expires: Some(NOW + 60),
             ..SensorStatus::default()
         };
-        let mut status = Status { sensors: vec![known], ..Status::default() };
+        let gone =
+            SensorStatus { sensor: "gone.test".into(), last_seen: NOW - 500, ..SensorStatus::default() };
+        let mut status = Status { sensors: vec![known, gone], ..Status::default() };
         let register = Register::new(
             "sensors.toml",
             vec![
                 entry("b.test", "2026-11-25T19:01:00Z", false),
                 entry("b.test", "2028-01-01T00:00:00Z", false),
                 entry("A.test", "2026-12-05T19:00:00Z", false),
-                entry("gone.test", "2028-01-01T00:00:00Z", true),
+                entry("b.test", "2028-01-01T00:00:00Z", true),
+                entry("Gone.test", "2028-01-01T00:00:00Z", true),
+                entry("never.test", "2028-01-01T00:00:00Z", true),
             ],
         );
         status.compare(&register, NOW);
@@ -389,12 +483,22 @@ mod tests {
             .map(|it| (it.sensor.as_str(), it.alarms.iter().map(String::as_str).collect()))
             .collect();
         let never = vec!["it never connected", "its certificate ends in 10 days"];
-        assert_eq!(found, [("a.test", never), ("b.test", vec![])]);
+        let revoked = vec!["its certificate is revoked"];
+        assert_eq!(found, [("a.test", never), ("b.test", vec![]), ("gone.test", revoked)]);
         let mut text = Vec::new();
-        status.sinks =
-            vec![SinkStatus { sink: "s".into(), waiting: 3, oldest: None, skipped: 0, delivered: 0 }];
+        let failing = SinkStatus {
+            sink: "s".into(),
+            waiting: 3,
+            refused: 2,
+            error: Some("does not deliver: no\nroute".into()),
+            reported: NOW - 400,
+            ..SinkStatus::default()
+        };
+        status.sinks = vec![failing];
         status.write_table(&mut text, NOW).unwrap();
         let text = String::from_utf8(text).unwrap();
-        assert!(text.contains("sink s: 3 waiting, last delivery: never\n"), "{text}");
+        let line = "sink s: 3 waiting, last delivery: never, 2 refused, in the dead-letter file, not running for 6 min, \
+                    failing: does not deliver: no route\n";
+        assert!(text.contains(line), "{text}");
     }
 }

@@ -3,12 +3,12 @@
 //! Every document is created under an id that follows from event, rule and sensor, so sending it again changes nothing:
 //! the answer is then 409, which counts as delivered. What the answer says is judged document by document.
 
+use super::bulk::{Delivery, Request, Verdict, Way};
 use super::http::{Answer, Client, Credentials, REQUEST_LEN_MIN};
-use super::{Item, Outcome, Progress, Record, RecordFormat, Sink, SinkError, join};
+use super::{Item, Outcome, Progress, Record, RecordFormat, Sink, SinkError};
 use serde::Deserialize;
 use serde_json::json;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// What can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +30,17 @@ pub struct ElasticSettings {
 pub struct Elastic {
     settings: ElasticSettings,
     client: Client,
+    way: Way,
 }
 
-/// The documents of a request: where each ends in the body, and the hit that it belongs to.
-#[derive(Default)]
-struct Request {
-    body: Vec<u8>,
-    documents: Vec<(usize, usize)>,
-}
+/// Errors of a document that are the index's or the cluster's: they pass when somebody has mended the configuration.
+const CONFIGURATION_ERRORS: [&str; 5] = [
+    "invalid_index_name_exception",
+    "index_closed_exception",
+    "pipeline with id [",
+    "no write index is defined for alias",
+    "security_exception",
+];
 
 #[derive(Deserialize)]
 struct Reply {
@@ -63,7 +66,7 @@ impl Elastic {
     /// An address or a file that cannot be used, in words.
     pub fn new(settings: ElasticSettings) -> Result<Self, String> {
         let client = Client::new(&settings.url, settings.ca_file.as_deref(), settings.credentials.clone())?;
-        Ok(Self { settings, client })
+        Ok(Self { settings, client, way: Way::default() })
     }
 
     fn append(&self, record: &Record<'_>, out: &mut Vec<u8>) {
@@ -74,37 +77,16 @@ impl Elastic {
         out.push(b'\n');
     }
 
-    /// Sends a request, in halves where it is too long.
-    fn send(&self, request: &Request, outcomes: &mut [Outcome]) -> Result<(), SinkError> {
-        // Parts of the request still to be sent, as ranges of documents, the first one last.
-        let mut parts = vec![(0, request.documents.len())];
-        while let Some((start, end)) = parts.pop() {
-            if start == end {
-                continue;
-            }
-            let offset = |document: usize| if document == 0 { 0 } else { request.documents[document - 1].0 };
-            let body = &request.body[offset(start)..offset(end)];
-            let headers = [("Content-Type", "application/x-ndjson")];
-            let answer = self.client.post("/_bulk", &headers, body)?;
-            match answer.status {
-                200 => {
-                    let verdicts = self.read(&answer, end - start)?;
-                    for (verdict, (_, item)) in verdicts.into_iter().zip(&request.documents[start..end]) {
-                        join(&mut outcomes[*item], verdict);
-                    }
-                }
-                413 if end - start > 1 => {
-                    let middle = start + (end - start) / 2;
-                    parts.extend([(middle, end), (start, middle)]);
-                }
-                413 => {
-                    let reason = format!("Elasticsearch: status 413: {}", answer.quote());
-                    join(&mut outcomes[request.documents[start].1], Outcome::Refused(reason));
-                }
-                _ => return Err(answer.as_error(&self.settings.url)),
-            }
+    fn post(&self, body: &[u8], documents: usize) -> Result<Verdict, SinkError> {
+        let headers = [("Content-Type", "application/x-ndjson")];
+        let answer = self.client.post("/_bulk", &headers, body)?;
+        match answer.status {
+            200 => Ok(Verdict::Judged(self.read(&answer, documents)?)),
+            413 => Ok(Verdict::Refused(None, format!("Elasticsearch: status 413: {}", answer.quote()))),
+            // The bulk API judges documents one by one; what it refuses as a whole it could not read.
+            400 => Ok(Verdict::Suspect(answer.as_error(&self.settings.url))),
+            _ => answer.judge(&self.settings.url, is_own(&answer)),
         }
-        Ok(())
     }
 
     /// What became of each of `expected` documents.
@@ -123,15 +105,23 @@ impl Elastic {
     }
 }
 
-/// 409: it is there already. 400 and 413: the document itself. Everything else may pass: overload (429), a cluster that
-/// has no room or a missing permission (403), an index that is not there yet (404), failures (5xx).
+/// Whether the answer is Elasticsearch's, not that of a proxy before it.
+fn is_own(answer: &Answer) -> bool {
+    let body: Option<serde_json::Value> = serde_json::from_slice(&answer.body).ok();
+    body.is_some_and(|body| body["error"].is_object() || body["status"].is_number())
+}
+
+/// 409: it is there already. 400 and 413: the document itself, unless its error says otherwise. Everything else may pass:
+/// overload (429), a cluster that has no room or a missing permission (403), an index that is not there yet (404),
+/// failures (5xx).
 fn judge(created: &Created) -> Outcome {
+    let error = created.error.as_ref().map(ToString::to_string).unwrap_or_default();
     let reason = || {
-        let error = created.error.as_ref().map(ToString::to_string).unwrap_or_default();
         format!("Elasticsearch: status {}: {}", created.status, error.chars().take(500).collect::<String>())
     };
     match created.status {
         200 | 201 | 409 => Outcome::Delivered,
+        400 if CONFIGURATION_ERRORS.iter().any(|known| error.contains(known)) => Outcome::Later(reason()),
         400 | 413 => Outcome::Refused(reason()),
         _ => Outcome::Later(reason()),
     }
@@ -139,22 +129,34 @@ fn judge(created: &Created) -> Outcome {
 
 impl Sink for Elastic {
     fn deliver(&mut self, batch: &[Item], progress: &mut dyn Progress) -> Result<Vec<Outcome>, SinkError> {
-        let mut outcomes = vec![Outcome::Delivered; batch.len()];
+        let mut way = std::mem::take(&mut self.way);
+        let delivered = self.deliver_over(&mut way, batch, progress);
+        self.way = way;
+        delivered
+    }
+}
+
+impl Elastic {
+    fn deliver_over(
+        &self,
+        way: &mut Way,
+        batch: &[Item],
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Outcome>, SinkError> {
+        let post = |body: &[u8], documents: usize| self.post(body, documents);
+        let mut delivery = Delivery::new(way, batch.len());
         let mut request = Request::default();
         for (index, item) in batch.iter().enumerate() {
             for record in Record::of(item) {
                 self.append(&record, &mut request.body);
-                request.documents.push((request.body.len(), index));
+                request.end_record(index);
                 if request.body.len() >= self.settings.request_bytes.max(REQUEST_LEN_MIN) {
-                    self.send(&request, &mut outcomes)?;
+                    delivery.send(&request, progress, post)?;
                     request = Request::default();
-                    if !progress.wait(Duration::ZERO) {
-                        return Err(SinkError::new("stopped in the middle of a batch"));
-                    }
                 }
             }
         }
-        self.send(&request, &mut outcomes)?;
-        Ok(outcomes)
+        delivery.send(&request, progress, post)?;
+        delivery.finish(post)
     }
 }

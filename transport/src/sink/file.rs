@@ -1,19 +1,21 @@
 //! JSON Lines in a file, with rotation.
 //!
-//! What counts as delivered has been synced to the disk. A batch that fails in the middle is cut off again, and so is a
-//! line that a crash left without its end, so that every line is whole. A file that is full or old is renamed to
-//! `NAME.2026-01-31T090000Z-000000.jsonl`, with a number that counts in that second; of those, the newest are kept.
+//! What counts as delivered has been synced to the disk. The file is opened and locked for each batch (`append.rs`), so
+//! several processes may write to one file, and whoever renames it (logrotate) finds the next batch in a new one. A batch
+//! that fails in the middle is cut off again, and so is a line that a crash left without its end. A file that is full or
+//! old is renamed to `NAME.2026-01-31T090000Z-000000.jsonl`, with a number that counts in that second; of those, the
+//! newest are kept.
 
+use super::append::{self, Append, identity, sync_folder};
 use super::{Item, Outcome, Progress, Record, RecordFormat, Sink, SinkError};
 use crate::time::{unix_now, unix_text};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes gathered before they are written.
 const WRITE_LEN: usize = 1024 * 1024;
-/// Bytes read at a time when the end of the last whole line is looked for.
-const TAIL_LEN: u64 = 64 * 1024;
 
 /// What can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,74 +36,54 @@ pub struct FileSettings {
 #[derive(Debug)]
 pub struct JsonFile {
     settings: FileSettings,
-    /// Closed after an error: what is in it is looked at again.
-    open: Option<Open>,
-}
-
-#[derive(Debug)]
-struct Open {
-    file: File,
-    len: u64,
-    /// When the file was begun, in seconds since 1970.
-    begun: u64,
+    /// The file that was written last, and when it was begun, where its file system does not say.
+    begun: Option<((u64, u64), u64)>,
 }
 
 impl JsonFile {
-    /// A sink that opens its file with the first batch.
+    /// A sink that opens its file for each batch.
     pub fn new(settings: FileSettings) -> Self {
-        Self { settings, open: None }
+        Self { settings, begun: None }
     }
 
-    fn write(&mut self, batch: &[Item]) -> io::Result<()> {
-        let mut open = match self.open.take() {
-            // Moved away or removed by somebody else: begin another one.
-            Some(open) if self.settings.path.metadata().is_ok_and(|seen| seen.len() == open.len) => open,
-            _ => self.open_file()?,
-        };
+    fn write(&mut self, batch: &[Item], progress: &mut dyn Progress) -> io::Result<()> {
+        let path = self.settings.path.clone();
+        let mut open = Append::open(&path, progress)?;
         if self.is_due(&open) {
-            drop(open);
+            // Under the lock: another process that waits for it sees that the name is another file's. Whoever may read
+            // the old file may read the new one.
             self.rotate()?;
-            open = self.open_file()?;
+            append::open(&path, Some(&open.metadata.permissions()))?;
+            drop(open);
+            open = Append::open(&path, progress)?;
         }
-        match append(&mut open, self.settings.format, batch) {
-            Ok(()) => {
-                self.open = Some(open);
-                Ok(())
-            }
-            Err(error) => {
-                // If this fails too, the next look at the file finds the end of its last whole line; whole lines of
-                // this batch stay then, and come twice.
-                let _ = open.file.set_len(open.len);
-                Err(error)
-            }
-        }
+        write(&mut open.file, self.settings.format, batch).inspect_err(|_| open.undo())
     }
 
-    fn is_due(&self, open: &Open) -> bool {
+    fn is_due(&mut self, open: &Append) -> bool {
+        let begun = self.begun(&open.metadata);
         let full = self.settings.rotate_bytes > 0 && open.len >= self.settings.rotate_bytes;
         let old = self.settings.rotate_seconds > 0
-            && unix_now().saturating_sub(open.begun) >= self.settings.rotate_seconds;
+            && unix_now().saturating_sub(begun) >= self.settings.rotate_seconds;
         open.len > 0 && (full || old)
     }
 
-    fn open_file(&self) -> io::Result<Open> {
-        let path = &self.settings.path;
-        let mut options = OpenOptions::new();
-        options.read(true).append(true);
-        let mut file = match options.open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let file = options.create_new(true).open(path)?;
-                sync_folder(path)?;
-                file
+    /// When the file was begun, in seconds since 1970.
+    fn begun(&mut self, metadata: &Metadata) -> u64 {
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if let Ok(created) = metadata.created() {
+            return seconds(created);
+        }
+        // Not every file system knows: then it is when this process first saw the file.
+        let identity = identity(metadata).unwrap_or_default();
+        match self.begun {
+            Some((known, begun)) if known == identity => begun,
+            _ => {
+                let begun = metadata.modified().map_or(0, seconds);
+                self.begun = Some((identity, begun));
+                begun
             }
-            other => other?,
-        };
-        let metadata = file.metadata()?;
-        let len = mend(&mut file, metadata.len())?;
-        // Not every file system knows when a file was made.
-        let begun = metadata.created().or_else(|_| metadata.modified()).unwrap_or(std::time::UNIX_EPOCH);
-        let begun = begun.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-        Ok(Open { file, len, begun })
+        }
     }
 
     fn rotate(&self) -> io::Result<()> {
@@ -124,66 +106,36 @@ impl JsonFile {
         let mut rotated = rotated_files(&self.settings.path)?;
         rotated.sort();
         let surplus = rotated.len().saturating_sub(self.settings.keep);
-        rotated[..surplus].iter().try_for_each(fs::remove_file)
+        rotated[..surplus].iter().try_for_each(|path| match fs::remove_file(path) {
+            // Another process that writes to the file was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        })
     }
 }
 
 impl Sink for JsonFile {
-    fn deliver(&mut self, batch: &[Item], _: &mut dyn Progress) -> Result<Vec<Outcome>, SinkError> {
+    fn deliver(&mut self, batch: &[Item], progress: &mut dyn Progress) -> Result<Vec<Outcome>, SinkError> {
         let path = self.settings.path.display().to_string();
-        self.write(batch).map_err(|error| SinkError::new(format!("cannot write to {path}: {error}")))?;
+        self.write(batch, progress)
+            .map_err(|error| SinkError::new(format!("cannot write to {path}: {error}")))?;
         Ok(vec![Outcome::Delivered; batch.len()])
     }
 }
 
-/// Appends a batch and syncs it. On an error, `open.len` is where the batch began.
-fn append(open: &mut Open, format: RecordFormat, batch: &[Item]) -> io::Result<()> {
+/// Appends a batch and syncs it.
+fn write(file: &mut File, format: RecordFormat, batch: &[Item]) -> io::Result<()> {
     let mut lines = Vec::new();
-    let mut len = open.len;
     for record in batch.iter().flat_map(Record::of) {
         record.append(format, &mut lines);
         lines.push(b'\n');
         if lines.len() >= WRITE_LEN {
-            open.file.write_all(&lines)?;
-            len += lines.len() as u64;
+            file.write_all(&lines)?;
             lines.clear();
         }
     }
-    open.file.write_all(&lines)?;
-    len += lines.len() as u64;
-    open.file.sync_data()?;
-    open.len = len;
-    Ok(())
-}
-
-/// Makes the file end with a whole line, and returns its length. A beginning of a record is cut off (it was never
-/// acknowledged, so it comes again); anything else is somebody else's, and gets an end of line.
-fn mend(file: &mut File, len: u64) -> io::Result<u64> {
-    let mut start = len;
-    let mut tail: Vec<u8> = Vec::new();
-    while start > 0 {
-        let step = TAIL_LEN.min(start);
-        start -= step;
-        file.seek(SeekFrom::Start(start))?;
-        let mut part = vec![0; step as usize];
-        file.read_exact(&mut part)?;
-        if let Some(end) = part.iter().rposition(|byte| *byte == b'\n') {
-            let whole = start + end as u64 + 1;
-            let first = part.get(end + 1).or(tail.first());
-            return match first {
-                None => Ok(len),
-                Some(b'{') => file.set_len(whole).map(|()| whole),
-                Some(_) => file.write_all(b"\n").map(|()| len + 1),
-            };
-        }
-        // Only its first byte is of interest, and how long it is follows from `start`.
-        tail = part[..1].to_vec();
-    }
-    match tail.first() {
-        None => Ok(0),
-        Some(b'{') => file.set_len(0).map(|()| 0),
-        Some(_) => file.write_all(b"\n").map(|()| len + 1),
-    }
+    file.write_all(&lines)?;
+    file.sync_data()
 }
 
 /// The files that were rotated away from `path`, in any order.
@@ -222,13 +174,4 @@ fn parts(path: &Path) -> (String, String) {
         part.map_or_else(|| default.to_owned(), |part| part.to_string_lossy().into_owned())
     };
     (text(path.file_stem(), "hits"), text(path.extension(), "jsonl"))
-}
-
-/// A new name is durable when its folder is; other systems than Unix have no such call.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
 }

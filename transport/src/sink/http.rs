@@ -1,6 +1,7 @@
 //! What the sinks over HTTPS have in common: one agent, bounded answers, retries by status.
 
 use super::SinkError;
+use super::bulk::Verdict;
 use rustls::pki_types::pem::PemObject as _;
 use std::io::Read;
 use std::net::IpAddr;
@@ -122,6 +123,16 @@ impl Client {
 }
 
 impl Answer {
+    /// What an answer means that takes nothing. `is_own`: it is the receiver's, which would blame a record if one were to
+    /// blame. Anybody else who refuses the request for what it is may mean its contents: a firewall that finds an attack in
+    /// a script, a proxy with limits.
+    pub(super) fn judge(&self, what: &str, is_own: bool) -> Result<Verdict, SinkError> {
+        match self.status {
+            400 | 403 | 406 | 415 | 422 | 431 | 451 if !is_own => Ok(Verdict::Suspect(self.as_error(what))),
+            _ => Err(self.as_error(what)),
+        }
+    }
+
     /// The answer as a reason to try again later.
     pub(super) fn as_error(&self, what: &str) -> SinkError {
         SinkError {

@@ -1,13 +1,28 @@
 //! Records: what a sink writes for one rule of one hit. Each names the sensor, its epoch and the sequence number.
 
 use super::Item;
-use crate::hit::RuleRefV1;
+use super::clamp::{self, CLAMPED, Limits};
+use crate::hit::{HitV1, RuleRefV1};
 use crate::output::{ecs, jsonl, splunk};
 use crate::wire::codec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::fmt::Write as _;
+use std::rc::Rc;
+
+/// The rule of a hit that names none.
+static NO_RULE: RuleRefV1 = RuleRefV1 {
+    id: String::new(),
+    title: String::new(),
+    level: String::new(),
+    attack: Vec::new(),
+    beyond_nul: false,
+    spans: Vec::new(),
+    transformations: Vec::new(),
+};
 
 /// The field names of a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,19 +37,80 @@ pub enum RecordFormat {
     Splunk,
 }
 
-/// A rule of a hit.
-#[derive(Clone, Copy, Debug)]
+/// A rule of a hit, with as much of the hit as a record of this rule shows.
+#[derive(Clone, Debug)]
 pub struct Record<'a> {
-    /// The hit.
-    pub item: &'a Item,
-    /// The rule.
-    pub rule: &'a RuleRefV1,
+    /// The hit as it came.
+    item: &'a Item,
+    /// The rule as it came.
+    rule: &'a RuleRefV1,
+    shown: Shown<'a>,
+    shown_rule: Cow<'a, RuleRefV1>,
+    /// Values that are not those of the event.
+    clamped: Vec<&'static str>,
+    /// The hash of sensor and event, which all records of the hit share.
+    event_hash: Rc<OnceCell<Sha256>>,
+}
+
+/// What a record shows of its hit.
+#[derive(Clone, Debug)]
+enum Shown<'a> {
+    /// As the other records of the hit.
+    Shared(Rc<Cow<'a, HitV1>>),
+    Own(Box<HitV1>),
 }
 
 impl<'a> Record<'a> {
-    /// The records of a hit, one for each rule.
+    /// The records of a hit: one for each rule, and one with an empty rule for a hit without rules.
+    ///
+    /// Their length in all is linear in that of the encoded hit: see [`clamp`].
     pub fn of(item: &'a Item) -> impl Iterator<Item = Self> {
-        item.hit.rules.iter().map(move |rule| Self { item, rule })
+        let (shown, clamped) = clamp::whole(&item.hit);
+        let copy_len = clamp::copy_len(&shown).max(1);
+        let copies_max = clamp::copies_len_max(copy_len) / copy_len;
+        let (shown, event_hash) = (Rc::new(shown), Rc::default());
+        let none = item.hit.rules.is_empty().then_some(&NO_RULE);
+        item.hit.rules.iter().chain(none).enumerate().map(move |(index, rule)| {
+            let is_whole = item.rules_before.saturating_add(index) <= copies_max;
+            let record = Self {
+                item,
+                rule,
+                shown: Shown::Shared(Rc::clone(&shown)),
+                shown_rule: Cow::Borrowed(rule),
+                clamped: clamped.clone(),
+                event_hash: Rc::clone(&event_hash),
+            };
+            if is_whole { record } else { record.within(Limits::EXCERPT) }
+        })
+    }
+
+    /// The record with no more than the limits allow.
+    pub(super) fn within(&self, limits: Limits) -> Self {
+        let (hit, clamped) = clamp::event(self.hit(), &self.rule.spans, limits);
+        let mut record = Self { shown: Shown::Own(Box::new(hit)), ..self.clone() };
+        record.clamped.extend(clamped);
+        record.shown_rule = clamp::rule(self.rule, limits, &mut record.clamped);
+        record.clamped.sort_unstable();
+        record.clamped.dedup();
+        record
+    }
+
+    /// Who sent the hit, and under which number.
+    pub(super) fn item(&self) -> &'a Item {
+        self.item
+    }
+
+    /// The event as the record shows it; its list of rules means nothing.
+    pub(super) fn hit(&self) -> &HitV1 {
+        match &self.shown {
+            Shown::Shared(hit) => hit,
+            Shown::Own(hit) => hit,
+        }
+    }
+
+    /// The rule as the record shows it.
+    pub(super) fn rule(&self) -> &RuleRefV1 {
+        &self.shown_rule
     }
 
     /// Appends the record as one line of JSON, without its end.
@@ -50,10 +126,17 @@ impl<'a> Record<'a> {
                     sequence: u64,
                     #[serde(flatten)]
                     found: jsonl::Line<'a>,
+                    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+                    clamped: &'a [&'static str],
                 }
-                let found = jsonl::Line::new(&item.hit, self.rule);
-                let line =
-                    Line { sensor: &item.sensor, epoch: hex(&item.epoch), sequence: item.sequence, found };
+                let found = jsonl::Line::new(self.hit(), self.rule());
+                let line = Line {
+                    sensor: &item.sensor,
+                    epoch: hex(&item.epoch),
+                    sequence: item.sequence,
+                    found,
+                    clamped: &self.clamped,
+                };
                 serde_json::to_writer(out, &line)
             }
             RecordFormat::Ecs => serde_json::to_writer(out, &self.ecs()),
@@ -64,20 +147,26 @@ impl<'a> Record<'a> {
 
     fn ecs(&self) -> Value {
         let item = self.item;
-        let mut document = ecs::document(&item.hit, self.rule);
+        let mut document = ecs::document(self.hit(), self.rule());
         document["agent"] =
             json!({ "type": "etwsieve", "name": item.sensor, "ephemeral_id": hex(&item.epoch) });
         document["event"]["sequence"] = json!(item.sequence);
+        if !self.clamped.is_empty() {
+            document["etwsieve"][CLAMPED] = json!(self.clamped);
+        }
         document
     }
 
     /// The record for Splunk, to which a sink adds what its token's administrator decides.
     pub(super) fn splunk(&self) -> Value {
         let item = self.item;
-        let mut event = splunk::event(&item.hit, self.rule);
+        let mut event = splunk::event(self.hit(), self.rule());
         event["event"]["sensor"] = json!(item.sensor);
         event["event"]["sensor_epoch"] = json!(hex(&item.epoch));
         event["event"]["sensor_sequence"] = json!(item.sequence);
+        if !self.clamped.is_empty() {
+            event["event"][CLAMPED] = json!(self.clamped);
+        }
         // Without a computer of its own, the event is the sensor's.
         if event["host"].is_null() {
             event["host"] = json!(item.sensor);
@@ -87,16 +176,25 @@ impl<'a> Record<'a> {
 
     /// The same for the same event, rule and sensor, whenever it is sent: SHA-256 in hexadecimal.
     pub fn identity(&self) -> String {
-        let mut hash = Sha256::new();
-        hash.update(self.item.sensor.as_bytes());
-        hash.update([0]);
-        // A hit that came over the wire has passed the limits, so it encodes.
-        hash.update(codec::encode_identity(&self.item.hit).unwrap_or_default());
+        let mut hash = self.event_hash().clone();
         for part in [&self.rule.id, &self.rule.title] {
             hash.update([0]);
             hash.update(part.as_bytes());
         }
         hex(&hash.finalize())
+    }
+
+    /// The hash of the sensor and the event. It is made once a hit: encoding the hit for each of its rules would cost
+    /// their product.
+    fn event_hash(&self) -> &Sha256 {
+        self.event_hash.get_or_init(|| {
+            let mut hash = Sha256::new();
+            hash.update(self.item.sensor.as_bytes());
+            hash.update([0]);
+            // A hit that came over the wire has passed the limits, so it encodes.
+            hash.update(codec::encode_identity(&self.item.hit).unwrap_or_default());
+            hash
+        })
     }
 }
 

@@ -6,9 +6,10 @@
 //!
 //! Statuses and codes: Splunk's manual, "Troubleshoot HTTP Event Collector", possible error codes.
 
+use super::bulk::{Delivery, Request, Verdict, Way};
 use super::http::{Answer, Client, Credentials, REQUEST_LEN_MIN};
 use super::record::hex;
-use super::{Item, Outcome, Progress, Record, Sink, SinkError, join};
+use super::{Item, Outcome, Progress, Record, Sink, SinkError};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,13 +48,7 @@ pub struct Splunk {
     client: Client,
     /// The channel: a GUID of this process.
     channel: String,
-}
-
-/// The events of a request: where each ends in the body, and the hit that it belongs to.
-#[derive(Default)]
-struct Request {
-    body: Vec<u8>,
-    events: Vec<(usize, usize)>,
+    way: Way,
 }
 
 #[derive(Deserialize)]
@@ -70,14 +65,6 @@ struct Acks {
     acks: BTreeMap<String, bool>,
 }
 
-/// What the collector made of a request.
-enum Verdict {
-    Accepted(Option<u64>),
-    /// One event of it, by number, or some event, is none that it will ever take.
-    Refused(Option<usize>, String),
-    TooLong(String),
-}
-
 impl Splunk {
     /// A sink; it connects with its first batch.
     ///
@@ -90,7 +77,7 @@ impl Splunk {
         let mut random = [0; 16];
         getrandom::fill(&mut random)
             .map_err(|error| format!("the system gives no random numbers: {error}"))?;
-        Ok(Self { settings, client, channel: guid(random) })
+        Ok(Self { settings, client, channel: guid(random), way: Way::default() })
     }
 
     fn append(&self, record: &Record<'_>, out: &mut Vec<u8>) {
@@ -102,67 +89,36 @@ impl Splunk {
         out.extend(event.to_string().as_bytes());
     }
 
-    /// Sends a request, divided as the answers ask for, and notes refusals; gives the numbers to wait for.
-    fn send(
-        &self,
-        request: &Request,
-        outcomes: &mut [Outcome],
-        acks: &mut BTreeSet<u64>,
-    ) -> Result<(), SinkError> {
-        // Parts of the request still to be sent, as ranges of events, the first one last.
-        let mut parts = vec![(0, request.events.len())];
-        while let Some((start, end)) = parts.pop() {
-            if start == end {
-                continue;
-            }
-            let offset = |event: usize| if event == 0 { 0 } else { request.events[event - 1].0 };
-            let body = &request.body[offset(start)..offset(end)];
-            match self.post(body)? {
-                Verdict::Accepted(id) => acks.extend(id),
-                Verdict::Refused(_, reason) | Verdict::TooLong(reason) if end - start == 1 => {
-                    join(&mut outcomes[request.events[start].1], Outcome::Refused(reason));
-                }
-                Verdict::Refused(Some(number), reason) if number < end - start => {
-                    let event = start + number;
-                    join(&mut outcomes[request.events[event].1], Outcome::Refused(reason));
-                    // Of a refused request nothing counts as taken.
-                    parts.extend([(event + 1, end), (start, event)]);
-                }
-                Verdict::Refused(..) | Verdict::TooLong(_) => {
-                    let middle = start + (end - start) / 2;
-                    parts.extend([(middle, end), (start, middle)]);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn post(&self, body: &[u8]) -> Result<Verdict, SinkError> {
+    /// Sends some events; gives the number to wait for, too.
+    fn post(&self, body: &[u8]) -> Result<(Verdict, Option<u64>), SinkError> {
         let headers =
             [("Content-Type", "application/json"), ("X-Splunk-Request-Channel", self.channel.as_str())];
         let answer = self.client.post("/services/collector/event", &headers, body)?;
         let reply: Option<Reply> = serde_json::from_slice(&answer.body).ok();
         let code = reply.as_ref().and_then(|reply| reply.code);
-        match (answer.status, code) {
-            (200, Some(0)) => self.accepted(reply.and_then(|reply| reply.ack_id)),
+        let verdict = match (answer.status, code) {
+            (200, Some(0)) => {
+                return Ok((Verdict::Accepted, self.accepted(reply.and_then(|reply| reply.ack_id))?));
+            }
             // No data, no such format, no event, a blank event, indexed fields: the events themselves.
             (400, Some(5 | 6 | 12 | 13 | 15)) => {
-                Ok(Verdict::Refused(reply.and_then(|reply| reply.invalid_event_number), Self::quote(&answer)))
+                Verdict::Refused(reply.and_then(|reply| reply.invalid_event_number), Self::quote(&answer))
             }
-            (413, _) => Ok(Verdict::TooLong(Self::quote(&answer))),
+            (413, _) => Verdict::Refused(None, Self::quote(&answer)),
             // Index, token, channel, overload: not the events' fault.
-            _ => Err(answer.as_error(&self.settings.url)),
-        }
+            _ => answer.judge(&self.settings.url, code.is_some())?,
+        };
+        Ok((verdict, None))
     }
 
-    fn accepted(&self, ack_id: Option<u64>) -> Result<Verdict, SinkError> {
+    fn accepted(&self, ack_id: Option<u64>) -> Result<Option<u64>, SinkError> {
         if self.settings.acknowledge && ack_id.is_none() {
             return Err(SinkError::new(format!(
                 "{}: the answer has no ackId: turn on indexer acknowledgement for the token, or set acknowledge = false",
                 self.settings.url
             )));
         }
-        Ok(Verdict::Accepted(ack_id.filter(|_| self.settings.acknowledge)))
+        Ok(ack_id.filter(|_| self.settings.acknowledge))
     }
 
     fn quote(answer: &Answer) -> String {
@@ -203,23 +159,40 @@ impl Splunk {
 
 impl Sink for Splunk {
     fn deliver(&mut self, batch: &[Item], progress: &mut dyn Progress) -> Result<Vec<Outcome>, SinkError> {
-        let mut outcomes = vec![Outcome::Delivered; batch.len()];
+        let mut way = std::mem::take(&mut self.way);
+        let delivered = self.deliver_over(&mut way, batch, progress);
+        self.way = way;
+        delivered
+    }
+}
+
+impl Splunk {
+    fn deliver_over(
+        &self,
+        way: &mut Way,
+        batch: &[Item],
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Outcome>, SinkError> {
         let mut acks = BTreeSet::new();
+        let mut post = |body: &[u8], _: usize| {
+            let (verdict, ack_id) = self.post(body)?;
+            acks.extend(ack_id);
+            Ok(verdict)
+        };
+        let mut delivery = Delivery::new(way, batch.len());
         let mut request = Request::default();
         for (index, item) in batch.iter().enumerate() {
             for record in Record::of(item) {
                 self.append(&record, &mut request.body);
-                request.events.push((request.body.len(), index));
+                request.end_record(index);
                 if request.body.len() >= self.settings.request_bytes.max(REQUEST_LEN_MIN) {
-                    self.send(&request, &mut outcomes, &mut acks)?;
+                    delivery.send(&request, progress, &mut post)?;
                     request = Request::default();
-                    if !progress.wait(Duration::ZERO) {
-                        return Err(SinkError::new("stopped in the middle of a batch"));
-                    }
                 }
             }
         }
-        self.send(&request, &mut outcomes, &mut acks)?;
+        delivery.send(&request, progress, &mut post)?;
+        let outcomes = delivery.finish(&mut post)?;
         self.wait(acks, progress)?;
         Ok(outcomes)
     }

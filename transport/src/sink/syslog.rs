@@ -6,7 +6,7 @@
 
 mod message;
 
-use super::{Item, Outcome, Progress, Record, Sink, SinkError};
+use super::{Item, Outcome, Progress, Record, Sink, SinkError, join};
 use crate::pki::Bundle;
 use message::Layout;
 use rustls::pki_types::pem::PemObject;
@@ -77,7 +77,8 @@ impl Syslog {
         Ok(Self { settings, server_name, tls, layout })
     }
 
-    fn send(&self, batch: &[Item]) -> io::Result<()> {
+    /// Sends the batch over a connection of its own and notes what no message can carry.
+    fn send(&self, batch: &[Item], outcomes: &mut [Outcome], progress: &mut dyn Progress) -> io::Result<()> {
         let begun = Instant::now();
         let socket = connect(&self.settings.address)?;
         let round_trip = begun.elapsed();
@@ -85,14 +86,27 @@ impl Syslog {
             ClientConnection::new(self.tls.clone(), self.server_name.clone()).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(tls, socket);
         let mut out = Vec::with_capacity(WRITE_LEN);
-        for record in batch.iter().flat_map(Record::of) {
-            let message = self.layout.message(&record);
-            // RFC 5425, section 4.3: the length in decimal, a blank, the message.
-            write!(out, "{} ", message.len())?;
-            out.extend(message);
-            if out.len() >= WRITE_LEN {
-                stream.write_all(&out)?;
-                out.clear();
+        for (item, outcome) in batch.iter().zip(outcomes) {
+            for record in Record::of(item) {
+                match self.layout.message(&record) {
+                    Ok(message) => {
+                        // RFC 5425, section 4.3: the length in decimal, a blank, the message.
+                        write!(out, "{} ", message.len())?;
+                        out.extend(message);
+                    }
+                    Err(len) => {
+                        let len_max = self.settings.message_bytes;
+                        let reason = format!("a message of {len} bytes, message_bytes is {len_max}");
+                        join(outcome, Outcome::Refused(reason));
+                    }
+                }
+                if out.len() >= WRITE_LEN {
+                    stream.write_all(&out)?;
+                    out.clear();
+                    if !progress.wait(Duration::ZERO) {
+                        return Err(io::Error::other("stopped in the middle of a batch"));
+                    }
+                }
             }
         }
         stream.write_all(&out)?;
@@ -107,9 +121,11 @@ impl Syslog {
 }
 
 impl Sink for Syslog {
-    fn deliver(&mut self, batch: &[Item], _: &mut dyn Progress) -> Result<Vec<Outcome>, SinkError> {
-        self.send(batch).map_err(|error| SinkError::new(format!("{}: {error}", self.settings.address)))?;
-        Ok(vec![Outcome::Delivered; batch.len()])
+    fn deliver(&mut self, batch: &[Item], progress: &mut dyn Progress) -> Result<Vec<Outcome>, SinkError> {
+        let mut outcomes = vec![Outcome::Delivered; batch.len()];
+        self.send(batch, &mut outcomes, progress)
+            .map_err(|error| SinkError::new(format!("{}: {error}", self.settings.address)))?;
+        Ok(outcomes)
     }
 }
 

@@ -21,6 +21,12 @@ struct Cluster {
     fail_first: Vec<u16>,
     len_max: usize,
     poison: Option<&'static str>,
+    /// A firewall before the cluster refuses requests with this in them.
+    wall: Option<&'static str>,
+    /// The cluster cannot read requests with this in them.
+    unreadable: Option<&'static str>,
+    /// Every document is answered with this error.
+    refuse_all: Option<&'static str>,
 }
 
 fn answer(cluster: &mut Cluster, request: &Request) -> Reply {
@@ -37,6 +43,13 @@ fn answer(cluster: &mut Cluster, request: &Request) -> Reply {
     }
     assert_eq!(request.body.last(), Some(&b'\n'), "the last line has its end");
     let text = std::str::from_utf8(&request.body).unwrap();
+    if cluster.wall.is_some_and(|word| text.contains(word)) {
+        return Reply::Body(403, "<html>Request blocked</html>".into());
+    }
+    if cluster.unreadable.is_some_and(|word| text.contains(word)) {
+        let error = json!({ "type": "x_content_parse_exception", "reason": "as the test wants it" });
+        return Reply::Body(400, json!({ "error": error, "status": 400 }).to_string());
+    }
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let (mut items, mut errors) = (Vec::new(), false);
     for pair in lines.chunks(2) {
@@ -46,7 +59,9 @@ fn answer(cluster: &mut Cluster, request: &Request) -> Reply {
         let id = create["_id"].as_str().unwrap().to_owned();
         cluster.seen += 1;
         let script = document["powershell"]["file"]["script_block_text"].as_str().unwrap();
-        let (status, error) = if cluster.documents.contains_key(&id) {
+        let (status, error) = if let Some(error) = cluster.refuse_all {
+            (400, Some(error))
+        } else if cluster.documents.contains_key(&id) {
             cluster.repeated += 1;
             (409, Some("version_conflict_engine_exception"))
         } else if cluster.poison.is_some_and(|poison| script.contains(poison)) {
@@ -78,16 +93,18 @@ fn sink(address: std::net::SocketAddr) -> etwsieve_transport::sink::config::Sink
 
 #[test]
 fn every_document_is_there_once_whatever_fails() {
-    let rows: [(&str, Cluster); 6] = [
+    let rows: [(&str, Cluster); 8] = [
         ("in order", Cluster::default()),
         ("connections cut", Cluster { cut_every: 2, ..Cluster::default() }),
         ("documents turned away", Cluster { busy_every: 7, ..Cluster::default() }),
         ("requests turned away", Cluster { fail_first: vec![429, 503, 401, 404], ..Cluster::default() }),
         ("short requests", Cluster { len_max: 6000, ..Cluster::default() }),
         ("one refused", Cluster { poison: Some("poison"), busy_every: 9, ..Cluster::default() }),
+        ("one refused by a firewall", Cluster { wall: Some("poison"), ..Cluster::default() }),
+        ("one makes a request unreadable", Cluster { unreadable: Some("poison"), ..Cluster::default() }),
     ];
     for (row, cluster) in rows {
-        let poisoned = cluster.poison.is_some();
+        let poisoned = cluster.poison.or(cluster.wall).or(cluster.unreadable).is_some();
         let cuts = cluster.cut_every > 0;
         let folder = tempfile::tempdir().unwrap();
         let (address, state) = serve(cluster, answer);
@@ -116,25 +133,50 @@ fn every_document_is_there_once_whatever_fails() {
 }
 
 #[test]
-fn a_full_dead_letter_file_stops_the_sink_instead_of_losing_a_hit() {
+fn a_proxy_that_refuses_everything_costs_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let dead = folder.path().join("elastic.dead.jsonl");
-    // As long as the limit of 1 MB allows.
-    std::fs::write(&dead, vec![b'\n'; 1024 * 1024]).unwrap();
-    let (address, _) = serve(Cluster { poison: Some("poison"), ..Cluster::default() }, answer);
-    let feed = MemoryFeed::new(10, |n| if n == 3 { "poison".into() } else { n.to_string() });
-    let sink = config(&format!(
-        "type = \"elastic\"\nurl = \"http://{address}\"\nuser = \"user\"\npassword = \"secret\"\ndead_letter_mb = 1"
-    ));
-    let (stop, thread, stats) = start(&sink, folder.path(), &feed);
-    while !stats.counts().error.is_some_and(|error| error.contains("dead-letter file")) {
+    let (address, state) = serve(Cluster { wall: Some("script"), ..Cluster::default() }, answer);
+    let feed = MemoryFeed::new(10, |n| format!("script {n}"));
+    let (stop, thread, stats) = start(&sink(address), folder.path(), &feed);
+    while stats.counts().retries < 3 {
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!((feed.acknowledged(), stats.counts().delivered), (0, 9));
-    // Somebody looks into it and moves it away.
-    std::fs::rename(&dead, folder.path().join("seen")).unwrap();
+    // Nobody knows yet whose fault it is.
+    assert_eq!((feed.acknowledged(), stats.counts().refused), (0, 0));
+    state.lock().unwrap().wall = None;
     thread.join().unwrap();
     drop(stop);
-    assert_eq!(feed.acknowledged(), 10);
-    assert_eq!(dead_letters(&dead).iter().map(|(n, _)| *n).collect::<Vec<_>>(), [3]);
+    assert_eq!(
+        (feed.acknowledged(), stats.counts().refused, state.lock().unwrap().documents.len()),
+        (10, 0, 10)
+    );
+}
+
+#[test]
+fn a_batch_of_nothing_but_refused_hits_does_not_stop_the_sink() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, state) = serve(Cluster { wall: Some("poison"), ..Cluster::default() }, answer);
+    // Two batches of 50 are refused whole; the way is open all the same, as the first batch has shown.
+    let text = |n: u64| if (51..=150).contains(&n) { format!("poison {n}") } else { n.to_string() };
+    let feed = MemoryFeed::new(160, text);
+    let counts = drain(&sink(address), folder.path(), &feed);
+    assert_eq!((feed.acknowledged(), counts.delivered, counts.refused, counts.retries), (160, 60, 100, 0));
+    assert_eq!(state.lock().unwrap().documents.len(), 60);
+}
+
+#[test]
+fn a_wrong_index_is_no_fault_of_the_documents() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Some("invalid_index_name_exception");
+    let (address, state) = serve(Cluster { refuse_all: error, ..Cluster::default() }, answer);
+    let feed = MemoryFeed::new(10, |n| n.to_string());
+    let (stop, thread, stats) = start(&sink(address), folder.path(), &feed);
+    while stats.counts().retries < 3 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!((feed.acknowledged(), stats.counts().refused), (0, 0));
+    state.lock().unwrap().refuse_all = None;
+    thread.join().unwrap();
+    drop(stop);
+    assert_eq!((feed.acknowledged(), stats.counts().refused), (10, 0));
 }

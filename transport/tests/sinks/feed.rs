@@ -25,9 +25,25 @@ impl MemoryFeed {
             if let etwsieve_transport::hit::EventContent::ScriptBlock { text, .. } = &mut hit.content {
                 *text = texts(sequence).as_str().into();
             }
-            Item { sensor: "srv1.example.test".into(), epoch: [7; 16], sequence, hit }
+            Item { sensor: "srv1.example.test".into(), epoch: [7; 16], sequence, hit, rules_before: 0 }
         };
-        Self { items: Arc::new((1..=count).map(item).collect()), cursor: Arc::default(), out: 0 }
+        Self::of((1..=count).map(item).collect())
+    }
+
+    /// A feed of these hits.
+    pub(crate) fn of(items: Vec<Item>) -> Self {
+        Self { items: Arc::new(items), cursor: Arc::default(), out: 0 }
+    }
+
+    /// The hits of one feed behind those of another.
+    pub(crate) fn join(feeds: &[&Self]) -> Self {
+        Self::of(feeds.iter().flat_map(|feed| feed.items.iter().cloned()).collect())
+    }
+
+    /// The same hits of another sensor.
+    pub(crate) fn from_sensor(&self, sensor: &str) -> Self {
+        let item = |item: &Item| Item { sensor: sensor.to_owned(), ..item.clone() };
+        Self::of(self.items.iter().map(item).collect())
     }
 
     pub(crate) fn acknowledged(&self) -> usize {

@@ -1,7 +1,7 @@
 //! The file: whole lines only, rotated, and mended after a crash.
 
-use crate::feed::{MemoryFeed, config, drain};
-use std::path::Path;
+use crate::feed::{MemoryFeed, config, drain, start};
+use std::path::{Path, PathBuf};
 
 /// The sequence numbers of the lines of a file.
 fn numbers(path: &Path) -> Vec<u64> {
@@ -92,4 +92,108 @@ fn a_file_that_cannot_be_written_loses_nothing() {
     thread.join().unwrap();
     drop(stop);
     assert_eq!(numbers(&folder.path().join("later/hits.jsonl")), (1..=20).collect::<Vec<_>>());
+}
+
+/// All files of a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Writers of one file, each with hits of its own sensor: every line is whole, and every hit is there once.
+fn several_writers(path: &Path, names: &[&str], more: &str, mut meanwhile: impl FnMut()) {
+    const HITS: u64 = 400;
+    let folder = path.parent().unwrap();
+    let writers: Vec<_> = names
+        .iter()
+        .enumerate()
+        .map(|(number, name)| {
+            let text = move |n| format!("{number}-{n} {}", "x".repeat(3000));
+            let feed = MemoryFeed::new(HITS, text).from_sensor(&format!("srv{number}"));
+            let sink = config(&format!("type = \"jsonl\"\npath = \"{name}\"\nbatch_hits = 5\n{more}"));
+            start(&sink, folder, &feed)
+        })
+        .collect();
+    while writers.iter().any(|(_, thread, _)| !thread.is_finished()) {
+        meanwhile();
+    }
+    for (_, thread, stats) in writers {
+        thread.join().unwrap();
+        assert_eq!(stats.counts().delivered, HITS);
+    }
+    let mut found = Vec::new();
+    for path in files(folder) {
+        if path.extension().is_none_or(|extension| extension != "jsonl") || path.is_symlink() {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.ends_with('\n'), "the last line is whole");
+        for line in text.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let sensor = line["sensor"].as_str().unwrap().to_owned();
+            found.push((sensor, line["sequence"].as_u64().unwrap()));
+        }
+    }
+    found.sort();
+    let expected: Vec<_> =
+        (0..names.len()).flat_map(|sensor| (1..=HITS).map(move |n| (format!("srv{sensor}"), n))).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn several_writers_of_one_file_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hits.jsonl");
+    several_writers(&path, &["hits.jsonl", "hits.jsonl", "hits.jsonl"], "", || {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    });
+}
+
+#[test]
+fn several_writers_rotate_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hits.jsonl");
+    several_writers(&path, &["hits.jsonl", "hits.jsonl"], "rotate_mb = 1", || {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    });
+    assert!(files(folder.path()).len() > 2);
+}
+
+#[test]
+fn a_file_may_be_renamed_while_several_write_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hits.jsonl");
+    let mut number = 0;
+    several_writers(&path, &["hits.jsonl", "hits.jsonl"], "", || {
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        number += 1;
+        // As logrotate does.
+        let _ = std::fs::rename(&path, folder.path().join(format!("old-{number}.jsonl")));
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn another_name_of_a_file_is_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hits.jsonl");
+    std::fs::write(&path, "").unwrap();
+    std::os::unix::fs::symlink(&path, folder.path().join("link.jsonl")).unwrap();
+    several_writers(&path, &["hits.jsonl", "link.jsonl"], "", || {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn new_files_are_for_their_owner_and_rotation_keeps_what_he_allows() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hits.jsonl");
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    let sink = config("type = \"jsonl\"\npath = \"hits.jsonl\"\nrotate_mb = 1\nbatch_hits = 10");
+    drain(&sink, folder.path(), &MemoryFeed::new(10, |n| format!("{n} {}", "x".repeat(120_000))));
+    assert_eq!(mode(), 0o600);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    drain(&sink, folder.path(), &MemoryFeed::new(1, |n| n.to_string()));
+    assert_eq!((numbers(&path), mode()), (vec![1], 0o640));
 }

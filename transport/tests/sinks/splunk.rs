@@ -22,6 +22,8 @@ struct Hec {
     /// Refuse events whose script contains this, and say which one if `numbered`.
     poison: Option<&'static str>,
     numbered: bool,
+    /// It is a firewall that refuses them, in HTML.
+    is_wall: bool,
     /// Nothing is ever indexed.
     stuck: bool,
 }
@@ -78,6 +80,9 @@ fn answer(hec: &mut Hec, request: &Request) -> Reply {
         hec.poison.is_some_and(|poison| text.contains(poison))
     };
     if let Some(number) = events.iter().position(bad) {
+        if hec.is_wall {
+            return Reply::Body(403, "<html>Invalid data format</html>".into());
+        }
         let mut body = json!({ "text": "Invalid data format", "code": 6 });
         if hec.numbered {
             body["invalid-event-number"] = json!(number);
@@ -105,7 +110,7 @@ fn numbers(events: &[Value]) -> std::collections::BTreeSet<u64> {
 
 #[test]
 fn everything_is_indexed_whatever_fails() {
-    let rows: [(&str, Hec); 6] = [
+    let rows: [(&str, Hec); 7] = [
         ("in order", Hec::default()),
         ("connections cut", Hec { cut_every: 3, ..Hec::default() }),
         (
@@ -115,6 +120,7 @@ fn everything_is_indexed_whatever_fails() {
         ("short requests", Hec { len_max: 5000, ..Hec::default() }),
         ("one refused, by number", Hec { poison: Some("poison"), numbered: true, ..Hec::default() }),
         ("one refused, without a number", Hec { poison: Some("poison"), ..Hec::default() }),
+        ("one refused by a firewall", Hec { poison: Some("poison"), is_wall: true, ..Hec::default() }),
     ];
     for (row, hec) in rows {
         let poisoned = hec.poison.is_some();

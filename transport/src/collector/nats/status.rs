@@ -6,7 +6,7 @@
 
 use super::connect::chain;
 use super::layout::{CONFLICTS, GAPS, LEDGER_STREAM, Layout, STATUS, STATUS_STREAM};
-use super::{NatsError, NatsSettings, SENSOR_HEADER, StreamLevel, consumers, id};
+use super::{NatsError, NatsSettings, SENSOR_HEADER, StreamLevel, consumers, id, report};
 use crate::collector::status::{SensorStatus, SinkStatus, Status};
 use crate::wire;
 use crate::wire::frame::split_frame;
@@ -69,12 +69,18 @@ pub async fn status(settings: &NatsSettings, now: i64) -> Result<Status, NatsErr
     for sensor in &mut sensors {
         sensor.alarms = sensor.judge(now);
     }
-    let sinks = sinks.into_values().collect();
+    let statuses = stream(&context, STATUS_STREAM).await?;
+    let mut sinks: Vec<SinkStatus> = sinks.into_values().collect();
+    for sink in &mut sinks {
+        if let Some((counts, time)) = report::read(&statuses, &sink.sink).await {
+            sink.take_report(counts, time);
+        }
+    }
     Ok(Status { is_running: None, sensors, sinks, streams: levels, ..Status::default() })
 }
 
 fn no_sink(sink: String) -> SinkStatus {
-    SinkStatus { sink, waiting: 0, oldest: None, skipped: 0, delivered: 0 }
+    SinkStatus { sink, ..SinkStatus::default() }
 }
 
 async fn stream(context: &Context, name: &str) -> Result<Stream, NatsError> {
@@ -90,6 +96,9 @@ async fn read_statuses(
     sensors: &mut BTreeMap<String, SensorStatus>,
 ) -> Result<(), NatsError> {
     read_all(stream, STATUS, SENSORS_MAX, |token, message, time| {
+        if report::is_sink(token) {
+            return;
+        }
         let mut sensor = SensorStatus { sensor: name_of(message, token), ..SensorStatus::default() };
         sensor.last_seen = time;
         sensor.connected = now - time <= FRESH_SECONDS;

@@ -2,13 +2,14 @@
 //!
 //! Receivers need to take no more than 2,048 bytes (RFC 5425, section 4.3.1) and often cut at 8,192 (rsyslog's default), in
 //! the middle of the JSON. So a record that is too long is sent with a shortened script; `shortened="1"` in the structured
-//! data and `…` at the end of the text say so. The store has the whole.
+//! data and `…` at the end of the text say so. If that is not enough, strings and lists are shortened too (`clamped` names
+//! them), and a record that is still too long is refused. The store has the whole.
 
-use crate::hit::{EventContent, RuleRefV1, Utf16Text};
+use crate::hit::RuleRefV1;
+use crate::sink::clamp::{EXCERPT_STRING_LEN_MAX, Limits};
 use crate::sink::record::hex;
-use crate::sink::{Item, Record, RecordFormat};
-use crate::time::{TICKS_PER_SECOND, filetime_text};
-use std::borrow::Cow;
+use crate::sink::{Record, RecordFormat};
+use crate::time::filetime_text;
 
 /// Longest HOSTNAME and longest value of the structured data, in characters (RFC 5424, section 6).
 const HOSTNAME_LEN_MAX: usize = 255;
@@ -25,34 +26,58 @@ pub(super) struct Layout {
 
 impl Layout {
     /// The message of a record.
-    pub(super) fn message(&self, record: &Record<'_>) -> Vec<u8> {
+    ///
+    /// # Errors
+    ///
+    /// Its length in bytes if it is too long however much of it is left out.
+    pub(super) fn message(&self, record: &Record<'_>) -> Result<Vec<u8>, usize> {
         let whole = self.render(record, false);
         if whole.len() <= self.len_max {
-            return whole;
+            return Ok(whole);
         }
-        // The longest beginning of the texts that fits, by halving; without any text it is as short as it gets.
-        let attempt = |units| {
-            let item = shortened(record.item, units);
-            self.render(&Record { item: &item, rule: record.rule }, true)
+        let attempt = |limits: Limits| self.render(&record.within(limits), true);
+        let texts = |len: usize| Limits {
+            text: len,
+            term: len.max(EXCERPT_STRING_LEN_MAX),
+            is_beginning: true,
+            ..Limits::WHOLE
         };
-        let (mut fits, mut too_long) = (0, longest(&record.item.hit.content));
-        let mut best = attempt(0);
+        let mut best = attempt(texts(0));
+        if best.len() > self.len_max {
+            return self.without_texts(record);
+        }
+        // The longest beginning of the texts that fits, by halving.
+        let (mut fits, mut too_long) = (0, self.len_max);
         while too_long - fits > 1 {
-            let units = fits + (too_long - fits) / 2;
-            let message = attempt(units);
+            let len = usize::midpoint(fits, too_long);
+            let message = attempt(texts(len));
             if message.len() <= self.len_max {
-                (fits, best) = (units, message);
+                (fits, best) = (len, message);
             } else {
-                too_long = units;
+                too_long = len;
             }
         }
-        best
+        Ok(best)
+    }
+
+    /// The message of a record that is too long without its texts: its strings and lists are shortened as well.
+    fn without_texts(&self, record: &Record<'_>) -> Result<Vec<u8>, usize> {
+        let mut len = 0;
+        for bound in [256, 64, 16, 4, 0] {
+            let limits = Limits { text: 0, term: bound, rule: bound, entries: bound / 8, is_beginning: true };
+            let message = self.render(&record.within(limits), true);
+            len = message.len();
+            if len <= self.len_max {
+                return Ok(message);
+            }
+        }
+        Err(len)
     }
 
     fn render(&self, record: &Record<'_>, shortened: bool) -> Vec<u8> {
-        let (item, rule) = (record.item, record.rule);
+        let (item, rule) = (record.item(), record.rule());
         let priority = 8 * u32::from(self.facility) + severity(rule);
-        let hit = &item.hit;
+        let hit = record.hit();
         let host = hit.computer.as_deref().map(hostname).filter(|host| !host.is_empty());
         let host = host.unwrap_or_else(|| hostname(&item.sensor));
         let mut text = format!(
@@ -84,14 +109,10 @@ fn severity(rule: &RuleRefV1) -> u32 {
     }
 }
 
-/// A FILETIME with six decimals, the most that RFC 5424 allows. Years above 9999, which it cannot express, are absent.
-fn timestamp(time: u64) -> Cow<'static, str> {
-    // 9999-12-31T23:59:59 as seconds since 1601.
-    if time / TICKS_PER_SECOND > 265_046_774_399 {
-        return "-".into();
-    }
+/// A FILETIME with six decimals, the most that RFC 5424 allows. Records have no year above 9999.
+fn timestamp(time: u64) -> String {
     let text = filetime_text(time);
-    format!("{}Z", &text[..text.len() - 2]).into()
+    format!("{}Z", &text[..text.len() - 2])
 }
 
 /// Printable ASCII without blanks.
@@ -112,38 +133,12 @@ fn param(text: &str) -> String {
     escaped
 }
 
-/// UTF-16 units of the longest text.
-fn longest(content: &EventContent) -> usize {
-    match content {
-        EventContent::Notice { detail } => detail.len(),
-        _ => content.texts().into_iter().flatten().map(|(_, text)| text.0.len()).max().unwrap_or_default(),
-    }
-}
-
-/// The hit with at most `units` of each text.
-fn shortened(item: &Item, units: usize) -> Item {
-    let mut item = item.clone();
-    let cut = |text: &mut Utf16Text| {
-        if text.0.len() > units {
-            let mut kept = text.0[..units].to_vec();
-            kept.push(0x2026);
-            *text = Utf16Text(kept);
-        }
-    };
-    item.hit.content.texts_mut().into_iter().flatten().for_each(cut);
-    if let EventContent::Notice { detail } = &mut item.hit.content
-        && detail.len() > units
-    {
-        detail.truncate(detail.floor_char_boundary(units));
-        detail.push('…');
-    }
-    item
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hit::{HitV1, Scope, View};
+    use crate::hit::{EventContent, HitV1, Scope, View};
+    use crate::sink::Item;
+    use crate::sink::clamp::TIME_MAX;
 
     fn item(text: &str) -> Item {
         let rule = RuleRefV1 {
@@ -156,6 +151,7 @@ mod tests {
             sensor: "srv1".into(),
             epoch: [0xAB; 16],
             sequence: 7,
+            rules_before: 0,
             hit: HitV1 {
                 time: 133_245_763_580_175_449,
                 source: "live".into(),
@@ -192,8 +188,8 @@ mod tests {
 
     fn message(item: &Item, len_max: usize) -> String {
         let layout = Layout { facility: 16, enterprise: 32473, len_max };
-        let record = Record { item, rule: &item.hit.rules[0] };
-        String::from_utf8(layout.message(&record)).unwrap()
+        let record = Record::of(item).next().unwrap();
+        String::from_utf8(layout.message(&record).unwrap()).unwrap()
     }
 
     #[test]
@@ -230,15 +226,39 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_cannot_fit_is_as_short_as_it_gets() {
-        let message = message(&item("abcdefgh"), 10);
-        assert!(message.contains("\"script_block_text\":\"…\""), "{message}");
+    fn strings_and_lists_are_shortened_until_the_message_fits() {
+        let mut item = item("abcdefgh");
+        item.hit.source = "\u{1}".repeat(4096);
+        item.hit.rules[0].title = "\u{1}".repeat(4096);
+        item.hit.rules[0].attack = vec!["\u{1}".repeat(4096); 64];
+        for len_max in [2048, 8192] {
+            let message = message(&item, len_max);
+            assert!(message.len() <= len_max, "{}", message.len());
+            let json = &message[message.find("] {").unwrap() + 2..];
+            let line: serde_json::Value = serde_json::from_str(json).unwrap();
+            let clamped = ["attack", "rule_title", "script_block_text", "source"];
+            for name in clamped {
+                assert!(line["clamped"].as_array().unwrap().iter().any(|it| it == name), "{name}: {message}");
+            }
+        }
     }
 
     #[test]
-    fn times_beyond_the_rfc_are_absent() {
-        assert_eq!(timestamp(u64::MAX), "-");
+    fn a_message_that_cannot_fit_is_refused() {
+        let item = item("abcdefgh");
+        let layout = Layout { facility: 16, enterprise: 32473, len_max: 100 };
+        let record = Record::of(&item).next().unwrap();
+        assert!(layout.message(&record).is_err_and(|len| len > 100));
+    }
+
+    #[test]
+    fn times_have_the_years_of_the_rfc() {
         assert_eq!(timestamp(0), "1601-01-01T00:00:00.000000Z");
-        assert_eq!(timestamp(265_046_774_399 * TICKS_PER_SECOND), "9999-12-31T23:59:59.000000Z");
+        assert_eq!(timestamp(TIME_MAX), "9999-12-31T23:59:59.999999Z");
+        let mut item = item("x");
+        item.hit.time = u64::MAX;
+        let message = message(&item, 8192);
+        assert!(message.starts_with("<131>1 9999-12-31T23:59:59.999999Z "), "{message}");
+        assert!(message.ends_with(",\"clamped\":[\"time\"]}"), "{message}");
     }
 }

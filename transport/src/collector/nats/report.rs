@@ -1,0 +1,41 @@
+//! How each sink is, in the words of the program that runs it: a message in the stream of statuses, which keeps the last.
+
+use super::layout::STATUS;
+use super::{ACK_TIMEOUT, VERSION_HEADER};
+use crate::sink::SinkCounts;
+use async_nats::HeaderMap;
+use async_nats::jetstream::context::Context;
+use async_nats::jetstream::stream::Stream;
+
+/// Longest report that is read.
+const REPORT_LEN_MAX: usize = 64 * 1024;
+/// In front of a sink's name. No sensor's token has a colon.
+const PREFIX: &str = "sink:";
+
+/// Whether the last token of a status subject is a sink's, not a sensor's.
+pub(super) fn is_sink(token: &str) -> bool {
+    token.starts_with(PREFIX)
+}
+
+/// Publishes the report of a sink; one that is lost is followed by others.
+pub(super) async fn publish(context: &Context, sink: &str, counts: &SinkCounts) {
+    let Ok(text) = serde_json::to_vec(counts) else { return };
+    let mut headers = HeaderMap::new();
+    headers.insert(VERSION_HEADER, "1");
+    let subject = format!("{STATUS}.{PREFIX}{sink}");
+    let published = tokio::time::timeout(ACK_TIMEOUT, async {
+        context.publish_with_headers(subject, headers, text.into()).await?.await
+    });
+    if let Ok(Err(error)) = published.await {
+        tracing::debug!(sink, %error, "the report of the sink was not stored");
+    }
+}
+
+/// The last report of a sink and when it was stored, in seconds since 1970.
+pub(super) async fn read(statuses: &Stream, sink: &str) -> Option<(SinkCounts, i64)> {
+    let message = statuses.get_last_raw_message_by_subject(&format!("{STATUS}.{PREFIX}{sink}")).await.ok()?;
+    if message.payload.len() > REPORT_LEN_MAX {
+        return None;
+    }
+    Some((serde_json::from_slice(&message.payload).ok()?, message.time.unix_timestamp()))
+}

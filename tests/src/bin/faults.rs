@@ -5,26 +5,31 @@
 //! delivered is lost, doubled or corrupt; 1: something is; 2: the campaign itself failed.
 //!
 //! With `--cluster`, the store is a cluster of three nats-servers: nodes, collectors and drains are killed, streams and
-//! consumers changed and deleted, logins refused.
+//! consumers changed and deleted, logins refused. `--cluster --figures` measures one without faults.
 //!
 //! `--negative-control` has the collector acknowledge before it has synced. That must be found: exit code 1.
 
-use etwsieve_tests::faults::{Outcome, Plan, run_cluster, run_course};
+use etwsieve_tests::faults::{Outcome, Plan, measure_cluster, run_cluster, run_course};
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const USAGE: &str = "usage: faults [--minutes N] [--seed S] [--cluster | --negative-control] [--keep FOLDER]";
+const USAGE: &str =
+    "usage: faults [--minutes N] [--seed S] [--cluster [--figures] | --negative-control] [--keep FOLDER]";
 
 /// What was asked for.
 struct Options {
     plan: Plan,
     keep: Option<String>,
     is_cluster: bool,
+    has_figures: bool,
 }
 
+/// Hits of a measurement.
+const FIGURE_HITS: usize = 64_000;
+
 fn main() -> ExitCode {
-    let Options { plan, keep, is_cluster } = match options() {
+    let Options { plan, keep, is_cluster, has_figures } = match options() {
         Ok(options) => options,
         Err(word) => {
             eprintln!("{word}\n{USAGE}");
@@ -32,6 +37,9 @@ fn main() -> ExitCode {
         }
     };
     eprintln!("seed {}, {} s", plan.seed, plan.time.as_secs());
+    if has_figures {
+        return figures(keep);
+    }
     if is_cluster {
         return cluster(&plan, keep);
     }
@@ -45,6 +53,26 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("the campaign failed: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// One line for each number of replicas and partitions.
+fn figures(keep: Option<String>) -> ExitCode {
+    let measured = tempfile::tempdir().and_then(|own| {
+        let place = keep.map_or_else(|| own.path().to_owned(), std::path::PathBuf::from);
+        for (replicas, partitions) in [(1, 1), (3, 1), (3, 3)] {
+            if let Some(figures) = measure_cluster(&place, replicas, partitions, FIGURE_HITS)? {
+                println!("{}", serde_json::to_string(&figures).unwrap_or_default());
+            }
+        }
+        Ok(())
+    });
+    match measured {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the measurement failed: {error}");
             ExitCode::from(2)
         }
     }
@@ -94,7 +122,7 @@ fn campaign(plan: &Plan, keep: Option<String>) -> std::io::Result<Outcome> {
 
 fn options() -> Result<Options, String> {
     let (mut minutes, mut seed, mut negative_control, mut keep) = (2.0, None, false, None);
-    let mut is_cluster = false;
+    let (mut is_cluster, mut has_figures) = (false, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().ok_or(format!("{arg} needs a value"));
@@ -103,6 +131,7 @@ fn options() -> Result<Options, String> {
             "--seed" => seed = Some(number()?.parse::<u64>().map_err(|error| error.to_string())?),
             "--keep" => keep = Some(number()?),
             "--cluster" => is_cluster = true,
+            "--figures" => has_figures = true,
             "--negative-control" => negative_control = true,
             other => return Err(format!("what is {other}?")),
         }
@@ -115,5 +144,5 @@ fn options() -> Result<Options, String> {
         // Each loss of power between an acknowledgement and its sync is one that must show.
         plan.power_collector *= 4;
     }
-    Ok(Options { plan, keep, is_cluster })
+    Ok(Options { plan, keep, is_cluster, has_figures })
 }

@@ -134,6 +134,21 @@ impl Collector {
         }
     }
 
+    /// Processor time that it has used, in clock ticks.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if it does not run.
+    pub fn processor_ticks(&self) -> io::Result<u64> {
+        let id = self.running.as_ref().ok_or(io::ErrorKind::NotFound)?.id();
+        let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+        // Behind the name, which may contain anything, come state and numbers; user and system time are 12 and 13.
+        let numbers = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let times = numbers.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let times: Result<Vec<u64>, _> = times.collect();
+        times.map(|times| times.iter().sum()).map_err(io::Error::other)
+    }
+
     /// Bytes of memory that it holds now.
     ///
     /// # Errors

@@ -150,8 +150,10 @@ impl Backend for Nats {
             }
             let len = batch.len();
             let progress = Batch::new(Instant::now() + APPEND_TIMEOUT);
-            let store = |entry| publisher.store(entry, &progress);
-            let mut acks = stream::iter(batch).map(store).buffered(WINDOW).enumerate();
+            // Sent one after the other, in their order; the PubAcks are waited for together.
+            let begun = stream::iter(batch).then(|entry| publisher.begin(entry));
+            let finish = |begun| publisher.finish(begun, &progress);
+            let mut acks = std::pin::pin!(begun.map(finish).buffered(WINDOW).enumerate());
             let mut appended = Appended::default();
             // To the end even after a failure: it concerns one entry, and the others are stored.
             while let Some((index, stored)) = acks.next().await {

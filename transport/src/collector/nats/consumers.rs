@@ -19,6 +19,8 @@ use std::time::Duration;
 const ACK_WAIT: Duration = Duration::from_mins(1);
 /// Messages that may be out in all programs together.
 const ACK_PENDING_MAX: i64 = 50_000;
+/// The description of our consumers, by which they are told from others.
+const DESCRIPTION: &str = "a sink of etwsieve";
 /// Maximum number of consumers of a stream, and of sinks, that are looked through.
 const CONSUMERS_MAX: usize = 1000;
 
@@ -41,7 +43,7 @@ pub(super) async fn ensure(
     let failed = |detail: String| NatsError::jetstream(what.clone(), detail);
     let wanted = Config {
         durable_name: Some(name.to_owned()),
-        description: Some("a sink of etwsieve".into()),
+        description: Some(DESCRIPTION.into()),
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
@@ -110,7 +112,8 @@ fn consumer_config(found: &async_nats::jetstream::consumer::Config) -> Config {
     }
 }
 
-/// The stream of a partition, created if it is missing.
+/// The stream of a partition. It and the ledger are created if they are missing, and left as they are otherwise: a drain
+/// may know less of the cluster than its collectors.
 async fn ensure_stream(
     context: &Context,
     settings: &NatsSettings,
@@ -118,11 +121,18 @@ async fn ensure_stream(
     partition: usize,
 ) -> Result<Stream, NatsError> {
     let name = layout.stream(partition);
-    if let Ok(stream) = context.get_stream(&name).await {
-        return Ok(stream);
+    let mut settings = settings.clone();
+    let found = context.get_stream(&name).await.ok();
+    if let Some(found) = &found {
+        settings.replicas = found.cached_info().config.num_replicas;
     }
-    for wanted in streams::wanted(settings, layout) {
-        if wanted.role == Role::Ledger || wanted.config.name == name {
+    for wanted in streams::wanted(&settings, layout) {
+        let is_missing = match wanted.role {
+            Role::Hits => wanted.config.name == name && found.is_none(),
+            Role::Ledger => context.get_stream(LEDGER_STREAM).await.is_err(),
+            Role::Status => false,
+        };
+        if is_missing {
             streams::check(context, &wanted).await?;
         }
     }
@@ -131,7 +141,7 @@ async fn ensure_stream(
 }
 
 /// Notes in the ledger that a sink exists.
-async fn register(context: &Context, name: &str) -> Result<(), NatsError> {
+pub(super) async fn register(context: &Context, name: &str) -> Result<(), NatsError> {
     let what = format!("the name of the sink {name} in {LEDGER_STREAM}");
     let failed = |error: &dyn std::error::Error| NatsError::jetstream(what.clone(), chain(error));
     let ledger = context.get_stream(LEDGER_STREAM).await.map_err(|error| failed(&error))?;
@@ -174,6 +184,8 @@ pub(super) struct Reader {
     pub(super) waiting: u64,
     /// When it took something last, in seconds since 1970; 0: never.
     pub(super) active: i64,
+    /// Whether it is one of our sinks.
+    pub(super) is_sink: bool,
 }
 
 /// All durable consumers of a stream.
@@ -201,6 +213,7 @@ pub(super) async fn readers(stream: &Stream) -> Result<Vec<Reader>, NatsError> {
                 name,
                 floor: info.ack_floor.stream_sequence,
                 waiting: info.num_pending + info.num_ack_pending as u64,
+                is_sink: info.config.description.as_deref() == Some(DESCRIPTION),
                 active: info.ack_floor.last_active.map_or(0, |time| time.unix_timestamp()),
             });
         }

@@ -392,7 +392,8 @@ impl Feed for NatsFeed {
         }
         let mut hits = 0;
         for source in &mut self.sources {
-            let info = self.runtime.block_on(timeout(REQUEST_TIMEOUT, source.consumer.get_info()));
+            let info =
+                self.runtime.block_on(async { timeout(REQUEST_TIMEOUT, source.consumer.get_info()).await });
             match info {
                 Ok(Ok(info)) => hits += info.num_pending + info.num_ack_pending as u64,
                 Ok(Err(error)) => return Err(failed(&error)),

@@ -307,12 +307,23 @@ impl Keeper {
         let level = StreamLevel::of(&info, &readers);
         self.count_removed_unread(name, &info, &readers);
         if self.settings.free_taken {
-            let mut sinks = consumers::registered(&self.context).await?;
-            sinks.extend(self.settings.sinks.iter().cloned());
+            let sinks = self.sinks(&readers).await?;
             self.free(&stream, &info, &readers, &sinks, level.fill() >= PRESSURE_AT).await?;
         }
         self.warn(&level);
         Ok(level)
+    }
+
+    /// The sinks of the ledger; those that are missing there are added, so that every collector counts them.
+    async fn sinks(&self, readers: &[Reader]) -> Result<BTreeSet<String>, NatsError> {
+        let mut sinks = consumers::registered(&self.context).await?;
+        let running = readers.iter().filter(|reader| reader.is_sink).map(|reader| &reader.name);
+        for name in self.settings.sinks.iter().chain(running) {
+            if sinks.insert(name.clone()) {
+                consumers::register(&self.context, name).await?;
+            }
+        }
+        Ok(sinks)
     }
 
     /// Removes hits that every sink has taken and that no repetition is expected of.

@@ -7,7 +7,7 @@ use super::{SENSOR_HEADER, VERSION_HEADER};
 use crate::collector::backend::{Appended, BackendError, Entry, EntryError, Id, Item, Refusal};
 use crate::wire;
 use crate::wire::message::{GapReason, GapV1, RefusalReason};
-use async_nats::jetstream::context::{Context, PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{Context, PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use async_nats::jetstream::{ErrorCode, publish::PublishAck};
@@ -81,7 +81,25 @@ pub(super) struct Publisher {
     pub(super) findings: Arc<Findings>,
 }
 
-/// One attempt's message.
+/// A message that was sent, or could not be.
+type Sent = Result<PublishAckFuture, PublishError>;
+
+/// An entry that was sent once.
+pub(super) struct Begun {
+    sensor: Arc<str>,
+    epoch: Id,
+    kind: Kind,
+    message: Result<Outgoing, EntryError>,
+    sent: Option<Sent>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Hit { sequence: u64 },
+    Gap { lost: u64 },
+}
+
+/// A message of an entry.
 #[derive(Clone)]
 struct Outgoing {
     stream: String,
@@ -93,21 +111,48 @@ struct Outgoing {
 }
 
 impl Publisher {
-    /// Stores an entry; returns when it has a PubAck of the right stream.
-    pub(super) async fn store(&self, entry: Entry, batch: &Batch) -> Result<Stored, EntryError> {
+    /// Sends an entry for the first time. Called for one entry after the other, which keeps their order in the stream;
+    /// only what has to be sent again may come behind later ones.
+    pub(super) async fn begin(&self, entry: Entry) -> Begun {
         let Entry { sensor, epoch, item } = entry;
-        let stored = match item {
-            Item::Hit { sequence, version, bytes } => {
-                let stored = self.store_hit(&sensor, epoch, sequence, version, bytes.into(), batch).await;
-                match stored {
-                    Err(EntryError::Refused(refusal)) => {
-                        self.store_refusal(&sensor, epoch, sequence, batch).await;
-                        Err(EntryError::Refused(refusal))
-                    }
-                    stored => stored,
-                }
+        let message = match item {
+            Item::Hit { version, bytes, sequence } => Ok(Outgoing {
+                stream: self.layout.stream(self.layout.partition(&sensor)),
+                subject: self.layout.subject(&sensor),
+                payload: bytes.into(),
+                id: MessageId::of_number(&sensor, &epoch, sequence),
+                version: Some(version),
+                sensor: None,
+            }),
+            Item::Gap(ref gap) => gap_message(&sensor, epoch, gap),
+        };
+        let kind = match item {
+            Item::Hit { sequence, .. } => Kind::Hit { sequence },
+            Item::Gap(gap) => Kind::Gap { lost: gap.count },
+        };
+        let sent = match &message {
+            Ok(message) => Some(self.send(message).await),
+            Err(_) => None,
+        };
+        Begun { sensor, epoch, kind, message, sent }
+    }
+
+    /// Completes what was begun; returns when it has a PubAck of the right stream.
+    pub(super) async fn finish(&self, begun: Begun, batch: &Batch) -> Result<Stored, EntryError> {
+        let Begun { sensor, epoch, kind, message, sent } = begun;
+        let stored = match (message, kind) {
+            (Err(refusal), _) => Err(refusal),
+            (Ok(message), Kind::Gap { lost }) => {
+                let ack = self.publish(&message, sent, batch).await;
+                ack.map(|ack| if ack.duplicate { Stored::Repeated } else { Stored::Gap { lost } })
             }
-            Item::Gap(gap) => self.store_gap(&sensor, epoch, gap, batch).await,
+            (Ok(message), Kind::Hit { sequence }) => {
+                let stored = self.finish_hit(&sensor, epoch, sequence, message, sent, batch).await;
+                if let Err(EntryError::Refused(_)) = stored {
+                    self.store_refusal(&sensor, epoch, sequence, batch).await;
+                }
+                stored
+            }
         };
         batch.stored.fetch_add(usize::from(stored.is_ok()), Ordering::Relaxed);
         stored
@@ -116,7 +161,11 @@ impl Publisher {
     /// Records that a hit can never be stored.
     async fn store_refusal(&self, sensor: &Arc<str>, epoch: Id, sequence: u64, batch: &Batch) {
         let gap = GapV1 { from: sequence, to: sequence, count: 1, reason: GapReason::Refused };
-        if let Err(error) = self.store_gap(sensor, epoch, gap, batch).await {
+        let recorded = match gap_message(sensor, epoch, &gap) {
+            Ok(message) => self.publish(&message, None, batch).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = recorded {
             tracing::error!(
                 sensor = &**sensor,
                 sequence,
@@ -126,25 +175,16 @@ impl Publisher {
         }
     }
 
-    async fn store_hit(
+    async fn finish_hit(
         &self,
         sensor: &Arc<str>,
         epoch: Id,
         sequence: u64,
-        version: u8,
-        bytes: Bytes,
+        mut message: Outgoing,
+        sent: Option<Sent>,
         batch: &Batch,
     ) -> Result<Stored, EntryError> {
-        let id = MessageId::of_number(sensor, &epoch, sequence);
-        let mut message = Outgoing {
-            stream: self.layout.stream(self.layout.partition(sensor)),
-            subject: self.layout.subject(sensor),
-            payload: bytes,
-            id,
-            version: Some(version),
-            sensor: None,
-        };
-        let ack = self.publish(&message, batch).await?;
+        let ack = self.publish(&message, sent, batch).await?;
         if !ack.duplicate {
             return Ok(Stored::New);
         }
@@ -163,7 +203,7 @@ impl Publisher {
         // Two hits under one number: the second is stored under an id of its own, once.
         let full = MessageId::new(sensor.to_string(), epoch, sequence, &message.payload);
         message.id = full.to_string();
-        if self.publish(&message, batch).await?.duplicate {
+        if self.publish(&message, None, batch).await?.duplicate {
             return Ok(Stored::Repeated);
         }
         let note = Outgoing {
@@ -174,7 +214,7 @@ impl Publisher {
             version: None,
             sensor: Some(Arc::clone(sensor)),
         };
-        self.publish(&note, batch).await?;
+        self.publish(&note, None, batch).await?;
         tracing::warn!(
             sensor = &**sensor,
             sequence,
@@ -183,46 +223,38 @@ impl Publisher {
         Ok(Stored::Conflict)
     }
 
-    async fn store_gap(
-        &self,
-        sensor: &Arc<str>,
-        epoch: Id,
-        gap: GapV1,
-        batch: &Batch,
-    ) -> Result<Stored, EntryError> {
-        let mut payload = Vec::new();
-        wire::encode_message(&gap, &mut payload)
-            .map_err(|error| refused(RefusalReason::NotStorable, error.to_string()))?;
-        let id = MessageId::new(sensor.to_string(), epoch, gap.from, &payload);
-        let message = Outgoing {
-            stream: LEDGER_STREAM.into(),
-            subject: format!("{GAPS}.{}", subject_token(sensor)),
-            payload: payload.into(),
-            id: format!("gap/{id}"),
-            version: Some(1),
-            sensor: Some(Arc::clone(sensor)),
-        };
-        let ack = self.publish(&message, batch).await?;
-        Ok(if ack.duplicate { Stored::Repeated } else { Stored::Gap { lost: gap.count } })
+    /// Sends a message; the PubAck comes later.
+    async fn send(&self, message: &Outgoing) -> Sent {
+        let mut publish = PublishMessage::build().payload(message.payload.clone()).message_id(&message.id);
+        if let Some(version) = message.version {
+            publish = publish.header(VERSION_HEADER, version.to_string());
+        }
+        if let Some(sensor) = &message.sensor {
+            publish = publish.header(SENSOR_HEADER, &**sensor);
+        }
+        self.context.send_publish(message.subject.clone(), publish).await
     }
 
-    /// Publishes until there is a PubAck, or until the deadline.
-    async fn publish(&self, message: &Outgoing, batch: &Batch) -> Result<PublishAck, EntryError> {
+    /// Waits for the PubAck of what was sent, and sends again until there is one, or until the deadline.
+    async fn publish(
+        &self,
+        message: &Outgoing,
+        mut sent: Option<Sent>,
+        batch: &Batch,
+    ) -> Result<PublishAck, EntryError> {
         let mut failing_since = None;
         loop {
             if let Some(breach) = self.findings.breach() {
                 return Err(EntryError::Failed(BackendError::Failed(breach)));
             }
-            let mut publish =
-                PublishMessage::build().payload(message.payload.clone()).message_id(&message.id);
-            if let Some(version) = message.version {
-                publish = publish.header(VERSION_HEADER, version.to_string());
-            }
-            if let Some(sensor) = &message.sensor {
-                publish = publish.header(SENSOR_HEADER, &**sensor);
-            }
-            let published: Result<PublishAck, PublishError> =
-                async { self.context.send_publish(message.subject.clone(), publish).await?.await }.await;
+            let first = match sent.take() {
+                Some(sent) => sent,
+                None => self.send(message).await,
+            };
+            let published: Result<PublishAck, PublishError> = match first {
+                Ok(ack) => ack.await,
+                Err(error) => Err(error),
+            };
             let error = match published {
                 Ok(ack) if ack.stream == message.stream => return Ok(ack),
                 Ok(ack) => BackendError::Failed(format!(
@@ -305,6 +337,21 @@ fn judge(error: &PublishError) -> BackendError {
         Some(code) if full.contains(&code) => BackendError::Full(detail),
         _ => BackendError::Overload(detail),
     }
+}
+
+fn gap_message(sensor: &Arc<str>, epoch: Id, gap: &GapV1) -> Result<Outgoing, EntryError> {
+    let mut payload = Vec::new();
+    wire::encode_message(gap, &mut payload)
+        .map_err(|error| refused(RefusalReason::NotStorable, error.to_string()))?;
+    let id = MessageId::new(sensor.to_string(), epoch, gap.from, &payload);
+    Ok(Outgoing {
+        stream: LEDGER_STREAM.into(),
+        subject: format!("{GAPS}.{}", subject_token(sensor)),
+        payload: payload.into(),
+        id: format!("gap/{id}"),
+        version: Some(1),
+        sensor: Some(Arc::clone(sensor)),
+    })
 }
 
 fn refused(reason: RefusalReason, detail: String) -> EntryError {

@@ -10,8 +10,7 @@ use super::{NatsError, NatsSettings};
 use crate::pki::{Entry, Register, SENSORS_MAX};
 use async_nats::jetstream::Message;
 use async_nats::jetstream::context::Context;
-use async_nats::jetstream::kv;
-use async_nats::jetstream::stream::{Info, Stream};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, StorageType, Stream};
 use futures_util::stream::{self, StreamExt};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +21,8 @@ use tokio::sync::watch;
 pub const POLL_EVERY: Duration = Duration::from_secs(2);
 /// The bucket, unless the configuration names another.
 pub const BUCKET: &str = "etwsieve-sensors";
+/// Subjects of key-value buckets, before the bucket's name.
+const PREFIX: &str = "$KV";
 /// Puts under way at a time.
 const PUTS: usize = 256;
 /// Maximum size of the bucket, in bytes: some 300 for each certificate.
@@ -44,8 +45,8 @@ pub struct Pushed {
 pub async fn push_register(settings: &NatsSettings, register: &Register) -> Result<Pushed, NatsError> {
     let context = async_nats::jetstream::new(settings.client_now().await?);
     let bucket = settings.register.as_deref().unwrap_or(BUCKET);
-    let store = open(&context, settings, bucket).await?;
-    let known = read(&store.stream, bucket).await?;
+    let stream = open(&context, settings, bucket).await?;
+    let known = read(&stream, bucket).await?;
     let mut pushed = Pushed { written: 0, stay_revoked: 0 };
     let mut puts = Vec::new();
     for entry in register.entries() {
@@ -61,8 +62,8 @@ pub async fn push_register(settings: &NatsSettings, register: &Register) -> Resu
     }
     let mut puts = stream::iter(puts)
         .map(|(key, value)| {
-            let store = &store;
-            async move { store.put(key, value.into()).await }
+            let (context, subject) = (&context, format!("{PREFIX}.{bucket}.{key}"));
+            async move { context.publish(subject, value.into()).await?.await }
         })
         .buffer_unordered(PUTS);
     while let Some(put) = puts.next().await {
@@ -72,26 +73,33 @@ pub async fn push_register(settings: &NatsSettings, register: &Register) -> Resu
     Ok(pushed)
 }
 
-async fn open(context: &Context, settings: &NatsSettings, bucket: &str) -> Result<kv::Store, NatsError> {
-    if let Ok(store) = context.get_key_value(bucket).await {
-        return Ok(store);
-    }
-    let config = kv::Config {
-        bucket: bucket.to_owned(),
-        description: "certificates of the sensors of etwsieve".into(),
-        history: 1,
+/// The bucket's stream, as the key-value clients of NATS lay it out. (The client's own way of creating a bucket first asks
+/// for the account, and cannot read the answer of nats-server 2.9.)
+async fn open(context: &Context, settings: &NatsSettings, bucket: &str) -> Result<Stream, NatsError> {
+    let config = Config {
+        name: format!("KV_{bucket}"),
+        description: Some("certificates of the sensors of etwsieve".into()),
+        subjects: vec![format!("{PREFIX}.{bucket}.>")],
+        max_messages_per_subject: 1,
+        max_messages: -1,
+        max_consumers: -1,
         max_bytes: BUCKET_BYTES,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        storage: StorageType::File,
         num_replicas: settings.replicas,
-        ..kv::Config::default()
+        ..Config::default()
     };
-    let created = context.create_key_value(config).await;
-    created.map_err(|error| NatsError::jetstream(format!("the bucket {bucket}"), chain(&error)))
+    let opened = context.get_or_create_stream(config).await;
+    opened.map_err(|error| NatsError::jetstream(format!("the bucket {bucket}"), chain(&error)))
 }
 
 /// All entries by fingerprint.
 async fn read(stream: &Stream, bucket: &str) -> Result<HashMap<String, Entry>, NatsError> {
     let mut entries = HashMap::new();
-    read_all(stream, &format!("$KV.{bucket}"), SENSORS_MAX, |key, message, _| {
+    read_all(stream, &format!("{PREFIX}.{bucket}"), SENSORS_MAX, |key, message, _| {
         if let Some(entry) = decode(key, message) {
             entries.insert(key.to_owned(), entry);
         }
@@ -130,8 +138,8 @@ pub(in crate::collector) async fn follow(
 ) -> Result<watch::Receiver<Arc<Vec<Entry>>>, NatsError> {
     let mut patience = Patience::default();
     let first = async |state: &mut Option<State>| {
-        let store = open(&context, settings, bucket).await?;
-        changes(&context, &store.stream_name, bucket, state).await
+        let stream = open(&context, settings, bucket).await?;
+        changes(&context, &stream.cached_info().config.name, bucket, state).await
     };
     let mut state = None;
     let entries = loop {

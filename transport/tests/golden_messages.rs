@@ -6,7 +6,7 @@ use etwsieve_transport::wire::codec::CodecError;
 use etwsieve_transport::wire::frame::{FrameType, split_frame};
 use etwsieve_transport::wire::message::{
     AckV1, BusyReason, BusyV1, COUNTS_MAX, CountV1, GapReason, GapV1, HelloV1, MESSAGE_LEN_MAX, Message,
-    NAME_LEN_MAX, StatusV1, VERSIONS_MAX, WelcomeV1,
+    NAME_LEN_MAX, RefusalReason, RefusedV1, StatusV1, VERSIONS_MAX, WelcomeV1,
 };
 use etwsieve_transport::wire::{decode_message, encode_message};
 use proptest::prelude::*;
@@ -46,6 +46,10 @@ fn status() -> StatusV1 {
     }
 }
 
+fn refusal() -> RefusedV1 {
+    RefusedV1 { epoch: EPOCH, from: 7, to: 9, reason: RefusalReason::NotStorable, detail: "größer".into() }
+}
+
 fn check<M: Message + PartialEq + Debug>(golden: &[u8], message: &M) {
     let mut bytes = Vec::new();
     encode_message(message, &mut bytes).expect("it keeps the rules");
@@ -68,6 +72,7 @@ fn golden_bytes() {
     check(include_bytes!("golden/frame_busy_v1.bin"), &busy);
     check(include_bytes!("golden/frame_gap_v1.bin"), &gap());
     check(include_bytes!("golden/frame_status_v1.bin"), &status());
+    check(include_bytes!("golden/frame_refused_v1.bin"), &refusal());
 }
 
 #[test]
@@ -91,6 +96,11 @@ fn enums_have_the_numbers_of_the_specification() {
         encode_message(&GapV1 { reason, ..gap() }, &mut bytes).unwrap();
         assert_eq!(bytes[40..44], number.to_le_bytes(), "{reason:?}");
         assert_eq!(GapReason::from_word(reason.as_str()), Some(reason));
+    }
+    for (number, reason) in (0u32..).zip(RefusalReason::ALL) {
+        let mut bytes = Vec::new();
+        encode_message(&RefusedV1 { reason, ..refusal() }, &mut bytes).unwrap();
+        assert_eq!(bytes[48..52], number.to_le_bytes(), "{reason:?}");
     }
 }
 
@@ -117,6 +127,9 @@ fn rules_hold_on_the_way_out() {
     refused("gap backwards", &GapV1 { from: 9, to: 8, ..gap() }, "gap.to");
     refused("gap of none", &GapV1 { count: 0, ..gap() }, "gap.count");
     refused("gap too many", &GapV1 { from: 3, to: 4, count: 3, ..gap() }, "gap.count");
+    refused("refused 0", &RefusedV1 { from: 0, ..refusal() }, "refused.from");
+    refused("refused backwards", &RefusedV1 { to: 6, ..refusal() }, "refused.to");
+    refused("detail", &RefusedV1 { detail: long.clone(), ..refusal() }, "refused.detail");
     let counts = (0..=COUNTS_MAX).map(|number| count(&number.to_string(), 0)).collect();
     refused("counts", &StatusV1 { counts, ..status() }, "status.counts");
     refused("name", &StatusV1 { counts: vec![count(&long, 1)], ..status() }, "status.counts.name");
@@ -164,6 +177,7 @@ proptest! {
         again::<BusyV1>(&bytes)?;
         again::<GapV1>(&bytes)?;
         again::<StatusV1>(&bytes)?;
+        again::<RefusedV1>(&bytes)?;
     }
 
     #[test]

@@ -232,3 +232,17 @@ fn damage_is_named() {
     let error = authority.issue_collector(&[], 30, None).unwrap_err().to_string();
     assert!(error.contains("ca.key"), "{error}");
 }
+
+/// As `docs/wire.md` says, for those who read it with something else.
+#[test]
+fn a_bundle_is_certificate_key_and_authority_in_this_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::init(&folder.path().join("pki"), &["localhost".into()], 365).unwrap();
+    let bundle = authority.issue(&name("srv1.example.test"), 30, false, None).unwrap().bundle;
+    let text = std::fs::read_to_string(bundle).unwrap();
+    let labels: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("-----BEGIN ")?.strip_suffix("-----")).collect();
+    assert_eq!(labels, ["CERTIFICATE", "PRIVATE KEY", "CERTIFICATE"]);
+    let ca = std::fs::read_to_string(folder.path().join("pki/ca.pem")).unwrap();
+    assert!(text.trim_end().ends_with(ca.trim_end()), "the last one is the authority's");
+}

@@ -76,6 +76,7 @@ fn a_refused_hit_is_counted_once_and_forgotten_with_its_acknowledgement() {
     talk.hear(&RefusedV1 { epoch: [0xEE; 16], ..talk.refused(3, 3) }).unwrap();
     assert_eq!(talk.lost(), 2);
     talk.hear(&AckV1 { epoch, sequence: 5 }).unwrap();
+    talk.spool.flush(1000).unwrap();
     assert!(talk.spool.is_empty());
     let counts = talk.spool.counts();
     assert_eq!((counts.hits, counts.acknowledged, talk.lost()), (0, 5, 2));

@@ -4,7 +4,9 @@ use etwsieve_transport::wire::codec::{decode_hit, encode_event, encode_hit, enco
 use etwsieve_transport::wire::frame::{
     FrameType, HEADER_LEN, PAYLOAD_LEN_MAX, Split, encode_frame, split_frame,
 };
-use etwsieve_transport::wire::message::{AckV1, BusyV1, GapV1, HelloV1, Message, StatusV1, WelcomeV1};
+use etwsieve_transport::wire::message::{
+    AckV1, BusyV1, GapV1, HelloV1, Message, RefusedV1, StatusV1, WelcomeV1,
+};
 use etwsieve_transport::wire::{decode_data, decode_message, encode_data, encode_message};
 
 /// Takes `data` for a stream of frames, for the payload of a frame of each type, and for a hit.
@@ -53,6 +55,7 @@ fn check_frame(split: &Split<'_>, bytes: &[u8]) {
     check_message::<BusyV1>(split.payload);
     check_message::<GapV1>(split.payload);
     check_message::<StatusV1>(split.payload);
+    check_message::<RefusedV1>(split.payload);
 }
 
 /// Takes the payload for that of a message, whatever its frame says.

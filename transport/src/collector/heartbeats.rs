@@ -1,7 +1,7 @@
 //! The last STATUS of each sensor, on its way to the store apart from hits.
 //!
-//! A large fleet sends more of them than hits, and only the last one of a sensor matters. So they coalesce in memory, and
-//! once a second those that changed are written. A store that cannot take them loses them: the sensors send others soon.
+//! A large fleet sends more of them than hits, and only the last one of a sensor matters. So they coalesce in memory, and at
+//! most once a second those that changed are written. A store that cannot take them loses them: the sensors send others soon.
 
 use super::backend::{Backend, Heartbeat};
 use super::counters::Counters;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// Time in which they collect.
+/// Time between two writes, in which they collect.
 const COLLECT_TIME: Duration = Duration::from_secs(1);
 /// Most of them in one batch of the store: some milliseconds for which hits wait.
 const BATCH_MAX: usize = 256;
@@ -68,12 +68,18 @@ impl Heartbeats {
                 tokio::select! {
                     biased;
                     () = heartbeats.stop.notified() => is_last = true,
-                    () = heartbeats.changed.notified() => tokio::select! {
-                        () = heartbeats.stop.notified() => is_last = true,
-                        () = tokio::time::sleep(COLLECT_TIME) => {}
-                    },
+                    () = heartbeats.changed.notified() => {}
                 }
                 heartbeats.flush(&*backend, &counters, &failures).await;
+                if !is_last {
+                    tokio::select! {
+                        () = heartbeats.stop.notified() => {
+                            is_last = true;
+                            heartbeats.flush(&*backend, &counters, &failures).await;
+                        }
+                        () = tokio::time::sleep(COLLECT_TIME) => {}
+                    }
+                }
             }
         })
     }

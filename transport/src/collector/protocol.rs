@@ -3,7 +3,7 @@
 use super::backend::{Id, Item, SEQUENCE_MAX};
 use crate::wire::codec::CodecError;
 use crate::wire::frame::{FrameError, FrameType, VERSION};
-use crate::wire::message::{GapV1, HelloV1, StatusV1};
+use crate::wire::message::{GAP_COUNT_MAX, GapV1, HelloV1, StatusV1};
 use crate::wire::{self, codec};
 
 /// Why a connection is closed without a word.
@@ -39,6 +39,9 @@ pub(super) enum Breach {
     /// A number outside of 1 to [`SEQUENCE_MAX`].
     #[error("sequence number {0} is not between 1 and {SEQUENCE_MAX}")]
     Number(u64),
+    /// A gap of more hits than a sensor can have given up.
+    #[error("a GAP of {0} hits, the maximum is {GAP_COUNT_MAX}")]
+    Count(u64),
     /// More frames than the window.
     #[error("more than {0} frames without an acknowledgement")]
     Window(u32),
@@ -139,6 +142,9 @@ pub(super) fn judge(
         }
         FrameType::Gap => {
             let gap: GapV1 = wire::decode_message(payload).map_err(codec)?;
+            if gap.count > GAP_COUNT_MAX {
+                return Err(Breach::Count(gap.count));
+            }
             let ack = numbers.take(gap.from, gap.to)?;
             Ok(Received::Item { item: Item::Gap(gap), ack, work: GAP_WORK })
         }

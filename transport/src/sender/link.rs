@@ -222,8 +222,7 @@ impl<'i> Link<'i> {
         security: &Security,
         shared: &'i Arc<super::Shared>,
     ) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        prepare(&stream)?;
         let tls = match &security.tls {
             None => None,
             Some((_, config)) => {
@@ -283,6 +282,12 @@ impl Drop for Link<'_> {
             let _ = reader.join();
         }
     }
+}
+
+/// Frames are small and answered, so none is held back; and no write waits without an end.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(WRITE_TIMEOUT))
 }
 
 fn dial(address: &Address, loopback_only: bool) -> io::Result<TcpStream> {
@@ -379,5 +384,19 @@ fn decrypt(
         if bytes.is_empty() {
             return Ok(true);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_not_held_back() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        prepare(&stream).unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert_eq!(stream.write_timeout().unwrap(), Some(WRITE_TIMEOUT));
     }
 }

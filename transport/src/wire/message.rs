@@ -18,8 +18,8 @@ pub const COUNTS_MAX: usize = 256;
 pub const MESSAGE_LEN_MAX: usize = 64 * 1024;
 /// Longest string in a message, in bytes of UTF-8. Strings of hits may be longer.
 pub const NAME_LEN_MAX: usize = 128;
-/// Most hits that one GAP declares lost: more than a sensor numbers in one epoch, and few enough that sums of them
-/// stay far from the limits of 64 bits.
+/// Most hits that a collector lets one GAP declare lost: more than a sensor numbers in one epoch, and few enough that sums
+/// of them stay far from the limits of 64 bits.
 pub const GAP_COUNT_MAX: u64 = 1 << 40;
 
 /// The sensor's first word, and again whenever it goes on to another epoch.
@@ -186,7 +186,7 @@ pub struct GapV1 {
     pub from: u64,
     /// The last one, not below `from`.
     pub to: u64,
-    /// How many hits were given up: at least 1, at most `to - from + 1` and [`GAP_COUNT_MAX`].
+    /// How many hits were given up: at least 1, at most `to - from + 1`; a collector takes at most [`GAP_COUNT_MAX`].
     pub count: u64,
     /// Why.
     pub reason: GapReason,
@@ -340,9 +340,6 @@ impl Message for GapV1 {
         // In this order, since a span of all numbers would overflow.
         if self.count == 0 || self.count - 1 > span {
             return refuse("gap.count", self.count, "1 to the length of the gap");
-        }
-        if self.count > GAP_COUNT_MAX {
-            return refuse("gap.count", self.count, "at most 2^40");
         }
         Ok(())
     }

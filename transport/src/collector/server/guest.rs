@@ -59,10 +59,15 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// Frames are small and answered: nothing is gained by holding them back.
+fn prepare(stream: &TcpStream) {
+    // A stream that has ended refuses it, and ends anyway.
+    let _ = stream.set_nodelay(true);
+}
+
 impl Guest {
     pub(super) async fn run(self, stream: TcpStream, tls: Option<Arc<ServerConfig>>, seat: Seat) {
-        // Frames are small and answered: nothing is gained by holding them back.
-        let _ = stream.set_nodelay(true);
+        prepare(&stream);
         let deadline = Instant::now() + self.shared.settings.handshake_time;
         let counters = Arc::clone(&self.shared.counters);
         counters.handshakes.add(1);
@@ -191,5 +196,23 @@ impl Guest {
             };
             let _ = timeout(self.shared.settings.hello_time, said).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[test]
+    fn acknowledgements_are_not_held_back() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            prepare(&stream);
+            assert!(stream.nodelay().unwrap());
+        });
     }
 }

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How soon notes are written, and retention is looked at, when no batch comes.
 const TICK: Duration = Duration::from_millis(250);
+/// Time between two writes of notes while batches come: connections come and go in crowds.
+const NOTE_TIME: Duration = Duration::from_secs(1);
 /// Time between two signs of life in the database.
 const ALIVE_TIME: Duration = Duration::from_secs(5);
 /// Epochs whose numbers are kept in memory.
@@ -76,6 +78,8 @@ pub(super) struct Writing {
     notes: Vec<Note>,
     connections: Connections,
     alive: Instant,
+    /// When notes were written last.
+    noted: Option<Instant>,
     retention: retention::Schedule,
     /// Of the warning that hits are held for a sink.
     held: Quota,
@@ -99,6 +103,7 @@ impl Writing {
             notes: Vec::new(),
             connections: HashMap::new(),
             alive: Instant::now(),
+            noted: None,
             retention,
             held: Quota::default(),
         };
@@ -151,11 +156,13 @@ impl Writing {
                 }
                 Err(()) => is_idle = true,
             }
-            if (self.alive.elapsed() >= ALIVE_TIME || is_idle && !self.notes.is_empty())
+            let has_rested = self.noted.is_none_or(|noted| noted.elapsed() >= NOTE_TIME);
+            if (self.alive.elapsed() >= ALIVE_TIME || !self.notes.is_empty() && (is_idle || has_rested))
                 && let Err(error) = self.attempt(|writing| writing.idle(false))
             {
                 // Also when the store cannot be opened, let alone written.
                 self.alive = Instant::now();
+                self.noted = Some(self.alive);
                 tracing::warn!("notes for `status` are not written: {error}");
             }
             if self.retention.is_due()
@@ -247,9 +254,7 @@ impl Writing {
         let suspects = &self.suspects;
         let appended = Batch::new(&transaction, &mut self.streams, now())
             .append(batch, |sensor| all_apart || suspects.contains(sensor, at))?;
-        let connections = write_notes(&transaction, &self.notes, &self.connections)?;
         transaction.commit()?;
-        self.written(connections);
         Ok(appended)
     }
 
@@ -284,6 +289,7 @@ impl Writing {
             Ok(connections)
         })();
         self.alive = Instant::now();
+        self.noted = Some(self.alive);
         let connections = written.at(&path, Action::Write)?;
         self.written(connections);
         Ok(())

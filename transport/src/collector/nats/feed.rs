@@ -38,6 +38,8 @@ const REMEMBERED: usize = 200_000;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request for the next message waits on the server before it is made again.
 const WAITING_EXPIRES: Duration = Duration::from_secs(30);
+/// Time between a consumer or stream being found missing and its creation.
+const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection may take before the sink says that there is none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -160,6 +162,8 @@ impl NatsFeed {
         if !is_missing {
             return error;
         }
+        // The server may still be removing its files.
+        tokio::time::sleep(REPAIR_PAUSE).await;
         // From the beginning of the stream: what this program delivered lately is known again, and nothing is left out.
         match timeout(CONNECT_TIMEOUT, self.open()).await {
             Ok(Ok(())) => {
@@ -383,7 +387,8 @@ impl Feed for NatsFeed {
         }
         let mut hits = 0;
         for source in &mut self.sources {
-            let info = self.runtime.block_on(timeout(REQUEST_TIMEOUT, source.consumer.get_info()));
+            let info =
+                self.runtime.block_on(async { timeout(REQUEST_TIMEOUT, source.consumer.get_info()).await });
             match info {
                 Ok(Ok(info)) => hits += info.num_pending + info.num_ack_pending as u64,
                 Ok(Err(error)) => return Err(failed(&error)),

@@ -74,9 +74,12 @@ pub(super) fn whole(hit: &HitV1) -> (Cow<'_, HitV1>, Vec<&'static str>) {
     let terms = [Some(&hit.source), hit.computer.as_ref(), hit.user_sid.as_ref()];
     let is_long = hit.time > TIME_MAX
         || terms.into_iter().flatten().any(|text| long(text))
-        || hit.content.texts().into_iter().flatten().any(|(name, text)| {
-            is_term(name) && 6 * text.0.len() > TERM_LEN_MAX && units_len(&text.0) > TERM_LEN_MAX
-        });
+        || hit
+            .content
+            .texts()
+            .into_iter()
+            .flatten()
+            .any(|(name, text)| is_term(name) && !fits(&text.0, TERM_LEN_MAX));
     let (shown, mut clamped) = if is_long {
         let (hit, clamped) = event(hit, &[], Limits::WHOLE);
         (Cow::Owned(hit), clamped)
@@ -189,8 +192,7 @@ impl Shortener<'_> {
     /// One of the texts; `index` is its place in the content.
     fn text(&mut self, index: u8, name: &'static str, text: &Utf16Text) -> Utf16Text {
         let len_max = if is_term(name) { self.limits.term } else { self.limits.text };
-        // Nothing takes more than six bytes of JSON.
-        if text.0.len().saturating_mul(6) <= len_max || units_len(&text.0) <= len_max {
+        if fits(&text.0, len_max) {
             return text.clone();
         }
         self.clamped.push(field(name));
@@ -317,6 +319,12 @@ fn unit_len(unit: u16) -> usize {
 
 fn units_len(units: &[u16]) -> usize {
     units.iter().map(|unit| unit_len(*unit)).sum()
+}
+
+/// Whether a text takes at most `len_max` bytes of JSON. It costs no more than `len_max` steps, since a long text is
+/// looked at for each of its hit's rules.
+fn fits(units: &[u16], len_max: usize) -> bool {
+    units.len().saturating_mul(6) <= len_max || units.len() <= len_max && units_len(units) <= len_max
 }
 
 /// The beginning of a string that takes at most `len_max` bytes of JSON; `None`: all of it does.

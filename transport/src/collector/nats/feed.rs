@@ -33,6 +33,8 @@ const REMEMBERED: usize = 200_000;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request for the next message waits on the server before it is made again.
 const WAITING_EXPIRES: Duration = Duration::from_secs(30);
+/// Time between a consumer or stream being found missing and its creation.
+const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection may take before the sink says that there is none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -169,6 +171,8 @@ impl NatsFeed {
         if !is_missing {
             return error;
         }
+        // The server may still be removing its files.
+        tokio::time::sleep(REPAIR_PAUSE).await;
         // From the beginning of the stream: what this program delivered lately is known again, and nothing is left out.
         match timeout(CONNECT_TIMEOUT, self.open(true)).await {
             Ok(Ok(())) => {

@@ -7,10 +7,11 @@ use super::db::{Db, SCHEMA_VERSION, Totals, key, split_key};
 use super::read::is_data;
 use super::tail::{Body, Row, Tail};
 use super::{APPLICATION_ID, Epoch, Spool, SpoolCounts, SpoolError, SpoolSettings, is_damage};
+use crate::private_file;
 use crate::wire::message::GapReason;
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -36,14 +37,14 @@ pub(super) fn open(settings: SpoolSettings, now_ms: u64) -> Result<Spool, SpoolE
         move |source| SpoolError::Io { path, source }
     };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(io(folder))?;
+        private_file::create_folder(folder).map_err(io(folder))?;
     }
     let lock_path = with_suffix(&path, "-lock");
     // Who has a lock file was a spool; who has none must look like one, or be new.
     if !lock_path.exists() {
         refuse_foreign(&path)?;
     }
-    let mut lock = OpenOptions::new()
+    let mut lock = private_file::options()
         .create(true)
         .read(true)
         .write(true)

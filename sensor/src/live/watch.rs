@@ -20,6 +20,7 @@ use crate::stop::Stop;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use etwsieve_matcher::Matcher;
 use etwsieve_transport::metrics::Server;
+use etwsieve_transport::private_file;
 use etwsieve_transport::sender::Sender as HitSender;
 use etwsieve_transport::store::{Store, StoreError};
 use std::io::{self, BufWriter, Write};

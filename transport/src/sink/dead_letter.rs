@@ -5,8 +5,8 @@
 //! more, and the sink waits until somebody has looked and moved it away: nothing is thrown out silently.
 
 use super::{Item, Record, RecordFormat, SinkError};
+use crate::private_file;
 use crate::time::{unix_now, unix_text};
-use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -41,11 +41,7 @@ impl DeadLetter {
         let failed = |what: &str, error: std::io::Error| {
             SinkError::new(format!("cannot {what} the dead-letter file {}: {error}", self.path.display()))
         };
-        let mut file: File = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.path)
-            .map_err(|error| failed("open", error))?;
+        let mut file = private_file::append(&self.path).map_err(|error| failed("open", error))?;
         let len = file.metadata().map_err(|error| failed("read", error))?.len();
         if len >= self.len_max {
             return Err(SinkError::new(format!(

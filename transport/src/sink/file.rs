@@ -5,8 +5,9 @@
 //! `NAME.2026-01-31T090000Z-000000.jsonl`, with a number that counts in that second; of those, the newest are kept.
 
 use super::{Item, Outcome, Progress, Record, RecordFormat, Sink, SinkError};
+use crate::private_file;
 use crate::time::{unix_now, unix_text};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -86,7 +87,7 @@ impl JsonFile {
 
     fn open_file(&self) -> io::Result<Open> {
         let path = &self.settings.path;
-        let mut options = OpenOptions::new();
+        let mut options = private_file::options();
         options.read(true).append(true);
         let mut file = match options.open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

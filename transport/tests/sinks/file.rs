@@ -93,3 +93,15 @@ fn a_file_that_cannot_be_written_loses_nothing() {
     drop(stop);
     assert_eq!(numbers(&folder.path().join("later/hits.jsonl")), (1..=20).collect::<Vec<_>>());
 }
+
+/// The file contains scripts.
+#[cfg(unix)]
+#[test]
+fn files_are_their_owners() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let feed = MemoryFeed::new(2, |n| n.to_string());
+    drain(&config("type = \"jsonl\"\npath = \"hits.jsonl\""), folder.path(), &feed);
+    let mode = folder.path().join("hits.jsonl").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}

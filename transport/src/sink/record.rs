@@ -1,12 +1,10 @@
 //! Records: what a sink writes for one rule of one hit. Each names the sensor, its epoch and the sequence number.
 
 use super::Item;
-use crate::hit::RuleRefV1;
+use crate::hit::{EventIdentity, RuleRefV1};
 use crate::output::{ecs, jsonl, splunk};
-use crate::wire::codec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 /// The field names of a record.
@@ -85,18 +83,13 @@ impl<'a> Record<'a> {
         event
     }
 
-    /// The same for the same event, rule and sensor, whenever it is sent: SHA-256 in hexadecimal.
+    /// Identifies the record: the same for the same event, rule and sensor, whenever it is sent and whatever path the
+    /// event was read from; another one for every other sensor. SHA-256 in hexadecimal.
     pub fn identity(&self) -> String {
-        let mut hash = Sha256::new();
-        hash.update(self.item.sensor.as_bytes());
-        hash.update([0]);
+        let Item { sensor, hit, .. } = self.item;
         // A hit that came over the wire has passed the limits, so it encodes.
-        hash.update(codec::encode_identity(&self.item.hit).unwrap_or_default());
-        for part in [&self.rule.id, &self.rule.title] {
-            hash.update([0]);
-            hash.update(part.as_bytes());
-        }
-        hex(&hash.finalize())
+        let event = EventIdentity::of(hit).unwrap_or_default().from_sensor(sensor, hit);
+        hex(event.with_rule(self.rule).as_bytes())
     }
 }
 

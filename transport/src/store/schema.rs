@@ -9,7 +9,9 @@ use std::path::Path;
 /// `PRAGMA application_id` of a store: `ETWS` as a big-endian number, so that `file` shows it.
 pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"ETWS");
 /// `PRAGMA user_version` of a store that this release writes.
-pub const SCHEMA_VERSION: i32 = 1;
+pub const SCHEMA_VERSION: i32 = 2;
+/// The first version, which [`migrate`](super::migrate) updates.
+pub(super) const FIRST_VERSION: i32 = 1;
 
 const SCHEMA: &str = include_str!("schema.sql");
 const VIEW: &str = include_str!("view.sql");
@@ -23,7 +25,9 @@ pub(super) enum Identity {
     /// No table and no mark in it: new, or a creation that was cut short.
     Empty,
     /// A store of this version.
-    Store,
+    Current,
+    /// A store of an earlier version. It can be read, and is updated before it is written.
+    Older,
 }
 
 /// Refuses a file that does not begin as a database does, before SQLite sees it.
@@ -32,6 +36,13 @@ pub(super) enum Identity {
 /// A file that cannot be read is left to SQLite to complain about.
 pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
     let mut header = Vec::new();
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+        // Opening a named pipe would wait for its other end.
+        return Err(StoreError::NotAStore {
+            path: path.to_owned(),
+            detail: "it is not a regular file".to_owned(),
+        });
+    }
     let read =
         File::open(path).and_then(|file| file.take(SQLITE_HEADER.len() as u64).read_to_end(&mut header));
     if read.is_err() || header.is_empty() || header == SQLITE_HEADER {
@@ -52,7 +63,8 @@ pub(super) fn identify(connection: &Connection, path: &Path) -> Result<Identity,
     let foreign = |detail| Err(StoreError::NotAStore { path: path.to_owned(), detail });
     match (application, version, objects) {
         (0, 0, 0) => Ok(Identity::Empty),
-        (APPLICATION_ID, SCHEMA_VERSION, _) => Ok(Identity::Store),
+        (APPLICATION_ID, SCHEMA_VERSION, _) => Ok(Identity::Current),
+        (APPLICATION_ID, FIRST_VERSION..SCHEMA_VERSION, _) => Ok(Identity::Older),
         (APPLICATION_ID, found, _) if found > SCHEMA_VERSION => {
             Err(StoreError::Newer { path: path.to_owned(), found, supported: SCHEMA_VERSION })
         }
@@ -63,8 +75,8 @@ pub(super) fn identify(connection: &Connection, path: &Path) -> Result<Identity,
     }
 }
 
-/// Sets up durability, and the tables of a new store.
-pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+/// Sets up durability, and the tables of a new store. Returns whether the store is current or has to be updated.
+pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<Identity, StoreError> {
     // A file system without shared memory stays with the rollback journal, which FULL makes as durable.
     connection
         .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))
@@ -73,11 +85,14 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), St
     // Locked before the second look: another process may be creating the same store.
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).at(path, Action::Open)?;
-    if identify(&transaction, path)? == Identity::Empty {
+    let mut identity = identify(&transaction, path)?;
+    if identity == Identity::Empty {
         transaction.execute_batch(SCHEMA).at(path, Action::Write)?;
         transaction.execute_batch(VIEW).at(path, Action::Write)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).at(path, Action::Write)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION).at(path, Action::Write)?;
+        identity = Identity::Current;
     }
-    transaction.commit().at(path, Action::Write)
+    transaction.commit().at(path, Action::Write)?;
+    Ok(identity)
 }

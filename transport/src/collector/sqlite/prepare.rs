@@ -2,8 +2,7 @@
 
 use super::{Batch, Request};
 use crate::collector::backend::{BackendError, Entry, Id, Item};
-use crate::hit::HitV1;
-use crate::store::identity_of;
+use crate::hit::{EventIdentity, HitV1};
 use crate::wire::codec;
 use crate::wire::message::{GapV1, StatusV1};
 use sha2::{Digest, Sha256};
@@ -28,8 +27,8 @@ pub(super) struct PreparedHit {
     pub(super) hit: HitV1,
     /// The hit without its rules.
     pub(super) event: Vec<u8>,
-    /// By which the store knows the event again.
-    pub(super) identity: [u8; 32],
+    /// The event, as reported by this sensor.
+    pub(super) identity: EventIdentity,
     /// Of the bytes as they were sent.
     pub(super) hash: [u8; 32],
 }
@@ -56,7 +55,8 @@ fn prepare(entry: Entry) -> Result<Prepared, BackendError> {
             let refuse = |error: codec::CodecError| BackendError::Failed(error.to_string());
             let hit = codec::decode_hit(&bytes).map_err(refuse)?;
             let event = codec::encode_event(&hit).map_err(refuse)?;
-            let identity = identity_of(&hit, &event).map_err(refuse)?;
+            let identity =
+                EventIdentity::of_encoded(&hit, &event).map_err(refuse)?.from_sensor(&entry.sensor, &hit);
             let hash = Sha256::digest(&bytes).into();
             PreparedItem::Hit(Box::new(PreparedHit { sequence, hit, event, identity, hash }))
         }

@@ -7,7 +7,7 @@ use super::prepare::Prepared;
 use super::{Options, Request, next, retention};
 use crate::collector::backend::{Appended, BackendError, Id, Note};
 use crate::collector::counters::Counters;
-use crate::store::{Action, At, Store, StoreError};
+use crate::store::{Action, At, Store, StoreError, sql_text};
 use batch::Batch;
 use rusqlite::{Connection, Error, OptionalExtension, TransactionBehavior};
 use std::collections::HashMap;
@@ -284,8 +284,8 @@ fn write_notes(
                     *count,
                     address.to_string(),
                     instance,
-                    software,
-                    computer,
+                    sql_text(software),
+                    sql_text(computer),
                     certificate_expires,
                 ))?;
             }

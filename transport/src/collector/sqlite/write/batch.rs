@@ -151,7 +151,7 @@ impl<'t, 's> Batch<'t, 's> {
             tally.repeated += 1;
             return Ok(prepared.sequence);
         }
-        let (hit_id, _) = writer.insert(&prepared.hit, &prepared.event, &prepared.identity)?;
+        let (hit_id, _) = writer.insert(&prepared.hit, &prepared.event, prepared.identity)?;
         insert.execute((stream.id, prepared.sequence, prepared.hash, hit_id, self.now))?;
         if is_other {
             self.appended.conflicts += 1;

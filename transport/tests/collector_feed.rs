@@ -12,6 +12,7 @@ use etwsieve_transport::collector::sqlite::{Options, SqliteBackend};
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::sink::{BatchLimits, Feed, Record};
 use etwsieve_transport::wire::codec::encode_hit;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,4 +115,38 @@ fn equal_events_of_one_sensor_are_told_by_record_or_number() {
     let items = feed.next(BatchLimits { hits: 100, bytes: 1 << 20 }, Duration::ZERO).unwrap();
     assert_eq!(items.iter().map(|item| item.sequence).collect::<Vec<_>>(), [1, 2, 3]);
     runtime.block_on(backend.stop());
+}
+
+/// An update of the store gives events the identity of the sensor that sent them.
+#[test]
+fn a_store_of_version_1_knows_the_events_of_its_sensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hits.db");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let append = |entries| {
+        let backend = SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap();
+        runtime.block_on(backend.append(entries)).unwrap();
+        runtime.block_on(backend.stop());
+    };
+    append((1..=3).map(|sequence| entry(sequence, &hit(sequence))).collect());
+    // As version 1 left it.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    for id in 1..=3 {
+        let event: Vec<u8> =
+            connection.query_row("SELECT event FROM hits WHERE id = ?1", [id], |row| row.get(0)).unwrap();
+        let hash = Sha256::digest(&event);
+        connection.execute("UPDATE hits SET event_hash = ?2 WHERE id = ?1", (id, hash.as_slice())).unwrap();
+    }
+    connection.execute_batch("ALTER TABLE hits DROP COLUMN nuls; PRAGMA user_version = 1").unwrap();
+    drop(connection);
+    let copy = HitV1 { source: "copy.etl".into(), ..hit(2) };
+    append(vec![
+        entry(4, &hit(1)),
+        entry(5, &copy),
+        Entry { sensor: Arc::from("srv2"), ..entry(1, &hit(3)) },
+    ]);
+    let mut feed = SqliteFeed::open(&path, "jsonl", Arc::default()).unwrap();
+    let items = feed.next(BatchLimits { hits: 100, bytes: 1 << 20 }, Duration::ZERO).unwrap();
+    let sent: Vec<_> = items.iter().map(|item| (item.sensor.as_str(), item.sequence)).collect();
+    assert_eq!(sent, [("srv1", 1), ("srv1", 2), ("srv1", 3), ("srv2", 1)]);
 }

@@ -148,6 +148,7 @@ fn store_v1(path: &Path, hits: &[HitV1]) {
     connection.execute_batch(SCHEMA_V1).unwrap();
     connection.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
     connection.pragma_update(None, "user_version", 1).unwrap();
+    connection.execute_batch("BEGIN").unwrap();
     for hit in hits {
         let event = encode_event(hit).unwrap();
         let EventContent::ScriptBlock { text, .. } = &hit.content else { panic!("a script") };
@@ -183,6 +184,7 @@ fn store_v1(path: &Path, hits: &[HitV1]) {
                 .unwrap();
         }
     }
+    connection.execute_batch("COMMIT").unwrap();
 }
 
 fn version(path: &Path) -> i32 {
@@ -280,4 +282,29 @@ fn a_rule_that_had_no_id_is_not_doubled_under_its_new_one() {
     assert_eq!(run(&path, std::slice::from_ref(&now)), Inserted::default());
     let store = Store::open(&path).unwrap();
     assert_eq!(all(&store), [now]);
+}
+
+/// Two processes that replay overlapping traces into one store at once: each event is there once.
+#[test]
+fn two_writers_at_once_store_each_event_once() {
+    let (_folder, path) = folder();
+    let trace: Vec<HitV1> = (0..200).map(|n| HitV1 { source_sequence: n, ..hit(n / 2 * 2) }).collect();
+    std::thread::scope(|scope| {
+        for part in [&trace[..150], &trace[50..]] {
+            // The other one's part is a copy.
+            let part = moved(part, if part.len() == 150 { "a.etl" } else { "b.etl" }, 0);
+            let path = &path;
+            scope.spawn(move || {
+                let mut store = Store::open(path).unwrap();
+                for batch in part.chunks(7) {
+                    store.insert_batch(batch).unwrap();
+                }
+            });
+        }
+    });
+    let stored = all(&Store::open(&path).unwrap());
+    let times: Vec<u64> = stored.iter().map(|hit| hit.time).collect();
+    let expected: Vec<u64> = trace.iter().map(|hit| hit.time).collect();
+    assert_eq!(times, expected);
+    assert_eq!(run(&path, &trace), Inserted::default());
 }

@@ -41,6 +41,7 @@ pub use field::{EventKind, EventKinds, Field, Fields};
 pub use matcher::cost::{Clock, CostMeter, RuleCost};
 pub use matcher::repeats::Repeats;
 pub use matcher::{Counts, Matcher, Payload, Place, SPANS_MAX, Scratch, Span};
+pub use rule::identity::DERIVED_ID_PREFIX;
 pub use rule::load::{Loaded, load};
 pub use rule::{Calls, Origin, Rule};
 pub use scan::kernel::{KERNEL_VARIABLE, Kernel, KernelError};

@@ -4,6 +4,7 @@
 //! walks it as it is; the compiler turns it into a gate and a program.
 
 pub(crate) mod condition;
+pub(crate) mod identity;
 pub mod load;
 pub(crate) mod modifier;
 pub(crate) mod selection;
@@ -15,7 +16,8 @@ use crate::pattern::Pattern;
 /// A loaded rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// The rule's id, a GUID in Sigma; empty if the rule has none.
+    /// The rule's id, a GUID in Sigma. A rule without one gets [`DERIVED_ID_PREFIX`](crate::DERIVED_ID_PREFIX) and a UUID
+    /// that follows from its contents. Never empty, and no two rules of a set have the same.
     pub id: String,
     /// The title, for people.
     pub title: String,

@@ -6,6 +6,7 @@
 
 use etwsieve_transport::{
     hit::{EventContent, HitV1},
+    private_file,
     wire::codec,
 };
 use std::cmp::Reverse;
@@ -52,7 +53,9 @@ impl Sorter {
 
     fn spill(&mut self) -> io::Result<()> {
         self.held.sort_by_key(|(key, _)| *key);
-        let mut run = BufWriter::new(tempfile::tempfile()?);
+        let file = tempfile::tempfile()?;
+        private_file::restrict(&file)?;
+        let mut run = BufWriter::new(file);
         for ((time, source, sequence), hit) in &self.held {
             let bytes = codec::encode_hit(hit).map_err(io::Error::other)?;
             run.write_all(&time.to_le_bytes())?;
@@ -188,6 +191,11 @@ mod tests {
                 sorter.push(source, hit).unwrap();
             }
             assert_eq!(sorter.runs.is_empty(), limit == usize::MAX);
+            #[cfg(unix)]
+            for run in &sorter.runs {
+                use std::os::unix::fs::PermissionsExt;
+                assert_eq!(run.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+            }
             let mut got = Vec::new();
             sorter
                 .drain(|source, hit| {

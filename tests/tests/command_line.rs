@@ -281,8 +281,12 @@ fn followed_hits_come_once_and_ctrl_c_ends_it_well() {
     assert!(first.iter().all(|line| line["source"] == demo.as_str()), "{first:?}");
     // While it runs, what comes in comes out, and nothing of it twice.
     for round in 1..=3 {
+        // Another event in each: the same one from another path would add nothing.
+        let payload = script_block(1, 1, HIT, ID, None);
+        let mut writer = TraceWriter::new();
+        writer.push(EventSpec::powershell(4104, payload).at(round * 1000).by(8, 12));
         let trace = path_in(&folder, &format!("more{round}.etl"));
-        write_trace(&trace, round);
+        fs::write(&trace, writer.build()).unwrap();
         assert_eq!(run(PROGRAM, ["replay", "--store", &store, &trace]).code, Some(0));
         let line = next(1).remove(0);
         assert_eq!(line["source"], trace.as_str(), "{line}");

@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod output;
 #[cfg(feature = "collector")]
 pub mod pki;
+pub mod private_file;
 pub mod sender;
 #[cfg(feature = "collector")]
 pub mod sink;

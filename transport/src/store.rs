@@ -2,30 +2,37 @@
 //!
 //! Write-ahead log and `synchronous=FULL`: what [`Store::insert_batch`] has returned survives a crash and a
 //! loss of power, and a process killed in the middle of a batch leaves all of it or nothing. An event is
-//! stored once: its identity is the SHA-256 of everything in the hit but its rules (time, source and number
-//! in the source among it), and a rule is counted once per event. So a trace replayed twice under the same
-//! name counts once, and one replayed with more rules gains what those add.
+//! stored once and a rule is counted once per event, so a trace that is replayed again, also from another path or
+//! from a copy, adds only what further rules find. [`EventIdentity`](crate::hit::EventIdentity) says what identifies
+//! an event; of equal events in one source each is stored.
 //!
 //! Tables, columns and the view `detections` are in `store/schema.sql` and `store/view.sql`.
 
 mod error;
 mod insert;
 mod log;
+mod migrate;
+mod occurrence;
 mod query;
 mod schema;
+mod sql_text;
 
 pub use error::StoreError;
 pub use insert::Inserted;
 #[cfg(feature = "collector")]
-pub(crate) use insert::{Writer, identity_of};
+pub(crate) use insert::Writer;
 #[cfg(feature = "collector")]
 pub(crate) use query::decode;
 pub use query::{
     ComputerStats, Detection, HitFilter, Hits, RuleStats, STATS_ROWS_MAX, StoreStats, StoredHit,
 };
 pub use schema::{APPLICATION_ID, SCHEMA_VERSION};
+#[cfg(feature = "collector")]
+pub(crate) use sql_text::sql_text;
 
+use crate::private_file;
 pub(crate) use error::{Action, At};
+use occurrence::Occurrences;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +45,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Store {
     pub(crate) connection: Connection,
     pub(crate) path: PathBuf,
+    occurrences: Occurrences,
 }
 
 impl Store {
@@ -49,12 +57,16 @@ impl Store {
     /// from SQLite.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        // SQLite would give a new file the default permissions, and reports what is wrong with the path itself.
+        let _ = private_file::ensure(path.as_ref());
         let mut store = Self::connect(path.as_ref(), flags)?;
         // Before anything is written: the file may be someone else's.
-        if schema::identify(&store.connection, &store.path)? == schema::Identity::Store {
+        if schema::identify(&store.connection, &store.path)? != schema::Identity::Empty {
             store.trust_log()?;
         }
-        schema::prepare(&mut store.connection, &store.path)?;
+        if schema::prepare(&mut store.connection, &store.path)? != schema::Identity::Current {
+            migrate::to_current(&mut store.connection, &store.path).at(&store.path, Action::Write)?;
+        }
         Ok(store)
     }
 
@@ -71,7 +83,7 @@ impl Store {
         }
         let store = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         match schema::identify(&store.connection, path)? {
-            schema::Identity::Store => Ok(store),
+            schema::Identity::Current | schema::Identity::Older => Ok(store),
             schema::Identity::Empty => {
                 Err(StoreError::NotAStore { path: path.to_owned(), detail: "it is empty".to_owned() })
             }
@@ -105,6 +117,6 @@ impl Store {
         connection.pragma_update(None, "trusted_schema", false).at(path, Action::Open)?;
         connection.pragma_update(None, "cell_size_check", true).at(path, Action::Open)?;
         connection.pragma_update(None, "foreign_keys", true).at(path, Action::Open)?;
-        Ok(Self { connection, path: path.to_owned() })
+        Ok(Self { connection, path: path.to_owned(), occurrences: Occurrences::default() })
     }
 }

@@ -1,6 +1,7 @@
 //! From the text of rule files to a set of rules, with everything refused named.
 
 use crate::error::{Problem, RuleError};
+use crate::rule::identity::DerivedIds;
 use crate::rule::sigma::{Document, Filter, document};
 use crate::rule::{Expr, Rule};
 use crate::yaml;
@@ -30,6 +31,7 @@ pub fn load<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Loaded {
     let mut loaded = Loaded::default();
     let mut filters = Vec::new();
     let mut seen = HashMap::new();
+    let mut derived_ids = DerivedIds::default();
     for (file, text) in files {
         let documents = match yaml::parse(text) {
             Ok(documents) => documents,
@@ -54,15 +56,16 @@ pub fn load<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Loaded {
                 Document::Rule(_) if loaded.rules.len() == RULES_MAX => {
                     Err((node.line, Problem::TooLarge { what: "number of rules", max: RULES_MAX }))
                 }
-                Document::Rule(rule) => {
+                Document::Rule(mut rule) => {
                     let place = format!("{file}:{}", node.line);
-                    if !rule.id.is_empty() {
-                        if let Some(first) = seen.get(&rule.id) {
-                            let first = String::clone(first);
-                            return Err((node.line, Problem::DuplicateId { id: rule.id, first }));
-                        }
-                        seen.insert(rule.id.clone(), place);
+                    if rule.id.is_empty() {
+                        rule.id = derived_ids.next(node, |id| seen.contains_key(id));
                     }
+                    if let Some(first) = seen.get(&rule.id) {
+                        let first = String::clone(first);
+                        return Err((node.line, Problem::DuplicateId { id: rule.id, first }));
+                    }
+                    seen.insert(rule.id.clone(), place);
                     loaded.rules.push(rule);
                     Ok(())
                 }
@@ -172,6 +175,44 @@ mod tests {
         let loaded = load([("a.yml", RULE), ("b.yml", RULE)]);
         assert_eq!(loaded.rules.len(), 1);
         assert_eq!(loaded.errors[0].to_string(), "b.yml:1: id r1 is already loaded from a.yml:1");
+    }
+
+    /// The id of a rule without one follows from its contents, wherever and however they are written.
+    #[test]
+    fn rules_without_an_id_get_one() {
+        let rule = RULE.replace("id: r1\n", "");
+        let ids = |files: &[(&str, &str)]| -> Vec<String> {
+            let loaded = load(files.iter().copied());
+            assert_eq!(loaded.errors, []);
+            loaded.rules.into_iter().map(|rule| rule.id).collect()
+        };
+        let id = ids(&[("a.yml", &rule)]).remove(0);
+        assert_eq!(id, "derived-81f0c588-f4f5-8d29-873b-b84b3ef29315");
+        let same = [
+            ("another file, further down", format!("# A comment.\n\n{rule}")),
+            ("quotes", rule.replace("contains: x", "contains: 'x'").replace("title: T", "\"title\": T ")),
+            ("order of keys", format!("{}title: T\n", rule.replace("title: T\n", ""))),
+            ("description, level and tags", rule.replace("name: one\n", "level: high\ndescription: new\n")),
+        ];
+        for (name, text) in &same {
+            assert_eq!(ids(&[("b.yml", text)]), [id.as_str()], "{name}");
+        }
+        let others = [
+            ("title", rule.replace("title: T", "title: U")),
+            ("value", rule.replace("contains: x", "contains: y")),
+            ("field", rule.replace("ScriptBlockText|contains", "Path|contains")),
+            ("condition", rule.replace("condition: s", "condition: not s")),
+            (
+                "calls",
+                format!("{rule}etwsieve:\n  calls: also\n")
+                    .replace("contains: x", "contains: Enter-PSSession"),
+            ),
+        ];
+        for (name, text) in &others {
+            assert_ne!(ids(&[("a.yml", text)]), [id.as_str()], "{name}");
+        }
+        let twice = ids(&[("a.yml", &rule), ("b.yml", &rule), ("c.yml", RULE), ("d.yml", &rule)]);
+        assert_eq!(twice, [id.clone(), format!("{id}-2"), "r1".into(), format!("{id}-3")]);
     }
 
     #[test]

@@ -20,9 +20,9 @@ use crate::stop::Stop;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use etwsieve_matcher::Matcher;
 use etwsieve_transport::metrics::Server;
+use etwsieve_transport::private_file;
 use etwsieve_transport::sender::Sender as HitSender;
 use etwsieve_transport::store::{Store, StoreError};
-use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -117,7 +117,7 @@ impl Watch {
         let out: Box<dyn Write + Send> = match &config.output.file {
             None => format.stdout(),
             Some(path) => {
-                let file = OpenOptions::new().create(true).append(true).open(path);
+                let file = private_file::append(path);
                 Box::new(file.map_err(|source| WatchError::Output { path: path.clone(), source })?)
             }
         };

@@ -21,7 +21,7 @@ const SELECT_NEXT: &str = "SELECT id, hit_id FROM hit_rules WHERE id > ?1 ORDER 
 const SELECT_EVENT: &str = "SELECT hit_version, event FROM hits WHERE id = ?1";
 const SELECT_SENDER: &str = "SELECT sensors.name, streams.epoch, received.sequence
     FROM received JOIN streams ON streams.id = stream_id JOIN sensors ON sensors.id = sensor_id
-    WHERE hit_id = ?1 ORDER BY received.time LIMIT 1";
+    WHERE hit_id = ?1 ORDER BY received.time, stream_id, sequence LIMIT 1";
 const SELECT_OLDEST: &str = "SELECT (SELECT min(time) FROM received WHERE received.hit_id = hit_rules.hit_id)
     FROM hit_rules WHERE id > ?1 ORDER BY id LIMIT 1";
 /// Rules of a hit that were handed out before; how many beyond this does not matter.

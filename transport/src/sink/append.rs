@@ -5,6 +5,7 @@
 //! names of it share (links). Windows would keep readers out of a locked file, so there the lock is a file beside it.
 
 use super::Progress;
+use crate::private_file;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -92,7 +93,7 @@ fn lock_file(path: &Path) -> io::Result<File> {
     let mut name = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).into_os_string();
     name.push(".lock");
     // Windows locks only what may be read or written at any place.
-    OpenOptions::new().read(true).create(true).append(true).open(PathBuf::from(name))
+    private_file::options().read(true).create(true).append(true).open(PathBuf::from(name))
 }
 
 fn lock(file: &File, begun: Instant, progress: &mut dyn Progress) -> io::Result<()> {
@@ -117,16 +118,11 @@ fn lock(file: &File, begun: Instant, progress: &mut dyn Progress) -> io::Result<
 
 /// Opens a file, or makes one that its owner, or whoever `like` says, may read.
 pub(super) fn open(path: &Path, like: Option<&Permissions>) -> io::Result<File> {
-    let mut options = OpenOptions::new();
+    let mut options = private_file::options();
     options.read(true).append(true);
     match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => return other,
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
     }
     match options.create_new(true).open(path) {
         Ok(file) => {

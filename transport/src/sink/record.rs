@@ -2,12 +2,10 @@
 
 use super::Item;
 use super::clamp::{self, CLAMPED, Limits};
-use crate::hit::{HitV1, RuleRefV1};
+use crate::hit::{EventIdentity, HitV1, RuleRefV1};
 use crate::output::{ecs, jsonl, splunk};
-use crate::wire::codec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt::Write as _;
@@ -48,8 +46,9 @@ pub struct Record<'a> {
     shown_rule: Cow<'a, RuleRefV1>,
     /// Values that are not those of the event.
     clamped: Vec<&'static str>,
-    /// The hash of sensor and event, which all records of the hit share.
-    event_hash: Rc<OnceCell<Sha256>>,
+    /// The identity of the event as this sensor reported it. It is computed once a hit: encoding the hit for each of its
+    /// rules would cost their product.
+    event: Rc<OnceCell<EventIdentity>>,
 }
 
 /// What a record shows of its hit.
@@ -68,7 +67,7 @@ impl<'a> Record<'a> {
         let (shown, clamped) = clamp::whole(&item.hit);
         let copy_len = clamp::copy_len(&shown).max(1);
         let copies_max = clamp::copies_len_max(copy_len) / copy_len;
-        let (shown, event_hash) = (Rc::new(shown), Rc::default());
+        let (shown, event) = (Rc::new(shown), Rc::default());
         let none = item.hit.rules.is_empty().then_some(&NO_RULE);
         item.hit.rules.iter().chain(none).enumerate().map(move |(index, rule)| {
             let is_whole = item.rules_before.saturating_add(index) <= copies_max;
@@ -78,7 +77,7 @@ impl<'a> Record<'a> {
                 shown: Shown::Shared(Rc::clone(&shown)),
                 shown_rule: Cow::Borrowed(rule),
                 clamped: clamped.clone(),
-                event_hash: Rc::clone(&event_hash),
+                event: Rc::clone(&event),
             };
             if is_whole { record } else { record.within(Limits::EXCERPT) }
         })
@@ -174,27 +173,15 @@ impl<'a> Record<'a> {
         event
     }
 
-    /// The same for the same event, rule and sensor, whenever it is sent: SHA-256 in hexadecimal.
+    /// Identifies the record: the same for the same event, rule and sensor, whenever it is sent and whatever path the
+    /// event was read from; another one for every other sensor. SHA-256 in hexadecimal.
     pub fn identity(&self) -> String {
-        let mut hash = self.event_hash().clone();
-        for part in [&self.rule.id, &self.rule.title] {
-            hash.update([0]);
-            hash.update(part.as_bytes());
-        }
-        hex(&hash.finalize())
-    }
-
-    /// The hash of the sensor and the event. It is made once a hit: encoding the hit for each of its rules would cost
-    /// their product.
-    fn event_hash(&self) -> &Sha256 {
-        self.event_hash.get_or_init(|| {
-            let mut hash = Sha256::new();
-            hash.update(self.item.sensor.as_bytes());
-            hash.update([0]);
+        let event = self.event.get_or_init(|| {
+            let Item { sensor, hit, .. } = self.item;
             // A hit that came over the wire has passed the limits, so it encodes.
-            hash.update(codec::encode_identity(&self.item.hit).unwrap_or_default());
-            hash
-        })
+            EventIdentity::of(hit).unwrap_or_default().from_sensor(sensor, hit)
+        });
+        hex(event.with_rule(self.rule).as_bytes())
     }
 }
 

@@ -7,10 +7,11 @@ use super::db::{Db, SCHEMA_VERSION, Totals, key, split_key};
 use super::read::is_data;
 use super::tail::{Body, Row, Tail};
 use super::{APPLICATION_ID, Epoch, Spool, SpoolCounts, SpoolError, SpoolSettings, is_damage};
+use crate::private_file;
 use crate::wire::message::GapReason;
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ pub(super) fn open(settings: SpoolSettings, now_ms: u64) -> Result<Spool, SpoolE
         move |source| SpoolError::Io { path, source }
     };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(io(folder))?;
+        private_file::create_folder(folder).map_err(io(folder))?;
     }
     // By the path without links: a spool has one process, by whatever name.
     let resolved = crate::lock::resolve(&path).map_err(io(&path))?;
@@ -45,7 +46,7 @@ pub(super) fn open(settings: SpoolSettings, now_ms: u64) -> Result<Spool, SpoolE
     if !lock_path.exists() {
         refuse_foreign(&path)?;
     }
-    let mut lock = OpenOptions::new()
+    let mut lock = private_file::options()
         .create(true)
         .read(true)
         .write(true)

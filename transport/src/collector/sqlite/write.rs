@@ -11,7 +11,7 @@ use crate::collector::backend::{Appended, BackendError, Heartbeat, Id, Note};
 use crate::collector::counters::Counters;
 use crate::collector::quota::Quota;
 use crate::lock;
-use crate::store::{Action, At, Store, StoreError};
+use crate::store::{Action, At, Store, StoreError, sql_text};
 use batch::Batch;
 use isolation::{Suspects, is_of_entry};
 use rusqlite::{Connection, Error, OptionalExtension, TransactionBehavior};
@@ -358,8 +358,8 @@ fn write_note(
                 *count,
                 address.to_string(),
                 instance,
-                software,
-                computer,
+                sql_text(software),
+                sql_text(computer),
                 certificate_expires,
             ))?;
         }

@@ -251,7 +251,7 @@ impl<'t, 's> Batch<'t, 's> {
         if is_known {
             return Ok((prepared.sequence, Tally { repeated: 1, ..Tally::default() }));
         }
-        let (hit_id, _) = writer.insert(&prepared.hit, &prepared.event, &prepared.identity)?;
+        let (hit_id, _) = writer.insert(&prepared.hit, &prepared.event, prepared.identity)?;
         insert.execute((stream.id, prepared.sequence, prepared.hash, hit_id, self.now))?;
         let tally = if is_other {
             Tally { conflicts: 1, ..Tally::default() }

@@ -82,7 +82,7 @@ fn a_spool_has_one_process_by_whatever_name() {
     use std::os::unix::fs::symlink;
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name);
-    std::fs::create_dir(at("data")).unwrap();
+    fs::create_dir(at("data")).unwrap();
     symlink(at("data"), at("folder")).unwrap();
     symlink("data/spool.db", at("link.db")).unwrap();
     let open = |name: &str| {

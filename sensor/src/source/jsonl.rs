@@ -5,7 +5,7 @@
 //!
 //! | meaning | key | key in detections |
 //! |---|---|---|
-//! | time, ISO 8601 UTC | `time_created` | `time` |
+//! | time, RFC 3339, UTC without an offset | `time_created` | `time` |
 //! | provider's GUID, by default Windows PowerShell's | `provider_guid` | `provider` |
 //! | 4103, 4104 or 1101, by default the one that the fields belong to | `event_id` | |
 //! | version, level | `version`, `level` | `event_version`, `event_level` |
@@ -245,7 +245,7 @@ impl Line<'_> {
             (None, None, None) => return Err("expected an event_id, found none".into()),
         };
         let time = self.time_created.as_deref().ok_or("expected time_created or time, found neither")?;
-        let time = parse_time(time).ok_or_else(|| expected("time", "an ISO 8601 time from 1601 on", time))?;
+        let time = parse_time(time).ok_or_else(|| expected("time", "an RFC 3339 time from 1601 on", time))?;
         let by_id = if event_id == event::AMSI_SCAN { event::AMSI } else { event::POWERSHELL };
         // Level, opcode, task and version of the manifests. Both events of PowerShell go to the log Operational.
         let (level, opcode, task, version, channel) = match event_id {

@@ -227,7 +227,7 @@ pub fn run(
                 feed.end_of_source(source.len());
                 elapsed.push(start.elapsed());
                 if let Err(error) = result {
-                    progress.tallies[number as usize].damaged("unreadable");
+                    progress.tallies[number as usize].damaged("unreadable", 1);
                     // Room for one failure of each source.
                     let _ = failures_in.send((number, error));
                 }

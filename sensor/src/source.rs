@@ -9,6 +9,8 @@ pub mod jsonl;
 mod text;
 
 use crate::event::EventRef;
+use crate::ledger::LossLedger;
+use crate::stop::Stop;
 use etwsieve_etl::EtlError;
 use std::fmt;
 use std::io;
@@ -54,11 +56,40 @@ pub trait Sink {
         ControlFlow::Continue(())
     }
 
-    /// Counts and reports something unreadable. The source goes on behind it.
+    /// Counts and reports something unreadable. The source continues behind it.
     fn damaged(&mut self, damage: &Damage);
+
+    /// Counts that many parts that are unreadable for this reason but about which nothing else was kept.
+    fn damaged_also(&mut self, reason: &'static str, count: u64) {
+        let damage = Damage { reason, offset: 0, detail: "not kept in detail".into() };
+        (0..count).for_each(|_| self.damaged(&damage));
+    }
+
+    /// Counts what the source itself says was lost before it was recorded. Called once by sources that know it.
+    fn lost(&mut self, _losses: LossLedger) {}
+
+    /// Reports what reading has cost since the last report.
+    fn worked(&mut self, _cost: Cost) {}
+
+    /// Ends the source soon after it is requested, also where nothing but damage is read.
+    fn stop(&self) -> Stop {
+        Stop::default()
+    }
 
     /// Tells how many bytes of the input have been consumed so far.
     fn progress(&mut self, bytes: u64);
+}
+
+/// The reason of damage that is due to a bound on the work for an input.
+pub const WORK_LIMIT: &str = "work limit";
+
+/// Work and memory, as [`Budget`](etwsieve_budget::Budget) counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Steps.
+    pub steps: u64,
+    /// Bytes allocated in all.
+    pub bytes: u64,
 }
 
 /// A part of an input that cannot be read, and where it is.

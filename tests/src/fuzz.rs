@@ -6,6 +6,7 @@ pub mod amsi;
 pub mod etl;
 pub mod evtx;
 pub mod frame;
+pub mod jsonl;
 pub mod payload;
 pub mod rule;
 pub mod views;

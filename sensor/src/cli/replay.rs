@@ -4,7 +4,7 @@ use super::{Exit, ReplayArgs, after_writing, complain, rules};
 use crate::cli::terminal::Terminal;
 use crate::delivery::{self, CollectorSettings, Role};
 use crate::input::{FileSource, traces};
-use crate::ledger::Summary;
+use crate::ledger::{LossLedger, Summary};
 use crate::output::Format;
 use crate::pipeline::{self, Observer, Progress, Settings};
 use crate::rules::ActiveRules;
@@ -254,6 +254,9 @@ fn tell(summary: &Summary, writer: &Writer, args: &ReplayArgs) {
     );
     if let Some(amsi) = &total.amsi {
         let _ = write!(line, "; of AMSI {} seen, {} with hits", amsi.events_seen, amsi.events_matched);
+    }
+    if let Some(lost) = total.lost.filter(LossLedger::is_any) {
+        let _ = write!(line, "; {lost}");
     }
     if let Some(path) = &args.store {
         let _ = write!(line, "; {} new in {}", writer.stored, path.display());

@@ -4,6 +4,7 @@ use super::tally::Tally;
 use super::{BLOCK_SHARDS, Progress, Settings, Shard, WhenFull};
 use crate::amsi::{self, Scan};
 use crate::event::{self, EventHeader, EventRef, PAYLOAD_LEN_MAX, RawEvent};
+use crate::ledger::LossLedger;
 use crate::rules::ActiveRules;
 use crate::source::{Damage, Sink};
 use crate::stop::Stop;
@@ -245,11 +246,24 @@ impl Sink for Feed<'_> {
     }
 
     fn damaged(&mut self, damage: &Damage) {
-        self.tally().damaged(damage.reason);
+        self.tally().damaged(damage.reason, 1);
         self.damage_told += 1;
         if self.damage_told <= DAMAGE_TOLD_MAX {
             tracing::warn!(source = self.source, "{damage}");
         }
+    }
+
+    fn damaged_also(&mut self, reason: &'static str, count: u64) {
+        self.tally().damaged(reason, count);
+        self.damage_told += count;
+    }
+
+    fn lost(&mut self, losses: LossLedger) {
+        self.tally().lost(losses);
+    }
+
+    fn stop(&self) -> Stop {
+        self.stop.clone()
     }
 
     fn progress(&mut self, bytes: u64) {

@@ -4,10 +4,19 @@
 //! walks it as it is; the compiler turns it into a gate and a program.
 
 pub(crate) mod condition;
+pub(crate) mod filter;
 pub mod load;
+mod logsource;
+mod metadata;
 pub(crate) mod modifier;
+mod never;
+pub mod pcre;
+pub(crate) mod report;
 pub(crate) mod selection;
 pub(crate) mod sigma;
+mod suggest;
+mod tags;
+pub(crate) mod value;
 
 use crate::field::{EventKinds, Field};
 use crate::pattern::Pattern;

@@ -43,6 +43,7 @@ pub use matcher::repeats::Repeats;
 pub use matcher::{Counts, Matcher, Payload, Place, SPANS_MAX, Scratch, Span};
 pub use rule::identity::DERIVED_ID_PREFIX;
 pub use rule::load::{Loaded, load};
+pub use rule::report::{file_bytes_max, file_steps_max};
 pub use rule::{Calls, Origin, Rule};
 pub use scan::kernel::{KERNEL_VARIABLE, Kernel, KernelError};
 pub use view::{Transformation, View, ViewMatch, Views};

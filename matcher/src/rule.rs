@@ -4,11 +4,20 @@
 //! walks it as it is; the compiler turns it into a gate and a program.
 
 pub(crate) mod condition;
+pub(crate) mod filter;
 pub(crate) mod identity;
 pub mod load;
+mod logsource;
+mod metadata;
 pub(crate) mod modifier;
+mod never;
+pub mod pcre;
+pub(crate) mod report;
 pub(crate) mod selection;
 pub(crate) mod sigma;
+mod suggest;
+mod tags;
+pub(crate) mod value;
 
 use crate::field::{EventKinds, Field};
 use crate::pattern::Pattern;

@@ -267,7 +267,7 @@ struct RuleArgs {
     /// Sigma rules and filters: files, or folders that are searched for .yml and .yaml [default: the built-in rule].
     #[arg(long, value_name = "FILE|DIR")]
     rules: Vec<PathBuf>,
-    /// Go on without the rules that cannot be understood, and list them.
+    /// Continue without the rules that are refused, and list them.
     #[arg(long)]
     allow_bad_rules: bool,
 }
@@ -333,7 +333,7 @@ struct RulesCostArgs {
     /// A rule file, or a folder that is searched for .yml and .yaml.
     #[arg(value_name = "RULES")]
     rules: PathBuf,
-    /// Go on without the rules that cannot be understood, and list them.
+    /// Continue without the rules that are refused, and list them.
     #[arg(long)]
     allow_bad_rules: bool,
     /// How it is written [default: table on a terminal, jsonl otherwise].
@@ -344,13 +344,20 @@ struct RulesCostArgs {
     traces: Vec<PathBuf>,
 }
 
-/// Check whether rules are understood, and show what each costs the gate.
+/// Check rules, list all errors and warnings, and show what the rules cost the prefilter.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   etwsieve rules check my_rule.yml
-  etwsieve rules check sigma/rules/windows/powershell")]
+  etwsieve rules check sigma/rules                 rules of other log sources are counted and skipped
+  etwsieve rules check --format json my_rules | jq .errors")]
 struct RulesCheckArgs {
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
+    format: CheckFormat,
+    /// Exit with 2 if there are warnings.
+    #[arg(long)]
+    deny_warnings: bool,
     /// Rule files, or folders that are searched for .yml and .yaml.
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
@@ -408,6 +415,15 @@ struct TraceArgs {
     /// Traces.
     #[arg(required = true, value_name = "FILE")]
     paths: Vec<PathBuf>,
+}
+
+/// How `rules check` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum CheckFormat {
+    /// For reading: problems on standard error, a summary on standard output.
+    Text,
+    /// One JSON object on standard output.
+    Json,
 }
 
 /// How `trace` writes.

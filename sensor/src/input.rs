@@ -88,6 +88,15 @@ pub enum InputError {
     },
 }
 
+impl InputError {
+    /// The path.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Unreadable { path, .. } | Self::NothingIn { path, .. } => path,
+        }
+    }
+}
+
 /// Files and folders to recorded traces: folders are searched recursively, in the order of the names.
 ///
 /// Each file comes once, however often it is named. Links to folders are not followed, so that no loop arises.

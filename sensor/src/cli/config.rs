@@ -22,20 +22,21 @@ pub(super) fn check(path: &Path) -> Exit {
     for error in &unreadable {
         complain(error);
     }
-    for note in &loaded.notes {
-        tracing::warn!("{note}");
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
     }
-    let refused = loaded.errors.len() + unreadable.len();
+    let refused = loaded.refused + unreadable.len();
     let rules = loaded.rules.len();
     if rules == 0 {
-        complain("no rule is left");
+        complain(super::rules::nothing_left(&loaded));
     }
     let exit =
         if rules == 0 || refused > 0 && !config.allow_bad_rules { Exit::Usage } else { Exit::Complete };
     let written = writeln!(
         io::stdout().lock(),
-        "{} is understood; {rules} rules understood, {} filters applied, {refused} refused",
+        "{} is valid; rules: {rules} loaded, {} for other log sources, {} filters applied, {refused} refused",
         path.display(),
+        loaded.other_log_sources,
         loaded.filters
     );
     after_writing(written, exit)

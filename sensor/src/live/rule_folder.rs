@@ -207,7 +207,7 @@ pub fn reload(paths: &[PathBuf], allow_bad: bool) -> Result<Reloaded, ReloadErro
     let first = refusals.next().or_else(|| unreadable.first().map(ToString::to_string));
     match first {
         Some(first) if !allow_bad => {
-            Err(ReloadError::Refused { bad: loaded.errors.len() + unreadable.len(), first })
+            Err(ReloadError::Refused { bad: loaded.refused + unreadable.len(), first })
         }
         _ if loaded.rules.is_empty() => Err(ReloadError::NoRule),
         _ => Ok(Reloaded { loaded, unreadable }),

@@ -278,11 +278,12 @@ fn reload(
         match rule_folder::reload(&config.rules, config.allow_bad_rules) {
             Ok(reloaded) => {
                 let count = reloaded.loaded.rules.len();
-                let left_out = reloaded.loaded.errors.len() + reloaded.unreadable.len();
+                let left_out = reloaded.loaded.refused + reloaded.unreadable.len();
+                let other_log_sources = reloaded.loaded.other_log_sources;
                 let kernel = rules.current().0.kernel();
                 rules.replace(Matcher::with_kernel(reloaded.loaded.rules, kernel));
                 counters.reloads.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(rules = count, left_out, "rules loaded again");
+                tracing::info!(rules = count, left_out, other_log_sources, "rules loaded again");
             }
             Err(error) => {
                 counters.reload_failures.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! Any text as a rule file: understood or refused with its line, and what loads runs like the naive evaluator.
 
-use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, load, naive};
+use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, file_bytes_max, file_steps_max, load, naive};
 
 /// Rules with more tests than this load, but take too long for the naive evaluator.
 const TESTS_MAX: usize = 500;
@@ -13,9 +13,14 @@ const TESTS_MAX: usize = 500;
 pub fn rule(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let loaded = load([("fuzz.yml", &*text)]);
+    // Work and memory are bounded by the length of the file, however it is written.
+    assert!(loaded.steps <= file_steps_max(text.len()), "{} steps for {} bytes", loaded.steps, text.len());
+    assert!(loaded.bytes <= file_bytes_max(text.len()), "{} bytes for {} bytes", loaded.bytes, text.len());
+    let own: usize = loaded.rules.iter().map(|rule| rule.expr.memory()).sum();
+    assert!(own as u64 <= loaded.bytes, "{own} bytes were charged as {}", loaded.bytes);
     // A carriage return alone ends a line in YAML.
     let lines = text.matches(['\n', '\r']).count() + 2;
-    for error in &loaded.errors {
+    for error in loaded.errors.iter().chain(&loaded.warnings) {
         assert!((1..=lines).contains(&error.line), "line {} of {lines}: {error}", error.line);
         assert!(error.to_string().starts_with("fuzz.yml:"));
     }

@@ -9,12 +9,15 @@
 
 #[cfg(feature = "collector")]
 pub mod collector;
+pub mod diagnostics;
+pub mod files;
 pub mod hit;
 pub mod identity;
 pub mod metrics;
 pub mod output;
 #[cfg(feature = "collector")]
 pub mod pki;
+pub mod printable;
 pub mod sender;
 #[cfg(feature = "collector")]
 pub mod sink;

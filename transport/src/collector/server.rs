@@ -9,12 +9,13 @@ use super::counters::Counters;
 use super::identity::Allowed;
 use super::limits::Rate;
 use super::tls::{TlsError, server_config};
-use crate::pki::{PkiError, Register, SENSORS_FILE, fingerprint};
+use crate::files::open_regular;
+use crate::pki::{PkiError, REGISTER_LEN_MAX, Register, SENSORS_FILE, fingerprint};
 use crate::wire::message::BusyReason;
 use guest::Guest;
 use rustls::ServerConfig;
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -344,7 +345,12 @@ impl Reload {
 fn fingerprints(folder: &Path) -> Vec<Option<String>> {
     use super::tls::{AUTHORITY_FILE, COLLECTOR_FILE};
     [SENSORS_FILE, AUTHORITY_FILE, COLLECTOR_FILE]
-        .map(|name| std::fs::read(folder.join(name)).ok().map(|bytes| fingerprint(&bytes)))
+        .map(|name| {
+            let mut bytes = Vec::new();
+            let file = open_regular(&folder.join(name)).ok()?;
+            file.take(REGISTER_LEN_MAX).read_to_end(&mut bytes).ok()?;
+            Some(fingerprint(&bytes))
+        })
         .to_vec()
 }
 

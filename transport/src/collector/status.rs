@@ -1,6 +1,7 @@
 //! `etwsieve-collector status`: what the store knows of the sensors, read while the collector runs or not.
 
 use crate::pki::Register;
+use crate::printable::Printable;
 use crate::store::{Action, At, Store, StoreError};
 use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
@@ -234,7 +235,7 @@ impl Status {
             writeln!(
                 out,
                 "sink {}: {} waiting{since}, last delivery: {}{skipped}",
-                sink.sink,
+                Printable(&sink.sink),
                 sink.waiting,
                 if sink.delivered == 0 { "never".into() } else { ago(now - sink.delivered) }
             )?;
@@ -254,14 +255,14 @@ impl Status {
             writeln!(
                 out,
                 "{:width$}  {:9}  {:>9}  {:>10}  {waiting:>8}  {:>6}  {:>8}  {:>8}  {}",
-                sensor.sensor,
+                Printable(&sensor.sensor),
                 if sensor.connected { "yes" } else { "no" },
                 if sensor.last_seen == 0 { "never".into() } else { ago(now - sensor.last_seen) },
                 sensor.hits,
                 sensor.gaps,
                 sensor.lost,
                 sensor.dropped,
-                sensor.alarms.join("; ")
+                Printable(sensor.alarms.join("; "))
             )?;
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! Whose file it is, and how a new one is made.
 
 use super::error::{Action, At, StoreError};
+use crate::files::{FileKind, open_regular};
 use rusqlite::{Connection, TransactionBehavior};
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -31,13 +31,18 @@ pub(super) enum Identity {
 /// SQLite itself refuses most, but takes a file of one byte for an empty database and would overwrite it.
 /// A file that cannot be read is left to SQLite to complain about.
 pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
+    let foreign = |detail| Err(StoreError::NotAStore { path: path.to_owned(), detail });
+    match FileKind::of(path) {
+        Ok(FileKind::Regular) | Err(_) => {}
+        Ok(kind) => return foreign(format!("it is {kind}")),
+    }
     let mut header = Vec::new();
     let read =
-        File::open(path).and_then(|file| file.take(SQLITE_HEADER.len() as u64).read_to_end(&mut header));
+        open_regular(path).and_then(|file| file.take(SQLITE_HEADER.len() as u64).read_to_end(&mut header));
     if read.is_err() || header.is_empty() || header == SQLITE_HEADER {
         return Ok(());
     }
-    Err(StoreError::NotAStore { path: path.to_owned(), detail: "it is no SQLite database".to_owned() })
+    foreign("it is no SQLite database".to_owned())
 }
 
 /// Reads the marks and refuses foreign and newer files. Writes nothing.

@@ -4,6 +4,7 @@ pub mod table;
 
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::output::{ecs, jsonl, splunk};
+use etwsieve_transport::printable::TerminalJson;
 use std::io::{self, IsTerminal, Write};
 
 /// How hits are written.
@@ -30,6 +31,7 @@ impl Format {
     pub fn stdout(self) -> Box<dyn Write + Send> {
         match self {
             Self::Table => Box::new(anstream::AutoStream::auto(io::stdout())),
+            _ if io::stdout().is_terminal() => Box::new(TerminalJson::new(io::stdout())),
             Self::Jsonl | Self::Ecs | Self::Splunk => Box::new(io::stdout()),
         }
     }

@@ -3,8 +3,8 @@
 
 use crate::input::{InputError, expand};
 use etwsieve_matcher::{EventKind, Loaded, Matcher, RULE_FILE_LEN_MAX, builtin, load};
-use std::fs::File;
-use std::io::{self, Read};
+use etwsieve_transport::files::read_at_most;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -115,8 +115,7 @@ pub fn from_paths(paths: &[PathBuf]) -> (Loaded, Vec<InputError>) {
 
 /// Reads a rule file. One byte above the limit is enough for the loader to refuse it.
 fn read(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(RULE_FILE_LEN_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    let bytes = read_at_most(path, RULE_FILE_LEN_MAX as u64)?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
         // Cut in the middle of a character: too long, and refused as that.

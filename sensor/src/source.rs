@@ -12,10 +12,11 @@ use crate::event::EventRef;
 use crate::ledger::LossLedger;
 use crate::stop::Stop;
 use etwsieve_etl::EtlError;
+use etwsieve_transport::files::FileKind;
 use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// Something that has events.
@@ -148,6 +149,30 @@ pub enum SourceError {
         /// What the reader says.
         source: EtlError,
     },
+    /// It is neither a file nor a pipe.
+    #[error("cannot read {}: it is {kind}, expected a file or a pipe", path.display())]
+    Kind {
+        /// The path.
+        path: PathBuf,
+        /// What it names.
+        kind: FileKind,
+    },
+    /// It is a recording, but no .etl trace.
+    #[error("{} is {kind}, not an .etl trace; `etwsieve replay` reads it", path.display())]
+    NotATrace {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A trace whose buffers must be kept while it is read is too long for that.
+    #[error("{}: more than {len_max} bytes of a trace come from a pipe; write them to a file, and name that", path.display())]
+    PipeTooLong {
+        /// The pipe.
+        path: PathBuf,
+        /// How much is kept.
+        len_max: u64,
+    },
     /// It is packed.
     #[error("{} is packed with {program}; unpack it first: {hint}", path.display())]
     Packed {
@@ -158,4 +183,22 @@ pub enum SourceError {
         /// The command.
         hint: &'static str,
     },
+}
+
+impl SourceError {
+    /// The same error of the file at `path`, for one that was read by way of another.
+    #[must_use]
+    pub fn at(mut self, path: &Path) -> Self {
+        match &mut self {
+            Self::Open { path: own, .. }
+            | Self::NotThisFormat { path: own, .. }
+            | Self::Read { path: own, .. }
+            | Self::Trace { path: own, .. }
+            | Self::Kind { path: own, .. }
+            | Self::NotATrace { path: own, .. }
+            | Self::PipeTooLong { path: own, .. }
+            | Self::Packed { path: own, .. } => path.clone_into(own),
+        }
+        self
+    }
 }

@@ -14,6 +14,7 @@ mod log;
 mod migrate;
 mod occurrence;
 mod query;
+mod read_only;
 mod schema;
 mod sql_text;
 
@@ -74,14 +75,25 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`], and as [`open`](Self::open). SQLite must be able to keep its `-shm` file
-    /// beside the store: copy a store from a read-only place first.
+    /// [`StoreError::NotFound`], and as [`open`](Self::open). Where nothing may be written beside the store, it is read as it
+    /// is now, with what a log beside it holds.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
         if !path.exists() {
             return Err(StoreError::NotFound { path: path.to_owned() });
         }
-        let store = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        match Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(Self::if_store) {
+            Err(error) if read_only::is_unwritable(&error) => {
+                tracing::debug!("opening {} without files beside it: {error}", path.display());
+                read_only::open(path).and_then(Self::if_store)
+            }
+            other => other,
+        }
+    }
+
+    /// The store again, unless the file is something else or empty.
+    fn if_store(store: Self) -> Result<Self, StoreError> {
+        let path = store.path.as_path();
         match schema::identify(&store.connection, path)? {
             schema::Identity::Current | schema::Identity::Older => Ok(store),
             schema::Identity::Empty => {
@@ -112,6 +124,10 @@ impl Store {
         // Without the URI flag, so that a file named `file:x` is that file.
         let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .at(path, Action::Open)?;
+        Self::set_up(connection, path)
+    }
+
+    fn set_up(connection: Connection, path: &Path) -> Result<Self, StoreError> {
         connection.busy_timeout(BUSY_TIMEOUT).at(path, Action::Open)?;
         // A store may come from anywhere: its views and triggers get no say beyond plain SQL.
         connection.pragma_update(None, "trusted_schema", false).at(path, Action::Open)?;

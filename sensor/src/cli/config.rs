@@ -3,7 +3,8 @@
 use super::{Exit, after_writing, complain};
 use crate::live::config::Config;
 use crate::rules::from_paths;
-use std::io::{self, Write};
+use etwsieve_transport::printable::{self, Printable};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 /// Checks the configuration at `path` and the rules that it names.
@@ -35,7 +36,7 @@ pub(super) fn check(path: &Path) -> Exit {
     let written = writeln!(
         io::stdout().lock(),
         "{} is valid; rules: {rules} loaded, {} for other log sources, {} filters applied, {refused} refused",
-        path.display(),
+        printable::path(path),
         loaded.other_log_sources,
         loaded.filters
     );
@@ -47,7 +48,14 @@ pub(super) fn print(path: Option<&Path>) -> Exit {
     match path.map_or_else(|| Ok(Config::default()), Config::load) {
         Ok(config) => {
             let text = config.documented();
-            after_writing(io::stdout().lock().write_all(text.as_bytes()), Exit::Complete)
+            let mut out = io::stdout().lock();
+            // Values come from a file; on a terminal none of them commands it.
+            let written = if out.is_terminal() {
+                text.lines().try_for_each(|line| writeln!(out, "{}", Printable(line)))
+            } else {
+                out.write_all(text.as_bytes())
+            };
+            after_writing(written, Exit::Complete)
         }
         Err(error) => {
             complain(error);

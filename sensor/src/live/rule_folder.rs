@@ -6,9 +6,10 @@
 use crate::input::{InputError, expand};
 use crate::rules::{ENDINGS, from_paths};
 use etwsieve_matcher::{Loaded, RULE_FILE_LEN_MAX};
+use etwsieve_transport::files::open_regular;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -158,7 +159,7 @@ impl RuleFolder {
 
 fn hash(path: &Path) -> io::Result<[u8; 32]> {
     // One byte above the limit is what the loader needs to refuse the file.
-    let mut file = File::open(path)?.take(RULE_FILE_LEN_MAX as u64 + 1);
+    let mut file = open_regular(path)?.take(RULE_FILE_LEN_MAX as u64 + 1);
     let mut sha = Sha256::new();
     let mut chunk = [0; 16 << 10];
     loop {

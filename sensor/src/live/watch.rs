@@ -19,13 +19,12 @@ use crate::source::Source;
 use crate::stop::Stop;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use etwsieve_matcher::Matcher;
+use etwsieve_transport::files::{OutputError, append_lines};
 use etwsieve_transport::metrics::Server;
-use etwsieve_transport::private_file;
 use etwsieve_transport::sender::Sender as HitSender;
 use etwsieve_transport::store::{Store, StoreError};
 use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -42,14 +41,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// Why a live run cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// The output cannot be opened.
-    #[error("cannot append to {}: {source}", path.display())]
-    Output {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    /// The output cannot be opened, or is a file of something else.
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -117,8 +111,12 @@ impl Watch {
         let out: Box<dyn Write + Send> = match &config.output.file {
             None => format.stdout(),
             Some(path) => {
-                let file = private_file::append(path);
-                Box::new(file.map_err(|source| WatchError::Output { path: path.clone(), source })?)
+                let expected = "a file of hits in this form, to which hits can be appended";
+                Box::new(append_lines(
+                    path,
+                    expected,
+                    if format == Format::Table { is_table } else { is_json },
+                )?)
             }
         };
         let store = config.output.store.as_ref().map(Store::open).transpose()?;
@@ -254,6 +252,16 @@ impl Watch {
         drop(metrics);
         LiveSummary::new(summary, &counters, &hits, collector.as_ref())
     }
+}
+
+/// Whether a file begins as lines of JSON do.
+fn is_json(head: &[u8]) -> bool {
+    head.starts_with(b"{\"")
+}
+
+/// Whether a file begins as a table does, with or without colours.
+fn is_table(head: &[u8]) -> bool {
+    head.starts_with(b"TIME ") || head.starts_with(b"\x1b[1mTIME ")
 }
 
 /// Exchanges the rules when their files have changed, until the run has ended.

@@ -2,6 +2,7 @@
 
 use super::nats::StreamLevel;
 use crate::pki::Register;
+use crate::printable::Printable;
 use crate::sink::SinkCounts;
 use crate::store::{Action, At, Store, StoreError};
 use rusqlite::{Connection, OptionalExtension};
@@ -306,14 +307,14 @@ impl Status {
             writeln!(
                 out,
                 "{:width$}  {:9}  {:>9}  {:>10}  {waiting:>8}  {:>6}  {:>8}  {:>8}  {}",
-                sensor.sensor,
+                Printable(&sensor.sensor),
                 if sensor.connected { "yes" } else { "no" },
                 if sensor.last_seen == 0 { "never".into() } else { ago(now - sensor.last_seen) },
                 sensor.hits,
                 sensor.gaps,
                 sensor.lost,
                 sensor.dropped,
-                sensor.alarms.join("; ")
+                Printable(sensor.alarms.join("; "))
             )?;
         }
         Ok(())
@@ -355,7 +356,7 @@ impl SinkStatus {
 
     /// A line of the table.
     fn line(&self, now: i64) -> String {
-        let mut line = format!("sink {}: {} waiting", self.sink, self.waiting);
+        let mut line = format!("sink {}: {} waiting", Printable(&self.sink), self.waiting);
         let mut add = |text: String| line.push_str(&text);
         if let Some(oldest) = self.oldest {
             add(format!(" since {}", ago(now - oldest)));
@@ -377,8 +378,7 @@ impl SinkStatus {
             add(format!(", not running for {}", ago(now - self.reported)));
         }
         if let Some(error) = &self.error {
-            let error: String = error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            add(format!(", failing: {error}"));
+            add(format!(", failing: {}", Printable(error)));
         }
         line
     }

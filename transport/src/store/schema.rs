@@ -1,6 +1,7 @@
 //! Whose file it is, and how a new one is made.
 
 use super::error::{Action, At, StoreError};
+use crate::files::{FileKind, open_regular};
 use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 
@@ -32,15 +33,17 @@ pub(super) enum Identity {
 /// (sqlite.org/howtocorrupt.html, section 2.2). Another program that opens the store then takes itself for the only one,
 /// and removes the log into which this process still writes.
 pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
+    let foreign = |detail: String| Err(StoreError::NotAStore { path: path.to_owned(), detail });
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() && metadata.len() == 1 => {
-            Err(StoreError::NotAStore { path: path.to_owned(), detail: "not a SQLite database".to_owned() })
+            foreign("not a SQLite database".to_owned())
         }
         // Opening a named pipe would wait for its other end.
-        Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
-            Err(StoreError::NotAStore { path: path.to_owned(), detail: "not a regular file".to_owned() })
-        }
-        _ => Ok(()),
+        Ok(_) => match FileKind::of(path) {
+            Ok(FileKind::Regular | FileKind::Folder) | Err(_) => Ok(()),
+            Ok(kind) => foreign(format!("it is {kind}")),
+        },
+        Err(_) => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Exit, ServeArgs, log, refuse};
 use crate::collector::config::Config;
 use crate::collector::counters::Counters;
 use crate::collector::feed::SqliteFeed;
+use crate::collector::files::check_outputs;
 use crate::collector::nats::Nats;
 use crate::collector::server::Server;
 use crate::collector::sinks::Sinks;
@@ -63,6 +64,7 @@ fn configured(args: &ServeArgs) -> Result<Config, Box<dyn std::error::Error>> {
         config.insecure_loopback = args.insecure_loopback;
     }
     config.security()?;
+    check_outputs(&config, args.config.as_deref())?;
     Ok(config)
 }
 

@@ -1,0 +1,32 @@
+//! The files of a collector: no output is its configuration, a certificate, or another output.
+
+use super::config::Config;
+use super::tls::{AUTHORITY_FILE, COLLECTOR_FILE};
+use crate::files::{ClaimError, Claims};
+use crate::pki::SENSORS_FILE;
+use std::path::Path;
+
+/// Refuses outputs that would destroy an input of the collector, or each other. `config_path` is the file of `config`.
+///
+/// # Errors
+///
+/// [`ClaimError`], with the option or key that names the output.
+pub fn check_outputs(config: &Config, config_path: Option<&Path>) -> Result<(), ClaimError> {
+    let mut claims = Claims::default();
+    config_path.into_iter().for_each(|path| claims.input(path));
+    if let Some(folder) = &config.pki {
+        // The key is only there where certificates are issued.
+        [AUTHORITY_FILE, COLLECTOR_FILE, SENSORS_FILE, "ca.key"]
+            .iter()
+            .for_each(|name| claims.input(&folder.join(name)));
+    }
+    if config.nats().is_none() {
+        claims.database("store", Path::new(&config.store))?;
+    }
+    for sink in &config.sink {
+        for (key, path) in sink.outputs(&config.folder) {
+            claims.output(&key, &path)?;
+        }
+    }
+    Ok(())
+}

@@ -2,7 +2,7 @@
 //! matcher's own tests), and so does the memory, measured here.
 
 use etwsieve_bench::alloc::most_held;
-use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, Views, builtin};
+use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, ViewBudget, Views, builtin};
 
 /// Bytes for each unit of the text, and beside: a few texts of the same length with where their units come from, what
 /// they may grow by, one value, and what is decoded.
@@ -53,7 +53,8 @@ fn memory_is_bounded() {
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
         let mut scratch = Scratch::default();
         let raw = matcher.find(&payload, &mut scratch).to_vec();
-        let (held, _) = most_held(|| matcher.find_views(&payload, Views::ALL, &raw, &mut scratch));
+        let mut budget = ViewBudget::new(bytes.len());
+        let (held, _) = most_held(|| matcher.find_views(&payload, Views::ALL, &raw, &mut scratch, &mut budget));
         let most = BYTES_PER_UNIT_MAX * bytes.len() / 2 + BYTES_MAX;
         println!("{name}: {} units, {held} bytes", bytes.len() / 2);
         assert!(held > 0, "{name} is looked at");

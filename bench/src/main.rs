@@ -152,12 +152,15 @@ fn weigh_worst(arguments: &WorstArgs) -> Result<(), BenchError> {
         let ratio = cost.steps as f64 / plain.steps as f64;
         most = most.max(ratio);
         let worst::Cost { units, steps, bytes, is_cut, .. } = cost;
-        println!("| {name} | {units} | {steps} | {ratio:.1} | {bytes} | {} |", if is_cut { "yes" } else { "" });
+        println!(
+            "| {name} | {units} | {steps} | {ratio:.1} | {bytes} | {} |",
+            if is_cut { "yes" } else { "" }
+        );
     };
     show("ordinary", plain);
     for kind in worst::KINDS.iter().filter(|kind| kind.name.contains(&arguments.only)) {
         for units in arguments.units.map_or(worst::SIZES.to_vec(), |units| vec![units]) {
-            show(kind.name, worst::cost(&matcher, &(kind.make)(units), &mut scratch));
+            show(kind.name, worst::cost(&matcher, &kind.script(units), &mut scratch));
         }
     }
     if most > worst::RATIO_MAX { Err(BenchError::TooExpensive { ratio: most }) } else { Ok(()) }

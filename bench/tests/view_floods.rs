@@ -54,7 +54,8 @@ fn memory_is_bounded() {
         let mut scratch = Scratch::default();
         let raw = matcher.find(&payload, &mut scratch).to_vec();
         let mut budget = ViewBudget::new(bytes.len());
-        let (held, _) = most_held(|| matcher.find_views(&payload, Views::ALL, &raw, &mut scratch, &mut budget));
+        let (held, _) =
+            most_held(|| matcher.find_views(&payload, Views::ALL, &raw, &mut scratch, &mut budget));
         let most = BYTES_PER_UNIT_MAX * bytes.len() / 2 + BYTES_MAX;
         println!("{name}: {} units, {held} bytes", bytes.len() / 2);
         assert!(held > 0, "{name} is looked at");

@@ -11,7 +11,7 @@ fn the_worst_scripts_cost_at_most_fifty_ordinary_ones() {
     assert!(!plain.is_cut && plain.steps > 0, "an ordinary script is viewed to its end: {plain:?}");
     for kind in KINDS {
         for units in SIZES {
-            let cost = cost(&matcher, &(kind.make)(units), &mut scratch);
+            let cost = cost(&matcher, &kind.script(units), &mut scratch);
             let name = kind.name;
             let ratio = cost.steps as f64 / plain.steps as f64;
             assert!(ratio <= RATIO_MAX, "{name}: {ratio:.1} times an ordinary script: {cost:?}");

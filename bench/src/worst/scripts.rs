@@ -10,8 +10,17 @@ type Make = fn(usize) -> String;
 pub struct Kind {
     /// Its name in reports.
     pub name: &'static str,
-    /// Makes one.
-    pub make: Make,
+    make: Make,
+}
+
+/// What no prefilter passes by, so that each script is looked at whatever it consists of.
+const REASON: &str = "('a' -f 'b');[char]69;";
+
+impl Kind {
+    /// A script of this kind of about that many units, which the views are tried on.
+    pub fn script(&self, units: usize) -> String {
+        format!("{REASON}{}", (self.make)(units.saturating_sub(REASON.len())))
+    }
 }
 
 /// All kinds.
@@ -30,18 +39,30 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "expression with groups", make: grouped_expression },
     Kind { name: "items appended", make: |n| filled("$x=('a' -f 'b');$l=(1..44000);", "$l+=1;", n) },
     Kind { name: "texts appended", make: |n| filled("$a='{0,60000}' -f 'a';", "$b=$a;$b+='c';", n) },
-    Kind { name: "list reversed", make: |n| filled("$x=('a' -f 'b');$l=(1..60000);", "[array]::Reverse($l);", n) },
-    Kind { name: "shared list reversed", make: |n| filled("$l=(1..60000);", "$m=$l;[array]::Reverse($m);", n) },
+    Kind {
+        name: "list reversed",
+        make: |n| filled("$x=('a' -f 'b');$l=(1..60000);", "[array]::Reverse($l);", n),
+    },
+    Kind {
+        name: "shared list reversed",
+        make: |n| filled("$l=(1..60000);", "$m=$l;[array]::Reverse($m);", n),
+    },
     Kind { name: "value of value", make: |n| filled("$x=('{0,65000}' -f 'b' -split '')", ".value", n) },
     Kind { name: "lists in lists", make: |n| filled("$a=(1,2);", "$a=($a,$a);-join $a;", n) },
     Kind { name: "lists of a list", make: |n| filled("$a='x','y'*1;$l=(1..60000);", "-join($l,$l,$l);", n) },
     Kind { name: "list as text", make: |n| filled("$l=(1..60000);", "\"$l\";", n) },
     Kind { name: "text in strings", make: |n| filled("$a='{0,9000}' -f '';", "\"$a$a$a$a$a$a$a\";", n) },
     Kind { name: "stream of no text", make: |n| filled(&no_text(), "$b=($a);$a;", n) },
-    Kind { name: "bombs", make: |n| filled("FromBase64String;", &format!("'{}';", base64(&bomb(40_000))), n) },
+    Kind {
+        name: "bombs",
+        make: |n| filled("FromBase64String;", &format!("'{}';", base64(&bomb(40_000))), n),
+    },
     Kind { name: "stream of empty blocks", make: empty_blocks },
     Kind { name: "stream of empty tables", make: empty_tables },
-    Kind { name: "base64 that is none", make: |n| filled("base64;", "'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA//';", n) },
+    Kind {
+        name: "base64 that is none",
+        make: |n| filled("base64;", "'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA//';", n),
+    },
     Kind { name: "one long base64", make: |n| format!("powershell -e {}", "AAAA".repeat(n / 4)) },
     Kind { name: "sum", make: |n| filled("", "'a'+", n) },
     Kind { name: "sums", make: |n| filled("", "('a'+'b');", n) },
@@ -52,7 +73,10 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "unary operators", make: |n| filled("", "-join ", n) },
     Kind { name: "casts", make: |n| filled("", "[char[]]", n) },
     Kind { name: "characters", make: |n| filled("", "[char]101+", n) },
-    Kind { name: "numbers by a pipeline", make: |n| format!("-join(({}1)|%{{[char]$_}})", "101,".repeat(n / 4)) },
+    Kind {
+        name: "numbers by a pipeline",
+        make: |n| format!("-join(({}1)|%{{[char]$_}})", "101,".repeat(n / 4)),
+    },
     Kind { name: "pipelines", make: |n| filled("((1..60000)", "|%{$_,$_}", n) },
     Kind { name: "bodies", make: |n| filled("", "((1..60000)|%{$_});", n) },
     Kind { name: "long body", make: |n| format!("((1..60000)|%{{{}1}})", "$_ -bxor ".repeat(n / 9)) },
@@ -76,7 +100,10 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "dashes of other kinds", make: |n| filled("", "a\u{2013}b\u{2019}", n) },
     Kind { name: "tabs", make: |n| filled("Enter-PSSess`ion", "a\tb  c", n) },
     Kind { name: "hits", make: |n| filled("", "Enter\u{2013}PSSession -ComputerName a;", n) },
-    Kind { name: "hits in expressions", make: |n| filled("", "iex ('Enter-PS'+'Session -ComputerName a');", n) },
+    Kind {
+        name: "hits in expressions",
+        make: |n| filled("", "iex ('Enter-PS'+'Session -ComputerName a');", n),
+    },
     Kind { name: "words that are needles", make: needles },
     Kind { name: "calls", make: |n| filled("", "etsn a;", n) },
     Kind { name: "calls with parameters", make: |n| filled("", "etsn -c a -p b -au x -cr y -se z;", n) },
@@ -128,7 +155,10 @@ fn late_expression(units: usize) -> String {
 }
 
 fn looking_expression(units: usize) -> String {
-    format!("$a=('{{0,60000}}' -f '').Replace(' ','A');$a -replace '.*[^A-Z]|[A-Z]','b'#{}", "y".repeat(units))
+    format!(
+        "$a=('{{0,60000}}' -f '').Replace(' ','A');$a -replace '.*[^A-Z]|[A-Z]','b'#{}",
+        "y".repeat(units)
+    )
 }
 
 fn many_states(units: usize) -> String {
@@ -173,7 +203,11 @@ fn bomb(len: usize) -> Vec<u8> {
 fn bomb_of(byte: u8, len: usize) -> Vec<u8> {
     let mut bits = Bits::default();
     bits.low_first(0b011, 3);
-    if byte < 144 { bits.high_first(0x30 + u32::from(byte), 8) } else { bits.high_first(0x190 + u32::from(byte) - 144, 9) }
+    if byte < 144 {
+        bits.high_first(0x30 + u32::from(byte), 8)
+    } else {
+        bits.high_first(0x190 + u32::from(byte) - 144, 9)
+    }
     for _ in 0..len / 258 {
         bits.high_first(0b1100_0101, 8);
         bits.high_first(0, 5);
@@ -249,7 +283,9 @@ fn base64(bytes: &[u8]) -> String {
     const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let group = |part: &[u8]| {
         let all = part.iter().chain(&[0; 2]).take(3).fold(0u32, |all, byte| all << 8 | u32::from(*byte));
-        (0..=part.len()).map(move |at| char::from(SIGNS[(all >> (18 - 6 * at) & 63) as usize])).collect::<String>()
+        (0..=part.len())
+            .map(move |at| char::from(SIGNS[(all >> (18 - 6 * at) & 63) as usize]))
+            .collect::<String>()
     };
     bytes.chunks(3).map(group).collect()
 }

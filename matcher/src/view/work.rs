@@ -1,7 +1,7 @@
 //! What the views of one event may cost: every loop over what an event decides is charged here before it runs.
 //!
-//! A step is worth about eight instructions. Work with a larger constant is charged as that many steps; the weights are
-//! beside the loops and were measured with callgrind (`etwsieve-bench worst`).
+//! A step is worth at most sixteen instructions, on average about ten. Work with a larger constant is charged as that many
+//! steps; the weights are beside the loops and were measured with callgrind (see `bench/README.md`).
 
 use super::fold::Patterns;
 use super::mapped::{Mapped, PIECE_LEN};
@@ -12,11 +12,11 @@ pub(crate) const STEPS_FREE: u64 = 1 << 20;
 /// Further steps for each unit of the event's text.
 pub(crate) const STEPS_PER_UNIT: u64 = 32;
 /// Most steps for making texts of one event.
-pub(crate) const MAKE_STEPS_MAX: u64 = 2_500_000;
+pub(crate) const MAKE_STEPS_MAX: u64 = 2_400_000;
 /// Most steps for searching the texts that were made of one event.
-pub(crate) const SEARCH_STEPS_MAX: u64 = 2_500_000;
+pub(crate) const SEARCH_STEPS_MAX: u64 = 1_300_000;
 /// Most steps of the prefilter for one event. Beyond them it answers that a view could differ.
-pub(crate) const PREFILTER_STEPS_MAX: u64 = 1 << 20;
+pub(crate) const PREFILTER_STEPS_MAX: u64 = 300_000;
 /// Most bytes that the views of one event allocate, freed ones included.
 pub(crate) const BYTES_MAX: u64 = 32 << 20;
 /// Longest text that is viewed, in units; of a longer one (a joined block may be) the first part.

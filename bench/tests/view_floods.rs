@@ -26,7 +26,7 @@ fn doubled(mut text: String, times: usize, with: impl Fn(&str) -> String) -> Str
 
 #[test]
 fn memory_is_bounded() {
-    let rows: [(&str, String); 12] = [
+    let rows: [(&str, String); 15] = [
         ("sum", format!("{}'a'", "'a'+".repeat(200_000))),
         ("sums in parentheses", format!("{}'a'+'b'{}", "(".repeat(100_000), ")".repeat(100_000))),
         ("growing variable", format!("$a='aaaaaaaa';{}", "$a=$a+$a;".repeat(5_000))),
@@ -40,6 +40,10 @@ fn memory_is_bounded() {
         ("lists of lists", format!("-join (({})*2)", "(1..60000),".repeat(500))),
         ("pipelines", format!("((1..60000){})", "|%{$_,$_}".repeat(100))),
         ("calls", "etsn a;".repeat(100_000)),
+        // Each call holds all that follow: as texts of their own, they would take gigabytes.
+        ("nested calls", "etsn a (".repeat(100_000)),
+        ("nested calls in braces", "nsn a {etsn b;".repeat(100_000)),
+        ("padded text", "$a='{0,500000}' -f '';$b=\"$a$a$a$a$a$a$a$a\";".repeat(1_000)),
         (
             "strings in strings",
             doubled("etsn a".to_owned(), 14, |text| format!("iex '{}'", text.replace('\'', "''"))),

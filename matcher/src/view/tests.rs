@@ -173,6 +173,48 @@ fn the_cheap_test_passes_by_what_scripts_are_full_of() {
     }
 }
 
+/// Once the budget ends, what was found until then counts, and the rest is known to be missing.
+#[test]
+fn what_was_found_before_the_budget_ended_counts() {
+    let matcher = Matcher::new(builtin::rules());
+    let bomb = "$a='{0,60000}' -f '';".to_owned() + &"$b=$a+'c';".repeat(3_000);
+    let text = format!("iex ('Enter-PS'+'Session -ComputerName a');{bomb}");
+    let bytes = payload(&text);
+    let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+    let mut budget = ViewBudget::new(bytes.len());
+    let found = matcher.find_views(&payload, Views::ALL, &[], &mut Scratch::default(), &mut budget);
+    assert!(budget.is_cut() && !budget.is_stopped(), "{budget:?}");
+    assert!(budget.steps() <= ViewBudget::steps_max(), "{budget:?}");
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
+fn a_stop_is_honoured_between_steps() {
+    let matcher = Matcher::new(builtin::rules());
+    let bytes = payload(&"('a'+'b');[char]69;".repeat(3_000));
+    let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+    let stop = || true;
+    let mut budget = ViewBudget::new(bytes.len()).until(&stop);
+    matcher.find_views(&payload, Views::ALL, &[], &mut Scratch::default(), &mut budget);
+    assert!(budget.is_stopped() && budget.is_cut(), "{budget:?}");
+}
+
+/// Of a block that is too long the first part is viewed, and the cut is known.
+#[test]
+fn the_first_part_of_a_long_text_is_viewed() {
+    let matcher = Matcher::new(builtin::rules());
+    for (before, expected) in [(true, 1), (false, 0)] {
+        let (own, filler) = ("Enter\u{2013}PSSession -ComputerName a\n", "x".repeat(1 << 20));
+        let bytes = payload(&if before { format!("{own}{filler}") } else { format!("{filler}\n{own}") });
+        let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+        let mut budget = ViewBudget::new(bytes.len());
+        let found =
+            matcher.find_views_slowly(&payload, Views::ALL, &[], &mut Scratch::default(), &mut budget);
+        assert_eq!(found.len(), expected);
+        assert!(budget.is_cut());
+    }
+}
+
 /// Content of the scanner has the same views, with the name behind it where it was.
 #[test]
 fn content_of_the_scanner() {

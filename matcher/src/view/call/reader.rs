@@ -17,7 +17,7 @@ const ARGUMENTS_MAX: usize = 64;
 /// Longest name of a command or parameter, in units.
 const NAME_UNITS_MAX: usize = 128;
 /// Steps for each token, beyond its units.
-const TOKEN_STEPS: usize = 12;
+const TOKEN_STEPS: usize = 20;
 /// Steps to tell which cmdlet a name means.
 const COMMAND_STEPS: usize = 64;
 
@@ -49,11 +49,13 @@ pub(super) struct Reader<'a, 'w, 'b> {
     sink: &'a mut Sink<'a, 'w, 'b>,
     /// Strings that `Invoke-Expression` gets.
     strings: Vec<Text>,
+    /// Memory for the word at hand.
+    word: Vec<u16>,
 }
 
 impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
     pub(super) fn new(text: &'a [u16], work: &'a mut Work<'w, 'b>, sink: &'a mut Sink<'a, 'w, 'b>) -> Self {
-        Self { text, at: 0, work, sink, strings: Vec::new() }
+        Self { text, at: 0, work, sink, strings: Vec::new(), word: Vec::new() }
     }
 
     /// Hands the calls of known cmdlets over; the strings that `Invoke-Expression` gets. `None` if no further call is
@@ -189,8 +191,15 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
 
     /// A word: a command, a parameter or an argument.
     fn token(&mut self, frame: &mut Frame) -> Option<()> {
+        let mut name = std::mem::take(&mut self.word);
+        name.clear();
+        let done = self.token_into(frame, &mut name);
+        self.word = name;
+        done
+    }
+
+    fn token_into(&mut self, frame: &mut Frame, name: &mut Vec<u16>) -> Option<()> {
         let start = self.at;
-        let mut name = Vec::new();
         let mut done = Done::NONE;
         while let Some(&unit) = self.text.get(self.at) {
             self.work.charge(2)?;
@@ -222,8 +231,8 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
                 name.push(unit);
             }
             // A dot alone calls what follows it; a colon ends a parameter's name.
-            let dot =
-                name == [u16::from(b'.')] && self.text.get(self.at).is_some_and(|unit| is_whitespace(*unit));
+            let dot = name[..] == [u16::from(b'.')]
+                && self.text.get(self.at).is_some_and(|unit| is_whitespace(*unit));
             let colon = unit == u16::from(b':') && name.first() == Some(&DASH) && !frame.command;
             if dot || colon || name.len() > NAME_UNITS_MAX {
                 break;
@@ -232,8 +241,8 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
         self.at = self.at.max(start + 1);
         let part = start..self.at;
         if frame.command {
-            if name != [u16::from(b'.')] {
-                self.command(frame, part, &name, done)?;
+            if name[..] != [u16::from(b'.')] {
+                self.command(frame, part, name, done)?;
             }
             return Some(());
         }

@@ -23,9 +23,15 @@ const PARSE_STEPS: usize = 40;
 /// Steps to build any expression.
 const BUILD_STEPS: usize = 12_000;
 /// Steps to build a character and each of its copies.
-const CHARACTER_STEPS: usize = 150;
-/// Steps to build a class of Unicode, such as `\w`.
-const CLASS_STEPS: usize = 40_000;
+const CHARACTER_STEPS: usize = 700;
+/// Steps to build a class of few ranges of Unicode: `\d` and `\s`.
+const SMALL_CLASS_STEPS: usize = 35_000;
+/// Steps to build any other class of Unicode that has a name, such as `\w` and `\pL`.
+const CLASS_STEPS: usize = 220_000;
+/// Steps for each character of a range in brackets: those of the other case are looked for.
+const RANGE_CHARACTER_STEPS: usize = 14;
+/// Steps for what is refused, since it may hold nearly all of Unicode to be searched for the other case.
+const REFUSED_STEPS: usize = 1 << 30;
 /// Most copies of such classes that fit the compiled form.
 const CLASS_COPIES_MAX: usize = 16;
 /// Steps for each copy of it.
@@ -237,8 +243,8 @@ impl Expression {
 struct Weight {
     /// Characters and classes, each with its copies.
     positions: usize,
-    /// Classes of Unicode, each once.
-    classes: usize,
+    /// Steps to build the classes of Unicode, each once.
+    class_steps: usize,
     /// Classes of Unicode, each with its copies.
     class_copies: usize,
     /// Bytes of the longest match; `None` if there is none.
@@ -250,16 +256,27 @@ struct Weight {
 
 impl Weight {
     const NOTHING: Self =
-        Self { positions: 0, classes: 0, class_copies: 0, len_max: Some(0), len_before_tail: None };
+        Self { positions: 0, class_steps: 0, class_copies: 0, len_max: Some(0), len_before_tail: None };
 
-    fn character(class: bool) -> Self {
-        let classes = usize::from(class);
-        Self {
-            positions: 1,
-            classes,
-            class_copies: classes,
-            len_max: Some(CHARACTER_LEN_MAX),
-            len_before_tail: None,
+    fn character() -> Self {
+        Self { positions: 1, len_max: Some(CHARACTER_LEN_MAX), ..Self::NOTHING }
+    }
+
+    /// A class of Unicode that takes this many steps.
+    fn named(class_steps: usize) -> Self {
+        Self { class_steps, class_copies: 1, ..Self::character() }
+    }
+
+    fn of_perl(class: &ast::ClassPerl) -> usize {
+        if class.kind == ast::ClassPerlKind::Word { CLASS_STEPS } else { SMALL_CLASS_STEPS }
+    }
+
+    /// General categories such as `L` and `Lu`; whatever else has a name may be nearly all of Unicode.
+    fn of_unicode(class: &ast::ClassUnicode) -> usize {
+        match &class.kind {
+            ast::ClassUnicodeKind::OneLetter(_) => CLASS_STEPS,
+            ast::ClassUnicodeKind::Named(name) if name.len() <= 2 => CLASS_STEPS,
+            _ => REFUSED_STEPS,
         }
     }
 
@@ -268,16 +285,18 @@ impl Weight {
             Ast::Empty(_) | Ast::Assertion(_) => Self::NOTHING,
             // They may change what the rest of the expression means.
             Ast::Flags(_) => Self { len_max: None, ..Self::NOTHING },
-            Ast::Literal(_) => Self::character(false),
-            Ast::ClassUnicode(_) | Ast::ClassPerl(_) => Self::character(true),
+            Ast::Literal(_) => Self::character(),
+            Ast::ClassUnicode(class) => Self::named(Self::of_unicode(class)),
+            Ast::ClassPerl(class) => Self::named(Self::of_perl(class)),
             // Without line ends or negated it is most of Unicode, if in few ranges.
-            Ast::Dot(_) => Self { positions: 8, ..Self::character(false) },
+            Ast::Dot(_) => Self { positions: 8, ..Self::character() },
             Ast::ClassBracketed(class) => Self::class(class),
             Ast::Repetition(repetition) => Self::of(&repetition.ast).repeated(repetition),
             Ast::Group(group) => {
                 let flags =
                     matches!(&group.kind, ast::GroupKind::NonCapturing(flags) if !flags.items.is_empty());
-                let inside = Self::of(&group.ast);
+                let mut inside = Self::of(&group.ast);
+                inside.positions = inside.positions.saturating_add(1);
                 if flags { Self { len_max: None, len_before_tail: None, ..inside } } else { inside }
             }
             Ast::Alternation(parts) => {
@@ -294,31 +313,32 @@ impl Weight {
 
     /// Brackets: as much as what stands in them.
     fn class(class: &ast::ClassBracketed) -> Self {
-        let mut own = Self { positions: 8, ..Self::character(false) };
-        let mut sets = vec![&class.kind];
-        while let Some(set) = sets.pop() {
-            match set {
-                ast::ClassSet::BinaryOp(_) => own.classes += 4,
-                ast::ClassSet::Item(item) => {
-                    let mut items = vec![item];
-                    while let Some(item) = items.pop() {
-                        match item {
-                            ast::ClassSetItem::Union(union) => items.extend(&union.items),
-                            ast::ClassSetItem::Bracketed(inner) => sets.push(&inner.kind),
-                            ast::ClassSetItem::Unicode(_) | ast::ClassSetItem::Perl(_) => own.classes += 1,
-                            // Case may be folded for each character of a range.
-                            ast::ClassSetItem::Range(range)
-                                if u32::from(range.end.c) - u32::from(range.start.c) > 0x7F =>
-                            {
-                                own.classes += 1;
-                            }
-                            _ => own.positions += 1,
-                        }
-                    }
+        let mut own = Self { positions: 8, ..Self::character() };
+        let ast::ClassSet::Item(item) = &class.kind else { return Self::named(REFUSED_STEPS) };
+        let mut items = vec![item];
+        while let Some(item) = items.pop() {
+            let steps = match item {
+                ast::ClassSetItem::Union(union) => {
+                    items.extend(&union.items);
+                    continue;
                 }
-            }
+                // All that is not in the inner one may have to be searched for the other case.
+                ast::ClassSetItem::Bracketed(_) => REFUSED_STEPS,
+                ast::ClassSetItem::Unicode(class) => Self::of_unicode(class),
+                ast::ClassSetItem::Perl(class) => Self::of_perl(class),
+                ast::ClassSetItem::Range(range) => {
+                    let characters = u32::from(range.end.c).saturating_sub(u32::from(range.start.c));
+                    own.positions += 1;
+                    RANGE_CHARACTER_STEPS.saturating_mul(characters as usize)
+                }
+                _ => {
+                    own.positions += 1;
+                    continue;
+                }
+            };
+            own.class_steps = own.class_steps.saturating_add(steps);
+            own.class_copies += usize::from(steps >= SMALL_CLASS_STEPS);
         }
-        own.class_copies = own.classes;
         own
     }
 
@@ -326,7 +346,7 @@ impl Weight {
     fn beside(self, other: Self) -> Self {
         Self {
             positions: self.positions.saturating_add(other.positions),
-            classes: self.classes.saturating_add(other.classes),
+            class_steps: self.class_steps.saturating_add(other.class_steps),
             class_copies: self.class_copies.saturating_add(other.class_copies),
             ..self
         }
@@ -361,8 +381,8 @@ impl Weight {
         );
         let before_tail = self.len_max.map(|len| len.saturating_mul(min as usize));
         Self {
-            positions: self.positions.saturating_mul(copies),
-            classes: self.classes,
+            positions: self.positions.saturating_mul(copies).saturating_add(1),
+            class_steps: self.class_steps,
             class_copies: self.class_copies.saturating_mul(copies),
             len_max: self.len_max.zip(max).map(|(len, max)| len.saturating_mul(max as usize)),
             len_before_tail: before_tail.filter(|_| max.is_none() && is_character && repetition.greedy),
@@ -376,8 +396,94 @@ impl Weight {
     /// Building stops where the compiled form is too large.
     fn build_steps(&self) -> usize {
         let positions = self.positions.min(POSITIONS_MAX).saturating_mul(CHARACTER_STEPS);
-        let classes = self.classes.saturating_mul(CLASS_STEPS);
         let copies = self.class_copies.min(CLASS_COPIES_MAX).saturating_mul(CLASS_COPY_STEPS);
-        BUILD_STEPS.saturating_add(positions).saturating_add(classes).saturating_add(copies)
+        BUILD_STEPS.saturating_add(positions).saturating_add(self.class_steps).saturating_add(copies)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pattern, Weight};
+    use crate::view::fold::tests::with_work;
+    use crate::view::fold::value::{List, Value};
+    use proptest::prelude::*;
+    use regex_syntax::ast::parse::Parser;
+
+    fn units(text: &str) -> Vec<u16> {
+        text.encode_utf16().collect()
+    }
+
+    fn shown(value: &Value) -> String {
+        with_work(1 << 20, |work| String::from_utf16(&value.text(work).unwrap()).unwrap())
+    }
+
+    fn weight(source: &str) -> Weight {
+        Weight::of(&Parser::new().parse(source).unwrap())
+    }
+
+    proptest! {
+        /// One by one, searches find what the crate's own iterators do.
+        #[test]
+        fn equals_the_iterators_of_the_crate(
+            source in r"(a|b\?|[ab]\*|\(a\|\)|\\b|\(a\|b\)|\.|a\+\?|x\*){1,4}",
+            text in "[ab \u{e9}]{0,12}",
+            with in r"[x-]{0,2}(\$0|\$1)?",
+        ) {
+            let Ok(regex) = regex::RegexBuilder::new(&source).case_insensitive(true).build() else { return Ok(()) };
+            let (what, text_units) = (units(&source), units(&text));
+            let made = with_work(1 << 20, |work| {
+                let pattern = Pattern::new(&what, false, work)?;
+                let mut parts = List::default();
+                pattern.split(&text_units, &mut parts, work)?;
+                Some((pattern.replace(&text_units, &units(&with), work), parts))
+            });
+            let (replaced, parts) = made.expect("a small expression");
+            let is_expression = source.contains(['*', '?', '(', '.', '+', '\\']);
+            if is_expression {
+                prop_assert_eq!(replaced.as_ref().map(shown), Some(regex.replace_all(&text, &with[..]).into_owned()));
+                let parts: Vec<String> = parts.items().iter().map(shown).collect();
+                prop_assert_eq!(parts, regex.split(&text).map(str::to_owned).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn how_far_a_search_looks_beyond_a_match() {
+        let rows: [(&str, Option<usize>); 10] = [
+            ("ab", Some(8)),
+            ("a|bcd", Some(12)),
+            (r"\d{3}", Some(12)),
+            (r"\d+", Some(8)),
+            (r"x\d*", Some(8)),
+            (".*[^A-Z]|[A-Z]", None),
+            (r"\d+x", None),
+            ("(ab)+", None),
+            ("a*?", None),
+            ("(?s)a+", None),
+        ];
+        for (source, expected) in rows {
+            assert_eq!(weight(source).lookahead(), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn copies_are_weighed() {
+        assert!(weight("(a{50}){50}").positions >= 2_500);
+        assert!(weight(r"(\w{50}){50}").class_copies >= 2_500);
+        assert!(weight("((((a{100}){100}){100}){100}){100}").positions > 1 << 30);
+        let heavy = weight(&r"\pL".repeat(80)).build_steps();
+        assert!(heavy > 2_000_000, "{heavy}: more than an event may cost");
+    }
+
+    /// Once built for an event, an expression is not built again; beyond a number none is.
+    #[test]
+    fn expressions_are_built_once_and_are_few() {
+        with_work(1 << 20, |work| {
+            for number in 0..40 {
+                let source = units(&format!("a+{}", number % 20));
+                let built = Pattern::new(&source, true, work).is_some();
+                assert_eq!(built, number % 20 < super::PATTERNS_MAX, "{number}");
+            }
+        });
     }
 }

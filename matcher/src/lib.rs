@@ -46,5 +46,5 @@ pub use rule::load::{Loaded, load};
 pub use rule::report::{file_bytes_max, file_steps_max};
 pub use rule::{Calls, Origin, Rule};
 pub use scan::kernel::{KERNEL_VARIABLE, Kernel, KernelError};
-pub use view::{Transformation, View, ViewMatch, Views};
+pub use view::{Transformation, View, ViewBudget, ViewMatch, Views};
 pub use yaml::RULE_FILE_LEN_MAX;

@@ -46,7 +46,7 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
         r#"{"time_created":"2020-07-22 00:02:31","level":[[[]]],"payload":"p","context_info":"c","user_sid":"S-1-5-18"}"#,
     ];
     let script = "New-PSSession -ComputerName ab";
-    let disguised = disguise::ALL
+    let disguised: Vec<Vec<u8>> = disguise::ALL
         .iter()
         .filter_map(|disguise| (disguise.disguise)(script, 1))
         .map(String::into_bytes)
@@ -59,6 +59,7 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
         ("payload", fuzz::payload::payload, vec![block, laid_out]),
         ("rule", fuzz::rule::rule, vec![rule, other]),
         ("frame", fuzz::frame::frame, frames),
+        ("fold_cost", |data| drop(fuzz::fold_cost::fold_cost(data)), disguised.clone()),
         ("views", fuzz::views::views, disguised),
     ]
 }

@@ -75,6 +75,28 @@ fn push(spool: &mut Spool, numbers: std::ops::RangeInclusive<u64>, len: usize) {
     }
 }
 
+/// By a link to the file or to its folder, it is one spool.
+#[cfg(unix)]
+#[test]
+fn a_spool_has_one_process_by_whatever_name() {
+    use std::os::unix::fs::symlink;
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("data")).unwrap();
+    symlink(at("data"), at("folder")).unwrap();
+    symlink("data/spool.db", at("link.db")).unwrap();
+    let open = |name: &str| {
+        let settings = SpoolSettings { path: at(name), bytes_max: BYTES_MAX_LEAST, keep: Keep::Oldest };
+        Spool::open(settings, 1000)
+    };
+    let first = open("link.db").unwrap();
+    for name in ["data/spool.db", "folder/spool.db", "link.db"] {
+        assert!(matches!(open(name), Err(SpoolError::InUse { .. })), "{name}");
+    }
+    drop(first);
+    open("folder/spool.db").unwrap();
+}
+
 #[test]
 fn what_was_flushed_is_there_after_a_new_start() {
     let folder = TempDir::new().unwrap();

@@ -3,7 +3,7 @@
 use super::rng::Rng;
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::wire::frame::{FrameType, HEADER_LEN, split_frame};
-use etwsieve_transport::wire::message::{AckV1, BusyV1, HelloV1, RefusedV1, StatusV1, WelcomeV1};
+use etwsieve_transport::wire::message::{AckV1, BusyV1, HelloV1, StatusV1, WelcomeV1};
 use etwsieve_transport::wire::{decode_message, encode_data, encode_message};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,10 +20,11 @@ pub struct Client<S> {
     epoch: [u8; 16],
     input: Vec<u8>,
     output: Vec<u8>,
+    refused: u64,
 }
 
 /// What a collector says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
     /// It takes the connection.
     Welcome(WelcomeV1),
@@ -31,8 +32,6 @@ pub enum Word {
     Ack(AckV1),
     /// It takes no more.
     Busy(BusyV1),
-    /// It cannot store a frame.
-    Refused(RefusedV1),
 }
 
 impl Client<TcpStream> {
@@ -53,7 +52,7 @@ impl Client<TcpStream> {
 impl<S: Read + Write> Client<S> {
     /// Speaks over what there is.
     pub fn over(stream: S, epoch: [u8; 16]) -> Self {
-        Self { stream, epoch, input: Vec::new(), output: Vec::new() }
+        Self { stream, epoch, input: Vec::new(), output: Vec::new(), refused: 0 }
     }
 
     /// What carries it.
@@ -114,7 +113,12 @@ impl<S: Read + Write> Client<S> {
         self.stream.flush()
     }
 
-    /// The collector's next word.
+    /// Frames that the collector could not store.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// The collector's next word. A REFUSED is counted, and the ACK that covers it follows.
     ///
     /// # Errors
     ///
@@ -127,7 +131,11 @@ impl<S: Read + Write> Client<S> {
                     FrameType::Welcome => decode_message(split.payload).map(Word::Welcome),
                     FrameType::Ack => decode_message(split.payload).map(Word::Ack),
                     FrameType::Busy => decode_message(split.payload).map(Word::Busy),
-                    FrameType::Refused => decode_message(split.payload).map(Word::Refused),
+                    FrameType::Refused => {
+                        self.refused += 1;
+                        self.input.drain(..HEADER_LEN + split.payload.len());
+                        continue;
+                    }
                     other => return Err(invalid(format!("a collector sent {other:?}"))),
                 };
                 let word = word.map_err(|error| invalid(error.to_string()))?;
@@ -206,7 +214,7 @@ fn send(
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "an ACK above what was sent"));
             }
             Word::Ack(ack) if ack.epoch == client.epoch => *acknowledged = ack.sequence.max(*acknowledged),
-            Word::Ack(_) | Word::Welcome(_) | Word::Refused(_) => {}
+            Word::Ack(_) | Word::Welcome(_) => {}
             Word::Busy(busy) => return Err(io::Error::other(busy.reason.as_str())),
         }
     }

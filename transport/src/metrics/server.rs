@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Most connections at a time.
-pub const CONNECTIONS_MAX: usize = 8;
+const CONNECTIONS_MAX: usize = 8;
 /// Most threads of connections: those that were just closed end in a moment.
 const THREADS_MAX: usize = 2 * CONNECTIONS_MAX;
 /// Most bytes of a request up to the end of its head.

@@ -29,7 +29,7 @@ const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
 /// What stands in the lock file, for people.
 const LOCK_TEXT: &[u8] = b"Lock of an etwsieve spool. It stays here.\n";
 
-pub(super) fn open(settings: SpoolSettings, now_ms: u64) -> Result<Spool, SpoolError> {
+pub(super) fn open(mut settings: SpoolSettings, now_ms: u64) -> Result<Spool, SpoolError> {
     let path = settings.path.clone();
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -38,6 +38,9 @@ pub(super) fn open(settings: SpoolSettings, now_ms: u64) -> Result<Spool, SpoolE
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(io(folder))?;
     }
+    // The target of a link, so that a damaged spool is set aside where it is.
+    let path = crate::lock::follow(&path).map_err(io(&path))?;
+    settings.path.clone_from(&path);
     // By the path without links: a spool has one process, by whatever name.
     let resolved = crate::lock::resolve(&path).map_err(io(&path))?;
     let lock_path = with_suffix(&resolved, "-lock");

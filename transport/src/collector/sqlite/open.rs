@@ -90,11 +90,8 @@ impl Lock {
         if !cfg!(target_os = "linux") || self.inode.is_some() {
             return Ok(());
         }
-        let file = match File::open(database) {
-            Ok(file) => file,
-            // A new one, or one that SQLite will complain about.
-            Err(_) => return Ok(()),
-        };
+        // A new one, or one that SQLite will complain about.
+        let Ok(file) = File::open(database) else { return Ok(()) };
         let locked = file.try_lock();
         if let Err(TryLockError::WouldBlock) = locked {
             std::mem::forget(file);

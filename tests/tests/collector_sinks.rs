@@ -81,12 +81,6 @@ fn what_is_stored_is_delivered_through_kills() {
     let text = text.expect("the sink whose folder is missing says so");
     assert!(text.contains(r#"etwsieve_collector_sink_failing{sink="jsonl"} 0"#), "{text}");
     assert!(!place.join("late").exists());
-    fs::create_dir(place.join("late")).expect("a folder");
-    let second = place.join("late/second.jsonl");
-    let complete = wait_for(PATIENCE, || (lines(&second).len() == BATCH).then_some(()));
-    assert!(complete.is_some(), "{} of {BATCH}: {}", lines(&second).len(), tail(&collector.log));
-
-    // The cursor is written behind the file: wait for it, then nothing is left.
     let status = |key: &str, value: &str| {
         let mut status = command(&Programs::find().collector, ["status", "--format", "jsonl", "--store"]);
         let output = status.arg(collector.store()).output().expect("it starts");
@@ -94,6 +88,31 @@ fn what_is_stored_is_delivered_through_kills() {
         let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         lines.find(|line| line[key] == value).expect("it is listed")
     };
+    // It has never delivered, and is shown with its reason and the counts of its metrics.
+    let late = status("sink", "late");
+    assert!(late["error"].as_str().is_some_and(|error| error.contains("late/second.jsonl")), "{late}");
+    assert_eq!(
+        (&late["delivered"], &late["delivered_hits"], &late["waiting"]),
+        (&0.into(), &0.into(), &BATCH.into())
+    );
+    for (key, metric) in [("delivered_hits", "delivered_total"), ("waiting", "waiting_hits")] {
+        for sink in ["jsonl", "late"] {
+            let agree = wait_for(PATIENCE, || {
+                let shown = format!(
+                    "etwsieve_collector_sink_{metric}{{sink=\"{sink}\"}} {}",
+                    status("sink", sink)[key]
+                );
+                scrape(metrics)?.lines().any(|line| line == shown).then_some(())
+            });
+            assert!(agree.is_some(), "{key} of {sink}: {} and {:?}", status("sink", sink), scrape(metrics));
+        }
+    }
+    fs::create_dir(place.join("late")).expect("a folder");
+    let second = place.join("late/second.jsonl");
+    let complete = wait_for(PATIENCE, || (lines(&second).len() == BATCH).then_some(()));
+    assert!(complete.is_some(), "{} of {BATCH}: {}", lines(&second).len(), tail(&collector.log));
+
+    // The cursor is written behind the file: wait for it, then nothing is left.
     for sink in ["jsonl", "late"] {
         let empty = wait_for(PATIENCE, || (status("sink", sink)["waiting"] == 0).then_some(()));
         assert!(empty.is_some(), "{sink}: {}", status("sink", sink));

@@ -8,6 +8,8 @@ use super::Progress;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+#[cfg(not(unix))]
+use std::time::UNIX_EPOCH;
 use std::time::{Duration, Instant};
 
 /// Longest wait for another process to finish its batch.
@@ -69,17 +71,18 @@ impl Append {
     }
 }
 
-/// What tells a file from its successor under the same name; `None` where the system cannot say.
-pub(super) fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
+/// What tells a file from its successor under the same name: device and number, or where a system does not say so when the
+/// file was made.
+pub(super) fn identity(metadata: &Metadata) -> (u64, u64) {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        Some((metadata.dev(), metadata.ino()))
+        (metadata.dev(), metadata.ino())
     }
     #[cfg(not(unix))]
     {
-        let _ = metadata;
-        None
+        let made = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        (0, made.map_or(0, |made| made.as_nanos() as u64))
     }
 }
 

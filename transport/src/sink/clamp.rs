@@ -145,16 +145,17 @@ pub(super) fn rule<'a>(
     clamped: &mut Vec<&'static str>,
 ) -> Cow<'a, RuleRefV1> {
     let mut short = Cow::Borrowed(rule);
-    let strings: [(&str, &String, fn(&mut RuleRefV1) -> &mut String); 3] = [
-        ("rule_id", &rule.id, |rule| &mut rule.id),
-        ("rule_title", &rule.title, |rule| &mut rule.title),
-        ("level", &rule.level, |rule| &mut rule.level),
-    ];
-    for (name, text, of) in strings {
-        if let Some(kept) = beginning(text, limits.rule) {
-            kept.clone_into(of(short.to_mut()));
-            clamped.push(name);
-        }
+    if let Some(kept) = beginning(&rule.id, limits.rule) {
+        kept.clone_into(&mut short.to_mut().id);
+        clamped.push("rule_id");
+    }
+    if let Some(kept) = beginning(&rule.title, limits.rule) {
+        kept.clone_into(&mut short.to_mut().title);
+        clamped.push("rule_title");
+    }
+    if let Some(kept) = beginning(&rule.level, limits.rule) {
+        kept.clone_into(&mut short.to_mut().level);
+        clamped.push("level");
     }
     if rule.attack.len() > limits.entries || rule.attack.iter().any(|id| beginning(id, limits.rule).is_some())
     {

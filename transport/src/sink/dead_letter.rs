@@ -125,7 +125,7 @@ impl DeadLetter {
 impl Used {
     /// Reads what is new in the file: from another process, or all of it if it is another file.
     fn update(&mut self, open: &mut Append) -> io::Result<()> {
-        let file = identity(&open.metadata);
+        let file = Some(identity(&open.metadata));
         if file != self.file || open.len < self.read {
             *self = Self { file, ..Self::default() };
         }

@@ -75,7 +75,7 @@ impl JsonFile {
             return seconds(created);
         }
         // Not every file system knows: then it is when this process first saw the file.
-        let identity = identity(metadata).unwrap_or_default();
+        let identity = identity(metadata);
         match self.begun {
             Some((known, begun)) if known == identity => begun,
             _ => {

@@ -36,7 +36,7 @@ const WAITING_EXPIRES: Duration = Duration::from_secs(30);
 /// Time between a consumer or stream being found missing and its creation.
 const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection may take before the sink says that there is none.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The feed. It blocks, on any thread that is not one of the runtime's.
 pub struct NatsFeed {

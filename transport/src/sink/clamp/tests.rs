@@ -164,7 +164,8 @@ fn an_excerpt_of_a_text_that_was_cut_has_the_pieces_of_the_original() {
 
 #[test]
 fn what_receivers_refuse_is_clamped_and_marked() {
-    let rows: [(&str, fn(&mut HitV1), &str, &str, &str); 3] = [
+    type Row = (&'static str, fn(&mut HitV1), &'static str, &'static str, &'static str);
+    let rows: [Row; 3] = [
         ("a year of five digits", |hit| hit.time = u64::MAX, "time", "/time", "9999-12-31T23:59:59.9999999Z"),
         (
             "a path longer than a term",

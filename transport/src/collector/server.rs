@@ -19,6 +19,7 @@ pub(super) use connected::SensorState;
 use guest::{Guest, Quotas};
 use lobby::{Lobby, LobbyBounds};
 use rustls::ServerConfig;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

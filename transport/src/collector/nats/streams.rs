@@ -99,11 +99,7 @@ pub(super) fn wanted(settings: &NatsSettings, layout: Layout) -> Vec<Wanted> {
 /// # Errors
 ///
 /// [`NatsError::JetStream`] if the cluster gives no answer now, or refuses to create it.
-pub(super) async fn check(
-    context: &Context,
-    wanted: &Wanted,
-    was_there: bool,
-) -> Result<Checked, NatsError> {
+pub(super) async fn check(context: &Context, wanted: &Wanted, was_there: bool) -> Result<Checked, NatsError> {
     let name = &wanted.config.name;
     let what = || format!("the stream {name}");
     let info = match context.get_stream(name).await {

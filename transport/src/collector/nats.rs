@@ -65,7 +65,7 @@ const SENSOR_HEADER: &str = "Etwsieve-Sensor";
 /// The backend.
 #[derive(Debug)]
 pub struct Nats {
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
     stopped: Arc<AtomicBool>,
     keeping: JoinHandle<()>,
 }
@@ -89,7 +89,7 @@ impl Nats {
             ContextBuilder::new().ack_timeout(ACK_TIMEOUT).max_ack_inflight(16 * WINDOW).build(client);
         let layout = settings.layout(&context).await?;
         let keeper = Keeper::start(context.clone(), settings.clone(), layout).await?;
-        let publisher = Publisher { context, layout, findings: keeper.findings() };
+        let publisher = Arc::new(Publisher { context, layout, findings: keeper.findings() });
         Ok(Self { publisher, stopped: Arc::default(), keeping: tokio::spawn(keeper.run()) })
     }
 
@@ -140,7 +140,7 @@ impl NatsSettings {
 
 impl Backend for Nats {
     fn append(&self, batch: Vec<Entry>) -> BoxFuture<'static, Result<Appended, BackendError>> {
-        let (publisher, stopped) = (self.publisher.clone(), Arc::clone(&self.stopped));
+        let (publisher, stopped) = (Arc::clone(&self.publisher), Arc::clone(&self.stopped));
         Box::pin(async move {
             if stopped.load(Ordering::Acquire) {
                 return Err(BackendError::Stopped);
@@ -149,10 +149,19 @@ impl Backend for Nats {
                 return Err(BackendError::Failed(breach));
             }
             let len = batch.len();
-            let progress = Batch::new(Instant::now() + APPEND_TIMEOUT);
+            let progress = Arc::new(Batch::new(Instant::now() + APPEND_TIMEOUT));
             // Sent one after the other, in their order; the PubAcks are waited for together.
-            let begun = stream::iter(batch).then(|entry| publisher.begin(entry));
-            let finish = |begun| publisher.finish(begun, &progress);
+            let begun = stream::iter(batch).then({
+                let (publisher, progress) = (Arc::clone(&publisher), Arc::clone(&progress));
+                move |entry| {
+                    let (publisher, progress) = (Arc::clone(&publisher), Arc::clone(&progress));
+                    async move { publisher.begin(entry, &progress).await }
+                }
+            });
+            let finish = move |begun| {
+                let (publisher, progress) = (Arc::clone(&publisher), Arc::clone(&progress));
+                async move { publisher.finish(begun, &progress).await }
+            };
             let mut acks = std::pin::pin!(begun.map(finish).buffered(WINDOW).enumerate());
             let mut appended = Appended::default();
             // To the end even after a failure: it concerns one entry, and the others are stored.

@@ -20,6 +20,7 @@ pub(super) use connected::SensorState;
 use guest::{Guest, Quotas};
 use lobby::{Lobby, LobbyBounds};
 use rustls::ServerConfig;
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

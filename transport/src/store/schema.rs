@@ -1,7 +1,7 @@
 //! Whose file it is, and how a new one is made.
 
 use super::error::{Action, At, StoreError};
-use crate::files::{FileKind, open_regular};
+use crate::files::FileKind;
 use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 

@@ -75,14 +75,11 @@ fn carry_out(command: &ClusterCommand) -> Result<String, Box<dyn Error>> {
             let register = Register::read(folder.join(SENSORS_FILE))?;
             settings.register = bucket.clone().or(settings.register);
             let pushed = runtime.block_on(nats::push_register(&settings, &register))?;
-            let mut text = format!("{} certificates, {} written", register.entries().len(), pushed.written);
-            if pushed.stay_revoked > 0 {
-                text += &format!(
-                    "; {} are revoked in the cluster, not in the file, and stay revoked",
-                    pushed.stay_revoked
-                );
-            }
-            Ok(text)
+            let stay = match pushed.stay_revoked {
+                0 => String::new(),
+                count => format!("; {count} are revoked in the cluster, not in the file, and stay revoked"),
+            };
+            Ok(format!("{} certificates, {} written{stay}", register.entries().len(), pushed.written))
         }
         ClusterCommand::ForgetSink { cluster, name } => {
             let (_, settings) = cluster.read()?;

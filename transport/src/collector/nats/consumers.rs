@@ -133,7 +133,7 @@ async fn ensure_stream(
             Role::Status => false,
         };
         if is_missing {
-            streams::check(context, &wanted).await?;
+            streams::check(context, &wanted, true).await?;
         }
     }
     let what = format!("the stream {name}");

@@ -247,7 +247,7 @@ impl Keeper {
         let mut levels = BTreeMap::new();
         for wanted in self.wanted.clone() {
             let name = wanted.config.name.clone();
-            match streams::check(&self.context, &wanted).await {
+            match streams::check(&self.context, &wanted, !self.is_first).await {
                 Ok(checked) => {
                     if checked.is_new && !self.is_first && wanted.role == Role::Hits {
                         self.findings.recreated.fetch_add(1, Ordering::Relaxed);

@@ -113,26 +113,26 @@ struct Outgoing {
 impl Publisher {
     /// Sends an entry for the first time. Called for one entry after the other, which keeps their order in the stream;
     /// only what has to be sent again may come behind later ones.
-    pub(super) async fn begin(&self, entry: Entry) -> Begun {
+    pub(super) async fn begin(&self, entry: Entry, batch: &Batch) -> Begun {
         let Entry { sensor, epoch, item } = entry;
-        let message = match item {
-            Item::Hit { version, bytes, sequence } => Ok(Outgoing {
-                stream: self.layout.stream(self.layout.partition(&sensor)),
-                subject: self.layout.subject(&sensor),
-                payload: bytes.into(),
-                id: MessageId::of_number(&sensor, &epoch, sequence),
-                version: Some(version),
-                sensor: None,
-            }),
-            Item::Gap(ref gap) => gap_message(&sensor, epoch, gap),
-        };
-        let kind = match item {
-            Item::Hit { sequence, .. } => Kind::Hit { sequence },
-            Item::Gap(gap) => Kind::Gap { lost: gap.count },
+        let (kind, message) = match item {
+            Item::Hit { version, bytes, sequence } => {
+                let message = Outgoing {
+                    stream: self.layout.stream(self.layout.partition(&sensor)),
+                    subject: self.layout.subject(&sensor),
+                    payload: bytes.into(),
+                    id: MessageId::of_number(&sensor, &epoch, sequence),
+                    version: Some(version),
+                    sensor: None,
+                };
+                (Kind::Hit { sequence }, Ok(message))
+            }
+            Item::Gap(gap) => (Kind::Gap { lost: gap.count }, gap_message(&sensor, epoch, &gap)),
         };
         let sent = match &message {
-            Ok(message) => Some(self.send(message).await),
-            Err(_) => None,
+            // While the servers are away each attempt takes its whole time.
+            Ok(message) if Instant::now() < batch.deadline => Some(self.send(message).await),
+            _ => None,
         };
         Begun { sensor, epoch, kind, message, sent }
     }
@@ -242,10 +242,14 @@ impl Publisher {
         mut sent: Option<Sent>,
         batch: &Batch,
     ) -> Result<PublishAck, EntryError> {
-        let mut failing_since = None;
+        let (mut failing_since, mut failure) = (None, None);
         loop {
             if let Some(breach) = self.findings.breach() {
                 return Err(EntryError::Failed(BackendError::Failed(breach)));
+            }
+            if sent.is_none() && Instant::now() >= batch.deadline {
+                let error = failure.unwrap_or_else(|| BackendError::Overload("no time is left".into()));
+                return Err(EntryError::Failed(error));
             }
             let first = match sent.take() {
                 Some(sent) => sent,
@@ -277,6 +281,7 @@ impl Publisher {
             if !is_passing || !batch.has_time(since) {
                 return Err(EntryError::Failed(error));
             }
+            failure = Some(error);
             tokio::time::sleep(REPEAT_PAUSE).await;
         }
     }
@@ -328,13 +333,15 @@ fn judge(error: &PublishError) -> BackendError {
         .and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>())
         .map(async_nats::jetstream::Error::error_code);
     let full = [
-        ErrorCode::STREAM_STORE_FAILED,
         ErrorCode::STORAGE_RESOURCES_EXCEEDED,
         ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
         ErrorCode::INSUFFICIENT_RESOURCES,
     ];
+    // The code is the same for a full stream, a full disk, and a stream that is being deleted.
+    let has_no_room = detail.contains("maximum") || detail.contains("no space");
     match code {
         Some(code) if full.contains(&code) => BackendError::Full(detail),
+        Some(ErrorCode::STREAM_STORE_FAILED) if has_no_room => BackendError::Full(detail),
         _ => BackendError::Overload(detail),
     }
 }

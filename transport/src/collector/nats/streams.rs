@@ -11,6 +11,9 @@ use async_nats::jetstream::context::{Context, CreateStreamErrorKind, GetStreamEr
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use std::time::Duration;
 
+/// Time that a server is given to remove the files of a deleted stream: nats-server 2.9 does so after its answer, and would
+/// remove those of a new stream of the same name.
+const REMOVAL_TIME: Duration = Duration::from_secs(1);
 /// Maximum size of the stream of the last statuses, and of the ledger.
 const SIDE_STREAM_BYTES: i64 = 256 << 20;
 /// Gaps and conflicts of one sensor that the ledger keeps.
@@ -90,18 +93,22 @@ pub(super) fn wanted(settings: &NatsSettings, layout: Layout) -> Vec<Wanted> {
     hits.chain(sides.into_iter().map(|(role, config)| Wanted { role, config })).collect()
 }
 
-/// Checks one stream, creates it if it is missing, and repairs it.
+/// Checks one stream, creates it if it is missing, and repairs it. One that is missing `was_there` if it may have been
+/// deleted just now.
 ///
 /// # Errors
 ///
 /// [`NatsError::JetStream`] if the cluster gives no answer now, or refuses to create it.
-pub(super) async fn check(context: &Context, wanted: &Wanted) -> Result<Checked, NatsError> {
+pub(super) async fn check(context: &Context, wanted: &Wanted, was_there: bool) -> Result<Checked, NatsError> {
     let name = &wanted.config.name;
     let what = || format!("the stream {name}");
     let info = match context.get_stream(name).await {
         Ok(stream) => stream.cached_info().clone(),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(ref inner) if inner.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                if was_there {
+                    tokio::time::sleep(REMOVAL_TIME).await;
+                }
                 context.create_stream(&wanted.config).await.map_err(|error| refusal(name, &error))?;
                 return Ok(Checked { is_new: true, breach: None });
             }

@@ -17,7 +17,7 @@ use etwsieve_budget::{Budget, Exhausted};
 /// Steps to run a program, beyond its checks.
 const PROGRAM_STEPS: usize = 16;
 /// Units in which a literal is looked for in a step.
-const LITERAL_UNITS_PER_STEP: usize = 8;
+const LITERAL_UNITS_PER_STEP: usize = 16;
 /// Steps for each unit that a regular expression of a rule searches.
 const REGEX_STEPS_PER_UNIT: usize = 8;
 

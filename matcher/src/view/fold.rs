@@ -39,7 +39,7 @@ pub(crate) const GROWTH_UNITS_MAX: usize = 1 << 20;
 pub(crate) const DECODED_MAX: usize = 16;
 
 /// Steps for each token, beyond the units that are looked at.
-const TOKEN_STEPS: usize = 6;
+const TOKEN_STEPS: usize = 10;
 /// Steps to put a text in the place of another, beyond its units.
 const PUT_STEPS: usize = 32;
 

@@ -14,9 +14,9 @@ pub(crate) const STEPS_PER_UNIT: u64 = 32;
 /// Most steps for making texts of one event.
 pub(crate) const MAKE_STEPS_MAX: u64 = 2_400_000;
 /// Most steps for searching the texts that were made of one event.
-pub(crate) const SEARCH_STEPS_MAX: u64 = 1_300_000;
+pub(crate) const SEARCH_STEPS_MAX: u64 = 1_100_000;
 /// Most steps of the prefilter for one event. Beyond them it answers that a view could differ.
-pub(crate) const PREFILTER_STEPS_MAX: u64 = 300_000;
+pub(crate) const PREFILTER_STEPS_MAX: u64 = 500_000;
 /// Most bytes that the views of one event allocate, freed ones included.
 pub(crate) const BYTES_MAX: u64 = 32 << 20;
 /// Longest text that is viewed, in units; of a longer one (a joined block may be) the first part.

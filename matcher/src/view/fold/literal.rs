@@ -20,7 +20,7 @@ const UNIT_STEPS: usize = 2;
 /// Steps to add units to a value.
 const PUSH_STEPS: usize = 2;
 /// Steps to read the name of a variable and to look it up.
-const VARIABLE_STEPS: usize = 24;
+const VARIABLE_STEPS: usize = 32;
 
 /// A string in a script.
 pub(in crate::view) struct Literal {

@@ -7,7 +7,7 @@ use crate::view::chars::lower;
 use crate::view::work::Work;
 
 /// Steps for each unit of a text, over which a branch that depends on it decides.
-const STEPS_PER_UNIT: usize = 2;
+const STEPS_PER_UNIT: usize = 3;
 
 /// A needle, not empty.
 #[derive(Debug)]

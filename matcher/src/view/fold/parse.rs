@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Deepest nesting of an expression.
 pub(crate) const DEPTH_MAX: u32 = 24;
 /// Steps to look for the operators of every kind before and behind an operand.
-const OPERAND_STEPS: usize = 40;
+const OPERAND_STEPS: usize = 48;
 /// Steps to look for operators of the loosest kind.
 const EXPRESSION_STEPS: usize = 8;
 /// Steps to read a name, beyond its units.

@@ -14,7 +14,7 @@ const LIST_DEPTH_MAX: u32 = 16;
 /// Steps to make one item of a list that has no memory of its own, and to drop it.
 pub(super) const ITEM_STEPS: usize = 2;
 /// Steps to make one text of a few units and to drop it.
-pub(super) const TEXT_STEPS: usize = 40;
+pub(super) const TEXT_STEPS: usize = 48;
 /// Bytes of a text beside its units.
 const TEXT_BYTES: usize = 48;
 

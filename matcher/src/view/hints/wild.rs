@@ -17,7 +17,7 @@ use std::ops::Range;
 /// Most needles of a clause that are searched for; a longer one is taken to hold.
 const NEEDLES_MAX: usize = 16;
 /// Bytes in which one needle is looked for in a step.
-const BYTES_PER_STEP: usize = 4;
+const BYTES_PER_STEP: usize = 32;
 
 /// The ways in which one rule may match beyond its literals.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 
 use crate::input::{InputError, expand};
 use etwsieve_matcher::{EventKind, Loaded, Matcher, RULE_FILE_LEN_MAX, builtin, load};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -97,6 +97,14 @@ pub fn from_paths(paths: &[PathBuf]) -> (Loaded, Vec<InputError>) {
     let mut texts = Vec::with_capacity(files.len());
     let mut len = 0;
     for path in files {
+        // Opening a pipe waits for its writer. One that is named is meant; one that lies in a folder is not.
+        let is_meant =
+            paths.contains(&path) || fs::metadata(&path).map_or(true, |metadata| metadata.is_file());
+        if !is_meant {
+            let source = io::Error::other("not a regular file; name it to read it as rules");
+            errors.push(InputError::Unreadable { path, source });
+            continue;
+        }
         match read(&path) {
             Ok(text) => {
                 len += text.len();

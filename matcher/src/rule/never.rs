@@ -12,7 +12,7 @@ use crate::rule::{Comparison, Expr, Op, Test};
 /// Most parts of a conjunction that are compared with one another.
 const COMPARED_MAX: usize = 256;
 /// Most negations that are compared with the other parts.
-const NEGATIONS_MAX: usize = 16;
+const NEGATIONS_MAX: usize = 8;
 
 /// What is known about an expression for one kind of event.
 #[derive(Clone, Debug, PartialEq)]
@@ -168,7 +168,7 @@ fn contradiction(parts: &[Expr]) -> Option<String> {
         }
     }
     let negated = flat.iter().filter_map(|part| if let Expr::Not(part) = part { Some(part) } else { None });
-    let is_excluded = |part: &Expr| flat.iter().any(|other| *other == part);
+    let is_excluded = |part: &Expr| flat.contains(&part);
     let found = negated.take(NEGATIONS_MAX).any(|part| is_excluded(part));
     found.then(|| "it excludes what it asks for".into())
 }

@@ -51,12 +51,11 @@ pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>)
     if let Some(action) = node.get("action") {
         report.error(action.at, Problem::Unsupported("a rule collection (`action`)".into()));
     }
-    let source = match node.get("logsource") {
-        Some(logsource) => logsource::read(logsource, report),
-        None => {
-            metadata::missing(node, "logsource", report);
-            None
-        }
+    let source = if let Some(logsource) = node.get("logsource") {
+        logsource::read(logsource, report)
+    } else {
+        metadata::missing(node, "logsource", report);
+        None
     };
     if source == Some(Source::Other) && !report.failed_since(mark) {
         let text = |key| node.get(key).and_then(Node::text).unwrap_or_default().trim().to_owned();

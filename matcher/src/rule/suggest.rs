@@ -42,20 +42,20 @@ pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
 /// optimal string alignment distance).
 fn distance(left: &[char], right: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=right.len()).collect();
+    let mut previous: Vec<usize> = (0..=right.len()).collect();
     for (row, a) in left.iter().enumerate() {
         let mut own = vec![row + 1];
         for (column, b) in right.iter().enumerate() {
-            let replaced = last[column] + usize::from(a != b);
-            let mut least = replaced.min(last[column + 1] + 1).min(own[column] + 1);
+            let replaced = previous[column] + usize::from(a != b);
+            let mut least = replaced.min(previous[column + 1] + 1).min(own[column] + 1);
             if row > 0 && column > 0 && *a == right[column - 1] && left[row - 1] == *b {
                 least = least.min(before[column - 1] + 1);
             }
             own.push(least);
         }
-        before = std::mem::replace(&mut last, own);
+        before = std::mem::replace(&mut previous, own);
     }
-    last[right.len()]
+    previous[right.len()]
 }
 
 #[cfg(test)]

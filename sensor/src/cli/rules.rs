@@ -35,8 +35,8 @@ pub(super) fn load(args: &RuleArgs) -> Result<Matcher, Exit> {
     let matcher = Matcher::with_kernel(loaded.rules, kernel);
     tracing::info!(
         rules = matcher.rules().len(),
-        other_log_sources = loaded.other_log_sources,
         filters = loaded.filters,
+        other_log_sources = loaded.other_log_sources,
         kernel = matcher.kernel().as_str(),
         memory = matcher.memory(),
         "rules loaded"

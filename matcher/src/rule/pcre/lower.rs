@@ -6,7 +6,7 @@
 
 use super::class::is_word;
 use super::{Look, Node, PcreError};
-use regex_syntax::hir::{self, Class, Hir, Repetition};
+use regex_syntax::hir::{self, Capture, Class, Hir, HirKind, Repetition};
 
 /// What is known about a part of an expression.
 #[derive(Clone, Copy)]
@@ -59,7 +59,14 @@ fn part(node: Node, rest: Facts) -> Result<(Hir, Facts), PcreError> {
             // Another round may follow; from the second on it has to.
             let own_rest = Facts { may_be_empty: rest.may_be_empty && min < 2, ..rest };
             let (hir, facts) = part(*node, own_rest)?;
-            let repetition = Repetition { min, max, greedy, sub: Box::new(hir) };
+            // The printer writes no group around a repetition, and would make `(?:a{2})?` a lazy `a{2}?`.
+            let is_repeated = matches!(hir.kind(), HirKind::Repetition(_));
+            let sub = if is_repeated {
+                Hir::capture(Capture { index: 1, name: None, sub: Box::new(hir) })
+            } else {
+                hir
+            };
+            let repetition = Repetition { min, max, greedy, sub: Box::new(sub) };
             let facts =
                 Facts { may_be_empty: min == 0 || facts.may_be_empty, consumes: min > 0 && facts.consumes };
             (Hir::repetition(repetition), facts)

@@ -115,6 +115,10 @@ const VERDICTS: &[Verdicts] = &[
     ("\\p{^L}", &[("1", true), ("a", false)]),
     ("\\p{L&}", &[("a", true), ("\u{5d0}", false)]),
     ("[\\p{Lu}x]", &[("A", true), ("x", true), ("a", false)]),
+    ("^(a{2})?b", &[("b", true), ("aab", true), ("ab", false)]),
+    ("^(?:a+)?b", &[("b", true), ("aab", true)]),
+    ("^(?:a?){2}b", &[("b", true), ("aab", true), ("aaab", false)]),
+    ("^((a*)+)*b", &[("b", true), ("c", false)]),
     ("\\b{start}", &[("a{start}", true), ("start", false)]),
     ("a\\<b&&c--d~~", &[("a<b&&c--d~~", true), ("x", false)]),
 ];

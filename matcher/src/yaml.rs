@@ -97,11 +97,11 @@ pub(crate) struct Document {
 #[derive(Debug, Default)]
 pub(crate) struct Parsed {
     pub(crate) documents: Vec<Document>,
-    /// Each stands for one document, which is lost.
+    /// One for each document that is lost.
     pub(crate) errors: Vec<Located>,
 }
 
-/// Parses every document of `text`. After an error it goes on with the next line that begins a document: such a line
+/// Parses every document of `text`. After an error it continues with the next line that begins a document: such a line
 /// can be nothing else in YAML.
 pub(crate) fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();

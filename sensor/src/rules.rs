@@ -97,7 +97,7 @@ pub fn from_paths(paths: &[PathBuf]) -> (Loaded, Vec<InputError>) {
     let mut texts = Vec::with_capacity(files.len());
     let mut len = 0;
     for path in files {
-        // Opening a pipe waits for its writer. One that is named is meant; one that lies in a folder is not.
+        // Opening a pipe waits for its writer, so pipes are read only if the user named them.
         let is_meant =
             paths.contains(&path) || fs::metadata(&path).map_or(true, |metadata| metadata.is_file());
         if !is_meant {

@@ -1,4 +1,4 @@
-//! Sigma as its specification and pySigma have it: what rules match, what is refused, and how `rules check` reports it.
+//! Sigma's semantics according to its specification and pySigma: matches, refusals, and the report of `rules check`.
 
 use etwsieve_matcher::{EventKind, Loaded, Matcher, Payload, Scratch, load, naive};
 use etwsieve_tests::corpus;
@@ -92,7 +92,7 @@ fn values_are_unescaped_once() {
             "{key} on {text}"
         );
     }
-    // A null in a list stands for the absent field: the layout without a path ends behind the id.
+    // A null in a list means the absent field: the layout without a path ends behind the id.
     let matcher = Matcher::new(loaded(&[rule("{s: {Path: [null, 'C:\\x.ps1']}, condition: s}")]).rules);
     for (path, expected) in [(None, true), (Some("C:\\x.ps1"), true), (Some("C:\\y.ps1"), false)] {
         let mut bytes = script_block(1, 1, "any", BLOCK, path);
@@ -259,7 +259,7 @@ detection: {s: [x], condition: s}
     assert_eq!((&value["errors"][0]["code"], &value["refused"]), (&"unreadable".into(), &1.into()));
 }
 
-/// What a rule file says reaches the terminal as text.
+/// Control characters of a rule reach the terminal as text.
 #[test]
 fn escape_sequences_of_a_rule_are_not_written() {
     let folder = tempfile::tempdir().unwrap();

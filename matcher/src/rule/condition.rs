@@ -23,7 +23,7 @@ pub(crate) struct Selection {
     expr: Option<Expr>,
     tests: usize,
     len: usize,
-    /// Whether a condition refers to it.
+    /// A condition refers to it.
     pub(crate) is_used: bool,
 }
 
@@ -241,7 +241,7 @@ impl Expr {
         }
     }
 
-    /// Bytes of memory that the expression takes, about.
+    /// Returns the bytes of memory that the expression takes, about.
     pub fn memory(&self) -> usize {
         size_of::<Self>()
             + match self {

@@ -1,7 +1,7 @@
 //! A selection's key, `Field|modifier|…`: which modifiers it has, in which order, and whether they go together.
 //!
 //! Source: Sigma specification 2.1, appendix "Modifiers". Modifiers are applied in the order in which they are written.
-//! What has no meaning on these events is refused by name.
+//! A modifier that has no meaning on these events is refused by name.
 
 use crate::error::{Position, Problem};
 use crate::field::{EventKind, EventKinds, Field};
@@ -101,7 +101,7 @@ enum Refusal {
 }
 
 impl Key {
-    /// Parses `Field|modifier|…`; an empty field name stands for keywords. `None`: it is wrong, which has been reported.
+    /// Parses `Field|modifier|…`; an empty field name means keywords. `None`: it is wrong, which has been reported.
     pub(crate) fn parse(
         text: &str,
         at: Position,

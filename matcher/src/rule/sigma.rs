@@ -17,7 +17,7 @@ use crate::yaml::{Document, Node, Value};
 /// The custom attribute of a rule that is about this program.
 const EXTENSION: &str = "etwsieve";
 
-/// What a document is.
+/// The result of reading a document.
 pub(crate) enum Found {
     Rule(Box<Rule>),
     Filter(Box<Filter>),
@@ -155,7 +155,7 @@ fn filtered_rules(filter: &Node) -> Result<Option<Vec<String>>, Located> {
     }
 }
 
-/// The expression of a `detection` or `filter` map; `metadata` names keys that are no selections. `None`: it is wrong,
+/// The expression of a `detection` or `filter` map; `metadata` names keys that are not selections. `None`: it is wrong,
 /// which has been reported.
 fn detection_expr(
     node: &Node,

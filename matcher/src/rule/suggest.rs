@@ -1,10 +1,10 @@
-//! The word that an author probably meant.
+//! Suggestions: the known word that an author probably meant.
 
 /// Longest word that is compared, in characters.
 const WORD_LEN_MAX: usize = 64;
 /// Longest word of which one letter may differ; of longer ones, two may.
 const SHORT_LEN: usize = 4;
-/// Shortest beginning of a known word that stands for the whole.
+/// Shortest beginning of a known word for which the whole word is suggested.
 const PREFIX_LEN_MIN: usize = 3;
 
 /// The known word nearest to `word`, letters of both cases being equal; `None` if none is near.

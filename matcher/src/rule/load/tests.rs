@@ -313,7 +313,7 @@ fn filters_narrow_the_rules_they_name() {
         .replace(ID, "5c0b8a52-0000-4000-8000-000000000001")
         .replace("name: one", "name: wide")
         .replace(script, "service: powershell");
-    // Filters applied, errors, warnings, and the tests of both rules, each of which has one of its own.
+    // Filters applied, errors, warnings, and the tests of both rules, each of which begins with one.
     for (rules, source, applied, refused, doubtful, tests) in [
         (format!("[{ID}]").as_str(), script, 1, 0, 0, [2, 1]),
         (ID.to_ascii_uppercase().as_str(), script, 1, 0, 0, [2, 1]),

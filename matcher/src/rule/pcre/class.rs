@@ -19,7 +19,7 @@ pub(super) fn set(ranges: &[(char, char)]) -> ClassUnicode {
     ClassUnicode::new(ranges.iter().map(|&(start, end)| ClassUnicodeRange::new(start, end)))
 }
 
-/// The set of an escape that stands for a kind of character, in or outside brackets. Capital letters negate.
+/// The set of an escape for a kind of character, in or outside brackets. Capital letters negate.
 pub(super) fn of_escape(letter: char) -> Option<ClassUnicode> {
     let mut found = match letter.to_ascii_lowercase() {
         'd' => set(&[('0', '9')]),
@@ -45,7 +45,7 @@ pub(super) fn of_escape(letter: char) -> Option<ClassUnicode> {
     Some(found)
 }
 
-/// Whether a character counts as a part of a word for `\b`.
+/// Returns true if a character of the set is part of a word for `\b`.
 pub(super) fn is_word(set: &ClassUnicode) -> bool {
     let words = of_escape('w').unwrap_or_else(ClassUnicode::empty);
     let mut both = set.clone();
@@ -78,7 +78,7 @@ fn of_posix(name: &str, caseless: bool) -> Option<ClassUnicode> {
 /// A part of a class in brackets.
 enum Item {
     Char(char),
-    /// What cannot be an end of a range: an escape for a kind of character, a property or a POSIX class.
+    /// An item that cannot be an end of a range: an escape for a kind of character, a property or a POSIX class.
     Kind(ClassUnicode),
 }
 

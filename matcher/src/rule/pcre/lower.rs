@@ -8,7 +8,7 @@ use super::class::is_word;
 use super::{Look, Node, PcreError};
 use regex_syntax::hir::{self, Capture, Class, Hir, HirKind, Repetition};
 
-/// What is known about a part of an expression.
+/// Facts about a part of an expression.
 #[derive(Clone, Copy)]
 struct Facts {
     /// Matches the empty text at the end of a text.
@@ -102,7 +102,7 @@ fn look(look: Look, at: usize, rest: Facts) -> Result<(Hir, Facts), PcreError> {
             return refuse("`$` is supported only where nothing has to follow; write `\\n` for a line end");
         }
         Look::NotWord => {
-            return refuse("`\\B` is supported only beside a character that is no part of a word");
+            return refuse("`\\B` is supported only beside a character that is not part of a word");
         }
         Look::BeforeOther => hir::Look::WordEndHalfAscii,
         Look::BehindOther => hir::Look::WordStartHalfAscii,
@@ -110,7 +110,7 @@ fn look(look: Look, at: usize, rest: Facts) -> Result<(Hir, Facts), PcreError> {
     Ok((Hir::look(own), assertion))
 }
 
-/// Turns each `\B` beside a character that is no part of a word into an assertion about its other side.
+/// Turns each `\B` beside a character that is not part of a word into an assertion about its other side.
 fn half_borders(nodes: &mut [Node]) {
     for at in 0..nodes.len() {
         let Node::Look(Look::NotWord, column) = nodes[at] else { continue };
@@ -122,7 +122,7 @@ fn half_borders(nodes: &mut [Node]) {
     }
 }
 
-/// Whether the node is one or more characters that are no part of a word.
+/// Returns true if the node is one or more characters that are not part of a word.
 fn is_other(node: &Node) -> bool {
     match node {
         Node::Set(set) => !is_word(set),

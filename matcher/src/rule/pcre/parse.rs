@@ -33,7 +33,7 @@ pub(super) fn fail_at(at: usize, reason: impl Into<String>) -> PcreError {
     PcreError { column: at + 1, reason: reason.into() }
 }
 
-/// An atom, or what stands between atoms.
+/// An atom, or something between atoms.
 enum Piece {
     /// May be repeated.
     Atom(Node),
@@ -109,7 +109,7 @@ impl Parser<'_, '_> {
                     self.refuse_quantifier("a quantifier behind an assertion, which it cannot repeat")?;
                     parts.push(node);
                 }
-                // `\E` is transparent: a quantifier behind it belongs to what stands before.
+                // `\E` is transparent: a quantifier behind it belongs to the atom before it.
                 Piece::Nothing if self.chars[start] == '\\' => {}
                 Piece::Nothing => {
                     self.refuse_quantifier("a quantifier behind an option, which it cannot repeat")?;
@@ -189,7 +189,7 @@ impl Parser<'_, '_> {
         Ok(Node::Repeat { node: Box::new(node), min, max, greedy })
     }
 
-    /// Skips what may stand between an atom and its quantifier.
+    /// Skips everything that is allowed between an atom and its quantifier.
     fn skip_to_quantifier(&mut self) -> Result<(), PcreError> {
         loop {
             let before = self.at;
@@ -308,7 +308,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// The character that a backslash and `c` stand for, in and outside brackets.
+    /// The character that a backslash and `c` mean, in and outside brackets.
     pub(super) fn escaped_char(&mut self, c: char, at: usize) -> Result<char, PcreError> {
         Ok(match c {
             'a' => '\u{7}',
@@ -456,7 +456,7 @@ impl Parser<'_, '_> {
                 's' => self.options.dotall = on,
                 'U' => self.options.ungreedy = on,
                 'x' if self.peek() != Some('x') => self.options.extended = on,
-                // Whether groups capture says nothing about whether there is a match.
+                // Capturing has no influence on whether there is a match.
                 'n' | 'J' => {}
                 _ => return Err(fail_at(at, format!("`(?{c}` is not supported"))),
             }

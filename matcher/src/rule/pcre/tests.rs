@@ -235,7 +235,7 @@ fn large_sets_are_paid_for() {
     assert!(error.reason.contains("budget"), "{error}");
 }
 
-/// What is printed is read again as the same set, whatever it holds.
+/// A printed set is read again as the same set.
 #[test]
 fn sets_survive_printing() {
     let rows = [
@@ -246,7 +246,7 @@ fn sets_survive_printing() {
     ];
     for (source, expected) in rows {
         let hir = regex_syntax::parse(&translated(source).unwrap()).unwrap();
-        let HirKind::Class(Class::Unicode(set)) = hir.into_kind() else { panic!("{source} is no set") };
+        let HirKind::Class(Class::Unicode(set)) = hir.into_kind() else { panic!("{source} is not a set") };
         let len: usize = set.iter().map(regex_syntax::hir::ClassUnicodeRange::len).sum();
         assert_eq!(len, expected, "{source}");
     }

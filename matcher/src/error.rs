@@ -24,7 +24,7 @@ impl fmt::Display for RuleError {
 }
 
 impl RuleError {
-    /// What is wrong, without the place. Characters of the rule that a terminal would obey are written as escapes.
+    /// Returns the problem without its place. Characters of the rule that a terminal would obey are written as escapes.
     pub fn message(&self) -> String {
         // Controls, and what changes the direction of text.
         let is_hidden = |c: char| {
@@ -86,7 +86,7 @@ pub enum Problem {
         what: String,
         /// The form that it should have.
         expected: &'static str,
-        /// What was found.
+        /// The value that was found.
         found: String,
     },
     /// An attribute that describes the rule has a value that the specification does not allow.
@@ -96,7 +96,7 @@ pub enum Problem {
         what: &'static str,
         /// Its value.
         value: String,
-        /// What it should be.
+        /// The form that it should have.
         expected: &'static str,
         /// The value that was probably meant.
         suggestion: Option<String>,
@@ -195,7 +195,7 @@ pub enum Problem {
     DuplicateId {
         /// The id.
         id: String,
-        /// Where the first rule with this id is, `file:line`.
+        /// The place of the first rule with this id, `file:line`.
         first: String,
     },
     /// A filter names a rule that reads events which the filter is not about.
@@ -210,7 +210,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// The kind of problem, as a stable word for programs.
+    /// Returns the kind of problem, as a stable word for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Yaml(_) => "yaml",
@@ -239,7 +239,7 @@ impl Problem {
         }
     }
 
-    /// The text of the rule that is meant, if it is a single word or value.
+    /// Returns the text of the rule that is meant, if it is a single word or value.
     pub fn construct(&self) -> Option<String> {
         Some(match self {
             Self::Missing { key, .. } => (*key).to_owned(),
@@ -264,7 +264,7 @@ impl Problem {
         })
     }
 
-    /// What was probably meant instead.
+    /// Returns what was probably meant instead.
     pub fn suggestion(&self) -> Option<&str> {
         match self {
             Self::Missing { key, found: Some(_) } => Some(key),

@@ -96,7 +96,7 @@ impl EventKinds {
         self.0 & Self::only(kind).0 != 0
     }
 
-    /// Whether all kinds of the other set are in this one.
+    /// Returns true if all kinds of the other set are in this one.
     pub fn covers(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }

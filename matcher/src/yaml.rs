@@ -7,6 +7,7 @@
 use crate::error::{Located, Position, Problem};
 use crate::rule::report::PROBLEMS_MAX;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
+use std::collections::HashSet;
 
 /// Longest rule file, in bytes.
 pub const RULE_FILE_LEN_MAX: usize = 1 << 20;
@@ -96,11 +97,11 @@ pub(crate) struct Document {
 #[derive(Debug, Default)]
 pub(crate) struct Parsed {
     pub(crate) documents: Vec<Document>,
-    /// Each stands for one document, which is lost.
+    /// One for each document that is lost.
     pub(crate) errors: Vec<Located>,
 }
 
-/// Parses every document of `text`. After an error it goes on with the next line that begins a document: such a line
+/// Parses every document of `text`. After an error it continues with the next line that begins a document: such a line
 /// can be nothing else in YAML.
 pub(crate) fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
@@ -164,7 +165,7 @@ fn documents(text: &str, lines_before: usize, documents: &mut Vec<Document>) -> 
         match &event {
             Event::Alias(_) => flaw("alias"),
             Event::Scalar(_, _, 1.., _) | Event::SequenceStart(1.., _) | Event::MappingStart(1.., _) => {
-                flaw("anchor")
+                flaw("anchor");
             }
             Event::Scalar(_, _, _, Some(_))
             | Event::SequenceStart(_, Some(_))
@@ -188,7 +189,7 @@ fn documents(text: &str, lines_before: usize, documents: &mut Vec<Document>) -> 
                 }
                 let is_list = matches!(event, Event::SequenceStart(..));
                 let value = if is_list { Value::List(Vec::new()) } else { Value::Map(Vec::new()) };
-                open.push(Open { node: Node { at, value }, key: None });
+                open.push(Open { node: Node { at, value }, key: None, keys: HashSet::new() });
                 None
             }
             Event::SequenceEnd | Event::MappingEnd => open.pop().map(|open| open.node),
@@ -225,6 +226,8 @@ struct Open {
     node: Node,
     /// A key that waits for its value, and where it is. `None`: a key that cannot be kept, whose value is skipped.
     key: Option<(Option<String>, Position)>,
+    /// The keys so far.
+    keys: HashSet<String>,
 }
 
 impl Open {
@@ -236,20 +239,20 @@ impl Open {
                 // A value is known by the position of its key.
                 entries.push((key, Node { at, ..node }));
             }
-            (Value::Map(_), Some((None, _))) => {}
-            (Value::Map(entries), None) => {
+            (Value::Map(_), None) => {
                 let at = node.at;
                 let Value::Scalar { text, .. } = node.value else {
                     self.key = Some((None, at));
                     return Some((at, Problem::Unsupported("a list or map as a YAML key".into())));
                 };
-                if entries.iter().any(|(name, _)| *name == text) {
+                if !self.keys.insert(text.clone()) {
                     self.key = Some((None, at));
                     return Some((at, Problem::Yaml(format!("the key `{text}` appears twice"))));
                 }
                 self.key = Some((Some(text), at));
             }
-            (Value::Scalar { .. }, _) => {}
+            // The value of a key that cannot be kept.
+            (Value::Map(_), Some((None, _))) | (Value::Scalar { .. }, _) => {}
         }
         None
     }

@@ -361,7 +361,7 @@ Examples:
   etwsieve rules check sigma/rules                 rules of other log sources are counted and skipped
   etwsieve rules check --format json my_rules | jq .errors")]
 struct RulesCheckArgs {
-    /// How the result is written.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
     format: CheckFormat,
     /// Exit with 2 if there are warnings.

@@ -4,6 +4,7 @@
 use crate::input::{InputError, expand};
 use etwsieve_matcher::{EventKind, Loaded, Matcher, RULE_FILE_LEN_MAX, builtin, load};
 use etwsieve_transport::files::read_at_most;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -97,6 +98,14 @@ pub fn from_paths(paths: &[PathBuf]) -> (Loaded, Vec<InputError>) {
     let mut texts = Vec::with_capacity(files.len());
     let mut len = 0;
     for path in files {
+        // Opening a pipe waits for its writer, so pipes are read only if the user named them.
+        let is_meant =
+            paths.contains(&path) || fs::metadata(&path).map_or(true, |metadata| metadata.is_file());
+        if !is_meant {
+            let source = io::Error::other("not a regular file; name it to read it as rules");
+            errors.push(InputError::Unreadable { path, source });
+            continue;
+        }
         match read(&path) {
             Ok(text) => {
                 len += text.len();

@@ -23,7 +23,7 @@ pub(crate) struct Selection {
     expr: Option<Expr>,
     tests: usize,
     len: usize,
-    /// Whether a condition refers to it.
+    /// A condition refers to it.
     pub(crate) is_used: bool,
 }
 
@@ -173,19 +173,17 @@ impl<'a> Parser<'a, '_, '_> {
         if matches!(quantifier.as_str(), ")" | "and" | "or" | "of" | "not") {
             return self.fail(column, format!("a selection is expected here, found `{text}`"));
         }
-        match self.selections.iter().position(|selection| selection.name == text) {
-            Some(found) => self.take(found),
-            None => {
-                let names: Vec<String> =
-                    self.selections.iter().take(NAMES_MAX).map(|selection| selection.name.clone()).collect();
-                let suggestion =
-                    self.report.nearest(text, names.iter().map(String::as_str)).map(str::to_owned);
-                let reason = format!("no selection is named `{text}`");
-                self.report.error(self.at, Problem::Condition { column, reason, suggestion });
-                // The rest of the condition may have errors as well.
-                Ok(Expr::Or(Vec::new()))
-            }
+        self.report.charge(self.at, self.selections.len())?;
+        if let Some(found) = self.selections.iter().position(|selection| selection.name == text) {
+            return self.take(found);
         }
+        let names: Vec<String> =
+            self.selections.iter().take(NAMES_MAX).map(|selection| selection.name.clone()).collect();
+        let suggestion = self.report.nearest(text, names.iter().map(String::as_str)).map(str::to_owned);
+        let reason = format!("no selection is named `{text}`");
+        self.report.error(self.at, Problem::Condition { column, reason, suggestion });
+        // The rest of the condition may have errors as well.
+        Ok(Expr::Or(Vec::new()))
     }
 
     fn group(&mut self, quantifier: &str, column: usize) -> Result<Expr, Located> {
@@ -196,6 +194,7 @@ impl<'a> Parser<'a, '_, '_> {
             return self.fail(column, "`them` or a name with `*` is expected behind `of`");
         };
         self.next += 1;
+        self.report.charge(self.at, self.selections.len() * GLOB_STEPS)?;
         // Names that start with an underscore are meant only by patterns that do.
         let hidden_too = text.starts_with('_');
         let is_all = text.eq_ignore_ascii_case("them");
@@ -227,6 +226,8 @@ impl<'a> Parser<'a, '_, '_> {
     }
 }
 
+/// Steps of comparing a name with a pattern, about.
+const GLOB_STEPS: usize = 8;
 /// Most names that a misspelt one is compared with.
 const NAMES_MAX: usize = 100;
 
@@ -240,7 +241,7 @@ impl Expr {
         }
     }
 
-    /// Bytes of memory that the expression takes, about.
+    /// Returns the bytes of memory that the expression takes, about.
     pub fn memory(&self) -> usize {
         size_of::<Self>()
             + match self {

@@ -81,8 +81,14 @@ pub(crate) fn apply(filters: Vec<Filter>, loaded: &mut Loaded) {
         loaded.filters += 1;
         for at in targets {
             let rule = &mut loaded.rules[at];
-            let own = std::mem::replace(&mut rule.expr, Expr::And(Vec::new()));
-            rule.expr = Expr::And(vec![own, filter.expr.clone()]);
+            match &mut rule.expr {
+                // No deeper with each filter: expressions are walked recursively.
+                Expr::And(parts) => parts.push(filter.expr.clone()),
+                expr => {
+                    let own = std::mem::replace(expr, Expr::And(Vec::new()));
+                    *expr = Expr::And(vec![own, filter.expr.clone()]);
+                }
+            }
         }
     }
 }

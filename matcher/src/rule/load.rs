@@ -24,7 +24,7 @@ pub struct Loaded {
     pub rules: Vec<Rule>,
     /// All reasons for which rules and filters were refused. A filter that is refused changes no rule.
     pub errors: Vec<RuleError>,
-    /// What is doubtful about rules that are loaded and filters that are applied.
+    /// Doubts about rules that are loaded and filters that are applied.
     pub warnings: Vec<RuleError>,
     /// Number of rules and filters that were refused. One may have several errors.
     pub refused: usize,
@@ -59,7 +59,7 @@ pub fn load<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Loaded {
 struct Set {
     loaded: Loaded,
     filters: Vec<Filter>,
-    /// Where each id was first used.
+    /// The place at which each id was first used.
     seen: HashMap<String, String>,
     derived_ids: DerivedIds,
     /// Ids and names of rules of other log sources.
@@ -166,7 +166,7 @@ impl Set {
             let is_other = |name: &String| {
                 self.others.contains(name) || self.others.contains(&name.to_ascii_lowercase())
             };
-            // One that is about other events is nobody's loss here.
+            // A correlation of other events loses nothing here.
             if !correlation.rules.is_empty() && correlation.rules.iter().all(is_other) {
                 self.loaded.other_log_sources += 1;
                 continue;

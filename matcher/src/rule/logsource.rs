@@ -1,4 +1,4 @@
-//! The log source of a rule or filter: events that this sensor reads, or somebody else's.
+//! The log source of a rule or filter: events that this sensor reads, or others.
 //!
 //! Sources: Sigma specification 2.1, "LogSource", and its taxonomy appendix, section "Windows Folder".
 
@@ -14,7 +14,7 @@ const CLASSIC: [&str; 3] = ["ps_classic_start", "ps_classic_provider_start", "ps
 /// Its service.
 const CLASSIC_SERVICE: &str = "powershell-classic";
 
-/// Whose events a document is about.
+/// The events of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// Events that this sensor reads.
@@ -98,8 +98,8 @@ pub(crate) fn read(node: &Node, report: &mut Report<'_>) -> Option<Source> {
     Some(Source::Other)
 }
 
-/// What the author of a log source that is not ours probably meant; empty if that is not clear. `None`: it is somebody
-/// else's log source.
+/// Returns what the author of an unknown log source probably meant; empty if that is not clear. `None`: it is another log
+/// source.
 fn meant(own: Attributes<'_>, report: &mut Report<'_>) -> Option<String> {
     let mut near = |value: Option<&str>, known: &[&'static str]| match value {
         Some(text) if known.contains(&text) => known.iter().find(|known| **known == text).copied(),
@@ -113,7 +113,7 @@ fn meant(own: Attributes<'_>, report: &mut Report<'_>) -> Option<String> {
     let category = near(own.category, &["ps_script", "ps_module"]);
     let service = near(own.service, &["powershell"]);
     let shown = |category, service| Attributes { product: None, category, service }.shown(": ");
-    // A value of its own key, misspelt or not.
+    // Values that are under the right key, misspelt or not.
     let corrected = Attributes { product, category, service };
     let is_whole = corrected.category.is_some() == own.category.is_some()
         && corrected.service.is_some() == own.service.is_some();

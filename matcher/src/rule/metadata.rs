@@ -1,4 +1,4 @@
-//! What describes a rule: its title, id, level, status, dates and tags.
+//! The attributes that describe a rule: its title, id, level, status, dates and tags.
 //!
 //! What the specification forbids is refused; what is doubtful, or would be lost in silence, is a warning. Sources: Sigma
 //! specification 2.1 with its JSON schema and its appendix on tags; pySigma for letters of both cases and for dates
@@ -184,7 +184,7 @@ fn parse_date(text: &str) -> Option<(u32, u32, u32)> {
     (1..=days).contains(&day).then_some((year, month, day))
 }
 
-/// Whether the text is a UUID in its usual form.
+/// Returns true if the text is a UUID in its usual form.
 fn is_uuid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(at, byte)| {

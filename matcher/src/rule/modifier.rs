@@ -1,7 +1,7 @@
 //! A selection's key, `Field|modifier|…`: which modifiers it has, in which order, and whether they go together.
 //!
 //! Source: Sigma specification 2.1, appendix "Modifiers". Modifiers are applied in the order in which they are written.
-//! What has no meaning on these events is refused by name.
+//! A modifier that has no meaning on these events is refused by name.
 
 use crate::error::{Position, Problem};
 use crate::field::{EventKind, EventKinds, Field};
@@ -101,7 +101,7 @@ enum Refusal {
 }
 
 impl Key {
-    /// Parses `Field|modifier|…`; an empty field name stands for keywords. `None`: it is wrong, which has been reported.
+    /// Parses `Field|modifier|…`; an empty field name means keywords. `None`: it is wrong, which has been reported.
     pub(crate) fn parse(
         text: &str,
         at: Position,
@@ -133,15 +133,22 @@ impl Key {
     }
 
     fn add(&mut self, modifier: &str) -> Result<(), Refusal> {
+        let flag = match modifier {
+            "all" => Some(&mut self.all),
+            "cased" => Some(&mut self.cased),
+            "neq" => Some(&mut self.negated),
+            "exists" => Some(&mut self.exists),
+            _ => None,
+        };
+        if let Some(flag) = flag {
+            *flag = true;
+            return Ok(());
+        }
         let own = match modifier {
             "contains" => self.set_place(Place::Contains),
             "startswith" => self.set_place(Place::StartsWith),
             "endswith" => self.set_place(Place::EndsWith),
-            "all" => set(&mut self.all),
-            "cased" => set(&mut self.cased),
-            "neq" => set(&mut self.negated),
             "windash" => self.add_windash(),
-            "exists" => set(&mut self.exists),
             "re" if self.regex.is_none() => {
                 self.regex = Some(Options::default());
                 Ok(())
@@ -248,11 +255,6 @@ impl Key {
 
 /// Most steps of a key: `windash` and two encodings.
 const STEPS_MAX: usize = 3;
-
-fn set(flag: &mut bool) -> Result<(), &'static str> {
-    *flag = true;
-    Ok(())
-}
 
 /// The field of this name; `None` for keywords. A field that none of the rule's events has is an error: it would never
 /// match, and nobody would notice.

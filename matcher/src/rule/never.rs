@@ -1,8 +1,8 @@
 //! Rules that can never match: nobody would notice that they say nothing.
 //!
-//! What is found: an event id, or a range of numbers, that no event of the log source has; fields of different events, or
+//! Found are an event id, or a range of numbers, that no event of the log source has; fields of different events, or
 //! different values of one field, or the presence and absence of a field, that one event would have to have at once; a
-//! selection and its negation. This is no proof: a rule may still be contradictory in other ways.
+//! selection and its negation. A rule may still be contradictory in other ways.
 
 use crate::field::{EventKind, EventKinds, Field};
 use crate::pattern::{Part, fold};
@@ -12,9 +12,9 @@ use crate::rule::{Comparison, Expr, Op, Test};
 /// Most parts of a conjunction that are compared with one another.
 const COMPARED_MAX: usize = 256;
 /// Most negations that are compared with the other parts.
-const NEGATIONS_MAX: usize = 16;
+const NEGATIONS_MAX: usize = 8;
 
-/// What is known about an expression for one kind of event.
+/// The truth of an expression for events of one kind.
 #[derive(Clone, Debug, PartialEq)]
 enum Truth {
     /// It holds for no event, and why.
@@ -33,7 +33,7 @@ pub(crate) fn reason(expr: &Expr, events: EventKinds) -> Option<String> {
     let mut reason = None;
     for kind in EventKind::ALL.into_iter().filter(|kind| events.contains(*kind)) {
         match truth(expr, kind, events, false) {
-            // The first one: content of the scanner, which comes last, has reasons of its own.
+            // The first one: content of the scanner, which comes last, has other reasons.
             Truth::Never(own) => reason = reason.or(Some(own)),
             Truth::Always | Truth::Depends => return None,
         }
@@ -101,7 +101,7 @@ fn of_test(test: &Test, kind: EventKind, events: EventKinds) -> Truth {
     }
 }
 
-/// Whether events of this kind may have the field.
+/// Returns true if events of this kind may have the field.
 fn has(kind: EventKind, field: Field) -> bool {
     let is_of_block = matches!(field, Field::ScriptBlockId | Field::MessageNumber | Field::MessageTotal);
     field.kinds().contains(kind) && !(kind == EventKind::Amsi && is_of_block)
@@ -117,7 +117,7 @@ fn sign(comparison: Comparison) -> &'static str {
     }
 }
 
-/// What the parts of a conjunction ask of one field.
+/// The demands of a conjunction's parts on one field.
 #[derive(Clone, Copy)]
 struct Asked<'e> {
     low: i64,
@@ -168,7 +168,7 @@ fn contradiction(parts: &[Expr]) -> Option<String> {
         }
     }
     let negated = flat.iter().filter_map(|part| if let Expr::Not(part) = part { Some(part) } else { None });
-    let is_excluded = |part: &Expr| flat.iter().any(|other| *other == part);
+    let is_excluded = |part: &Expr| flat.contains(&part);
     let found = negated.take(NEGATIONS_MAX).any(|part| is_excluded(part));
     found.then(|| "it excludes what it asks for".into())
 }
@@ -196,7 +196,7 @@ fn interval(comparison: Comparison, number: i64) -> (i64, i64) {
     }
 }
 
-/// Whether two patterns without wildcards match the same texts.
+/// Returns true if two patterns without wildcards match the same texts.
 fn are_equal(one: &[Part], other: &[Part]) -> bool {
     let folded = |part: &Part| if let Part::Unit(unit) = part { Some(fold(*unit)) } else { None };
     one.len() == other.len() && one.iter().zip(other).all(|(a, b)| folded(a) == folded(b))

@@ -127,9 +127,9 @@ enum Look {
     Word,
     /// `\B`: no such border.
     NotWord,
-    /// `\B` behind a character that is no part of a word: none follows that is.
+    /// `\B` behind a character that is not part of a word: no part of a word follows.
     BeforeOther,
-    /// `\B` before a character that is no part of a word: none stands before it that is.
+    /// `\B` before a character that is not part of a word: no part of a word precedes it.
     BehindOther,
 }
 

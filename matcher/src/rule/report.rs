@@ -1,4 +1,4 @@
-//! What is wrong with a rule file, collected while it is read, and what reading it may cost.
+//! The problems of a rule file, collected while it is read, and the budget for reading it.
 
 use crate::error::{Located, Position, Problem};
 use crate::rule::suggest;
@@ -49,7 +49,7 @@ impl<'b> Report<'b> {
         self.errors.len() + self.more
     }
 
-    /// Whether there were errors since the mark was taken.
+    /// Returns true if there were errors since the mark was taken.
     pub(crate) fn failed_since(&self, mark: usize) -> bool {
         self.mark() > mark
     }

@@ -17,7 +17,7 @@ use crate::yaml::{Document, Node, Value};
 /// The custom attribute of a rule that is about this program.
 const EXTENSION: &str = "etwsieve";
 
-/// What a document is.
+/// The result of reading a document.
 pub(crate) enum Found {
     Rule(Box<Rule>),
     Filter(Box<Filter>),
@@ -51,12 +51,11 @@ pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>)
     if let Some(action) = node.get("action") {
         report.error(action.at, Problem::Unsupported("a rule collection (`action`)".into()));
     }
-    let source = match node.get("logsource") {
-        Some(logsource) => logsource::read(logsource, report),
-        None => {
-            metadata::missing(node, "logsource", report);
-            None
-        }
+    let source = if let Some(logsource) = node.get("logsource") {
+        logsource::read(logsource, report)
+    } else {
+        metadata::missing(node, "logsource", report);
+        None
     };
     if source == Some(Source::Other) && !report.failed_since(mark) {
         let text = |key| node.get(key).and_then(Node::text).unwrap_or_default().trim().to_owned();
@@ -156,7 +155,7 @@ fn filtered_rules(filter: &Node) -> Result<Option<Vec<String>>, Located> {
     }
 }
 
-/// The expression of a `detection` or `filter` map; `metadata` names keys that are no selections. `None`: it is wrong,
+/// The expression of a `detection` or `filter` map; `metadata` names keys that are not selections. `None`: it is wrong,
 /// which has been reported.
 fn detection_expr(
     node: &Node,

@@ -1,10 +1,10 @@
-//! The word that an author probably meant.
+//! Suggestions: the known word that an author probably meant.
 
 /// Longest word that is compared, in characters.
 const WORD_LEN_MAX: usize = 64;
 /// Longest word of which one letter may differ; of longer ones, two may.
 const SHORT_LEN: usize = 4;
-/// Shortest beginning of a known word that stands for the whole.
+/// Shortest beginning of a known word for which the whole word is suggested.
 const PREFIX_LEN_MIN: usize = 3;
 
 /// The known word nearest to `word`, letters of both cases being equal; `None` if none is near.
@@ -42,20 +42,20 @@ pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
 /// optimal string alignment distance).
 fn distance(left: &[char], right: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=right.len()).collect();
+    let mut previous: Vec<usize> = (0..=right.len()).collect();
     for (row, a) in left.iter().enumerate() {
         let mut own = vec![row + 1];
         for (column, b) in right.iter().enumerate() {
-            let replaced = last[column] + usize::from(a != b);
-            let mut least = replaced.min(last[column + 1] + 1).min(own[column] + 1);
+            let replaced = previous[column] + usize::from(a != b);
+            let mut least = replaced.min(previous[column + 1] + 1).min(own[column] + 1);
             if row > 0 && column > 0 && *a == right[column - 1] && left[row - 1] == *b {
                 least = least.min(before[column - 1] + 1);
             }
             own.push(least);
         }
-        before = std::mem::replace(&mut last, own);
+        before = std::mem::replace(&mut previous, own);
     }
-    last[right.len()]
+    previous[right.len()]
 }
 
 #[cfg(test)]

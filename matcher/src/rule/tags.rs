@@ -109,7 +109,7 @@ fn read(text: &str, report: &mut Report<'_>) -> Result<Option<String>, (bool, Pr
     Err((false, wrong("it is neither a technique nor a tactic of ATT&CK", suggestion)))
 }
 
-/// What was probably meant by a tag of a namespace that is not one of the specification's; `None` if it may be anything.
+/// Returns the tag that was probably meant, if its namespace is not one of the specification's; `None` if it may be any.
 fn other_namespace(namespace: &str, name: &str, report: &mut Report<'_>) -> Option<String> {
     if NAMESPACES.contains(&namespace) {
         return None;
@@ -124,7 +124,7 @@ fn other_namespace(namespace: &str, name: &str, report: &mut Report<'_>) -> Opti
     report.nearest(namespace, NAMESPACES).map(|near| format!("{near}.{name}"))
 }
 
-/// Whether the text is `t` and four digits, perhaps with a dot and three digits.
+/// Returns true if the text is `t` and four digits, perhaps with a dot and three digits.
 fn is_technique(text: &str) -> bool {
     let Some(id) = text.strip_prefix('t') else { return false };
     let (technique, sub) = id.split_once('.').unwrap_or((id, "000"));

@@ -1,4 +1,4 @@
-//! What a key makes of the values beside it: an expression of tests.
+//! The values beside a key, and the expression of tests that they become.
 //!
 //! Escapes belong to the value: a modifier that changes a value is given the text that is meant, with its wildcards, and
 //! not the text that was written. `re` alone takes what was written.
@@ -303,7 +303,7 @@ mod tests {
         }
     }
 
-    /// Whatever stands around the bytes, one of the three digits strings is in the encoding.
+    /// Whatever bytes are around them, one of the three strings of digits is in the encoding.
     #[test]
     fn base64_is_found_at_every_offset() {
         for (before, after) in [("", ""), ("x", "yz"), ("xy", "z"), ("xyz", ""), ("abcd", "efgh")] {

@@ -35,8 +35,8 @@ pub(super) fn load(args: &RuleArgs) -> Result<Matcher, Exit> {
     let matcher = Matcher::with_kernel(loaded.rules, kernel);
     tracing::info!(
         rules = matcher.rules().len(),
-        other_log_sources = loaded.other_log_sources,
         filters = loaded.filters,
+        other_log_sources = loaded.other_log_sources,
         kernel = matcher.kernel().as_str(),
         memory = matcher.memory(),
         "rules loaded"
@@ -44,7 +44,7 @@ pub(super) fn load(args: &RuleArgs) -> Result<Matcher, Exit> {
     Ok(matcher)
 }
 
-/// Why there is no rule to search with.
+/// Explains that no rule is left, for an error message.
 pub(super) fn nothing_left(loaded: &Loaded) -> String {
     match loaded.other_log_sources {
         0 => "no rule is left".to_owned(),
@@ -111,7 +111,7 @@ struct Problem {
     suggestion: Option<String>,
 }
 
-/// What the rules for one kind of event ask of the prefilter.
+/// The load of the prefilter for one kind of event.
 #[derive(Debug, Serialize)]
 struct EventCost {
     event_id: u16,

@@ -17,6 +17,8 @@ use std::time::{Duration, SystemTime};
 /// Most bytes read in one look, as much as the loader takes of all rule files together. Files beyond it are told apart
 /// by length and time.
 const LOOK_LEN_MAX: u64 = 256 << 20;
+/// Most errors, and most warnings, of a reload that are logged one by one.
+const LISTED_MAX: usize = 50;
 /// A file may change once more without showing another time while its time is this young: FAT counts in steps of
 /// two seconds, and the clocks of a file server and its client may differ a little.
 const YOUNG: Duration = Duration::from_secs(4);
@@ -204,6 +206,12 @@ pub enum ReloadError {
 /// If there is no rule, or one is refused and not `allow_bad`.
 pub fn reload(paths: &[PathBuf], allow_bad: bool) -> Result<Reloaded, ReloadError> {
     let (loaded, unreadable) = from_paths(paths);
+    for error in loaded.errors.iter().take(LISTED_MAX) {
+        tracing::warn!("{error}");
+    }
+    for warning in loaded.warnings.iter().take(LISTED_MAX) {
+        tracing::warn!("{warning}");
+    }
     let mut refusals = loaded.errors.iter().map(ToString::to_string);
     let first = refusals.next().or_else(|| unreadable.first().map(ToString::to_string));
     match first {

@@ -313,7 +313,7 @@ fn filters_narrow_the_rules_they_name() {
         .replace(ID, "5c0b8a52-0000-4000-8000-000000000001")
         .replace("name: one", "name: wide")
         .replace(script, "service: powershell");
-    // Filters applied, errors, warnings, and the tests of both rules, each of which has one of its own.
+    // Filters applied, errors, warnings, and the tests of both rules, each of which begins with one.
     for (rules, source, applied, refused, doubtful, tests) in [
         (format!("[{ID}]").as_str(), script, 1, 0, 0, [2, 1]),
         (ID.to_ascii_uppercase().as_str(), script, 1, 0, 0, [2, 1]),
@@ -343,15 +343,20 @@ fn filters_narrow_the_rules_they_name() {
 fn the_work_and_memory_of_a_file_are_bounded() {
     let long = "x".repeat(15_000);
     let list = |key: &str, value: &str, count: usize| {
-        let values: String = (0..count).map(|at| format!("    - '{value}{at}'\n")).collect();
+        let mut values = String::new();
+        for at in 0..count {
+            let _ = writeln!(values, "    - '{value}{at}'");
+        }
         rule(&format!("s:\n  ScriptBlockText{key}:\n{values}condition: s"))
     };
-    let copies = format!("s:\n  ScriptBlockText|contains: {long}\ncondition: {}", ["s"; 1500].join(" or "));
+    let copies =
+        format!("s:\n  ScriptBlockText|contains: {long}\ncondition: {}", vec!["s"; 1500].join(" or "));
     let rows = [
         ("windash", list("|windash|contains", &format!("{}{long}", "-a ".repeat(4)), 40)),
         ("copies", rule(&copies)),
         ("classes", list("|re|i", &r"[\pS\pP]".repeat(1500), 60)),
         ("regexes", list("|re", "[^x]{4000}", 2000)),
+        ("folded ranges", list("|re|i", &r"[\x{0}-\x{10ffff}]".repeat(700), 60)),
     ];
     for (name, text) in rows {
         let loaded = load([("a.yml", text.as_str())]);

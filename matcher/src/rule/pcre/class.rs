@@ -1,6 +1,6 @@
 //! Sets of characters: escapes such as `\d`, classes in brackets, Unicode properties, and their case folding.
 
-use super::parse::Parser;
+use super::parse::{Parser, fail_at};
 use super::{Options, PcreError};
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, HirKind};
 
@@ -12,14 +12,14 @@ const CATEGORIES: [&str; 37] = [
 ];
 /// Longest name of a Unicode property.
 const PROPERTY_LEN_MAX: usize = 32;
-/// Steps charged for folding or looking up a large set.
+/// Steps charged for looking a property up.
 const LARGE_SET_STEPS: usize = 4096;
 
 pub(super) fn set(ranges: &[(char, char)]) -> ClassUnicode {
     ClassUnicode::new(ranges.iter().map(|&(start, end)| ClassUnicodeRange::new(start, end)))
 }
 
-/// The set of an escape that stands for a kind of character, in or outside brackets. Capital letters negate.
+/// The set of an escape for a kind of character, in or outside brackets. Capital letters negate.
 pub(super) fn of_escape(letter: char) -> Option<ClassUnicode> {
     let mut found = match letter.to_ascii_lowercase() {
         'd' => set(&[('0', '9')]),
@@ -45,7 +45,7 @@ pub(super) fn of_escape(letter: char) -> Option<ClassUnicode> {
     Some(found)
 }
 
-/// Whether a character counts as a part of a word for `\b`.
+/// Returns true if a character of the set is part of a word for `\b`.
 pub(super) fn is_word(set: &ClassUnicode) -> bool {
     let words = of_escape('w').unwrap_or_else(ClassUnicode::empty);
     let mut both = set.clone();
@@ -78,7 +78,7 @@ fn of_posix(name: &str, caseless: bool) -> Option<ClassUnicode> {
 /// A part of a class in brackets.
 enum Item {
     Char(char),
-    /// What cannot be an end of a range: an escape for a kind of character, a property or a POSIX class.
+    /// An item that cannot be an end of a range: an escape for a kind of character, a property or a POSIX class.
     Kind(ClassUnicode),
 }
 
@@ -88,9 +88,9 @@ impl Parser<'_, '_> {
         if !self.options.caseless {
             return Ok(found);
         }
-        // Folding looks at each character of a range that has another case, of which there are fewer than 3,000.
-        let is_ascii = found.is_ascii();
-        self.charge(if is_ascii { 64 * found.ranges().len() } else { LARGE_SET_STEPS })?;
+        // Folding looks at each character of each range.
+        let chars: usize = found.iter().map(ClassUnicodeRange::len).sum();
+        self.charge(64 * found.ranges().len() + chars)?;
         found.try_case_fold_simple().map_err(|_| self.fail("case folding is not available"))?;
         Ok(found)
     }
@@ -104,16 +104,18 @@ impl Parser<'_, '_> {
     pub(super) fn class(&mut self) -> Result<ClassUnicode, PcreError> {
         let start = self.at - 1;
         if matches!(self.peek(), Some(':' | '.' | '=')) && self.posix_name(start).is_some() {
-            return Err(self.fail_at(start, "a POSIX class stands outside brackets; write `[[:alpha:]]`"));
+            return Err(fail_at(start, "a POSIX class stands outside brackets; write `[[:alpha:]]`"));
         }
         let is_negated = self.eat('^');
-        let mut found = ClassUnicode::empty();
+        // Characters fold, kinds do not. Both are united once: a union takes as long as the sets are.
+        let mut chars = Vec::new();
+        let mut kinds = Vec::new();
         // A `]` that comes first is itself.
         let mut is_first = true;
         loop {
             let at = self.at;
             let Some(c) = self.next() else {
-                return Err(self.fail_at(start, "`[` is not closed"));
+                return Err(fail_at(start, "`[` is not closed"));
             };
             self.charge(8)?;
             if c == ']' && !is_first {
@@ -122,20 +124,17 @@ impl Parser<'_, '_> {
             is_first = false;
             match self.item(c, at)? {
                 Item::Kind(kind) => {
-                    found.union(&kind);
+                    self.charge(kind.ranges().len())?;
+                    kinds.extend_from_slice(kind.ranges());
                     if self.peek() == Some('-') && self.peek_second() != Some(']') {
                         return Err(self.fail("`-` behind a kind of character must be the last in a class"));
                     }
                 }
-                Item::Char(low) => {
-                    let range = (low, self.end_of_range(low)?);
-                    let own = self.fold(set(&[range]))?;
-                    self.charge(own.ranges().len())?;
-                    found.union(&own);
-                }
+                Item::Char(low) => chars.push(ClassUnicodeRange::new(low, self.end_of_range(low)?)),
             }
         }
-        self.charge(found.ranges().len())?;
+        let mut found = self.fold(ClassUnicode::new(chars))?;
+        found.union(&ClassUnicode::new(kinds));
         if is_negated {
             found.negate();
         }
@@ -150,12 +149,12 @@ impl Parser<'_, '_> {
         let at = self.at;
         self.at += 1;
         let Some(c) = self.next() else {
-            return Err(self.fail_at(at, "`[` is not closed"));
+            return Err(fail_at(at, "`[` is not closed"));
         };
         match self.item(c, self.at - 1)? {
             Item::Char(high) if low <= high => Ok(high),
-            Item::Char(high) => Err(self.fail_at(at, format!("the range `{low}-{high}` is out of order"))),
-            Item::Kind(_) => Err(self.fail_at(at, "a range cannot end with a kind of character")),
+            Item::Char(high) => Err(fail_at(at, format!("the range `{low}-{high}` is out of order"))),
+            Item::Kind(_) => Err(fail_at(at, "a range cannot end with a kind of character")),
         }
     }
 
@@ -172,14 +171,14 @@ impl Parser<'_, '_> {
     fn posix(&mut self, at: usize) -> Result<Item, PcreError> {
         let Some((kind, name, end)) = self.posix_name(at) else { return Ok(Item::Char('[')) };
         if kind != ':' {
-            return Err(self.fail_at(at, "collating elements (`[.` and `[=`) are not supported"));
+            return Err(fail_at(at, "collating elements (`[.` and `[=`) are not supported"));
         }
         let (is_negated, plain) = match name.strip_prefix('^') {
             Some(plain) => (true, plain),
             None => (false, name.as_str()),
         };
         let Some(mut found) = of_posix(plain, self.options.caseless) else {
-            return Err(self.fail_at(at, format!("unknown POSIX class `[:{name}:]`")));
+            return Err(fail_at(at, format!("unknown POSIX class `[:{name}:]`")));
         };
         self.at = end;
         if is_negated {
@@ -208,19 +207,17 @@ impl Parser<'_, '_> {
     /// An escape in a class, behind its backslash.
     fn class_escape(&mut self, at: usize) -> Result<Item, PcreError> {
         let Some(c) = self.next() else {
-            return Err(self.fail_at(at, "a backslash ends the expression"));
+            return Err(fail_at(at, "a backslash ends the expression"));
         };
         if let Some(kind) = of_escape(c) {
             return Ok(Item::Kind(kind));
         }
         match c {
-            'Q' | 'E' => Err(self.fail_at(at, "`\\Q` and `\\E` are not supported in a class")),
+            'Q' | 'E' => Err(fail_at(at, "`\\Q` and `\\E` are not supported in a class")),
             'b' => Ok(Item::Char('\u{8}')),
             'p' | 'P' => Ok(Item::Kind(self.property(c == 'P', at)?)),
-            '1'..='9' => {
-                Err(self.fail_at(at, format!("`\\{c}` in a class is not supported; write `\\x{{…}}`")))
-            }
-            'B' | 'R' | 'X' | 'N' => Err(self.fail_at(at, format!("`\\{c}` has no meaning in a class"))),
+            '1'..='9' => Err(fail_at(at, format!("`\\{c}` in a class is not supported; write `\\x{{…}}`"))),
+            'B' | 'R' | 'X' | 'N' => Err(fail_at(at, format!("`\\{c}` has no meaning in a class"))),
             _ => Ok(Item::Char(self.escaped_char(c, at)?)),
         }
     }
@@ -233,7 +230,7 @@ impl Parser<'_, '_> {
                 match self.next() {
                     Some('}') => break,
                     Some(c) if name.len() < PROPERTY_LEN_MAX => name.push(c),
-                    _ => return Err(self.fail_at(at, "`\\p{` is not closed")),
+                    _ => return Err(fail_at(at, "`\\p{` is not closed")),
                 }
             }
         } else {
@@ -247,17 +244,17 @@ impl Parser<'_, '_> {
         if category != "Any" && !CATEGORIES.contains(&category) {
             let reason =
                 format!("`\\p{{{name}}}` is not supported; only general categories such as `\\p{{Lu}}` are");
-            return Err(self.fail_at(at, reason));
+            return Err(fail_at(at, reason));
         }
         // Versions of PCRE2 differ on whether these follow caseless mode.
         if self.options.caseless && matches!(category, "LC" | "Lu" | "Ll" | "Lt") {
-            return Err(self.fail_at(at, format!("`\\p{{{name}}}` is not supported in caseless mode")));
+            return Err(fail_at(at, format!("`\\p{{{name}}}` is not supported in caseless mode")));
         }
         self.charge(LARGE_SET_STEPS)?;
         let found = if category == "Any" { r"(?s:.)".to_owned() } else { format!(r"\p{{gc={category}}}") };
-        let hir = regex_syntax::parse(&found).map_err(|_| self.fail_at(at, "an unknown category"))?;
+        let hir = regex_syntax::parse(&found).map_err(|_| fail_at(at, "an unknown category"))?;
         let HirKind::Class(Class::Unicode(mut found)) = hir.into_kind() else {
-            return Err(self.fail_at(at, "an unknown category"));
+            return Err(fail_at(at, "an unknown category"));
         };
         if is_negated != is_inverse {
             found.negate();

@@ -6,9 +6,9 @@
 
 use super::class::is_word;
 use super::{Look, Node, PcreError};
-use regex_syntax::hir::{self, Class, Hir, Repetition};
+use regex_syntax::hir::{self, Capture, Class, Hir, HirKind, Repetition};
 
-/// What is known about a part of an expression.
+/// Facts about a part of an expression.
 #[derive(Clone, Copy)]
 struct Facts {
     /// Matches the empty text at the end of a text.
@@ -59,7 +59,14 @@ fn part(node: Node, rest: Facts) -> Result<(Hir, Facts), PcreError> {
             // Another round may follow; from the second on it has to.
             let own_rest = Facts { may_be_empty: rest.may_be_empty && min < 2, ..rest };
             let (hir, facts) = part(*node, own_rest)?;
-            let repetition = Repetition { min, max, greedy, sub: Box::new(hir) };
+            // The printer writes no group around a repetition, and would make `(?:a{2})?` a lazy `a{2}?`.
+            let is_repeated = matches!(hir.kind(), HirKind::Repetition(_));
+            let sub = if is_repeated {
+                Hir::capture(Capture { index: 1, name: None, sub: Box::new(hir) })
+            } else {
+                hir
+            };
+            let repetition = Repetition { min, max, greedy, sub: Box::new(sub) };
             let facts =
                 Facts { may_be_empty: min == 0 || facts.may_be_empty, consumes: min > 0 && facts.consumes };
             (Hir::repetition(repetition), facts)
@@ -95,7 +102,7 @@ fn look(look: Look, at: usize, rest: Facts) -> Result<(Hir, Facts), PcreError> {
             return refuse("`$` is supported only where nothing has to follow; write `\\n` for a line end");
         }
         Look::NotWord => {
-            return refuse("`\\B` is supported only beside a character that is no part of a word");
+            return refuse("`\\B` is supported only beside a character that is not part of a word");
         }
         Look::BeforeOther => hir::Look::WordEndHalfAscii,
         Look::BehindOther => hir::Look::WordStartHalfAscii,
@@ -103,7 +110,7 @@ fn look(look: Look, at: usize, rest: Facts) -> Result<(Hir, Facts), PcreError> {
     Ok((Hir::look(own), assertion))
 }
 
-/// Turns each `\B` beside a character that is no part of a word into an assertion about its other side.
+/// Turns each `\B` beside a character that is not part of a word into an assertion about its other side.
 fn half_borders(nodes: &mut [Node]) {
     for at in 0..nodes.len() {
         let Node::Look(Look::NotWord, column) = nodes[at] else { continue };
@@ -115,7 +122,7 @@ fn half_borders(nodes: &mut [Node]) {
     }
 }
 
-/// Whether the node is one or more characters that are no part of a word.
+/// Returns true if the node is one or more characters that are not part of a word.
 fn is_other(node: &Node) -> bool {
     match node {
         Node::Set(set) => !is_word(set),

@@ -28,7 +28,12 @@ pub(super) struct Parser<'a, 'b> {
     budget: &'a mut Budget<'b>,
 }
 
-/// An atom, or what stands between atoms.
+/// An error at this place in the expression.
+pub(super) fn fail_at(at: usize, reason: impl Into<String>) -> PcreError {
+    PcreError { column: at + 1, reason: reason.into() }
+}
+
+/// An atom, or something between atoms.
 enum Piece {
     /// May be repeated.
     Atom(Node),
@@ -40,11 +45,7 @@ enum Piece {
 
 impl Parser<'_, '_> {
     pub(super) fn fail(&self, reason: impl Into<String>) -> PcreError {
-        self.fail_at(self.at, reason)
-    }
-
-    pub(super) fn fail_at(&self, at: usize, reason: impl Into<String>) -> PcreError {
-        PcreError { column: at + 1, reason: reason.into() }
+        fail_at(self.at, reason)
     }
 
     pub(super) fn charge(&mut self, steps: usize) -> Result<(), PcreError> {
@@ -108,10 +109,10 @@ impl Parser<'_, '_> {
                     self.refuse_quantifier("a quantifier behind an assertion, which it cannot repeat")?;
                     parts.push(node);
                 }
-                // `\E` is transparent: a quantifier behind it belongs to what stands before.
+                // `\E` is transparent: a quantifier behind it belongs to the atom before it.
                 Piece::Nothing if self.chars[start] == '\\' => {}
                 Piece::Nothing => {
-                    self.refuse_quantifier("a quantifier behind an option, which it cannot repeat")?
+                    self.refuse_quantifier("a quantifier behind an option, which it cannot repeat")?;
                 }
             }
         }
@@ -127,7 +128,7 @@ impl Parser<'_, '_> {
         while !self.is_quoted {
             let start = self.at;
             if self.eat_text("(?#") {
-                while self.next().ok_or_else(|| self.fail_at(start, "`(?#` is not closed"))? != ')' {}
+                while self.next().ok_or_else(|| fail_at(start, "`(?#` is not closed"))? != ')' {}
             } else if self.options.extended {
                 match self.peek() {
                     Some('#') => while !matches!(self.next(), None | Some('\n')) {},
@@ -163,10 +164,8 @@ impl Parser<'_, '_> {
             '.' => Ok(Piece::Atom(Node::Set(self.options.dot(false)))),
             '^' => look(if self.options.multiline { Look::LineStart } else { Look::Start }),
             '$' => look(if self.options.multiline { Look::LineEnd } else { Look::EndOrLineFeed }),
-            '*' | '+' | '?' => Err(self.fail_at(at, format!("`{c}` has nothing before it to repeat"))),
-            '{' if self.bounds(at)?.is_some() => {
-                Err(self.fail_at(at, "`{…}` has nothing before it to repeat"))
-            }
+            '*' | '+' | '?' => Err(fail_at(at, format!("`{c}` has nothing before it to repeat"))),
+            '{' if self.bounds(at)?.is_some() => Err(fail_at(at, "`{…}` has nothing before it to repeat")),
             _ => Ok(Piece::Atom(Node::Set(self.literal(c)?))),
         }
     }
@@ -184,13 +183,13 @@ impl Parser<'_, '_> {
             let reason = format!(
                 "the possessive quantifier `{quantifier}` is not supported; without its last `+` it matches more"
             );
-            return Err(self.fail_at(at, reason));
+            return Err(fail_at(at, reason));
         }
         self.refuse_quantifier("a quantifier behind a quantifier, which it cannot repeat")?;
         Ok(Node::Repeat { node: Box::new(node), min, max, greedy })
     }
 
-    /// Skips what may stand between an atom and its quantifier.
+    /// Skips everything that is allowed between an atom and its quantifier.
     fn skip_to_quantifier(&mut self) -> Result<(), PcreError> {
         loop {
             let before = self.at;
@@ -213,7 +212,7 @@ impl Parser<'_, '_> {
         self.skip_to_quantifier()?;
         let at = self.at;
         if self.quantifier()?.is_some() {
-            return Err(self.fail_at(at, reason));
+            return Err(fail_at(at, reason));
         }
         Ok(())
     }
@@ -256,14 +255,14 @@ impl Parser<'_, '_> {
             let reason = format!(
                 "`{{{text}}}` means different things in versions of PCRE2; write `{{0,n}}` or `\\{{`"
             );
-            return Err(self.fail_at(at, reason));
+            return Err(fail_at(at, reason));
         }
         if high.is_some_and(|high| high.contains(',')) {
             return Ok(None);
         }
         let number = |digits: &str| {
             digits.parse().ok().filter(|number| *number <= REGEX_REPEAT_MAX).ok_or_else(|| {
-                self.fail_at(at, format!("`{{{text}}}` repeats more than {REGEX_REPEAT_MAX} times"))
+                fail_at(at, format!("`{{{text}}}` repeats more than {REGEX_REPEAT_MAX} times"))
             })
         };
         let min = number(low)?;
@@ -273,7 +272,7 @@ impl Parser<'_, '_> {
             Some(high) => Some(number(high)?),
         };
         if max.is_some_and(|max| max < min) {
-            return Err(self.fail_at(at, format!("the numbers of `{{{text}}}` are out of order")));
+            return Err(fail_at(at, format!("the numbers of `{{{text}}}` are out of order")));
         }
         Ok(Some(((min, max), at + 1 + len + 1)))
     }
@@ -281,7 +280,7 @@ impl Parser<'_, '_> {
     /// An escape outside brackets, behind its backslash.
     fn escape(&mut self, at: usize) -> Result<Piece, PcreError> {
         let Some(c) = self.next() else {
-            return Err(self.fail_at(at, "a backslash ends the expression"));
+            return Err(fail_at(at, "a backslash ends the expression"));
         };
         if let Some(kind) = of_escape(c) {
             return Ok(Piece::Atom(Node::Set(kind)));
@@ -300,10 +299,8 @@ impl Parser<'_, '_> {
                 Ok(Piece::Nothing)
             }
             'E' => Ok(Piece::Nothing),
-            '1'..='9' | 'g' | 'k' => {
-                Err(self.fail_at(at, format!("the back-reference `\\{c}` is not supported")))
-            }
-            'G' | 'K' | 'R' | 'X' | 'C' => Err(self.fail_at(at, format!("`\\{c}` is not supported"))),
+            '1'..='9' | 'g' | 'k' => Err(fail_at(at, format!("the back-reference `\\{c}` is not supported"))),
+            'G' | 'K' | 'R' | 'X' | 'C' => Err(fail_at(at, format!("`\\{c}` is not supported"))),
             _ => Ok(Piece::Atom({
                 let c = self.escaped_char(c, at)?;
                 Node::Set(self.literal(c)?)
@@ -311,7 +308,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// The character that a backslash and `c` stand for, in and outside brackets.
+    /// The character that a backslash and `c` mean, in and outside brackets.
     pub(super) fn escaped_char(&mut self, c: char, at: usize) -> Result<char, PcreError> {
         Ok(match c {
             'a' => '\u{7}',
@@ -331,11 +328,11 @@ impl Parser<'_, '_> {
             }
             'c' => match self.next() {
                 Some(control @ ' '..='~') => char::from(control.to_ascii_uppercase() as u8 ^ 0x40),
-                _ => return Err(self.fail_at(at, "`\\c` needs an ASCII character behind it")),
+                _ => return Err(fail_at(at, "`\\c` needs an ASCII character behind it")),
             },
             'x' | 'o' => self.number(c, at)?,
             c if c.is_ascii_alphanumeric() => {
-                return Err(self.fail_at(at, format!("unknown escape `\\{c}`; PCRE has none of this letter")));
+                return Err(fail_at(at, format!("unknown escape `\\{c}`; PCRE has none of this letter")));
             }
             c => c,
         })
@@ -351,9 +348,7 @@ impl Parser<'_, '_> {
                 self.at += 1;
             }
             if !self.eat('}') {
-                return Err(
-                    self.fail_at(at, format!("`\\{letter}{{` is not closed, or holds other than digits"))
-                );
+                return Err(fail_at(at, format!("`\\{letter}{{` is not closed, or holds other than digits")));
             }
         } else if letter == 'x' {
             while let Some(c) = self.peek().filter(|c| c.is_ascii_hexdigit() && digits.len() < 2) {
@@ -361,17 +356,17 @@ impl Parser<'_, '_> {
                 self.at += 1;
             }
             if digits.len() < 2 {
-                return Err(self.fail_at(at, "`\\x` needs two hexadecimal digits or `{…}`"));
+                return Err(fail_at(at, "`\\x` needs two hexadecimal digits or `{…}`"));
             }
         }
         let value = u32::from_str_radix(&digits, radix).ok().and_then(char::from_u32);
-        value.ok_or_else(|| self.fail_at(at, format!("`\\{letter}` is not the number of a character")))
+        value.ok_or_else(|| fail_at(at, format!("`\\{letter}` is not the number of a character")))
     }
 
     /// A group, an option or what else begins with `(`, behind it.
     fn group(&mut self, at: usize) -> Result<Piece, PcreError> {
         if self.peek() == Some('*') {
-            return Err(self.fail_at(at, "verbs and named assertions, `(*`, are not supported"));
+            return Err(fail_at(at, "verbs and named assertions, `(*`, are not supported"));
         }
         let before = self.options;
         if self.eat('?') {
@@ -393,7 +388,7 @@ impl Parser<'_, '_> {
             ];
             let found = unsupported.iter().find(|(text, _)| self.starts_with(text));
             if let Some((text, name)) = found {
-                return Err(self.fail_at(at, format!("{name}, `(?{text}`, is not supported")));
+                return Err(fail_at(at, format!("{name}, `(?{text}`, is not supported")));
             }
             if self.eat_text("P<") || self.eat('<') {
                 self.name('>', at)?;
@@ -405,11 +400,11 @@ impl Parser<'_, '_> {
         }
         self.depth += 1;
         if self.depth > REGEX_DEPTH_MAX {
-            return Err(self.fail_at(at, format!("groups are nested deeper than {REGEX_DEPTH_MAX}")));
+            return Err(fail_at(at, format!("groups are nested deeper than {REGEX_DEPTH_MAX}")));
         }
         let node = self.alternation()?;
         if !self.eat(')') {
-            return Err(self.fail_at(at, "`(` is not closed"));
+            return Err(fail_at(at, "`(` is not closed"));
         }
         self.depth -= 1;
         self.options = before;
@@ -422,16 +417,16 @@ impl Parser<'_, '_> {
             match self.next() {
                 Some(c) if c == end => break,
                 Some(c) if (c.is_ascii_alphanumeric() || c == '_') && name.len() < GROUP_NAME_LEN_MAX => {
-                    name.push(c)
+                    name.push(c);
                 }
-                _ => return Err(self.fail_at(at, "the name of a group is not valid")),
+                _ => return Err(fail_at(at, "the name of a group is not valid")),
             }
         }
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-            return Err(self.fail_at(at, "the name of a group is not valid"));
+            return Err(fail_at(at, "the name of a group is not valid"));
         }
         if !self.names.insert(name) {
-            return Err(self.fail_at(at, "two groups have the same name"));
+            return Err(fail_at(at, "two groups have the same name"));
         }
         Ok(())
     }
@@ -447,7 +442,7 @@ impl Parser<'_, '_> {
         }
         loop {
             let Some(c) = self.next() else {
-                return Err(self.fail_at(at, "`(?` is not closed"));
+                return Err(fail_at(at, "`(?` is not closed"));
             };
             match c {
                 ')' => return Ok(false),
@@ -461,9 +456,9 @@ impl Parser<'_, '_> {
                 's' => self.options.dotall = on,
                 'U' => self.options.ungreedy = on,
                 'x' if self.peek() != Some('x') => self.options.extended = on,
-                // Whether groups capture says nothing about whether there is a match.
+                // Capturing has no influence on whether there is a match.
                 'n' | 'J' => {}
-                _ => return Err(self.fail_at(at, format!("`(?{c}` is not supported"))),
+                _ => return Err(fail_at(at, format!("`(?{c}` is not supported"))),
             }
         }
     }

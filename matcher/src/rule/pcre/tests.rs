@@ -115,6 +115,10 @@ const VERDICTS: &[Verdicts] = &[
     ("\\p{^L}", &[("1", true), ("a", false)]),
     ("\\p{L&}", &[("a", true), ("\u{5d0}", false)]),
     ("[\\p{Lu}x]", &[("A", true), ("x", true), ("a", false)]),
+    ("^(a{2})?b", &[("b", true), ("aab", true), ("ab", false)]),
+    ("^(?:a+)?b", &[("b", true), ("aab", true)]),
+    ("^(?:a?){2}b", &[("b", true), ("aab", true), ("aaab", false)]),
+    ("^((a*)+)*b", &[("b", true), ("c", false)]),
     ("\\b{start}", &[("a{start}", true), ("start", false)]),
     ("a\\<b&&c--d~~", &[("a<b&&c--d~~", true), ("x", false)]),
 ];
@@ -231,7 +235,7 @@ fn large_sets_are_paid_for() {
     assert!(error.reason.contains("budget"), "{error}");
 }
 
-/// What is printed is read again as the same set, whatever it holds.
+/// A printed set is read again as the same set.
 #[test]
 fn sets_survive_printing() {
     let rows = [
@@ -242,7 +246,7 @@ fn sets_survive_printing() {
     ];
     for (source, expected) in rows {
         let hir = regex_syntax::parse(&translated(source).unwrap()).unwrap();
-        let HirKind::Class(Class::Unicode(set)) = hir.into_kind() else { panic!("{source} is no set") };
+        let HirKind::Class(Class::Unicode(set)) = hir.into_kind() else { panic!("{source} is not a set") };
         let len: usize = set.iter().map(regex_syntax::hir::ClassUnicodeRange::len).sum();
         assert_eq!(len, expected, "{source}");
     }

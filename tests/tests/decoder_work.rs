@@ -54,7 +54,7 @@ fn headers_that_lead_nowhere_are_searched_once() {
 /// The costliest bytes for the search: a plausible header at every other one.
 #[test]
 fn a_header_at_every_other_byte() {
-    let (mut bytes, _) = start();
+    let mut bytes = TraceWriter::new().buffer_len(1 << 20).compressed(Compression::Xpress).build();
     bytes[0x2a..0x2c].copy_from_slice(&[1, 0]); // The number of the logger, as in what follows.
     bytes.extend([1, 0].repeat(200_000));
     let len = bytes.len() as u64;
@@ -84,7 +84,12 @@ fn a_file_pays_for_what_it_decompresses_to() {
     const BUFFERS: usize = 100;
     let mut writer = TraceWriter::new().buffer_len(CLAIM as u32).compressed(Compression::Xpress);
     // As much noise as makes 16 MiB credible for one buffer.
-    let noise = (0..6_000_u32).map(|n| (n.wrapping_mul(0x9E37_79B1) >> 24) as u8).collect();
+    let mut state = 1_u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let noise = (0..6_000).map(|_| noise()).collect();
     writer.push(EventSpec::powershell(4104, noise).by(100, 0).at(5));
     let bytes = writer.build();
     let first = buffers(&bytes)[1];

@@ -34,8 +34,8 @@ pub enum DamageKind {
     /// An event is younger than the flush of its buffer; it is delivered where it stands. Expected and found:
     /// raw time stamps.
     TimeStamp,
-    /// The file changed while it was read: it became shorter, or a buffer was overwritten. Expected and found: bytes
-    /// that are left, or the sequence numbers of the buffer.
+    /// The file changed while it was read. Expected: bytes that are no longer there; found: 0. Of a buffer that was
+    /// overwritten, expected and found: sequence numbers.
     Changed,
     /// The system failed to read a part of the file. Expected: bytes; found: the system's error code.
     ReadError,
@@ -113,8 +113,11 @@ impl fmt::Display for Damage {
         match kind {
             DamageKind::Marker => write!(f, ": no event starts with {found:#010x}"),
             DamageKind::Zeroed => write!(f, ": {found} bytes of zeros"),
+            DamageKind::Changed if *found == 0 => {
+                write!(f, ": the file changed while it was read, {expected} bytes are gone")
+            }
             DamageKind::Changed => {
-                write!(f, ": expected {expected}, found {found}; the file changed while it was read")
+                write!(f, ": the file changed while it was read, buffer {expected} is now buffer {found}")
             }
             DamageKind::ReadError => {
                 write!(f, ": the system cannot read {expected} bytes: ")?;

@@ -4,7 +4,7 @@ use crate::buffer::BufferHeader;
 use crate::damage::{Damage, DamageKind, DamageLog};
 use crate::index::{Entry, os_code};
 use crate::merge::SCRATCH_LEN_MAX;
-use crate::source::Bytes;
+use crate::source::{self, Bytes, Missing};
 use crate::trace::Trace;
 use etwsieve_budget::{Budget, Exhausted};
 
@@ -89,12 +89,14 @@ impl<'t> Shared<'t> {
     /// Reads from the file. Returns the bytes that are there; what is missing is reported.
     pub(crate) fn fill(&mut self, offset: u64, buffer: &mut [u8]) -> usize {
         let Bytes::Source(source) = self.trace.bytes() else { return 0 };
-        let (kind, filled, found) = match source.read_at(offset, buffer) {
-            Ok(filled) if filled == buffer.len() => return filled,
-            Ok(filled) => (DamageKind::Changed, filled, filled as u64),
-            Err(error) => (DamageKind::ReadError, 0, os_code(&error)),
+        let (filled, missing) = source::fill(source, offset, buffer);
+        let Some(missing) = missing else { return filled };
+        let (offset, left) = (offset + filled as u64, (buffer.len() - filled) as u64);
+        let (kind, found) = match missing {
+            Missing::Gone => (DamageKind::Changed, 0),
+            Missing::Failed(error) => (DamageKind::ReadError, os_code(&error)),
         };
-        self.damage.report(Damage { kind, offset, position: 0, expected: buffer.len() as u64, found });
+        self.damage.report(Damage { kind, offset, position: 0, expected: left, found });
         filled
     }
 }

@@ -22,8 +22,8 @@ pub trait ReadAt: fmt::Debug + Sync {
         self.len() == 0
     }
 
-    /// Fills `buffer` with the bytes from `offset` on. Returns how many there were: fewer than requested only where
-    /// the bytes end.
+    /// Reads bytes from `offset` on into `buffer`. Returns how many, as [`Read::read`](io::Read::read) does: 0 only for
+    /// an empty buffer or where the bytes end.
     ///
     /// # Errors
     ///
@@ -57,15 +57,7 @@ impl ReadAt for OpenFile {
         if position.take() != Some(offset) {
             file.seek(SeekFrom::Start(offset))?;
         }
-        let mut len = 0;
-        while len < buffer.len() {
-            match file.read(&mut buffer[len..]) {
-                Ok(0) => break,
-                Ok(more) => len += more,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let len = file.read(buffer)?;
         *position = Some(offset + len as u64);
         Ok(len)
     }
@@ -94,6 +86,20 @@ pub(crate) enum Missing {
     Gone,
     /// The system failed to read them.
     Failed(io::Error),
+}
+
+/// Fills `buffer` with the bytes from `offset` on. Returns how many there are, and why there are no more.
+pub(crate) fn fill(source: &dyn ReadAt, offset: u64, buffer: &mut [u8]) -> (usize, Option<Missing>) {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match source.read_at(offset + filled as u64, &mut buffer[filled..]) {
+            Ok(0) => return (filled, Some(Missing::Gone)),
+            Ok(more) => filled += more.min(buffer.len() - filled),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (filled, Some(Missing::Failed(error))),
+        }
+    }
+    (filled, None)
 }
 
 /// Bytes read for a jump to somewhere else: what surrounds a header.
@@ -170,13 +176,15 @@ impl<'a> Window<'a> {
         self.buffer.copy_within(kept_from.., 0);
         self.buffer.resize(wanted, 0);
         self.start = at;
-        let read = source.read_at(at + kept as u64, &mut self.buffer[kept..]);
-        let filled = kept + *read.as_ref().unwrap_or(&0);
-        if filled < wanted {
-            let missing = read.map_or_else(Missing::Failed, |_| Missing::Gone);
+        let (filled, missing) = fill(source, at + kept as u64, &mut self.buffer[kept..]);
+        let filled = kept + filled;
+        self.buffer.truncate(filled);
+        // What was read ahead in vain may never be needed.
+        if let Some(missing) = missing
+            && filled < len
+        {
             self.len = at + filled as u64;
             self.missing = Some((self.len, missing));
-            self.buffer.truncate(filled);
         }
         Ok(())
     }

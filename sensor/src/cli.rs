@@ -16,6 +16,7 @@ use crate::search::{ScopeChoice, ViewChoice};
 use crate::stop::Stop;
 use clap::{Args, Parser, Subcommand};
 use etwsieve_etl::FileTime;
+use etwsieve_transport::files::is_stopped;
 use etwsieve_transport::printable::{Lines, is_hidden};
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -515,6 +516,10 @@ fn stop_on_signal(stop: &Stop) {
 /// The outcome of writing to standard output: a reader that has gone away is no error.
 fn after_writing(result: std::io::Result<()>, exit: Exit) -> Exit {
     match result {
+        Err(error) if is_stopped(&error) => {
+            complain("stopped; the rest is not written, because nothing reads standard output");
+            Exit::Interrupted
+        }
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             complain(format_args!("cannot write the output: {error}"));
             Exit::Usage

@@ -9,6 +9,7 @@
 //! | [`read_at_most`] | small inputs (rules, bundles, configurations): files, and pipes with a deadline |
 //! | [`PipeReader`] | large inputs from a pipe, which a stop interrupts |
 //! | [`Claims`] | refusing outputs that are inputs, or that are named twice |
+//! | [`PatientStdout`] | large outputs, whose reader may stop reading |
 //! | [`Report`] | outputs written once and whole |
 //! | [`append_lines`] | outputs that grow by lines |
 
@@ -16,11 +17,13 @@ mod claims;
 mod kind;
 mod output;
 mod pipe;
+mod stdout;
 
-pub use claims::{ClaimError, Claims};
+pub use claims::{ClaimError, Claims, position_of_stdout};
 pub use kind::{FileKind, open_regular};
 pub use output::{OutputError, Report, append_lines, is_stdout};
 pub use pipe::{PIPE_QUIET_MAX, PipeReader, is_stopped};
+pub use stdout::PatientStdout;
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -44,7 +47,7 @@ pub fn read_at_most(path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// As [`read_at_most`], for an input that must be UTF-8.
+/// Reads a small input that must be UTF-8.
 ///
 /// # Errors
 ///

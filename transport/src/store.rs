@@ -79,6 +79,8 @@ impl Store {
     /// is now, with what a log beside it holds.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
+        // Windows would open a device to say whether it exists.
+        schema::check_header(path)?;
         if !path.exists() {
             return Err(StoreError::NotFound { path: path.to_owned() });
         }

@@ -80,7 +80,7 @@ pub(super) fn write_summary(report: Report, summary: &impl Serialize, stop: &Sto
     });
     written.map_err(|error| {
         complain(format_args!("--summary: {error}"));
-        Exit::Usage
+        if stop.requested() { Exit::Interrupted } else { Exit::Usage }
     })
 }
 

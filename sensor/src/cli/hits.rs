@@ -102,7 +102,10 @@ fn follow(store: &Store, args: &HitsArgs, filter: &HitFilter) -> Result<Exit, St
     let stop = Stop::default();
     stop_on_signal(&stop);
     let format = args.format.unwrap_or_else(Format::for_stdout);
-    let mut out = BufWriter::new(format.stdout());
+    let mut out = match format.stdout_until(&stop) {
+        Ok(out) => BufWriter::new(out),
+        Err(error) => return Ok(after_writing(Err(error), Exit::Complete)),
+    };
     let mut exit = Exit::Complete;
     let mut written = format.header(&mut out);
     let mut after_id = None;

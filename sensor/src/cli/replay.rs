@@ -13,6 +13,7 @@ use crate::search::Search;
 use crate::sorter::Sorter;
 use crate::source::{Source, SourceError};
 use crate::stop::Stop;
+use etwsieve_transport::files::position_of_stdout;
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::printable;
 use etwsieve_transport::sender::{Sender, SenderCounts};
@@ -21,10 +22,13 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Skipped files that are named on standard error.
 const SKIPPED_SHOWN_MAX: usize = 5;
+/// Bytes of hits written at a time.
+const OUTPUT_BUFFER_LEN: usize = 64 << 10;
 /// Hits stored in one transaction.
 const STORE_BATCH: usize = 256;
 
@@ -33,11 +37,12 @@ pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
         Ok(matcher) => ActiveRules::new(matcher).with_amsi(args.amsi),
         Err(exit) => return exit,
     };
-    let Found { files, errors: unreadable, skipped } = find(&args.paths);
+    let Found { mut files, errors: unreadable, skipped } = find(&args.paths);
     for error in &unreadable {
         complain(error);
     }
     tell_skipped(&skipped);
+    leave_out_stdout(&mut files);
     let mut settings = CollectorSettings::default();
     args.collector.apply(&mut settings);
     let spool = settings.is_set().then(|| settings.spool_path(Role::Replay, args.store.as_deref())).flatten();
@@ -100,7 +105,7 @@ pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
     }
     let format = args.format.unwrap_or_else(Format::for_stdout);
     let mut writer = Writer { format, store, sender, batch: Vec::new(), stored: 0, failed: None };
-    let written = writer.write(collector.sorter);
+    let written = format.stdout_until(&stop).and_then(|out| writer.write(collector.sorter, out));
     tell(&summary, &skipped, &writer, args);
     let (sent, exit) = writer.sender.take().map_or((None, exit), |sender| {
         let (counts, exit) = deliver(sender, Duration::from_secs(args.collector_wait), &stop, exit);
@@ -197,8 +202,8 @@ struct Writer {
 }
 
 impl Writer {
-    fn write(&mut self, hits: Sorter) -> io::Result<()> {
-        let mut out = BufWriter::new(self.format.stdout());
+    fn write(&mut self, hits: Sorter, out: Box<dyn Write + Send>) -> io::Result<()> {
+        let mut out = BufWriter::with_capacity(OUTPUT_BUFFER_LEN, out);
         self.format.header(&mut out)?;
         let mut gone = None;
         hits.drain(|_, hit| {
@@ -232,6 +237,18 @@ impl Writer {
             }
         }
         self.batch.clear();
+    }
+}
+
+/// Leaves out the file that the shell has just made for standard output, as in `replay . > hits.jsonl`.
+fn leave_out_stdout(files: &mut Vec<PathBuf>) {
+    let is_empty = |path: &PathBuf| path.metadata().is_ok_and(|metadata| metadata.len() == 0);
+    // As the only input it is a mistake, and refused later.
+    if let Some(place) = position_of_stdout(files).filter(|_| files.len() > 1)
+        && is_empty(&files[place])
+    {
+        let path = files.remove(place);
+        tracing::info!("{} is standard output, and not read", path.display());
     }
 }
 

@@ -26,12 +26,16 @@ const PROGRESS_EVENTS: u64 = 4096;
 pub(super) fn run(args: &TraceArgs, terminal: &Terminal) -> Exit {
     let table = TraceFormat::Table;
     let format = args.format.unwrap_or(if io::stdout().is_terminal() { table } else { TraceFormat::Jsonl });
-    let mut out = BufWriter::new(if format == table { Format::Table } else { Format::Jsonl }.stdout());
     let Found { files, errors, .. } = find_etl(&args.paths);
     errors.iter().for_each(complain);
     let mut exit = if errors.is_empty() { Exit::Complete } else { Exit::Damaged };
     let stop = Stop::default();
     stop_on_signal(&stop);
+    let output = if format == table { Format::Table } else { Format::Jsonl };
+    let mut out = match output.stdout_until(&stop) {
+        Ok(out) => BufWriter::new(out),
+        Err(error) => return after_writing(Err(error), exit),
+    };
     for path in files {
         let on_disk = match TraceOnDisk::open(path, stop.clone()) {
             Ok(on_disk) => on_disk,

@@ -84,7 +84,7 @@ pub struct Skipped {
 }
 
 impl Skipped {
-    /// Whether nothing was left out.
+    /// Returns true if nothing was left out.
     pub fn is_empty(&self) -> bool {
         self.packed_files == 0 && self.linked_folders == 0
     }
@@ -96,7 +96,7 @@ impl Skipped {
     }
 }
 
-/// Recorded traces at `paths`: files, pipes, [`STDIN`], and folders, which are searched recursively.
+/// Finds recorded traces at `paths`: files, pipes, [`STDIN`], and folders, which are searched recursively.
 ///
 /// Each file comes once, however often it is named. Links to folders are not followed, so that no loop arises. A path at
 /// which nothing is and that has `*`, `?` or `[…]` in it is a pattern: `**` stands for any number of folders, `[*]` for
@@ -105,18 +105,18 @@ pub fn find(paths: &[PathBuf]) -> Found {
     search(paths, &ENDINGS, true)
 }
 
-/// As [`find`], without what was skipped.
+/// Finds traces as [`find`] does, without a record of what was skipped.
 pub fn traces(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<InputError>) {
     let found = find(paths);
     (found.files, found.errors)
 }
 
-/// As [`find`], for .etl traces alone.
+/// Finds .etl traces alone.
 pub fn find_etl(paths: &[PathBuf]) -> Found {
     search(paths, &ENDINGS[..1], true)
 }
 
-/// Files and folders to files with one of the `endings`, as [`find`] does it.
+/// Finds files with one of the `endings`: those named, those that match a pattern, and those in folders.
 pub fn expand(paths: &[PathBuf], endings: &[&str]) -> (Vec<PathBuf>, Vec<InputError>) {
     let found = search(paths, endings, false);
     (found.files, found.errors)

@@ -4,7 +4,6 @@ use super::PROGRAM;
 use super::support::{Folder, HIT, line, read_json, trace};
 use etwsieve_tests::program::{command, run};
 use serde_json::json;
-use std::fs;
 
 #[test]
 fn no_input_is_an_error_with_a_summary_of_zeroes() {
@@ -179,5 +178,5 @@ fn devices_sockets_and_links_to_folders_are_refused_by_name() {
     let collector = run(super::COLLECTOR, ["config", "check", &zero]);
     assert_eq!(collector.code, Some(2));
     assert!(collector.stderr.contains("it is a device"), "{}", collector.stderr);
-    assert_eq!(fs::read_dir(&case).unwrap().count(), 5, "nothing was written beside them");
+    assert_eq!(std::fs::read_dir(&case).unwrap().count(), 5, "nothing was written beside them");
 }

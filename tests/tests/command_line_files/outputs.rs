@@ -108,6 +108,13 @@ fn two_outputs_are_two_files() {
         assert_eq!(output.status.code(), Some(2), "{stderr}");
         assert!(stderr.contains("standard output"), "{stderr}");
     }
+    // What the shell has made in the folder that is searched is no input.
+    fs::remove_file(at("hits.jsonl")).unwrap();
+    let out = fs::File::create(at("new.jsonl")).unwrap();
+    let args = ["replay", folder.path().to_str().unwrap()];
+    assert!(command(PROGRAM, args).stdout(out).status().unwrap().success());
+    assert_eq!(fs::read_to_string(at("new.jsonl")).unwrap().lines().count(), 1);
+    fs::remove_file(at("new.jsonl")).unwrap();
     // Hits appended to their own input would never end.
     let out = fs::OpenOptions::new().append(true).open(&trace).unwrap();
     let status = command(PROGRAM, ["replay", &trace]).stdout(out).stderr(Stdio::null()).status().unwrap();

@@ -4,7 +4,7 @@ use super::PROGRAM;
 use super::support::{Folder, HIT, line, trace};
 use etwsieve_tests::program::{command, run};
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -138,6 +138,15 @@ fn one_signal_ends_the_wait_for_a_pipe() {
         let (code, stderr) = stop(child);
         assert_eq!(code, Some(130), "{bytes:?}: {stderr}");
     }
+    // Hits that nobody reads: more than fit a pipe.
+    let hits = folder.write("hits.jsonl", line(HIT, "srv01").repeat(2_000));
+    let mut child = start(&["replay", "--format", "jsonl", &hits]);
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 100]).unwrap();
+    let (code, stderr) = stop(child);
+    assert_eq!(code, Some(130), "{stderr}");
+    assert!(stderr.contains("nothing reads standard output"), "{stderr}");
+    drop(stdout);
     // Standard input that stays open.
     let child =
         command(PROGRAM, ["replay", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

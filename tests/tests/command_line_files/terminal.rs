@@ -1,7 +1,7 @@
 //! No text of a rule, a sensor or a file name commands the terminal.
 
+use super::PROGRAM;
 use super::support::{Folder, HIT, line};
-use super::{COLLECTOR, PROGRAM};
 use etwsieve_tests::program::{Run, command, run};
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, View};
 use etwsieve_transport::printable::is_hidden;
@@ -136,11 +136,10 @@ fn file_names_in_errors_and_warnings_are_clean() {
         &["config", "check", &format!("{case}/gone")],
     ];
     for args in commands {
-        check(&run(COLLECTOR, args), &format!("{args:?}"));
+        check(&run(super::COLLECTOR, args), &format!("{args:?}"));
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn ten_thousand_files_are_read_and_each_is_counted() {
     let folder = Folder::new();

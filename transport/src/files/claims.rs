@@ -105,6 +105,12 @@ impl Claims {
     }
 }
 
+/// Finds the file that is standard output among `paths`.
+pub fn position_of_stdout(paths: &[PathBuf]) -> Option<usize> {
+    let stdout = FileId::of_stdout().ok()??;
+    paths.iter().position(|path| FileId::of_existing(path).is_ok_and(|id| id == stdout))
+}
+
 /// What makes a file the same as another.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum FileId {

@@ -21,7 +21,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// Looks at `path`, without opening it.
+    /// Returns what `path` names, without opening it.
     ///
     /// # Errors
     ///
@@ -120,7 +120,7 @@ fn is_windows_device(path: &str) -> bool {
     matches!(name, "con" | "prn" | "aux" | "nul" | "conin$" | "conout$") || numbered("com") || numbered("lpt")
 }
 
-/// Whether the second part of `SERVER\SHARE\…` is the share of pipes.
+/// Returns true if the second part of `SERVER\SHARE\…` is the share of pipes.
 fn is_pipe_share(path: &str) -> bool {
     path.split('\\').nth(1) == Some("pipe")
 }

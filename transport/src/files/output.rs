@@ -1,6 +1,7 @@
 //! Outputs that replace only what this program has written.
 
 use super::kind::FileKind;
+use super::stdout::PatientStdout;
 use crate::printable;
 use crate::private_file;
 use crate::stop::Stop;
@@ -125,10 +126,10 @@ impl Report {
     pub fn write(self, text: &[u8], stop: &Stop) -> Result<(), OutputError> {
         let path = self.path;
         let written = match self.target {
-            Target::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(text).and_then(|()| out.flush())
-            }
+            Target::Stdout => PatientStdout::new(stop.clone()).and_then(|mut out| {
+                out.write_all(text)?;
+                out.flush()
+            }),
             Target::Stream => write_stream(path.clone(), text.to_vec(), stop),
             Target::New => temporary(folder(&path)).and_then(|mut file| {
                 file.write_all(text)?;
@@ -169,13 +170,13 @@ pub fn append_lines(
     private_file::append(path).map_err(|error| io("append to", error))
 }
 
-/// Whether a path stands for standard output: `-`, or a name that the system has for it.
+/// Returns true for a path that stands for standard output: `-`, or a name that the system has for it.
 pub fn is_stdout(path: &Path) -> bool {
     path.as_os_str() == "-"
         || cfg!(unix) && ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].map(Path::new).contains(&path)
 }
 
-/// Whether a path stands for an open file of this process, which is written to as it is, and never replaced.
+/// Returns true for a path that stands for an open file of this process, which is written to as it is, and never replaced.
 pub(super) fn is_descriptor(path: &Path) -> bool {
     cfg!(unix)
         && (path == Path::new("/dev/stderr")

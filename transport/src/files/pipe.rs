@@ -19,7 +19,7 @@ const CHUNK_LEN: usize = 64 << 10;
 /// Most chunks read ahead.
 const CHUNKS_MAX: usize = 4;
 /// How often a waiting reader looks for a stop.
-const TICK: Duration = Duration::from_millis(50);
+pub(super) const STOP_TICK: Duration = Duration::from_millis(50);
 
 /// A reader of a pipe, or of standard input, whose reads end soon after a stop or a deadline.
 ///
@@ -39,7 +39,7 @@ enum Until {
     Quiet(Duration),
 }
 
-/// The cause of a read that a stop has ended.
+/// The cause of a read or write that a stop has ended.
 #[derive(Debug)]
 struct Stopped;
 
@@ -51,7 +51,11 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// Whether an error of [`PipeReader`] says that the stop was requested.
+pub(super) fn stopped() -> io::Error {
+    io::Error::other(Stopped)
+}
+
+/// Returns true if an error of [`PipeReader`] or [`PatientStdout`](super::PatientStdout) says that the stop was requested.
 pub fn is_stopped(error: &io::Error) -> bool {
     error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Stopped>)
 }
@@ -113,14 +117,14 @@ impl PipeReader {
         let start = Instant::now();
         loop {
             match &self.until {
-                Until::Stop(stop) if stop.requested() => return Err(io::Error::other(Stopped)),
+                Until::Stop(stop) if stop.requested() => return Err(stopped()),
                 Until::Quiet(longest) if start.elapsed() >= *longest => {
                     let problem = format!("nothing was written to the pipe for {} s", longest.as_secs());
                     return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
                 }
                 Until::Stop(_) | Until::Quiet(_) => {}
             }
-            match self.chunks.recv_timeout(TICK) {
+            match self.chunks.recv_timeout(STOP_TICK) {
                 Ok(chunk) => return chunk,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(Vec::new()),

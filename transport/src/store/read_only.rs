@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 const VFS_WITHOUT_LOCKS: &str = if cfg!(windows) { "win32-none" } else { "unix-none" };
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
-/// Whether an error says that SQLite could not make or write a file beside the store.
+/// Returns true if an error says that SQLite could not make or write a file beside the store.
 pub(super) fn is_unwritable(error: &StoreError) -> bool {
     let StoreError::Sqlite { source, .. } = error else { return false };
     matches!(source.sqlite_error_code(), Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen))

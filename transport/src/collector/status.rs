@@ -32,8 +32,7 @@ const SELECT_SENSORS: &str = "
             WHERE sensor_id = sensors.id)
     FROM sensors ORDER BY name LIMIT ?1";
 
-/// Sinks that have not told how they are for so long do not run, in seconds: one request may take a minute, and so may
-/// its answer.
+/// Seconds without a report after which a sink is shown as not running: a request may take a minute, and so may its answer.
 const SINK_SILENT_SECONDS: i64 = 180;
 /// The oldest of what waits: by when it was received, or never for a hit that no sensor sent.
 const SELECT_SINKS: &str = "
@@ -86,7 +85,7 @@ pub struct SinkStatus {
     pub retries: u64,
     /// Why it does not deliver; `None`: it does, or has nothing to deliver.
     pub error: Option<String>,
-    /// When it last told how it is; 0: never.
+    /// When it last reported; 0: never.
     pub reported: i64,
 }
 
@@ -123,7 +122,7 @@ pub struct SensorStatus {
     pub conflicts: u64,
     /// When its certificate ends.
     pub certificate_expires: Option<i64>,
-    /// Whether all of its certificates are revoked, as far as the list of them was read.
+    /// Whether all of its certificates are revoked. False if the list of certificates was not read.
     pub revoked: bool,
     /// What is wrong, in words; empty: nothing.
     pub alarms: Vec<String>,
@@ -343,7 +342,7 @@ impl Status {
 }
 
 impl SinkStatus {
-    /// Takes what the sink said of itself at `time`.
+    /// Takes the counts of a report made at `time`.
     pub(super) fn take_report(&mut self, counts: SinkCounts, time: i64) {
         self.delivered_hits = counts.delivered;
         self.refused = counts.refused;

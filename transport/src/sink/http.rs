@@ -129,9 +129,9 @@ impl Client {
 }
 
 impl Answer {
-    /// What an answer means that takes nothing. `is_own`: it is the receiver's, which would blame a record if one were to
-    /// blame. Anybody else who refuses the request for what it is may mean its contents: a firewall that finds an attack in
-    /// a script, a proxy with limits.
+    /// Judges an answer that accepts nothing. `is_own`: the answer is the receiver's, which would blame a record if one were
+    /// at fault. Others may object to the contents of a request: a firewall that finds an attack in a script, or a proxy
+    /// with limits.
     pub(super) fn judge(&self, what: &str, is_own: bool) -> Result<Verdict, SinkError> {
         match self.status {
             400 | 403 | 406 | 415 | 422 | 431 | 451 if !is_own => Ok(Verdict::Suspect(self.as_error(what))),

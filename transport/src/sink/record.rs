@@ -44,7 +44,7 @@ pub struct Record<'a> {
     rule: &'a RuleRefV1,
     shown: Shown<'a>,
     shown_rule: Cow<'a, RuleRefV1>,
-    /// Values that are not those of the event.
+    /// Fields whose values differ from the event's.
     clamped: Vec<&'static str>,
     /// The identity of the event as this sensor reported it. It is computed once a hit: encoding the hit for each of its
     /// rules would cost their product.
@@ -60,9 +60,9 @@ enum Shown<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The records of a hit: one for each rule, and one with an empty rule for a hit without rules.
+    /// Returns the records of a hit: one for each rule, or one with an empty rule for a hit without rules.
     ///
-    /// Their length in all is linear in that of the encoded hit: see [`clamp`].
+    /// Their total length is linear in that of the encoded hit (`clamp.rs`).
     pub fn of(item: &'a Item) -> impl Iterator<Item = Self> {
         let (shown, clamped) = clamp::whole(&item.hit);
         let copy_len = clamp::copy_len(&shown).max(1);
@@ -83,7 +83,7 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// The record with no more than the limits allow.
+    /// Returns the record cut to the limits.
     pub(super) fn within(&self, limits: Limits) -> Self {
         let (hit, clamped) = clamp::event(self.hit(), &self.rule.spans, limits);
         let mut record = Self { shown: Shown::Own(Box::new(hit)), ..self.clone() };
@@ -99,7 +99,7 @@ impl<'a> Record<'a> {
         self.item
     }
 
-    /// The event as the record shows it; its list of rules means nothing.
+    /// Returns the event as the record shows it. Its list of rules is meaningless.
     pub(super) fn hit(&self) -> &HitV1 {
         match &self.shown {
             Shown::Shared(hit) => hit,

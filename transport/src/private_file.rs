@@ -45,11 +45,18 @@ pub fn append(path: &Path) -> io::Result<File> {
 ///
 /// Those of creating the file.
 pub fn ensure(path: &Path) -> io::Result<()> {
-    // Opening a named pipe or a device for writing could block.
+    // An existing file must not be opened: a named pipe could block, and closing a database would end the locks that
+    // SQLite has on it in this process.
     if path.exists() {
         return Ok(());
     }
-    options().create(true).write(true).truncate(false).open(path).map(drop)
+    match options().create_new(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_symlink() && !path.exists() => {
+            options().create(true).write(true).truncate(false).open(path).map(drop)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// Restricts an open file to its owner.

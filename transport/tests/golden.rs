@@ -245,8 +245,8 @@ fn identities() {
     ];
     for (name, hit, [first, second, of_sensor]) in rows {
         let event = EventIdentity::of(&hit).unwrap();
-        let hex = |identity: EventIdentity| -> String {
-            identity.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+        let hex = |identity: EventIdentity| {
+            identity.as_bytes().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
         };
         assert_eq!(hex(event), first, "{name}");
         assert_eq!(hex(event.occurrence(0)), first, "{name}");

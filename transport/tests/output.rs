@@ -1,7 +1,5 @@
 //! Hits as JSON at the ends of time, and the identities of their detections.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the verdict of a test")]
-
 mod common;
 
 use common::{hit, rule};

@@ -378,6 +378,9 @@ fn a_damaged_hit_is_named_and_passed() {
     }
 }
 
+/// Columns, how they are shown, and how many U+0000 the row has.
+type NulRow<'a> = (&'a str, EventContent, &'a str, &'a str, i64);
+
 /// Queries stop at U+0000, so an attacker could hide behind one whatever follows it.
 #[test]
 fn queries_see_all_of_a_text_with_nuls() {
@@ -396,9 +399,7 @@ fn queries_see_all_of_a_text_with_nuls() {
         app_name: "\0app".into(),
         scan_result: 1,
     };
-    // Columns, how they are shown, and how many U+0000 the row has.
-    type Row<'a> = (&'a str, EventContent, &'a str, &'a str, i64);
-    let rows: [Row<'_>; 6] = [
+    let rows: [NulRow<'_>; 6] = [
         ("none", script("ab", None), "script_block_text", "ab", 0),
         ("inside", script("hit \0 <script>", None), "script_block_text", "hit \u{2400} <script>", 1),
         ("only", script("\0\0", Some("p\0")), "script_block_text || path", "\u{2400}\u{2400}p\u{2400}", 3),

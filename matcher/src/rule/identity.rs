@@ -57,7 +57,9 @@ fn update(hash: &mut Sha256, node: &Node) {
         Value::List(items) => {
             hash.update(b"l");
             hash.update((items.len() as u64).to_le_bytes());
-            items.iter().for_each(|item| update(hash, item));
+            for item in items {
+                update(hash, item);
+            }
         }
         Value::Map(entries) => {
             let mut entries: Vec<_> = entries.iter().collect();

@@ -30,7 +30,9 @@ impl EventIdentity {
             return Self::of(hit);
         }
         let mut hash = Sha256::new();
-        codec::identity_parts(hit, event).into_iter().for_each(|part| hash.update(part));
+        for part in codec::identity_parts(hit, event) {
+            hash.update(part);
+        }
         Ok(Self(hash.finalize().into()))
     }
 
@@ -72,7 +74,9 @@ impl EventIdentity {
         // Rules without an id can share a title. This project's sensors derive an id for them, others may not.
         if rule.id.is_empty() {
             update(rule.level.as_bytes());
-            rule.attack.iter().for_each(|id| update(id.as_bytes()));
+            for id in &rule.attack {
+                update(id.as_bytes());
+            }
             for span in &rule.spans {
                 update(&[&[span.text][..], &span.start.to_le_bytes(), &span.len.to_le_bytes()].concat());
             }

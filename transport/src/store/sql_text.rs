@@ -28,7 +28,7 @@ impl NulCounter {
         if !text.contains('\0') {
             return text;
         }
-        self.nuls += text.bytes().filter(|byte| *byte == 0).count() as i64;
+        self.nuls += text.matches('\0').count() as i64;
         Cow::Owned(text.replace('\0', NUL_SYMBOL))
     }
 }

@@ -191,7 +191,7 @@ impl Problem {
 
     fn of_path(error: &InputError) -> Self {
         Self {
-            file: error.path().display().to_string(),
+            file: error.path().map_or_else(String::new, |path| path.display().to_string()),
             line: None,
             column: None,
             code: "unreadable",

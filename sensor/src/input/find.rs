@@ -61,6 +61,19 @@ pub enum InputError {
     TooMany,
 }
 
+impl InputError {
+    /// Returns the path that the error is about; `None` if it is about all of them.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Unreadable { path, .. } | Self::Kind { path, .. } | Self::NothingIn { path, .. } => {
+                Some(path)
+            }
+            Self::NoMatch { pattern } => Some(pattern),
+            Self::TooMany => None,
+        }
+    }
+}
+
 /// What is at the paths of a command line.
 #[derive(Debug, Default)]
 pub struct Found {

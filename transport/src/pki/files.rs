@@ -92,7 +92,8 @@ pub(super) fn make_folder(path: &Path) -> Result<(), PkiError> {
 /// One command at a time in a folder: holds the lock until it is dropped.
 pub(super) fn lock(folder: &Path) -> Result<File, PkiError> {
     let path = folder.join(".lock");
-    let file = OpenOptions::new().create(true).append(true).open(&path).at(&path, "open")?;
+    // Windows locks only what may be read or written at any place.
+    let file = OpenOptions::new().read(true).create(true).append(true).open(&path).at(&path, "open")?;
     file.lock().at(&path, "lock")?;
     Ok(file)
 }

@@ -44,5 +44,5 @@ pub use matcher::{Counts, Matcher, Payload, Place, SPANS_MAX, Scratch, Span};
 pub use rule::load::{Loaded, load};
 pub use rule::{Calls, Origin, Rule};
 pub use scan::kernel::{KERNEL_VARIABLE, Kernel, KernelError};
-pub use view::{Transformation, View, ViewMatch, Views};
+pub use view::{Transformation, View, ViewBudget, ViewMatch, Views};
 pub use yaml::RULE_FILE_LEN_MAX;

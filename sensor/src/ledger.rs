@@ -34,6 +34,9 @@ pub struct Ledger {
     pub amsi: Option<AmsiLedger>,
     /// Pairs of a rule and an event of which only another view than the raw one matched.
     pub view_detections: u64,
+    /// Events and joined blocks whose views were not made or searched to the end: their work was exhausted or stopped, or
+    /// the text is longer than what is viewed. What was found until then is reported.
+    pub views_cut: u64,
     /// Script blocks of several events.
     pub blocks: BlockLedger,
     /// Selected events that were not searched, by reason.
@@ -143,6 +146,7 @@ impl Ledger {
         self.undecodable += other.undecodable;
         self.detections += other.detections;
         self.view_detections += other.view_detections;
+        self.views_cut += other.views_cut;
         self.blocks.add(&other.blocks);
         self.payload_bytes += other.payload_bytes;
         if let Some(other) = &other.amsi {

@@ -214,7 +214,7 @@ pub fn run(
             let (sender, receiver) = bounded::<Box<RawEvent>>(pool);
             senders.push(sender);
             let ends = Ends { events: receiver, emptied: emptied.clone(), outcomes: outcomes_in.clone() };
-            let worker = Worker::new(rules, &names, &progress.tallies, ends, settings);
+            let worker = Worker::new(rules, &names, &progress.tallies, ends, settings, stop);
             workers.push(scope.spawn(move || worker.run()));
         }
         drop((emptied, outcomes_in));

@@ -70,6 +70,15 @@ impl Glob {
         self.segments.iter().map(|segment| size_of::<Segment>() + of_segment(segment)).sum()
     }
 
+    /// Steps of a [`Budget`](etwsieve_budget::Budget) to match a text of this length, at most.
+    pub(crate) fn steps(&self, units: usize) -> usize {
+        let of_segment = |segment: &Segment| match segment {
+            Segment::Narrow(_) => 1 + units / 4,
+            Segment::Wide { parts, .. } => units.saturating_mul(2 + parts.len() / 2),
+        };
+        self.segments.iter().map(of_segment).fold(4, usize::saturating_add)
+    }
+
     /// Whether the whole text matches. Linear in the text for each segment of folded ASCII.
     pub(crate) fn matches(&self, text: Text<'_>) -> bool {
         self.places(text, |_| {})

@@ -241,7 +241,7 @@ fn tell(summary: &Summary, writer: &Writer, args: &ReplayArgs) {
     let dropped: u64 = total.dropped.values().sum();
     let damaged: u64 = total.damaged.values().sum();
     let mut line = format!(
-        "{} {} files: {} events seen, {} searched, {} with hits, {} detections, {} in other views, {} of joined blocks, {dropped} dropped, {damaged} damaged parts, {:.2} s",
+        "{} {} files: {} events seen, {} searched, {} with hits, {} detections, {} in other views ({} cut short), {} of joined blocks, {dropped} dropped, {damaged} damaged parts, {:.2} s",
         if summary.interrupted { "stopped within" } else { "read" },
         summary.sources.len(),
         total.events_seen,
@@ -249,6 +249,7 @@ fn tell(summary: &Summary, writer: &Writer, args: &ReplayArgs) {
         total.events_matched,
         total.detections,
         total.view_detections,
+        total.views_cut,
         total.blocks.detections,
         total.elapsed_seconds,
     );

@@ -130,6 +130,7 @@ struct Work {
     detections: AtomicU64,
     undecodable: AtomicU64,
     view_detections: AtomicU64,
+    views_cut: AtomicU64,
     blocks: BlockWork,
 }
 
@@ -202,6 +203,11 @@ impl Tally {
         self.work.undecodable.fetch_add(1, Ordering::Release);
     }
 
+    /// The views of an event or a joined block were cut short.
+    pub(super) fn views_cut(&self) {
+        self.work.views_cut.fetch_add(1, Ordering::Release);
+    }
+
     /// Other views of an event gave so many rules.
     pub(super) fn view_detections(&self, rules: usize) {
         if rules > 0 {
@@ -262,6 +268,7 @@ impl Tally {
             detections,
             amsi,
             view_detections: load(&self.work.view_detections),
+            views_cut: load(&self.work.views_cut),
             blocks: self.work.blocks.read(),
             dropped,
             undecodable,

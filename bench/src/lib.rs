@@ -31,6 +31,7 @@ mod snippets;
 pub mod transport;
 pub mod views;
 pub mod workload;
+pub mod worst;
 
 /// Counts what every benchmark and test of this crate allocates.
 #[global_allocator]

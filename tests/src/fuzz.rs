@@ -5,7 +5,9 @@
 pub mod amsi;
 pub mod etl;
 pub mod evtx;
+pub mod fold_cost;
 pub mod frame;
 pub mod payload;
 pub mod rule;
 pub mod views;
+mod work;

@@ -42,7 +42,7 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
     let mut laid_out = Vec::new();
     etwsieve::amsi::decode(&scans[0]).expect("a scan").lay_out(&mut laid_out);
     let script = "New-PSSession -ComputerName ab";
-    let disguised = disguise::ALL
+    let disguised: Vec<Vec<u8>> = disguise::ALL
         .iter()
         .filter_map(|disguise| (disguise.disguise)(script, 1))
         .map(String::into_bytes)
@@ -54,6 +54,7 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
         ("payload", fuzz::payload::payload, vec![block, laid_out]),
         ("rule", fuzz::rule::rule, vec![rule, other]),
         ("frame", fuzz::frame::frame, frames),
+        ("fold_cost", |data| drop(fuzz::fold_cost::fold_cost(data)), disguised.clone()),
         ("views", fuzz::views::views, disguised),
     ]
 }

@@ -1,5 +1,6 @@
 //! Any text as a rule file: understood or refused with its line, and what loads runs like the naive evaluator.
 
+use super::work;
 use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, load, naive};
 
 /// Rules with more tests than this load, but take too long for the naive evaluator.
@@ -19,9 +20,11 @@ pub fn rule(data: &[u8]) {
         assert!((1..=lines).contains(&error.line), "line {} of {lines}: {error}", error.line);
         assert!(error.to_string().starts_with("fuzz.yml:"));
     }
-    if loaded.rules.iter().map(|rule| rule.expr.count_tests()).sum::<usize>() > TESTS_MAX {
+    let tests: usize = loaded.rules.iter().map(|rule| rule.expr.count_tests()).sum();
+    if tests > TESTS_MAX {
         return;
     }
+    let tests = tests as u64;
     let matcher = Matcher::new(loaded.rules);
     let mut scratch = Scratch::default();
     // The rule's own text is the text most likely to hit it.
@@ -29,7 +32,11 @@ pub fn rule(data: &[u8]) {
     for kind in EventKind::ALL {
         let mut bytes = vec![1; kind.text_offset()];
         bytes.extend(format!("{script}\0id\0{script}\0").encode_utf16().flat_map(u16::to_le_bytes));
-        let found = matcher.find(&Payload { kind, process_id: None, bytes: &bytes }, &mut scratch);
+        let before = scratch.counts().steps;
+        let found = matcher.find(&Payload { kind, process_id: None, bytes: &bytes }, &mut scratch).to_vec();
+        // Each rule may ask for its own literals and expressions.
+        let tests = tests.max(1);
+        work::assert_raw_bounded((scratch.counts().steps - before) / tests, bytes.len());
         let plain: Vec<u32> = (0..)
             .zip(matcher.rules())
             .filter(|(_, rule)| naive::matches(rule, kind, &bytes))

@@ -115,7 +115,7 @@ fn rules_that_are_exchanged_meanwhile_lose_and_double_nothing() {
     const EVENTS: usize = 60;
     let rules = ActiveRules::new(Matcher::new(builtin::rules()));
     let text =
-        format!("Enter-PSSession -ComputerName a;{OBFUSCATED}{}", "$b=('a','b' -join '');".repeat(900));
+        format!("Enter-PSSession -ComputerName a;{OBFUSCATED}{}", "$b=('a','b' -join '');".repeat(300));
     let other = "title: other\nid: o\nlogsource: {category: ps_script}\ndetection: {s: {ScriptBlockText|contains: zz}, condition: s}\n";
     let done = std::sync::atomic::AtomicBool::new(false);
     let (summary, hits) = std::thread::scope(|scope| {

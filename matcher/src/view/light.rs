@@ -26,7 +26,7 @@ const CHUNK_STEPS: usize = 3;
 /// Steps for each that is then looked at unit by unit.
 const SLOW_CHUNK_STEPS: usize = 20;
 /// Steps for a place that is changed, and two pieces of its origin.
-const CHANGE_STEPS: usize = 16;
+const CHANGE_STEPS: usize = 20;
 
 /// The text in light normalisation; `None` if that is the text itself. Linear. Once the work is exhausted, the rest of
 /// the text stays as it is.

@@ -23,8 +23,9 @@ pub(crate) const CALLS_MAX: usize = 256;
 
 /// Longest payload whose memory is kept for the next one.
 const MADE_LEN_KEPT_MAX: usize = 1 << 20;
-/// Units of a text that are written, narrowed and searched for the gate's needles in two steps.
-const GATE_UNITS: usize = 2;
+/// A text may use this part of the steps that are left to be written, narrowed and searched for the gate's needles, which
+/// takes a step for each unit.
+const LEFT_PER_TEXT: usize = 2;
 /// Steps to begin a search of a text.
 const SEARCH_STEPS: usize = 64;
 
@@ -38,6 +39,8 @@ pub(super) struct Search<'a> {
     found: Vec<ViewMatch>,
     /// The payload with another text.
     made: Vec<u8>,
+    /// A text was searched in part.
+    is_cut: bool,
 }
 
 impl<'a> Search<'a> {
@@ -49,7 +52,7 @@ impl<'a> Search<'a> {
     ) -> Self {
         let fields = Fields::split(payload.kind, payload.bytes);
         let made = std::mem::take(&mut scratch.made);
-        Self { matcher, payload, fields, raw, scratch, found: Vec::new(), made }
+        Self { matcher, payload, fields, raw, scratch, found: Vec::new(), made, is_cut: false }
     }
 
     /// What the views give that the text has reason for.
@@ -83,6 +86,9 @@ impl<'a> Search<'a> {
         let (mut work, search) = budget.parts(&mut patterns);
         // Once either is exhausted, what has been found counts.
         let _ = self.search_all(units, reasons, views, &mut work, search);
+        if self.is_cut {
+            budget.cut();
+        }
         self.without_bases();
         if self.made.capacity() <= MADE_LEN_KEPT_MAX {
             self.scratch.made = self.made;
@@ -188,10 +194,15 @@ impl<'a> Search<'a> {
         if plan.programs.is_empty() {
             return Ok(());
         }
-        budget.charge(SEARCH_STEPS + self.payload_units(text) * 2 / GATE_UNITS)?;
+        budget.charge(SEARCH_STEPS + self.other_units())?;
+        // Of a text that would use the budget up the first part, so that its candidates can be looked at, and other texts.
+        let most = budget.steps_left() as usize / LEFT_PER_TEXT;
+        let script = &text.units()[..text.units().len().min(most)];
+        self.is_cut |= script.len() < text.units().len();
+        budget.charge(script.len())?;
         let mut bytes = std::mem::take(&mut self.made);
-        self.write_with(text, &mut bytes);
-        let fields = self.fields.with_script(&bytes, text.units().len());
+        self.write_with(script, &mut bytes);
+        let fields = self.fields.with_script(&bytes, script.len());
         let units = text_units(kind, &bytes);
         let Scratch { narrowed, found, memory, .. } = &mut *self.scratch;
         narrowed.begin();
@@ -212,25 +223,25 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// Units of the payload with `text` in the place of the script.
-    fn payload_units(&self, text: &Mapped) -> usize {
+    /// Units of the payload beside the script.
+    fn other_units(&self) -> usize {
         let own = self.fields.range(Field::ScriptBlockText).map_or(0, |own| own.len());
-        (self.payload.bytes.len() / 2).saturating_sub(own) + text.units().len()
+        (self.payload.bytes.len() / 2).saturating_sub(own)
     }
 
-    /// The payload with `text` in the place of the script, in `bytes`.
-    fn write_with(&self, text: &Mapped, bytes: &mut Vec<u8>) {
+    /// The payload with `script` in the place of its own, in `bytes`.
+    fn write_with(&self, script: &[u16], bytes: &mut Vec<u8>) {
         let original = self.payload.bytes;
         let offset = self.payload.kind.text_offset();
         let own = self.fields.range(Field::ScriptBlockText).unwrap_or(0..0);
         bytes.clear();
         bytes.extend_from_slice(&original[..offset]);
         if self.payload.kind == EventKind::Amsi {
-            crate::amsi::set_content_len(bytes, text.units().len());
+            crate::amsi::set_content_len(bytes, script.len());
         }
         let start = bytes.len();
-        bytes.resize(start + 2 * text.units().len(), 0);
-        for (to, unit) in bytes[start..].as_chunks_mut().0.iter_mut().zip(text.units()) {
+        bytes.resize(start + 2 * script.len(), 0);
+        for (to, unit) in bytes[start..].as_chunks_mut().0.iter_mut().zip(script) {
             *to = unit.to_le_bytes();
         }
         bytes.extend_from_slice(&original[offset + 2 * own.end..]);

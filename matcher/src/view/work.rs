@@ -1,6 +1,6 @@
 //! What the views of one event may cost: every loop over what an event decides is charged here before it runs.
 //!
-//! A step is worth at most sixteen instructions, on average about ten. Work with a larger constant is charged as that many
+//! A step is worth at most twenty instructions, on average about ten. Work with a larger constant is charged as that many
 //! steps; the weights are beside the loops and were measured with callgrind (see `bench/README.md`).
 
 use super::fold::Patterns;

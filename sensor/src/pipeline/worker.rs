@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const QUIET_TICK: Duration = Duration::from_secs(5);
 /// Drops less than this far apart become one gap, in FILETIME ticks: a second.
 const GAP_TICKS: u64 = 10_000_000;
+/// How often an event is searched while rules are exchanged, at most.
+const ATTEMPTS_MAX: u32 = 4;
 
 pub(super) struct Worker<'a> {
     rules: &'a ActiveRules,
@@ -139,8 +141,10 @@ impl<'a> Worker<'a> {
         }
         let payload = Payload { kind, process_id: event.header.process_id, bytes: &event.payload };
         let is_fragment = self.search.block && payload.fragment().is_some();
+        let mut attempts_left = ATTEMPTS_MAX;
         let found = loop {
-            match self.find(&payload, is_fragment) {
+            attempts_left -= 1;
+            match self.find(&payload, is_fragment, attempts_left > 0) {
                 Some(found) => break found,
                 // Searched from the beginning, since nothing of it has been reported yet.
                 None => self.exchange_rules(),
@@ -182,8 +186,8 @@ impl<'a> Worker<'a> {
         });
     }
 
-    /// Searches an event as recorded and in its views; `None` if the rules are exchanged meanwhile.
-    fn find(&mut self, payload: &Payload<'_>, is_fragment: bool) -> Option<Found> {
+    /// Searches an event as recorded and in its views; `None` if the rules are exchanged meanwhile and `may_give_up`.
+    fn find(&mut self, payload: &Payload<'_>, is_fragment: bool, may_give_up: bool) -> Option<Found> {
         let matched = if is_fragment {
             self.matcher.find_fragment(payload, &mut self.scratch)
         } else {
@@ -193,7 +197,7 @@ impl<'a> Worker<'a> {
         let raw = matched.to_vec();
         let noted = if is_fragment { self.scratch.noted() } else { Noted::default() };
         let (rules, generation, stop) = (self.rules, self.generation, self.stop);
-        let is_exchanged = || rules.generation() != generation;
+        let is_exchanged = || may_give_up && rules.generation() != generation;
         let ends = || stop.requested() || is_exchanged();
         let views = self.search.views;
         let mut budget = ViewBudget::new(payload.bytes.len()).until(&ends);

@@ -7,6 +7,8 @@ use crate::view::work::Work;
 
 /// Steps to copy what stands between two places.
 const PLACE_STEPS: usize = 8;
+/// Steps to look one index up.
+const INDEX_STEPS: usize = 5;
 /// Steps for a place of a format.
 const FORMAT_STEPS: usize = 24;
 /// Units of a place of a format.
@@ -166,6 +168,7 @@ pub(super) fn index(value: &Value, index: &Value, work: &mut Work<'_, '_>) -> Op
     let Value::List(numbers) = index else { return get(index.number(work)?) };
     let mut list = List::default();
     for number in numbers.items() {
+        work.charge(INDEX_STEPS)?;
         if let Some(item) = get(number.number(work)?) {
             list.push(item, work)?;
         }

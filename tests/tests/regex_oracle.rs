@@ -333,7 +333,7 @@ fn compare(pattern: &str, text: &str) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_pieces(pattern in pieces(PIECES, 7), texts in proptest::collection::vec(pieces(TEXTS, 5), 1..4)) {

@@ -238,10 +238,11 @@ fn large_sets_are_paid_for() {
 /// A printed set is read again as the same set.
 #[test]
 fn sets_survive_printing() {
+    // Lengths of ranges include the surrogates.
     let rows = [
-        (r"[\x{0}-\x{10ffff}]", 0x11_0000 - 0x800),
+        (r"[\x{0}-\x{10ffff}]", 0x11_0000),
         (r"[\[\]\\^&~#-]", 8),
-        (r"[^\n]", 0x11_0000 - 0x801),
+        (r"[^\n]", 0x11_0000 - 1),
         (r"(?i)[k]", 3),
     ];
     for (source, expected) in rows {

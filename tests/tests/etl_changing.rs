@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use walk::{BUFFER_LEN, FORMATS, SEQUENCE_NUMBER, Walk, small};
 
 fn written(bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("x.etl");
-    fs::write(&path, bytes).unwrap();
+    fs::write(&path, bytes).expect("the trace is written");
     (folder, path)
 }
 

@@ -15,8 +15,8 @@ use etwsieve_budget::Budget;
 pub const INDEX_STEPS_PER_BYTE_MAX: u64 = 128;
 /// Steps that a walk over the events may cost for each byte of the file.
 ///
-/// Files without compression cost at most 6. The compressed ones on record cost 4 at most; a file in which every
-/// buffer reaches [`EXPANSION_MAX`](crate::EXPANSION_MAX) would cost 1,000 and more.
+/// Files without compression cost at most 6. The compressed ones on record decompress to 4.7 times their length and cost
+/// 6.6 at most; a file in which every buffer reaches [`EXPANSION_MAX`](crate::EXPANSION_MAX) would cost 1,000 and more.
 pub const WALK_STEPS_PER_BYTE_MAX: u64 = 128;
 /// Steps that a file may cost beyond these, so that a small file may be compressed well.
 pub const STEPS_FREE: u64 = 1 << 28;

@@ -51,13 +51,12 @@ const RECORD_HEADER_LEN: usize = 24;
 /// Length of the size that ends a record.
 const SIZE_LEN: usize = 4;
 
-/// Steps of work that a record may cost for each of its bytes, beyond [`RECORD_STEPS_FREE`].
-///
-/// The costliest records on record, forwarded ones in which every entity is a token, cost 9.
+/// Steps of work that a record may cost for each of its bytes, beyond [`RECORD_STEPS_FREE`]. The costliest records are
+/// forwarded ones in which every entity is a token.
 pub const RECORD_STEPS_PER_BYTE_MAX: u64 = 32;
 /// Steps that any record may cost besides, for the template that it shares with others.
 pub const RECORD_STEPS_FREE: u64 = 64 << 10;
-/// Steps of work that the records of a chunk may cost for each of its bytes. The costliest chunk on record costs 12.
+/// Steps of work that the records of a chunk may cost for each of its bytes. The costliest chunk on record costs 3.1.
 pub const CHUNK_STEPS_PER_BYTE_MAX: u64 = 64;
 /// Bytes that reading a record may allocate, besides its payload.
 pub const RECORD_BYTES_MAX: u64 = 2 << 20;

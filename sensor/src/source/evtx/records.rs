@@ -3,8 +3,8 @@
 //! A chunk's header says where its records end. In a log that was copied while it was in use, the header may lag
 //! behind the records: it may even say that the chunk is empty. The space behind the end, on the other hand, may still
 //! have records of an earlier use of the chunk, in logs that were exported even with similar numbers. So records are
-//! read there if they follow the last one, and behind damage if the header names higher numbers, or if the log was in use
-//! and the number fits.
+//! read there if they follow the last one, and behind damage if the header names higher numbers, or if the log was in use,
+//! the number fits and the record is not older.
 
 use super::{CHUNK_HEADER_LEN, CHUNK_LEN, RECORD_HEADER_LEN, RECORD_MAGIC, SIZE_LEN};
 use etwsieve_budget::{Budget, Exhausted};
@@ -84,6 +84,8 @@ pub(super) struct Records<'c> {
     number: Option<u64>,
     /// Number that the next record should have, if anything is known about it.
     expected: Option<u64>,
+    /// When the youngest record so far was written.
+    latest: FileTime,
     /// Something of this chunk was reported as damaged.
     is_damaged: bool,
 }
@@ -105,6 +107,7 @@ impl<'c> Records<'c> {
             last,
             number: None,
             expected: first,
+            latest: FileTime(0),
             is_damaged: chunk.len() < CHUNK_LEN,
         }
     }
@@ -127,13 +130,14 @@ impl<'c> Records<'c> {
             Ok((number, end)) => {
                 let is_of_this_use = match (self.has_header, is_inside) {
                     (true, true) => true,
-                    (true, false) => self.may_follow(number, 0),
+                    (true, false) => self.may_follow(number, at, 0),
                     (false, _) => self.is_later(number),
                 };
                 if !is_of_this_use {
                     return Ok(self.end());
                 }
                 self.number = Some(number);
+                self.latest = self.latest.max(self.written(at));
                 self.expected = number.checked_add(1);
                 self.at = end;
                 let body = Some(at + RECORD_HEADER_LEN..end - SIZE_LEN);
@@ -148,12 +152,13 @@ impl<'c> Records<'c> {
                     (false, _) => true,
                     (true, true) => is_blank && self.last.is_some_and(|last| self.number >= Some(last)),
                     // A record that is damaged itself, or what an earlier use has left.
-                    (true, false) => !self.number_at(at).is_some_and(|number| self.may_follow(number, 0)),
+                    (true, false) => !self.number_at(at).is_some_and(|number| self.may_follow(number, at, 0)),
                 };
                 if next.is_none() && is_end {
                     return Ok(self.end());
                 }
-                let end = next.unwrap_or(self.chunk.len());
+                let end = next.map_or(self.chunk.len(), |(next, _)| next);
+                self.expected = next.map_or(self.expected, |(_, number)| Some(number));
                 self.at = end;
                 self.is_damaged = true;
                 // If only its sizes are wrong, the event itself can be read.
@@ -191,12 +196,12 @@ impl<'c> Records<'c> {
         Ok((header.event_record_id, at + size))
     }
 
-    /// The next whole record behind `at` that belongs to this use of the chunk.
+    /// The next whole record behind `at` that belongs to this use of the chunk, and its number.
     ///
     /// # Complexity
     ///
     /// Linear in the bytes up to it. The walk continues there, so a chunk is searched once.
-    fn find(&self, at: usize, budget: &mut Budget<'_>) -> Result<Option<usize>, Exhausted> {
+    fn find(&self, at: usize, budget: &mut Budget<'_>) -> Result<Option<(usize, u64)>, Exhausted> {
         for next in at + 1..self.chunk.len() {
             budget.charge(1)?;
             if !self.chunk[next..].starts_with(RECORD_MAGIC) {
@@ -204,10 +209,13 @@ impl<'c> Records<'c> {
             }
             budget.charge(CANDIDATE_STEPS)?;
             let Ok((number, _)) = self.whole(next) else { continue };
-            let is_of_this_use =
-                if next < self.free { self.is_later(number) } else { self.may_follow(number, next - at) };
+            let is_of_this_use = if next < self.free {
+                self.is_later(number)
+            } else {
+                self.may_follow(number, next, next - at)
+            };
             if is_of_this_use {
-                return Ok(Some(next));
+                return Ok(Some((next, number)));
             }
         }
         Ok(None)
@@ -217,11 +225,12 @@ impl<'c> Records<'c> {
         self.number.is_none_or(|before| number > before)
     }
 
-    /// True when a record behind the known end of the records, and behind `skipped` unreadable bytes, may have this
-    /// number.
-    fn may_follow(&self, number: u64, skipped: usize) -> bool {
+    /// True when the record at `at`, behind the known end of the records and behind `skipped` unreadable bytes, may have
+    /// this number.
+    fn may_follow(&self, number: u64, at: usize, skipped: usize) -> bool {
         let Some(expected) = self.expected else { return true };
-        let lost = if self.is_dirty { skipped / RECORD_LEN_MIN } else { 0 };
+        let may_be_of_a_log_in_use = self.is_dirty && self.written(at) >= self.latest;
+        let lost = if may_be_of_a_log_in_use { skipped / RECORD_LEN_MIN } else { 0 };
         let highest = expected.saturating_add(lost as u64).max(self.last.unwrap_or(0));
         (expected..=highest).contains(&number)
     }

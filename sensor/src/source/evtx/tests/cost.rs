@@ -12,8 +12,11 @@ fn read(file: &[u8]) -> Seen {
     sink
 }
 
+/// Writes a part of a record.
+type Part = fn(&mut Log);
+
 /// A record whose template uses one large value again and again, between `before` and `after`.
-fn repeated(value: &[u8], kind: u8, times: usize, before: fn(&mut Log), after: fn(&mut Log)) -> Vec<u8> {
+fn repeated(value: &[u8], kind: u8, times: usize, before: Part, after: Part) -> Vec<u8> {
     Log::of(|log| {
         log.bytes(&[0x0F, 1, 1, 0, 0x0C, 1, 0, 0, 0, 0]);
         let definition = log.0.len() as u32 + 4;
@@ -56,7 +59,6 @@ fn system(log: &mut Log, content: fn(&mut Log)) {
 #[test]
 fn a_value_that_a_template_uses_again_and_again() {
     let text: Vec<u8> = (0..22_000u16).flat_map(|unit| (0x4100 + unit % 90).to_le_bytes()).collect();
-    type Part = fn(&mut Log);
     let end: Part = |log| _ = log.close().close().close();
     let in_data: Part = |log| {
         system(log, |log| _ = log.close());
@@ -109,7 +111,7 @@ fn a_value_that_a_template_uses_again_and_again() {
 #[test]
 fn scanned_content_in_many_pieces() {
     let sink = read(&repeated(
-        &[0x41; 40_000],
+        &vec![0x41; 40_000],
         0x0E,
         2_000,
         |log| {

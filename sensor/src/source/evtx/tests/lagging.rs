@@ -23,12 +23,20 @@ struct Chunk {
 impl Chunk {
     /// A chunk of 4104 events with these numbers, and a header that is up to date.
     fn of(numbers: impl IntoIterator<Item = u64>) -> Self {
+        Self::written(2, numbers)
+    }
+
+    /// The same, of records that were written in this year after 1601, more or less.
+    fn written(year: u8, numbers: impl IntoIterator<Item = u64>) -> Self {
         let (mut log, mut starts, mut seen) = (Log(vec![0; CHUNK_HEADER_LEN]), Vec::new(), Vec::new());
         for number in numbers {
             let start = log.0.len();
             starts.push(start);
             seen.push(number);
-            log.bytes(b"**\0\0").bytes(&[0; 4]).bytes(&number.to_le_bytes()).bytes(&[1, 0, 0, 0, 0, 0, 0, 1]);
+            log.bytes(b"**\0\0")
+                .bytes(&[0; 4])
+                .bytes(&number.to_le_bytes())
+                .bytes(&[1, 0, 0, 0, 0, 0, year, 0]);
             log.system("4104").open("EventData", &[]);
             log.data(Some("ScriptBlockText"), &format!("text {number}")).close().close();
             let size = ((log.0.len() - start + 4) as u32).to_le_bytes();
@@ -163,12 +171,22 @@ fn what_an_earlier_use_has_left_is_no_record_of_this_one() {
     ];
     for (name, before) in rows {
         let reused = now.clone().over(4, &before);
-        let (numbers, damages) = read(&file(&[&reused]));
-        assert_eq!(
-            (numbers.as_slice(), damages.as_slice()),
-            ([101, 102, 103, 104].as_slice(), [].as_slice()),
-            "{name}"
-        );
+        for file in [file(&[&reused]), closed(&[&reused])] {
+            let (numbers, damages) = read(&file);
+            assert_eq!((&numbers[..], damages), (&[101, 102, 103, 104][..], vec![]), "{name}");
+        }
+    }
+    // Exported logs begin to count again, in chunks that were used before.
+    let exported = Chunk::of(1..=4).over(4, &Chunk::of((9..=15).map(|number| number * 10)));
+    let (numbers, damages) = read(&closed(&[&exported]));
+    assert_eq!((&numbers[..], damages), (&[1, 2, 3, 4][..], vec![]));
+    // Where the numbers would fit, age tells: what is left is of another year.
+    for header in [4, u64::MAX] {
+        let before = Chunk::written(1, 3..=9);
+        let reused = Chunk::of(1..=4).over(4, &before).put(4, 0, b"x");
+        let end = if header == 4 { reused.starts[4] } else { CHUNK_HEADER_LEN };
+        let (numbers, damages) = read(&file(&[&reused.says(1, header, end)]));
+        assert_eq!((&numbers[..], damages), (&[1, 2, 3, 4][..], vec![]), "{header}");
     }
 }
 

@@ -276,7 +276,7 @@ impl Search<'_> {
             self.matching(base, rest, depth);
         }
         let folder = if base.as_os_str().is_empty() { Path::new(".") } else { base.as_path() };
-        if !rest.is_empty() && !folder.is_dir() {
+        if !folder.is_dir() {
             return;
         }
         for entry in self.entries(folder) {

@@ -163,7 +163,10 @@ impl TraceOnDisk {
 
     /// The file.
     pub fn path(&self) -> &Path {
-        self.kept.as_ref().map_or(&self.path, |kept| kept.path())
+        match &self.kept {
+            Some(kept) => kept.path(),
+            None => &self.path,
+        }
     }
 }
 

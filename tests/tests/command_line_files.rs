@@ -1,6 +1,8 @@
 //! The files of the command line: inputs that are missing, endless or never come, outputs that would destroy something,
 //! names that would command a terminal, stores that cannot be written.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
+
 #[path = "command_line_files/inputs.rs"]
 mod inputs;
 #[path = "command_line_files/outputs.rs"]

@@ -150,7 +150,7 @@ enum ConfigCommand {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| printable_usage(error));
+    let cli = Cli::try_parse().unwrap_or_else(|error| printable_usage(&error));
     match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Status(args) => {
@@ -180,7 +180,7 @@ pub fn main() -> ExitCode {
 
 /// Ends the process as clap does, with a message in which no argument commands the terminal: a shell may have made
 /// arguments of file names.
-fn printable_usage(error: clap::Error) -> ! {
+fn printable_usage(error: &clap::Error) -> ! {
     let text = error.to_string();
     if error.use_stderr() && text.chars().any(|c| c != '\n' && is_hidden(c)) {
         eprintln!("{}", Lines(text.trim_end()));

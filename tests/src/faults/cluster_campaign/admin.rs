@@ -22,8 +22,10 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let servers: Vec<String> = url.split(',').map(str::to_owned).collect();
         let options = async_nats::ConnectOptions::with_user_and_password("admin".into(), "admin".into());
-        let client = runtime.block_on(options.connect(servers)).map_err(io::Error::other)?;
-        Ok(Self { runtime, context: async_nats::jetstream::new(client) })
+        // The context starts a task of its own, so it is made within the runtime.
+        let context =
+            runtime.block_on(async { options.connect(servers).await.map(async_nats::jetstream::new) });
+        Ok(Self { context: context.map_err(io::Error::other)?, runtime })
     }
 
     /// Does something; whether it was done in time.

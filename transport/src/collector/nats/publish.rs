@@ -8,8 +8,8 @@ use crate::collector::backend::{Appended, BackendError, Entry, EntryError, Id, I
 use crate::wire;
 use crate::wire::message::{GapReason, GapV1, RefusalReason};
 use async_nats::jetstream::context::{Context, PublishAckFuture, PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind, Stream};
 use async_nats::jetstream::{ErrorCode, publish::PublishAck};
 use bytes::Bytes;
 use std::error::Error as _;
@@ -296,7 +296,7 @@ impl Publisher {
         let since = Instant::now();
         loop {
             let failure = match self.stream(&message.stream).await {
-                Ok(stream) => match stream.get_raw_message(sequence).await {
+                Ok(stream) => match find(&stream, sequence).await {
                     Ok(found) => {
                         let id = found.headers.get(async_nats::header::NATS_MESSAGE_ID);
                         let is_first = id.is_some_and(|id| id.as_str() == message.id);
@@ -323,6 +323,14 @@ impl Publisher {
 
     async fn stream(&self, name: &str) -> Result<Stream<()>, String> {
         self.context.get_stream_no_info(name).await.map_err(|error| error.to_string())
+    }
+}
+
+/// Reads a message: from any replica, which is fast, or from the leader if that replica does not have it yet.
+async fn find(stream: &Stream<()>, sequence: u64) -> Result<StreamMessage, RawMessageError> {
+    match stream.direct_get(sequence).await {
+        Ok(found) => Ok(found),
+        Err(_) => stream.get_raw_message(sequence).await,
     }
 }
 

@@ -280,6 +280,11 @@ impl Review {
             format!("duplicate window {:?}, now {:?}", found.duplicate_window, wanted.duplicate_window),
             |it, wanted| it.duplicate_window = wanted.duplicate_window,
         );
+        useful(
+            wanted.allow_direct && !found.allow_direct,
+            "no direct reads, now with".into(),
+            |it, wanted| it.allow_direct = wanted.allow_direct,
+        );
     }
 }
 

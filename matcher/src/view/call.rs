@@ -91,6 +91,7 @@ enum Argument {
 
 impl Call {
     /// The call as a text; the inner `None` if that is the text as it is, the outer one if the work is exhausted.
+    #[expect(clippy::option_option, reason = "the outer one is the work that is exhausted")]
     fn rewrite(&self, script: &Mapped, work: &mut Work<'_, '_>) -> Option<Option<Mapped>> {
         let text = script.units();
         let part = self.name.start..self.end;

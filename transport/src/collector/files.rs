@@ -13,12 +13,14 @@ use std::path::Path;
 /// [`ClaimError`], with the option or key that names the output.
 pub fn check_outputs(config: &Config, config_path: Option<&Path>) -> Result<(), ClaimError> {
     let mut claims = Claims::default();
-    config_path.into_iter().for_each(|path| claims.input(path));
+    if let Some(path) = config_path {
+        claims.input(path);
+    }
     if let Some(folder) = &config.pki {
         // The key is only there where certificates are issued.
-        [AUTHORITY_FILE, COLLECTOR_FILE, SENSORS_FILE, "ca.key"]
-            .iter()
-            .for_each(|name| claims.input(&folder.join(name)));
+        for name in [AUTHORITY_FILE, COLLECTOR_FILE, SENSORS_FILE, "ca.key"] {
+            claims.input(&folder.join(name));
+        }
     }
     if config.nats().is_none() {
         claims.database("store", Path::new(&config.store))?;

@@ -361,7 +361,7 @@ async fn changed(issued: &mut Option<Issued>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The certificates of `sensors.toml` and of the other source.

@@ -158,7 +158,9 @@ mod tests {
 
     fn pipe(folder: &tempfile::TempDir, name: &str) -> PathBuf {
         let path = folder.path().join(name);
-        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(
+            std::process::Command::new("mkfifo").arg(&path).status().is_ok_and(|status| status.success())
+        );
         path
     }
 

@@ -95,7 +95,9 @@ impl Authority {
             Ok(()) => Ok(authority),
             Err(error) => {
                 // A part of an authority is of no use, and would be in the way of the next attempt.
-                made.iter().for_each(|path| _ = std::fs::remove_file(path));
+                for path in &made {
+                    _ = std::fs::remove_file(path);
+                }
                 Err(error)
             }
         }
@@ -202,9 +204,9 @@ impl Authority {
         let bundle = out.map_or(present, Path::to_owned);
         let pending = files::write(&bundle, &text)?;
         if out.is_some() {
-            pending.create()?
+            pending.create()?;
         } else {
-            pending.replace()?
+            pending.replace()?;
         }
         Ok(Issued { bundle, expires })
     }

@@ -54,7 +54,7 @@ fn uri(path: &Path) -> String {
         match byte {
             b'\\' if cfg!(windows) => uri.push('/'),
             b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
-                uri.push(char::from(*byte))
+                uri.push(char::from(*byte));
             }
             b':' if cfg!(windows) => uri.push(':'),
             _ => _ = write!(uri, "%{byte:02X}"),

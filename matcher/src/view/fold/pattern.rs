@@ -162,6 +162,7 @@ impl Expression {
     }
 
     /// The next match, as [`regex::Regex::find_iter`] has it; the outer `None` if the work is exhausted.
+    #[expect(clippy::option_option, reason = "the outer one is the work that is exhausted")]
     fn next<'t>(
         &self,
         text: &'t str,
@@ -222,7 +223,7 @@ impl Expression {
 
     fn split(&self, text: &[u16], list: &mut List, work: &mut Work<'_, '_>) -> Option<()> {
         let text = self.text(text, work)?;
-        let mut part = |part: &str, work: &mut Work<'_, '_>| {
+        let mut add = |part: &str, work: &mut Work<'_, '_>| {
             work.charge(2 * part.len())?;
             work.allocate(2 * part.len())?;
             list.push(Value::of_text(part.encode_utf16().collect(), work)?, work)
@@ -230,11 +231,11 @@ impl Expression {
         let mut last: Option<regex::Match<'_>> = None;
         let mut from = 0;
         while let Some(found) = self.next(&text, last, work)? {
-            part(&text[from..found.start()], work)?;
+            add(&text[from..found.start()], work)?;
             from = found.end();
             last = Some(found);
         }
-        part(&text[from..], work)
+        add(&text[from..], work)
     }
 }
 

@@ -20,6 +20,9 @@ use std::time::Duration;
 /// How long sinks may take to end: less than a service manager waits.
 const SINKS_STOP_TIME: Duration = Duration::from_secs(10);
 
+/// Appends the levels of the streams to the metrics.
+type RenderStreams = Box<dyn Fn(&mut metrics::Text) + Send + Sync>;
+
 pub(super) fn run(args: &ServeArgs) -> Exit {
     let config = match configured(args) {
         Ok(config) => config,
@@ -82,7 +85,7 @@ async fn serve(
     }
     let (listen, for_server) = (config.listen, Arc::clone(&counters));
     tokio::pin!(stop);
-    let mut render_streams: Option<Box<dyn Fn(&mut metrics::Text) + Send + Sync>> = None;
+    let mut render_streams: Option<RenderStreams> = None;
     let (server, sinks) = if let Some(nats) = config.nats() {
         if !config.sink.is_empty() {
             tracing::info!("with JetStream, `etwsieve-collector drain` runs the sinks");

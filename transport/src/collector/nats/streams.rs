@@ -306,7 +306,8 @@ mod tests {
     fn each_difference_has_its_consequence() {
         let settings = NatsSettings { replicas: 3, max_days: 2, ..NatsSettings::for_url("nats://h") };
         let wanted = wanted(&settings, Layout::new(1)).swap_remove(0).config;
-        let rows: [(&str, [usize; 3], fn(&mut Config)); 22] = [
+        type Row = (&'static str, [usize; 3], fn(&mut Config));
+        let rows: [Row; 22] = [
             ("as wanted", [0, 0, 0], |_| {}),
             ("memory", [2, 0, 0], |it| it.storage = StorageType::Memory),
             ("interest", [2, 0, 0], |it| it.retention = RetentionPolicy::Interest),
@@ -327,7 +328,7 @@ mod tests {
             ("1000 messages", [0, 0, 1], |it| it.max_messages = 1000),
             ("duplicate window", [0, 0, 1], |it| it.duplicate_window = Duration::from_secs(1)),
             ("earlier release", [0, 1, 0], |it| {
-                it.subjects = vec!["etwsieve.hits.>".into(), "etwsieve.gaps.>".into()]
+                it.subjects = vec!["etwsieve.hits.>".into(), "etwsieve.gaps.>".into()];
             }),
             ("other subjects", [0, 1, 0], |it| it.subjects = vec!["x.>".into()]),
             ("more subjects", [0, 0, 0], |it| it.subjects.insert(0, "x.>".into())),

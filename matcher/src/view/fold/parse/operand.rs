@@ -127,7 +127,7 @@ impl Parser<'_, '_, '_> {
         let work = &mut *self.work;
         Some(match (owner, member) {
             ("convert", "frombase64string") => {
-                let bytes = decode::base64(&*arguments.text(0, work)?, work)?;
+                let bytes = decode::base64(&arguments.text(0, work)?, work)?;
                 (Value::Bytes(Arc::new(bytes)), Some(Transformation::Base64))
             }
             ("convert", "toint16" | "toint32" | "tobyte" | "toint64") => {
@@ -145,7 +145,7 @@ impl Parser<'_, '_, '_> {
                     [_, rest] => rest.value.clone(),
                     _ => arguments.list(1, work)?,
                 };
-                (join(&rest, &*arguments.text(0, work)?, work)?, Some(Transformation::Join))
+                (join(&rest, &arguments.text(0, work)?, work)?, Some(Transformation::Join))
             }
             ("string", "concat") => {
                 (join(&arguments.list(0, work)?, &[], work)?, Some(Transformation::Concatenation))
@@ -155,10 +155,10 @@ impl Parser<'_, '_, '_> {
                     [_, rest] => rest.value.clone().list(work)?,
                     _ => arguments.list(1, work)?.list(work)?,
                 };
-                (format(&*arguments.text(0, work)?, rest.items(), work)?, Some(Transformation::Format))
+                (format(&arguments.text(0, work)?, rest.items(), work)?, Some(Transformation::Format))
             }
             ("regex" | "text.regularexpressions.regex", "replace") => {
-                let pattern = Pattern::new(&*arguments.text(1, work)?, true, work)?;
+                let pattern = Pattern::new(&arguments.text(1, work)?, true, work)?;
                 let (text, with) = (arguments.text(0, work)?, arguments.text(2, work)?);
                 (pattern.replace(&text, &with, work)?, Some(Transformation::Replace))
             }
@@ -388,7 +388,7 @@ impl Parser<'_, '_, '_> {
         let own = value.text(work)?;
         Some(match name {
             "replace" => {
-                let what = Needle::new(&*arguments.text(0, work)?, true, work)?;
+                let what = Needle::new(&arguments.text(0, work)?, true, work)?;
                 let with = arguments.text(1, work)?;
                 (replace(&own, &what, &with, work)?, Some(Transformation::Replace))
             }

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is the verdict of a test")]
 
 #[path = "../../tests/src/faults/cluster.rs"]
-#[allow(unreachable_pub, reason = "the library of the suites has it too")]
+#[allow(unreachable_pub, dead_code, reason = "the library of the suites has it too, and uses more of it")]
 mod cluster;
 mod common;
 

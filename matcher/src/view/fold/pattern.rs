@@ -194,9 +194,9 @@ impl Expression {
             work.charge(steps.saturating_mul(text.len()))?;
         }
         let mut out = String::new();
-        let mut last: Option<regex::Match<'_>> = None;
+        let mut before: Option<regex::Match<'_>> = None;
         let mut from = 0;
-        while let Some(found) = self.next(&text, last, work)? {
+        while let Some(found) = self.next(&text, before, work)? {
             let most = with.len().saturating_add(groups.saturating_mul(found.len()));
             let added = (found.start() - from).saturating_add(most);
             work.allocate(added)?;
@@ -211,7 +211,7 @@ impl Expression {
                 self.regex.captures_at(&text, found.start())?.expand(&with, &mut out);
             }
             from = found.end();
-            last = Some(found);
+            before = Some(found);
         }
         work.allocate(text.len() - from)?;
         out.push_str(&text[from..]);
@@ -228,12 +228,12 @@ impl Expression {
             work.allocate(2 * part.len())?;
             list.push(Value::of_text(part.encode_utf16().collect(), work)?, work)
         };
-        let mut last: Option<regex::Match<'_>> = None;
+        let mut before: Option<regex::Match<'_>> = None;
         let mut from = 0;
-        while let Some(found) = self.next(&text, last, work)? {
+        while let Some(found) = self.next(&text, before, work)? {
             add(&text[from..found.start()], work)?;
             from = found.end();
-            last = Some(found);
+            before = Some(found);
         }
         add(&text[from..], work)
     }

@@ -301,12 +301,14 @@ fn subjects(found: &Config, wanted: &Config) -> Vec<String> {
 mod tests {
     use super::*;
 
+    /// A name, what follows from the difference, and how it is made.
+    type Row = (&'static str, [usize; 3], fn(&mut Config));
+
     /// What is done about each difference: a breach, a change that is needed, one that is useful, or nothing.
     #[test]
     fn each_difference_has_its_consequence() {
         let settings = NatsSettings { replicas: 3, max_days: 2, ..NatsSettings::for_url("nats://h") };
         let wanted = wanted(&settings, Layout::new(1)).swap_remove(0).config;
-        type Row = (&'static str, [usize; 3], fn(&mut Config));
         let rows: [Row; 22] = [
             ("as wanted", [0, 0, 0], |_| {}),
             ("memory", [2, 0, 0], |it| it.storage = StorageType::Memory),

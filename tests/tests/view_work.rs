@@ -11,8 +11,8 @@ use etwsieve_matcher::{Matcher, builtin, load};
 use etwsieve_tests::writer::script_block;
 use etwsieve_transport::hit::HitV1;
 
-/// Once kept a thread busy for 25 s, and costs its whole budget now.
-const EXPENSIVE: &str = "$x=('{0,340000}' -f '') -replace ('{0,170000}' -f 'b'),'x'";
+/// Once took time in proportion to the product of both lengths. Some of them use the budget up.
+const EXPENSIVE: &str = "$x=('{0,60000}' -f '') -replace ('{0,30000}' -f 'b'),'x';";
 /// Found in the normalised view.
 const OBFUSCATED: &str = "iex ('Enter-PS'+'Session -ComputerName a');";
 
@@ -87,9 +87,9 @@ fn run(blocks: Blocks, rules: &ActiveRules, stop: &Stop) -> (Summary, Vec<HitV1>
 fn what_is_cut_short_is_counted_and_what_was_found_is_reported() {
     let rules = ActiveRules::new(Matcher::new(builtin::rules()));
     let texts = vec![
-        EXPENSIVE.to_owned(),
+        EXPENSIVE.repeat(40),
         OBFUSCATED.to_owned(),
-        format!("{OBFUSCATED}{EXPENSIVE}"),
+        format!("{OBFUSCATED}{}", EXPENSIVE.repeat(40)),
         "Get-ChildItem".to_owned(),
     ];
     let (summary, hits) = run(Blocks { texts, stop: None }, &rules, &Stop::default());

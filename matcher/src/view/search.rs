@@ -25,7 +25,7 @@ pub(crate) const CALLS_MAX: usize = 256;
 const MADE_LEN_KEPT_MAX: usize = 1 << 20;
 /// A text may use this part of the steps that are left to be written, narrowed and searched for the gate's needles, which
 /// takes a step for each unit.
-const LEFT_PER_TEXT: usize = 2;
+const LEFT_PER_TEXT: usize = 4;
 /// Steps to begin a search of a text.
 const SEARCH_STEPS: usize = 64;
 

@@ -55,8 +55,9 @@ use tokio::time::Instant;
 const WINDOW: usize = 512;
 /// How long one publication waits for its PubAck.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a batch is tried before the sensors are told to come back: less than a sensor waits for its ACK.
-const APPEND_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a batch is tried before the sensors are told to come back. Twice this is less than the 30 s that a sensor waits
+/// for its ACK: a frame may have to wait for the batch before its own.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(12);
 /// Header with the version of the hit's struct.
 const VERSION_HEADER: &str = "Etwsieve-Version";
 /// Header with the sensor's name, of messages whose id does not contain it.

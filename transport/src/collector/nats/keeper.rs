@@ -244,7 +244,7 @@ impl Keeper {
     /// One check of all streams; the first error, after all were tried.
     async fn check(&mut self) -> Result<(), NatsError> {
         let mut failure = None;
-        let mut levels = BTreeMap::new();
+        let (mut levels, mut hits) = (BTreeMap::new(), Vec::new());
         for wanted in self.wanted.clone() {
             let name = wanted.config.name.clone();
             match streams::check(&self.context, &wanted, !self.is_first).await {
@@ -258,12 +258,16 @@ impl Keeper {
                     }
                     self.judge(&wanted, checked.breach);
                     if wanted.role == Role::Hits {
-                        match self.tend(&name).await {
-                            Ok(level) => _ = levels.insert(name, level),
-                            Err(error) => failure = failure.or(Some(error)),
-                        }
+                        hits.push(name);
                     }
                 }
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        // Behind the check of all streams, because this reads the ledger.
+        for name in hits {
+            match self.tend(&name).await {
+                Ok(level) => _ = levels.insert(name, level),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }

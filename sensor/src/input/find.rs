@@ -240,7 +240,7 @@ impl Search<'_> {
             let is_wanted = self.endings.contains(&ending.as_str());
             let is_packed = self.are_traces && PACKED_ENDINGS.contains(&ending.as_str());
             let is_link = kind.is_ok_and(|kind| kind.is_symlink());
-            if !is_wanted && !is_packed && !(self.are_traces && is_link) {
+            if !(is_wanted || is_packed || self.are_traces && is_link) {
                 continue;
             }
             match FileKind::of(&path) {

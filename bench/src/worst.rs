@@ -57,7 +57,7 @@ fn search(matcher: &Matcher, bytes: &[u8], units: usize, scratch: &mut Scratch) 
 /// The script in the layout of its event.
 fn payload(script: &str) -> Vec<u8> {
     let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];
-    let behind = "\0339311ba-d4cc-4a10-b04e-417ef95bc8b6\0\0";
+    let behind = "\u{0}339311ba-d4cc-4a10-b04e-417ef95bc8b6\0\0";
     bytes.extend(script.encode_utf16().chain(behind.encode_utf16()).flat_map(u16::to_le_bytes));
     bytes
 }

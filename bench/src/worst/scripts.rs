@@ -204,9 +204,9 @@ fn bomb_of(byte: u8, len: usize) -> Vec<u8> {
     let mut bits = Bits::default();
     bits.low_first(0b011, 3);
     if byte < 144 {
-        bits.high_first(0x30 + u32::from(byte), 8)
+        bits.high_first(0x30 + u32::from(byte), 8);
     } else {
-        bits.high_first(0x190 + u32::from(byte) - 144, 9)
+        bits.high_first(0x190 + u32::from(byte) - 144, 9);
     }
     for _ in 0..len / 258 {
         bits.high_first(0b1100_0101, 8);
@@ -260,7 +260,7 @@ struct Bits {
 
 impl Bits {
     fn push(&mut self, bit: u32) {
-        if self.used % 8 == 0 {
+        if self.used.is_multiple_of(8) {
             self.bytes.push(0);
         }
         if let Some(last) = self.bytes.last_mut() {

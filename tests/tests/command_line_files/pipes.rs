@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Time after which a child is held to hang. Far more than it needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Writes to a pipe, on a thread, once somebody reads it.
 fn feed(path: &str, bytes: Vec<u8>) -> thread::JoinHandle<()> {

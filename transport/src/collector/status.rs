@@ -497,7 +497,7 @@ mod tests {
         status.write_table(&mut text, NOW).unwrap();
         let text = String::from_utf8(text).unwrap();
         let line = "sink s: 3 waiting, last delivery: never, 2 refused, in the dead-letter file, not running for 6 min, \
-                    failing: does not deliver: no route\n";
+                    failing: does not deliver: no\\nroute\n";
         assert!(text.contains(line), "{text}");
     }
 }

@@ -238,6 +238,7 @@ mod tests {
     use crate::pattern::Pattern;
     use crate::scan::kernel::{Kernel, Usable};
     use crate::scan::narrow::narrow;
+    use crate::scan::sample::cases;
     use proptest::prelude::*;
 
     fn fast(pattern: &Pattern, cased: bool, units: &[u16]) -> bool {
@@ -248,7 +249,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4000))]
+        #![proptest_config(cases(4000))]
         /// The slow twin decides. A small alphabet makes matches likely.
         #[test]
         fn equals_the_naive_match(pattern in "[abAB*?\u{212A}k\u{1F600}]{0,7}", text in "[abAB\r\nkK\u{212A}\u{1F600}]{0,9}", cased: bool) {

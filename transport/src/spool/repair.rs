@@ -40,6 +40,8 @@ pub(super) fn open(mut settings: SpoolSettings, now_ms: u64) -> Result<Spool, Sp
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         private_file::create_folder(folder).map_err(io(folder))?;
     }
+    // Before links are followed, so that the error has the name that the user gave.
+    refuse_other_kind(&path)?;
     // The target of a link, so that a damaged spool is set aside where it is.
     let path = crate::lock::follow(&path).map_err(io(&path))?;
     settings.path.clone_from(&path);
@@ -47,9 +49,7 @@ pub(super) fn open(mut settings: SpoolSettings, now_ms: u64) -> Result<Spool, Sp
     let resolved = crate::lock::resolve(&path).map_err(io(&path))?;
     let lock_path = with_suffix(&resolved, "-lock");
     // Who has a lock file was a spool; who has none must look like one, or be new.
-    for path in [&path, &lock_path] {
-        refuse_other_kind(path)?;
-    }
+    refuse_other_kind(&lock_path)?;
     if !lock_path.exists() {
         refuse_foreign(&path)?;
     }

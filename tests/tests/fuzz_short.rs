@@ -54,7 +54,7 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
         ("payload", fuzz::payload::payload, vec![block, laid_out]),
         ("rule", fuzz::rule::rule, vec![rule, other]),
         ("frame", fuzz::frame::frame, frames),
-        ("fold_cost", |data| drop(fuzz::fold_cost::fold_cost(data)), disguised.clone()),
+        ("fold_cost", |data| _ = fuzz::fold_cost::fold_cost(data), disguised.clone()),
         ("views", fuzz::views::views, disguised),
     ]
 }

@@ -81,6 +81,9 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "bodies", make: |n| filled("", "((1..60000)|%{$_});", n) },
     Kind { name: "long body", make: |n| format!("((1..60000)|%{{{}1}})", "$_ -bxor ".repeat(n / 9)) },
     Kind { name: "ranges", make: |n| filled("", "(1..65535)+", n) },
+    // These two a search by mutation found.
+    Kind { name: "ranges of ranges", make: |n| filled("", "(1..60000)..", n) },
+    Kind { name: "casts of ranges", make: |n| filled("", "\"|%{'$_0x41[char[]](1..60000)", n) },
     Kind { name: "indices", make: |n| filled("$a='abc';", "$a[(0..60000)];", n) },
     Kind { name: "formats", make: |n| format!("('{}' -f 'a')", "{0}".repeat(n / 3)) },
     Kind { name: "formats of lists", make: |n| format!("$l=,(1..9000);('{}' -f $l)", "{0}".repeat(n / 3)) },

@@ -12,7 +12,7 @@ pub(crate) const LIST_LEN_MAX: usize = 1 << 16;
 /// Deepest nesting of lists in lists.
 const LIST_DEPTH_MAX: u32 = 16;
 /// Steps to make one item of a list that has no memory of its own, and to drop it.
-pub(super) const ITEM_STEPS: usize = 2;
+pub(super) const ITEM_STEPS: usize = 3;
 /// Steps to make one text of a few units and to drop it.
 pub(super) const TEXT_STEPS: usize = 48;
 /// Bytes of a text beside its units.

@@ -1,4 +1,4 @@
-//! The `.etl` reader alone, on traces in memory.
+//! The `.etl` reader alone, on traces in memory and in a file.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use etwsieve_bench::reader;

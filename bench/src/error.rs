@@ -56,6 +56,12 @@ pub enum BenchError {
         /// What it says.
         detail: String,
     },
+    /// A script costs more than any may.
+    #[error("a script costs {ratio:.1} times an ordinary one; at most 50 are allowed")]
+    TooExpensive {
+        /// How many ordinary scripts it costs.
+        ratio: f64,
+    },
     /// A plot cannot be drawn.
     #[error("plot: {0}")]
     Plot(String),

@@ -32,6 +32,7 @@ pub mod transport;
 pub mod under_attack;
 pub mod views;
 pub mod workload;
+pub mod worst;
 
 /// Counts what every benchmark and test of this crate allocates.
 #[global_allocator]

@@ -9,6 +9,8 @@ use etwsieve_bench::report::{markdown, plot};
 use etwsieve_bench::transport::{self, Amount, Figure};
 use etwsieve_bench::under_attack::{self, Siege};
 use etwsieve_bench::workload::Size;
+use etwsieve_bench::worst;
+use etwsieve_matcher::{Matcher, Scratch, builtin};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -26,6 +28,18 @@ struct Arguments {
 enum Command {
     Report(ReportArgs),
     Transport(TransportArgs),
+    Worst(WorstArgs),
+}
+
+/// Compare scripts made to be expensive with an ordinary one, in steps. Exit code 1 if one costs more than 50 ordinary ones
+#[derive(Debug, Args)]
+struct WorstArgs {
+    /// Only kinds whose name contains this; `ordinary` for the ordinary script alone
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+    /// Only scripts of this many UTF-16 units
+    #[arg(long, value_name = "N")]
+    units: Option<usize>,
 }
 
 /// Measure the way to the collector: hits acknowledged as durable, idle connections, latency. A table to standard output.
@@ -68,6 +82,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Report(arguments) => report(&arguments),
         Command::Transport(arguments) => measure_transport(&arguments),
+        Command::Worst(arguments) => weigh_worst(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -135,6 +150,30 @@ fn measure_transport(arguments: &TransportArgs) -> Result<(), BenchError> {
         transport::measure(amount, tell)?;
     }
     Ok(())
+}
+
+fn weigh_worst(arguments: &WorstArgs) -> Result<(), BenchError> {
+    let matcher = Matcher::new(builtin::rules());
+    let mut scratch = Scratch::default();
+    let plain = worst::cost(&matcher, &worst::ordinary(worst::ORDINARY_UNITS), &mut scratch);
+    println!("| script | units | steps | times ordinary | bytes | cut |\n|---|---:|---:|---:|---:|---|");
+    let mut most = 0.0f64;
+    let mut show = |name: &str, cost: worst::Cost| {
+        let ratio = cost.steps as f64 / plain.steps as f64;
+        most = most.max(ratio);
+        let worst::Cost { units, steps, bytes, is_cut, .. } = cost;
+        println!(
+            "| {name} | {units} | {steps} | {ratio:.1} | {bytes} | {} |",
+            if is_cut { "yes" } else { "" }
+        );
+    };
+    show("ordinary", plain);
+    for kind in worst::KINDS.iter().filter(|kind| kind.name.contains(&arguments.only)) {
+        for units in arguments.units.map_or(worst::SIZES.to_vec(), |units| vec![units]) {
+            show(kind.name, worst::cost(&matcher, &kind.script(units), &mut scratch));
+        }
+    }
+    if most > worst::RATIO_MAX { Err(BenchError::TooExpensive { ratio: most }) } else { Ok(()) }
 }
 
 fn failed(path: &Path, source: io::Error) -> BenchError {

@@ -1,11 +1,11 @@
-//! The `.etl` reader by itself: every event of a trace in memory, in the order of time.
+//! The `.etl` reader by itself: every event of a trace, in memory and in a file, in the order of time.
 
 use crate::answer::Difference;
 use crate::contestant::absent_byte;
 use crate::error::BenchError;
 use crate::measure::{ClockKind, Entrant};
 use crate::workload::Workload;
-use etwsieve_etl::Trace;
+use etwsieve_etl::{Trace, TraceFile};
 use memchr::memchr;
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,19 @@ pub fn trace_bytes(workload: &Workload) -> Result<Vec<u8>, BenchError> {
 ///
 /// [`BenchError::Trace`] if it is none.
 pub fn walk(bytes: &[u8]) -> Result<(u64, u64), BenchError> {
-    let trace = Trace::new(bytes)?;
+    Ok(count(&Trace::new(bytes)?))
+}
+
+/// As [`walk`], of a file that is read at offsets.
+///
+/// # Errors
+///
+/// [`BenchError::Trace`] if it is none.
+pub fn walk_file(path: &Path) -> Result<(u64, u64), BenchError> {
+    Ok(count(&TraceFile::open(path)?.trace()?))
+}
+
+fn count(trace: &Trace<'_>) -> (u64, u64) {
     let mut events = trace.events();
     let (mut count, mut len) = (0, 0);
     while let Some(event) = events.next() {
@@ -35,10 +47,10 @@ pub fn walk(bytes: &[u8]) -> Result<(u64, u64), BenchError> {
             len += event.payload.len() as u64;
         }
     }
-    Ok((count, len))
+    (count, len)
 }
 
-/// The reader, and a scan of the file for a byte that it does not have.
+/// The reader on memory and on the file, and a scan of the file for a byte that it does not have.
 ///
 /// The scan is left out if the file has every byte. GB/s are those of the file. The reader looks at headers only, so it may well be faster than the scan.
 pub fn entrants<'a>(workload: &'a Workload, bytes: &'a [u8]) -> Vec<Entrant<'a>> {
@@ -58,14 +70,15 @@ pub fn entrants<'a>(workload: &'a Workload, bytes: &'a [u8]) -> Vec<Entrant<'a>>
         difference: Difference { expected: events, found, missing: None, extra: None },
     };
     let is_whole = workload.len() as u64 == events;
-    let mut entrants = vec![entrant(
-        "etwsieve-etl",
-        Box::new(move || {
-            let (count, len) = walk(bytes)?;
-            let same = count == events && (!is_whole || len == workload.bytes().len() as u64);
-            if same { Ok(()) } else { Err(wrong(count, "etwsieve-etl")) }
-        }),
-    )];
+    let check = move |(count, len): (u64, u64), name: &str| {
+        let same = count == events && (!is_whole || len == workload.bytes().len() as u64);
+        if same { Ok(()) } else { Err(wrong(count, name)) }
+    };
+    let path = workload.path().unwrap_or(Path::new(""));
+    let mut entrants = vec![
+        entrant("etwsieve-etl", Box::new(move || check(walk(bytes)?, "etwsieve-etl"))),
+        entrant("etwsieve-etl-file", Box::new(move || check(walk_file(path)?, "etwsieve-etl-file"))),
+    ];
     if let Some(byte) = absent_byte(bytes) {
         let pass = move || match memchr(byte, bytes) {
             None => Ok(()),

@@ -6,7 +6,7 @@ use crate::error::BenchError;
 use crate::measure::{ClockKind, Entrant};
 use crate::rules::RuleSet;
 use crate::workload::{Name, Part, Workload};
-use etwsieve_matcher::{EventKind, Matcher, Payload, Repeats, Rule, Scratch, Views, builtin};
+use etwsieve_matcher::{EventKind, Matcher, Payload, Repeats, Rule, Scratch, ViewBudget, Views, builtin};
 
 /// The workloads that are looked at: harmless scripts, of which nearly none has a reason, and small events.
 pub const WORKLOADS: [Name; 2] = [Name::Stream, Name::Small];
@@ -66,12 +66,13 @@ pub fn pass(matcher: &Matcher, workload: &Workload, depth: Depth, scratch: &mut 
         }
         // Empty as a rule, and then made without an allocation.
         let raw = raw.to_vec();
-        if !matcher.views_could_differ_from_raw(&payload, Views::ALL, scratch) {
+        let mut budget = ViewBudget::new(bytes.len());
+        if !matcher.views_could_differ_from_raw(&payload, Views::ALL, scratch, &mut budget) {
             continue;
         }
         outcome.closer += 1;
         if depth == Depth::Views {
-            outcome.added += matcher.find_views(&payload, Views::ALL, &raw, scratch).len();
+            outcome.added += matcher.find_views(&payload, Views::ALL, &raw, scratch, &mut budget).len();
         }
     }
     outcome
@@ -90,7 +91,8 @@ pub fn verify(matcher: &Matcher, workload: &Workload, set: &RuleSet) -> Result<O
     for (_, bytes) in workload.payloads() {
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
         let raw = matcher.find(&payload, &mut scratch).to_vec();
-        added += matcher.find_views_slowly(&payload, Views::ALL, &raw, &mut scratch).len();
+        let mut budget = ViewBudget::new(bytes.len());
+        added += matcher.find_views_slowly(&payload, Views::ALL, &raw, &mut scratch, &mut budget).len();
     }
     let found = [(known, outcome.raw), (added, outcome.added)];
     let wrong = found.into_iter().find(|(expected, found)| expected != found);

@@ -2,7 +2,7 @@
 //! matcher's own tests), and so does the memory, measured here.
 
 use etwsieve_bench::alloc::most_held;
-use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, Views, builtin};
+use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, ViewBudget, Views, builtin};
 
 /// Bytes for each unit of the text, and beside: a few texts of the same length with where their units come from, what
 /// they may grow by, one value, and what is decoded.
@@ -26,7 +26,7 @@ fn doubled(mut text: String, times: usize, with: impl Fn(&str) -> String) -> Str
 
 #[test]
 fn memory_is_bounded() {
-    let rows: [(&str, String); 12] = [
+    let rows: [(&str, String); 15] = [
         ("sum", format!("{}'a'", "'a'+".repeat(200_000))),
         ("sums in parentheses", format!("{}'a'+'b'{}", "(".repeat(100_000), ")".repeat(100_000))),
         ("growing variable", format!("$a='aaaaaaaa';{}", "$a=$a+$a;".repeat(5_000))),
@@ -40,6 +40,10 @@ fn memory_is_bounded() {
         ("lists of lists", format!("-join (({})*2)", "(1..60000),".repeat(500))),
         ("pipelines", format!("((1..60000){})", "|%{$_,$_}".repeat(100))),
         ("calls", "etsn a;".repeat(100_000)),
+        // Each call holds all that follow: as texts of their own, they would take gigabytes.
+        ("nested calls", "etsn a (".repeat(100_000)),
+        ("nested calls in braces", "nsn a {etsn b;".repeat(100_000)),
+        ("padded text", "$a='{0,500000}' -f '';$b=\"$a$a$a$a$a$a$a$a\";".repeat(1_000)),
         (
             "strings in strings",
             doubled("etsn a".to_owned(), 14, |text| format!("iex '{}'", text.replace('\'', "''"))),
@@ -53,7 +57,9 @@ fn memory_is_bounded() {
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
         let mut scratch = Scratch::default();
         let raw = matcher.find(&payload, &mut scratch).to_vec();
-        let (held, _) = most_held(|| matcher.find_views(&payload, Views::ALL, &raw, &mut scratch));
+        let mut budget = ViewBudget::new(bytes.len());
+        let (held, _) =
+            most_held(|| matcher.find_views(&payload, Views::ALL, &raw, &mut scratch, &mut budget));
         let most = BYTES_PER_UNIT_MAX * bytes.len() / 2 + BYTES_MAX;
         println!("{name}: {} units, {held} bytes", bytes.len() / 2);
         assert!(held > 0, "{name} is looked at");

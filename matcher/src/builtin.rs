@@ -93,7 +93,8 @@ mod tests {
             bytes.extend(format!("{text}\0id\0\0").encode_utf16().flat_map(u16::to_le_bytes));
             let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
             let raw = matcher.find(&payload, &mut scratch).to_vec();
-            let found = matcher.find_views(&payload, Views::ALL, &raw, &mut scratch);
+            let mut budget = crate::ViewBudget::new(payload.bytes.len());
+            let found = matcher.find_views(&payload, Views::ALL, &raw, &mut scratch, &mut budget);
             let views: Vec<View> = found.iter().map(|found| found.view).collect();
             assert_eq!(views, Vec::from_iter(expected), "{name}: {found:?}");
             assert!(found.iter().all(|found| (found.rule == 1) == (found.view == View::Call)), "{name}");

@@ -96,6 +96,11 @@ impl EventKinds {
         self.0 & Self::only(kind).0 != 0
     }
 
+    /// Returns true if all kinds of the other set are in this one.
+    pub fn covers(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     /// The kinds that are in both sets.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -134,9 +139,6 @@ pub enum Field {
 impl Field {
     /// Number of fields.
     pub(crate) const COUNT: usize = 9;
-
-    /// Names as rules write them.
-    pub const NAMES: &'static str = "ScriptBlockText, ScriptBlockId, Path, MessageNumber, MessageTotal (4104), ContextInfo, UserData, Payload (4103), EventID";
 
     /// The field of this name.
     pub fn from_name(name: &str) -> Option<Self> {

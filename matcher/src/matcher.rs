@@ -18,6 +18,7 @@ use crate::scan::gate::Found;
 use crate::scan::kernel::{Kernel, Usable};
 use crate::scan::narrow::Narrowed;
 use crate::view::ViewPlan;
+use etwsieve_budget::Budget;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A compiled set of rules. Shared by any number of threads, each with a [`Scratch`] of its own.
@@ -86,6 +87,8 @@ pub struct Counts {
     pub repeat_hits: u64,
     /// Events that were looked up as repeats in vain.
     pub repeat_misses: u64,
+    /// Work of the candidates' programs, in steps of a [`Budget`].
+    pub steps: u64,
 }
 
 impl Matcher {
@@ -258,6 +261,8 @@ impl Matcher {
     ) {
         scratch.counts.with_candidate += 1;
         scratch.memory.begin(plan);
+        // The verdict on a text as recorded is never cut short; what it costs is counted all the same.
+        let mut budget = Budget::new(u64::MAX, u64::MAX);
         let run = Run {
             plan,
             units,
@@ -266,8 +271,10 @@ impl Matcher {
             found: &scratch.found,
             memory: &mut scratch.memory,
             usable: self.usable,
+            budget: &mut budget,
         };
         scratch.counts.candidates += run.candidates(&[], &mut scratch.matched, meter);
+        scratch.counts.steps += budget.steps_spent();
         scratch.matched.sort_unstable();
     }
 

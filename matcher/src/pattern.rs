@@ -44,6 +44,20 @@ impl Pattern {
         Self { parts: text.encode_utf16().map(Part::Unit).collect() }
     }
 
+    /// Takes parts, of which no two `*` follow one another.
+    pub(crate) fn of_parts(parts: Vec<Part>) -> Self {
+        Self { parts }
+    }
+
+    /// The code units; `None` if there is a wildcard.
+    pub(crate) fn units(&self) -> Option<Vec<u16>> {
+        let unit = |part: &Part| match part {
+            Part::Unit(unit) => Some(*unit),
+            Part::One | Part::Any => None,
+        };
+        self.parts.iter().map(unit).collect()
+    }
+
     /// `*` before it.
     #[must_use]
     pub fn any_before(mut self) -> Self {

@@ -4,10 +4,20 @@
 //! walks it as it is; the compiler turns it into a gate and a program.
 
 pub(crate) mod condition;
+pub(crate) mod filter;
+pub(crate) mod identity;
 pub mod load;
+mod logsource;
+mod metadata;
 pub(crate) mod modifier;
+mod never;
+pub mod pcre;
+pub(crate) mod report;
 pub(crate) mod selection;
 pub(crate) mod sigma;
+mod suggest;
+mod tags;
+pub(crate) mod value;
 
 use crate::field::{EventKinds, Field};
 use crate::pattern::Pattern;
@@ -15,7 +25,8 @@ use crate::pattern::Pattern;
 /// A loaded rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// The rule's id, a GUID in Sigma; empty if the rule has none.
+    /// The rule's id, a GUID in Sigma. A rule without one gets [`DERIVED_ID_PREFIX`](crate::DERIVED_ID_PREFIX) and a UUID
+    /// that follows from its contents. Never empty, and no two rules of a set have the same.
     pub id: String,
     /// The title, for people.
     pub title: String,

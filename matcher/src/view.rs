@@ -11,11 +11,13 @@ mod light;
 mod mapped;
 mod search;
 mod transformation;
+mod work;
 
 pub(crate) use call::Names;
 pub(crate) use hints::{FromRaw, Hints, Question};
 
 pub use transformation::Transformation;
+pub use work::ViewBudget;
 
 use crate::compile::plan::Plan;
 use crate::field::{EventKind, text_units};
@@ -73,9 +75,16 @@ impl Matcher {
     ///
     /// # Complexity
     ///
-    /// One pass over the text at the speed of the gate, which ends at the first reason. Allocates nothing.
-    pub fn views_could_differ(&self, kind: EventKind, units: &[[u8; 2]], views: Views) -> bool {
-        self.has_view_reason(kind, units, Question { views, first: true, raw: None })
+    /// One pass over the text at the speed of the gate, which ends at the first reason. Allocates nothing. The answer is yes
+    /// once that part of the budget is exhausted.
+    pub fn views_could_differ(
+        &self,
+        kind: EventKind,
+        units: &[[u8; 2]],
+        views: Views,
+        budget: &mut ViewBudget<'_>,
+    ) -> bool {
+        self.has_view_reason(kind, units, Question { views, first: true, raw: None }, budget)
     }
 
     /// As [`views_could_differ`](Self::views_could_differ) for the payload that was just searched with this scratch, more
@@ -89,6 +98,7 @@ impl Matcher {
         payload: &Payload<'_>,
         views: Views,
         scratch: &Scratch,
+        budget: &mut ViewBudget<'_>,
     ) -> bool {
         let raw = scratch.found_of(self.identity()).map(|found| FromRaw {
             plan: self.plan(payload.kind),
@@ -98,35 +108,46 @@ impl Matcher {
         });
         // All text: to find the end of the script's would take as long as to look at the little that is behind it.
         let units = text_units(payload.kind, payload.bytes);
-        self.has_view_reason(payload.kind, units, Question { views, first: true, raw })
+        self.has_view_reason(payload.kind, units, Question { views, first: true, raw }, budget)
     }
 
-    fn has_view_reason(&self, kind: EventKind, units: &[[u8; 2]], question: Question<'_>) -> bool {
+    fn has_view_reason(
+        &self,
+        kind: EventKind,
+        units: &[[u8; 2]],
+        question: Question<'_>,
+        budget: &mut ViewBudget<'_>,
+    ) -> bool {
         // What a module event records PowerShell has read already.
         if !has_views(kind) || !question.views.any() {
             return false;
         }
-        self.view_plan().hints.reasons(units, question, self.usable()) != hints::Reasons::default()
+        let reasons = self.view_plan().hints.reasons(units, question, self.usable(), &mut budget.prefilter);
+        reasons != hints::Reasons::default()
     }
 
     /// The rules that match a view of the payload, each once: first those of the normalised view, then those of the
     /// call-aware one, ascending. `raw`: the rules that are reported already; they are not tried again, nor are those
     /// that have one of them for their base.
     ///
-    /// The payload is in the layout of an event; its text may be a joined block of megabytes.
+    /// The payload is in the layout of an event; its text may be a joined block of megabytes, of which the first part is
+    /// viewed. `budget` is that of the event, with what the prefilter took from it.
     ///
     /// # Complexity
     ///
     /// Nothing beyond [`views_could_differ`](Self::views_could_differ) for a text without a reason. Otherwise some passes
-    /// over the text, and folding, whose steps are counted: at most 32 for each unit, and a million.
+    /// over the text and over what is made of it, all of which is charged to the budget. Once that is exhausted, what was
+    /// found so far is returned, and [`ViewBudget::is_cut`] says so.
     pub fn find_views(
         &self,
         payload: &Payload<'_>,
         views: Views,
         raw: &[u32],
         scratch: &mut Scratch,
+        budget: &mut ViewBudget<'_>,
     ) -> Vec<ViewMatch> {
-        self.view_search(payload, views, raw, scratch).map(|search| search.run(views)).unwrap_or_default()
+        let search = self.view_search(payload, views, raw, scratch);
+        search.map(|search| search.run(views, budget)).unwrap_or_default()
     }
 
     /// The slow twin of [`find_views`](Self::find_views): everything is tried, whether the cheap test gives a reason or not.
@@ -140,8 +161,10 @@ impl Matcher {
         views: Views,
         raw: &[u32],
         scratch: &mut Scratch,
+        budget: &mut ViewBudget<'_>,
     ) -> Vec<ViewMatch> {
-        self.view_search(payload, views, raw, scratch).map(|search| search.run_all(views)).unwrap_or_default()
+        let search = self.view_search(payload, views, raw, scratch);
+        search.map(|search| search.run_all(views, budget)).unwrap_or_default()
     }
 
     /// `None` if there is nothing to search.

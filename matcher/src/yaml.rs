@@ -1,10 +1,13 @@
-//! YAML as a small tree with line numbers, within bounds.
+//! YAML as a small tree with positions, within bounds.
 //!
 //! Scalars stay the strings that the author wrote: `no`, `1e3` and `0x10` are not turned into something else.
-//! Anchors, aliases and tags are refused: rules do not need them, and aliases make small files large.
+//! Anchors, aliases and tags are flaws of a document, which refuse it if it is a rule that this crate reads: rules do not
+//! need them, and aliases make small files large.
 
-use crate::error::{Located, Problem};
-use saphyr_parser::{Event, Parser, ScalarStyle};
+use crate::error::{Located, Position, Problem};
+use crate::rule::report::PROBLEMS_MAX;
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
+use std::collections::HashSet;
 
 /// Longest rule file, in bytes.
 pub const RULE_FILE_LEN_MAX: usize = 1 << 20;
@@ -13,31 +16,36 @@ pub(crate) const YAML_DEPTH_MAX: usize = 32;
 /// Most nodes in one document.
 pub(crate) const YAML_NODES_MAX: usize = 50_000;
 
-/// A value and the line on which it starts.
+/// A value and where it starts.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    pub(crate) line: usize,
+    pub(crate) at: Position,
     pub(crate) value: Value,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
-    /// The text, and whether it stood without quotes (only then can it mean null or a number).
+    /// The text, and whether it was written without quotes (only then can it mean null or a number).
     Scalar {
         text: String,
         plain: bool,
     },
     List(Vec<Node>),
-    /// Keys with their lines, in the order of the file.
+    /// Keys with their values, in the order of the file.
     Map(Vec<(String, Node)>),
 }
 
 impl Node {
     /// Looks a key up, if this is a map.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+        self.entries().iter().find(|(name, _)| name == key).map(|(_, node)| node)
+    }
+
+    /// The keys and values of a map; none if this is something else.
+    pub(crate) fn entries(&self) -> &[(String, Node)] {
         match &self.value {
-            Value::Map(entries) => entries.iter().find(|(name, _)| name == key).map(|(_, node)| node),
-            _ => None,
+            Value::Map(entries) => entries,
+            _ => &[],
         }
     }
 
@@ -74,97 +82,179 @@ impl Node {
 
     /// The error for a node of the wrong form.
     pub(crate) fn form(&self, what: &str, expected: &'static str) -> Located {
-        (self.line, Problem::Form { what: what.into(), expected, found: self.kind() })
+        (self.at, Problem::Form { what: what.into(), expected, found: self.kind() })
     }
 }
 
-/// Parses every document of `text`.
-///
-/// # Errors
-///
-/// The documents before the error are lost with it: what follows a YAML error cannot be trusted.
-pub(crate) fn parse(text: &str) -> Result<Vec<Node>, Located> {
+/// A document, and what of it is YAML that rules may not use.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub(crate) root: Node,
+    pub(crate) flaws: Vec<Located>,
+}
+
+/// The documents of a file, without empty ones, and the errors that hid others.
+#[derive(Debug, Default)]
+pub(crate) struct Parsed {
+    pub(crate) documents: Vec<Document>,
+    /// One for each document that is lost.
+    pub(crate) errors: Vec<Located>,
+}
+
+/// Parses every document of `text`. After an error it continues with the next line that begins a document: such a line
+/// can be nothing else in YAML.
+pub(crate) fn parse(text: &str) -> Parsed {
+    let mut parsed = Parsed::default();
     if text.len() > RULE_FILE_LEN_MAX {
-        return Err((1, Problem::TooLarge { what: "length of the file in bytes", max: RULE_FILE_LEN_MAX }));
+        let problem = Problem::TooLarge { what: "length of the file in bytes", max: RULE_FILE_LEN_MAX };
+        parsed.errors.push((Position { line: 1, column: 1 }, problem));
+        return parsed;
     }
-    let mut documents = Vec::new();
+    let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut lines_before = 0;
+    while let Err((mut at, problem)) = documents(rest, lines_before, &mut parsed.documents) {
+        let line = at.line;
+        at.line += lines_before;
+        parsed.errors.push((at, problem));
+        if parsed.errors.len() == PROBLEMS_MAX {
+            break;
+        }
+        let Some((lines, offset)) = next_document(rest, line) else { break };
+        lines_before += lines;
+        rest = &rest[offset..];
+    }
+    parsed
+}
+
+/// The number of lines and of bytes before a line that begins a document, is not the first, and is not before `line`.
+fn next_document(text: &str, line: usize) -> Option<(usize, usize)> {
+    let mut offset = 0;
+    let mut lines = 0;
+    loop {
+        let len = text[offset..].find(['\n', '\r'])?;
+        offset += len + if text[offset + len..].starts_with("\r\n") { 2 } else { 1 };
+        lines += 1;
+        let own = &text[offset..];
+        let is_start =
+            own.strip_prefix("---").is_some_and(|rest| !rest.starts_with(|c: char| !c.is_whitespace()));
+        if is_start && lines + 1 >= line {
+            return Some((lines, offset));
+        }
+    }
+}
+
+/// Parses documents up to the first error, whose line counts from the start of `text`.
+fn documents(text: &str, lines_before: usize, documents: &mut Vec<Document>) -> Result<(), Located> {
     let mut open: Vec<Open> = Vec::new();
     let mut nodes = 0;
+    let mut flaws: Vec<Located> = Vec::new();
     for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|e| (e.marker().line(), Problem::Yaml(e.info().to_owned())))?;
-        let line = span.start.line();
-        let refuse = |what: &str| Err((line, Problem::Unsupported(format!("YAML {what}"))));
+        let (event, span) =
+            event.map_err(|e| (position(*e.marker(), 0), Problem::Yaml(e.info().to_owned())))?;
+        let at = position(span.start, lines_before);
+        let here = position(span.start, 0);
         nodes += 1;
         if nodes > YAML_NODES_MAX {
-            return Err((line, Problem::TooLarge { what: "number of YAML nodes", max: YAML_NODES_MAX }));
+            return Err((here, Problem::TooLarge { what: "number of YAML nodes", max: YAML_NODES_MAX }));
         }
-        let done = match event {
-            Event::Alias(_) => return refuse("alias"),
+        let mut flaw = |what: &str| {
+            if flaws.len() < PROBLEMS_MAX {
+                flaws.push((at, Problem::Unsupported(format!("YAML {what}"))));
+            }
+        };
+        match &event {
+            Event::Alias(_) => flaw("alias"),
             Event::Scalar(_, _, 1.., _) | Event::SequenceStart(1.., _) | Event::MappingStart(1.., _) => {
-                return refuse("anchor");
+                flaw("anchor");
             }
             Event::Scalar(_, _, _, Some(_))
             | Event::SequenceStart(_, Some(_))
             | Event::MappingStart(_, Some(_)) => {
-                return refuse("tag");
+                flaw("tag");
             }
+            _ => {}
+        }
+        let done = match event {
+            Event::Alias(_) => Some(Node { at, value: Value::Scalar { text: String::new(), plain: false } }),
             Event::Scalar(text, style, ..) => {
                 let value = Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
-                Some(Node { line, value })
+                Some(Node { at, value })
             }
-            Event::SequenceStart(..) => open_one(&mut open, line, Value::List(Vec::new()))?,
-            Event::MappingStart(..) => open_one(&mut open, line, Value::Map(Vec::new()))?,
-            Event::SequenceEnd | Event::MappingEnd => open.pop().map(|o| o.node),
+            Event::SequenceStart(..) | Event::MappingStart(..) => {
+                if open.len() == YAML_DEPTH_MAX {
+                    return Err((
+                        here,
+                        Problem::TooLarge { what: "depth of YAML nesting", max: YAML_DEPTH_MAX },
+                    ));
+                }
+                let is_list = matches!(event, Event::SequenceStart(..));
+                let value = if is_list { Value::List(Vec::new()) } else { Value::Map(Vec::new()) };
+                open.push(Open { node: Node { at, value }, key: None, keys: HashSet::new() });
+                None
+            }
+            Event::SequenceEnd | Event::MappingEnd => open.pop().map(|open| open.node),
             Event::DocumentStart(_) => {
                 nodes = 0;
+                flaws.clear();
                 None
             }
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => None,
         };
         let Some(node) = done else { continue };
         match open.last_mut() {
-            None => documents.push(node),
-            Some(parent) => parent.take(node)?,
+            // An empty document, as behind a `---` that ends a file.
+            None if node.is_null() => {}
+            None => documents.push(Document { root: node, flaws: std::mem::take(&mut flaws) }),
+            Some(parent) => {
+                if let Some(flaw) = parent.take(node)
+                    && flaws.len() < PROBLEMS_MAX
+                {
+                    flaws.push(flaw);
+                }
+            }
         }
     }
-    Ok(documents)
+    Ok(())
+}
+
+fn position(marker: Marker, lines_before: usize) -> Position {
+    Position { line: marker.line() + lines_before, column: marker.col() + 1 }
 }
 
 /// A list or map whose end has not been seen.
 struct Open {
     node: Node,
-    /// A key that waits for its value, and its line.
-    key: Option<(String, usize)>,
-}
-
-fn open_one(open: &mut Vec<Open>, line: usize, value: Value) -> Result<Option<Node>, Located> {
-    if open.len() == YAML_DEPTH_MAX {
-        return Err((line, Problem::TooLarge { what: "depth of YAML nesting", max: YAML_DEPTH_MAX }));
-    }
-    open.push(Open { node: Node { line, value }, key: None });
-    Ok(None)
+    /// A key that waits for its value, and where it is. `None`: a key that cannot be kept, whose value is skipped.
+    key: Option<(Option<String>, Position)>,
+    /// The keys so far.
+    keys: HashSet<String>,
 }
 
 impl Open {
-    fn take(&mut self, node: Node) -> Result<(), Located> {
+    /// Takes a node as item, key or value. Returns what is wrong with it.
+    fn take(&mut self, node: Node) -> Option<Located> {
         match (&mut self.node.value, self.key.take()) {
             (Value::List(items), _) => items.push(node),
-            (Value::Map(entries), Some((key, line))) => {
-                // A value is known by the line of its key.
-                entries.push((key, Node { line, ..node }));
+            (Value::Map(entries), Some((Some(key), at))) => {
+                // A value is known by the position of its key.
+                entries.push((key, Node { at, ..node }));
             }
-            (Value::Map(entries), None) => {
+            (Value::Map(_), None) => {
+                let at = node.at;
                 let Value::Scalar { text, .. } = node.value else {
-                    return Err((node.line, Problem::Unsupported("a list or map as a YAML key".into())));
+                    self.key = Some((None, at));
+                    return Some((at, Problem::Unsupported("a list or map as a YAML key".into())));
                 };
-                if entries.iter().any(|(name, _)| *name == text) {
-                    return Err((node.line, Problem::Yaml(format!("key `{text}` stands here twice"))));
+                if !self.keys.insert(text.clone()) {
+                    self.key = Some((None, at));
+                    return Some((at, Problem::Yaml(format!("the key `{text}` appears twice"))));
                 }
-                self.key = Some((text, node.line));
+                self.key = Some((Some(text), at));
             }
-            (Value::Scalar { .. }, _) => {}
+            // The value of a key that cannot be kept.
+            (Value::Map(_), Some((None, _))) | (Value::Scalar { .. }, _) => {}
         }
-        Ok(())
+        None
     }
 }
 
@@ -173,34 +263,61 @@ mod tests {
     use super::{Value, parse};
 
     #[test]
-    fn keeps_scalars_as_written_and_lines() {
-        let documents = parse("a: no\nb:\n  - 0x10\n  - '~'\n  - ~\n---\nc: 1\n").unwrap();
+    fn keeps_scalars_as_written_and_positions() {
+        let documents = parse("a: no\nb:\n  - 0x10\n  - '~'\n  - ~\n---\nc: 1\n").documents;
         assert_eq!(documents.len(), 2);
-        assert_eq!(documents[0].get("a").unwrap().text(), Some("no"));
-        let list = documents[0].get("b").unwrap().items();
-        assert_eq!((list[0].text(), list[0].line), (Some("0x10"), 3));
+        let first = &documents[0].root;
+        assert_eq!(first.get("a").unwrap().text(), Some("no"));
+        let list = first.get("b").unwrap().items();
+        assert_eq!((list[0].text(), list[0].at.line, list[0].at.column), (Some("0x10"), 3, 5));
         assert_eq!(list[1].text(), Some("~"));
         assert!(list[2].is_null());
-        assert!(matches!(documents[1].value, Value::Map(_)));
-        assert_eq!(documents[1].get("c").unwrap().line, 7);
+        let second = &documents[1].root;
+        assert!(matches!(second.value, Value::Map(_)));
+        assert_eq!(second.get("c").unwrap().at.line, 7);
     }
 
     #[test]
-    fn refuses_what_rules_do_not_need() {
+    fn what_rules_do_not_need_is_a_flaw() {
         let rows = [
             ("a: &x 1\n", 1, "anchor"),
-            ("a:\n b: &x [1]\nc: *x\n", 2, "anchor"),
+            ("a: 2\nb: *x\n", 2, "unknown anchor"),
             ("a: !!str 1\n", 1, "tag"),
             ("a: 1\na: 2\n", 2, "twice"),
             ("[a]: 1\n", 1, "key"),
             ("a: [\n", 2, "YAML"),
         ];
         for (text, line, word) in rows {
-            let (at, problem) = parse(text).unwrap_err();
+            let parsed = parse(text);
+            let (at, problem) = parsed
+                .errors
+                .first()
+                .or_else(|| parsed.documents[0].flaws.first())
+                .expect("something is wrong");
             assert!(problem.to_string().contains(word), "{text:?}: {problem}");
-            assert_eq!(at, line, "{text:?}: {problem}");
+            assert_eq!(at.line, line, "{text:?}: {problem}");
         }
         let deep = "[".repeat(40);
-        assert!(parse(&deep).unwrap_err().1.to_string().contains("depth"));
+        assert!(parse(&deep).errors[0].1.to_string().contains("depth"));
+    }
+
+    #[test]
+    fn empty_documents_are_nothing() {
+        for text in
+            ["", "---\n", "a: 1\n---\n", "---\n---\na: 1\n---\n# the end\n", "\u{feff}a: 1\n...\n---\n"]
+        {
+            let parsed = parse(text);
+            assert_eq!(parsed.errors, [], "{text:?}");
+            assert_eq!(parsed.documents.len(), usize::from(text.contains('a')), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_hides_only_its_own_document() {
+        let parsed = parse("a: 1\n---\nb: [\n---\nc: 1\n--- # next\nd: }\n--- \ne: 1\n");
+        let lines: Vec<_> = parsed.errors.iter().map(|(at, _)| at.line).collect();
+        assert_eq!(lines, [4, 7]);
+        let lines: Vec<_> = parsed.documents.iter().map(|document| document.root.at.line).collect();
+        assert_eq!(lines, [1, 5, 9]);
     }
 }

@@ -2,6 +2,7 @@
 
 mod config;
 mod cost;
+mod files;
 mod hits;
 mod live;
 mod replay;
@@ -12,8 +13,11 @@ mod trace;
 use crate::delivery::{CollectorOrder, CollectorSettings, SpoolKeep};
 use crate::output::Format;
 use crate::search::{ScopeChoice, ViewChoice};
+use crate::stop::Stop;
 use clap::{Args, Parser, Subcommand};
 use etwsieve_etl::FileTime;
+use etwsieve_transport::files::is_stopped;
+use etwsieve_transport::printable::{Lines, is_hidden};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -129,7 +133,8 @@ struct WatchArgs {
     /// Matcher threads [default: a quarter of the processors, at most 4].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
-    /// Write the counts of the run to this file when it ends, as one JSON object.
+    /// Write the counts of the run to this file when it ends, as one JSON object; - for standard output. An earlier summary
+    /// is replaced, any other file is not.
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
 }
@@ -226,7 +231,11 @@ enum ConfigCommand {
 Examples:
   etwsieve replay trace.etl                        the built-in rule on one trace
   etwsieve replay --rules sigma/rules C:\\case\\logs  all rules of a folder on all traces of another
-  etwsieve replay --store hits.db --summary run.json --format ecs logs/ > hits.jsonl")]
+  etwsieve replay --store hits.db --summary run.json --format ecs logs/ > hits.jsonl
+  zstd -dc trace.etl.zst | etwsieve replay -
+A path that does not exist is a pattern if it contains *, ? or [...]: `logs\\*.evtx`, `case/**/*.etl` (** stands for any
+number of folders). A file of exactly that name is preferred; [*] stands for the character itself. Archives and compressed
+files in folders are not read; they are reported, and counted in the summary.")]
 struct ReplayArgs {
     #[command(flatten)]
     rules: RuleArgs,
@@ -247,7 +256,8 @@ struct ReplayArgs {
     /// With --collector: end with exit code 1 when nothing has been acknowledged for so long; a later run sends the rest.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     collector_wait: u64,
-    /// Write the counts of the run to this file, as one JSON object.
+    /// Write the counts of the run to this file, as one JSON object; - for standard output. An earlier summary is replaced,
+    /// any other file is not.
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
     /// Matcher threads [default: one for each processor]. The output does not depend on them.
@@ -256,7 +266,7 @@ struct ReplayArgs {
     /// Also search what PowerShell hands to the antimalware scanner (AMSI, event 1101), with the same rules.
     #[arg(long)]
     amsi: bool,
-    /// Traces, or folders that are searched for .etl, .evtx and .jsonl files.
+    /// Traces, folders that are searched for .etl, .evtx and .jsonl files, pipes, or - for standard input.
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
 }
@@ -267,7 +277,7 @@ struct RuleArgs {
     /// Sigma rules and filters: files, or folders that are searched for .yml and .yaml [default: the built-in rule].
     #[arg(long, value_name = "FILE|DIR")]
     rules: Vec<PathBuf>,
-    /// Go on without the rules that cannot be understood, and list them.
+    /// Continue without the rules that are refused, and list them.
     #[arg(long)]
     allow_bad_rules: bool,
 }
@@ -333,7 +343,7 @@ struct RulesCostArgs {
     /// A rule file, or a folder that is searched for .yml and .yaml.
     #[arg(value_name = "RULES")]
     rules: PathBuf,
-    /// Go on without the rules that cannot be understood, and list them.
+    /// Continue without the rules that are refused, and list them.
     #[arg(long)]
     allow_bad_rules: bool,
     /// How it is written [default: table on a terminal, jsonl otherwise].
@@ -344,13 +354,20 @@ struct RulesCostArgs {
     traces: Vec<PathBuf>,
 }
 
-/// Check whether rules are understood, and show what each costs the gate.
+/// Check rules, list all errors and warnings, and show what the rules cost the prefilter.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   etwsieve rules check my_rule.yml
-  etwsieve rules check sigma/rules/windows/powershell")]
+  etwsieve rules check sigma/rules                 rules of other log sources are counted and skipped
+  etwsieve rules check --format json my_rules | jq .errors")]
 struct RulesCheckArgs {
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
+    format: CheckFormat,
+    /// Exit with 2 if there are warnings.
+    #[arg(long)]
+    deny_warnings: bool,
     /// Rule files, or folders that are searched for .yml and .yaml.
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
@@ -366,10 +383,10 @@ Examples:
   etwsieve hits --follow hits.db                   and what comes, until Ctrl-C
   sqlite3 hits.db 'SELECT * FROM detections'       grouped as the Splunk analytic groups them")]
 struct HitsArgs {
-    /// How hits are written [default: table on a terminal, jsonl otherwise].
+    /// How hits are written [default: table on a terminal, jsonl otherwise; with --stats: table].
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Count hits by rule and computer instead of listing them.
+    /// Count hits by rule and computer instead of listing them. Formats: table, jsonl.
     #[arg(long)]
     stats: bool,
     /// Only events from this time on: 2026-11-25T18:00:00Z, or how long ago, such as 90s, 30m, 2h, 7d.
@@ -405,9 +422,18 @@ struct TraceArgs {
     /// How it is written [default: table on a terminal, jsonl otherwise].
     #[arg(long, value_enum)]
     format: Option<TraceFormat>,
-    /// Traces.
-    #[arg(required = true, value_name = "FILE")]
+    /// Traces, folders that are searched for .etl files, pipes, or - for standard input.
+    #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
+}
+
+/// How `rules check` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum CheckFormat {
+    /// For reading: problems on standard error, a summary on standard output.
+    Text,
+    /// One JSON object on standard output.
+    Json,
 }
 
 /// How `trace` writes.
@@ -422,7 +448,7 @@ enum TraceFormat {
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
     // Clap itself ends with 2 on wrong usage and with 0 on --help.
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| printable_usage(&error));
     let terminal = || Terminal::new(cli.verbose, "warn");
     let exit = match cli.command {
         Command::Watch(args) => match live::watch_config(&args) {
@@ -457,14 +483,43 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// Tells an error on standard error.
+/// Ends the process as clap does, with a message in which no argument commands the terminal: a shell may have made
+/// arguments of file names.
+fn printable_usage(error: &clap::Error) -> ! {
+    let text = error.to_string();
+    if error.use_stderr() && text.chars().any(|c| c != '\n' && is_hidden(c)) {
+        anstream::eprintln!("{}", Lines(text.trim_end()));
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
+}
+
+/// Reports an error on standard error.
 fn complain(error: impl Display) {
-    anstream::eprintln!("\x1b[1;31merror:\x1b[0m {error}");
+    anstream::eprintln!("\x1b[1;31merror:\x1b[0m {}", Lines(error));
+}
+
+/// The first signal requests a clean stop; the second one ends the process at once.
+fn stop_on_signal(stop: &Stop) {
+    let stop = stop.clone();
+    let result = ctrlc::set_handler(move || {
+        if stop.requested() {
+            std::process::exit(130);
+        }
+        stop.request();
+    });
+    if let Err(error) = result {
+        tracing::warn!("Ctrl-C will end the run without a summary: {error}");
+    }
 }
 
 /// The outcome of writing to standard output: a reader that has gone away is no error.
 fn after_writing(result: std::io::Result<()>, exit: Exit) -> Exit {
     match result {
+        Err(error) if is_stopped(&error) => {
+            complain("stopped; the rest is not written, because nothing reads standard output");
+            Exit::Interrupted
+        }
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             complain(format_args!("cannot write the output: {error}"));
             Exit::Usage

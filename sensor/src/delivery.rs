@@ -201,7 +201,7 @@ impl CollectorSettings {
     }
 
     /// Where the spool is.
-    fn spool_path(&self, role: Role, store: Option<&Path>) -> Option<PathBuf> {
+    pub(crate) fn spool_path(&self, role: Role, store: Option<&Path>) -> Option<PathBuf> {
         if let Some(path) = &self.spool {
             let ends_in_separator =
                 path.as_os_str().as_encoded_bytes().last().is_some_and(|last| b"/\\".contains(last));

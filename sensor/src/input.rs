@@ -1,36 +1,205 @@
-//! The files of a replay: which there are, and which reader each one needs.
+//! The files of a replay: which ones there are, and which reader each one needs.
+
+mod find;
+
+pub use find::{FILES_MAX, Found, InputError, SKIPPED_NAMED_MAX, Skipped, expand, find, find_etl, traces};
 
 use crate::source::{Sink, Source, SourceError, etl, evtx, jsonl};
-use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use crate::stop::Stop;
+use etwsieve_transport::files::{FileKind, PipeReader, is_stopped, open_regular};
+use std::fs;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
-/// Endings of the files that are taken from a folder. A file named by itself may be called anything.
-const ENDINGS: [&str; 3] = ["etl", "evtx", "jsonl"];
-/// Deepest nesting of folders.
-const FOLDER_DEPTH_MAX: usize = 64;
+/// Path that stands for standard input.
+pub const STDIN: &str = "-";
+/// Largest .etl trace that is taken from a pipe, in bytes: it is kept in a temporary file, since its buffers are not read
+/// in their order.
+pub const PIPED_TRACE_LEN_MAX: u64 = 4 << 30;
+/// What hits and summaries call standard input.
+const STDIN_NAME: &str = "standard input";
 /// Bytes at the start of a file that tell its format.
 const MAGIC_LEN: usize = 8;
+/// Where the marker of an .etl trace stands (`sensor/etl/src/logfile.rs`), and its two values.
+const TRACE_MARKER_AT: usize = 0x48;
+const TRACE_MARKERS: [u32; 2] = [0xC001_0002, 0xC002_0002];
 
-/// A recorded file.
+/// A recorded file, or a pipe from which one comes.
 #[derive(Clone, Debug)]
 pub struct FileSource {
     path: PathBuf,
     len: u64,
+    stop: Stop,
 }
 
 impl FileSource {
-    /// The file at `path`; it is opened when it is read.
+    /// The file at `path`, or standard input for [`STDIN`]; it is opened when it is read.
     pub fn new(path: PathBuf) -> Self {
-        let len = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-        Self { path, len }
+        let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_file);
+        let len = metadata.map_or(0, |metadata| metadata.len());
+        Self { path, len, stop: Stop::default() }
     }
+
+    /// Ends waiting for a pipe when `stop` is requested.
+    #[must_use]
+    pub fn until(mut self, stop: Stop) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    fn not_a_trace(&self, kind: &'static str) -> SourceError {
+        SourceError::NotATrace { path: PathBuf::from(self.name()), kind }
+    }
+
+    fn is_stdin(&self) -> bool {
+        self.path.as_os_str() == STDIN
+    }
+
+    fn read(&self, sink: &mut dyn Sink) -> Result<(), SourceError> {
+        let path = &self.path;
+        let failed = |source| SourceError::Open { path: path.clone(), source };
+        if self.is_stdin() {
+            return self.read_pipe(PipeReader::stdin(self.stop.clone()), sink);
+        }
+        match FileKind::of(path).map_err(failed)? {
+            FileKind::Regular => {
+                let mut file = open_regular(path).map_err(failed)?;
+                let magic = start(&mut file, MAGIC_LEN).map_err(failed)?;
+                match self.format(&magic)? {
+                    Format::EventLog => evtx::replay(magic.as_slice().chain(file), path, sink),
+                    Format::JsonLines => jsonl::replay(magic.as_slice().chain(file), path, sink),
+                    Format::Trace => etl::read(path, sink),
+                }
+            }
+            FileKind::Pipe => self.read_pipe(PipeReader::open(path.clone(), self.stop.clone()), sink),
+            kind => Err(SourceError::Kind { path: path.clone(), kind }),
+        }
+    }
+
+    fn read_pipe(&self, mut pipe: PipeReader, sink: &mut dyn Sink) -> Result<(), SourceError> {
+        let path = PathBuf::from(self.name());
+        let failed = |source| SourceError::Read { path: path.clone(), offset: 0, source };
+        // A pipe gives its bytes once.
+        let magic = start(&mut pipe, MAGIC_LEN).map_err(failed)?;
+        match self.format(&magic)? {
+            Format::EventLog => evtx::replay(magic.as_slice().chain(pipe), &path, sink),
+            Format::JsonLines => jsonl::replay(magic.as_slice().chain(pipe), &path, sink),
+            Format::Trace => {
+                let kept = keep(magic, pipe, &path)?;
+                etl::read(kept.path(), sink).map_err(|error| error.at(&path))
+            }
+        }
+    }
+
+    fn format(&self, magic: &[u8]) -> Result<Format, SourceError> {
+        let packed = |program, hint| {
+            let path = PathBuf::from(self.name());
+            Err(SourceError::Packed { path, program, hint })
+        };
+        let ending = ending(&self.path);
+        match magic {
+            [0x28, 0xB5, 0x2F, 0xFD, ..] => packed("zstd", "zstd -d --long=27 FILE"),
+            [0x1F, 0x8B, ..] => packed("gzip", "gzip -d FILE"),
+            [b'P', b'K', 3, 4, ..] => packed("zip", "unzip FILE"),
+            [b'7', b'z', 0xBC, 0xAF, ..] => packed("7-Zip", "7z x FILE"),
+            [0xFD, b'7', b'z', b'X', b'Z', ..] => packed("xz", "xz -d FILE"),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => packed("bzip2", "bzip2 -d FILE"),
+            _ if magic.starts_with(b"Elf") || ending.as_deref() == Some("evtx") => Ok(Format::EventLog),
+            _ if matches!(ending.as_deref(), Some("jsonl" | "json")) || magic.starts_with(b"{") => {
+                Ok(Format::JsonLines)
+            }
+            _ => Ok(Format::Trace),
+        }
+    }
+}
+
+/// An .etl trace on the disk: the file itself, or what came from a pipe, kept as long as this value.
+#[derive(Debug)]
+pub struct TraceOnDisk {
+    /// What the user calls it.
+    pub name: String,
+    path: PathBuf,
+    kept: Option<NamedTempFile>,
+}
+
+impl TraceOnDisk {
+    /// Looks whether `path` can be an .etl trace, and keeps it if it comes from a pipe.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] for other formats and for what cannot be read; [`SourceError::Read`] with an error of
+    /// [`is_stopped`] after a stop.
+    pub fn open(path: PathBuf, stop: Stop) -> Result<Self, SourceError> {
+        let source = FileSource::new(path).until(stop);
+        let (name, path) = (source.name(), &source.path);
+        let failed = |error| SourceError::Open { path: path.clone(), source: error };
+        let kind = if source.is_stdin() { FileKind::Pipe } else { FileKind::of(path).map_err(failed)? };
+        let (magic, pipe) = match kind {
+            FileKind::Regular => {
+                (start(&mut open_regular(path).map_err(failed)?, MAGIC_LEN).map_err(failed)?, None)
+            }
+            FileKind::Pipe => {
+                let mut pipe = if source.is_stdin() {
+                    PipeReader::stdin(source.stop.clone())
+                } else {
+                    PipeReader::open(path.clone(), source.stop.clone())
+                };
+                let magic = start(&mut pipe, MAGIC_LEN);
+                let failed = |error| SourceError::Read { path: path.clone(), offset: 0, source: error };
+                (magic.map_err(failed)?, Some(pipe))
+            }
+            kind => return Err(SourceError::Kind { path: path.clone(), kind }),
+        };
+        let format = source.format(&magic)?;
+        let kept = match (format, pipe) {
+            (Format::Trace, None) => None,
+            (Format::Trace, Some(pipe)) => Some(keep(magic, pipe, path)?),
+            (Format::EventLog, _) => return Err(source.not_a_trace("an event log")),
+            (Format::JsonLines, _) => return Err(source.not_a_trace("JSON Lines")),
+        };
+        Ok(Self { name, path: source.path, kept })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        match &self.kept {
+            Some(kept) => kept.path(),
+            None => &self.path,
+        }
+    }
+}
+
+/// Keeps a trace from a pipe, whose first bytes are `head`, in a temporary file.
+fn keep(mut head: Vec<u8>, mut pipe: PipeReader, path: &Path) -> Result<NamedTempFile, SourceError> {
+    let failed = |source| SourceError::Read { path: path.into(), offset: 0, source };
+    // Before gigabytes are kept of what is not a trace.
+    head.extend(start(&mut pipe, TRACE_MARKER_AT + 4 - head.len()).map_err(failed)?);
+    let marker = head.get(TRACE_MARKER_AT..).and_then(|bytes| bytes.first_chunk());
+    if !marker.is_some_and(|bytes| TRACE_MARKERS.contains(&u32::from_le_bytes(*bytes))) {
+        head.truncate(MAGIC_LEN);
+        let expected = "an event trace, an event log or JSON Lines";
+        return Err(SourceError::NotThisFormat { path: path.into(), expected, found: head });
+    }
+    let mut kept = NamedTempFile::new().map_err(failed)?;
+    let mut input = head.as_slice().chain(pipe).take(PIPED_TRACE_LEN_MAX + 1);
+    if io::copy(&mut input, &mut kept).map_err(failed)? > PIPED_TRACE_LEN_MAX {
+        return Err(SourceError::PipeTooLong { path: path.into(), len_max: PIPED_TRACE_LEN_MAX });
+    }
+    kept.flush().map_err(failed)?;
+    Ok(kept)
+}
+
+/// The formats that have a reader.
+enum Format {
+    EventLog,
+    JsonLines,
+    Trace,
 }
 
 impl Source for FileSource {
     fn name(&self) -> String {
-        self.path.display().to_string()
+        if self.is_stdin() { STDIN_NAME.into() } else { self.path.display().to_string() }
     }
 
     fn len(&self) -> u64 {
@@ -38,144 +207,25 @@ impl Source for FileSource {
     }
 
     fn run(&mut self, sink: &mut dyn Sink) -> Result<(), SourceError> {
-        let path = &self.path;
-        // Opened once: a pipe can be read but once.
-        let (magic, rest) = open(path).map_err(|source| SourceError::Open { path: path.clone(), source })?;
-        let packed = |program, hint| SourceError::Packed { path: path.clone(), program, hint };
-        let is_evtx = magic.starts_with(b"Elf") || ending(path).as_deref() == Some("evtx");
-        let is_json = matches!(ending(path).as_deref(), Some("jsonl" | "json")) || magic.starts_with(b"{");
-        match magic.as_slice() {
-            [0x28, 0xB5, 0x2F, 0xFD, ..] => Err(packed("zstd", "zstd -d --long=27 FILE")),
-            [0x1F, 0x8B, ..] => Err(packed("gzip", "gzip -d FILE")),
-            [b'P', b'K', 3, 4, ..] => Err(packed("zip", "unzip FILE")),
-            _ if is_evtx => evtx::replay(magic.as_slice().chain(rest), path, sink),
-            _ if is_json => jsonl::replay(magic.as_slice().chain(rest), path, sink),
-            _ => etl::read(path, sink),
+        match self.read(sink) {
+            Err(SourceError::Read { source, .. }) if is_stopped(&source) => Ok(()),
+            other => other,
         }
     }
 }
 
-/// The first bytes of a file, and what follows them.
-fn open(path: &Path) -> io::Result<(Vec<u8>, File)> {
-    let mut file = File::open(path)?;
-    let mut magic = Vec::with_capacity(MAGIC_LEN);
-    (&mut file).take(MAGIC_LEN as u64).read_to_end(&mut magic)?;
-    Ok((magic, file))
+/// The first `len` bytes of an input, or all of a shorter one.
+fn start(input: &mut impl Read, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(len);
+    input.take(len as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
+/// The ending of a file's name, in lower case. A number behind it, as in `Powershell.etl.001`, is not the ending.
 fn ending(path: &Path) -> Option<String> {
-    Some(path.extension()?.to_str()?.to_ascii_lowercase())
-}
-
-/// A path of the command line at which no input was found.
-#[derive(Debug, thiserror::Error)]
-pub enum InputError {
-    /// The path, or something below it, cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Unreadable {
-        /// The path.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The folder holds none of the wanted files.
-    #[error("{} holds no {wanted} file", path.display())]
-    NothingIn {
-        /// The folder.
-        path: PathBuf,
-        /// The endings that were looked for.
-        wanted: String,
-    },
-}
-
-/// Files and folders to recorded traces: folders are searched recursively, in the order of the names.
-///
-/// Each file comes once, however often it is named. Links to folders are not followed, so that no loop arises.
-pub fn traces(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<InputError>) {
-    expand(paths, &ENDINGS)
-}
-
-/// Files and folders to files with one of the `endings`, as [`traces`] does it.
-pub fn expand(paths: &[PathBuf], endings: &[&str]) -> (Vec<PathBuf>, Vec<InputError>) {
-    let mut files = Vec::new();
-    let mut errors = Vec::new();
-    for path in paths {
-        match fs::metadata(path) {
-            Err(source) => errors.push(InputError::Unreadable { path: path.clone(), source }),
-            Ok(metadata) if metadata.is_dir() => {
-                let before = (files.len(), errors.len());
-                walk(path, endings, FOLDER_DEPTH_MAX, &mut files, &mut errors);
-                if before == (files.len(), errors.len()) {
-                    let wanted = endings.iter().map(|e| format!(".{e}")).collect::<Vec<_>>().join(" or ");
-                    errors.push(InputError::NothingIn { path: path.clone(), wanted });
-                }
-            }
-            Ok(_) => files.push(path.clone()),
-        }
+    let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+    if !ending.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(ending);
     }
-    let mut seen = HashSet::new();
-    files.retain(|file| seen.insert(fs::canonicalize(file).unwrap_or_else(|_| file.clone())));
-    (files, errors)
-}
-
-fn walk(
-    folder: &Path,
-    endings: &[&str],
-    depth: usize,
-    files: &mut Vec<PathBuf>,
-    errors: &mut Vec<InputError>,
-) {
-    let mut failed = |source| errors.push(InputError::Unreadable { path: folder.into(), source });
-    let mut entries = Vec::new();
-    match fs::read_dir(folder) {
-        Err(source) => return failed(source),
-        Ok(list) => {
-            for entry in list {
-                match entry {
-                    Ok(entry) => entries.push(entry),
-                    Err(source) => failed(source),
-                }
-            }
-        }
-    }
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let path = entry.path();
-        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_folder && depth == 0 {
-            let source = io::Error::other(format!("folders are nested deeper than {FOLDER_DEPTH_MAX}"));
-            errors.push(InputError::Unreadable { path, source });
-        } else if is_folder {
-            walk(&path, endings, depth - 1, files, errors);
-        } else if ending(&path).is_some_and(|own| endings.contains(&own.as_str())) {
-            files.push(path);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::traces;
-    use std::fs;
-
-    #[test]
-    fn folders_give_their_traces_once_and_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        fs::create_dir_all(at("b/deep")).unwrap();
-        fs::create_dir(at("empty")).unwrap();
-        for name in ["b/deep/x.EVTX", "b/2.etl", "a.jsonl", "note.txt", "odd"] {
-            fs::write(at(name), "").unwrap();
-        }
-        let (files, errors) =
-            traces(&[folder.path().into(), at("b/2.etl"), at("odd"), at("empty"), at("gone")]);
-        let names: Vec<_> = files
-            .iter()
-            .map(|file| file.strip_prefix(folder.path()).unwrap().to_str().unwrap().replace('\\', "/"))
-            .collect();
-        assert_eq!(names, ["a.jsonl", "b/2.etl", "b/deep/x.EVTX", "odd"]);
-        let shown: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        assert!(shown[0].contains("empty holds no .etl or .evtx or .jsonl file"), "{shown:?}");
-        assert!(shown[1].contains("cannot read") && shown[1].contains("gone"), "{shown:?}");
-    }
+    Some(Path::new(path.file_stem()?).extension()?.to_str()?.to_ascii_lowercase())
 }

@@ -10,6 +10,7 @@
 
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Counts of one source, or of all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -34,6 +35,9 @@ pub struct Ledger {
     pub amsi: Option<AmsiLedger>,
     /// Pairs of a rule and an event of which only another view than the raw one matched.
     pub view_detections: u64,
+    /// Events and joined blocks whose views were not made or searched to the end: their work was exhausted or stopped, or
+    /// the text is longer than what is viewed. What was found until then is reported.
+    pub views_cut: u64,
     /// Script blocks of several events.
     pub blocks: BlockLedger,
     /// Selected events that were not searched, by reason.
@@ -42,10 +46,52 @@ pub struct Ledger {
     pub undecodable: u64,
     /// Parts of the input that could not be read, by reason. How many events they held nobody knows.
     pub damaged: BTreeMap<&'static str, u64>,
+    /// What the recordings themselves say was lost before they were written; `None` if they cannot say so. Not part of
+    /// any other count.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LossLedger>,
     /// User data of the selected events, in bytes.
     pub payload_bytes: u64,
     /// Time from opening the source to its last event; in total, of the whole run.
     pub elapsed_seconds: f64,
+}
+
+/// Losses that event traces report, under the names that `etwsieve trace` gives them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LossLedger {
+    /// Events that the sessions lost.
+    pub events_lost: u64,
+    /// Buffers that the sessions lost. How many events they held nobody knows.
+    pub buffers_lost: u64,
+    /// Buffers in the traces that say that events or a buffer were lost before them.
+    pub buffers_marking_loss: u64,
+    /// Records of losses among the events.
+    pub lost_event_records: u64,
+}
+
+impl LossLedger {
+    /// Whether something was lost.
+    pub fn is_any(&self) -> bool {
+        *self != Self::default()
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.events_lost += other.events_lost;
+        self.buffers_lost += other.buffers_lost;
+        self.buffers_marking_loss += other.buffers_marking_loss;
+        self.lost_event_records += other.lost_event_records;
+    }
+}
+
+impl fmt::Display for LossLedger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { events_lost, buffers_lost, buffers_marking_loss, lost_event_records } = self;
+        write!(f, "{events_lost} events and {buffers_lost} buffers were lost before they could be recorded")?;
+        if buffers_marking_loss + lost_event_records > 0 {
+            write!(f, " ({buffers_marking_loss} buffers and {lost_event_records} events mark where)")?;
+        }
+        Ok(())
+    }
 }
 
 /// Counts of the antimalware scanner's events.
@@ -143,10 +189,14 @@ impl Ledger {
         self.undecodable += other.undecodable;
         self.detections += other.detections;
         self.view_detections += other.view_detections;
+        self.views_cut += other.views_cut;
         self.blocks.add(&other.blocks);
         self.payload_bytes += other.payload_bytes;
         if let Some(other) = &other.amsi {
             self.amsi.get_or_insert_default().add(other);
+        }
+        if let Some(other) = &other.lost {
+            self.lost.get_or_insert_default().add(other);
         }
         for (reason, count) in &other.dropped {
             *self.dropped.entry(reason).or_default() += count;

@@ -2,8 +2,11 @@
 
 pub mod table;
 
+use crate::stop::Stop;
+use etwsieve_transport::files::PatientStdout;
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::output::{ecs, jsonl, splunk};
+use etwsieve_transport::printable::TerminalJson;
 use std::io::{self, IsTerminal, Write};
 
 /// How hits are written.
@@ -30,8 +33,21 @@ impl Format {
     pub fn stdout(self) -> Box<dyn Write + Send> {
         match self {
             Self::Table => Box::new(anstream::AutoStream::auto(io::stdout())),
+            _ if io::stdout().is_terminal() => Box::new(TerminalJson::new(io::stdout())),
             Self::Jsonl | Self::Ecs | Self::Splunk => Box::new(io::stdout()),
         }
+    }
+
+    /// As [`stdout`](Self::stdout), but a reader that takes nothing any more does not hold up a stop.
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread.
+    pub fn stdout_until(self, stop: &Stop) -> io::Result<Box<dyn Write + Send>> {
+        if self == Self::Table || io::stdout().is_terminal() {
+            return Ok(self.stdout());
+        }
+        Ok(Box::new(PatientStdout::new(stop.clone())?))
     }
 
     /// Writes what stands above the first hit.

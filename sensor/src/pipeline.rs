@@ -198,6 +198,15 @@ pub fn run(
     if rules.asks_amsi() {
         progress.tallies.iter().for_each(|tally| tally.amsi().ask());
     }
+    let uncounted = || Summary {
+        interrupted: stop.requested(),
+        rules: rules.current().0.rules().len(),
+        ..Summary::default()
+    };
+    if sources.is_empty() {
+        observer.tick(progress);
+        return uncounted();
+    }
     let start = Instant::now();
     let names: Vec<String> = sources.iter().map(|source| source.name()).collect();
     let threads = settings.threads.clamp(1, THREADS_MAX);
@@ -214,11 +223,11 @@ pub fn run(
             let (sender, receiver) = bounded::<Box<RawEvent>>(pool);
             senders.push(sender);
             let ends = Ends { events: receiver, emptied: emptied.clone(), outcomes: outcomes_in.clone() };
-            let worker = Worker::new(rules, &names, &progress.tallies, ends, settings);
+            let worker = Worker::new(rules, &names, &progress.tallies, ends, settings, stop);
             workers.push(scope.spawn(move || worker.run()));
         }
         drop((emptied, outcomes_in));
-        let mut feed = Feed::new(rules, settings, senders, free, progress, stop);
+        let mut feed = Feed::new(rules, settings, &names, senders, free, progress, stop);
         let reader = scope.spawn(move || {
             let mut elapsed = Vec::with_capacity(sources.len());
             for (number, source) in (0u32..).zip(sources.iter_mut()) {
@@ -227,7 +236,7 @@ pub fn run(
                 feed.end_of_source(source.len());
                 elapsed.push(start.elapsed());
                 if let Err(error) = result {
-                    progress.tallies[number as usize].damaged("unreadable");
+                    progress.tallies[number as usize].damaged("unreadable", 1);
                     // Room for one failure of each source.
                     let _ = failures_in.send((number, error));
                 }
@@ -256,11 +265,7 @@ pub fn run(
     failures.try_iter().for_each(|(source, error)| observer.failed(source, &error));
     observer.tick(progress);
 
-    let mut summary = Summary {
-        interrupted: stop.requested(),
-        rules: rules.current().0.rules().len(),
-        ..Summary::default()
-    };
+    let mut summary = uncounted();
     for ((source, tally), elapsed) in names.into_iter().zip(&progress.tallies).zip(elapsed) {
         let mut ledger = tally.read();
         ledger.elapsed_seconds = elapsed.as_secs_f64();

@@ -3,8 +3,9 @@
 
 use crate::input::{InputError, expand};
 use etwsieve_matcher::{EventKind, Loaded, Matcher, RULE_FILE_LEN_MAX, builtin, load};
-use std::fs::File;
-use std::io::{self, Read};
+use etwsieve_transport::files::read_at_most;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -97,6 +98,14 @@ pub fn from_paths(paths: &[PathBuf]) -> (Loaded, Vec<InputError>) {
     let mut texts = Vec::with_capacity(files.len());
     let mut len = 0;
     for path in files {
+        // Opening a pipe waits for its writer, so pipes are read only if the user named them.
+        let is_meant =
+            paths.contains(&path) || fs::metadata(&path).map_or(true, |metadata| metadata.is_file());
+        if !is_meant {
+            let source = io::Error::other("not a regular file; name it to read it as rules");
+            errors.push(InputError::Unreadable { path, source });
+            continue;
+        }
         match read(&path) {
             Ok(text) => {
                 len += text.len();
@@ -115,8 +124,7 @@ pub fn from_paths(paths: &[PathBuf]) -> (Loaded, Vec<InputError>) {
 
 /// Reads a rule file. One byte above the limit is enough for the loader to refuse it.
 fn read(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(RULE_FILE_LEN_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    let bytes = read_at_most(path, RULE_FILE_LEN_MAX as u64)?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
         // Cut in the middle of a character: too long, and refused as that.

@@ -1,11 +1,13 @@
 //! Hits put in order: by time, then source, then place in the source.
 //!
 //! Hits arrive from several threads. They are kept in memory up to [`HELD_BYTES_MAX`]; beyond it they go, sorted, to
-//! a temporary file each time, and the files are merged at the end. So the output is the same on every run, and a
-//! replay with millions of hits does not fill the memory.
+//! a temporary file each time (a run), and the runs are merged at the end. So the output is the same for every replay,
+//! and millions of hits do not fill the memory. [`RUNS_MAX`] runs become one, so that they do not use up the files that
+//! a process may have open either.
 
 use etwsieve_transport::{
-    hit::{EventContent, HitV1},
+    hit::{EventContent, HitV1, RuleRefV1},
+    private_file,
     wire::codec,
 };
 use std::cmp::Reverse;
@@ -16,6 +18,10 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 /// Hits held in memory, in bytes, as [`weight`] estimates them.
 pub const HELD_BYTES_MAX: usize = 64 << 20;
 
+/// Runs of one level. As many are merged into one run of the next level: each hit is written once per level, and a
+/// process has a few dozen files open, however many hits there are.
+const RUNS_MAX: usize = 32;
+
 /// The order of hits: time, source, number in the source.
 type Key = (u64, u32, u64);
 
@@ -25,7 +31,8 @@ pub struct Sorter {
     held: Vec<(Key, HitV1)>,
     held_bytes: usize,
     held_bytes_max: usize,
-    runs: Vec<File>,
+    /// Runs by level. Those of a higher level are older, and so are those in front.
+    levels: Vec<Vec<File>>,
 }
 
 impl Default for Sorter {
@@ -36,7 +43,7 @@ impl Default for Sorter {
 
 impl Sorter {
     fn with_limit(held_bytes_max: usize) -> Self {
-        Self { held: Vec::new(), held_bytes: 0, held_bytes_max, runs: Vec::new() }
+        Self { held: Vec::new(), held_bytes: 0, held_bytes_max, levels: Vec::new() }
     }
 
     /// Takes a hit of the source with this index.
@@ -52,20 +59,33 @@ impl Sorter {
 
     fn spill(&mut self) -> io::Result<()> {
         self.held.sort_by_key(|(key, _)| *key);
-        let mut run = BufWriter::new(tempfile::tempfile()?);
-        for ((time, source, sequence), hit) in &self.held {
+        let mut run = BufWriter::new(temporary()?);
+        for (key, hit) in &self.held {
             let bytes = codec::encode_hit(hit).map_err(io::Error::other)?;
-            run.write_all(&time.to_le_bytes())?;
-            run.write_all(&source.to_le_bytes())?;
-            run.write_all(&sequence.to_le_bytes())?;
-            run.write_all(&(bytes.len() as u32).to_le_bytes())?;
-            run.write_all(&bytes)?;
+            write(*key, &bytes, &mut run)?;
         }
-        let mut file = run.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.seek(SeekFrom::Start(0))?;
-        self.runs.push(file);
+        self.add_run(rewound(run)?)?;
         self.held.clear();
         self.held_bytes = 0;
+        Ok(())
+    }
+
+    /// Adds a run that is younger than all others, and merges levels that are full.
+    fn add_run(&mut self, mut run: File) -> io::Result<()> {
+        for level in 0.. {
+            if level == self.levels.len() {
+                self.levels.push(Vec::new());
+            }
+            let runs = &mut self.levels[level];
+            runs.push(run);
+            if runs.len() < RUNS_MAX {
+                break;
+            }
+            let mut merged = BufWriter::new(temporary()?);
+            let readers = std::mem::take(runs).into_iter().map(BufReader::new).collect();
+            merge(readers, read, |key, bytes| write(key, &bytes, &mut merged))?;
+            run = rewound(merged)?;
+        }
         Ok(())
     }
 
@@ -77,25 +97,74 @@ impl Sorter {
     pub fn drain(mut self, mut each: impl FnMut(u32, HitV1) -> io::Result<()>) -> io::Result<()> {
         self.held.sort_by_key(|(key, _)| *key);
         // In the order of arrival, so that several hits of one event keep theirs.
-        let mut runs: Vec<Run> = self.runs.into_iter().map(|file| Run::File(BufReader::new(file))).collect();
+        let files = self.levels.into_iter().rev().flatten();
+        let mut runs: Vec<Run> = files.map(|file| Run::File(BufReader::new(file))).collect();
         runs.push(Run::Held(self.held.into_iter()));
-        let mut next: Vec<Option<HitV1>> = Vec::with_capacity(runs.len());
-        let mut heads = BinaryHeap::with_capacity(runs.len());
-        for (at, run) in runs.iter_mut().enumerate() {
-            let head = run.next()?;
-            heads.extend(head.as_ref().map(|(key, _)| Reverse((*key, at))));
-            next.push(head.map(|(_, hit)| hit));
-        }
-        while let Some(Reverse(((_, source, _), at))) = heads.pop() {
-            let head = runs[at].next()?;
-            heads.extend(head.as_ref().map(|(key, _)| Reverse((*key, at))));
-            let hit = std::mem::replace(&mut next[at], head.map(|(_, hit)| hit));
-            if let Some(hit) = hit {
-                each(source, hit)?;
-            }
-        }
-        Ok(())
+        merge(runs, Run::next, |(_, source, _), hit| each(source, hit))
     }
+}
+
+/// Hands the items of sorted `runs` to `each` in order; of equal keys, that of the first run comes first.
+fn merge<R, T>(
+    mut runs: Vec<R>,
+    read: impl Fn(&mut R) -> io::Result<Option<(Key, T)>>,
+    mut each: impl FnMut(Key, T) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut next: Vec<Option<T>> = Vec::with_capacity(runs.len());
+    let mut heads = BinaryHeap::with_capacity(runs.len());
+    for (at, run) in runs.iter_mut().enumerate() {
+        let head = read(run)?;
+        heads.extend(head.as_ref().map(|(key, _)| Reverse((*key, at))));
+        next.push(head.map(|(_, item)| item));
+    }
+    while let Some(Reverse((key, at))) = heads.pop() {
+        let head = read(&mut runs[at])?;
+        heads.extend(head.as_ref().map(|(key, _)| Reverse((*key, at))));
+        let item = std::mem::replace(&mut next[at], head.map(|(_, item)| item));
+        if let Some(item) = item {
+            each(key, item)?;
+        }
+    }
+    Ok(())
+}
+
+/// A temporary file for its owner alone, since it contains scripts.
+fn temporary() -> io::Result<File> {
+    let file = tempfile::tempfile()?;
+    private_file::restrict(&file)?;
+    Ok(file)
+}
+
+/// Appends an encoded hit to a run.
+fn write((time, source, sequence): Key, bytes: &[u8], run: &mut impl Write) -> io::Result<()> {
+    run.write_all(&time.to_le_bytes())?;
+    run.write_all(&source.to_le_bytes())?;
+    run.write_all(&sequence.to_le_bytes())?;
+    run.write_all(&(bytes.len() as u32).to_le_bytes())?;
+    run.write_all(bytes)
+}
+
+/// The next encoded hit of a run.
+fn read(run: &mut BufReader<File>) -> io::Result<Option<(Key, Vec<u8>)>> {
+    let mut head = [0; 24];
+    match run.read_exact(&mut head) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        result => result?,
+    }
+    let number =
+        |at: usize, len: usize| head[at..at + len].iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
+    let key = (number(0, 8), number(8, 4) as u32, number(12, 8));
+    // Our own file: the length is that of a hit which the encoder has limited.
+    let mut bytes = vec![0; number(20, 4) as usize];
+    run.read_exact(&mut bytes)?;
+    Ok(Some((key, bytes)))
+}
+
+/// The file of a run that has been written, at its start.
+fn rewound(run: BufWriter<File>) -> io::Result<File> {
+    let mut file = run.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(file)
 }
 
 enum Run {
@@ -105,26 +174,17 @@ enum Run {
 
 impl Run {
     fn next(&mut self) -> io::Result<Option<(Key, HitV1)>> {
-        let file = match self {
-            Self::Held(hits) => return Ok(hits.next()),
-            Self::File(file) => file,
-        };
-        let mut head = [0; 24];
-        match file.read_exact(&mut head) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            result => result?,
+        match self {
+            Self::Held(hits) => Ok(hits.next()),
+            Self::File(file) => {
+                let Some((key, bytes)) = read(file)? else { return Ok(None) };
+                Ok(Some((key, codec::decode_hit(&bytes).map_err(io::Error::other)?)))
+            }
         }
-        let number =
-            |at: usize, len: usize| head[at..at + len].iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
-        let key = (number(0, 8), number(8, 4) as u32, number(12, 8));
-        // Our own file: the length is that of a hit which the encoder has limited.
-        let mut bytes = vec![0; number(20, 4) as usize];
-        file.read_exact(&mut bytes)?;
-        Ok(Some((key, codec::decode_hit(&bytes).map_err(io::Error::other)?)))
     }
 }
 
-/// Memory that a hit takes, in bytes: its texts, and a guess for the rest.
+/// Memory that a hit takes, in bytes: its texts and rules, and a guess for the rest.
 fn weight(hit: &HitV1) -> usize {
     let text = match &hit.content {
         EventContent::ScriptBlock { text, .. } | EventContent::Amsi { text, .. } => text.0.len(),
@@ -133,12 +193,18 @@ fn weight(hit: &HitV1) -> usize {
         }
         EventContent::Notice { detail } => detail.len(),
     };
-    1024 + 2 * text + 256 * hit.rules.len()
+    let rule = |rule: &RuleRefV1| {
+        let words = rule.id.len() + rule.title.len() + rule.level.len();
+        let attack: usize = rule.attack.iter().map(|id| size_of::<String>() + id.len()).sum();
+        let places = size_of_val(&rule.spans[..]) + size_of_val(&rule.transformations[..]);
+        size_of::<RuleRefV1>() + words + attack + places
+    };
+    1024 + 2 * text + hit.rules.iter().map(rule).sum::<usize>()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Sorter;
+    use super::{RUNS_MAX, Sorter};
     use etwsieve_transport::hit::{EventContent, HitV1, Scope, Utf16Text, View};
 
     fn hit(time: u64, source_sequence: u64) -> HitV1 {
@@ -187,7 +253,14 @@ mod tests {
             for (source, hit) in all.clone() {
                 sorter.push(source, hit).unwrap();
             }
-            assert_eq!(sorter.runs.is_empty(), limit == usize::MAX);
+            assert_eq!(sorter.levels.is_empty(), limit == usize::MAX);
+            let files = sorter.levels.iter().map(Vec::len).sum::<usize>();
+            assert!(files < 2 * RUNS_MAX, "{files} files open");
+            #[cfg(unix)]
+            for run in sorter.levels.iter().flatten() {
+                use std::os::unix::fs::PermissionsExt;
+                assert_eq!(run.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+            }
             let mut got = Vec::new();
             sorter
                 .drain(|source, hit| {

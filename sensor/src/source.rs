@@ -9,11 +9,14 @@ pub mod jsonl;
 mod text;
 
 use crate::event::EventRef;
+use crate::ledger::LossLedger;
+use crate::stop::Stop;
 use etwsieve_etl::EtlError;
+use etwsieve_transport::files::FileKind;
 use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// Something that has events.
@@ -54,11 +57,40 @@ pub trait Sink {
         ControlFlow::Continue(())
     }
 
-    /// Counts and reports something unreadable. The source goes on behind it.
+    /// Counts and reports something unreadable. The source continues behind it.
     fn damaged(&mut self, damage: &Damage);
+
+    /// Counts that many parts that are unreadable for this reason but about which nothing else was kept.
+    fn damaged_also(&mut self, reason: &'static str, count: u64) {
+        let damage = Damage { reason, offset: 0, detail: "not kept in detail".into() };
+        (0..count).for_each(|_| self.damaged(&damage));
+    }
+
+    /// Counts what the source itself says was lost before it was recorded. Called once by sources that know it.
+    fn lost(&mut self, _losses: LossLedger) {}
+
+    /// Reports what reading has cost since the last report.
+    fn worked(&mut self, _cost: Cost) {}
+
+    /// Ends the source soon after it is requested, also where nothing but damage is read.
+    fn stop(&self) -> Stop {
+        Stop::default()
+    }
 
     /// Tells how many bytes of the input have been consumed so far.
     fn progress(&mut self, bytes: u64);
+}
+
+/// The reason of damage that is due to a bound on the work for an input.
+pub const WORK_LIMIT: &str = "work limit";
+
+/// Work and memory, as [`Budget`](etwsieve_budget::Budget) counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Steps.
+    pub steps: u64,
+    /// Bytes allocated in all.
+    pub bytes: u64,
 }
 
 /// A part of an input that cannot be read, and where it is.
@@ -117,6 +149,30 @@ pub enum SourceError {
         /// What the reader says.
         source: EtlError,
     },
+    /// It is neither a file nor a pipe.
+    #[error("cannot read {}: it is {kind}, expected a file or a pipe", path.display())]
+    Kind {
+        /// The path.
+        path: PathBuf,
+        /// What it names.
+        kind: FileKind,
+    },
+    /// It is a recording, but no .etl trace.
+    #[error("{} is {kind}, not an .etl trace; `etwsieve replay` reads it", path.display())]
+    NotATrace {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A trace whose buffers must be kept while it is read is too long for that.
+    #[error("{}: more than {len_max} bytes of a trace come from a pipe; write them to a file, and name that", path.display())]
+    PipeTooLong {
+        /// The pipe.
+        path: PathBuf,
+        /// How much is kept.
+        len_max: u64,
+    },
     /// It is packed.
     #[error("{} is packed with {program}; unpack it first: {hint}", path.display())]
     Packed {
@@ -127,4 +183,22 @@ pub enum SourceError {
         /// The command.
         hint: &'static str,
     },
+}
+
+impl SourceError {
+    /// The same error of the file at `path`, for one that was read by way of another.
+    #[must_use]
+    pub fn at(mut self, path: &Path) -> Self {
+        match &mut self {
+            Self::Open { path: own, .. }
+            | Self::NotThisFormat { path: own, .. }
+            | Self::Read { path: own, .. }
+            | Self::Trace { path: own, .. }
+            | Self::Kind { path: own, .. }
+            | Self::NotATrace { path: own, .. }
+            | Self::PipeTooLong { path: own, .. }
+            | Self::Packed { path: own, .. } => path.clone_into(own),
+        }
+        self
+    }
 }

@@ -5,7 +5,10 @@
 pub mod amsi;
 pub mod etl;
 pub mod evtx;
+pub mod fold_cost;
 pub mod frame;
+pub mod jsonl;
 pub mod payload;
 pub mod rule;
 pub mod views;
+mod work;

@@ -6,7 +6,7 @@
 
 use etwsieve_etl::TraceFile;
 use etwsieve_matcher::{
-    EventKind, Matcher, Payload, Repeats, Scratch, View, ViewMatch, Views, builtin, load,
+    EventKind, Matcher, Payload, Repeats, Scratch, View, ViewBudget, ViewMatch, Views, builtin, load,
 };
 use etwsieve_tests::corpus;
 use etwsieve_tests::disguise::{self, Disguise};
@@ -66,8 +66,10 @@ fn seen(matcher: &Matcher, number: usize, text: &str, scratch: &mut Scratch) -> 
     if raw.iter().any(|rule| own.contains(rule)) {
         return Some(None);
     }
-    let could = matcher.views_could_differ_from_raw(&payload, Views::ALL, scratch);
-    let found = matcher.find_views(&payload, Views::ALL, &raw, scratch);
+    let mut budget = ViewBudget::new(bytes.len());
+    let could = matcher.views_could_differ_from_raw(&payload, Views::ALL, scratch, &mut budget);
+    let found = matcher.find_views(&payload, Views::ALL, &raw, scratch, &mut budget);
+    assert!(!budget.is_cut(), "{text:?}");
     assert!(could || found.is_empty(), "the cheap test passes by {text:?}");
     found.iter().find(|found| own.contains(&found.rule)).map(|found| Some(found.view))
 }
@@ -145,8 +147,10 @@ fn added(matcher: &Matcher, data: &Path, trace: &str) -> [usize; 4] {
     for_events(data, trace, |bytes| {
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
         let raw = matcher.find(&payload, &mut scratch).to_vec();
-        let could = matcher.views_could_differ_from_raw(&payload, Views::ALL, &scratch);
-        let found = matcher.find_views(&payload, Views::ALL, &raw, &mut scratch);
+        let mut budget = ViewBudget::new(bytes.len());
+        let could = matcher.views_could_differ_from_raw(&payload, Views::ALL, &scratch, &mut budget);
+        let found = matcher.find_views(&payload, Views::ALL, &raw, &mut scratch, &mut budget);
+        assert!(!budget.is_cut(), "recorded scripts are viewed to the end");
         assert!(could || found.is_empty(), "the cheap test passes by nothing that a view finds");
         counts[0] += 1;
         counts[1] += usize::from(!raw.is_empty());
@@ -218,7 +222,9 @@ fn hand_made_cases() {
         }
         let raw = matcher.find(&payload, &mut scratch).to_vec();
         let views = Views { normalized: true, call: false };
-        if !raw.is_empty() || !matcher.find_views(&payload, views, &raw, &mut scratch).is_empty() {
+        let mut budget = ViewBudget::new(bytes.len());
+        let found_view = matcher.find_views(&payload, views, &raw, &mut scratch, &mut budget);
+        if !raw.is_empty() || !found_view.is_empty() {
             found.insert(id);
         }
     });
@@ -258,10 +264,13 @@ fn behind_a_nul() {
 fn both_ways(matcher: &Matcher, bytes: &[u8], scratch: &mut Scratch) -> [Vec<(View, u32)>; 2] {
     let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
     let raw = matcher.find(&payload, scratch).to_vec();
-    let could = matcher.views_could_differ_from_raw(&payload, Views::ALL, scratch);
+    let mut budgets = [ViewBudget::new(bytes.len()), ViewBudget::new(bytes.len())];
+    let [fast, slow] = &mut budgets;
+    let could = matcher.views_could_differ_from_raw(&payload, Views::ALL, scratch, fast);
     let rules = |found: &[ViewMatch]| found.iter().map(|found| (found.view, found.rule)).collect();
-    let fast = if could { matcher.find_views(&payload, Views::ALL, &raw, scratch) } else { Vec::new() };
-    [rules(&fast), rules(&matcher.find_views_slowly(&payload, Views::ALL, &raw, scratch))]
+    let quickly =
+        if could { matcher.find_views(&payload, Views::ALL, &raw, scratch, fast) } else { Vec::new() };
+    [rules(&quickly), rules(&matcher.find_views_slowly(&payload, Views::ALL, &raw, scratch, slow))]
 }
 
 /// On every disguise, and on recordings; of the harmless one on a part.

@@ -119,7 +119,7 @@ fn check_trace(path: &Path) -> u64 {
     }
     assert_eq!(events.damage().kept(), [], "{name}");
     assert_eq!(events.out_of_order(), 0, "{name}");
-    assert_eq!(events.bytes_consumed(), file.bytes().len() as u64, "{name}");
+    assert_eq!(events.bytes_consumed(), file.len(), "{name}");
     assert_eq!(events.scratch_len(), 0, "{name}");
     let mut order: Vec<usize> = (0..places.len()).collect();
     order.sort_unstable_by_key(|at| places[*at]);

@@ -278,7 +278,7 @@ fn headers_that_lag_behind_hide_nothing() {
     let whole = replay(&bytes);
     let rows: [(&str, usize, &[u8]); 6] = [
         ("no chunks", 42, &[0, 0]),
-        ("too many chunks", 42, &[0xFF, 0xFF]),
+        ("an old next number", 24, &[1, 0]),
         ("dirty", 120, &[1, 0, 0, 0]),
         ("wrong checksum", 124, &[1, 2, 3, 4]),
         ("free space at the first record's end", 4096 + 48, &bytes[4096 + 516..4096 + 520]),
@@ -295,6 +295,26 @@ fn headers_that_lag_behind_hide_nothing() {
         assert_eq!((sink.events.len(), sink.unwanted), (whole.events.len(), whole.unwanted), "{name}");
         assert_eq!(sink.events, whole.events, "{name}");
         assert_eq!(sink.damages, [], "{name}");
+    }
+}
+
+/// Cut at the end of a chunk, a file looks whole; but its header knows more chunks, or higher numbers.
+#[test]
+fn a_file_that_is_cut_between_chunks_is_reported() {
+    let Some(bytes) = small_file() else { return };
+    let whole = replay(&bytes);
+    for (name, at, patch) in [("chunks", 42, [9, 0]), ("numbers", 24, [0xFF, 0xFF])] {
+        let mut patched = bytes.clone();
+        patched[at..at + patch.len()].copy_from_slice(&patch);
+        let sink = replay(&patched);
+        assert_eq!(sink.events, whole.events, "{name}");
+        let [damage] = &sink.damages[..] else { panic!("{name}: {:?}", sink.damages) };
+        assert_eq!(
+            (damage.reason, damage.offset),
+            ("chunk", bytes.len() as u64),
+            "{name}: {}",
+            damage.detail
+        );
     }
 }
 

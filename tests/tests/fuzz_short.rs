@@ -41,8 +41,12 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
     let scans = vec![scan.payload(), AmsiScan { pointer_len: 4, version: 1, ..scan }.payload()];
     let mut laid_out = Vec::new();
     etwsieve::amsi::decode(&scans[0]).expect("a scan").lay_out(&mut laid_out);
+    let lines = [
+        r#"{"time":"2020-07-22T00:02:31Z","level":"high","event_level":3,"event_id":4104,"keywords":"0x8000000000000000","script_block_text":"a\ud83d\u0000b","path":null,"label":{"other":[1,2.5]}}"#,
+        r#"{"time_created":"2020-07-22 00:02:31","level":[[[]]],"payload":"p","context_info":"c","user_sid":"S-1-5-18"}"#,
+    ];
     let script = "New-PSSession -ComputerName ab";
-    let disguised = disguise::ALL
+    let disguised: Vec<Vec<u8>> = disguise::ALL
         .iter()
         .filter_map(|disguise| (disguise.disguise)(script, 1))
         .map(String::into_bytes)
@@ -51,9 +55,11 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
         ("amsi", fuzz::amsi::amsi as Target, scans),
         ("evtx", fuzz::evtx::evtx, evtx.into_iter().collect()),
         ("etl", fuzz::etl::etl as Target, vec![writer.build()]),
+        ("jsonl", fuzz::jsonl::jsonl, vec![lines.join("\n").into_bytes()]),
         ("payload", fuzz::payload::payload, vec![block, laid_out]),
         ("rule", fuzz::rule::rule, vec![rule, other]),
         ("frame", fuzz::frame::frame, frames),
+        ("fold_cost", |data| _ = fuzz::fold_cost::fold_cost(data), disguised.clone()),
         ("views", fuzz::views::views, disguised),
     ]
 }

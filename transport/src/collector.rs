@@ -14,6 +14,7 @@ mod connection;
 pub mod counters;
 pub mod drain;
 pub mod feed;
+pub mod files;
 mod frames;
 mod heartbeats;
 mod identity;

@@ -7,10 +7,12 @@
 
 pub(crate) mod bounded;
 mod cut;
+mod identity;
 mod text;
 mod transformation;
 
 pub use cut::{CutV1, PieceV1};
+pub use identity::EventIdentity;
 pub use text::Utf16Text;
 pub use transformation::Transformation;
 
@@ -25,6 +27,8 @@ pub const TEXT_UNITS_MAX: usize = 128 * 1024;
 pub const STRING_LEN_MAX: usize = 4096;
 /// Most rules of one hit.
 pub const RULES_MAX: usize = 4096;
+/// What the id of a rule begins with if the sensor made it because the rule has none.
+pub const DERIVED_ID_PREFIX: &str = "derived-";
 /// Most ATT&CK ids of one rule.
 pub const ATTACK_MAX: usize = 64;
 /// Most spans of one rule. A rule that matched at more places shows some of each of its literals.
@@ -134,7 +138,8 @@ pub struct SpanV1 {
 /// A rule that matched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleRefV1 {
-    /// The rule's id, as a rule a GUID; may be empty.
+    /// The rule's id, usually a GUID. A sensor makes one for a rule without: `derived-` and a GUID that follows from the
+    /// rule's contents. Other sensors may leave it empty.
     #[serde(deserialize_with = "bounded::string")]
     pub id: String,
     /// The rule's title.
@@ -154,6 +159,13 @@ pub struct RuleRefV1 {
     /// What was undone before the rule matched; empty in the raw view. At most [`TRANSFORMATIONS_MAX`].
     #[serde(deserialize_with = "bounded::vec::<TRANSFORMATIONS_MAX, _, _>")]
     pub transformations: Vec<Transformation>,
+}
+
+impl RuleRefV1 {
+    /// Whether the sensor made the id because the rule has none.
+    pub fn has_derived_id(&self) -> bool {
+        self.id.starts_with(DERIVED_ID_PREFIX)
+    }
 }
 
 /// One detection: an event and every rule that matched it in one scope and view.

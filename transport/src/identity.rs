@@ -4,14 +4,14 @@
 //! the private authority, in this order. What stands between the blocks is ignored. Both ends speak TLS 1.3 only,
 //! show a certificate, and demand one of the same authority; no public authority has a say.
 
+use crate::files;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, version};
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -82,9 +82,7 @@ impl Identity {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, IdentityError> {
         let path = path.as_ref();
         let unreadable = |source| IdentityError::Unreadable { path: path.to_owned(), source };
-        let file = File::open(path).map_err(unreadable)?;
-        let mut text = Vec::new();
-        file.take(BUNDLE_LEN_MAX as u64 + 1).read_to_end(&mut text).map_err(unreadable)?;
+        let text = files::read_at_most(path, BUNDLE_LEN_MAX as u64).map_err(unreadable)?;
         Self::parse(&text, path)
     }
 

@@ -9,6 +9,8 @@
 
 #[cfg(feature = "collector")]
 pub mod collector;
+pub mod diagnostics;
+pub mod files;
 pub mod hit;
 pub mod identity;
 mod lock;
@@ -16,6 +18,8 @@ pub mod metrics;
 pub mod output;
 #[cfg(feature = "collector")]
 pub mod pki;
+pub mod printable;
+pub mod private_file;
 pub mod sender;
 #[cfg(feature = "collector")]
 pub mod sink;

@@ -23,14 +23,12 @@ pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        match fs::read_link(&path) {
-            // A link to a file that does not exist yet. An absolute target replaces the folder.
-            Ok(target) => path = folder.join(target),
-            Err(_) => {
-                let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-                return Ok(fs::canonicalize(folder)?.join(name));
-            }
-        }
+        let Ok(target) = fs::read_link(&path) else {
+            let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+            return Ok(fs::canonicalize(folder)?.join(name));
+        };
+        // A link to a file that does not exist yet. An absolute target replaces the folder.
+        path = folder.join(target);
     }
     Err(io::Error::new(io::ErrorKind::InvalidInput, "too many symbolic links"))
 }

@@ -50,7 +50,7 @@ pub struct Item {
     pub sequence: u64,
     /// The hit. Without rules it is delivered as a record with an empty rule.
     pub hit: HitV1,
-    /// Rules of the hit that were handed out before these, in other batches.
+    /// Number of rules of the same hit in earlier batches.
     pub rules_before: usize,
 }
 
@@ -101,8 +101,8 @@ pub trait Feed: Send {
     /// The last batch is still being worked on: do not give it to somebody else yet. Called every few seconds.
     fn hold(&mut self) {}
 
-    /// Keeps how the sink is for `etwsieve-collector status`, where there is a place for it. Called every few seconds, and
-    /// when it fails or gets on again.
+    /// Stores the state of the sink for `etwsieve-collector status`, if the feed can. Called every few seconds, and when the
+    /// sink fails or recovers.
     fn report(&mut self, _counts: &SinkCounts) {}
 
     /// How many hits wait, those of the last batch among them.

@@ -2,30 +2,38 @@
 //!
 //! Write-ahead log and `synchronous=FULL`: what [`Store::insert_batch`] has returned survives a crash and a
 //! loss of power, and a process killed in the middle of a batch leaves all of it or nothing. An event is
-//! stored once: its identity is the SHA-256 of everything in the hit but its rules (time, source and number
-//! in the source among it), and a rule is counted once per event. So a trace replayed twice under the same
-//! name counts once, and one replayed with more rules gains what those add.
+//! stored once and a rule is counted once per event, so a trace that is replayed again, also from another path or
+//! from a copy, adds only what further rules find. [`EventIdentity`](crate::hit::EventIdentity) says what identifies
+//! an event; of equal events in one source each is stored.
 //!
 //! Tables, columns and the view `detections` are in `store/schema.sql` and `store/view.sql`.
 
 mod error;
 mod insert;
 mod log;
+mod migrate;
+mod occurrence;
 mod query;
+mod read_only;
 mod schema;
+mod sql_text;
 
 pub use error::StoreError;
 pub use insert::Inserted;
 #[cfg(feature = "collector")]
-pub(crate) use insert::{Writer, identity_of};
+pub(crate) use insert::Writer;
 #[cfg(feature = "collector")]
 pub(crate) use query::decode;
 pub use query::{
     ComputerStats, Detection, HitFilter, Hits, RuleStats, STATS_ROWS_MAX, StoreStats, StoredHit,
 };
 pub use schema::{APPLICATION_ID, SCHEMA_VERSION};
+#[cfg(feature = "collector")]
+pub(crate) use sql_text::sql_text;
 
+use crate::private_file;
 pub(crate) use error::{Action, At};
+use occurrence::Occurrences;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +46,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Store {
     pub(crate) connection: Connection,
     pub(crate) path: PathBuf,
+    occurrences: Occurrences,
 }
 
 impl Store {
@@ -49,12 +58,16 @@ impl Store {
     /// from SQLite.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        // SQLite would give a new file the default permissions, and reports what is wrong with the path itself.
+        let _ = private_file::ensure(path.as_ref());
         let mut store = Self::connect(path.as_ref(), flags)?;
         // Before anything is written: the file may be someone else's.
-        if schema::identify(&store.connection, &store.path)? == schema::Identity::Store {
+        if schema::identify(&store.connection, &store.path)? != schema::Identity::Empty {
             store.trust_log()?;
         }
-        schema::prepare(&mut store.connection, &store.path)?;
+        if schema::prepare(&mut store.connection, &store.path)? != schema::Identity::Current {
+            migrate::to_current(&mut store.connection, &store.path).at(&store.path, Action::Write)?;
+        }
         Ok(store)
     }
 
@@ -62,16 +75,29 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`], and as [`open`](Self::open). SQLite must be able to keep its `-shm` file
-    /// beside the store: copy a store from a read-only place first.
+    /// [`StoreError::NotFound`], and as [`open`](Self::open). Where nothing may be written beside the store, it is read as it
+    /// is now, with what a log beside it holds.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
+        // Windows would open a device to say whether it exists.
+        schema::check_header(path)?;
         if !path.exists() {
             return Err(StoreError::NotFound { path: path.to_owned() });
         }
-        let store = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        match Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(Self::if_store) {
+            Err(error) if read_only::is_unwritable(&error) => {
+                tracing::debug!("opening {} without files beside it: {error}", path.display());
+                read_only::open(path).and_then(Self::if_store)
+            }
+            other => other,
+        }
+    }
+
+    /// The store again, unless the file is something else or empty.
+    fn if_store(store: Self) -> Result<Self, StoreError> {
+        let path = store.path.as_path();
         match schema::identify(&store.connection, path)? {
-            schema::Identity::Store => Ok(store),
+            schema::Identity::Current | schema::Identity::Older => Ok(store),
             schema::Identity::Empty => {
                 Err(StoreError::NotAStore { path: path.to_owned(), detail: "it is empty".to_owned() })
             }
@@ -100,11 +126,15 @@ impl Store {
         // Without the URI flag, so that a file named `file:x` is that file.
         let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .at(path, Action::Open)?;
+        Self::set_up(connection, path)
+    }
+
+    fn set_up(connection: Connection, path: &Path) -> Result<Self, StoreError> {
         connection.busy_timeout(BUSY_TIMEOUT).at(path, Action::Open)?;
         // A store may come from anywhere: its views and triggers get no say beyond plain SQL.
         connection.pragma_update(None, "trusted_schema", false).at(path, Action::Open)?;
         connection.pragma_update(None, "cell_size_check", true).at(path, Action::Open)?;
         connection.pragma_update(None, "foreign_keys", true).at(path, Action::Open)?;
-        Ok(Self { connection, path: path.to_owned() })
+        Ok(Self { connection, path: path.to_owned(), occurrences: Occurrences::default() })
     }
 }

@@ -9,9 +9,24 @@ const SECONDS_PER_DAY: u64 = 86_400;
 /// Days from 0000-03-01 to 1601-01-01 in the proleptic Gregorian calendar.
 const DAYS_TO_1601: u64 = 584_694;
 
-/// A FILETIME with seven decimals, `2024-05-14T09:12:00.0008656Z`. Years above 9999 have as many digits as they need.
+/// The last FILETIME that RFC 3339 can express, at the end of the year 9999. Damaged traces have later ones.
+pub const FILETIME_TEXT_MAX: u64 = 2_650_467_743_999_999_999;
+
+/// A FILETIME with seven decimals, `2024-05-14T09:12:00.0008656Z` (RFC 3339). Times above [`FILETIME_TEXT_MAX`] are shown
+/// as that one, because parsers refuse years of five digits.
 pub fn filetime_text(ticks: u64) -> String {
+    let ticks = ticks.min(FILETIME_TEXT_MAX);
     format!("{}.{:07}Z", seconds_text(ticks / TICKS_PER_SECOND), ticks % TICKS_PER_SECOND)
+}
+
+/// A FILETIME as seconds since 1970 with seven decimals, `1715677920.0008656`; before 1970 it is negative, `-0.0000001`.
+/// Times above [`FILETIME_TEXT_MAX`] are shown as that one.
+pub fn filetime_unix_text(ticks: u64) -> String {
+    let ticks = i128::from(ticks.min(FILETIME_TEXT_MAX)) - i128::from(UNIX_EPOCH_SECONDS * TICKS_PER_SECOND);
+    let sign = if ticks < 0 { "-" } else { "" };
+    let magnitude = ticks.unsigned_abs();
+    let per_second = u128::from(TICKS_PER_SECOND);
+    format!("{sign}{}.{:07}", magnitude / per_second, magnitude % per_second)
 }
 
 /// Seconds since 1970 without decimals, `2024-05-14T09:12:00Z` (RFC 3339).
@@ -82,10 +97,30 @@ mod tests {
             (116_444_736_000_000_000, "1970-01-01T00:00:00.0000000Z"),
             (133_245_763_580_175_449, "2023-03-29T15:12:38.0175449Z"),
             (125_963_423_999_999_999, "2000-02-29T23:59:59.9999999Z"),
-            (u64::MAX, "60056-05-28T05:36:10.9551615Z"),
+            (FILETIME_TEXT_MAX, "9999-12-31T23:59:59.9999999Z"),
+            (FILETIME_TEXT_MAX + 1, "9999-12-31T23:59:59.9999999Z"),
+            (u64::MAX, "9999-12-31T23:59:59.9999999Z"),
         ];
         for (ticks, text) in rows {
             assert_eq!(filetime_text(ticks), text);
+        }
+    }
+
+    #[test]
+    fn filetimes_as_unix_seconds() {
+        let rows = [
+            (0, "-11644473600.0000000"),
+            (1, "-11644473599.9999999"),
+            (116_444_735_989_999_999, "-1.0000001"),
+            (116_444_735_990_000_000, "-1.0000000"),
+            (116_444_735_999_999_999, "-0.0000001"),
+            (116_444_736_000_000_000, "0.0000000"),
+            (116_444_736_000_000_001, "0.0000001"),
+            (133_245_763_580_175_449, "1680102758.0175449"),
+            (u64::MAX, "253402300799.9999999"),
+        ];
+        for (ticks, text) in rows {
+            assert_eq!(filetime_unix_text(ticks), text);
         }
     }
 

@@ -10,8 +10,9 @@ use etwsieve_transport::collector::backend::{Backend, Entry, Item};
 use etwsieve_transport::collector::feed::SqliteFeed;
 use etwsieve_transport::collector::sqlite::{Options, SqliteBackend};
 use etwsieve_transport::hit::HitV1;
-use etwsieve_transport::sink::{BatchLimits, Feed};
+use etwsieve_transport::sink::{BatchLimits, Feed, Record};
 use etwsieve_transport::wire::codec::encode_hit;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,4 +61,92 @@ fn hits_come_until_acknowledged_and_late_rules_come_too() {
     let mut other = SqliteFeed::open(&path, "splunk", Arc::default()).unwrap();
     assert_eq!(other.next(BatchLimits { hits: 100, bytes: 1 }, Duration::ZERO).unwrap().len(), 1);
     runtime.block_on(backend.stop());
+}
+
+/// A sensor that knows, or guesses, the bytes of another one's hit cannot take its place: each reaches the sinks.
+#[test]
+fn equal_hits_of_two_sensors_are_two() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hits.db");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let backend = SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap();
+    let append = |entries| runtime.block_on(backend.append(entries)).unwrap();
+    let from = |sensor: &str, epoch: u8, sequence: u64, hit: &HitV1| Entry {
+        sensor: Arc::from(sensor),
+        epoch: [epoch; 16],
+        ..entry(sequence, hit)
+    };
+    let stolen = hit(1);
+    append(vec![from("evil", 1, 1, &stolen)]);
+    append(vec![from("srv1", 1, 1, &stolen), from("srv2", 1, 1, &stolen)]);
+    // Sent again, under the same number, under another one, and from a copy of the trace.
+    let copy = HitV1 { source: "copy.etl".into(), ..stolen.clone() };
+    append(vec![
+        from("srv1", 1, 1, &stolen),
+        from("srv1", 1, 2, &stolen),
+        from("srv1", 2, 1, &stolen),
+        from("srv1", 1, 3, &copy),
+    ]);
+    let mut feed = SqliteFeed::open(&path, "jsonl", Arc::default()).unwrap();
+    let items = feed.next(BatchLimits { hits: 100, bytes: 1 << 20 }, Duration::ZERO).unwrap();
+    let sent: Vec<_> =
+        items.iter().map(|item| (item.sensor.as_str(), item.epoch[0], item.sequence)).collect();
+    assert_eq!(sent, [("evil", 1, 1), ("srv1", 1, 1), ("srv2", 1, 1)]);
+    let ids: std::collections::HashSet<String> =
+        items.iter().flat_map(Record::of).map(|record| record.identity()).collect();
+    assert_eq!(ids.len(), 3);
+    runtime.block_on(backend.stop());
+}
+
+/// Equal events of a trace without record ids stay two; a record that is exported again stays one.
+#[test]
+fn equal_events_of_one_sensor_are_told_by_record_or_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hits.db");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let backend = SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap();
+    let line = HitV1 { source_sequence: 9, ..hit(1) };
+    let record = HitV1 { event_record_id: Some(5), ..hit(2) };
+    let exported_again = HitV1 { source: "second.evtx".into(), source_sequence: 700, ..record.clone() };
+    let hits = [hit(1), line, record, exported_again];
+    let entries = (1..).zip(&hits).map(|(sequence, hit)| entry(sequence, hit)).collect();
+    runtime.block_on(backend.append(entries)).unwrap();
+    let mut feed = SqliteFeed::open(&path, "jsonl", Arc::default()).unwrap();
+    let items = feed.next(BatchLimits { hits: 100, bytes: 1 << 20 }, Duration::ZERO).unwrap();
+    assert_eq!(items.iter().map(|item| item.sequence).collect::<Vec<_>>(), [1, 2, 3]);
+    runtime.block_on(backend.stop());
+}
+
+/// An update of the store gives events the identity of the sensor that sent them.
+#[test]
+fn a_store_of_version_1_knows_the_events_of_its_sensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hits.db");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let append = |entries| {
+        let backend = SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap();
+        runtime.block_on(backend.append(entries)).unwrap();
+        runtime.block_on(backend.stop());
+    };
+    append((1..=3).map(|sequence| entry(sequence, &hit(sequence))).collect());
+    // As version 1 left it.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    for id in 1..=3 {
+        let event: Vec<u8> =
+            connection.query_row("SELECT event FROM hits WHERE id = ?1", [id], |row| row.get(0)).unwrap();
+        let hash = Sha256::digest(&event);
+        connection.execute("UPDATE hits SET event_hash = ?2 WHERE id = ?1", (id, hash.as_slice())).unwrap();
+    }
+    connection.execute_batch("ALTER TABLE hits DROP COLUMN nuls; PRAGMA user_version = 1").unwrap();
+    drop(connection);
+    let copy = HitV1 { source: "copy.etl".into(), ..hit(2) };
+    append(vec![
+        entry(4, &hit(1)),
+        entry(5, &copy),
+        Entry { sensor: Arc::from("srv2"), ..entry(1, &hit(3)) },
+    ]);
+    let mut feed = SqliteFeed::open(&path, "jsonl", Arc::default()).unwrap();
+    let items = feed.next(BatchLimits { hits: 100, bytes: 1 << 20 }, Duration::ZERO).unwrap();
+    let sent: Vec<_> = items.iter().map(|item| (item.sensor.as_str(), item.sequence)).collect();
+    assert_eq!(sent, [("srv1", 1), ("srv1", 2), ("srv1", 3), ("srv2", 1)]);
 }

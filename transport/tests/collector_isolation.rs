@@ -165,7 +165,7 @@ fn a_frame_that_cannot_be_stored_is_refused_alone() {
                 Word::Refused(word) => refused.push(word),
                 Word::Ack(ack) if ack.sequence < 1013 => assert_eq!(refused, []),
                 Word::Ack(ack) => {
-                    assert_eq!(refused, [expected.clone()], "before the ACK that covers it");
+                    assert_eq!(refused, std::slice::from_ref(&expected), "before the ACK that covers it");
                     if ack.sequence == 1020 {
                         break;
                     }

@@ -18,7 +18,7 @@ use rcgen::ExtendedKeyUsagePurpose;
 use std::sync::Arc;
 use std::time::Duration;
 
-fn is_refused(word: Word) -> bool {
+fn is_refused(word: &Word) -> bool {
     matches!(word, Word::Busy(busy) if busy.reason == BusyReason::NotAllowed)
 }
 
@@ -57,7 +57,7 @@ fn others_are_not_let_in() {
     for (name, bundle) in [("revoked", &revoked), ("not listed", &unlisted)] {
         let mut client = Client::tls(collector.addr, authority.client_config(Some(bundle)));
         let _ = client.send_bytes(b"ETWS");
-        assert!(is_refused(client.word()), "{name}");
+        assert!(is_refused(&client.word()), "{name}");
         assert_eq!(client.word(), Word::Closed, "{name}");
     }
     let rows = [
@@ -96,7 +96,7 @@ fn revocation_reaches_a_connection_that_stands() {
     assert!(matches!(revoked.hello(1, 1), Word::Welcome(_)));
     assert!(matches!(other.hello(2, 1), Word::Welcome(_)));
     authority.revoke("first.example.test");
-    assert!(is_refused(revoked.word()));
+    assert!(is_refused(&revoked.word()));
     other.send_hit(1, &hit(1));
     other.wait_for_ack(2, 1);
     // One that is issued while the collector runs is let in.

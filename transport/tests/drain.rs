@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is the verdict of a test")]
 
 #[path = "../../tests/src/faults/cluster.rs"]
-#[allow(unreachable_pub, reason = "the library of the suites has it too")]
+#[allow(unreachable_pub, dead_code, reason = "the library of the suites has it too, and uses more of it")]
 mod cluster;
 mod common;
 
@@ -301,4 +301,42 @@ fn the_program_waits_for_the_cluster_and_serves_metrics() {
         assert!(text.lines().any(|it| it == line), "{line}: {text}");
     }
     once_each(&folder.path().join("hits.jsonl"), 10);
+}
+
+/// `cargo test --release --test drain -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn throughput_and_lag() {
+    const HITS: u64 = 60_000;
+    const PROBES: u64 = 100;
+    let folder = tempfile::tempdir().unwrap();
+    let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
+    let (runtime, settings) = (runtime(), settings(&cluster));
+    let backend = runtime.block_on(Nats::connect(&settings)).unwrap();
+    for begin in (1..HITS).step_by(1000) {
+        store(&runtime, &backend, begin..=begin + 999);
+    }
+    let path = folder.path().join("hits.jsonl");
+    let feed = runtime.block_on(NatsFeed::connect(&settings, "jsonl")).unwrap();
+    let begun = Instant::now();
+    let drain = Draining::start(feed, folder.path(), "", false);
+    wait_for("all are delivered", || drain.stats.counts().delivered == HITS);
+    println!("{:.0} hits/s", HITS as f64 / begun.elapsed().as_secs_f64());
+
+    let len = || std::fs::metadata(&path).unwrap().len();
+    let mut lags: Vec<Duration> = (HITS + 1..=HITS + PROBES)
+        .map(|number| {
+            let before = len();
+            store(&runtime, &backend, number..=number);
+            let acknowledged = Instant::now();
+            while len() == before {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            acknowledged.elapsed()
+        })
+        .collect();
+    lags.sort_unstable();
+    let [median, last] = [lags[lags.len() / 2], lags[lags.len() - 1]].map(|lag| lag.as_secs_f64() * 1000.0);
+    println!("from acknowledgement to file: median {median:.1} ms, maximum {last:.1} ms");
+    drain.stop();
 }

@@ -3,7 +3,8 @@
 //! The files in `golden/` were made by an encoder written from `docs/wire.md` alone, not by this crate.
 
 use etwsieve_transport::hit::{
-    CutV1, EventContent, HitV1, PieceV1, RuleRefV1, Scope, SpanV1, Transformation, Utf16Text, View,
+    CutV1, EventContent, EventIdentity, HitV1, PieceV1, RuleRefV1, Scope, SpanV1, Transformation, Utf16Text,
+    View,
 };
 use etwsieve_transport::wire::codec::{decode_hit, encode_hit};
 use etwsieve_transport::wire::frame::split_frame;
@@ -216,6 +217,42 @@ fn hit_amsi_v1() {
 fn hit_v1() {
     assert_eq!(encode_hit(&full()).unwrap(), HIT, "{CHANGED}");
     assert_eq!(decode_hit(HIT).unwrap(), full(), "{CHANGED}");
+}
+
+/// Stores and sinks keep identities, so these must not change either. The values were computed from the golden files by
+/// another program, after `docs/wire.md`.
+#[test]
+fn identities() {
+    let rows = [
+        (
+            "with a record id and a cut text",
+            full(),
+            [
+                "8bb8e4ff057377c442d68f5ef762f24e382e942c43be11c3fffd4a3fc9132fc4",
+                "3bfc922da273d1a1f22f202d438f1d82fa666ceb8b2f02734d2ec1f971fdc222",
+                "6c573cb54da6f44d0eda39fe936cbeb5c7e3550527236a4cdb41cc6a4b64ff95",
+            ],
+        ),
+        (
+            "without either",
+            amsi(),
+            [
+                "bd1e6cc9ad3f88809d1a80bca0a4d9c0668644bb9bf9c8569c1807a907a6d86e",
+                "3e069c472f249be11dd8ef24510927b831959306f10abada20edee8831411e8e",
+                "21102ec695fbbab2ee1e2aa18a41a65ae207b09500b16eca749fbc038f5facd0",
+            ],
+        ),
+    ];
+    for (name, hit, [first, second, of_sensor]) in rows {
+        let event = EventIdentity::of(&hit).unwrap();
+        let hex = |identity: EventIdentity| {
+            identity.as_bytes().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+        };
+        assert_eq!(hex(event), first, "{name}");
+        assert_eq!(hex(event.occurrence(0)), first, "{name}");
+        assert_eq!(hex(event.occurrence(1)), second, "{name}");
+        assert_eq!(hex(event.from_sensor("srv1.example.test", &hit)), of_sensor, "{name}");
+    }
 }
 
 #[test]

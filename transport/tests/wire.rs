@@ -62,10 +62,14 @@ proptest! {
         prop_assert_eq!(decode_hit(&encode_hit(&hit).unwrap()).unwrap(), hit);
     }
 
-    /// The pieces kept depend on the rules, the identity does not.
+    /// The pieces kept depend on the rules, and source and number on the path. The identity depends on none of them.
     #[test]
-    fn an_identity_knows_no_pieces(hit in any_hit()) {
-        let mut other = HitV1 { rules: vec![], ..hit.clone() };
+    fn an_identity_knows_no_pieces_and_no_source(hit in any_hit()) {
+        let mut other =
+            HitV1 { rules: vec![], source: String::new(), source_sequence: 0, ..hit.clone() };
+        if hit.cut.is_none() {
+            prop_assert_eq!(encode_identity(&hit).unwrap(), encode_event(&other).unwrap());
+        }
         if let Some(cut) = &mut other.cut {
             cut.pieces.push(PieceV1 { start: 1, len: 1 });
         }

@@ -94,6 +94,11 @@ impl<'a> Budget<'a> {
         self.steps - self.steps_left
     }
 
+    /// Steps that may still be charged.
+    pub fn steps_left(&self) -> u64 {
+        self.steps_left
+    }
+
     /// Bytes charged so far.
     pub fn bytes_spent(&self) -> u64 {
         self.bytes - self.bytes_left

@@ -125,6 +125,11 @@ impl<T> Closed<T> {
         self.block.parts.len()
     }
 
+    /// Bytes of its fragments' texts, as far as they are there.
+    pub fn text_bytes(&self) -> usize {
+        self.block.parts.iter().map(|part| part.text.len()).sum()
+    }
+
     /// Number of its fragments, as the largest claim has it.
     pub fn message_total(&self) -> i32 {
         self.block.total

@@ -10,6 +10,7 @@ use crate::matcher::run::Run;
 use crate::matcher::{Matcher, Scratch};
 use crate::scan::gate::{Found, Gate, NOWHERE};
 use crate::scan::narrow::Narrowed;
+use etwsieve_budget::Budget;
 
 /// Memory for what joined blocks need beyond events.
 #[derive(Debug, Default)]
@@ -76,6 +77,7 @@ impl Matcher {
             found: &scratch.block.found,
             memory: &mut scratch.memory,
             usable: self.usable(),
+            budget: &mut Budget::new(u64::MAX, u64::MAX),
         };
         run.candidates(given, &mut scratch.matched, &mut NoMeter);
         scratch.matched.sort_unstable();

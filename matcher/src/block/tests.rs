@@ -307,6 +307,42 @@ fn rules_change_within_a_block() {
     assert_eq!(found, &[0, 1], "the rule that was reported for the first fragment is not repeated");
 }
 
+/// Rules without an id that share a title: what one of them has reported says nothing of the other.
+#[test]
+fn rules_of_one_title_are_told_apart_when_they_change() {
+    let document = |words: &str| {
+        format!(
+            "title: same\nlogsource:\n  category: ps_script\ndetection:\n  s:\n    ScriptBlockText|contains|all: {words}\n  condition: s\n"
+        )
+    };
+    let of = |documents: &[String]| {
+        let loaded = load([("test.yml", documents.join("---\n").as_str())]);
+        assert_eq!(loaded.errors, []);
+        Matcher::new(loaded.rules)
+    };
+    let (reported, across) = (document("[reported]"), document("[early, late]"));
+    let old = of(&[reported.clone(), across.clone()]);
+    let new = of(&[document("[new]"), reported, across]);
+    let mut assembly = Assembly::<u64>::new(Limits::default());
+    let (mut scratch, mut run) = (Scratch::default(), Run::default());
+    let mut take = |matcher: &Matcher, number, words: &str, assembly: &mut Assembly<u64>| {
+        let text: Vec<u16> = words.encode_utf16().collect();
+        let mut bytes = payload(number, 2, &text, ID, None);
+        let payload = Payload { kind: EventKind::ScriptBlock, process_id: Some(4), bytes: &bytes };
+        let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
+        let noted = scratch.noted();
+        let fragment = Fragment { source: 0, process_id: Some(4), time: 0, is_needed: false, noted };
+        assembly.take(fragment, &mut bytes, &given, matcher, &mut scratch, || 7);
+        given
+    };
+    assert_eq!(take(&old, 1, "reported early", &mut assembly), [0]);
+    assembly.exchange(old.rules(), &new);
+    assert!(take(&new, 2, " late", &mut assembly).is_empty());
+    run.close(&mut assembly, &new, &mut Scratch::default());
+    let [(7, false, _, found)] = &run.blocks[..] else { panic!("one block") };
+    assert_eq!(found, &[2]);
+}
+
 /// Never-finished blocks of one process: memory stays in its bound, and blocks of others get through.
 #[test]
 fn a_flood_pushes_out_itself() {

@@ -7,7 +7,7 @@ use crate::compile::clause::{self, Clause};
 use crate::compile::literals::Literals;
 use crate::compile::window::Windows;
 use crate::field::{EventKind, Field};
-use crate::rule::modifier::build_regex;
+use crate::rule::value::build_regex;
 use crate::rule::{Comparison, Expr, Op, Test};
 use crate::scan::glob::Glob;
 use std::cmp::Ordering;

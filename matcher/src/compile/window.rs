@@ -239,7 +239,7 @@ fn bytes(hir: &Hir, mut each: impl FnMut(u8)) {
 #[cfg(test)]
 mod tests {
     use super::Windows;
-    use crate::rule::modifier::build_regex;
+    use crate::rule::value::build_regex;
     use crate::scan::narrow::narrow_unit;
     use proptest::prelude::*;
 

@@ -12,6 +12,14 @@ use crate::scan::gate::Found;
 use crate::scan::glob::{Glob, Text};
 use crate::scan::kernel::Usable;
 use crate::scan::narrow::low_bytes;
+use etwsieve_budget::{Budget, Exhausted};
+
+/// Steps to run a program, beyond its checks.
+const PROGRAM_STEPS: usize = 16;
+/// Units in which a literal is looked for in a step.
+const LITERAL_UNITS_PER_STEP: usize = 16;
+/// Steps for each unit that a regular expression of a rule searches.
+const REGEX_STEPS_PER_UNIT: usize = 8;
 
 /// What is remembered of the event at hand.
 #[derive(Debug, Default)]
@@ -56,7 +64,7 @@ impl Memory {
     }
 }
 
-pub(crate) struct Run<'a> {
+pub(crate) struct Run<'a, 'b> {
     pub(crate) plan: &'a Plan,
     pub(crate) units: &'a [[u8; 2]],
     pub(crate) narrow: &'a [u8],
@@ -64,9 +72,11 @@ pub(crate) struct Run<'a> {
     pub(crate) found: &'a Found,
     pub(crate) memory: &'a mut Memory,
     pub(crate) usable: Usable,
+    /// What the run may cost. Once it is exhausted, no further rule matches.
+    pub(crate) budget: &'a mut Budget<'b>,
 }
 
-impl Run<'_> {
+impl Run<'_, '_> {
     /// Runs the programs of all candidates but those of the rules in `but`, which ascend; adds the rules that match to
     /// `matched`, and counts the candidates.
     pub(crate) fn candidates(mut self, but: &[u32], matched: &mut Vec<u32>, meter: &mut impl Meter) -> u64 {
@@ -85,8 +95,13 @@ impl Run<'_> {
             }
             count += 1;
             let start = meter.now();
-            let is_match = run(&program.steps, |check| self.check(check));
+            let charged = self.budget.charge(PROGRAM_STEPS + program.steps.len());
+            let is_match = charged.is_ok() && run(&program.steps, |check| self.check(check));
             meter.evaluated(program.rule, is_match, start);
+            if self.budget.exhausted().is_some() {
+                // A check that was not made proves nothing, least of all where it is negated.
+                break;
+            }
             if is_match {
                 matched.push(program.rule);
             }
@@ -100,13 +115,13 @@ impl Run<'_> {
             return known & 1 != 0;
         }
         let plan = self.plan;
-        let outcome = self.make(&plan.checks[number as usize]);
+        let outcome = self.make(&plan.checks[number as usize]).unwrap_or(false);
         self.memory.outcomes[number as usize] = self.memory.event << 1 | u64::from(outcome);
         outcome
     }
 
-    fn make(&mut self, check: &Check) -> bool {
-        match &check.op {
+    fn make(&mut self, check: &Check) -> Result<bool, Exhausted> {
+        Ok(match &check.op {
             CheckOp::Number(comparison, value) => {
                 let number = |field: &Field| self.fields.number(*field);
                 check.fields.iter().filter_map(number).any(|n| comparison.holds(n, *value))
@@ -117,69 +132,110 @@ impl Run<'_> {
             CheckOp::Glob { glob, literals } => {
                 let mut place = None;
                 for &literal in literals {
-                    place = self.literal(literal);
+                    place = self.literal(literal)?;
                     // What stands nowhere in the event stands in no field.
                     if place.is_none() {
-                        return false;
+                        return Ok(false);
                     }
                 }
-                check.fields.iter().any(|&field| self.glob(glob, field, place))
+                for &field in &check.fields {
+                    if self.glob(glob, field, place)? {
+                        return Ok(true);
+                    }
+                }
+                false
             }
             CheckOp::Regex { regex, clauses, windows } => {
-                clauses.iter().all(|clause| clause.iter().any(|&literal| self.literal(literal).is_some()))
-                    && check.fields.iter().any(|&field| match windows {
-                        Some(windows) => self.any_window(windows, field, regex),
-                        None => self.decoded(field).is_some_and(|text| regex.is_match(text)),
-                    })
+                for clause in clauses {
+                    if !self.any_literal(clause)? {
+                        return Ok(false);
+                    }
+                }
+                for &field in &check.fields {
+                    let is_match = match windows {
+                        Some(windows) => self.any_window(windows, field, regex)?,
+                        None => self.decoded(field)?.is_some_and(|text| regex.is_match(text)),
+                    };
+                    if is_match {
+                        return Ok(true);
+                    }
+                }
+                false
+            }
+        })
+    }
+
+    fn any_literal(&mut self, literals: &[u32]) -> Result<bool, Exhausted> {
+        for &literal in literals {
+            if self.literal(literal)?.is_some() {
+                return Ok(true);
             }
         }
+        Ok(false)
     }
 
     /// `place`: where the last of the pattern's needles stands.
-    fn glob(&self, glob: &Glob, field: Field, place: Option<usize>) -> bool {
-        let Some(range) = self.fields.range(field) else { return false };
+    fn glob(&mut self, glob: &Glob, field: Field, place: Option<usize>) -> Result<bool, Exhausted> {
+        let Some(range) = self.fields.range(field) else { return Ok(false) };
         if let Some(start) = place
             && glob.is_contains()
             && range.start <= start
             && glob.needles().all(|needle| start + needle.len() <= range.end)
         {
-            return true;
+            return Ok(true);
         }
-        glob.matches(Text { narrow: &self.narrow[range.clone()], units: &self.units[range] })
+        self.budget.charge(glob.steps(range.len()))?;
+        Ok(glob.matches(Text { narrow: &self.narrow[range.clone()], units: &self.units[range] }))
     }
 
     /// Decodes no more than the windows.
-    fn any_window(&mut self, windows: &Windows, field: Field, regex: &regex::Regex) -> bool {
-        let Some(range) = self.fields.range(field) else { return false };
+    fn any_window(
+        &mut self,
+        windows: &Windows,
+        field: Field,
+        regex: &regex::Regex,
+    ) -> Result<bool, Exhausted> {
+        let Some(range) = self.fields.range(field) else { return Ok(false) };
+        self.budget.charge(1 + range.len())?;
         let units = &self.units[range.clone()];
-        windows.any(&self.narrow[range], |window| {
+        let mut refused = None;
+        let is_match = windows.any(&self.narrow[range], |window| {
+            if let Err(error) = self.budget.charge(1 + REGEX_STEPS_PER_UNIT * window.len()) {
+                refused = Some(error);
+                // Nothing more is looked at.
+                return true;
+            }
             decode(&units[window], &mut self.memory.window, self.usable);
             regex.is_match(&self.memory.window)
-        })
+        });
+        refused.map_or(Ok(is_match), Err)
     }
 
     /// A place at which the literal stands in the event.
-    fn literal(&mut self, number: u32) -> Option<usize> {
+    fn literal(&mut self, number: u32) -> Result<Option<usize>, Exhausted> {
         let Some(own) = (number as usize).checked_sub(self.plan.gate.len()) else {
-            return self.found.place(number);
+            return Ok(self.found.place(number));
         };
         let (event, place) = &mut self.memory.literals[own];
         if *event != self.memory.event {
+            self.budget.charge(1 + self.narrow.len() / LITERAL_UNITS_PER_STEP)?;
             (*event, *place) = (self.memory.event, self.plan.finders[own].find(self.narrow));
         }
-        *place
+        Ok(*place)
     }
 
     /// The field as text; lone surrogates become U+FFFD. Decoded once for an event.
-    fn decoded(&mut self, field: Field) -> Option<&str> {
-        let slot = field.slot()?;
-        let bytes = self.fields.text(field)?;
+    /// Charges the search of it as well.
+    fn decoded(&mut self, field: Field) -> Result<Option<&str>, Exhausted> {
+        let Some(slot) = field.slot() else { return Ok(None) };
+        let Some(bytes) = self.fields.text(field) else { return Ok(None) };
+        self.budget.charge(1 + REGEX_STEPS_PER_UNIT * (bytes.len() / 2))?;
         let (event, text) = &mut self.memory.decoded[slot];
         if *event != self.memory.event {
             *event = self.memory.event;
             decode(bytes.as_chunks().0, text, self.usable);
         }
-        Some(text)
+        Ok(Some(text))
     }
 }
 

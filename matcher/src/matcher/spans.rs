@@ -9,12 +9,20 @@ use crate::rule::{Expr, Op, Rule, Test};
 use crate::scan::glob::{Glob, Text};
 use crate::scan::kernel::Usable;
 use crate::scan::narrow::narrow;
+use etwsieve_budget::{Budget, Exhausted};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
 /// Most spans of one rule: the first of each of its tests before the second of any.
 pub const SPANS_MAX: usize = 16;
+
+/// Bytes for each unit: narrowed and decoded.
+const BYTES_PER_UNIT: usize = 4;
+/// Steps to look a test up.
+const TEST_STEPS: usize = 64;
+/// Steps for each unit that a regular expression searches.
+const REGEX_STEPS_PER_UNIT: usize = 8;
 
 /// What matched, in a text field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +41,12 @@ impl Matcher {
     ///
     /// Each test of the rules looks at the text once more.
     pub fn spans(&self, fields: &Fields<'_>, rules: &[u32]) -> Vec<Vec<Span>> {
-        SpanFinder::new(self.plan(fields.kind()), fields, self.usable).of_rules(&self.rules, rules)
+        // Hits are not cut short.
+        let mut budget = Budget::new(u64::MAX, u64::MAX);
+        match SpanFinder::new(self.plan(fields.kind()), fields, self.usable, &mut budget) {
+            Ok(mut finder) => finder.of_rules(&self.rules, rules),
+            Err(_) => vec![Vec::new(); rules.len()],
+        }
     }
 }
 
@@ -54,7 +67,9 @@ fn few(lists: &[Rc<[Span]>]) -> Vec<Span> {
 }
 
 /// Looks at one event's text fields; tests that rules share are made once.
-pub(crate) struct SpanFinder<'a> {
+pub(crate) struct SpanFinder<'a, 'b> {
+    /// What it may cost. Once it is exhausted, nothing more is found.
+    budget: &'a mut Budget<'b>,
     plan: &'a Plan,
     texts: Vec<FieldText<'a>>,
     fields: &'a Fields<'a>,
@@ -70,8 +85,18 @@ struct FieldText<'a> {
     decoded: String,
 }
 
-impl<'a> SpanFinder<'a> {
-    pub(crate) fn new(plan: &'a Plan, fields: &'a Fields<'a>, usable: Usable) -> Self {
+impl<'a, 'b> SpanFinder<'a, 'b> {
+    /// # Errors
+    ///
+    /// [`Exhausted`] if the budget does not suffice for the texts.
+    pub(crate) fn new(
+        plan: &'a Plan,
+        fields: &'a Fields<'a>,
+        usable: Usable,
+        budget: &'a mut Budget<'b>,
+    ) -> Result<Self, Exhausted> {
+        let units = fields.kind().text_fields().iter().filter_map(|field| Some(fields.range(*field)?.len()));
+        budget.allocate(BYTES_PER_UNIT * units.sum::<usize>())?;
         let text = |&field: &Field| {
             let units = fields.text(field)?.as_chunks().0;
             let (mut narrowed, mut decoded) = (Vec::new(), String::new());
@@ -80,7 +105,12 @@ impl<'a> SpanFinder<'a> {
             Some(FieldText { field, units, narrow: narrowed, decoded })
         };
         let texts = fields.kind().text_fields().iter().filter_map(text).collect();
-        Self { plan, texts, fields, known: HashMap::new() }
+        Ok(Self { budget, plan, texts, fields, known: HashMap::new() })
+    }
+
+    /// Whether some of the spans are unknown.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.budget.exhausted().is_some()
     }
 
     /// The spans of each of these rules.
@@ -114,7 +144,8 @@ impl<'a> SpanFinder<'a> {
     }
 
     /// Where a test holds; `None` if it does not.
-    fn test(&self, test: &Test) -> Option<Vec<Span>> {
+    fn test(&mut self, test: &Test) -> Option<Vec<Span>> {
+        self.budget.charge(TEST_STEPS).ok()?;
         let mut spans = Vec::new();
         let mut holds = false;
         let fields = self.fields;
@@ -133,12 +164,16 @@ impl<'a> SpanFinder<'a> {
             Op::Text { pattern, cased } => {
                 let glob = Glob::new(pattern, *cased);
                 for text in self.texts.iter().filter(|text| asked(text.field)) {
+                    self.budget.charge(glob.steps(text.units.len())).ok()?;
                     holds |= text.glob(&glob, &mut spans);
                 }
             }
             Op::Regex(source) => {
                 let regex = self.regex(source)?;
                 for text in self.texts.iter().filter(|text| asked(text.field)) {
+                    // A search for each span; the way to it is counted once more.
+                    let steps = REGEX_STEPS_PER_UNIT.saturating_mul(2 * text.units.len());
+                    self.budget.charge(steps).ok()?;
                     holds |= text.regex(regex, &mut spans);
                 }
             }
@@ -147,7 +182,7 @@ impl<'a> SpanFinder<'a> {
     }
 }
 
-impl<'a> SpanFinder<'a> {
+impl<'a> SpanFinder<'a, '_> {
     /// The expression as it was compiled for the rules.
     fn regex(&self, source: &str) -> Option<&'a regex::Regex> {
         self.plan.checks.iter().find_map(|check| match &check.op {

@@ -2,8 +2,10 @@
 //!
 //! Precedence, from tight to loose: `not`, `and`, `or` (Sigma specification 2.1, "Condition").
 
-use crate::error::Problem;
-use crate::rule::Expr;
+use crate::error::{Located, Position, Problem};
+use crate::rule::report::Report;
+use crate::rule::value::TEST_LEN;
+use crate::rule::{Expr, Op};
 
 /// Longest condition, in bytes.
 pub(crate) const CONDITION_LEN_MAX: usize = 8 * 1024;
@@ -12,34 +14,73 @@ pub(crate) const CONDITION_DEPTH_MAX: usize = 64;
 /// Largest expression of a rule, in tests, after groups are written out.
 pub(crate) const EXPR_TESTS_MAX: usize = 50_000;
 
-/// Parses `text` over the named selections.
-pub(crate) fn parse(text: &str, selections: &[(String, Expr)]) -> Result<Expr, Problem> {
-    if text.len() > CONDITION_LEN_MAX {
-        return Err(Problem::TooLarge { what: "length of the condition", max: CONDITION_LEN_MAX });
-    }
-    let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0, tests: 0, selections };
-    let expr = parser.or()?;
-    match parser.peek() {
-        Some(token) => Err(fail(token.column, format!("unexpected `{}`", token.text))),
-        None => Ok(expr),
+/// A named part of `detection`.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    pub(crate) name: String,
+    pub(crate) at: Position,
+    /// `None`: it is wrong, which has been reported.
+    expr: Option<Expr>,
+    tests: usize,
+    len: usize,
+    /// A condition refers to it.
+    pub(crate) is_used: bool,
+}
+
+impl Selection {
+    pub(crate) fn new(name: String, at: Position, expr: Option<Expr>) -> Self {
+        let (tests, len) = expr.as_ref().map_or((0, 0), |expr| (expr.count_tests(), expr.memory()));
+        Self { name, at, expr, tests, len, is_used: false }
     }
 }
 
+/// Parses `text`, which is at `at` in the file, over the named selections. `None`: it is wrong, or a selection that it
+/// needs is, which has been reported.
+pub(crate) fn parse(
+    text: &str,
+    at: Position,
+    selections: &mut [Selection],
+    report: &mut Report<'_>,
+) -> Option<Expr> {
+    if text.len() > CONDITION_LEN_MAX {
+        report.error(at, Problem::TooLarge { what: "length of the condition", max: CONDITION_LEN_MAX });
+        return None;
+    }
+    let mark = report.mark();
+    let tokens = report.take(tokens(text).map_err(|problem| (at, problem)))?;
+    // Each may become a part of the expression.
+    let paid = report.allocate(at, tokens.len() * TEST_LEN);
+    report.take(paid)?;
+    let mut parser = Parser { tokens, next: 0, depth: 0, tests: 0, at, selections, report, is_whole: true };
+    let expr = parser.or().and_then(|expr| match parser.peek() {
+        Some(token) => Err((at, fail(token.column, format!("unexpected `{}`", token.text)))),
+        None => Ok(expr),
+    });
+    let is_whole = parser.is_whole;
+    let expr = report.take(expr)?;
+    (is_whole && !report.failed_since(mark)).then_some(expr)
+}
+
+#[derive(Clone, Copy)]
 struct Token<'a> {
     text: &'a str,
     column: usize,
 }
 
-struct Parser<'a> {
+struct Parser<'a, 's, 'b> {
     tokens: Vec<Token<'a>>,
-    at: usize,
+    next: usize,
     depth: usize,
     tests: usize,
-    selections: &'a [(String, Expr)],
+    at: Position,
+    selections: &'s mut [Selection],
+    report: &'s mut Report<'b>,
+    /// All selections that were needed are there.
+    is_whole: bool,
 }
 
 fn fail(column: usize, reason: impl Into<String>) -> Problem {
-    Problem::Condition { column, reason: reason.into() }
+    Problem::Condition { column, reason: reason.into(), suggestion: None }
 }
 
 fn is_name(c: char) -> bool {
@@ -68,18 +109,22 @@ fn tokens(text: &str) -> Result<Vec<Token<'_>>, Problem> {
     Ok(tokens)
 }
 
-impl<'a> Parser<'a> {
-    fn peek(&self) -> Option<&Token<'a>> {
-        self.tokens.get(self.at)
+impl<'a> Parser<'a, '_, '_> {
+    fn peek(&self) -> Option<Token<'a>> {
+        self.tokens.get(self.next).copied()
     }
 
     fn eat(&mut self, word: &str) -> bool {
         let found = self.peek().is_some_and(|token| token.text.eq_ignore_ascii_case(word));
-        self.at += usize::from(found);
+        self.next += usize::from(found);
         found
     }
 
-    fn or(&mut self) -> Result<Expr, Problem> {
+    fn fail<T>(&self, column: usize, reason: impl Into<String>) -> Result<T, Located> {
+        Err((self.at, fail(column, reason)))
+    }
+
+    fn or(&mut self) -> Result<Expr, Located> {
         let mut parts = vec![self.and()?];
         while self.eat("or") {
             parts.push(self.and()?);
@@ -87,7 +132,7 @@ impl<'a> Parser<'a> {
         Ok(if parts.len() == 1 { parts.remove(0) } else { Expr::Or(parts) })
     }
 
-    fn and(&mut self) -> Result<Expr, Problem> {
+    fn and(&mut self) -> Result<Expr, Located> {
         let mut parts = vec![self.not()?];
         while self.eat("and") {
             parts.push(self.not()?);
@@ -95,72 +140,96 @@ impl<'a> Parser<'a> {
         Ok(if parts.len() == 1 { parts.remove(0) } else { Expr::And(parts) })
     }
 
-    fn not(&mut self) -> Result<Expr, Problem> {
+    fn not(&mut self) -> Result<Expr, Located> {
         self.depth += 1;
         if self.depth > CONDITION_DEPTH_MAX {
-            return Err(Problem::TooLarge { what: "depth of the condition", max: CONDITION_DEPTH_MAX });
+            return Err((
+                self.at,
+                Problem::TooLarge { what: "depth of the condition", max: CONDITION_DEPTH_MAX },
+            ));
         }
         let expr = if self.eat("not") { Expr::Not(Box::new(self.not()?)) } else { self.primary()? };
         self.depth -= 1;
         Ok(expr)
     }
 
-    fn primary(&mut self) -> Result<Expr, Problem> {
+    fn primary(&mut self) -> Result<Expr, Located> {
         let end = self.tokens.last().map_or(1, |token| token.column + token.text.chars().count());
-        let Some(&Token { text, column }) = self.peek() else {
-            return Err(fail(end, "a selection is expected here"));
+        let Some(Token { text, column }) = self.peek() else {
+            return self.fail(end, "a selection is expected here");
         };
-        self.at += 1;
+        self.next += 1;
         if text == "(" {
             let expr = self.or()?;
             if !self.eat(")") {
-                return Err(fail(self.peek().map_or(end, |token| token.column), "`)` is expected here"));
+                return self.fail(self.peek().map_or(end, |token| token.column), "`)` is expected here");
             }
             return Ok(expr);
         }
         let quantifier = text.to_ascii_lowercase();
-        if self.peek().is_some_and(|token| token.text.eq_ignore_ascii_case("of")) {
-            self.at += 1;
+        if self.eat("of") {
             return self.group(&quantifier, column);
         }
         if matches!(quantifier.as_str(), ")" | "and" | "or" | "of" | "not") {
-            return Err(fail(column, format!("a selection is expected here, found `{text}`")));
+            return self.fail(column, format!("a selection is expected here, found `{text}`"));
         }
-        let found = self.selections.iter().find(|(name, _)| name == text);
-        let (_, expr) = found.ok_or_else(|| fail(column, format!("no selection is named `{text}`")))?;
-        self.take(expr)
+        self.report.charge(self.at, self.selections.len())?;
+        if let Some(found) = self.selections.iter().position(|selection| selection.name == text) {
+            return self.take(found);
+        }
+        let names: Vec<String> =
+            self.selections.iter().take(NAMES_MAX).map(|selection| selection.name.clone()).collect();
+        let suggestion = self.report.nearest(text, names.iter().map(String::as_str)).map(str::to_owned);
+        let reason = format!("no selection is named `{text}`");
+        self.report.error(self.at, Problem::Condition { column, reason, suggestion });
+        // The rest of the condition may have errors as well.
+        Ok(Expr::Or(Vec::new()))
     }
 
-    fn group(&mut self, quantifier: &str, column: usize) -> Result<Expr, Problem> {
+    fn group(&mut self, quantifier: &str, column: usize) -> Result<Expr, Located> {
         if !matches!(quantifier, "1" | "any" | "all") {
-            return Err(fail(column, format!("`{quantifier} of` is not supported; 1, any and all are")));
+            return self.fail(column, format!("`{quantifier} of` is not supported; 1, any and all are"));
         }
-        let Some(&Token { text, column }) = self.peek() else {
-            return Err(fail(column, "`them` or a name with `*` is expected behind `of`"));
+        let Some(Token { text, column }) = self.peek() else {
+            return self.fail(column, "`them` or a name with `*` is expected behind `of`");
         };
-        self.at += 1;
-        let selections = self.selections;
-        // `them` leaves out the selections that start with an underscore.
-        let members = selections.iter().filter(|(name, _)| match text {
-            "them" => !name.starts_with('_'),
-            _ => glob(text, name),
-        });
-        let parts = members.map(|(_, expr)| self.take(expr)).collect::<Result<Vec<_>, _>>()?;
-        match (parts.is_empty(), quantifier) {
-            (true, _) => Err(fail(column, format!("no selection is named like `{text}`"))),
-            (false, "all") => Ok(Expr::And(parts)),
-            (false, _) => Ok(Expr::Or(parts)),
+        self.next += 1;
+        self.report.charge(self.at, self.selections.len() * GLOB_STEPS)?;
+        // Names that start with an underscore are meant only by patterns that do.
+        let hidden_too = text.starts_with('_');
+        let is_all = text.eq_ignore_ascii_case("them");
+        let is_member = |name: &str| (hidden_too || !name.starts_with('_')) && (is_all || glob(text, name));
+        let members: Vec<usize> =
+            (0..self.selections.len()).filter(|&at| is_member(&self.selections[at].name)).collect();
+        if members.is_empty() {
+            self.report.error(self.at, fail(column, format!("no selection is named like `{text}`")));
+            return Ok(Expr::Or(Vec::new()));
         }
+        let parts = members.into_iter().map(|member| self.take(member)).collect::<Result<Vec<_>, _>>()?;
+        Ok(if quantifier == "all" { Expr::And(parts) } else { Expr::Or(parts) })
     }
 
-    fn take(&mut self, expr: &Expr) -> Result<Expr, Problem> {
-        self.tests += expr.count_tests();
+    /// A copy of a selection's expression.
+    fn take(&mut self, selection: usize) -> Result<Expr, Located> {
+        let selection = &mut self.selections[selection];
+        selection.is_used = true;
+        self.tests += selection.tests;
         if self.tests > EXPR_TESTS_MAX {
-            return Err(Problem::TooLarge { what: "number of tests in a rule", max: EXPR_TESTS_MAX });
+            return Err((
+                self.at,
+                Problem::TooLarge { what: "number of tests in a rule", max: EXPR_TESTS_MAX },
+            ));
         }
-        Ok(expr.clone())
+        self.report.allocate(self.at, selection.len)?;
+        self.is_whole &= selection.expr.is_some();
+        Ok(selection.expr.clone().unwrap_or(Expr::Or(Vec::new())))
     }
 }
+
+/// Steps of comparing a name with a pattern, about.
+const GLOB_STEPS: usize = 8;
+/// Most names that a misspelt one is compared with.
+const NAMES_MAX: usize = 100;
 
 impl Expr {
     /// Number of tests in the expression.
@@ -170,6 +239,20 @@ impl Expr {
             Self::Not(part) => part.count_tests(),
             Self::Test(_) => 1,
         }
+    }
+
+    /// Returns the bytes of memory that the expression takes, about.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::And(parts) | Self::Or(parts) => parts.iter().map(Self::memory).sum(),
+                Self::Not(part) => part.memory(),
+                Self::Test(test) => match &test.op {
+                    Op::Text { pattern, .. } => size_of_val(pattern.parts()),
+                    Op::Regex(source) => source.len(),
+                    Op::Number(..) | Op::Exists(_) => 0,
+                },
+            }
     }
 }
 
@@ -190,9 +273,12 @@ fn glob(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{glob, parse};
+    use super::{Selection, glob, parse};
+    use crate::error::Position;
     use crate::field::Field;
+    use crate::rule::report::Report;
     use crate::rule::{Expr, Op, Test};
+    use etwsieve_budget::Budget;
 
     fn shown(expr: &Expr) -> String {
         let list =
@@ -207,14 +293,18 @@ mod tests {
     }
 
     fn check(condition: &str) -> Result<String, String> {
-        let selections: Vec<_> = ["a", "b", "c", "sel_1", "sel_2", "_hidden"]
+        let at = Position { line: 1, column: 1 };
+        let mut selections: Vec<_> = ["a", "b", "c", "sel_1", "sel_2", "_hidden", "_sel_3"]
             .iter()
             .map(|name| {
                 let test = Test { field: Some(Field::Path), op: Op::Regex((*name).to_owned()) };
-                ((*name).to_owned(), Expr::Test(test))
+                Selection::new((*name).to_owned(), at, Some(Expr::Test(test)))
             })
             .collect();
-        parse(condition, &selections).map(|expr| shown(&expr)).map_err(|problem| problem.to_string())
+        let mut report = Report::new(Budget::new(1 << 20, 1 << 20));
+        let found = parse(condition, at, &mut selections, &mut report);
+        let errors: Vec<_> = report.errors.iter().map(|(_, problem)| problem.to_string()).collect();
+        found.map(|expr| shown(&expr)).ok_or_else(|| errors.join("; "))
     }
 
     #[test]
@@ -229,9 +319,14 @@ mod tests {
             ("all of them", "(a&b&c&sel_1&sel_2)"),
             ("a and not 1 of sel_*", "(a&!(sel_1|sel_2))"),
             ("1 of _hidden", "(_hidden)"),
+            ("1 of _*", "(_hidden|_sel_3)"),
+            ("1 of *", "(a|b|c|sel_1|sel_2)"),
+            ("1 of THEM", "(a|b|c|sel_1|sel_2)"),
+            ("all of *sel_*", "(sel_1&sel_2)"),
+            ("any of *_3 or a", ""),
         ];
         for (condition, expected) in rows {
-            assert_eq!(check(condition).as_deref(), Ok(expected), "{condition}");
+            assert_eq!(check(condition).unwrap_or_default(), expected, "{condition}");
         }
     }
 
@@ -249,6 +344,9 @@ mod tests {
             ("a | count() > 3", "column 3: aggregations"),
             ("a & b", "column 3"),
             ("not and", "column 5"),
+            ("1 of *_3", "no selection is named like `*_3`"),
+            ("sel_l and c", "no selection is named `sel_l` (did you mean `sel_1`?)"),
+            ("x or y", "column 6: no selection is named `y`"),
         ];
         for (condition, word) in rows {
             let error = check(condition).unwrap_err();

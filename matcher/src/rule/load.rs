@@ -1,204 +1,188 @@
-//! From the text of rule files to a set of rules, with everything refused named.
+//! From the text of rule files to a set of rules, with everything refused or doubtful named.
 
-use crate::error::{Problem, RuleError};
-use crate::rule::sigma::{Document, Filter, document};
-use crate::rule::{Expr, Rule};
-use crate::yaml;
-use std::collections::HashMap;
+use crate::error::{Position, Problem, RuleError};
+use crate::rule::Rule;
+use crate::rule::filter::{self, FILTERS_MAX, Filter};
+use crate::rule::identity::DerivedIds;
+use crate::rule::report::{Report, file_bytes_max, file_steps_max};
+use crate::rule::sigma::{Found, document};
+use crate::yaml::{self, Node};
+use etwsieve_budget::Budget;
+use std::collections::{HashMap, HashSet};
 
 /// Most rules in a set.
 pub const RULES_MAX: usize = 20_000;
+/// Most work for the files of a set together, in steps.
+const SET_STEPS_MAX: u64 = 16 << 30;
+/// Most memory of the rules of a set together, in bytes.
+const SET_BYTES_MAX: u64 = 1 << 30;
 
 /// What a set of rule files gave.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The rules, in the order of the files, with the filters applied.
     pub rules: Vec<Rule>,
-    /// What was refused. A filter that is refused changes no rule.
+    /// All reasons for which rules and filters were refused. A filter that is refused changes no rule.
     pub errors: Vec<RuleError>,
-    /// What was accepted but had no effect: filters whose rules are not in the set.
-    pub notes: Vec<String>,
+    /// Doubts about rules that are loaded and filters that are applied.
+    pub warnings: Vec<RuleError>,
+    /// Number of rules and filters that were refused. One may have several errors.
+    pub refused: usize,
+    /// Number of rules, correlation rules and filters for events that this sensor does not read. They are skipped.
+    pub other_log_sources: usize,
     /// Number of filters applied.
     pub filters: usize,
+    /// Work done, in steps of a [`Budget`].
+    pub steps: u64,
+    /// Memory charged, in bytes.
+    pub bytes: u64,
 }
 
 /// Loads rules and filters from files given as name and text.
 ///
-/// A document with an error is left out and the rest is loaded; it is for the caller to decide whether a set with
-/// errors may be used.
+/// A document with an error is refused and the rest is loaded; it is for the caller to decide whether a set with
+/// errors may be used. Rules of other log sources are counted and otherwise ignored.
+///
+/// # Complexity
+///
+/// Each file costs at most [`file_steps_max`] steps and [`file_bytes_max`] bytes, and there are bounds for the set; what
+/// exceeds them is refused. Compiling the rules costs as much again.
 pub fn load<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Loaded {
-    let mut loaded = Loaded::default();
-    let mut filters = Vec::new();
-    let mut seen = HashMap::new();
+    let mut set = Set::default();
     for (file, text) in files {
-        let documents = match yaml::parse(text) {
-            Ok(documents) => documents,
-            Err((line, problem)) => {
-                loaded.errors.push(RuleError { file: file.into(), line, problem });
-                continue;
-            }
-        };
-        if documents.is_empty() {
-            loaded.errors.push(RuleError {
-                file: file.into(),
-                line: 1,
-                problem: Problem::Missing("detection"),
-            });
-        }
-        for node in &documents {
-            let result = document(node, file).and_then(|document| match document {
-                Document::Filter(filter) => {
-                    filters.push(filter);
-                    Ok(())
-                }
-                Document::Rule(_) if loaded.rules.len() == RULES_MAX => {
-                    Err((node.line, Problem::TooLarge { what: "number of rules", max: RULES_MAX }))
-                }
-                Document::Rule(rule) => {
-                    let place = format!("{file}:{}", node.line);
-                    if !rule.id.is_empty() {
-                        if let Some(first) = seen.get(&rule.id) {
-                            let first = String::clone(first);
-                            return Err((node.line, Problem::DuplicateId { id: rule.id, first }));
-                        }
-                        seen.insert(rule.id.clone(), place);
-                    }
-                    loaded.rules.push(rule);
-                    Ok(())
-                }
-            });
-            if let Err((line, problem)) = result {
-                loaded.errors.push(RuleError { file: file.into(), line, problem });
-            }
-        }
+        set.file(file, text);
     }
-    for filter in filters {
-        apply(filter, &mut loaded);
-    }
-    loaded
+    set.finish()
 }
 
-/// Narrows the rules that the filter names: both conditions must hold.
-fn apply(filter: Filter, loaded: &mut Loaded) {
-    let named = |rule: &Rule| match &filter.rules {
-        None => !filter.events.and(rule.events).is_empty(),
-        Some(names) => {
-            names.iter().any(|name| *name == rule.id || (!rule.name.is_empty() && *name == rule.name))
+#[derive(Default)]
+struct Set {
+    loaded: Loaded,
+    filters: Vec<Filter>,
+    /// The place at which each id was first used.
+    seen: HashMap<String, String>,
+    derived_ids: DerivedIds,
+    /// Ids and names of rules of other log sources.
+    others: HashSet<String>,
+    correlations: Vec<Correlation>,
+}
+
+/// A correlation rule, whose log source is that of the rules it names.
+struct Correlation {
+    file: String,
+    at: Position,
+    rules: Vec<String>,
+}
+
+impl Set {
+    fn file(&mut self, file: &str, text: &str) {
+        let steps = file_steps_max(text.len()).min(SET_STEPS_MAX - self.loaded.steps.min(SET_STEPS_MAX));
+        let bytes = file_bytes_max(text.len()).min(SET_BYTES_MAX - self.loaded.bytes.min(SET_BYTES_MAX));
+        let mut report = Report::new(Budget::new(steps, bytes));
+        let start = Position { line: 1, column: 1 };
+        if let Err((at, problem)) = report.charge(start, text.len()) {
+            report.error(at, problem);
+        } else {
+            self.documents(file, text, &mut report);
         }
-    };
-    let targets: Vec<usize> = (0..loaded.rules.len()).filter(|&at| named(&loaded.rules[at])).collect();
-    let foreign = targets.iter().find(|&&at| filter.events.and(loaded.rules[at].events).is_empty());
-    if let Some(&at) = foreign {
-        let problem = Problem::FilterLogSource(loaded.rules[at].id.clone());
-        loaded.errors.push(RuleError { file: filter.origin.file, line: filter.origin.line, problem });
-        return;
+        self.loaded.steps += report.budget.steps_spent();
+        self.loaded.bytes += report.budget.bytes_spent();
+        let place = |(at, problem): (Position, Problem)| RuleError {
+            file: file.into(),
+            line: at.line,
+            column: at.column,
+            problem,
+        };
+        report.errors.sort_by_key(|(at, _)| *at);
+        report.warnings.sort_by_key(|(at, _)| *at);
+        if report.more > 0 {
+            report.errors.push((start, Problem::More(report.more)));
+        }
+        self.loaded.errors.extend(report.errors.into_iter().map(place));
+        self.loaded.warnings.extend(report.warnings.into_iter().map(place));
     }
-    if targets.is_empty() {
-        let origin = filter.origin;
-        loaded.notes.push(format!(
-            "{}:{}: filter {:?} names no rule of this set",
-            origin.file, origin.line, filter.title
-        ));
-        return;
+
+    fn documents(&mut self, file: &str, text: &str, report: &mut Report<'_>) {
+        let parsed = yaml::parse(text);
+        if parsed.documents.is_empty() && parsed.errors.is_empty() {
+            // A file in which everything is commented out was written so; one without any text was probably cut off.
+            let start = Position { line: 1, column: 1 };
+            if text.trim().is_empty() {
+                self.loaded.refused += 1;
+                report.error(start, Problem::Empty);
+            } else {
+                report.warn(start, Problem::Empty);
+            }
+        }
+        self.loaded.refused += parsed.errors.len();
+        for (at, problem) in parsed.errors {
+            report.error(at, problem);
+        }
+        for own in &parsed.documents {
+            let at = own.root.at;
+            match document(own, file, report) {
+                Found::Refused => self.loaded.refused += 1,
+                Found::Other { id, name } => {
+                    self.loaded.other_log_sources += 1;
+                    self.others.extend([id.to_ascii_lowercase(), name]);
+                }
+                Found::Correlation { rules } => {
+                    self.correlations.push(Correlation { file: file.into(), at, rules });
+                }
+                Found::Rule(rule) => self.rule(*rule, file, &own.root, report),
+                Found::Filter(filter) if self.filters.len() < FILTERS_MAX => self.filters.push(*filter),
+                Found::Filter(_) => {
+                    self.loaded.refused += 1;
+                    report.error(at, Problem::TooLarge { what: "number of filters", max: FILTERS_MAX });
+                }
+            }
+        }
     }
-    loaded.filters += 1;
-    for at in targets {
-        let rule = &mut loaded.rules[at];
-        let own = std::mem::replace(&mut rule.expr, Expr::And(Vec::new()));
-        rule.expr = Expr::And(vec![own, filter.expr.clone()]);
+
+    fn rule(&mut self, mut rule: Rule, file: &str, document: &Node, report: &mut Report<'_>) {
+        let at = document.at;
+        if rule.id.is_empty() {
+            rule.id = self.derived_ids.next(document, |id| self.seen.contains_key(id));
+        }
+        let id = rule.id.to_ascii_lowercase();
+        let problem = if self.loaded.rules.len() == RULES_MAX {
+            Some(Problem::TooLarge { what: "number of rules", max: RULES_MAX })
+        } else if let Some(first) = self.seen.get(&id) {
+            Some(Problem::DuplicateId { id: rule.id.clone(), first: first.clone() })
+        } else {
+            self.seen.insert(id, format!("{file}:{}", at.line));
+            None
+        };
+        if let Some(problem) = problem {
+            self.loaded.refused += 1;
+            report.error(at, problem);
+        } else {
+            self.loaded.rules.push(rule);
+        }
+    }
+
+    fn finish(mut self) -> Loaded {
+        for correlation in self.correlations {
+            let is_other = |name: &String| {
+                self.others.contains(name) || self.others.contains(&name.to_ascii_lowercase())
+            };
+            // A correlation of other events loses nothing here.
+            if !correlation.rules.is_empty() && correlation.rules.iter().all(is_other) {
+                self.loaded.other_log_sources += 1;
+                continue;
+            }
+            self.loaded.refused += 1;
+            self.loaded.errors.push(RuleError {
+                file: correlation.file,
+                line: correlation.at.line,
+                column: correlation.at.column,
+                problem: Problem::Unsupported("a correlation rule".into()),
+            });
+        }
+        filter::apply(self.filters, &mut self.loaded);
+        self.loaded
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::load;
-
-    const RULE: &str = "title: T\nid: r1\nname: one\nlogsource:\n  category: ps_script\n  product: windows\ntags:\n  - attack.execution\n  - attack.t1059.001\ndetection:\n  s:\n    ScriptBlockText|contains: x\n  condition: s\n";
-
-    #[test]
-    fn a_rule_loads_whole() {
-        let loaded = load([("a.yml", RULE)]);
-        assert_eq!(loaded.errors, []);
-        let rule = &loaded.rules[0];
-        assert_eq!((rule.id.as_str(), rule.title.as_str(), rule.origin.line), ("r1", "T", 1));
-        assert_eq!(rule.attack, ["T1059.001"]);
-    }
-
-    #[test]
-    fn errors_name_file_line_and_construct() {
-        let rows = [
-            (RULE.replace("title: T\n", ""), "a.yml:1: `title` is missing"),
-            (
-                RULE.replace("category: ps_script", "category: process_creation"),
-                "a.yml:4: log source category=process_creation",
-            ),
-            (RULE.replace("ps_script", "ps_classic_start"), "ps_classic_start"),
-            (RULE.replace("product: windows", "product: linux"), "product=linux"),
-            (
-                RULE.replace("condition: s", "condition: t"),
-                "a.yml:13: condition at column 1: no selection is named `t`",
-            ),
-            (
-                RULE.replace("ScriptBlockText|contains", "Payload|contains"),
-                "a.yml:12: field `Payload` is unknown",
-            ),
-            (
-                RULE.replace("ScriptBlockText|contains", "ScriptBlockText|has"),
-                "a.yml:12: modifier `has`: is unknown",
-            ),
-            (RULE.replace("|contains: x", "|re: '('"), "a.yml:12: value \"(\""),
-            (RULE.replace("  condition", "  timeframe: 5m\n  condition"), "`timeframe` is not supported"),
-            (
-                RULE.replace("detection:", "correlation:\n  type: x\ndetection:"),
-                "correlation rule is not supported",
-            ),
-            (
-                RULE.replace("title: T\n", "title: T\nlevel: loud\n"),
-                "a.yml:2: `level` should be informational",
-            ),
-            ("just text".into(), "`document` should be a map"),
-            (String::new(), "`detection` is missing"),
-        ];
-        for (text, expected) in rows {
-            let loaded = load([("a.yml", text.as_str())]);
-            assert!(loaded.rules.is_empty(), "{text}");
-            let shown: Vec<_> = loaded.errors.iter().map(ToString::to_string).collect();
-            assert!(shown.len() == 1 && shown[0].contains(expected), "{expected}: {shown:?}");
-        }
-    }
-
-    #[test]
-    fn the_same_id_twice_is_refused() {
-        let loaded = load([("a.yml", RULE), ("b.yml", RULE)]);
-        assert_eq!(loaded.rules.len(), 1);
-        assert_eq!(loaded.errors[0].to_string(), "b.yml:1: id r1 is already loaded from a.yml:1");
-    }
-
-    #[test]
-    fn filters_narrow_the_rules_they_name() {
-        let filter = |rules: &str, category: &str| {
-            format!(
-                "title: F\nlogsource:\n  category: {category}\n  product: windows\nfilter:\n  rules: {rules}\n  admin:\n    {}: y\n  condition: not admin\n",
-                if category == "ps_script" { "Path" } else { "Payload" }
-            )
-        };
-        for (rules, category, applied, errors, notes) in [
-            ("[r1]", "ps_script", 1, 0, 0),
-            ("[one]", "ps_script", 1, 0, 0),
-            ("any", "ps_script", 1, 0, 0),
-            ("[other]", "ps_script", 0, 0, 1),
-            ("[r1]", "ps_module", 0, 1, 0),
-            ("any", "ps_module", 0, 0, 1),
-            ("[]", "ps_script", 0, 1, 0),
-        ] {
-            let text = filter(rules, category);
-            let loaded = load([("f.yml", text.as_str()), ("a.yml", RULE)]);
-            assert_eq!(
-                (loaded.filters, loaded.errors.len(), loaded.notes.len()),
-                (applied, errors, notes),
-                "{rules} {category}"
-            );
-            assert_eq!(loaded.rules[0].expr.count_tests(), 1 + applied, "{rules}");
-        }
-    }
-}
+mod tests;

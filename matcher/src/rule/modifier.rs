@@ -1,25 +1,51 @@
-//! A selection's key, `Field|modifier|…`, and what it makes of the values beside it.
+//! A selection's key, `Field|modifier|…`: which modifiers it has, in which order, and whether they go together.
 //!
-//! Source: Sigma specification 2.1, appendix "Modifiers". What has no meaning on these events is refused by name.
+//! Source: Sigma specification 2.1, appendix "Modifiers". Modifiers are applied in the order in which they are written.
+//! A modifier that has no meaning on these events is refused by name.
 
-use crate::error::{Located, Problem};
-use crate::field::{EventKinds, Field};
-use crate::pattern::Pattern;
-use crate::rule::{Comparison, Expr, Op, Test};
-use crate::yaml::{Node, Value};
+use crate::error::{Position, Problem};
+use crate::field::{EventKind, EventKinds, Field};
+use crate::rule::Comparison;
+use crate::rule::pcre::Options;
+use crate::rule::report::Report;
 
-/// Longest value of a rule, in bytes.
-pub(crate) const VALUE_LEN_MAX: usize = 16 * 1024;
-/// Most dashes in one `windash` value: each may be written in five ways.
-pub(crate) const WINDASH_DASHES_MAX: usize = 4;
-/// Largest compiled form of a regular expression, in bytes, and of its lazy automaton's cache.
-pub(crate) const REGEX_SIZE_MAX: usize = 1 << 20;
+/// The modifiers that exist, for suggestions.
+const KNOWN: [&str; 27] = [
+    "contains",
+    "startswith",
+    "endswith",
+    "all",
+    "cased",
+    "neq",
+    "windash",
+    "exists",
+    "re",
+    "i",
+    "ignorecase",
+    "m",
+    "multiline",
+    "s",
+    "dotall",
+    "wide",
+    "utf16le",
+    "utf16be",
+    "utf16",
+    "base64",
+    "base64offset",
+    "lt",
+    "lte",
+    "gt",
+    "gte",
+    "cidr",
+    "fieldref",
+];
 
-/// The dashes that Windows programs and PowerShell take for one another before an option.
-const DASHES: [char; 5] = ['-', '/', '\u{2013}', '\u{2014}', '\u{2015}'];
+const SCRIPT_FIELDS: [&str; 6] =
+    ["ScriptBlockText", "ScriptBlockId", "Path", "MessageNumber", "MessageTotal", "EventID"];
+const MODULE_FIELDS: [&str; 4] = ["ContextInfo", "UserData", "Payload", "EventID"];
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Place {
+pub(crate) enum Place {
     #[default]
     Whole,
     Contains,
@@ -27,133 +53,185 @@ enum Place {
     EndsWith,
 }
 
+/// A modifier that makes other values of a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Encoding {
-    None,
-    /// UTF-16 with the byte order given (`true`: little-endian), still to be encoded in Base64.
-    Wide(bool),
+pub(crate) enum Step {
+    /// Every spelling of the dashes.
+    Windash,
     Base64 {
-        wide: Option<bool>,
+        /// Encoded so before; text is UTF-8 otherwise.
+        wide: Option<Wide>,
+        /// At each of the three places in a group of Base64 digits.
         any_offset: bool,
     },
 }
 
+/// A form of UTF-16.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Wide {
+    LittleEndian,
+    BigEndian,
+    /// Little-endian, behind a byte order mark.
+    Marked,
+}
+
 /// A parsed key.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a modifier of its own")]
 pub(crate) struct Key {
-    field: Option<Field>,
-    place: Place,
-    encoding: Encoding,
-    all: bool,
-    cased: bool,
-    windash: bool,
-    exists: bool,
-    compare: Option<Comparison>,
+    pub(crate) field: Option<Field>,
+    pub(crate) events: EventKinds,
+    pub(crate) place: Place,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) all: bool,
+    pub(crate) cased: bool,
+    pub(crate) negated: bool,
+    pub(crate) exists: bool,
+    pub(crate) compare: Option<Comparison>,
     /// `Some` for `re`, with its flags.
-    regex: Option<String>,
+    pub(crate) regex: Option<Options>,
+    /// UTF-16 that is still to be encoded in Base64.
+    wide: Option<Wide>,
+}
+
+/// Why a modifier is refused.
+enum Refusal {
+    Unknown,
+    Reason(&'static str),
 }
 
 impl Key {
-    /// Parses `Field|modifier|…`; an empty field name stands for keywords.
-    pub(crate) fn parse(text: &str, line: usize, events: EventKinds) -> Result<Self, Located> {
+    /// Parses `Field|modifier|…`; an empty field name means keywords. `None`: it is wrong, which has been reported.
+    pub(crate) fn parse(
+        text: &str,
+        at: Position,
+        events: EventKinds,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
+        let mark = report.mark();
         let mut parts = text.split('|');
         let name = parts.next().unwrap_or_default();
-        let field = if name.is_empty() {
-            None
-        } else {
-            // A field that none of the rule's events has would never match, and nobody would notice.
-            let field = Field::from_name(name).filter(|field| !field.kinds().and(events).is_empty());
-            Some(field.ok_or_else(|| (line, Problem::Field { field: name.into(), known: Field::NAMES }))?)
-        };
-        let mut key = Self {
-            field,
-            place: Place::Whole,
-            encoding: Encoding::None,
-            all: false,
-            cased: false,
-            windash: false,
-            exists: false,
-            compare: None,
-            regex: None,
-        };
+        let mut key = Self { field: field(name, at, events, report), events, ..Self::default() };
         for modifier in parts {
-            key.add(modifier)
-                .and_then(|()| key.check())
-                .map_err(|reason| (line, Problem::Modifier { modifier: modifier.into(), reason }))?;
+            match key.add(modifier).and_then(|()| key.check().map_err(Refusal::Reason)) {
+                Ok(()) => {}
+                Err(Refusal::Unknown) => {
+                    let suggestion = report.nearest(modifier, KNOWN).map(str::to_owned);
+                    let modifier = modifier.chars().take(60).collect();
+                    report.error(at, Problem::UnknownModifier { modifier, suggestion });
+                }
+                Err(Refusal::Reason(reason)) => {
+                    report.error(at, Problem::Modifier { modifier: modifier.into(), reason });
+                }
+            }
         }
-        if matches!(key.encoding, Encoding::Wide(_)) {
-            let reason = "needs base64 or base64offset behind it";
-            return Err((line, Problem::Modifier { modifier: "wide".into(), reason }));
+        if key.wide.is_some() {
+            let reason = "needs base64 or base64offset right behind it";
+            report.error(at, Problem::Modifier { modifier: "wide".into(), reason });
         }
-        Ok(key)
+        (!report.failed_since(mark)).then_some(key)
     }
 
-    fn add(&mut self, modifier: &str) -> Result<(), &'static str> {
-        match modifier {
-            "contains" => self.set_place(Place::Contains)?,
-            "startswith" => self.set_place(Place::StartsWith)?,
-            "endswith" => self.set_place(Place::EndsWith)?,
-            "all" => self.all = true,
-            "cased" => self.cased = true,
-            "windash" => self.windash = true,
-            "exists" => self.exists = true,
-            "re" => self.regex = Some(String::new()),
-            "i" | "ignorecase" => self.add_flag('i')?,
-            "m" | "multiline" => self.add_flag('m')?,
-            "s" | "dotall" => self.add_flag('s')?,
-            "wide" | "utf16le" => self.set_wide(true)?,
-            "utf16be" => self.set_wide(false)?,
-            "base64" => self.set_base64(false)?,
-            "base64offset" => self.set_base64(true)?,
-            "lt" => self.compare = Some(Comparison::Lt),
-            "lte" => self.compare = Some(Comparison::Lte),
-            "gt" => self.compare = Some(Comparison::Gt),
-            "gte" => self.compare = Some(Comparison::Gte),
-            "neq" => return Err("write `not` in the condition instead"),
-            "cidr" => return Err("these events have no address fields"),
-            "fieldref" | "expand" | "utf16" | "minute" | "hour" | "day" | "week" | "month" | "year" => {
-                return Err("is not supported");
-            }
-            _ => return Err("is unknown"),
+    fn add(&mut self, modifier: &str) -> Result<(), Refusal> {
+        let flag = match modifier {
+            "all" => Some(&mut self.all),
+            "cased" => Some(&mut self.cased),
+            "neq" => Some(&mut self.negated),
+            "exists" => Some(&mut self.exists),
+            _ => None,
+        };
+        if let Some(flag) = flag {
+            *flag = true;
+            return Ok(());
         }
-        Ok(())
+        let own = match modifier {
+            "contains" => self.set_place(Place::Contains),
+            "startswith" => self.set_place(Place::StartsWith),
+            "endswith" => self.set_place(Place::EndsWith),
+            "windash" => self.add_windash(),
+            "re" if self.regex.is_none() => {
+                self.regex = Some(Options::default());
+                Ok(())
+            }
+            "re" => Err("is there already"),
+            "i" | "ignorecase" => self.add_flag(|options| &mut options.caseless),
+            "m" | "multiline" => self.add_flag(|options| &mut options.multiline),
+            "s" | "dotall" => self.add_flag(|options| &mut options.dotall),
+            "wide" | "utf16le" => self.set_wide(Wide::LittleEndian),
+            "utf16be" => self.set_wide(Wide::BigEndian),
+            "utf16" => self.set_wide(Wide::Marked),
+            "base64" => self.add_base64(false),
+            "base64offset" => self.add_base64(true),
+            "lt" => self.set_comparison(Comparison::Lt),
+            "lte" => self.set_comparison(Comparison::Lte),
+            "gt" => self.set_comparison(Comparison::Gt),
+            "gte" => self.set_comparison(Comparison::Gte),
+            "cidr" => Err("has no meaning here: these events have no address fields"),
+            "fieldref" | "expand" | "minute" | "hour" | "day" | "week" | "month" | "year" => {
+                Err("is not supported")
+            }
+            _ => return Err(Refusal::Unknown),
+        };
+        own.map_err(Refusal::Reason)
     }
 
     fn set_place(&mut self, place: Place) -> Result<(), &'static str> {
         if self.place != Place::Whole {
-            return Err("only one of contains, startswith, endswith may stand");
+            return Err("is not supported beside contains, startswith or endswith");
         }
         self.place = place;
         Ok(())
     }
 
-    fn add_flag(&mut self, flag: char) -> Result<(), &'static str> {
-        self.regex.as_mut().ok_or("is a flag of `re` and must stand behind it")?.push(flag);
+    fn add_flag(&mut self, flag: impl Fn(&mut Options) -> &mut bool) -> Result<(), &'static str> {
+        *flag(self.regex.as_mut().ok_or("is a flag of `re` and must be written behind it")?) = true;
         Ok(())
     }
 
-    fn set_wide(&mut self, little_endian: bool) -> Result<(), &'static str> {
-        if self.encoding != Encoding::None {
-            return Err("stands behind another encoding");
+    fn add_windash(&mut self) -> Result<(), &'static str> {
+        if self.wide.is_some() || !self.steps.is_empty() {
+            return Err("must be written before other modifiers that change the value, and once");
         }
-        self.encoding = Encoding::Wide(little_endian);
+        self.steps.push(Step::Windash);
         Ok(())
     }
 
-    fn set_base64(&mut self, any_offset: bool) -> Result<(), &'static str> {
-        let wide = match self.encoding {
-            Encoding::None => None,
-            Encoding::Wide(little_endian) => Some(little_endian),
-            Encoding::Base64 { .. } => return Err("stands behind another encoding"),
-        };
-        self.encoding = Encoding::Base64 { wide, any_offset };
+    fn set_wide(&mut self, wide: Wide) -> Result<(), &'static str> {
+        if self.steps.iter().any(|step| *step != Step::Windash) || self.wide.is_some() {
+            return Err("is written behind another encoding");
+        }
+        self.before_place()?;
+        self.wide = Some(wide);
+        Ok(())
+    }
+
+    fn add_base64(&mut self, any_offset: bool) -> Result<(), &'static str> {
+        self.before_place()?;
+        if self.steps.len() == STEPS_MAX {
+            return Err("is one encoding too many");
+        }
+        self.steps.push(Step::Base64 { wide: self.wide.take(), any_offset });
+        Ok(())
+    }
+
+    fn before_place(&self) -> Result<(), &'static str> {
+        if self.place == Place::Whole {
+            return Ok(());
+        }
+        Err("must be written before contains, startswith and endswith, whose wildcards cannot be encoded")
+    }
+
+    fn set_comparison(&mut self, comparison: Comparison) -> Result<(), &'static str> {
+        if self.compare.is_some() {
+            return Err("has no meaning beside another comparison");
+        }
+        self.compare = Some(comparison);
         Ok(())
     }
 
     fn check(&self) -> Result<(), &'static str> {
         let textual =
-            self.place != Place::Whole || self.encoding != Encoding::None || self.cased || self.windash;
+            self.place != Place::Whole || !self.steps.is_empty() || self.wide.is_some() || self.cased;
         let number = self.field.is_some_and(Field::is_number);
         let kinds = usize::from(textual)
             + usize::from(self.regex.is_some())
@@ -171,226 +249,106 @@ impl Key {
         if self.exists && self.field.is_none() {
             return Err("needs a field");
         }
-        if self.windash && self.encoding != Encoding::None {
-            return Err("has no meaning beside an encoding");
-        }
         Ok(())
     }
-
-    /// The expression for the value, or list of values, beside this key.
-    pub(crate) fn expr(&self, values: &Node) -> Result<Expr, Located> {
-        let Value::List(items) = &values.value else {
-            return self.one(values);
-        };
-        if items.is_empty() {
-            return Err(values.form("value", "a value or a list of values"));
-        }
-        let parts = items.iter().map(|item| self.one(item)).collect::<Result<Vec<_>, _>>()?;
-        Ok(match <[Expr; 1]>::try_from(parts) {
-            Ok([part]) => part,
-            Err(parts) if self.all => Expr::And(parts),
-            Err(parts) => Expr::Or(parts),
-        })
-    }
-
-    fn one(&self, value: &Node) -> Result<Expr, Located> {
-        if value.is_null() && self.field.is_some() {
-            let plain = self.place == Place::Whole && self.regex.is_none() && self.compare.is_none();
-            if self.exists || !plain {
-                return Err(value.form("value", "a string; null stands alone"));
-            }
-            return Ok(self.test(Op::Exists(false)));
-        }
-        let Some(text) = value.text() else {
-            return Err(value.form("value", "a string or number"));
-        };
-        let refuse =
-            |reason: &str| Err((value.line, Problem::Value { value: excerpt(text), reason: reason.into() }));
-        if text.len() > VALUE_LEN_MAX {
-            return Err((value.line, Problem::TooLarge { what: "length of a value", max: VALUE_LEN_MAX }));
-        }
-        if self.exists {
-            return match text.to_ascii_lowercase().as_str() {
-                "true" | "yes" => Ok(self.test(Op::Exists(true))),
-                "false" | "no" => Ok(self.test(Op::Exists(false))),
-                _ => refuse("`exists` takes true or false"),
-            };
-        }
-        if let Some(flags) = &self.regex {
-            let source = if flags.is_empty() { text.to_owned() } else { format!("(?{flags}){text}") };
-            return match build_regex(&source) {
-                Ok(_) => Ok(self.test(Op::Regex(source))),
-                Err(error) => refuse(&error.to_string()),
-            };
-        }
-        if self.field.is_some_and(Field::is_number) {
-            return match text.parse() {
-                Ok(number) => Ok(self.test(Op::Number(self.compare.unwrap_or(Comparison::Eq), number))),
-                Err(_) => refuse("this field is a whole number"),
-            };
-        }
-        if let Encoding::Base64 { wide, any_offset } = self.encoding {
-            if Pattern::parse(text).has_wildcard() {
-                return refuse("wildcards cannot be encoded");
-            }
-            let bytes: Vec<u8> = match wide {
-                None => text.bytes().collect(),
-                Some(true) => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
-                Some(false) => text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
-            };
-            if bytes.is_empty() {
-                return refuse("nothing to encode");
-            }
-            let texts = if any_offset { base64_at_offsets(&bytes) } else { vec![base64(&bytes)] };
-            return Ok(or(texts.iter().map(|t| self.text(Pattern::literal(t))).collect()));
-        }
-        if self.windash {
-            let Some(spellings) = windash(text) else {
-                return refuse("too many dashes for `windash`");
-            };
-            return Ok(or(spellings.iter().map(|t| self.text(Pattern::parse(t))).collect()));
-        }
-        Ok(self.text(Pattern::parse(text)))
-    }
-
-    fn text(&self, pattern: Pattern) -> Expr {
-        let pattern = match self.place {
-            // A keyword may stand anywhere in the event.
-            Place::Contains => pattern.any_before().any_after(),
-            Place::Whole if self.field.is_none() => pattern.any_before().any_after(),
-            Place::Whole => pattern,
-            Place::StartsWith => pattern.any_after(),
-            Place::EndsWith => pattern.any_before(),
-        };
-        self.test(Op::Text { pattern, cased: self.cased })
-    }
-
-    fn test(&self, op: Op) -> Expr {
-        Expr::Test(Test { field: self.field, op })
-    }
 }
 
-fn or(mut parts: Vec<Expr>) -> Expr {
-    if parts.len() == 1 { parts.remove(0) } else { Expr::Or(parts) }
-}
+/// Most steps of a key: `windash` and two encodings.
+const STEPS_MAX: usize = 3;
 
-fn excerpt(text: &str) -> String {
-    text.chars().take(60).collect()
-}
-
-/// Builds a rule's regular expression within [`REGEX_SIZE_MAX`].
-pub(crate) fn build_regex(source: &str) -> Result<regex::Regex, regex::Error> {
-    regex::RegexBuilder::new(source).size_limit(REGEX_SIZE_MAX).dfa_size_limit(REGEX_SIZE_MAX).build()
-}
-
-/// Every spelling of `text` in which a dash or slash before a word, and not inside one, is another dash.
-fn windash(text: &str) -> Option<Vec<String>> {
-    let word = |c: Option<&char>| c.is_some_and(|c| c.is_alphanumeric() || *c == '_');
-    let chars: Vec<char> = text.chars().collect();
-    let places: Vec<usize> = (0..chars.len())
-        .filter(|&at| matches!(chars[at], '-' | '/'))
-        .filter(|&at| word(chars.get(at + 1)) && (at == 0 || !word(chars.get(at - 1))))
-        .collect();
-    if places.len() > WINDASH_DASHES_MAX {
+/// The field of this name; `None` for keywords. A field that none of the rule's events has is an error: it would never
+/// match, and nobody would notice.
+fn field(name: &str, at: Position, events: EventKinds, report: &mut Report<'_>) -> Option<Field> {
+    if name.is_empty() {
         return None;
     }
-    let mut spellings = vec![chars];
-    for place in places {
-        spellings = spellings
-            .iter()
-            .flat_map(|spelling| {
-                DASHES.map(|dash| {
-                    let mut other = spelling.clone();
-                    other[place] = dash;
-                    other
-                })
-            })
-            .collect();
+    let found = Field::from_name(name).filter(|field| !field.kinds().and(events).is_empty());
+    if found.is_some() {
+        return found;
     }
-    Some(spellings.into_iter().map(String::from_iter).collect())
+    let of_scripts: &[&str] = if events.contains(EventKind::ScriptBlock) { &SCRIPT_FIELDS } else { &[] };
+    let of_modules: &[&str] = if events.contains(EventKind::Module) { &MODULE_FIELDS } else { &[] };
+    let meant = report.nearest(name, of_scripts.iter().chain(of_modules).copied());
+    let problem = Problem::Field {
+        field: name.chars().take(60).collect(),
+        events: shown(events),
+        known: known(events),
+        suggestion: meant.map(str::to_owned),
+    };
+    report.error(at, problem);
+    // The modifiers are examined all the same, as those of the field that was meant, or of text.
+    meant.and_then(Field::from_name).or(Some(Field::ScriptBlockText))
 }
 
-/// Base64 (RFC 4648, section 4) with padding.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group =
-            chunk.iter().fold(0, |group, &byte| group << 8 | usize::from(byte)) << (8 * (3 - chunk.len()));
-        for at in 0..4 {
-            let digit = char::from(DIGITS[group >> (18 - 6 * at) & 63]);
-            text.push(if at <= chunk.len() { digit } else { '=' });
+/// The events, for people.
+pub(crate) fn shown(events: EventKinds) -> &'static str {
+    match (events.contains(EventKind::ScriptBlock), events.contains(EventKind::Module)) {
+        (true, false) => "events of ps_script (4104)",
+        (false, true) => "events of ps_module (4103)",
+        _ => "events of service powershell (4103, 4104)",
+    }
+}
+
+/// Their fields, for people.
+fn known(events: EventKinds) -> &'static str {
+    match (events.contains(EventKind::ScriptBlock), events.contains(EventKind::Module)) {
+        (true, false) => "ScriptBlockText, ScriptBlockId, Path, MessageNumber, MessageTotal and EventID",
+        (false, true) => "ContextInfo, UserData, Payload and EventID",
+        _ => {
+            "ScriptBlockText, ScriptBlockId, Path, MessageNumber, MessageTotal (4104), ContextInfo, UserData, Payload (4103) and EventID"
         }
     }
-    text
-}
-
-/// The digits that `bytes` give inside a longer text, at each of the three places in a group of Base64.
-fn base64_at_offsets(bytes: &[u8]) -> Vec<String> {
-    (0..3)
-        .map(|offset| {
-            let mut shifted = vec![0; offset];
-            shifted.extend_from_slice(bytes);
-            let text = base64(&shifted);
-            // Digits that hold bits of the neighbours are cut off.
-            let start = [0, 2, 3][offset];
-            let end = text.len() - [0, 3, 2][shifted.len() % 3];
-            text[start.min(end)..end].to_owned()
-        })
-        .filter(|text| !text.is_empty())
-        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Key, base64, base64_at_offsets, windash};
+    use super::Key;
+    use crate::error::Position;
     use crate::field::EventKinds;
-
-    #[test]
-    fn base64_of_known_texts() {
-        let rows = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
-        for (text, expected) in rows {
-            assert_eq!(base64(text.as_bytes()), expected);
-        }
-    }
-
-    /// Whatever stands around the bytes, one of the three digits strings is in the encoding.
-    #[test]
-    fn base64_is_found_at_every_offset() {
-        for (before, after) in [("", ""), ("x", "yz"), ("xy", "z"), ("xyz", ""), ("abcd", "efgh")] {
-            for word in ["Invoke", "IEX(", "longer text"] {
-                let whole = base64(format!("{before}{word}{after}").as_bytes());
-                let found = base64_at_offsets(word.as_bytes());
-                assert!(found.iter().any(|digits| whole.contains(digits)), "{before}{word}{after}");
-            }
-        }
-    }
-
-    #[test]
-    fn windash_spells_options_only() {
-        let spellings = windash("cmd-let -Foo /b").unwrap();
-        assert_eq!(spellings.len(), 25);
-        assert!(spellings.contains(&"cmd-let \u{2013}Foo -b".to_owned()));
-        assert!(spellings.iter().all(|s| s.starts_with("cmd-let ")));
-        assert!(windash("-a -a -a -a -a").is_none());
-    }
+    use crate::rule::report::Report;
+    use etwsieve_budget::Budget;
 
     #[test]
     fn refuses_modifiers_by_name() {
         let rows = [
-            ("ScriptBlockText|wide", "wide"),
-            ("ScriptBlockText|contains|startswith", "startswith"),
+            ("ScriptBlockText|wide", "right behind it"),
+            ("ScriptBlockText|wide|contains", "right behind it"),
+            ("ScriptBlockText|contains|startswith", "modifier `startswith`"),
+            ("ScriptBlockText|contains|base64", "before contains"),
+            ("ScriptBlockText|startswith|utf16|base64offset", "before contains"),
+            ("ScriptBlockText|base64|wide|base64", "behind another encoding"),
+            ("ScriptBlockText|base64|windash", "before other modifiers"),
+            ("ScriptBlockText|wide|windash|base64", "before other modifiers"),
             ("ScriptBlockText|i", "flag of `re`"),
             ("ScriptBlockText|cidr", "cidr"),
-            ("ScriptBlockText|nonsense", "nonsense"),
+            ("ScriptBlockText|nonsense", "unknown modifier `nonsense`"),
+            ("ScriptBlockText|contain", "(did you mean `contains`?)"),
+            ("ScriptBlockText|base64ofset|contains", "(did you mean `base64offset`?)"),
             ("ScriptBlockText|gt", "number"),
             ("MessageNumber|contains", "number"),
-            ("ScriptBlockText|re|contains", "contains"),
-            ("CommandLine", "CommandLine"),
+            ("MessageNumber|lt|gt", "another comparison"),
+            ("ScriptBlockText|re|contains", "modifier `contains`"),
+            ("CommandLine", "unknown field `CommandLine`"),
+            ("scriptblocktext|contains", "(did you mean `ScriptBlockText`?)"),
+            ("Payloads", "(did you mean `Payload`?)"),
         ];
         for (key, word) in rows {
-            let (_, problem) = Key::parse(key, 1, EventKinds::ALL).unwrap_err();
-            assert!(problem.to_string().contains(word), "{key}: {problem}");
+            let mut report = Report::new(Budget::new(1 << 20, 1 << 20));
+            assert!(
+                Key::parse(key, Position { line: 1, column: 1 }, EventKinds::ALL, &mut report).is_none(),
+                "{key}"
+            );
+            let shown: Vec<_> = report.errors.iter().map(|(_, problem)| problem.to_string()).collect();
+            assert!(shown.iter().any(|error| error.contains(word)), "{key}: {shown:?}");
         }
+    }
+
+    #[test]
+    fn every_wrong_part_of_a_key_is_named() {
+        let mut report = Report::new(Budget::new(1 << 20, 1 << 20));
+        let at = Position { line: 1, column: 1 };
+        assert!(Key::parse("Paht|contain|al", at, EventKinds::ALL, &mut report).is_none());
+        let suggestions: Vec<_> = report.errors.iter().map(|(_, problem)| problem.suggestion()).collect();
+        assert_eq!(suggestions, [Some("Path"), Some("contains"), Some("all")]);
     }
 }

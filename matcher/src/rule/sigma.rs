@@ -5,228 +5,209 @@
 
 use crate::error::{Located, Problem};
 use crate::field::{EventKind, EventKinds};
+use crate::rule::condition::{self, Selection};
+use crate::rule::filter::Filter;
+use crate::rule::logsource::{self, Source};
+use crate::rule::report::Report;
 use crate::rule::selection::selection;
-use crate::rule::{Calls, Expr, Origin, Rule, condition};
+use crate::rule::{Calls, Expr, Origin, Rule, metadata, never};
 use crate::view::Names;
-use crate::yaml::{Node, Value};
+use crate::yaml::{Document, Node, Value};
 
-/// Longest title, id or name, in bytes.
-pub(crate) const NAME_LEN_MAX: usize = 1024;
 /// The custom attribute of a rule that is about this program.
 const EXTENSION: &str = "etwsieve";
-/// Most techniques of a rule.
-pub(crate) const ATTACK_MAX: usize = 64;
 
-/// What a document holds.
-pub(crate) enum Document {
-    Rule(Rule),
-    Filter(Filter),
+/// The result of reading a document.
+pub(crate) enum Found {
+    Rule(Box<Rule>),
+    Filter(Box<Filter>),
+    /// A rule or filter for events that this sensor does not read.
+    Other {
+        id: String,
+        name: String,
+    },
+    /// A correlation rule, with the ids and names of the rules that it is about.
+    Correlation {
+        rules: Vec<String>,
+    },
+    /// It is wrong, which has been reported.
+    Refused,
 }
 
-/// A filter: it narrows the rules that it names.
-pub(crate) struct Filter {
-    pub(crate) title: String,
-    pub(crate) origin: Origin,
-    pub(crate) events: EventKinds,
-    /// Ids or names of rules; `None`: every rule of the same log source.
-    pub(crate) rules: Option<Vec<String>>,
-    pub(crate) expr: Expr,
-}
-
-/// Understands one document of the file called `file`.
-pub(crate) fn document(node: &Node, file: &str) -> Result<Document, Located> {
+/// Understands one document of the file called `file`. All its errors are reported.
+pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>) -> Found {
+    let node = &document.root;
+    let mark = report.mark();
     if !matches!(node.value, Value::Map(_)) {
-        return Err(node.form("document", "a map with title, logsource and detection"));
+        let (at, problem) = node.form("document", "a map with title, logsource and detection");
+        report.error(at, problem);
+        return Found::Refused;
     }
-    for (key, what) in [("correlation", "a correlation rule"), ("action", "a rule collection (`action`)")] {
-        if let Some(found) = node.get(key) {
-            return Err((found.line, Problem::Unsupported(what.into())));
-        }
+    if let Some(correlation) = node.get("correlation") {
+        let rules = correlation.get("rules").map(Node::items).unwrap_or_default();
+        let rules = rules.iter().filter_map(|rule| rule.text().map(str::to_owned)).collect();
+        return Found::Correlation { rules };
     }
-    let origin = Origin { file: file.into(), line: node.line };
-    let title = required(node, "title")?;
-    let events = log_source(node.get("logsource").ok_or((node.line, Problem::Missing("logsource")))?)?;
-    match (node.get("detection"), node.get("filter")) {
+    if let Some(action) = node.get("action") {
+        report.error(action.at, Problem::Unsupported("a rule collection (`action`)".into()));
+    }
+    let source = if let Some(logsource) = node.get("logsource") {
+        logsource::read(logsource, report)
+    } else {
+        metadata::missing(node, "logsource", report);
+        None
+    };
+    if source == Some(Source::Other) && !report.failed_since(mark) {
+        let text = |key| node.get(key).and_then(Node::text).unwrap_or_default().trim().to_owned();
+        return Found::Other { id: text("id"), name: text("name") };
+    }
+    for (at, problem) in &document.flaws {
+        report.error(*at, problem.clone());
+    }
+    // Without a log source the rest is read as for all events, to find its other errors.
+    let events = if let Some(Source::Ours(events)) = source { events } else { EventKinds::ALL };
+    let metadata = metadata::read(node, report);
+    let origin = Origin { file: file.into(), line: node.at.line };
+    let found = match (node.get("detection"), node.get("filter")) {
         (Some(detection), None) => {
-            let (calls, base) = calls(node, events)?;
-            let expr = detection_expr(detection, events, &[])?;
+            let calls = calls(node, events, report);
+            let (calls, base) = report.take(calls).unwrap_or_default();
+            let Some(expr) = detection_expr(detection, events, &[], report) else { return Found::Refused };
             if calls != Calls::No && Names::of_expr(&expr).is_empty() {
-                return Err((
-                    node.line,
-                    Problem::Unsupported("`calls` without the name of a known cmdlet".into()),
-                ));
+                let problem = Problem::Unsupported("`calls` without the name of a known cmdlet".into());
+                report.error(node.at, problem);
             }
-            Ok(Document::Rule(Rule {
-                id: optional(node, "id")?,
-                title,
-                level: level(node)?,
-                attack: attack(node)?,
+            if let Some(reason) = never::reason(&expr, events) {
+                report.error(detection.at, Problem::Never(reason));
+            }
+            Found::Rule(Box::new(Rule {
+                id: metadata.id,
+                title: metadata.title,
+                level: metadata.level,
+                attack: metadata.attack,
                 origin,
                 events,
                 expr,
-                name: optional(node, "name")?,
+                name: metadata.name,
                 calls,
                 base,
             }))
         }
-        (None, Some(filter)) => Ok(Document::Filter(Filter {
-            title,
-            origin,
-            events,
-            rules: filtered_rules(filter)?,
-            expr: detection_expr(filter, events, &["rules"])?,
-        })),
-        (Some(_), Some(filter)) => Err((filter.line, Problem::Unsupported("a filter inside a rule".into()))),
-        (None, None) => Err((node.line, Problem::Missing("detection"))),
-    }
+        (None, Some(filter)) => {
+            let rules = filtered_rules(filter);
+            let rules = report.take(rules);
+            let expr = detection_expr(filter, events, &["rules"], report);
+            let (Some(rules), Some(expr)) = (rules, expr) else { return Found::Refused };
+            Found::Filter(Box::new(Filter { origin, at: node.at, events, rules, expr }))
+        }
+        (Some(_), Some(filter)) => {
+            report.error(filter.at, Problem::Unsupported("a filter inside a rule".into()));
+            Found::Refused
+        }
+        (None, None) => {
+            metadata::missing(node, "detection", report);
+            Found::Refused
+        }
+    };
+    if report.failed_since(mark) { Found::Refused } else { found }
 }
 
 /// What the rule asks of this program, in a map named after it: `calls` and `base`.
-fn calls(node: &Node, events: EventKinds) -> Result<(Calls, String), Located> {
+fn calls(node: &Node, events: EventKinds, report: &mut Report<'_>) -> Result<(Calls, String), Located> {
     let Some(own) = node.get(EXTENSION) else { return Ok((Calls::No, String::new())) };
     let Value::Map(entries) = &own.value else {
         return Err(own.form(EXTENSION, "a map with `calls`, and perhaps `base`"));
     };
     if let Some((key, value)) = entries.iter().find(|(key, _)| !matches!(key.as_str(), "calls" | "base")) {
-        return Err((value.line, Problem::Unsupported(format!("{EXTENSION} key `{key}`"))));
+        let problem = match report.nearest(key, ["calls", "base"]) {
+            Some(meant) => Problem::Key { key: key.clone(), suggestion: Some(meant.into()) },
+            None => Problem::Unsupported(format!("{EXTENSION} key `{key}`")),
+        };
+        return Err((value.at, problem));
     }
-    let asked = own.get("calls").ok_or((own.line, Problem::Missing("calls")))?;
+    let asked = own.get("calls").ok_or((own.at, Problem::Missing { key: "calls", found: None }))?;
     let calls = match asked.text() {
         Some("also") => Calls::Also,
         Some("only") => Calls::Only,
         _ => return Err(asked.form("calls", "`also` or `only`")),
     };
     if !events.contains(EventKind::ScriptBlock) {
-        return Err((
-            asked.line,
-            Problem::Unsupported("`calls` of a rule that is not about ps_script".into()),
-        ));
+        return Err((asked.at, Problem::Unsupported("`calls` of a rule that is not about ps_script".into())));
     }
-    let base = optional(own, "base")?;
+    let base = metadata::text(own, "base", report);
     match own.get("base") {
         Some(base) if calls == Calls::Also => {
-            Err((base.line, Problem::Unsupported("`base` of a rule that is searched in every view".into())))
+            Err((base.at, Problem::Unsupported("`base` of a rule that is searched in every view".into())))
         }
         _ => Ok((calls, base)),
     }
 }
 
-fn required(node: &Node, key: &'static str) -> Result<String, Located> {
-    let text = optional(node, key)?;
-    if text.is_empty() { Err((node.line, Problem::Missing(key))) } else { Ok(text) }
-}
-
-fn optional(node: &Node, key: &'static str) -> Result<String, Located> {
-    match node.get(key) {
-        None => Ok(String::new()),
-        Some(value) if value.is_null() => Ok(String::new()),
-        Some(value) => match value.text() {
-            Some(text) if text.len() <= NAME_LEN_MAX => Ok(text.trim().to_owned()),
-            Some(_) => Err((value.line, Problem::TooLarge { what: key, max: NAME_LEN_MAX })),
-            None => Err(value.form(key, "a string")),
-        },
-    }
-}
-
-fn level(node: &Node) -> Result<String, Located> {
-    let level = optional(node, "level")?;
-    match level.as_str() {
-        "" | "informational" | "low" | "medium" | "high" | "critical" => Ok(level),
-        _ => Err(node
-            .get("level")
-            .unwrap_or(node)
-            .form("level", "informational, low, medium, high or critical")),
-    }
-}
-
-/// Technique ids among the tags: `attack.t1021.006` is T1021.006. Tactics, groups and software are not.
-fn attack(node: &Node) -> Result<Vec<String>, Located> {
-    let Some(tags) = node.get("tags").filter(|tags| !tags.is_null()) else {
-        return Ok(Vec::new());
-    };
-    let mut techniques = Vec::new();
-    for tag in tags.items() {
-        let text = tag.text().ok_or_else(|| tag.form("tags", "a list of strings"))?.to_ascii_lowercase();
-        let Some(id) = text.strip_prefix("attack.t") else { continue };
-        let (technique, sub) = id.split_once('.').unwrap_or((id, "000"));
-        let digits = |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_digit());
-        if digits(technique, 4) && digits(sub, 3) {
-            techniques.push(format!("T{id}"));
-        }
-    }
-    if techniques.len() > ATTACK_MAX {
-        return Err((tags.line, Problem::TooLarge { what: "number of techniques", max: ATTACK_MAX }));
-    }
-    Ok(techniques)
-}
-
-fn log_source(node: &Node) -> Result<EventKinds, Located> {
-    let Value::Map(entries) = &node.value else {
-        return Err(node.form("logsource", "a map"));
-    };
-    let mut found = Vec::new();
-    for (key, value) in entries {
-        match key.as_str() {
-            "definition" => {}
-            "product" | "category" | "service" => {
-                let text = value.text().ok_or_else(|| value.form(key, "a string"))?;
-                found.push((key.as_str(), text.to_ascii_lowercase()));
-            }
-            _ => return Err((value.line, Problem::Unsupported(format!("logsource key `{key}`")))),
-        }
-    }
-    let value = |key| found.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());
-    let events = match (value("product"), value("category"), value("service")) {
-        (None | Some("windows"), Some("ps_script"), None | Some("powershell")) => {
-            EventKinds::only(EventKind::ScriptBlock)
-        }
-        (None | Some("windows"), Some("ps_module"), None | Some("powershell")) => {
-            EventKinds::only(EventKind::Module)
-        }
-        (None | Some("windows"), None, Some("powershell")) => EventKinds::ALL,
-        _ => {
-            let shown: Vec<_> = found.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            return Err((node.line, Problem::LogSource(shown.join(", "))));
-        }
-    };
-    Ok(events)
-}
-
 fn filtered_rules(filter: &Node) -> Result<Option<Vec<String>>, Located> {
-    let rules = filter.get("rules").ok_or((filter.line, Problem::Missing("rules")))?;
-    let names: Option<Vec<_>> = rules.items().iter().map(|item| item.text().map(str::to_owned)).collect();
+    let missing = Problem::Missing { key: "rules", found: None };
+    let rules = filter.get("rules").ok_or((filter.at, missing))?;
+    let names: Option<Vec<_>> =
+        rules.items().iter().map(|item| item.text().map(|name| name.trim().to_owned())).collect();
     match names {
-        Some(names) if names.len() == 1 && names[0] == "any" => Ok(None),
+        Some(names) if names.len() == 1 && names[0].eq_ignore_ascii_case("any") => Ok(None),
         Some(names) if !names.is_empty() => Ok(Some(names)),
         _ => Err(rules.form("rules", "`any`, or a list of ids and names of rules")),
     }
 }
 
-/// The expression of a `detection` or `filter` map; `metadata` names keys that are no selections.
-fn detection_expr(node: &Node, events: EventKinds, metadata: &[&str]) -> Result<Expr, Located> {
-    let Value::Map(entries) = &node.value else {
-        return Err(node.form("detection", "a map of selections with a condition"));
-    };
+/// The expression of a `detection` or `filter` map; `metadata` names keys that are not selections. `None`: it is wrong,
+/// which has been reported.
+fn detection_expr(
+    node: &Node,
+    events: EventKinds,
+    metadata: &[&str],
+    report: &mut Report<'_>,
+) -> Option<Expr> {
+    if !matches!(node.value, Value::Map(_)) {
+        return report.take(Err(node.form("detection", "a map of selections with a condition")));
+    }
+    let mark = report.mark();
+    let condition = node.get("condition");
     let mut selections = Vec::new();
-    for (key, value) in entries {
+    for (key, value) in node.entries() {
         match key.as_str() {
             "condition" => {}
-            "timeframe" => return Err((value.line, Problem::Unsupported("`timeframe`".into()))),
+            "timeframe" => report.error(value.at, Problem::Unsupported("`timeframe`".into())),
             name if metadata.contains(&name) => {}
+            // Read as a selection, a misspelt condition would only be a keyword.
+            name if condition.is_none() && report.nearest(name, ["condition"]).is_some() => {
+                let found = Some(name.chars().take(60).collect());
+                report.error(value.at, Problem::Missing { key: "condition", found });
+            }
             name => {
-                selections.push((name.to_owned(), selection(value, events)?));
+                let expr = selection(value, events, report);
+                selections.push(Selection::new(name.to_owned(), value.at, expr));
             }
         }
     }
-    let conditions = node.get("condition").ok_or((node.line, Problem::Missing("condition")))?;
+    let Some(condition) = condition else {
+        if !report.failed_since(mark) {
+            report.error(node.at, Problem::Missing { key: "condition", found: None });
+        }
+        return None;
+    };
     let mut parts = Vec::new();
-    for item in conditions.items() {
-        let text = item.text().ok_or_else(|| item.form("condition", "a string, or a list of them"))?;
-        parts.push(condition::parse(text, &selections).map_err(|problem| (item.line, problem))?);
+    for item in condition.items() {
+        let text = item.text().ok_or_else(|| item.form("condition", "a string, or a list of them"));
+        if let Some(text) = report.take(text) {
+            parts.extend(condition::parse(text, item.at, &mut selections, report));
+        }
+    }
+    if report.failed_since(mark) {
+        return None;
+    }
+    for unused in selections.iter().filter(|selection| !selection.is_used && !selection.name.starts_with('_'))
+    {
+        report.warn(unused.at, Problem::Unused(unused.name.clone()));
     }
     match parts.len() {
-        0 => Err((conditions.line, Problem::Missing("condition"))),
-        1 => Ok(parts.remove(0)),
-        _ => Ok(Expr::Or(parts)),
+        0 => report.take(Err((condition.at, Problem::Missing { key: "condition", found: None }))),
+        1 => Some(parts.remove(0)),
+        _ => Some(Expr::Or(parts)),
     }
 }

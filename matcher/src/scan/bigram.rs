@@ -195,6 +195,7 @@ pub(super) fn lanes_like_plain<const N: usize>(
 mod tests {
     use super::{Bigrams, stands_at};
     use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::sample::{cases, every};
     use proptest::prelude::*;
 
     fn found(needles: &[Box<[u8]>], units: &[[u8; 2]], kernel: Kernel) -> Vec<u32> {
@@ -212,7 +213,7 @@ mod tests {
         let needles = [Box::from(&b"enter-pssession"[..])];
         for kernel in Kernel::available() {
             for pad in 0..3 {
-                for before in (0..140).chain([500, 501]) {
+                for before in every((0..140).chain([500, 501]), 47) {
                     for after in [0, 1, 2, 63, 64, 130] {
                         let mut bytes = vec![7; pad];
                         let text =
@@ -241,7 +242,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(cases(2000))]
         #[test]
         fn equals_one_by_one(
             needles in proptest::collection::btree_set("[ab\r@-]{3,6}", 1..5),

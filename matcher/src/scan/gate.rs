@@ -252,6 +252,7 @@ mod tests {
     use super::{Found, Gate};
     use crate::scan::kernel::{Kernel, Usable};
     use crate::scan::narrow::Narrowed;
+    use crate::scan::sample::{cases, every};
     use proptest::prelude::*;
 
     fn found(gate: &Gate, text: &[u8]) -> Vec<u32> {
@@ -283,9 +284,9 @@ mod tests {
     fn every_length_and_place() {
         let needles: Vec<Box<[u8]>> = (1..30).map(|len| (b'\x20'..).take(len).collect()).collect();
         for gate in every_gate(&needles) {
-            for before in (0..9).chain([31, 62, 64]) {
-                for after in 0..9 {
-                    for len in 1..30usize {
+            for before in every((0..9).chain([31, 62, 64]), 5) {
+                for after in every(0..9, 8) {
+                    for len in every(1..30usize, 14) {
                         let mut text = vec![b'.'; before];
                         text[..].fill(0x80);
                         text.extend((b'\x20'..).take(len));
@@ -299,7 +300,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(cases(2000))]
         #[test]
         fn every_gate_equals_one_by_one(
             needles in proptest::collection::btree_set("[ab]{1,14}", 0..24),

@@ -70,6 +70,15 @@ impl Glob {
         self.segments.iter().map(|segment| size_of::<Segment>() + of_segment(segment)).sum()
     }
 
+    /// Steps of a [`Budget`](etwsieve_budget::Budget) to match a text of this length, at most.
+    pub(crate) fn steps(&self, units: usize) -> usize {
+        let of_segment = |segment: &Segment| match segment {
+            Segment::Narrow(_) => 1 + units / 4,
+            Segment::Wide { parts, .. } => units.saturating_mul(2 + parts.len() / 2),
+        };
+        self.segments.iter().map(of_segment).fold(4, usize::saturating_add)
+    }
+
     /// Whether the whole text matches. Linear in the text for each segment of folded ASCII.
     pub(crate) fn matches(&self, text: Text<'_>) -> bool {
         self.places(text, |_| {})
@@ -229,6 +238,7 @@ mod tests {
     use crate::pattern::Pattern;
     use crate::scan::kernel::{Kernel, Usable};
     use crate::scan::narrow::narrow;
+    use crate::scan::sample::cases;
     use proptest::prelude::*;
 
     fn fast(pattern: &Pattern, cased: bool, units: &[u16]) -> bool {
@@ -239,7 +249,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4000))]
+        #![proptest_config(cases(4000))]
         /// The slow twin decides. A small alphabet makes matches likely.
         #[test]
         fn equals_the_naive_match(pattern in "[abAB*?\u{212A}k\u{1F600}]{0,7}", text in "[abAB\r\nkK\u{212A}\u{1F600}]{0,9}", cased: bool) {

@@ -137,6 +137,7 @@ mod tests {
     use super::{Bucket, Mark, Marks};
     use crate::scan::kernel::{Kernel, Usable};
     use crate::scan::narrow::narrow_unit;
+    use crate::scan::sample::{cases, every};
     use proptest::prelude::*;
 
     fn marks() -> Marks {
@@ -203,8 +204,8 @@ mod tests {
                 .encode_utf16()
                 .collect();
         for kernel in Kernel::available() {
-            for start in 0..70 {
-                for len in 0..=(text.len() - start).min(110) {
+            for start in every(0..70, 23) {
+                for len in every(0..=(text.len() - start).min(110), 31) {
                     let part = &text[start..start + len];
                     assert_eq!(fast(part, kernel), slow(part), "{kernel} {start} {len}");
                 }
@@ -226,7 +227,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(cases(2000))]
         #[test]
         fn every_kernel_equals_the_slow_twin(text in proptest::collection::vec(
             prop_oneof![4 => 0x20u16..0x7F, 3 => Just(0x20), 1 => Just(0), 1 => 0x7000u16..0x9000, 1 => Just(0x09), 1 => Just(0x0A), 1 => Just(0x27),

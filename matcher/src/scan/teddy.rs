@@ -74,11 +74,12 @@ impl Teddy {
 mod tests {
     use super::{Fingerprint, LEN, Teddy};
     use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::sample::cases;
     use crate::scan::x86;
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(cases(2000))]
         #[test]
         fn equals_place_by_place(
             fingerprints in proptest::collection::vec(

@@ -158,10 +158,11 @@ fn place(word: u32, log2: u32) -> usize {
 mod tests {
     use super::{WORD, Words};
     use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::sample::cases;
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(cases(1000))]
         #[test]
         fn every_kernel_passes_the_same_words(
             needles in proptest::collection::vec("[a-d]{7,14}", 0..200),

@@ -13,15 +13,23 @@ mod table;
 pub(crate) use names::Names;
 
 use super::chars::{BLANK, DASH, is_word, lower};
-use super::fold::Budget;
-use super::mapped::{Builder, Mapped};
+use super::mapped::{Builder, Mapped, PIECE_LEN};
 use super::transformation::{Done, Transformation};
+use super::work::Work;
 use reader::Reader;
 use std::ops::Range;
 use table::{CMDLETS, COMMON, COMMON_ALIASES, COMMON_SWITCHES, Cmdlet};
 
 /// How deep a script may lie in the strings of `Invoke-Expression`.
 const STRINGS_DEPTH_MAX: u32 = 3;
+/// Steps to write a call in full, beyond its arguments and units.
+const CALL_STEPS: usize = 48;
+/// Steps for an argument.
+const ARGUMENT_STEPS: usize = 24;
+/// Steps to find the parameter that a name means, which is compared with all of the cmdlet's.
+const PARAMETER_STEPS: usize = 300;
+/// Units of a value that tell whether it may be a computer's name.
+const COMPUTER_UNITS_MAX: usize = 128;
 
 /// The name in any case.
 fn same(units: &[u16], name: &str) -> bool {
@@ -29,25 +37,39 @@ fn same(units: &[u16], name: &str) -> bool {
         && name.bytes().zip(units).all(|(byte, unit)| u16::from(byte.to_ascii_lowercase()) == lower(*unit))
 }
 
-/// The calls of a text that are written otherwise than in full, each as a text, written in full; at most `max`.
-pub(super) fn rewritten(text: &Mapped, budget: &mut Budget, max: usize) -> Vec<Mapped> {
-    let mut made = Vec::new();
-    let mut scripts = vec![(text.clone(), 0)];
-    while let Some((script, depth)) = scripts.pop() {
-        let (calls, strings) = Reader::new(script.units(), budget).read();
-        made.extend(
-            calls.iter().filter_map(|call| call.rewrite(&script)).take(max.saturating_sub(made.len())),
-        );
+/// Hands over the calls of a text that are written otherwise than in full, one by one, each as a text that is written in
+/// full; at most `max`. Only one of them is held at a time: each may be as long as the text.
+pub(super) fn rewritten<'w, 'b>(
+    text: &Mapped,
+    max: usize,
+    work: &mut Work<'w, 'b>,
+    mut each: impl FnMut(&Mapped),
+) -> Option<()> {
+    let mut made = 0;
+    // Those that are still to be read, the last one first.
+    let mut strings: Vec<(Mapped, u32)> = Vec::new();
+    let mut current = None;
+    loop {
+        let (script, depth) = match &current {
+            Some((script, depth)) => (script, *depth),
+            None => (text, 0),
+        };
+        let mut sink = |call: &Call, work: &mut Work<'w, 'b>| {
+            if let Some(call) = call.rewrite(script, work)? {
+                each(&call);
+                made += 1;
+            }
+            (made < max).then_some(())
+        };
+        let inner = Reader::new(script.units(), work, &mut sink).read()?;
         if depth < STRINGS_DEPTH_MAX {
-            for (part, value) in strings.into_iter().take(max) {
-                scripts.push((Mapped::made(&script, part, value, Done::NONE), depth + 1));
+            for (part, value) in inner.into_iter().take(max) {
+                work.allocate(PIECE_LEN * script.pieces_in(&part))?;
+                strings.push((Mapped::made(script, part, value, Done::NONE), depth + 1));
             }
         }
-        if made.len() >= max {
-            break;
-        }
+        current = Some(strings.pop()?);
     }
-    made
 }
 
 /// A call of a known cmdlet.
@@ -68,8 +90,13 @@ enum Argument {
 }
 
 impl Call {
-    fn rewrite(&self, script: &Mapped) -> Option<Mapped> {
+    /// The call as a text; the inner `None` if that is the text as it is, the outer one if the work is exhausted.
+    #[expect(clippy::option_option, reason = "the outer one is the work that is exhausted")]
+    fn rewrite(&self, script: &Mapped, work: &mut Work<'_, '_>) -> Option<Option<Mapped>> {
         let text = script.units();
+        let part = self.name.start..self.end;
+        work.charge(CALL_STEPS + ARGUMENT_STEPS * self.arguments.len())?;
+        work.allocate(2 * part.len() + PIECE_LEN * (script.pieces_in(&part) + 2 * self.arguments.len()))?;
         let mut builder = Builder::new(script);
         builder.drop_to(self.name.start);
         let mut changed = !self.name_done.is_none();
@@ -80,6 +107,8 @@ impl Call {
         let mut known = true;
         for argument in &self.arguments {
             let Argument::Parameter(_, name) = argument else { continue };
+            // Here and below.
+            work.charge(2 * PARAMETER_STEPS)?;
             match parameter(self.cmdlet, name) {
                 Some((full, _, _)) => taken.push(full),
                 // Whether an argument belongs to it cannot be told.
@@ -105,9 +134,10 @@ impl Call {
                 Argument::Value(_) if named || !known => named = false,
                 Argument::Value(part) => {
                     let Some(position) = positions.next() else { continue };
-                    if *position == "ComputerName" && !may_be_computer(&text[part.clone()]) {
+                    if *position == "ComputerName" && !may_be_computer(&text[part.clone()], work)? {
                         continue;
                     }
+                    work.allocate(2 * part.len())?;
                     changed = true;
                     builder.copy_to(part.start);
                     let name = std::iter::once(DASH).chain(position.encode_utf16()).chain([BLANK]);
@@ -117,14 +147,17 @@ impl Call {
             }
         }
         builder.copy_to(self.end);
-        changed.then(|| builder.cut())
+        Some(changed.then(|| builder.cut()))
     }
 }
 
 /// A script block is none, nor is a variable that is called a session: both go to other sets of parameters.
-fn may_be_computer(value: &[u16]) -> bool {
-    let text: String = String::from_utf16_lossy(value).to_ascii_lowercase();
-    !text.starts_with(['{', '@', '(']) && !(text.starts_with('$') && (text.contains("sess") || text == "$s"))
+fn may_be_computer(value: &[u16], work: &mut Work<'_, '_>) -> Option<bool> {
+    let near = &value[..value.len().min(COMPUTER_UNITS_MAX)];
+    work.charge(4 * near.len())?;
+    let text = String::from_utf16_lossy(near).to_ascii_lowercase();
+    let is_session = text.starts_with('$') && (text.contains("sess") || text == "$s");
+    Some(!text.starts_with(['{', '@', '(']) && !is_session)
 }
 
 /// The parameter that a name means: in full, what was done, and whether it takes an argument.

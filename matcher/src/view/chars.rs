@@ -39,8 +39,10 @@ pub(super) fn is_whitespace(unit: u16) -> bool {
 
 /// Whether the unit ends any token before it.
 pub(super) fn ends_token(unit: u16) -> bool {
-    const ENDS: &[u8] = b"\0&(),;{|}";
-    is_whitespace(unit) || is_newline(unit) || u8::try_from(unit).is_ok_and(|byte| ENDS.contains(&byte))
+    match u8::try_from(unit) {
+        Ok(b'\0' | b'&' | b'(' | b')' | b',' | b';' | b'{' | b'|' | b'}') => true,
+        _ => is_whitespace(unit) || is_newline(unit),
+    }
 }
 
 /// Letters, digits and underscore of ASCII.

@@ -4,60 +4,50 @@
 //! command or a member, and where it holds quotation marks or line ends, because then it is a script itself. Another
 //! pass over what was made folds what is inside.
 //!
-//! Every bound is a named constant here and beside what it bounds (`DEPTH_MAX`, `VALUE_UNITS_MAX`, `LIST_LEN_MAX`,
-//! `UNPACKED_LEN_MAX`, `VARIABLES_MAX`); all work is counted in steps of a [`Budget`], and where
-//! that ends the rest of the text stays as it is.
+//! Every bound is a named constant here and beside what it bounds (`DEPTH_MAX`, `LIST_LEN_MAX`, `UNPACKED_LEN_MAX`,
+//! `VARIABLES_MAX`, `VALUE_UNITS_MAX`). All work is charged to a [`Work`] before it is done; once that is exhausted every
+//! function here answers `None`, and the rest of the text stays as it is.
 
 mod command;
 mod decode;
+mod inflate;
 mod literal;
+mod needle;
+mod operation;
 mod parse;
+mod pattern;
 mod value;
 mod variables;
 
-pub(super) use {literal::read as read_literal, variables::Variables};
+pub(super) use {literal::read as read_literal, pattern::Patterns, variables::Variables};
 
 use super::chars::{
     BACKTICK, is_dash, is_double_quote, is_newline, is_single_quote, is_whitespace, is_word, starts_with,
 };
-use super::mapped::{Builder, Mapped};
+use super::mapped::{Builder, Mapped, PIECE_LEN};
 use super::transformation::{Done, Transformation};
+use super::work::Work;
 use decode::BASE64_UNITS_MIN;
 use parse::Parser;
+use std::ops::Range;
+use std::sync::Arc;
 use value::{Folded, Value};
 
-/// Steps for each unit of the original text.
-pub(crate) const STEPS_PER_UNIT_MAX: usize = 32;
-/// Steps for a text of any length.
-pub(crate) const STEPS_FREE_MAX: usize = 1 << 20;
 /// Longest text that is made, in units beyond the length of the one it is made from.
-pub(crate) const GROWTH_UNITS_MAX: usize = 1 << 21;
+pub(crate) const GROWTH_UNITS_MAX: usize = 1 << 20;
 /// Most decoded texts that are looked at on their own.
 pub(crate) const DECODED_MAX: usize = 16;
 
-/// What may still be done.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
-    pub(super) steps: usize,
-}
-
-impl Budget {
-    /// For an original text of this length.
-    pub(super) fn of(units: usize) -> Self {
-        Self { steps: units.saturating_mul(STEPS_PER_UNIT_MAX).saturating_add(STEPS_FREE_MAX) }
-    }
-
-    /// False, and nothing left, if there is less than that.
-    pub(super) fn spend(&mut self, steps: usize) -> bool {
-        let rest = self.steps.checked_sub(steps.max(1));
-        self.steps = rest.unwrap_or(0);
-        rest.is_some()
-    }
-}
+/// Steps for each token, beyond the units that are looked at.
+const TOKEN_STEPS: usize = 10;
+/// Steps to put a text in the place of another, beyond its units.
+const PUT_STEPS: usize = 32;
 
 /// The text with its constant expressions folded; `None` if it has none. Decoded texts are added to `decoded`.
-pub(super) fn fold(source: &Mapped, budget: &mut Budget, decoded: &mut Vec<Mapped>) -> Option<Mapped> {
+pub(super) fn fold(source: &Mapped, work: &mut Work<'_, '_>, decoded: &mut Vec<Mapped>) -> Option<Mapped> {
     let text = source.units();
+    work.copy(source)?;
+    work.charge(text.len() / 2)?;
     let mut folder = Folder {
         source,
         text,
@@ -67,18 +57,10 @@ pub(super) fn fold(source: &Mapped, budget: &mut Budget, decoded: &mut Vec<Mappe
         unknown: Variables::default(),
         name: String::new(),
         names_base64: names_base64(text),
-        budget,
+        work,
         decoded,
     };
-    loop {
-        let blanks = run(&text[folder.at..], MEANS_NOTHING);
-        folder.at += blanks;
-        let goes_on = folder.at < text.len() && folder.builder.len() <= text.len() + GROWTH_UNITS_MAX;
-        if !goes_on || !folder.budget.spend(blanks + 1) {
-            break;
-        }
-        folder.token();
-    }
+    while folder.step().is_some() {}
     folder.builder.finish()
 }
 
@@ -100,11 +82,10 @@ static CLASSES: [u8; 128] = {
     table
 };
 
-/// Units of ASCII in this class with which the text begins.
+/// Whether a unit is of ASCII and in this class.
 #[inline]
-fn run(text: &[u16], class: u8) -> usize {
-    let is_other = |unit: &u16| CLASSES.get(usize::from(*unit)).is_none_or(|own| own & class == 0);
-    text.iter().position(is_other).unwrap_or(text.len())
+fn is_in(class: u8, unit: u16) -> bool {
+    CLASSES.get(usize::from(unit)).is_some_and(|own| own & class != 0)
 }
 
 /// Whether base64 is spoken of.
@@ -123,7 +104,7 @@ fn names_base64(text: &[u16]) -> bool {
     })
 }
 
-struct Folder<'a> {
+struct Folder<'a, 'w, 'b> {
     source: &'a Mapped,
     text: &'a [u16],
     at: usize,
@@ -135,59 +116,52 @@ struct Folder<'a> {
     name: String,
     /// Base64 is spoken of somewhere, so strings of it are decoded.
     names_base64: bool,
-    budget: &'a mut Budget,
+    work: &'a mut Work<'w, 'b>,
     decoded: &'a mut Vec<Mapped>,
 }
 
-impl Folder<'_> {
+impl Folder<'_, '_, '_> {
+    /// Goes to the next token and deals with it; `None` at the end, and once the work is exhausted.
+    fn step(&mut self) -> Option<()> {
+        self.at = self.work.find(self.text, self.at, |unit| !is_in(MEANS_NOTHING, unit))?;
+        self.work.charge(TOKEN_STEPS)?;
+        if self.at >= self.text.len() || self.builder.len() > self.text.len() + GROWTH_UNITS_MAX {
+            return None;
+        }
+        self.token()
+    }
+
     /// Deals with what stands here, and goes on behind it.
-    fn token(&mut self) {
+    fn token(&mut self) -> Option<()> {
         let (text, at) = (self.text, self.at);
         let unit = text[at];
         let next = text.get(at + 1).copied().unwrap_or(0);
         if is_word(unit) || unit == BACKTICK {
-            self.word();
-        } else if is_single_quote(unit) || is_double_quote(unit) {
-            self.expression();
-        } else if is_dash(unit) || unit == u16::from(b'/') {
-            self.dash();
-        } else {
-            match u8::try_from(unit) {
-                Ok(b'#') => self.skip_until(|rest| is_newline(rest[0]), 0),
-                Ok(b'<') if next == u16::from(b'#') => {
-                    self.at += 2;
-                    self.skip_until(|rest| rest.starts_with(&[u16::from(b'#'), u16::from(b'>')]), 2);
-                }
-                Ok(b'$') => self.variable(),
-                Ok(b'[') => self.bracket(),
-                Ok(b'@') => self.expression(),
-                Ok(b'(') if !self.is_call() => self.expression(),
-                _ => self.at += 1,
-            }
+            return self.word();
         }
+        if is_single_quote(unit) || is_double_quote(unit) {
+            return self.expression();
+        }
+        if is_dash(unit) || unit == u16::from(b'/') {
+            return self.dash();
+        }
+        match u8::try_from(unit) {
+            Ok(b'#') => self.at = self.work.find(text, at, is_newline)?,
+            Ok(b'<') if next == u16::from(b'#') => self.at = end_of_comment(text, at + 2, self.work)?,
+            Ok(b'$') => self.variable()?,
+            Ok(b'[') => self.bracket()?,
+            Ok(b'@') => self.expression()?,
+            Ok(b'(') if !self.is_call() => self.expression()?,
+            _ => self.at += 1,
+        }
+        Some(())
     }
 
-    fn skip_until(&mut self, found: impl Fn(&[u16]) -> bool, behind: usize) {
+    fn word(&mut self) -> Option<()> {
         let start = self.at;
-        while self.at < self.text.len() && !found(&self.text[self.at..]) {
-            self.at += 1;
-        }
-        self.budget.spend(self.at - start);
-        self.at = (self.at + behind).min(self.text.len());
-    }
-
-    fn word(&mut self) {
-        let start = self.at;
-        loop {
-            self.at += run(&self.text[self.at..], IN_WORD);
-            // A dash of another kind.
-            if !self.text.get(self.at).is_some_and(|unit| is_dash(*unit)) {
-                break;
-            }
-            self.at += 1;
-        }
-        self.budget.spend(self.at - start);
+        self.at = self.work.find(self.text, self.at, |unit| !is_in(IN_WORD, unit) && !is_dash(unit))?;
         self.at = self.at.max(start + 1);
+        Some(())
     }
 
     /// Whether a parenthesis here holds the arguments of a call.
@@ -200,35 +174,33 @@ impl Folder<'_> {
     }
 
     /// Tries an expression; what is none is passed by.
-    fn expression(&mut self) {
+    fn expression(&mut self) -> Option<()> {
         let start = self.at;
         let made = self.builder.len();
         if let Some((folded, end)) = self.parse() {
-            self.put(start..end, folded);
+            self.put(start..end, folded)?;
         } else {
-            self.pass(start);
+            self.pass(start)?;
         }
         if self.builder.len() == made {
             self.commands_in(start..self.at);
         }
+        Some(())
     }
 
-    fn pass(&mut self, start: usize) {
-        let end = read_literal(self.text, start, &self.unknown).map_or(start + 1, |literal| literal.end);
-        self.budget.spend(end - start);
-        self.at = end;
+    fn pass(&mut self, start: usize) -> Option<()> {
+        let literal = read_literal(self.text, start, &self.unknown, self.work);
+        self.at = literal.map_or(start + 1, |literal| literal.end);
+        (!self.work.is_exhausted()).then_some(())
     }
 
     /// The expression here, and where it ends. Does not move.
     fn parse(&mut self) -> Option<(Folded, usize)> {
-        let mut parser = Parser::new(self.text, self.at, self.budget, &self.variables);
+        let mut parser = Parser::new(self.text, self.at, self.work, &self.variables);
         let mut folded = parser.expression()?;
         loop {
             let end = parser.at;
-            let mut at = end;
-            while self.text.get(at).is_some_and(|unit| is_whitespace(*unit)) {
-                at += 1;
-            }
+            let at = parser.work.find(self.text, end, |unit| !is_whitespace(unit))?;
             if self.text.get(at) != Some(&u16::from(b'|')) {
                 return Some((folded, end));
             }
@@ -240,139 +212,163 @@ impl Folder<'_> {
         }
     }
 
-    fn bracket(&mut self) {
+    fn bracket(&mut self) -> Option<()> {
+        self.work.charge(TOKEN_STEPS)?;
         let rest = &self.text[self.at..];
         for name in ["[array]::reverse(", "[system.array]::reverse("] {
             if starts_with(rest, name) {
-                let mut at = self.at + name.len();
-                while self.text.get(at).is_some_and(|unit| is_whitespace(*unit)) {
-                    at += 1;
-                }
-                if let Some((name, end)) = literal::variable(self.text, at) {
-                    self.variables.reverse(&name);
+                let at = self.at + name.len();
+                let at = self.work.find(self.text, at, |unit| !is_whitespace(unit))?;
+                if let Some((name, end)) = literal::variable(self.text, at, self.work) {
+                    self.variables.reverse(&name, self.work);
                     self.at = end;
-                    return;
+                    return Some(());
                 }
             }
         }
-        self.expression();
+        self.expression()
     }
 
     /// A variable: assigned to, or the beginning of an expression.
-    fn variable(&mut self) {
+    fn variable(&mut self) -> Option<()> {
         let start = self.at;
         let mut name = std::mem::take(&mut self.name);
-        let end = literal::variable_into(self.text, start, &mut name);
-        match end {
+        let end = literal::variable_into(self.text, start, &mut name, self.work);
+        let done = match end {
             Some(end) => self.named(start, end, &name),
             // `$(`
             None => self.expression(),
-        }
+        };
         self.name = name;
+        done
     }
 
-    fn named(&mut self, start: usize, end: usize, name: &str) {
-        let mut at = end;
-        while self.text.get(at).is_some_and(|unit| is_whitespace(*unit)) {
-            at += 1;
-        }
-        let sign = |at: usize, sign: u8| self.text.get(at) == Some(&u16::from(sign));
+    fn named(&mut self, start: usize, end: usize, name: &str) -> Option<()> {
+        let text = self.text;
+        let at = self.work.find(text, end, |unit| !is_whitespace(unit))?;
+        let sign = |at: usize, sign: u8| text.get(at) == Some(&u16::from(sign));
         let appends = sign(at, b'+') && sign(at + 1, b'=');
         let assigns = sign(at, b'=') && !sign(at + 1, b'=');
         if !appends && !assigns {
             if self.variables.get(name).is_none() {
                 // No expression that begins with it is constant.
                 self.at = end;
-                return;
+                return Some(());
             }
-            self.expression();
+            self.expression()?;
             // What is not known ends where its name does.
             if self.at == start + 1 {
                 self.at = end;
             }
-            return;
+            return Some(());
         }
-        at += if appends { 2 } else { 1 };
-        while self.text.get(at).is_some_and(|unit| is_whitespace(*unit) || is_newline(*unit)) {
-            at += 1;
-        }
+        let at = at + if appends { 2 } else { 1 };
+        let at = self.work.find(text, at, |unit| !is_whitespace(unit) && !is_newline(unit))?;
         self.at = at;
         let parsed = self.parse();
-        let complete = parsed.as_ref().filter(|(_, end)| self.ends_statement(*end));
-        let value = complete.map(|(folded, _)| folded.clone());
+        let complete = match &parsed {
+            Some((folded, end)) if self.ends_statement(*end)? => Some(folded.clone()),
+            _ => None,
+        };
         if appends {
-            self.variables.append(name, value);
+            self.variables.append(name, complete, self.work);
         } else {
-            self.variables.assign(name, value);
+            self.variables.assign(name, complete);
         }
         if let Some((folded, end)) = parsed {
-            self.put(at..end, folded);
+            self.put(at..end, folded)?;
         }
+        Some(())
     }
 
-    fn ends_statement(&self, at: usize) -> bool {
+    fn ends_statement(&mut self, at: usize) -> Option<bool> {
         const ENDS: &[u8] = b";})|#";
-        let behind = self.text[at..].iter().find(|unit| !is_whitespace(**unit));
-        behind.is_none_or(|unit| {
+        let behind = self.work.find(self.text, at, |unit| !is_whitespace(unit))?;
+        Some(self.text.get(behind).is_none_or(|unit| {
             is_newline(*unit) || u8::try_from(*unit).is_ok_and(|byte| ENDS.contains(&byte))
-        })
+        }))
     }
 
     /// Puts a value in the place of its expression, if anything was done to get it.
-    fn put(&mut self, part: std::ops::Range<usize>, folded: Folded) {
+    fn put(&mut self, part: Range<usize>, folded: Folded) -> Option<()> {
         let Folded { value, done } = folded;
         self.at = part.end.max(part.start + 1);
         let text = match value {
             Value::Bytes(bytes) => {
-                if let Some((units, own)) = decode::text(&bytes)
-                    && self.budget.spend(bytes.len() + units.len())
-                {
-                    self.put_decoded(part, units, done.and(own));
-                }
-                return;
+                let Some((units, own)) = decode::text(&bytes, self.work) else { return Some(()) };
+                return self.put_decoded(part, units, done.and(own));
             }
             Value::Text(text) => text,
-            Value::Char(unit) => vec![unit],
-            Value::Number(_) | Value::List(_) => return,
+            Value::Char(unit) => Arc::new(vec![unit]),
+            Value::Number(_) | Value::List(_) => return Some(()),
         };
         if self.names_base64
             && text.len() >= BASE64_UNITS_MIN
-            && self.budget.spend(text.len())
-            && let Some(bytes) = decode::base64(&text)
-            && let Some((units, own)) = decode::text(&bytes)
-            && self.budget.spend(bytes.len() + units.len())
+            && let Some(bytes) = decode::base64(&text, self.work)
+            && let Some((units, own)) = decode::text(&bytes, self.work)
         {
             return self.put_decoded(part, units, done.and(own).with(Transformation::Base64));
         }
         if done.is_none() || done == Done::only(Transformation::Backtick) {
-            return;
+            return Some(());
         }
-        let is_script =
-            text.iter().any(|unit| is_newline(*unit) || is_single_quote(*unit) || is_double_quote(*unit));
+        let is_mark = |unit: u16| is_newline(unit) || is_single_quote(unit) || is_double_quote(unit);
+        let is_script = self.work.find(&text, 0, is_mark)? < text.len();
+        let is_plain = is_script || self.names(part.start);
+        self.pay_for(&part, text.len() + 2)?;
         self.builder.copy_to(part.start);
-        if is_script || self.names(part.start) {
-            self.builder.put(part.end, text, done);
+        if is_plain {
+            self.builder.put(part.end, text.iter().copied(), done);
         } else {
             let quote = u16::from(b'\'');
-            self.builder.put(part.end, std::iter::once(quote).chain(text).chain([quote]), done);
+            self.builder.put(
+                part.end,
+                std::iter::once(quote).chain(text.iter().copied()).chain([quote]),
+                done,
+            );
         }
+        Some(())
     }
 
-    fn put_decoded(&mut self, part: std::ops::Range<usize>, units: Vec<u16>, done: Done) {
+    /// Charges the units that take the place of a part.
+    fn pay_for(&mut self, part: &Range<usize>, units: usize) -> Option<()> {
+        self.work.charge(PUT_STEPS + units / 2)?;
+        self.work.allocate(PIECE_LEN * (2 + self.source.pieces_in(part)) + 2 * units)
+    }
+
+    fn put_decoded(&mut self, part: Range<usize>, units: Vec<u16>, done: Done) -> Option<()> {
+        self.pay_for(&part, units.len())?;
         if self.decoded.len() < DECODED_MAX {
+            self.pay_for(&part, units.len())?;
             self.decoded.push(Mapped::made(self.source, part.clone(), units.clone(), done));
         }
         self.builder.copy_to(part.start);
         self.builder.put(part.end, units, done);
         self.at = part.end;
+        Some(())
     }
 
     /// Whether what stands here names a command or a member: behind `&`, `.` or `::`.
-    fn names(&self, at: usize) -> bool {
-        let before = self.text[..at].iter().rev().find(|unit| !is_whitespace(**unit));
-        before.is_some_and(|unit| u8::try_from(*unit).is_ok_and(|byte| matches!(byte, b'&' | b'.' | b':')))
+    fn names(&mut self, at: usize) -> bool {
+        let before = self.work.find_before(self.text, at, |unit| !is_whitespace(unit));
+        before.is_some_and(|unit| u8::try_from(unit).is_ok_and(|byte| matches!(byte, b'&' | b'.' | b':')))
+    }
+}
+
+/// Behind the end of a comment in which `from` is.
+pub(super) fn end_of_comment(text: &[u16], from: usize, work: &mut Work<'_, '_>) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at = work.find(text, at, |unit| unit == u16::from(b'#'))?;
+        if at >= text.len() {
+            return Some(text.len());
+        }
+        at += 1;
+        if text.get(at) == Some(&u16::from(b'>')) {
+            return Some(at + 1);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -20,10 +20,17 @@ use crate::rule::{Expr, Op, Rule};
 use crate::scan::kernel::Usable;
 use crate::scan::marks::{self, Bucket, Mark, Marks};
 use contexts::{Between, Contexts, Literals};
-use near::{Around, base64, bracket, closed, dashed, is_plain, is_quote};
+use etwsieve_budget::Budget;
+use near::{Around, bracket, closed, dashed, is_plain, is_quote};
 use reader::Reader;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::ops::Range;
 use wild::{Wild, line_of};
+
+/// Units that are searched for marks in a step.
+const UNITS_PER_STEP: usize = 8;
+/// Steps to look at a mark and its neighbours.
+const MARK_STEPS: usize = 24;
 
 const CLOSED: u8 = 1;
 const PLUS: u8 = 1 << 1;
@@ -65,6 +72,11 @@ pub(crate) struct Reasons {
     pub(super) call: bool,
 }
 
+impl Reasons {
+    /// Every reason.
+    pub(super) const ALL: Self = Self { light: true, fold: true, call: true };
+}
+
 /// The test, made for a set of rules.
 #[derive(Debug)]
 pub(crate) struct Hints {
@@ -86,12 +98,17 @@ pub(crate) struct Question<'a> {
 }
 
 /// A text that is looked at, and which rules it may concern.
-struct Look<'a> {
+struct Look<'a, 'b> {
     hints: &'a Hints,
     text: Around<'a>,
     raw: Option<FromRaw<'a>>,
     /// Once it is asked for.
     wild_text: OnceCell<Candidates>,
+    /// The line that was asked about last, and whether a rule may match within it.
+    wild_line: RefCell<(Range<usize>, bool)>,
+    /// Whether a string begins like base64, once it is asked for.
+    has_base64: OnceCell<bool>,
+    budget: RefCell<&'a mut Budget<'b>>,
 }
 
 /// The candidates that are more than their literals.
@@ -148,14 +165,36 @@ impl Hints {
         &self.names
     }
 
-    /// What the text gives reason to; only that is looked for which the views of the question could use.
-    pub(crate) fn reasons(&self, units: &[[u8; 2]], question: Question<'_>, usable: Usable) -> Reasons {
+    /// What the text gives reason to; only that is looked for which the views of the question could use. Once the budget is
+    /// exhausted, it gives reason to everything.
+    pub(crate) fn reasons(
+        &self,
+        units: &[[u8; 2]],
+        question: Question<'_>,
+        usable: Usable,
+        budget: &mut Budget<'_>,
+    ) -> Reasons {
         let Question { views, first, raw } = question;
         let mut reasons = Reasons::default();
         let text = Around { units };
-        let look = Look { hints: self, text, raw, wild_text: OnceCell::new() };
+        if budget.charge(units.len() / UNITS_PER_STEP).is_err() {
+            return Reasons::ALL;
+        }
+        let look = Look {
+            hints: self,
+            text,
+            raw,
+            wild_text: OnceCell::new(),
+            wild_line: RefCell::new((0..0, false)),
+            has_base64: OnceCell::new(),
+            budget: RefCell::new(budget),
+        };
         let narrow = raw.and_then(|raw| raw.narrow);
         self.marks.scan(units, narrow, usable, |at, mark| {
+            if !look.pays(MARK_STEPS) {
+                reasons = Reasons::ALL;
+                return true;
+            }
             match mark {
                 Mark::Other if !reasons.light => {
                     reasons.light = look.other(at);
@@ -172,7 +211,7 @@ impl Hints {
                             || (buckets & DASHED != 0 && dashed(text, at))
                             || (buckets & BRACES != 0 && (bracket(text, at) || text.word_from(at, "}${")))
                             || (buckets & STATIC != 0
-                                && (bracket(text, at) || base64(text, at.wrapping_sub(2))));
+                                && (bracket(text, at) || look.base64(at.wrapping_sub(2))));
                     }
                     if views.call && buckets & NAMES != 0 && !reasons.call {
                         reasons.call = self.names.stands(units, at);
@@ -186,7 +225,12 @@ impl Hints {
     }
 }
 
-impl Look<'_> {
+impl Look<'_, '_> {
+    /// Charges work. False if it is not to be done: then the answer is yes, which costs time but hides nothing.
+    fn pays(&self, steps: usize) -> bool {
+        self.budget.borrow_mut().charge(steps).is_ok()
+    }
+
     /// Whether a rule that is more than its literals may match around a mark here.
     fn is_wild(&self, at: usize) -> bool {
         let Some(raw) = self.raw else { return self.hints.any_wild };
@@ -201,6 +245,9 @@ impl Look<'_> {
                 return Candidates::None;
             }
             let Some(text) = raw.narrow else { return Candidates::AcrossLines };
+            if !wild().all(|wild| self.pays(wild.steps(text.len()))) {
+                return Candidates::AcrossLines;
+            }
             wild().map(|wild| wild.holds(text)).fold(Candidates::None, |known, holds| match holds {
                 Some(true) => Candidates::AcrossLines,
                 Some(false) => known,
@@ -211,8 +258,18 @@ impl Look<'_> {
             Candidates::None => false,
             Candidates::AcrossLines => true,
             Candidates::InLines => {
-                let line = line_of(raw.narrow.unwrap_or_default(), at);
-                wild().any(|wild| wild.holds(line) != Some(false))
+                let mut known = self.wild_line.borrow_mut();
+                if !known.0.contains(&at) {
+                    let text = raw.narrow.unwrap_or_default();
+                    // Marks ascend, so each line is looked for once.
+                    let line = line_of(text, at);
+                    let holds = |wild: &Wild| {
+                        !self.pays(wild.steps(line.len())) || wild.holds(&text[line.clone()]) != Some(false)
+                    };
+                    let is_any = wild().any(holds);
+                    *known = (line, is_any);
+                }
+                known.1
             }
         }
     }
@@ -221,7 +278,7 @@ impl Look<'_> {
     fn is_in_literal(&self, between: Between, readers: &[Reader<'_>; 2]) -> bool {
         let sides = [readers[0].side(), readers[1].side()];
         let candidates = || self.raw.as_ref().map(FromRaw::candidates);
-        self.hints.contexts.contains(between, sides, readers, &candidates)
+        self.hints.contexts.contains(between, sides, readers, &candidates, &|steps| self.pays(steps))
     }
 
     /// A backtick, or a unit that is not ASCII.
@@ -315,6 +372,18 @@ impl Look<'_> {
         let between = Between::Blank { first: last, last: first };
         let readers = [text.reader_before(run.start), text.reader_from(run.end)];
         self.is_in_literal(between, &readers.map(Reader::behind_blank)) || self.is_wild(at)
+    }
+
+    /// What is spoken of as base64, at the `b`: a call that decodes it, or a string that may be it.
+    fn base64(&self, at: usize) -> bool {
+        let text = self.text;
+        if !text.word_from(at, "base64") {
+            return false;
+        }
+        if text.word_from(at + 6, "string") {
+            return !text.word_from(at.wrapping_sub(2), "to");
+        }
+        *self.has_base64.get_or_init(|| !self.pays(text.units.len()) || text.has_base64())
     }
 
     /// An operator beside a blank that is not ASCII, so that no bucket has it.

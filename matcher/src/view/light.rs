@@ -15,15 +15,25 @@ use super::chars::{
     BACKTICK, BLANK, DASH, DOUBLE, SINGLE, is_dash, is_double_quote, is_newline, is_single_quote,
     is_whitespace, unicode_escape,
 };
-use super::mapped::{Builder, Mapped};
+use super::mapped::{Builder, Mapped, PIECE_LEN};
 use super::transformation::{Done, Transformation};
+use super::work::Work;
 
 /// Units that are looked at in one go.
 const CHUNK: usize = 16;
+/// Steps for each of them.
+const CHUNK_STEPS: usize = 3;
+/// Steps for each that is then looked at unit by unit.
+const SLOW_CHUNK_STEPS: usize = 20;
+/// Steps for a place that is changed, and two pieces of its origin.
+const CHANGE_STEPS: usize = 20;
 
-/// The text in light normalisation; `None` if that is the text itself. Linear.
-pub(super) fn normalize(text: &Mapped) -> Option<Mapped> {
+/// The text in light normalisation; `None` if that is the text itself. Linear. Once the work is exhausted, the rest of
+/// the text stays as it is.
+pub(super) fn normalize(text: &Mapped, work: &mut Work<'_, '_>) -> Option<Mapped> {
     let units = text.units();
+    work.charge(units.len() / CHUNK * CHUNK_STEPS)?;
+    work.copy(text)?;
     let mut builder = Builder::new(text);
     let mut at = 0;
     // Units up to here have been looked at in a chunk.
@@ -35,35 +45,41 @@ pub(super) fn normalize(text: &Mapped) -> Option<Mapped> {
                 at += CHUNK;
             }
             known = at + CHUNK;
+            if work.charge(SLOW_CHUNK_STEPS).is_none() {
+                break;
+            }
         }
         let Some(&unit) = units.get(at) else { break };
-        match unit {
+        let behind = match unit {
             // All but blanks and the backtick.
-            0x21..BACKTICK | 0x61..0x80 => at += 1,
+            0x21..BACKTICK | 0x61..0x80 => Some(at + 1),
             // One blank between words.
             BLANK
                 if units.get(at + 1).is_some_and(|next| (0x21..0x80).contains(next) && *next != BACKTICK) =>
             {
-                at += 2;
+                Some(at + 2)
             }
             // Whitespace at the beginning of a line stays, and so does that of an empty line.
             0x0A | 0x0D => {
-                at += 1;
-                let indent = units[at..].iter().take_while(|unit| **unit == BLANK).count();
+                let end = work.find(units, at + 1, |unit| unit != BLANK);
                 let stays =
                     |unit: &u16| is_newline(*unit) || ((0x21..0x80).contains(unit) && *unit != BACKTICK);
-                if units.get(at + indent).is_some_and(stays) {
-                    at += indent;
-                    known = at;
+                if end.is_some_and(|end| units.get(end).is_some_and(stays)) {
+                    known = end.unwrap_or(known);
+                    end
+                } else {
+                    end.map(|_| at + 1)
                 }
             }
-            _ if unit == BACKTICK || is_whitespace(unit) => at = blanks(units, at, &mut builder),
-            0..0x80 => at += 1,
-            _ if is_dash(unit) => at = one(at, DASH, Transformation::Dash, &mut builder),
-            _ if is_single_quote(unit) => at = one(at, SINGLE, Transformation::Quote, &mut builder),
-            _ if is_double_quote(unit) => at = one(at, DOUBLE, Transformation::Quote, &mut builder),
-            _ => at += 1,
-        }
+            _ if unit == BACKTICK || is_whitespace(unit) => blanks(units, at, &mut builder, work),
+            0..0x80 => Some(at + 1),
+            _ if is_dash(unit) => one(at, DASH, Transformation::Dash, &mut builder, work),
+            _ if is_single_quote(unit) => one(at, SINGLE, Transformation::Quote, &mut builder, work),
+            _ if is_double_quote(unit) => one(at, DOUBLE, Transformation::Quote, &mut builder, work),
+            _ => Some(at + 1),
+        };
+        let Some(behind) = behind else { break };
+        at = behind;
     }
     builder.finish()
 }
@@ -84,10 +100,18 @@ fn stays(units: &[u16; CHUNK + 1]) -> bool {
     !(0..CHUNK).fold(false, |any, at| any | changes(at))
 }
 
-fn one(at: usize, unit: u16, done: Transformation, builder: &mut Builder<'_>) -> usize {
+fn one(
+    at: usize,
+    unit: u16,
+    done: Transformation,
+    builder: &mut Builder<'_>,
+    work: &mut Work<'_, '_>,
+) -> Option<usize> {
+    work.charge(CHANGE_STEPS)?;
+    work.allocate(2 * PIECE_LEN)?;
     builder.copy_to(at);
     builder.put(at + 1, [unit], Done::only(done));
-    at + 1
+    Some(at + 1)
 }
 
 /// Backticks and the unit behind them become that unit.
@@ -119,11 +143,14 @@ fn plain(unit: u16) -> (u16, Done) {
 }
 
 /// A run of whitespace, of line ends behind a backtick, and of backticks.
-fn blanks(units: &[u16], at: usize, builder: &mut Builder<'_>) -> usize {
+fn blanks(units: &[u16], at: usize, builder: &mut Builder<'_>, work: &mut Work<'_, '_>) -> Option<usize> {
+    work.charge(CHANGE_STEPS)?;
+    work.allocate(2 * PIECE_LEN)?;
     // The run ends behind its last blank; backticks that follow belong to what stands behind them.
     let (mut next, mut end, mut ticks, mut continued) = (at, at, 0, false);
     let mut ticks_inside = 0;
     while let Some(&unit) = units.get(next) {
+        work.charge(1)?;
         if is_whitespace(unit) {
             next += 1;
         } else if unit != BACKTICK {
@@ -139,7 +166,7 @@ fn blanks(units: &[u16], at: usize, builder: &mut Builder<'_>) -> usize {
         (end, ticks_inside) = (next, ticks);
     }
     if end == at {
-        return backticks(units, at, next, builder);
+        return Some(backticks(units, at, next, builder));
     }
     let at_border = |unit: Option<&u16>| unit.is_none_or(|unit| is_newline(*unit));
     let begins = at_border(at.checked_sub(1).map(|before| &units[before]));
@@ -154,12 +181,13 @@ fn blanks(units: &[u16], at: usize, builder: &mut Builder<'_>) -> usize {
         builder.copy_to(at);
         builder.put(end, units[at..end].iter().copied().filter(|unit| *unit != BACKTICK), done);
     }
-    end
+    Some(end)
 }
 
 #[cfg(test)]
 mod tests {
     use super::normalize;
+    use crate::view::fold::tests::with_work;
     use crate::view::mapped::Mapped;
     use crate::view::transformation::Transformation::{self, Backtick, Dash, Whitespace};
     use proptest::prelude::*;
@@ -171,7 +199,7 @@ mod tests {
 
     fn normalized(text: &str) -> String {
         let source = mapped(text);
-        let made = normalize(&source).unwrap_or(source);
+        let made = with_work(1 << 20, |work| normalize(&source, work)).unwrap_or(source);
         String::from_utf16(made.units()).unwrap()
     }
 
@@ -203,7 +231,8 @@ mod tests {
 
     #[test]
     fn origins_and_what_was_done() {
-        let made = normalize(&mapped("x Enter\u{2013}P`SSession   -C `\n z")).unwrap();
+        let text = mapped("x Enter\u{2013}P`SSession   -C `\n z");
+        let made = with_work(1 << 20, |work| normalize(&text, work)).unwrap();
         let text = String::from_utf16(made.units()).unwrap();
         assert_eq!(text, "x Enter-PSSession -C z");
         let rows: [(&str, std::ops::Range<usize>, &[Transformation]); 5] = [
@@ -263,7 +292,7 @@ mod tests {
         #[test]
         fn origins_are_where_the_text_is(text in "[ab \t\u{2013}\r\n`]{0,40}") {
             let source = mapped(&text);
-            if let Some(made) = normalize(&source) {
+            if let Some(made) = with_work(1 << 20, |work| normalize(&source, work)) {
                 for at in 0..made.units().len() {
                     let (from, done) = made.origin(&(at..at + 1));
                     prop_assert!(!from.is_empty() && from.end <= source.units().len());

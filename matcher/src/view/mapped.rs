@@ -1,10 +1,11 @@
 //! A text made from another, and where each of its units comes from.
 
 use super::transformation::Done;
+use super::work::VIEW_UNITS_MAX;
 use std::ops::Range;
 
-/// Longest text that is looked at, in units: what a joined block may be, and then some. 32 bits count it.
-pub(super) const TEXT_UNITS_MAX: usize = 1 << 28;
+/// Bytes of a piece.
+pub(super) const PIECE_LEN: usize = size_of::<Piece>();
 
 /// A text with its origin.
 #[derive(Clone, Debug, Default)]
@@ -28,10 +29,10 @@ struct Piece {
 }
 
 impl Mapped {
-    /// The original itself; of a longer one than [`TEXT_UNITS_MAX`] the beginning.
+    /// The original itself; of a longer one than [`VIEW_UNITS_MAX`] the beginning. 32 bits count its units.
     pub(super) fn original(units: &[[u8; 2]]) -> Self {
         let units: Vec<u16> =
-            units.iter().take(TEXT_UNITS_MAX).map(|unit| u16::from_le_bytes(*unit)).collect();
+            units.iter().take(VIEW_UNITS_MAX).map(|unit| u16::from_le_bytes(*unit)).collect();
         let len = units.len() as u32;
         let pieces = vec![Piece { at: 0, from: 0, len, done: Done::NONE }];
         Self { units, pieces, original_len: len }
@@ -53,8 +54,19 @@ impl Mapped {
         &self.units
     }
 
+    /// Number of pieces.
+    pub(super) fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Number of pieces that a part touches: what [`origin`](Self::origin) looks at.
+    pub(super) fn pieces_in(&self, part: &Range<usize>) -> usize {
+        let before = |at: usize| self.pieces.partition_point(|piece| (piece.at as usize) < at);
+        1 + before(part.end.max(part.start + 1)) - before(part.start)
+    }
+
     /// Where a part comes from, and what was done to it. A part that touches what was made from a whole expression
-    /// comes from all of that.
+    /// comes from all of that. Linear in [`pieces_in`](Self::pieces_in).
     pub(super) fn origin(&self, part: &Range<usize>) -> (Range<usize>, Done) {
         let first = self.pieces.partition_point(|piece| piece.at as usize <= part.start).saturating_sub(1);
         let (mut start, mut end, mut done) = (usize::MAX, 0, Done::NONE);

@@ -1,18 +1,20 @@
 //! The search of the views: the texts that are made of a script, and the rules on each of them.
 
 use super::call;
-use super::fold::{self, Budget};
+use super::fold::{self, Patterns};
 use super::hints::Reasons;
 use super::light;
 use super::mapped::Mapped;
 use super::transformation::Done;
-use super::{Question, View, ViewMatch, Views};
+use super::work::{VIEW_UNITS_MAX, Work};
+use super::{Question, View, ViewBudget, ViewMatch, Views};
 use crate::compile::plan::Plan;
 use crate::field::{EventKind, Field, Fields, text_units};
 use crate::matcher::cost::NoMeter;
 use crate::matcher::run::Run;
 use crate::matcher::spans::SpanFinder;
 use crate::matcher::{Matcher, Payload, Scratch, Span};
+use etwsieve_budget::{Budget, Exhausted};
 
 /// Most passes of folding: how deep a disguise may lie in another.
 pub(crate) const PASSES_MAX: usize = 6;
@@ -21,6 +23,11 @@ pub(crate) const CALLS_MAX: usize = 256;
 
 /// Longest payload whose memory is kept for the next one.
 const MADE_LEN_KEPT_MAX: usize = 1 << 20;
+/// A text may use this part of the steps that are left to be written, narrowed and searched for the gate's needles, which
+/// takes a step for each unit.
+const LEFT_PER_TEXT: usize = 4;
+/// Steps to begin a search of a text.
+const SEARCH_STEPS: usize = 64;
 
 /// One search.
 pub(super) struct Search<'a> {
@@ -32,6 +39,8 @@ pub(super) struct Search<'a> {
     found: Vec<ViewMatch>,
     /// The payload with another text.
     made: Vec<u8>,
+    /// A text was searched in part.
+    is_cut: bool,
 }
 
 impl<'a> Search<'a> {
@@ -43,24 +52,26 @@ impl<'a> Search<'a> {
     ) -> Self {
         let fields = Fields::split(payload.kind, payload.bytes);
         let made = std::mem::take(&mut scratch.made);
-        Self { matcher, payload, fields, raw, scratch, found: Vec::new(), made }
+        Self { matcher, payload, fields, raw, scratch, found: Vec::new(), made, is_cut: false }
     }
 
     /// What the views give that the text has reason for.
-    pub(super) fn run(self, views: Views) -> Vec<ViewMatch> {
+    pub(super) fn run(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
         let Some(text) = self.fields.text(Field::ScriptBlockText) else { return Vec::new() };
+        let units: &[[u8; 2]] = text.as_chunks().0;
+        let units = &units[..units.len().min(VIEW_UNITS_MAX)];
         let hints = &self.matcher.view_plan().hints;
         let question = Question { views, first: false, raw: None };
-        let reasons = hints.reasons(text.as_chunks().0, question, self.matcher.usable());
-        self.run_for(reasons, views)
+        let reasons = hints.reasons(units, question, self.matcher.usable(), &mut budget.prefilter);
+        self.run_for(reasons, views, budget)
     }
 
     /// What the views give.
-    pub(super) fn run_all(self, views: Views) -> Vec<ViewMatch> {
-        self.run_for(Reasons { light: true, fold: true, call: true }, views)
+    pub(super) fn run_all(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
+        self.run_for(Reasons::ALL, views, budget)
     }
 
-    fn run_for(mut self, reasons: Reasons, views: Views) -> Vec<ViewMatch> {
+    fn run_for(mut self, reasons: Reasons, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
         let Some(text) = self.fields.text(Field::ScriptBlockText) else { return Vec::new() };
         let units = text.as_chunks().0;
         // The search is about to find needles of other texts.
@@ -68,30 +79,15 @@ impl<'a> Search<'a> {
         if reasons == Reasons::default() {
             return Vec::new();
         }
-        let mut text = Mapped::original(units);
-        let mut decoded = Vec::new();
-        let mut budget = Budget::of(units.len());
-        // Where neither asks for it, nothing is normalised.
-        let calls = views.call && self.matcher.has_calls();
-        let light = if calls || reasons.light { light::normalize(&text) } else { None };
-        if views.normalized && reasons.light {
-            self.made_text(&text, light.as_ref());
+        if units.len() > VIEW_UNITS_MAX {
+            budget.cut();
         }
-        self.calls(&text, light.as_ref(), views, &mut budget);
-        // A mark that a backtick cuts in two is no reason yet.
-        let folds = reasons.fold || reasons.light;
-        for _ in 0..if folds { PASSES_MAX } else { 0 } {
-            let before = decoded.len();
-            let Some(next) = fold::fold(&text, &mut budget, &mut decoded) else { break };
-            text = next;
-            let light = light::normalize(&text);
-            if views.normalized {
-                self.made_text(&text, light.as_ref());
-                decoded[before..]
-                    .iter()
-                    .for_each(|text| self.made_text(text, light::normalize(text).as_ref()));
-            }
-            self.calls(&text, light.as_ref(), views, &mut budget);
+        let mut patterns = Patterns::default();
+        let (mut work, search) = budget.parts(&mut patterns);
+        // Once either is exhausted, what has been found counts.
+        let _ = self.search_all(units, reasons, views, &mut work, search);
+        if self.is_cut {
+            budget.cut();
         }
         self.without_bases();
         if self.made.capacity() <= MADE_LEN_KEPT_MAX {
@@ -101,24 +97,68 @@ impl<'a> Search<'a> {
         self.found
     }
 
+    fn search_all(
+        &mut self,
+        units: &[[u8; 2]],
+        reasons: Reasons,
+        views: Views,
+        work: &mut Work<'_, '_>,
+        budget: &mut Budget<'_>,
+    ) -> Option<()> {
+        work.allocate(2 * units.len().min(VIEW_UNITS_MAX))?;
+        let mut text = Mapped::original(units);
+        let mut decoded = Vec::new();
+        // Where neither asks for it, nothing is normalised.
+        let calls = views.call && self.matcher.has_calls();
+        let light = if calls || reasons.light { light::normalize(&text, work) } else { None };
+        if views.normalized && reasons.light {
+            self.made_text(&text, light.as_ref(), budget);
+        }
+        self.calls(&text, light.as_ref(), views, work, budget);
+        // A mark that a backtick cuts in two is no reason yet.
+        let folds = reasons.fold || reasons.light;
+        for _ in 0..if folds { PASSES_MAX } else { 0 } {
+            let before = decoded.len();
+            text = fold::fold(&text, work, &mut decoded)?;
+            let light = light::normalize(&text, work);
+            if views.normalized {
+                self.made_text(&text, light.as_ref(), budget);
+                for text in &decoded[before..] {
+                    let light = light::normalize(text, work);
+                    self.made_text(text, light.as_ref(), budget);
+                }
+            }
+            self.calls(&text, light.as_ref(), views, work, budget);
+        }
+        Some(())
+    }
+
     /// Searches a text in light normalisation, unless that is the original.
-    fn made_text(&mut self, text: &Mapped, light: Option<&Mapped>) {
+    fn made_text(&mut self, text: &Mapped, light: Option<&Mapped>, budget: &mut Budget<'_>) {
         let plain = light.unwrap_or(text);
         if plain.is_made() {
-            self.search(plain, View::Normalized);
+            let _ = self.search(plain, View::Normalized, budget);
         }
     }
 
     /// Searches the calls of a text. `light`: its light normalisation, in which a name has no backticks.
-    fn calls(&mut self, text: &Mapped, light: Option<&Mapped>, views: Views, budget: &mut Budget) {
+    fn calls(
+        &mut self,
+        text: &Mapped,
+        light: Option<&Mapped>,
+        views: Views,
+        work: &mut Work<'_, '_>,
+        budget: &mut Budget<'_>,
+    ) {
         if !views.call || !self.matcher.has_calls() {
             return;
         }
         let plain = light.unwrap_or(text);
-        if self.matcher.view_plan().hints.names().stand_in(plain.units(), &mut self.scratch.names) {
-            for call in call::rewritten(text, budget, CALLS_MAX) {
-                self.search(&call, View::Call);
-            }
+        let names = self.matcher.view_plan().hints.names();
+        if names.stand_in(plain.units(), &mut self.scratch.names, work) == Some(true) {
+            let _ = call::rewritten(text, CALLS_MAX, work, |call| {
+                let _ = self.search(call, View::Call, budget);
+            });
         }
     }
 
@@ -144,7 +184,7 @@ impl<'a> Search<'a> {
     }
 
     /// Runs the rules on a text that was made.
-    fn search(&mut self, text: &Mapped, view: View) {
+    fn search(&mut self, text: &Mapped, view: View, budget: &mut Budget<'_>) -> Result<(), Exhausted> {
         let matcher = self.matcher;
         let kind = self.payload.kind;
         let plan = match view {
@@ -152,11 +192,17 @@ impl<'a> Search<'a> {
             View::Call => &matcher.view_plan().calls,
         };
         if plan.programs.is_empty() {
-            return;
+            return Ok(());
         }
+        budget.charge(SEARCH_STEPS + self.other_units())?;
+        // Of a text that would use the budget up the first part, so that its candidates can be looked at, and other texts.
+        let most = budget.steps_left() as usize / LEFT_PER_TEXT;
+        let script = &text.units()[..text.units().len().min(most)];
+        self.is_cut |= script.len() < text.units().len();
+        budget.charge(script.len())?;
         let mut bytes = std::mem::take(&mut self.made);
-        self.write_with(text, &mut bytes);
-        let fields = self.fields.with_script(&bytes, text.units().len());
+        self.write_with(script, &mut bytes);
+        let fields = self.fields.with_script(&bytes, script.len());
         let units = text_units(kind, &bytes);
         let Scratch { narrowed, found, memory, .. } = &mut *self.scratch;
         narrowed.begin();
@@ -166,55 +212,77 @@ impl<'a> Search<'a> {
             memory.begin(plan);
             let usable = matcher.usable();
             let narrow = narrowed.of(units, usable);
-            let run = Run { plan, units, fields: fields.clone(), narrow, found, memory, usable };
+            let run = Run { plan, units, fields: fields.clone(), narrow, found, memory, usable, budget };
             run.candidates(&[], &mut rules_found, &mut NoMeter);
         }
         rules_found.retain(|rule| !self.is_known(*rule));
         if !rules_found.is_empty() {
-            self.add(plan, text, &fields, &rules_found, view);
+            self.add(plan, text, &fields, &rules_found, view, budget);
         }
         self.made = bytes;
+        Ok(())
     }
 
-    /// The payload with `text` in the place of the script, in `bytes`.
-    fn write_with(&self, text: &Mapped, bytes: &mut Vec<u8>) {
+    /// Units of the payload beside the script.
+    fn other_units(&self) -> usize {
+        let own = self.fields.range(Field::ScriptBlockText).map_or(0, |own| own.len());
+        (self.payload.bytes.len() / 2).saturating_sub(own)
+    }
+
+    /// The payload with `script` in the place of its own, in `bytes`.
+    fn write_with(&self, script: &[u16], bytes: &mut Vec<u8>) {
         let original = self.payload.bytes;
         let offset = self.payload.kind.text_offset();
         let own = self.fields.range(Field::ScriptBlockText).unwrap_or(0..0);
         bytes.clear();
         bytes.extend_from_slice(&original[..offset]);
         if self.payload.kind == EventKind::Amsi {
-            crate::amsi::set_content_len(bytes, text.units().len());
+            crate::amsi::set_content_len(bytes, script.len());
         }
         let start = bytes.len();
-        bytes.resize(start + 2 * text.units().len(), 0);
-        for (to, unit) in bytes[start..].as_chunks_mut().0.iter_mut().zip(text.units()) {
+        bytes.resize(start + 2 * script.len(), 0);
+        for (to, unit) in bytes[start..].as_chunks_mut().0.iter_mut().zip(script) {
             *to = unit.to_le_bytes();
         }
         bytes.extend_from_slice(&original[offset + 2 * own.end..]);
     }
 
     /// Adds what matched, if what was made has a part in it.
-    fn add(&mut self, plan: &Plan, text: &Mapped, fields: &Fields<'_>, rules: &[u32], view: View) {
-        let spans =
-            SpanFinder::new(plan, fields, self.matcher.usable()).of_rules(self.matcher.rules(), rules);
+    fn add(
+        &mut self,
+        plan: &Plan,
+        text: &Mapped,
+        fields: &Fields<'_>,
+        rules: &[u32],
+        view: View,
+        budget: &mut Budget<'_>,
+    ) {
+        let Ok(mut finder) = SpanFinder::new(plan, fields, self.matcher.usable(), budget) else { return };
+        let spans = finder.of_rules(self.matcher.rules(), rules);
+        if finder.is_exhausted() {
+            return;
+        }
         for (&rule, spans) in rules.iter().zip(spans) {
             let mut done = Done::NONE;
-            let origin = |span: Span| {
-                if span.field != Field::ScriptBlockText {
-                    return span;
+            let mut origins = Vec::with_capacity(spans.len());
+            for Span { field, units } in spans {
+                if field != Field::ScriptBlockText {
+                    origins.push(Span { field, units });
+                    continue;
                 }
-                let (units, own) = text.origin(&span.units);
+                if budget.charge(text.pieces_in(&units)).is_err() {
+                    return;
+                }
+                let (units, own) = text.origin(&units);
                 done = done.and(own);
-                Span { field: span.field, units }
-            };
-            let mut spans: Vec<Span> = spans.into_iter().map(origin).collect();
+                origins.push(Span { field, units });
+            }
             if done.is_none() {
                 continue;
             }
-            spans.sort_by_key(|span| (span.field, span.units.start, span.units.end));
-            spans.dedup();
-            self.found.push(ViewMatch { rule, view, spans, transformations: done.list() });
+            origins.sort_by_key(|span| (span.field, span.units.start, span.units.end));
+            origins.dedup();
+            self.found.push(ViewMatch { rule, view, spans: origins, transformations: done.list() });
         }
     }
 }

@@ -1,4 +1,4 @@
-use super::{Transformation, View, ViewMatch, Views};
+use super::{Transformation, View, ViewBudget, ViewMatch, Views};
 use crate::field::{EventKind, Field};
 use crate::matcher::{Matcher, Payload, Scratch};
 use crate::{builtin, load};
@@ -18,7 +18,7 @@ fn find(matcher: &Matcher, text: &str, views: Views) -> Vec<ViewMatch> {
     let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
     let mut scratch = Scratch::default();
     let raw = matcher.find(&payload, &mut scratch).to_vec();
-    matcher.find_views(&payload, views, &raw, &mut scratch)
+    matcher.find_views(&payload, views, &raw, &mut scratch, &mut ViewBudget::new(bytes.len()))
 }
 
 fn matcher(detection: &str) -> Matcher {
@@ -107,8 +107,12 @@ fn rules_that_are_reported_are_not_tried() {
     let matcher = Matcher::new(builtin::rules());
     let bytes = payload("Enter-PSSession -ComputerName a; Enter-P`SSession -ComputerName; etsn b");
     let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
-    assert_eq!(matcher.find_views(&payload, Views::ALL, &[0], &mut Scratch::default()), []);
-    let found = matcher.find_views(&payload, Views::ALL, &[], &mut Scratch::default());
+    let find = |raw: &[u32]| {
+        let mut budget = ViewBudget::new(bytes.len());
+        matcher.find_views(&payload, Views::ALL, raw, &mut Scratch::default(), &mut budget)
+    };
+    assert_eq!(find(&[0]), []);
+    let found = find(&[]);
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!((found[0].rule, found[0].view), (0, View::Normalized));
 }
@@ -162,8 +166,52 @@ fn the_cheap_test_passes_by_what_scripts_are_full_of() {
     ] {
         let bytes = payload(text);
         let units = &bytes[8..8 + 2 * text.len()].as_chunks().0;
-        assert!(!matcher.views_could_differ(EventKind::ScriptBlock, units, Views::ALL), "{text}");
-        assert!(!matcher.views_could_differ(EventKind::Module, units, Views::ALL), "{text}");
+        for kind in [EventKind::ScriptBlock, EventKind::Module] {
+            let mut budget = ViewBudget::new(bytes.len());
+            assert!(!matcher.views_could_differ(kind, units, Views::ALL, &mut budget), "{text}");
+        }
+    }
+}
+
+/// Once the budget ends, what was found until then counts, and the rest is known to be missing.
+#[test]
+fn what_was_found_before_the_budget_ended_counts() {
+    let matcher = Matcher::new(builtin::rules());
+    let bomb = "$a='{0,60000}' -f '';".to_owned() + &"$b=$a+'c';".repeat(3_000);
+    let text = format!("iex ('Enter-PS'+'Session -ComputerName a');{bomb}");
+    let bytes = payload(&text);
+    let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+    let mut budget = ViewBudget::new(bytes.len());
+    let found = matcher.find_views(&payload, Views::ALL, &[], &mut Scratch::default(), &mut budget);
+    assert!(budget.is_cut() && !budget.is_stopped(), "{budget:?}");
+    assert!(budget.steps() <= ViewBudget::steps_max(), "{budget:?}");
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
+fn a_stop_is_honoured_between_steps() {
+    let matcher = Matcher::new(builtin::rules());
+    let bytes = payload(&"('a'+'b');[char]69;".repeat(3_000));
+    let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+    let stop = || true;
+    let mut budget = ViewBudget::new(bytes.len()).until(&stop);
+    matcher.find_views(&payload, Views::ALL, &[], &mut Scratch::default(), &mut budget);
+    assert!(budget.is_stopped() && budget.is_cut(), "{budget:?}");
+}
+
+/// Of a block that is too long the first part is viewed, and the cut is known.
+#[test]
+fn the_first_part_of_a_long_text_is_viewed() {
+    let matcher = Matcher::new(builtin::rules());
+    for (before, expected) in [(true, 1), (false, 0)] {
+        let (own, filler) = ("Enter\u{2013}PSSession -ComputerName a\n", "x".repeat(1 << 20));
+        let bytes = payload(&if before { format!("{own}{filler}") } else { format!("{filler}\n{own}") });
+        let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
+        let mut budget = ViewBudget::new(bytes.len());
+        let found =
+            matcher.find_views_slowly(&payload, Views::ALL, &[], &mut Scratch::default(), &mut budget);
+        assert_eq!(found.len(), expected);
+        assert!(budget.is_cut());
     }
 }
 
@@ -181,8 +229,9 @@ fn content_of_the_scanner() {
         let payload = Payload { kind: EventKind::Amsi, process_id: None, bytes: &bytes };
         let mut scratch = Scratch::default();
         assert_eq!(matcher.find(&payload, &mut scratch), []);
-        assert!(matcher.views_could_differ_from_raw(&payload, Views::ALL, &scratch));
-        let found = matcher.find_views(&payload, Views::ALL, &[], &mut scratch);
+        let mut budget = ViewBudget::new(bytes.len());
+        assert!(matcher.views_could_differ_from_raw(&payload, Views::ALL, &scratch, &mut budget));
+        let found = matcher.find_views(&payload, Views::ALL, &[], &mut scratch, &mut budget);
         assert_eq!(found.len(), expected, "{name}");
         let done = [Transformation::Dash, Transformation::Concatenation];
         assert!(found.iter().all(|found| found.transformations == done), "{found:?}");
@@ -196,8 +245,9 @@ fn never_passed_by(matcher: &Matcher, text: &str) -> Result<(), TestCaseError> {
     let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
     let mut scratch = Scratch::default();
     let raw = matcher.find(&payload, &mut scratch).to_vec();
-    let could = matcher.views_could_differ_from_raw(&payload, Views::ALL, &scratch);
-    let found = matcher.find_views(&payload, Views::ALL, &raw, &mut scratch);
+    let mut budget = ViewBudget::new(bytes.len());
+    let could = matcher.views_could_differ_from_raw(&payload, Views::ALL, &scratch, &mut budget);
+    let found = matcher.find_views(&payload, Views::ALL, &raw, &mut scratch, &mut budget);
     let folded = |found: &ViewMatch| found.transformations.contains(&Transformation::Concatenation);
     prop_assert!(could || found.iter().all(folded), "{text:?}: {found:?}");
     Ok(())
@@ -265,12 +315,15 @@ proptest! {
             prop_assert!(!found.transformations.is_empty());
             prop_assert!(found.spans.iter().all(|span| span.units.end <= units.len() && !span.units.is_empty()));
         }
-        let could = matcher.views_could_differ(EventKind::ScriptBlock, &bytes, Views::ALL);
+        let mut budget = ViewBudget::new(2 * bytes.len());
+        let could = matcher.views_could_differ(EventKind::ScriptBlock, &bytes, Views::ALL, &mut budget);
         prop_assert!(could || found.is_empty());
         let bytes = payload(&text);
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
         let raw = matcher.find(&payload, &mut Scratch::default()).to_vec();
-        let slowly = matcher.find_views_slowly(&payload, Views::ALL, &raw, &mut Scratch::default());
+        let mut budget = ViewBudget::new(bytes.len());
+        let slowly =
+            matcher.find_views_slowly(&payload, Views::ALL, &raw, &mut Scratch::default(), &mut budget);
         // What only the removal of quotation marks makes, which the test does not look at, may be more.
         prop_assert!(found.iter().all(|found| slowly.iter().any(|slow| slow.rule == found.rule)));
     }

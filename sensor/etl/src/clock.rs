@@ -111,6 +111,11 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(miri) { 8 } else { 256 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
         #[test]
         fn equals_wide_arithmetic_and_never_goes_back(
             start in any::<u64>(), raw_start in any::<i64>(), hz in 1u64.., a in any::<i64>(), b in any::<i64>()

@@ -2,12 +2,15 @@
 
 use crate::decode;
 use crate::lz::{Decoded, End};
+use crate::work::BYTES_PER_STEP;
 use crate::{lznt1, xpress, xpress_huff};
+use etwsieve_budget::{Budget, Exhausted};
 
 /// The most output that a stored byte of a compressed buffer may stand for.
 ///
 /// An event holds at least some 20 bytes that differ from event to event and at most 65,535 in all, which bounds
-/// what real buffers reach. The formats themselves allow millions, which would let a small file cost hours.
+/// what real buffers reach. The formats themselves allow millions. A whole file may cost less than that, see
+/// [`WALK_STEPS_PER_BYTE_MAX`](crate::WALK_STEPS_PER_BYTE_MAX).
 pub const EXPANSION_MAX: u64 = 4096;
 
 /// Formats of compressed buffers, in the order in which they are tried.
@@ -35,16 +38,29 @@ impl Compression {
     }
 }
 
+/// Steps of decoding a stored byte: a literal, or a part of a match or of a table of codes.
+const STORED_STEPS: usize = 4;
+
 /// Decompresses the events of a buffer into `output`, which has their exact length.
 ///
 /// A format is accepted if it fills `output` with all of `stored` and an event starts there. Of a buffer that the
 /// end of the file cuts, what comes before the cut is enough. Returns the bytes written; `None` if no format fits.
-pub(crate) fn decompress(stored: &[u8], output: &mut [u8], is_cut: bool) -> Option<usize> {
-    Compression::ALL.into_iter().find_map(|format| {
+/// Each attempt is charged for all that it may read and write.
+pub(crate) fn decompress(
+    stored: &[u8],
+    output: &mut [u8],
+    is_cut: bool,
+    budget: &mut Budget<'_>,
+) -> Result<Option<usize>, Exhausted> {
+    for format in Compression::ALL {
+        budget.charge(STORED_STEPS * stored.len() + output.len() / BYTES_PER_STEP)?;
         let Decoded { written, read, end } = format.decompress(stored, output);
         let is_whole = end == End::Full && read == stored.len();
         let is_prefix = is_cut && end != End::Invalid;
         let starts_event = output.get(..written).is_some_and(decode::starts_event);
-        ((is_whole || is_prefix) && starts_event).then_some(written)
-    })
+        if (is_whole || is_prefix) && starts_event {
+            return Ok(Some(written));
+        }
+    }
+    Ok(None)
 }

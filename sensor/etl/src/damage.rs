@@ -34,11 +34,19 @@ pub enum DamageKind {
     /// An event is younger than the flush of its buffer; it is delivered where it stands. Expected and found:
     /// raw time stamps.
     TimeStamp,
+    /// The file changed while it was read. Expected: bytes that are no longer there; found: 0. Of a buffer that was
+    /// overwritten, expected and found: sequence numbers.
+    Changed,
+    /// The system failed to read a part of the file. Expected: bytes; found: the system's error code.
+    ReadError,
+    /// The file costs more work than one of its length may; this buffer, or the rest of it, is not read. Expected: 0;
+    /// found: bytes that are not read.
+    WorkLimit,
 }
 
 impl DamageKind {
     /// Every kind, in the order of [`DamageLog::counts`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::BufferSize,
         Self::Cut,
         Self::Zeroed,
@@ -49,6 +57,9 @@ impl DamageKind {
         Self::EventSize,
         Self::ExtendedItem,
         Self::TimeStamp,
+        Self::Changed,
+        Self::ReadError,
+        Self::WorkLimit,
     ];
 
     /// A short fixed word to count by.
@@ -64,6 +75,9 @@ impl DamageKind {
             Self::EventSize => "event size",
             Self::ExtendedItem => "extended item",
             Self::TimeStamp => "time stamp",
+            Self::Changed => "changed file",
+            Self::ReadError => "read error",
+            Self::WorkLimit => "work limit",
         }
     }
 }
@@ -99,6 +113,25 @@ impl fmt::Display for Damage {
         match kind {
             DamageKind::Marker => write!(f, ": no event starts with {found:#010x}"),
             DamageKind::Zeroed => write!(f, ": {found} bytes of zeros"),
+            DamageKind::Changed if *found == 0 => {
+                write!(f, ": the file changed while it was read, {expected} bytes are gone")
+            }
+            DamageKind::Changed => {
+                write!(f, ": the file changed while it was read, buffer {expected} is now buffer {found}")
+            }
+            DamageKind::ReadError => {
+                write!(f, ": the system cannot read {expected} bytes: ")?;
+                match i32::try_from(*found) {
+                    Ok(code) if code != 0 => write!(f, "{}", std::io::Error::from_raw_os_error(code)),
+                    _ => f.write_str("unknown error"),
+                }
+            }
+            DamageKind::WorkLimit => {
+                write!(
+                    f,
+                    ": {found} bytes are not read, because the file costs more work than its length allows"
+                )
+            }
             _ => write!(f, ": expected {expected}, found {found}"),
         }
     }
@@ -160,7 +193,7 @@ mod tests {
         }
         assert_eq!(log.total(), DAMAGE_KEPT_MAX as u64 + 5);
         assert_eq!(log.kept().len(), DAMAGE_KEPT_MAX);
-        assert_eq!(log.count(DamageKind::BufferSize), 101);
+        assert_eq!(log.count(DamageKind::BufferSize), 78);
         assert_eq!(log.counts().map(|(_, count)| count).sum::<u64>(), log.total());
         assert_eq!(log.kept()[0].to_string(), "buffer size at offset 0x0: expected 1, found 2");
     }

@@ -4,13 +4,22 @@ use std::io;
 
 /// Why a file cannot be read as a trace at all.
 ///
-/// Everything else that can be wrong with a trace is a [`Damage`](crate::Damage): reported, counted, passed over.
+/// Everything else that can be wrong with a trace is [`Damage`](crate::Damage): reported, counted and skipped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EtlError {
-    /// The file cannot be opened or mapped.
+    /// The file cannot be opened.
     #[error("cannot open the trace: {0}")]
     Open(#[from] io::Error),
+    /// The file is a pipe or a device, which cannot be read at several places.
+    #[error("a trace cannot be read from a pipe or a device; copy it to a file first")]
+    NotAFile,
+    /// The system fails to read the header of the trace.
+    #[error("cannot read the header of the trace: {0}")]
+    Header(io::Error),
+    /// Whoever waits for the trace wants the reading to stop.
+    #[error("stopped before the buffers of the trace were found")]
+    Stopped,
     /// The file holds nothing.
     #[error("the trace is empty (0 bytes)")]
     Empty,

@@ -1,71 +1,115 @@
-//! Where the buffers of a file lie: one walk over their headers.
+//! Where the buffers of a file are: one walk over their headers.
 //!
 //! Not compressed, all buffers but the first have one size, and a bad header costs one buffer: the next one starts at
-//! the next multiple. Compressed, each header says where the next one lies; after a bad one the next plausible header
-//! is searched. Either way the walk only moves forward.
+//! the next multiple. Compressed, each header says where the next one is; after a bad one the next plausible header
+//! is searched. Either way the walk only moves forward, and so does the search, which remembers how far it has come:
+//! however many headers lead nowhere, no byte is searched twice.
+
+mod search;
 
 use crate::buffer::{BUFFER_HEADER_LEN, BUFFER_LEN_MAX, BufferHeader};
 use crate::bytes::all_zero;
 use crate::damage::{Damage, DamageKind, DamageLog};
 use crate::error::EtlError;
 use crate::logfile::TraceInfo;
+use crate::source::{Bytes, Missing, Window};
+use crate::work::BYTES_PER_STEP;
+use etwsieve_budget::{Budget, Exhausted};
+use search::{Search, Shape};
 
 /// The stream of the first buffer, which comes before those of the processors.
 const HEADER_STREAM: u32 = 0;
+const HEADER_LEN: u64 = BUFFER_HEADER_LEN as u64;
+/// Steps of reading one header.
+const HEADER_STEPS: usize = 24;
+/// Steps of putting one buffer into its place in the list.
+const SORT_STEPS: usize = 32;
+/// Bytes of zeros that are counted at a time.
+const ZEROS_STEP: usize = 1 << 10;
 
 /// A buffer of the file. Kept small: a file can have one for each 0x48 bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
-    /// File offset in bytes; a whole header lies there.
+    /// File offset in bytes; a whole header is there.
     pub(crate) offset: u64,
-    sequence: i64,
-    /// Bytes from here to the next buffer, or to the end of the file if it cuts this one.
-    pub(crate) len: u32,
+    pub(crate) sequence: i64,
+    /// See [`len`](Self::len); the highest bit says whether the buffer is compressed.
+    len_and_flag: u32,
     /// Streams in the order in which they break ties of time.
     pub(crate) stream: u32,
+}
+
+impl Entry {
+    const COMPRESSED: u32 = 1 << 31;
+
+    /// Bytes from here to the next buffer, or to the end of the file if it cuts this one.
+    pub(crate) fn len(&self) -> u32 {
+        self.len_and_flag & !Self::COMPRESSED
+    }
+
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.len_and_flag & Self::COMPRESSED != 0
+    }
 }
 
 /// Lists the buffers of a file by stream and within a stream by sequence number, and adds what it learns to `info`.
 ///
 /// # Errors
 ///
-/// [`EtlError::BufferSize`] if not even the size of the buffers can be told.
+/// [`EtlError::BufferSize`] if not even the size of the buffers is known, [`EtlError::Stopped`] if the budget says so.
 pub(crate) fn index(
-    bytes: &[u8],
+    bytes: Bytes<'_>,
     info: &mut TraceInfo,
     damage: &mut DamageLog,
+    budget: &mut Budget<'_>,
 ) -> Result<Vec<Entry>, EtlError> {
-    let mut walk = Walk::new(bytes, info)?;
-    walk.first(info, damage);
-    while walk.at < bytes.len() {
-        if walk.nominal.is_some() { walk.fixed(info, damage) } else { walk.varying(info, damage) }
+    let mut walk = Walk::new(bytes, info, damage, budget)?;
+    match walk.run() {
+        Err(Exhausted::Stopped) => return Err(EtlError::Stopped),
+        Err(_) => {
+            let left = walk.left();
+            walk.report(DamageKind::WorkLimit, 0, left);
+        }
+        Ok(()) => {}
     }
-    walk.end(info, damage);
+    walk.end();
     let mut entries = walk.entries;
     entries.sort_unstable_by_key(|entry| (entry.stream, entry.sequence, entry.offset));
     Ok(entries)
 }
 
-struct Walk<'a> {
-    bytes: &'a [u8],
+struct Walk<'a, 'w, 'b> {
+    /// Where the walk is, and where a buffer says that the next one starts: two views, as the walk looks at both.
+    near: Window<'a>,
+    far: Window<'a>,
+    search: Search<'a>,
+    info: &'w mut TraceInfo,
+    damage: &'w mut DamageLog,
+    budget: &'w mut Budget<'b>,
     entries: Vec<Entry>,
-    at: usize,
+    at: u64,
+    /// Bytes of the file, or fewer if it has become shorter.
+    len: u64,
     /// The size of every buffer but the first; `None` in compressed files.
-    nominal: Option<usize>,
-    first_len: usize,
-    logger_id: u16,
-    filled_max: u32,
+    nominal: Option<u64>,
+    first_len: u64,
     /// Where the zeros before `at` start.
-    zeros_from: Option<usize>,
+    zeros_from: Option<u64>,
 }
 
-impl<'a> Walk<'a> {
-    fn new(bytes: &'a [u8], info: &TraceInfo) -> Result<Self, EtlError> {
-        let size_at = |at: u32| {
-            let header = BufferHeader::read(bytes.get(at as usize..)?)?;
+impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
+    fn new(
+        bytes: Bytes<'a>,
+        info: &'w mut TraceInfo,
+        damage: &'w mut DamageLog,
+        budget: &'w mut Budget<'b>,
+    ) -> Result<Self, EtlError> {
+        let (mut near, mut far) = (Window::new(bytes), Window::new(bytes));
+        let first = near.view(0, BUFFER_HEADER_LEN, budget).ok().and_then(BufferHeader::read);
+        let mut size_at = |at: u32| {
+            let header = BufferHeader::read(far.view(at.into(), BUFFER_HEADER_LEN, budget).ok()?)?;
             BufferHeader::is_size_valid(header.size).then_some(header.size)
         };
-        let first = BufferHeader::read(bytes);
         let own = size_at(0);
         let told = Some(info.buffer_size).filter(|size| BufferHeader::is_size_valid(*size));
         let (first_len, nominal) = match (own, told) {
@@ -90,179 +134,225 @@ impl<'a> Walk<'a> {
                 });
             }
         };
+        let shape =
+            Shape { logger_id: first.map_or(0, |header| header.logger_id), filled_max: info.filled_max() };
         Ok(Self {
-            bytes,
+            near,
+            far,
+            search: Search::new(bytes, shape),
             entries: Vec::new(),
             at: 0,
-            nominal: nominal.map(|size| size as usize),
-            first_len: first_len as usize,
-            logger_id: first.map_or(0, |header| header.logger_id),
-            filled_max: info.filled_max(),
+            len: bytes.len(),
+            nominal: nominal.map(u64::from),
+            first_len: first_len.into(),
             zeros_from: None,
+            info,
+            damage,
+            budget,
         })
     }
 
-    fn left(&self) -> usize {
-        self.bytes.len().saturating_sub(self.at)
+    fn run(&mut self) -> Result<(), Exhausted> {
+        self.first()?;
+        self.shorten();
+        while self.at < self.len {
+            match self.nominal {
+                Some(nominal) => self.fixed(nominal)?,
+                None => self.varying()?,
+            }
+            self.shorten();
+        }
+        self.budget.charge(SORT_STEPS * self.entries.len())
     }
 
-    fn header_at(&self, at: usize) -> Option<BufferHeader> {
-        BufferHeader::read(self.bytes.get(at..)?)
+    /// Ends the file where the first of its bytes is missing.
+    fn shorten(&mut self) {
+        for window in [&mut self.near, &mut self.far, &mut self.search.window] {
+            let Some((offset, missing)) = window.take_missing() else { continue };
+            if offset < self.len {
+                let (kind, found) = match missing {
+                    Missing::Gone => (DamageKind::Changed, 0),
+                    Missing::Failed(error) => (DamageKind::ReadError, os_code(&error)),
+                };
+                self.damage.report(Damage { kind, offset, position: 0, expected: self.len - offset, found });
+                self.len = offset;
+            }
+        }
     }
 
-    fn report(&self, damage: &mut DamageLog, kind: DamageKind, expected: usize, found: u64) {
-        let offset = self.at as u64;
-        damage.report(Damage { kind, offset, position: 0, expected: expected as u64, found });
+    fn left(&self) -> u64 {
+        self.len.saturating_sub(self.at)
+    }
+
+    /// The header at `at`, where the walk is.
+    fn header(&mut self) -> Result<Option<BufferHeader>, Exhausted> {
+        self.budget.charge(HEADER_STEPS)?;
+        Ok(BufferHeader::read(self.near.view(self.at, BUFFER_HEADER_LEN, self.budget)?))
+    }
+
+    fn report(&mut self, kind: DamageKind, expected: u64, found: u64) {
+        self.damage.report(Damage { kind, offset: self.at, position: 0, expected, found });
     }
 
     /// Takes the buffer at `at`, which ends after `len` bytes or with the file.
-    fn take(&mut self, header: BufferHeader, len: usize, info: &mut TraceInfo, damage: &mut DamageLog) {
-        self.close_zeros(damage);
+    fn take(&mut self, header: BufferHeader, len: u64) -> Result<(), Exhausted> {
+        self.close_zeros();
         let present = len.min(self.left());
         if present < len {
-            self.report(damage, DamageKind::Cut, len, present as u64);
+            self.report(DamageKind::Cut, len, present);
         }
-        info.buffers_found += 1;
-        info.buffers_compressed += u64::from(header.is_compressed());
-        info.buffers_marking_loss += u64::from(header.marks_loss());
+        self.info.buffers_found += 1;
+        self.info.buffers_compressed += u64::from(header.is_compressed());
+        self.info.buffers_marking_loss += u64::from(header.marks_loss());
         let stream = if self.at == 0 { HEADER_STREAM } else { u32::from(header.processor) + 1 };
-        self.entries.push(Entry {
-            offset: self.at as u64,
-            sequence: header.sequence,
-            len: present as u32,
-            stream,
-        });
+        if self.entries.len() == self.entries.capacity() {
+            // The list doubles.
+            self.budget.allocate(2 * self.entries.len().max(4) * size_of::<Entry>())?;
+        }
+        // No buffer is longer than 16 MiB.
+        let flag = if header.is_compressed() { Entry::COMPRESSED } else { 0 };
+        let len_and_flag = present as u32 | flag;
+        self.entries.push(Entry { offset: self.at, sequence: header.sequence, len_and_flag, stream });
         self.at += len;
+        Ok(())
     }
 
-    fn first(&mut self, info: &mut TraceInfo, damage: &mut DamageLog) {
-        let Some(header) = self.header_at(0) else {
-            self.at = self.bytes.len();
-            return;
+    fn first(&mut self) -> Result<(), Exhausted> {
+        let Some(header) = self.header()? else {
+            self.at = self.len;
+            return Ok(());
         };
-        if self.nominal.is_none() && !self.leads_on(self.first_len) {
+        if self.nominal.is_none() && !self.leads_on(self.first_len)? {
             // A size that leads nowhere, or a file that ends in its first buffer.
-            let end = self.first_len.min(self.bytes.len());
-            self.first_len = self.find(BUFFER_HEADER_LEN, end).unwrap_or(self.first_len);
+            let end = self.first_len.min(self.len);
+            let found = self.search.find(HEADER_LEN, HEADER_LEN, end, self.budget)?;
+            self.first_len = found.unwrap_or(self.first_len);
         }
-        if header.size as usize != self.first_len {
-            self.report(damage, DamageKind::BufferSize, self.first_len, header.size.into());
+        if u64::from(header.size) != self.first_len {
+            self.report(DamageKind::BufferSize, self.first_len, header.size.into());
         }
-        self.take(header, self.first_len, info, damage);
+        self.take(header, self.first_len)
     }
 
     /// One step in a file that is not compressed.
-    fn fixed(&mut self, info: &mut TraceInfo, damage: &mut DamageLog) {
-        let nominal = self.nominal.unwrap_or(usize::MAX);
-        match self.header_at(self.at) {
-            Some(header) if header.size as usize == nominal => self.take(header, nominal, info, damage),
-            Some(_) if self.starts_with_zeros() => self.pass_zeros(nominal),
-            Some(header) => {
-                self.close_zeros(damage);
-                self.report(damage, DamageKind::BufferSize, nominal, header.size.into());
-                self.at += nominal;
+    fn fixed(&mut self, nominal: u64) -> Result<(), Exhausted> {
+        match self.header()? {
+            Some(header) if u64::from(header.size) == nominal => self.take(header, nominal),
+            Some(_) if self.starts_with_zeros()? => {
+                self.pass_zeros(nominal);
+                Ok(())
             }
-            None => self.rest(info, damage),
+            Some(header) => {
+                self.close_zeros();
+                self.report(DamageKind::BufferSize, nominal, header.size.into());
+                self.at += nominal;
+                Ok(())
+            }
+            None => self.rest(),
         }
     }
 
     /// One step in a compressed file.
-    fn varying(&mut self, info: &mut TraceInfo, damage: &mut DamageLog) {
-        let Some(header) = self.header_at(self.at) else {
-            return self.rest(info, damage);
+    fn varying(&mut self) -> Result<(), Exhausted> {
+        let Some(header) = self.header()? else {
+            return self.rest();
         };
-        if self.starts_with_zeros() {
-            let zeros = self.bytes[self.at..].iter().take_while(|byte| **byte == 0).count();
-            // The first bytes of a size can be zeros too.
-            let next = self.find((self.at + zeros).saturating_sub(3), self.bytes.len());
-            let end =
-                next.unwrap_or(if self.at + zeros == self.bytes.len() { self.bytes.len() } else { self.at });
+        if self.starts_with_zeros()? {
+            let zeros_end = self.zeros_end()?;
+            // The first bytes of a size can be zeros too; before them no header starts.
+            let next = self.search.find(self.at, zeros_end.saturating_sub(3), self.len, self.budget)?;
+            let end = next.unwrap_or(if zeros_end >= self.len { self.len } else { self.at });
             if end > self.at {
-                return self.pass_zeros(end - self.at);
+                self.pass_zeros(end - self.at);
+                return Ok(());
             }
         }
-        let len = header.size as usize;
-        let is_plausible = header.is_plausible(self.logger_id, self.filled_max);
-        if BufferHeader::is_size_valid(header.size) && self.leads_on(self.at + len) {
-            return self.take(header, len, info, damage);
+        let len = u64::from(header.size);
+        let is_plausible = self.search.shape.is_plausible(&header);
+        if BufferHeader::is_size_valid(header.size) && self.leads_on(self.at + len)? {
+            return self.take(header, len);
         }
-        let from = self.at + if is_plausible { BUFFER_HEADER_LEN } else { 1 };
-        let next = self.find(from, self.bytes.len());
+        let from = self.at + if is_plausible { HEADER_LEN } else { 1 };
+        let next = self.search.find(from, from, self.len, self.budget)?;
         if is_plausible {
             // Where only the size is wrong, the next header shows it.
-            let near =
-                next.filter(|next| *next < self.at + len + BUFFER_HEADER_LEN).map(|next| next - self.at);
+            let near = next.filter(|next| *next < self.at + len + HEADER_LEN).map(|next| next - self.at);
             if let Some(real_len) = near {
-                self.report(damage, DamageKind::BufferSize, real_len, header.size.into());
+                self.report(DamageKind::BufferSize, real_len, header.size.into());
             }
-            return self.take(header, near.unwrap_or(len), info, damage);
+            return self.take(header, near.unwrap_or(len));
         }
-        self.close_zeros(damage);
-        let next = next.unwrap_or(self.bytes.len());
-        self.report(damage, DamageKind::BufferSize, next - self.at, header.size.into());
+        self.close_zeros();
+        let next = next.unwrap_or(self.len);
+        self.report(DamageKind::BufferSize, next - self.at, header.size.into());
         self.at = next;
+        Ok(())
     }
 
     /// True when a buffer, the end of the file or unused space is at `at`.
-    fn leads_on(&self, at: usize) -> bool {
-        match self.header_at(at) {
-            Some(header) => {
-                header.is_plausible(self.logger_id, self.filled_max)
-                    || all_zero(&self.bytes[at..at + BUFFER_HEADER_LEN])
+    fn leads_on(&mut self, at: u64) -> Result<bool, Exhausted> {
+        self.budget.charge(HEADER_STEPS)?;
+        let bytes = self.far.view(at, BUFFER_HEADER_LEN, self.budget)?;
+        Ok(self.search.shape.leads_on(bytes, at <= self.len))
+    }
+
+    fn starts_with_zeros(&mut self) -> Result<bool, Exhausted> {
+        let bytes = self.near.view(self.at, BUFFER_HEADER_LEN, self.budget)?;
+        Ok(bytes.len() == BUFFER_HEADER_LEN && all_zero(bytes))
+    }
+
+    /// Where the zeros at `at` end.
+    fn zeros_end(&mut self) -> Result<u64, Exhausted> {
+        let mut end = self.at;
+        loop {
+            self.budget.charge(ZEROS_STEP / BYTES_PER_STEP)?;
+            let bytes = self.near.view(end, ZEROS_STEP, self.budget)?;
+            let zeros = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
+            end += zeros as u64;
+            if zeros < ZEROS_STEP {
+                return Ok(end);
             }
-            None => at == self.bytes.len() || self.bytes.get(at..).is_some_and(all_zero),
         }
     }
 
-    /// The first plausible header from `from` on that starts before `end` and leads on to another one.
-    ///
-    /// # Complexity
-    ///
-    /// Linear in the bytes that it passes over.
-    fn find(&self, from: usize, end: usize) -> Option<usize> {
-        (from..end).find(|at| {
-            self.header_at(*at).is_some_and(|header| {
-                header.is_plausible(self.logger_id, self.filled_max)
-                    && self.leads_on(at + header.size as usize)
-            })
-        })
-    }
-
-    fn starts_with_zeros(&self) -> bool {
-        self.bytes.get(self.at..self.at + BUFFER_HEADER_LEN).is_some_and(all_zero)
-    }
-
-    fn pass_zeros(&mut self, len: usize) {
+    fn pass_zeros(&mut self, len: u64) {
         self.zeros_from.get_or_insert(self.at);
         self.at += len;
     }
 
     /// Reports zeros that something else follows.
-    fn close_zeros(&mut self, damage: &mut DamageLog) {
+    fn close_zeros(&mut self) {
         if let Some(from) = self.zeros_from.take() {
-            let (kind, found) = (DamageKind::Zeroed, (self.at - from) as u64);
-            damage.report(Damage { kind, offset: from as u64, position: 0, expected: 0, found });
+            let (kind, found) = (DamageKind::Zeroed, self.at.saturating_sub(from));
+            self.damage.report(Damage { kind, offset: from, position: 0, expected: 0, found });
         }
     }
 
     /// Fewer bytes than a header has.
-    fn rest(&mut self, info: &TraceInfo, damage: &mut DamageLog) {
+    fn rest(&mut self) -> Result<(), Exhausted> {
+        let is_blank = all_zero(self.near.view(self.at, BUFFER_HEADER_LEN, self.budget)?);
         let left = self.left();
-        if info.may_end_unused() && all_zero(&self.bytes[self.at..]) {
+        if self.info.may_end_unused() && is_blank {
             self.pass_zeros(left);
         } else {
-            self.close_zeros(damage);
-            self.report(damage, DamageKind::Cut, BUFFER_HEADER_LEN, left as u64);
-            self.at = self.bytes.len();
+            self.close_zeros();
+            self.report(DamageKind::Cut, HEADER_LEN, left);
+            self.at = self.len;
         }
+        Ok(())
     }
 
     /// Zeros at the end are space that was never used, unless the file was closed.
-    fn end(&mut self, info: &mut TraceInfo, damage: &mut DamageLog) {
-        self.at = self.bytes.len();
-        if info.may_end_unused() {
-            info.unused_bytes = self.zeros_from.take().map_or(0, |from| (self.at - from) as u64);
+    fn end(&mut self) {
+        self.at = self.len;
+        if self.info.may_end_unused() {
+            self.info.unused_bytes = self.zeros_from.take().map_or(0, |from| self.at.saturating_sub(from));
         }
-        self.close_zeros(damage);
+        self.close_zeros();
     }
+}
+
+/// The system's number of an error; 0 if it has none.
+pub(crate) fn os_code(error: &std::io::Error) -> u64 {
+    error.raw_os_error().map_or(0, |code| u64::from(code.cast_unsigned()))
 }

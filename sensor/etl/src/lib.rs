@@ -1,6 +1,6 @@
 //! Reads Windows event traces (`.etl`) on any operating system.
 //!
-//! A trace is a row of buffers, one stream of them per processor. [`TraceFile`] maps a file, [`Trace`] finds its
+//! A trace is a row of buffers, one stream of them per processor. [`TraceFile`] opens a file, [`Trace`] finds its
 //! buffers and the facts of its header, [`Trace::events`] walks every event in time order:
 //!
 //! ```no_run
@@ -18,11 +18,14 @@
 //!
 //! # Promises
 //!
-//! * Any bytes are accepted as input. Nothing panics; time is linear in the file and its decompressed buffers;
-//!   memory is bounded by [`Trace::index_len_max`] and [`SCRATCH_LEN_MAX`].
-//! * Nothing is lost silently: what cannot be read is a [`Damage`], counted by its kind, and reading goes on
-//!   behind it.
-//! * Payloads are slices of the input, or of a decompressed buffer; no event costs an allocation.
+//! * Any bytes are accepted as input. Nothing panics; memory is bounded by [`Trace::index_len_max`],
+//!   [`SCRATCH_LEN_MAX`] and some views of a few buffers.
+//! * Time is bounded in proportion to the length of the file, however well it is compressed: see
+//!   [`INDEX_STEPS_PER_BYTE_MAX`] and [`WALK_STEPS_PER_BYTE_MAX`].
+//! * A file may be truncated or overwritten while it is read. What is missing is damage.
+//! * Nothing is lost silently: what cannot be read is a [`Damage`], counted by its kind, and reading
+//!   continues behind it.
+//! * Payloads are slices of the input, or of a buffer that was read or decompressed; no event costs an allocation.
 //!
 //! Nothing here calls Windows, and no event is interpreted beyond its header.
 
@@ -39,11 +42,15 @@ mod index;
 mod logfile;
 mod lz;
 mod lznt1;
-mod map;
 mod merge;
+mod shared;
+mod source;
 mod stream;
+#[cfg(test)]
+mod tests;
 pub mod time;
 mod trace;
+mod work;
 mod xpress;
 mod xpress_huff;
 
@@ -56,5 +63,7 @@ pub use event::{Event, HeaderKind};
 pub use extended::{ExtendedItem, ExtendedItems, item_type};
 pub use logfile::TraceInfo;
 pub use merge::{Events, SCRATCH_LEN_MAX};
+pub use source::ReadAt;
 pub use time::FileTime;
 pub use trace::{Trace, TraceFile};
+pub use work::{INDEX_STEPS_PER_BYTE_MAX, STEPS_FREE, WALK_STEPS_PER_BYTE_MAX};

@@ -2,13 +2,16 @@
 
 use crate::damage::DamageLog;
 use crate::event::Event;
-use crate::stream::{Shared, Stream};
+use crate::shared::Shared;
+use crate::stream::Stream;
 use crate::trace::Trace;
+use etwsieve_budget::{Budget, Exhausted};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
-/// The most memory for decompressed buffers that a walk holds at a time, in bytes, for all streams together.
+/// The most memory for the events of buffers that a walk holds at a time, in bytes, for all streams together:
+/// decompressed ones, and in files those that are read.
 ///
 /// One buffer per processor is open at a time: 1 MiB each on 256 processors. Buffers beyond it are damage of kind
 /// [`ScratchLimit`](crate::DamageKind::ScratchLimit); a file can claim 65,536 processors and 16 MiB for each.
@@ -22,8 +25,11 @@ pub const SCRATCH_LEN_MAX: usize = 256 << 20;
 ///
 /// # Complexity
 ///
-/// Per event logarithmic in the number of streams, and nothing is allocated; per compressed buffer linear in its
-/// decompressed length, in memory that is kept for the next one and limited by [`SCRATCH_LEN_MAX`].
+/// Per event logarithmic in the number of streams, and nothing is allocated; per buffer linear in its decompressed
+/// length, in memory that is kept for the next one and limited by [`SCRATCH_LEN_MAX`]. All in all, the walk costs at
+/// most [`WALK_STEPS_PER_BYTE_MAX`](crate::WALK_STEPS_PER_BYTE_MAX) steps per byte of the file and
+/// [`STEPS_FREE`](crate::STEPS_FREE) more; what is left then is damage of kind
+/// [`WorkLimit`](crate::DamageKind::WorkLimit).
 pub struct Events<'t> {
     shared: Shared<'t>,
     streams: Vec<Stream>,
@@ -34,15 +40,9 @@ pub struct Events<'t> {
 }
 
 impl<'t> Events<'t> {
-    pub(crate) fn new(trace: &'t Trace<'t>) -> Self {
-        let mut shared = Shared {
-            trace,
-            damage: trace.damage().clone(),
-            scratch_left: SCRATCH_LEN_MAX,
-            bytes_consumed: 0,
-            out_of_order: 0,
-        };
+    pub(crate) fn new(trace: &'t Trace<'t>, budget: Budget<'t>) -> Self {
         let mut streams: Vec<Stream> = trace.streams().map(Stream::new).collect();
+        let mut shared = Shared::new(trace, budget, streams.len());
         let mut due = BinaryHeap::with_capacity(streams.len());
         for (stream, number) in streams.iter_mut().zip(0..) {
             due.extend(stream.advance(&mut shared).map(|key| Reverse((key, number))));
@@ -57,6 +57,9 @@ impl<'t> Events<'t> {
     pub fn next(&mut self) -> Option<Event<'_>> {
         if self.is_delivered {
             self.advance();
+        }
+        if self.is_stopped() {
+            return None;
         }
         let Reverse((_, number)) = *self.due.peek()?;
         self.is_delivered = true;
@@ -85,7 +88,19 @@ impl<'t> Events<'t> {
 
     /// How many bytes of the file have been consumed: those of the buffers opened so far, all of them at the end.
     pub fn bytes_consumed(&self) -> u64 {
-        if self.due.is_empty() { self.shared.trace.len() } else { self.shared.bytes_consumed }
+        let is_at_end = self.due.is_empty() && !self.is_stopped();
+        if is_at_end { self.shared.trace.len() } else { self.shared.bytes_consumed }
+    }
+
+    /// True once the walk has ended because somebody wanted it to stop, see
+    /// [`events_until`](crate::Trace::events_until).
+    pub fn is_stopped(&self) -> bool {
+        self.shared.budget.exhausted() == Some(Exhausted::Stopped)
+    }
+
+    /// What the walk has cost so far: steps of work, and bytes allocated in all.
+    pub fn cost(&self) -> (u64, u64) {
+        (self.shared.budget.steps_spent(), self.shared.budget.bytes_spent())
     }
 
     /// How many events so far have a time stamp that is older than that of their predecessor in the stream, or
@@ -95,7 +110,7 @@ impl<'t> Events<'t> {
         self.shared.out_of_order
     }
 
-    /// Bytes of memory that hold decompressed buffers now, at most [`SCRATCH_LEN_MAX`].
+    /// Bytes of memory that hold events of buffers now, at most [`SCRATCH_LEN_MAX`].
     pub fn scratch_len(&self) -> usize {
         SCRATCH_LEN_MAX - self.shared.scratch_left
     }

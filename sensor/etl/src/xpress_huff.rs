@@ -143,17 +143,22 @@ impl Codes {
 
     /// False unless the codes are complete: every row of bits starts with one of them.
     fn build(&mut self, lengths: &[u8]) -> bool {
-        let lengths = || lengths.iter().flat_map(|pair| [pair & 15, pair >> 4]).zip(0..);
+        let lengths = || lengths.iter().flat_map(|pair| [pair & 15, pair >> 4]);
+        let mut counts = [0; CODE_BITS_MAX as usize + 1];
+        lengths().for_each(|len| counts[usize::from(len)] += 1);
         let (mut code, mut at) = (0, 0);
         for len in 1..=CODE_BITS_MAX {
             let index = len as usize;
             (self.firsts[index], self.starts[index]) = (code, at);
-            for (_, symbol) in lengths().filter(|(l, _)| u32::from(*l) == len) {
-                self.symbols[at] = symbol;
-                at += 1;
-                code += 1 << (CODE_BITS_MAX - len);
-            }
+            at += counts[index];
+            code += (counts[index] as u32) << (CODE_BITS_MAX - len);
             self.limits[index] = code;
+        }
+        // A counting sort: each symbol goes behind those of its length that came before.
+        let mut next = self.starts;
+        for (len, symbol) in lengths().map(usize::from).zip(0..).filter(|(len, _)| *len > 0) {
+            self.symbols[next[len]] = symbol;
+            next[len] += 1;
         }
         code == 1 << CODE_BITS_MAX
     }

@@ -3,7 +3,8 @@
 use super::{Exit, after_writing, complain};
 use crate::live::config::Config;
 use crate::rules::from_paths;
-use std::io::{self, Write};
+use etwsieve_transport::printable::{self, Printable};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 /// Checks the configuration at `path` and the rules that it names.
@@ -22,20 +23,21 @@ pub(super) fn check(path: &Path) -> Exit {
     for error in &unreadable {
         complain(error);
     }
-    for note in &loaded.notes {
-        tracing::warn!("{note}");
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
     }
-    let refused = loaded.errors.len() + unreadable.len();
+    let refused = loaded.refused + unreadable.len();
     let rules = loaded.rules.len();
     if rules == 0 {
-        complain("no rule is left");
+        complain(super::rules::nothing_left(&loaded));
     }
     let exit =
         if rules == 0 || refused > 0 && !config.allow_bad_rules { Exit::Usage } else { Exit::Complete };
     let written = writeln!(
         io::stdout().lock(),
-        "{} is understood; {rules} rules understood, {} filters applied, {refused} refused",
-        path.display(),
+        "{} is valid; rules: {rules} loaded, {} for other log sources, {} filters applied, {refused} refused",
+        printable::path(path),
+        loaded.other_log_sources,
         loaded.filters
     );
     after_writing(written, exit)
@@ -46,7 +48,14 @@ pub(super) fn print(path: Option<&Path>) -> Exit {
     match path.map_or_else(|| Ok(Config::default()), Config::load) {
         Ok(config) => {
             let text = config.documented();
-            after_writing(io::stdout().lock().write_all(text.as_bytes()), Exit::Complete)
+            let mut out = io::stdout().lock();
+            // Values come from a file; on a terminal none of them commands it.
+            let written = if out.is_terminal() {
+                text.lines().try_for_each(|line| writeln!(out, "{}", Printable(line)))
+            } else {
+                out.write_all(text.as_bytes())
+            };
+            after_writing(written, Exit::Complete)
         }
         Err(error) => {
             complain(error);

@@ -1,17 +1,23 @@
 //! `etwsieve rules cost`: which rules are expensive on one's own traces.
 
-use super::{Exit, RuleArgs, RulesCostArgs, TraceFormat, after_writing, complain, rules};
+use super::{Exit, RuleArgs, RulesCostArgs, TraceFormat, after_writing, complain, rules, stop_on_signal};
 use crate::cli::terminal::Terminal;
 use crate::event::{self, EventRef};
 use crate::input::{FileSource, traces};
+use crate::output::Format;
 use crate::source::{Damage, Sink, Source};
+use crate::stop::Stop;
 use etwsieve_matcher::{CostMeter, EventKind, Matcher, Payload, Repeats, Scratch};
+use etwsieve_transport::printable::clip;
 use serde_json::json;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::sync::OnceLock;
 use std::time::Instant;
 use uuid::Uuid;
+
+/// Longest title in the table, in characters.
+const TITLE_WIDTH_MAX: usize = 200;
 
 /// Runs `rules cost`.
 pub(super) fn run(args: &RulesCostArgs, terminal: &Terminal) -> Exit {
@@ -26,11 +32,19 @@ pub(super) fn run(args: &RulesCostArgs, terminal: &Terminal) -> Exit {
         complain(error);
     }
     let mut damaged = !unreadable.is_empty();
-    let mut sources: Vec<FileSource> = files.into_iter().map(FileSource::new).collect();
+    let stop = Stop::default();
+    stop_on_signal(&stop);
+    let mut sources: Vec<FileSource> =
+        files.into_iter().map(|path| FileSource::new(path).until(stop.clone())).collect();
     terminal.start_progress(sources.iter().map(Source::len).sum());
     let meter = CostMeter::new(matcher.rules().len(), nanoseconds);
-    let mut sink = Metered { matcher: &matcher, scratch: Scratch::default(), meter, events: 0, damaged: 0 };
+    let (scratch, name) = (Scratch::default(), String::new());
+    let mut sink = Metered { matcher: &matcher, scratch, meter, stop: &stop, name, events: 0, damaged: 0 };
     for source in &mut sources {
+        if stop.requested() {
+            break;
+        }
+        sink.name = source.name();
         if let Err(error) = source.run(&mut sink) {
             complain(error);
             damaged = true;
@@ -43,7 +57,12 @@ pub(super) fn run(args: &RulesCostArgs, terminal: &Terminal) -> Exit {
         None => io::stdout().is_terminal(),
     };
     let written = if is_table { table(&sink) } else { lines(&sink) };
-    after_writing(written, if damaged { Exit::Damaged } else { Exit::Complete })
+    let exit = match (stop.requested(), damaged) {
+        (true, _) => Exit::Interrupted,
+        (false, true) => Exit::Damaged,
+        (false, false) => Exit::Complete,
+    };
+    after_writing(written, exit)
 }
 
 /// Nanoseconds since the first call.
@@ -57,6 +76,9 @@ struct Metered<'a> {
     matcher: &'a Matcher,
     scratch: Scratch,
     meter: CostMeter,
+    stop: &'a Stop,
+    /// What the source is called.
+    name: String,
     events: u64,
     damaged: u64,
 }
@@ -73,16 +95,16 @@ impl Sink for Metered<'_> {
             self.matcher.find_metered(&payload, &mut self.scratch, &mut self.meter);
             self.events += 1;
         }
-        ControlFlow::Continue(())
+        self.unwanted()
     }
 
     fn unwanted(&mut self) -> ControlFlow<()> {
-        ControlFlow::Continue(())
+        if self.stop.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn damaged(&mut self, damage: &Damage) {
         self.damaged += 1;
-        tracing::warn!("{damage}");
+        tracing::warn!("{}: {damage}", self.name);
     }
 
     fn progress(&mut self, _bytes: u64) {}
@@ -129,14 +151,14 @@ fn table(sink: &Metered<'_>) -> io::Result<()> {
             100.0 * cost.candidates as f64 / sink.events.max(1) as f64,
             cost.matches,
             cost.ticks / cost.candidates.max(1),
-            sink.matcher.rules()[rule].title,
+            clip(&sink.matcher.rules()[rule].title, TITLE_WIDTH_MAX),
         )?;
     }
     out.flush()
 }
 
 fn lines(sink: &Metered<'_>) -> io::Result<()> {
-    let mut out = BufWriter::new(io::stdout());
+    let mut out = BufWriter::new(Format::Jsonl.stdout());
     for rule in sink.order() {
         let (cost, named) = (sink.meter.rules()[rule], &sink.matcher.rules()[rule]);
         let line = json!({

@@ -1,19 +1,23 @@
 //! `etwsieve hits`: what a store holds, and what comes into it.
 
-use super::replay::stop_on_signal;
-use super::{Exit, HitsArgs, after_writing, complain};
+use super::{Exit, HitsArgs, after_writing, complain, stop_on_signal};
 use crate::output::Format;
-use crate::output::table::clip;
 use crate::stop::Stop;
 use etwsieve_etl::FileTime;
+use etwsieve_transport::printable::clip;
 use etwsieve_transport::store::{ComputerStats, HitFilter, RuleStats, Store, StoreError, StoreStats};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
+use std::iter;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 /// How often `--follow` looks for new hits.
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
+/// Width of a level in the table, and of a title or name at most, in characters.
+const LEVEL_WIDTH: usize = 13;
+const TEXT_WIDTH_MAX: usize = 200;
 /// FILETIME of 1970-01-01T00:00:00Z.
 const UNIX_EPOCH_TICKS: u64 = 116_444_736_000_000_000;
 const TICKS_PER_SECOND: u64 = 10_000_000;
@@ -26,16 +30,20 @@ pub(super) fn run(args: &HitsArgs) -> Exit {
         computer: args.computer.clone(),
         ..HitFilter::default()
     };
+    if let (true, Some(format @ (Format::Ecs | Format::Splunk))) = (args.stats, args.format) {
+        complain(format_args!("--stats has no format {format:?}: expected table or jsonl"));
+        return Exit::Usage;
+    }
     let result = Store::open_read_only(&args.store).and_then(|store| {
         if args.follow {
             follow(&store, args, &filter)
         } else if !args.stats {
             Ok(list(&store, args, filter))
         } else if filter == HitFilter::default() {
-            Ok(after_writing(print_stats(&store.stats()?), Exit::Complete))
+            Ok(after_writing(print_stats(&store.stats()?, args.format), Exit::Complete))
         } else {
             let (stats, exit) = filtered_stats(&store, filter);
-            Ok(after_writing(print_stats(&stats), exit))
+            Ok(after_writing(print_stats(&stats, args.format), exit))
         }
     });
     result.unwrap_or_else(|error: StoreError| {
@@ -94,7 +102,10 @@ fn follow(store: &Store, args: &HitsArgs, filter: &HitFilter) -> Result<Exit, St
     let stop = Stop::default();
     stop_on_signal(&stop);
     let format = args.format.unwrap_or_else(Format::for_stdout);
-    let mut out = BufWriter::new(format.stdout());
+    let mut out = match format.stdout_until(&stop) {
+        Ok(out) => BufWriter::new(out),
+        Err(error) => return Ok(after_writing(Err(error), Exit::Complete)),
+    };
     let mut exit = Exit::Complete;
     let mut written = format.header(&mut out);
     let mut after_id = None;
@@ -174,7 +185,10 @@ fn filtered_stats(store: &Store, filter: HitFilter) -> (StoreStats, Exit) {
     (stats, exit)
 }
 
-fn print_stats(stats: &StoreStats) -> io::Result<()> {
+fn print_stats(stats: &StoreStats, format: Option<Format>) -> io::Result<()> {
+    if format == Some(Format::Jsonl) {
+        return write_stats(stats, BufWriter::new(Format::Jsonl.stdout()));
+    }
     let mut out = BufWriter::new(io::stdout().lock());
     writeln!(out, "{} events with hits, {} detections", stats.hits, stats.detections)?;
     writeln!(out, "\n{:>8} {:<13} {:<28} {:<28} RULE", "COUNT", "LEVEL", "FIRST", "LAST")?;
@@ -184,17 +198,47 @@ fn print_stats(stats: &StoreStats) -> io::Result<()> {
             out,
             "{:>8} {:<13} {first} {last} {} ({})",
             rule.count,
-            rule.level,
-            clip(&rule.title, 200),
-            rule.id
+            clip(&rule.level, LEVEL_WIDTH),
+            clip(&rule.title, TEXT_WIDTH_MAX),
+            clip(&rule.id, TEXT_WIDTH_MAX)
         )?;
     }
     writeln!(out, "\n{:>8} {:<28} {:<28} COMPUTER", "EVENTS", "FIRST", "LAST")?;
     for computer in &stats.computers {
         let (first, last) = (FileTime(computer.first), FileTime(computer.last));
-        let name = computer.computer.as_deref().map_or_else(|| "(unknown)".into(), |name| clip(name, 200));
+        let name = computer
+            .computer
+            .as_deref()
+            .map_or_else(|| "(unknown)".into(), |name| clip(name, TEXT_WIDTH_MAX));
         writeln!(out, "{:>8} {first} {last} {name}", computer.count)?;
     }
+    out.flush()
+}
+
+/// Writes the counts as JSON Lines: the total, then a line for each rule and each computer.
+fn write_stats(stats: &StoreStats, mut out: impl Write) -> io::Result<()> {
+    let total = json!({ "kind": "total", "events": stats.hits, "detections": stats.detections });
+    let rules = stats.rules.iter().map(|rule| {
+        json!({
+            "kind": "rule",
+            "rule_id": rule.id,
+            "rule_title": rule.title,
+            "level": rule.level,
+            "events": rule.count,
+            "first": FileTime(rule.first).to_string(),
+            "last": FileTime(rule.last).to_string(),
+        })
+    });
+    let computers = stats.computers.iter().map(|computer| {
+        json!({
+            "kind": "computer",
+            "computer": computer.computer,
+            "events": computer.count,
+            "first": FileTime(computer.first).to_string(),
+            "last": FileTime(computer.last).to_string(),
+        })
+    });
+    iter::once(total).chain(rules).chain(computers).try_for_each(|line| writeln!(out, "{line}"))?;
     out.flush()
 }
 

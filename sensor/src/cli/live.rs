@@ -1,8 +1,10 @@
 //! The commands that need Windows: `watch`, `record`, `doctor`, `service`. Here they meet their arguments; what
 //! they do is in `sys/windows`.
 
+use super::files::Files;
 use super::terminal::Terminal;
 use super::{DoctorArgs, Exit, RecordArgs, WatchArgs, complain};
+use crate::delivery::Role;
 use crate::live::config::Config;
 use crate::output::Format;
 use std::path::Path;
@@ -77,6 +79,20 @@ pub(super) fn watch_config(args: &WatchArgs) -> Result<(Config, Format), Exit> {
         complain(error);
         return Err(Exit::Usage);
     }
+    let spool = config.collector.is_set().then(|| {
+        config.collector.spool_path(Role::Watch, config.output.store.as_deref()).unwrap_or_default()
+    });
+    Files {
+        rules: &config.rules,
+        config: args.config.as_deref(),
+        output: config.output.file.as_deref(),
+        store: config.output.store.as_deref(),
+        collector: Some(&config.collector),
+        spool: spool.as_deref(),
+        summary: args.summary.as_deref(),
+        ..Files::default()
+    }
+    .check()?;
     let format = args.format.unwrap_or_else(|| {
         let set = Format::from(config.output.format);
         if config.output.file.is_none() && set == Format::Jsonl { Format::for_stdout() } else { set }

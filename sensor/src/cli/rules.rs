@@ -1,28 +1,32 @@
 //! `etwsieve rules check`, and the loading of rules for the other commands.
 
-use super::{Exit, RuleArgs, RulesCheckArgs, after_writing, complain};
+use super::{CheckFormat, Exit, RuleArgs, RulesCheckArgs, after_writing, complain};
+use crate::input::InputError;
 use crate::rules::from_paths;
-use etwsieve_matcher::{EventKind, Kernel, Loaded, Matcher};
+use etwsieve_matcher::{EventKind, Kernel, Loaded, Matcher, RuleError};
+use serde::Serialize;
 use std::io::{self, Write};
 
-/// Loads the rules of a command, telling what was refused. `Err`: the command must not go on.
+/// Loads the rules of a command, and lists what is refused. `Err`: the command must not continue.
 pub(super) fn load(args: &RuleArgs) -> Result<Matcher, Exit> {
     let (loaded, unreadable) = from_paths(&args.rules);
-    report(&loaded);
-    for error in &unreadable {
-        complain(error);
-    }
-    let bad = loaded.errors.len() + unreadable.len();
+    list(&loaded, &unreadable);
+    let bad = loaded.refused + unreadable.len();
     if bad > 0 && !args.allow_bad_rules {
-        complain(format_args!("{bad} rules were refused; --allow-bad-rules goes on with the others"));
+        let (noun, pronoun) = if bad == 1 { ("rule", "it") } else { ("rules", "them") };
+        complain(format_args!("{bad} {noun} rejected; pass --allow-bad-rules to continue without {pronoun}"));
         return Err(Exit::Usage);
     }
     if loaded.rules.is_empty() {
-        complain("no rule is left");
+        complain(nothing_left(&loaded));
         return Err(Exit::Usage);
     }
     if bad > 0 {
         tracing::warn!(left_out = bad, loaded = loaded.rules.len(), "rules were left out");
+    }
+    if loaded.other_log_sources > 0 {
+        let (rules, others) = (loaded.rules.len(), loaded.other_log_sources);
+        anstream::eprintln!("rules: {rules} loaded, {others} for other log sources");
     }
     let kernel = Kernel::from_env().map_err(|error| {
         complain(error);
@@ -32,6 +36,7 @@ pub(super) fn load(args: &RuleArgs) -> Result<Matcher, Exit> {
     tracing::info!(
         rules = matcher.rules().len(),
         filters = loaded.filters,
+        other_log_sources = loaded.other_log_sources,
         kernel = matcher.kernel().as_str(),
         memory = matcher.memory(),
         "rules loaded"
@@ -39,45 +44,160 @@ pub(super) fn load(args: &RuleArgs) -> Result<Matcher, Exit> {
     Ok(matcher)
 }
 
-fn report(loaded: &Loaded) {
+/// Explains that no rule is left, for an error message.
+pub(super) fn nothing_left(loaded: &Loaded) -> String {
+    match loaded.other_log_sources {
+        0 => "no rule is left".to_owned(),
+        others => format!(
+            "no rule is left: {others} are for other log sources than category ps_script, category ps_module and service powershell"
+        ),
+    }
+}
+
+fn list(loaded: &Loaded, unreadable: &[InputError]) {
     for error in &loaded.errors {
         complain(error);
     }
-    for note in &loaded.notes {
-        tracing::warn!("{note}");
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    for error in unreadable {
+        complain(error);
     }
 }
 
 /// Runs `rules check`.
 pub(super) fn check(args: &RulesCheckArgs) -> Exit {
-    let (loaded, unreadable) = from_paths(&args.paths);
-    report(&loaded);
-    for error in &unreadable {
-        complain(error);
-    }
-    let exit = if loaded.errors.is_empty() && unreadable.is_empty() { Exit::Complete } else { Exit::Usage };
-    let refused = loaded.errors.len() + unreadable.len();
-    let filters = loaded.filters;
-    let matcher = Matcher::new(loaded.rules);
-    after_writing(print(&matcher, filters, refused), exit)
+    let (mut loaded, unreadable) = from_paths(&args.paths);
+    let is_good =
+        loaded.refused == 0 && unreadable.is_empty() && (loaded.warnings.is_empty() || !args.deny_warnings);
+    let exit = if is_good { Exit::Complete } else { Exit::Usage };
+    let matcher = Matcher::new(std::mem::take(&mut loaded.rules));
+    let result = CheckResult::new(&loaded, &unreadable, &matcher);
+    let written = match args.format {
+        CheckFormat::Text => {
+            list(&loaded, &unreadable);
+            result.print()
+        }
+        CheckFormat::Json => result.print_json(),
+    };
+    after_writing(written, exit)
 }
 
-fn print(matcher: &Matcher, filters: usize, refused: usize) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "{} rules understood, {filters} filters applied, {refused} refused",
-        matcher.rules().len()
-    )?;
-    for kind in EventKind::POWERSHELL.into_iter().filter(|kind| matcher.wants(*kind)) {
-        let rules = matcher.rules().iter().filter(|rule| rule.events.contains(kind)).count();
+/// What `rules check` found. The names are those of the JSON that `docs/rules.md` promises.
+#[derive(Debug, Serialize)]
+struct CheckResult {
+    /// Version of this form.
+    version: u32,
+    loaded: usize,
+    other_log_sources: usize,
+    filters: usize,
+    /// Rules, filters and paths that were refused.
+    refused: usize,
+    errors: Vec<Problem>,
+    warnings: Vec<Problem>,
+    events: Vec<EventCost>,
+}
+
+/// An error or a warning.
+#[derive(Debug, Serialize)]
+struct Problem {
+    file: String,
+    line: Option<usize>,
+    column: Option<usize>,
+    code: &'static str,
+    construct: Option<String>,
+    message: String,
+    suggestion: Option<String>,
+}
+
+/// The load of the prefilter for one kind of event.
+#[derive(Debug, Serialize)]
+struct EventCost {
+    event_id: u16,
+    rules: usize,
+    needles: usize,
+    /// Rules without a prefilter.
+    ungated: usize,
+}
+
+impl CheckResult {
+    /// Of rules that have been moved into `matcher`.
+    fn new(loaded: &Loaded, unreadable: &[InputError], matcher: &Matcher) -> Self {
+        let kinds = EventKind::POWERSHELL.into_iter().filter(|kind| matcher.wants(*kind));
+        let events = kinds.map(|kind| EventCost {
+            event_id: kind.event_id(),
+            rules: matcher.rules().iter().filter(|rule| rule.events.contains(kind)).count(),
+            needles: matcher.gate_needles(kind),
+            ungated: matcher.ungated(kind),
+        });
+        Self {
+            version: 1,
+            loaded: matcher.rules().len(),
+            other_log_sources: loaded.other_log_sources,
+            filters: loaded.filters,
+            refused: loaded.refused + unreadable.len(),
+            errors: loaded
+                .errors
+                .iter()
+                .map(Problem::of_rule)
+                .chain(unreadable.iter().map(Problem::of_path))
+                .collect(),
+            warnings: loaded.warnings.iter().map(Problem::of_rule).collect(),
+            events: events.collect(),
+        }
+    }
+
+    fn print(&self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
         writeln!(
             out,
-            "event {}: {rules} rules, {} needles in the gate, {} rules that no needle gates",
-            kind.event_id(),
-            matcher.gate_needles(kind),
-            matcher.ungated(kind)
+            "rules: {} loaded, {} for other log sources, {} filters applied, {} refused, {} warnings",
+            self.loaded,
+            self.other_log_sources,
+            self.filters,
+            self.refused,
+            self.warnings.len()
         )?;
+        for event in &self.events {
+            writeln!(
+                out,
+                "event {}: {} rules, {} needles in the gate, {} rules without a prefilter",
+                event.event_id, event.rules, event.needles, event.ungated
+            )?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn print_json(&self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        serde_json::to_writer_pretty(&mut out, self)?;
+        writeln!(out)
+    }
+}
+
+impl Problem {
+    fn of_rule(error: &RuleError) -> Self {
+        Self {
+            file: error.file.clone(),
+            line: Some(error.line),
+            column: Some(error.column),
+            code: error.problem.code(),
+            construct: error.problem.construct(),
+            message: error.message(),
+            suggestion: error.problem.suggestion().map(str::to_owned),
+        }
+    }
+
+    fn of_path(error: &InputError) -> Self {
+        Self {
+            file: error.path().map_or_else(String::new, |path| path.display().to_string()),
+            line: None,
+            column: None,
+            code: "unreadable",
+            construct: None,
+            message: error.to_string(),
+            suggestion: None,
+        }
+    }
 }

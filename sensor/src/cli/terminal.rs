@@ -1,6 +1,7 @@
 //! Standard error: diagnostics through tracing, and a progress bar that they do not tear.
 
 use crate::pipeline::Progress;
+use etwsieve_transport::diagnostics::CleanFields;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::Ordering;
@@ -39,6 +40,7 @@ impl Terminal {
             .with_writer(terminal.clone())
             .with_ansi(io::stderr().is_terminal())
             .with_target(false)
+            .fmt_fields(CleanFields)
             .finish();
         // A second program in one process (the tests) keeps the first one's.
         let _ = tracing::subscriber::set_global_default(subscriber);

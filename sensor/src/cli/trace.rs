@@ -1,16 +1,18 @@
 //! `etwsieve trace`: the facts of an .etl trace, or every event in it.
 
-use super::{Exit, TraceArgs, TraceFormat, after_writing, complain};
+use super::{Exit, TraceArgs, TraceFormat, after_writing, complain, stop_on_signal};
 use crate::cli::terminal::Terminal;
-use crate::output::table::clip;
+use crate::input::{Found, TraceOnDisk, find_etl};
+use crate::output::Format;
 use crate::pipeline::Progress;
+use crate::stop::Stop;
 use etwsieve_etl::{ClockType, DamageLog, Event, Trace, TraceFile};
+use etwsieve_transport::printable::clip;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
@@ -24,13 +26,31 @@ const PROGRESS_EVENTS: u64 = 4096;
 pub(super) fn run(args: &TraceArgs, terminal: &Terminal) -> Exit {
     let table = TraceFormat::Table;
     let format = args.format.unwrap_or(if io::stdout().is_terminal() { table } else { TraceFormat::Jsonl });
-    let mut out = BufWriter::new(io::stdout().lock());
-    let mut exit = Exit::Complete;
-    for path in &args.paths {
-        let file = match TraceFile::open(path) {
+    let Found { files, errors, .. } = find_etl(&args.paths);
+    errors.iter().for_each(complain);
+    let mut exit = if errors.is_empty() { Exit::Complete } else { Exit::Damaged };
+    let stop = Stop::default();
+    stop_on_signal(&stop);
+    let output = if format == table { Format::Table } else { Format::Jsonl };
+    let mut out = match output.stdout_until(&stop) {
+        Ok(out) => BufWriter::new(out),
+        Err(error) => return after_writing(Err(error), exit),
+    };
+    for path in files {
+        let on_disk = match TraceOnDisk::open(path, stop.clone()) {
+            Ok(on_disk) => on_disk,
+            Err(_) if stop.requested() => break,
+            Err(error) => {
+                complain(error);
+                exit = Exit::Damaged;
+                continue;
+            }
+        };
+        let name = on_disk.name.as_str();
+        let file = match TraceFile::open(on_disk.path()) {
             Ok(file) => file,
             Err(error) => {
-                complain(format_args!("{}: {error}", path.display()));
+                complain(format_args!("{name}: {error}"));
                 exit = Exit::Damaged;
                 continue;
             }
@@ -38,33 +58,39 @@ pub(super) fn run(args: &TraceArgs, terminal: &Terminal) -> Exit {
         let trace = match file.trace() {
             Ok(trace) => trace,
             Err(error) => {
-                complain(format_args!("{}: {error}", path.display()));
+                complain(format_args!("{name}: {error}"));
                 exit = Exit::Damaged;
                 continue;
             }
         };
         let result = if args.events {
-            events(&trace, format, &mut out).map(|log| tell(path, &log))
+            events(&trace, format, &mut out, &stop).map(|log| tell(name, &log))
         } else {
-            facts(path, &trace, format, &mut out, terminal).map(|log| tell(path, &log))
+            facts(name, &trace, format, &mut out, terminal, &stop).map(|log| tell(name, &log))
         };
         match result {
             Ok(true) => {}
             Ok(false) => exit = Exit::Damaged,
             Err(error) => return after_writing(Err(error), exit),
         }
+        if stop.requested() {
+            break;
+        }
+    }
+    if stop.requested() {
+        exit = Exit::Interrupted;
     }
     after_writing(out.flush(), exit)
 }
 
 /// Tells the damage of a trace; true if there is none.
-fn tell(path: &Path, log: &DamageLog) -> bool {
+fn tell(name: &str, log: &DamageLog) -> bool {
     for damage in log.kept().iter().take(DAMAGE_TOLD_MAX) {
-        tracing::warn!("{}: damaged {damage}", path.display());
+        tracing::warn!("{name}: damaged {damage}");
     }
     let more = log.total().saturating_sub(DAMAGE_TOLD_MAX as u64);
     if more > 0 {
-        tracing::warn!("{}: {more} more damaged parts", path.display());
+        tracing::warn!("{name}: {more} more damaged parts");
     }
     log.is_empty()
 }
@@ -104,7 +130,12 @@ impl EventLine {
     }
 }
 
-fn events(trace: &Trace<'_>, format: TraceFormat, out: &mut impl Write) -> io::Result<DamageLog> {
+fn events(
+    trace: &Trace<'_>,
+    format: TraceFormat,
+    out: &mut impl Write,
+    stop: &Stop,
+) -> io::Result<DamageLog> {
     let mut events = trace.events();
     if format == TraceFormat::Table {
         writeln!(
@@ -113,7 +144,9 @@ fn events(trace: &Trace<'_>, format: TraceFormat, out: &mut impl Write) -> io::R
             "TIME", "PROVIDER", "EVENT", "VER", "PROCESS", "THREAD", "HEADER", "BYTES"
         )?;
     }
-    while let Some(event) = events.next() {
+    while !stop.requested()
+        && let Some(event) = events.next()
+    {
         let line = EventLine::new(&event);
         if format == TraceFormat::Jsonl {
             serde_json::to_writer(&mut *out, &line)?;
@@ -182,11 +215,12 @@ struct CountLine {
 }
 
 fn facts(
-    path: &Path,
+    name: &str,
     trace: &Trace<'_>,
     format: TraceFormat,
     out: &mut impl Write,
     terminal: &Terminal,
+    stop: &Stop,
 ) -> io::Result<DamageLog> {
     terminal.start_progress(trace.len());
     let progress = Progress::new(0);
@@ -194,7 +228,9 @@ fn facts(
     let (mut by_header, mut first, mut last) = (BTreeMap::new(), None, None);
     let (mut count, mut not_listed) = (0u64, 0);
     let mut events = trace.events();
-    while let Some(event) = events.next() {
+    while !stop.requested()
+        && let Some(event) = events.next()
+    {
         count += 1;
         *by_header.entry(event.header.as_str()).or_default() += 1;
         let key = (event.provider, event.event_id);
@@ -213,6 +249,10 @@ fn facts(
     }
     terminal.end_progress();
     let log = events.damage().clone();
+    if stop.requested() {
+        // Counts of a part would pass for those of the whole.
+        return Ok(log);
+    }
     let info = trace.info();
     let mut events_by_id: Vec<CountLine> = by_id
         .into_iter()
@@ -224,7 +264,7 @@ fn facts(
         .collect();
     events_by_id.sort_by_key(|line| std::cmp::Reverse(line.count));
     let facts = Facts {
-        source: path.display().to_string(),
+        source: name.to_owned(),
         bytes: trace.len(),
         os_version: format!("{}.{}", info.os_version.0, info.os_version.1),
         os_build: info.os_build,

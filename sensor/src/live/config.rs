@@ -12,9 +12,8 @@ use super::settings::{PipelineSettings, SessionSettings, SettingError, in_range}
 use crate::delivery::CollectorSettings;
 use crate::output::Format;
 use crate::search::{ScopeChoice, ViewChoice};
+use etwsieve_transport::files::read_at_most;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -172,12 +171,7 @@ impl Config {
     /// A [`ConfigError`] that names the file and, as far as it has them, line, key, what was found and expected.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::Unreadable { path: path.into(), source };
-        let mut bytes = Vec::new();
-        File::open(path)
-            .map_err(unreadable)?
-            .take(CONFIG_LEN_MAX as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
+        let bytes = read_at_most(path, CONFIG_LEN_MAX as u64).map_err(unreadable)?;
         if bytes.len() > CONFIG_LEN_MAX {
             return Err(ConfigError::TooLong { path: path.into() });
         }

@@ -128,7 +128,7 @@ pub fn line(ledger: &Ledger, losses: &EtwLosses) -> String {
     let by_reason = if by_reason.is_empty() { String::new() } else { format!(" ({})", by_reason.join(", ")) };
     format!(
         "{} events seen = {} with hits + {} without + {} waiting + {dropped} dropped{by_reason} + {} of no \
-         interest{amsi}; {} detections, {} in other views, {} of joined blocks ({} joined, {} partial, {} evicted, {} open); lost by ETW: {} events, {} real-time buffers",
+         interest{amsi}; {} detections, {} in other views ({} cut short), {} of joined blocks ({} joined, {} partial, {} evicted, {} open); lost by ETW: {} events, {} real-time buffers",
         ledger.events_seen,
         ledger.events_matched,
         ledger.events_not_matched,
@@ -136,6 +136,7 @@ pub fn line(ledger: &Ledger, losses: &EtwLosses) -> String {
         ledger.events_other,
         ledger.detections,
         ledger.view_detections,
+        ledger.views_cut,
         ledger.blocks.detections,
         ledger.blocks.joined,
         ledger.blocks.partial,
@@ -228,6 +229,12 @@ pub fn metrics(
         "Pairs of a rule and an event of which only another view matched.",
         &[],
         ledger.view_detections,
+    );
+    text.counter(
+        "etwsieve_views_cut_total",
+        "Events and joined blocks whose views were cut short, for the work that they would have cost.",
+        &[],
+        ledger.views_cut,
     );
     blocks(&mut text, &ledger.blocks);
     let name = "etwsieve_etw_lost_total";

@@ -6,9 +6,10 @@
 use crate::input::{InputError, expand};
 use crate::rules::{ENDINGS, from_paths};
 use etwsieve_matcher::{Loaded, RULE_FILE_LEN_MAX};
+use etwsieve_transport::files::open_regular;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -16,6 +17,8 @@ use std::time::{Duration, SystemTime};
 /// Most bytes read in one look, as much as the loader takes of all rule files together. Files beyond it are told apart
 /// by length and time.
 const LOOK_LEN_MAX: u64 = 256 << 20;
+/// Most errors, and most warnings, of a reload that are logged one by one.
+const LISTED_MAX: usize = 50;
 /// A file may change once more without showing another time while its time is this young: FAT counts in steps of
 /// two seconds, and the clocks of a file server and its client may differ a little.
 const YOUNG: Duration = Duration::from_secs(4);
@@ -158,7 +161,7 @@ impl RuleFolder {
 
 fn hash(path: &Path) -> io::Result<[u8; 32]> {
     // One byte above the limit is what the loader needs to refuse the file.
-    let mut file = File::open(path)?.take(RULE_FILE_LEN_MAX as u64 + 1);
+    let mut file = open_regular(path)?.take(RULE_FILE_LEN_MAX as u64 + 1);
     let mut sha = Sha256::new();
     let mut chunk = [0; 16 << 10];
     loop {
@@ -203,11 +206,17 @@ pub enum ReloadError {
 /// If there is no rule, or one is refused and not `allow_bad`.
 pub fn reload(paths: &[PathBuf], allow_bad: bool) -> Result<Reloaded, ReloadError> {
     let (loaded, unreadable) = from_paths(paths);
+    for error in loaded.errors.iter().take(LISTED_MAX) {
+        tracing::warn!("{error}");
+    }
+    for warning in loaded.warnings.iter().take(LISTED_MAX) {
+        tracing::warn!("{warning}");
+    }
     let mut refusals = loaded.errors.iter().map(ToString::to_string);
     let first = refusals.next().or_else(|| unreadable.first().map(ToString::to_string));
     match first {
         Some(first) if !allow_bad => {
-            Err(ReloadError::Refused { bad: loaded.errors.len() + unreadable.len(), first })
+            Err(ReloadError::Refused { bad: loaded.refused + unreadable.len(), first })
         }
         _ if loaded.rules.is_empty() => Err(ReloadError::NoRule),
         _ => Ok(Reloaded { loaded, unreadable }),

@@ -19,13 +19,12 @@ use crate::source::Source;
 use crate::stop::Stop;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use etwsieve_matcher::Matcher;
+use etwsieve_transport::files::{OutputError, append_lines};
 use etwsieve_transport::metrics::Server;
 use etwsieve_transport::sender::Sender as HitSender;
 use etwsieve_transport::store::{Store, StoreError};
-use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -42,14 +41,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// Why a live run cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// The output cannot be opened.
-    #[error("cannot append to {}: {source}", path.display())]
-    Output {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    /// The output cannot be opened, or is a file of something else.
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -117,8 +111,12 @@ impl Watch {
         let out: Box<dyn Write + Send> = match &config.output.file {
             None => format.stdout(),
             Some(path) => {
-                let file = OpenOptions::new().create(true).append(true).open(path);
-                Box::new(file.map_err(|source| WatchError::Output { path: path.clone(), source })?)
+                let expected = "a file of hits in this form, to which hits can be appended";
+                Box::new(append_lines(
+                    path,
+                    expected,
+                    if format == Format::Table { is_table } else { is_json },
+                )?)
             }
         };
         let store = config.output.store.as_ref().map(Store::open).transpose()?;
@@ -256,6 +254,16 @@ impl Watch {
     }
 }
 
+/// Whether a file begins as lines of JSON do.
+fn is_json(head: &[u8]) -> bool {
+    head.starts_with(b"{\"")
+}
+
+/// Whether a file begins as a table does, with or without colours.
+fn is_table(head: &[u8]) -> bool {
+    head.starts_with(b"TIME ") || head.starts_with(b"\x1b[1mTIME ")
+}
+
 /// Exchanges the rules when their files have changed, until the run has ended.
 fn reload(
     config: &Config,
@@ -278,11 +286,12 @@ fn reload(
         match rule_folder::reload(&config.rules, config.allow_bad_rules) {
             Ok(reloaded) => {
                 let count = reloaded.loaded.rules.len();
-                let left_out = reloaded.loaded.errors.len() + reloaded.unreadable.len();
+                let left_out = reloaded.loaded.refused + reloaded.unreadable.len();
+                let other_log_sources = reloaded.loaded.other_log_sources;
                 let kernel = rules.current().0.kernel();
                 rules.replace(Matcher::with_kernel(reloaded.loaded.rules, kernel));
                 counters.reloads.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(rules = count, left_out, "rules loaded again");
+                tracing::info!(rules = count, left_out, other_log_sources, "rules loaded again");
             }
             Err(error) => {
                 counters.reload_failures.fetch_add(1, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use etwsieve_etl::FileTime;
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
-use std::fmt::Write as _;
+use etwsieve_transport::printable::clip;
 use std::io::{self, Write};
 
 /// Widths of the columns, in characters.
@@ -39,7 +39,7 @@ pub(super) fn write(hit: &HitV1, rule: &RuleRefV1, out: &mut dyn Write) -> io::R
         "{} {}{:<LEVEL$}{RESET} {:<HOST$} {:>PROCESS$} {:<RULE$} {}",
         FileTime(hit.time),
         colour(&rule.level),
-        if rule.level.is_empty() { "-" } else { &rule.level },
+        if rule.level.is_empty() { "-".into() } else { clip(&rule.level, LEVEL) },
         clip(host, HOST),
         process,
         clip(&rule.title, RULE),
@@ -58,53 +58,5 @@ fn colour(level: &str) -> &'static str {
         "medium" => "\x1b[33m",
         "low" => "\x1b[36m",
         _ => "",
-    }
-}
-
-/// At most `width` characters on one line. Control characters, which could command the terminal, and the marks
-/// that turn the direction of text become blanks; blanks in a row become one.
-pub fn clip(text: &str, width: usize) -> String {
-    let mut line = String::new();
-    let mut blank = false;
-    let mut len = 0;
-    for c in text.chars() {
-        let hidden = c.is_control()
-            || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}');
-        if hidden || c.is_whitespace() {
-            blank = len > 0;
-            continue;
-        }
-        if len + usize::from(blank) + 1 > width {
-            line.pop();
-            line.push('…');
-            return line;
-        }
-        if blank {
-            line.push(' ');
-            len += 1;
-            blank = false;
-        }
-        let _ = write!(line, "{c}");
-        len += 1;
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::clip;
-
-    #[test]
-    fn clips_and_disarms() {
-        let rows = [
-            ("abc", 3, "abc"),
-            ("abcd", 3, "ab…"),
-            ("  a\r\n\tb  ", 9, "a b"),
-            ("a\x1b[31mb\u{202e}c", 20, "a [31mb c"),
-            ("", 3, ""),
-        ];
-        for (text, width, expected) in rows {
-            assert_eq!(clip(text, width), expected, "{text:?}");
-        }
     }
 }

@@ -4,6 +4,7 @@ use super::tally::Tally;
 use super::{BLOCK_SHARDS, Progress, Settings, Shard, WhenFull};
 use crate::amsi::{self, Scan};
 use crate::event::{self, EventHeader, EventRef, PAYLOAD_LEN_MAX, RawEvent};
+use crate::ledger::LossLedger;
 use crate::rules::ActiveRules;
 use crate::source::{Damage, Sink};
 use crate::stop::Stop;
@@ -43,6 +44,8 @@ pub(super) struct Feed<'a> {
     /// Payload bytes in buffers that have not come back.
     bytes_out: usize,
     source: u32,
+    /// What the sources are called.
+    names: &'a [String],
     sequence: u64,
     /// Events dropped since the last one that was sent.
     dropped_before: u64,
@@ -57,6 +60,7 @@ impl<'a> Feed<'a> {
     pub(super) fn new(
         rules: &'a ActiveRules,
         settings: &'a Settings,
+        names: &'a [String],
         senders: Vec<Sender<Box<RawEvent>>>,
         free: Receiver<Box<RawEvent>>,
         progress: &'a Progress,
@@ -78,6 +82,7 @@ impl<'a> Feed<'a> {
             made,
             bytes_out: 0,
             source: 0,
+            names,
             sequence: 0,
             dropped_before: 0,
             damage_told: 0,
@@ -90,7 +95,8 @@ impl<'a> Feed<'a> {
     /// A source of `len` bytes has ended; what follows counts for the next one.
     pub(super) fn end_of_source(&mut self, len: u64) {
         if self.damage_told > DAMAGE_TOLD_MAX {
-            tracing::warn!(more = self.damage_told - DAMAGE_TOLD_MAX, "further damage was only counted");
+            let more = self.damage_told - DAMAGE_TOLD_MAX;
+            tracing::warn!("{}: {more} more damaged parts are only counted", self.name());
         }
         self.source += 1;
         self.sequence = 0;
@@ -98,6 +104,10 @@ impl<'a> Feed<'a> {
         self.damage_told = 0;
         self.bytes_before += len;
         self.progress.bytes.store(self.bytes_before, Ordering::Relaxed);
+    }
+
+    fn name(&self) -> &'a str {
+        self.names.get(self.source as usize).map_or("", String::as_str)
     }
 
     fn tally(&self) -> &'a Tally {
@@ -245,11 +255,24 @@ impl Sink for Feed<'_> {
     }
 
     fn damaged(&mut self, damage: &Damage) {
-        self.tally().damaged(damage.reason);
+        self.tally().damaged(damage.reason, 1);
         self.damage_told += 1;
         if self.damage_told <= DAMAGE_TOLD_MAX {
-            tracing::warn!(source = self.source, "{damage}");
+            tracing::warn!("{}: {damage}", self.name());
         }
+    }
+
+    fn damaged_also(&mut self, reason: &'static str, count: u64) {
+        self.tally().damaged(reason, count);
+        self.damage_told += count;
+    }
+
+    fn lost(&mut self, losses: LossLedger) {
+        self.tally().lost(losses);
+    }
+
+    fn stop(&self) -> Stop {
+        self.stop.clone()
     }
 
     fn progress(&mut self, bytes: u64) {

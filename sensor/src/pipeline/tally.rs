@@ -3,7 +3,7 @@
 //! The source's end and the matchers' end write different cache lines, without locks. A reader sees counts that
 //! add up: it reads what became of events before how many there were, and calls the rest `waiting`.
 
-use crate::ledger::{AmsiLedger, BlockLedger, Ledger};
+use crate::ledger::{AmsiLedger, BlockLedger, Ledger, LossLedger};
 use etwsieve_matcher::block::BlockCounts;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -53,6 +53,7 @@ pub struct Tally {
     intake: Intake,
     work: Work,
     damaged: Reasons,
+    lost: OnceLock<LossLedger>,
     amsi: AmsiTally,
 }
 
@@ -130,6 +131,7 @@ struct Work {
     detections: AtomicU64,
     undecodable: AtomicU64,
     view_detections: AtomicU64,
+    views_cut: AtomicU64,
     blocks: BlockWork,
 }
 
@@ -182,9 +184,14 @@ impl Tally {
         self.intake.dropped.add(reason, 1);
     }
 
-    /// A part of the input cannot be read.
-    pub(super) fn damaged(&self, reason: &'static str) {
-        self.damaged.add(reason, 1);
+    /// That many parts of the input cannot be read.
+    pub(super) fn damaged(&self, reason: &'static str, count: u64) {
+        self.damaged.add(reason, count);
+    }
+
+    /// The source says what was lost before it was recorded. Only the first call counts.
+    pub(super) fn lost(&self, losses: LossLedger) {
+        self.lost.get_or_init(|| losses);
     }
 
     /// An event has been searched, and `rules` matched it.
@@ -200,6 +207,11 @@ impl Tally {
     /// A payload does not have the layout of its template. It is searched all the same.
     pub(super) fn undecodable(&self) {
         self.work.undecodable.fetch_add(1, Ordering::Release);
+    }
+
+    /// The views of an event or a joined block were cut short.
+    pub(super) fn views_cut(&self) {
+        self.work.views_cut.fetch_add(1, Ordering::Release);
     }
 
     /// Other views of an event gave so many rules.
@@ -262,10 +274,12 @@ impl Tally {
             detections,
             amsi,
             view_detections: load(&self.work.view_detections),
+            views_cut: load(&self.work.views_cut),
             blocks: self.work.blocks.read(),
             dropped,
             undecodable,
             damaged: self.damaged.read(),
+            lost: self.lost.get().copied(),
             payload_bytes: load(&self.intake.payload_bytes),
             elapsed_seconds: 0.0,
         }

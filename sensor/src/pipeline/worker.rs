@@ -9,10 +9,11 @@ use crate::event::RawEvent;
 use crate::payload::looks_whole;
 use crate::rules::{ActiveRules, Generation};
 use crate::search::Search;
+use crate::stop::Stop;
 use blocks::{Blocks, Hands};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use etwsieve_matcher::block::Noted;
-use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch};
+use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, ViewBudget, ViewMatch};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant};
 const QUIET_TICK: Duration = Duration::from_secs(5);
 /// Drops less than this far apart become one gap, in FILETIME ticks: a second.
 const GAP_TICKS: u64 = 10_000_000;
+/// How often an event is searched while rules are exchanged, at most.
+const ATTEMPTS_MAX: u32 = 4;
 
 pub(super) struct Worker<'a> {
     rules: &'a ActiveRules,
@@ -36,6 +39,19 @@ pub(super) struct Worker<'a> {
     is_live: bool,
     /// Time of the last event, as FILETIME.
     time: u64,
+    stop: &'a Stop,
+}
+
+/// What the search of an event found.
+struct Found {
+    /// The rules that match it as recorded, ascending.
+    raw: Vec<u32>,
+    views: Vec<ViewMatch>,
+    noted: Noted,
+    /// Whether a view could differ from the text as recorded.
+    could_differ: bool,
+    /// Whether the views were cut short.
+    is_cut: bool,
 }
 
 /// The channels of a worker.
@@ -52,6 +68,7 @@ impl<'a> Worker<'a> {
         tallies: &'a [Tally],
         ends: Ends,
         settings: &Settings,
+        stop: &'a Stop,
     ) -> Self {
         let search = settings.search;
         let (matcher, generation) = rules.current();
@@ -70,6 +87,7 @@ impl<'a> Worker<'a> {
             gap: None,
             is_live,
             time: 0,
+            stop,
         }
     }
 
@@ -81,8 +99,7 @@ impl<'a> Worker<'a> {
             // The feed may have gone; then nobody needs the buffer.
             let _ = self.ends.emptied.send(event);
         }
-        let (blocks, mut hands) = self.blocks();
-        blocks.finish(&mut hands);
+        self.with_blocks(Blocks::finish);
         self.report_gap();
     }
 
@@ -104,8 +121,7 @@ impl<'a> Worker<'a> {
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
                     let time = self.time.saturating_add((quiet.elapsed().as_nanos() / 100) as u64);
-                    let (blocks, mut hands) = self.blocks();
-                    blocks.advance(time, &mut hands);
+                    self.with_blocks(|blocks, hands| blocks.advance(time, hands));
                 }
             }
         }
@@ -114,13 +130,8 @@ impl<'a> Worker<'a> {
 
     fn search(&mut self, event: &mut RawEvent) {
         let tally = &self.tallies[event.source as usize];
-        if self.rules.generation() != self.generation {
-            let old = Arc::clone(&self.matcher);
-            (self.matcher, self.generation) = self.rules.current();
-            self.blocks.exchange(old.rules(), &self.matcher);
-        }
-        let (blocks, mut hands) = self.blocks();
-        blocks.begin(event.source, &mut hands);
+        self.exchange_rules();
+        self.with_blocks(|blocks, hands| blocks.begin(event.source, hands));
         let Some(kind) = EventKind::from_event_id(event.header.event_id) else {
             tally.searched(0);
             return;
@@ -130,60 +141,101 @@ impl<'a> Worker<'a> {
         }
         let payload = Payload { kind, process_id: event.header.process_id, bytes: &event.payload };
         let is_fragment = self.search.block && payload.fragment().is_some();
-        let matched = if is_fragment {
-            self.matcher.find_fragment(&payload, &mut self.scratch)
-        } else {
-            self.matcher.find(&payload, &mut self.scratch)
+        let mut attempts_left = ATTEMPTS_MAX;
+        let found = loop {
+            attempts_left -= 1;
+            match self.find(&payload, is_fragment, attempts_left > 0) {
+                Some(found) => break found,
+                // Searched from the beginning, since nothing of it has been reported yet.
+                None => self.exchange_rules(),
+            }
         };
-        tally.searched(matched.len());
+        tally.searched(found.raw.len());
         if kind == EventKind::Amsi {
-            tally.amsi().searched(matched.len());
+            tally.amsi().searched(found.raw.len());
+        }
+        if found.is_cut {
+            tally.views_cut();
         }
         let name = &self.names[event.source as usize];
         if self.search.event && self.search.raw {
-            for rules in matched.chunks(RULES_PER_HIT) {
+            for rules in found.raw.chunks(RULES_PER_HIT) {
                 let hit = hit(event, kind, name, &self.matcher, rules);
                 // The caller takes outcomes until every worker has gone.
                 let _ = self.ends.outcomes.send(Outcome::Hit(event.source, hit));
             }
         }
-        // Empty as a rule, and then made without an allocation.
-        let mut given = matched.to_vec();
-        let noted = if is_fragment { self.scratch.noted() } else { Noted::default() };
-        let could_differ =
-            self.matcher.views_could_differ_from_raw(&payload, self.search.views, &self.scratch);
-        if could_differ {
-            let found = self.matcher.find_views(&payload, self.search.views, &given, &mut self.scratch);
-            if self.search.event {
-                tally.view_detections(found.len());
-                for matches in by_view(&found) {
-                    let hit = view_hit(event, kind, name, &self.matcher, &matches);
-                    let _ = self.ends.outcomes.send(Outcome::Hit(event.source, hit));
-                }
+        if self.search.event && !found.views.is_empty() {
+            tally.view_detections(found.views.len());
+            for matches in by_view(&found.views) {
+                let hit = view_hit(event, kind, name, &self.matcher, &matches);
+                let _ = self.ends.outcomes.send(Outcome::Hit(event.source, hit));
             }
-            given.extend(found.iter().map(|found| found.rule));
-            given.sort_unstable();
         }
+        let Found { raw: mut given, views, noted, could_differ, .. } = found;
+        given.extend(views.iter().map(|found| found.rule));
+        given.sort_unstable();
         let time = event.header.time.0;
         self.time = time;
-        let (blocks, mut hands) = self.blocks();
-        if is_fragment {
-            blocks.take(event, &given, (noted, could_differ), &mut hands);
-        } else if blocks.any_open() {
-            blocks.advance(time, &mut hands);
+        self.with_blocks(|blocks, hands| {
+            if is_fragment {
+                blocks.take(event, &given, (noted, could_differ), hands);
+            } else if blocks.any_open() {
+                blocks.advance(time, hands);
+            }
+        });
+    }
+
+    /// Searches an event as recorded and in its views; `None` if the rules are exchanged meanwhile and `may_give_up`.
+    fn find(&mut self, payload: &Payload<'_>, is_fragment: bool, may_give_up: bool) -> Option<Found> {
+        let matched = if is_fragment {
+            self.matcher.find_fragment(payload, &mut self.scratch)
+        } else {
+            self.matcher.find(payload, &mut self.scratch)
+        };
+        // Empty as a rule, and then made without an allocation.
+        let raw = matched.to_vec();
+        let noted = if is_fragment { self.scratch.noted() } else { Noted::default() };
+        let (rules, generation, stop) = (self.rules, self.generation, self.stop);
+        let is_exchanged = || may_give_up && rules.generation() != generation;
+        let ends = || stop.requested() || is_exchanged();
+        let views = self.search.views;
+        let mut budget = ViewBudget::new(payload.bytes.len()).until(&ends);
+        let could_differ =
+            self.matcher.views_could_differ_from_raw(payload, views, &self.scratch, &mut budget);
+        let found = if could_differ {
+            self.matcher.find_views(payload, views, &raw, &mut self.scratch, &mut budget)
+        } else {
+            Vec::new()
+        };
+        if budget.is_stopped() && is_exchanged() {
+            return None;
+        }
+        Some(Found { raw, views: found, noted, could_differ, is_cut: budget.is_cut() })
+    }
+
+    /// Takes the rules that are active now.
+    fn exchange_rules(&mut self) {
+        if self.rules.generation() != self.generation {
+            let old = Arc::clone(&self.matcher);
+            (self.matcher, self.generation) = self.rules.current();
+            self.blocks.exchange(old.rules(), &self.matcher);
         }
     }
 
-    /// The blocks, and what they need.
-    fn blocks(&mut self) -> (&mut Blocks, Hands<'_>) {
-        let hands = Hands {
+    /// Works on the blocks, with what they need.
+    fn with_blocks<T>(&mut self, work: impl FnOnce(&mut Blocks, &mut Hands<'_>) -> T) -> T {
+        let stop = self.stop;
+        let ends = || stop.requested();
+        let mut hands = Hands {
             matcher: &self.matcher,
             scratch: &mut self.scratch,
             names: self.names,
             tallies: self.tallies,
             outcomes: &self.ends.outcomes,
+            stop: &ends,
         };
-        (&mut self.blocks, hands)
+        work(&mut self.blocks, &mut hands)
     }
 
     /// Joins neighbouring drops to one gap, so that an overload is not told event by event.

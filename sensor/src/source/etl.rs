@@ -1,16 +1,25 @@
 //! `.etl` traces, read with our own portable reader.
 
 use crate::event::{EventHeader, EventRef};
+use crate::ledger::LossLedger;
 use crate::sid::Sid;
-use crate::source::{Damage, Sink, SourceError};
-use etwsieve_etl::{DAMAGE_KEPT_MAX, DamageLog, EtlError, Event, TraceFile};
-use std::ops::ControlFlow;
+use crate::source::{Cost, Damage, Sink, SourceError};
+use etwsieve_etl::{DAMAGE_KEPT_MAX, DamageLog, EtlError, Event, TraceFile, TraceInfo};
+use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
+use uuid::Uuid;
 
 /// How many events pass between two reports of progress.
 const PROGRESS_EVENTS: u64 = 256;
 
-/// Reads the trace at `path` and offers its events to `sink` in time order.
+/// Provider of the events by which a session reports its losses to consumers: `RT_LostEvent`. A recorder that is
+/// itself a consumer may have written them to the file.
+const LOST_EVENT: Uuid = Uuid::from_u128(0x6a39_9ae0_4bc6_4de9_870b_3657_f894_7e7e);
+/// `EVENT_TRACE_TYPE_LOST_EVENT` and the two types of lost buffers, in memory and in a file.
+const LOST_EVENT_TYPES: RangeInclusive<u8> = 32..=34;
+
+/// Reads the trace at `path` and offers its events to `sink` in time order. Ends soon after [`Sink::stop`] is
+/// requested.
 ///
 /// # Errors
 ///
@@ -22,10 +31,20 @@ pub fn read(path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
         EtlError::Open(source) => SourceError::Open { path: path.into(), source },
         error => failed(error),
     })?;
-    let trace = file.trace().map_err(failed)?;
-    let mut events = trace.events();
+    let stop = sink.stop();
+    let stopped = || stop.requested();
+    let trace = match file.trace_until(&stopped) {
+        Ok(trace) => trace,
+        Err(EtlError::Stopped) => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut losses = losses(trace.info());
+    let mut events = trace.events_until(&stopped);
     let mut count = 0u64;
     while let Some(event) = events.next() {
+        if event.provider == Some(LOST_EVENT) && LOST_EVENT_TYPES.contains(&event.opcode) {
+            losses.lost_event_records += 1;
+        }
         if offer(&event, sink).is_break() {
             break;
         }
@@ -36,8 +55,24 @@ pub fn read(path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
     }
     // The log of the events begins with what the index of the buffers found.
     report(events.damage(), sink);
+    if losses.is_any() {
+        tracing::warn!("{}: {losses}", path.display());
+    }
+    sink.lost(losses);
+    let ((index_steps, index_bytes), (steps, bytes)) = (trace.index_cost(), events.cost());
+    sink.worked(Cost { steps: index_steps + steps, bytes: index_bytes + bytes });
     sink.progress(events.bytes_consumed());
     Ok(())
+}
+
+/// What the header of a trace and those of its buffers say about losses.
+fn losses(info: &TraceInfo) -> LossLedger {
+    LossLedger {
+        events_lost: info.events_lost.into(),
+        buffers_lost: info.buffers_lost.into(),
+        buffers_marking_loss: info.buffers_marking_loss,
+        lost_event_records: 0,
+    }
 }
 
 fn offer(event: &Event<'_>, sink: &mut dyn Sink) -> ControlFlow<()> {
@@ -82,8 +117,6 @@ fn report(log: &DamageLog, sink: &mut dyn Sink) {
     }
     for (kind, count) in log.counts() {
         let kept = log.kept().iter().filter(|damage| damage.kind == kind).count() as u64;
-        for _ in kept..count {
-            sink.damaged(&Damage { reason: kind.as_str(), offset: 0, detail: "not kept in detail".into() });
-        }
+        sink.damaged_also(kind.as_str(), count - kept);
     }
 }

@@ -10,40 +10,56 @@
 //! [`binxml`], because the crate shows whole events as JSON or XML only: half of a surrogate pair (fragments of a
 //! script block are cut inside pairs) does not survive that, and each event costs its rendering.
 //!
-//! Promises: memory for one chunk, whatever the file's size. All chunks that are present are read: the file
-//! header's count and dirty flag are not asked, nor are checksums, which copies of a live log carry stale. In a
-//! chunk whose header lags behind, records go on past its end as long as their numbers do. A damaged chunk or
-//! record is reported, and reading goes on at the next record that can be recognised.
+//! Promises: memory for one chunk, whatever the file's size. All chunks that are present are read: the dirty flag is
+//! not consulted, nor are checksums, which copies of a live log carry stale. In a chunk whose header lags behind,
+//! records are read past its end as long as their numbers continue. A damaged chunk or record is reported, and reading
+//! continues at the next record that can be recognised. Chunks and records that the headers know but that are not there
+//! are reported, and so are blank chunks in front of others.
+//!
+//! Work is bounded: [`RECORD_STEPS_PER_BYTE_MAX`] for a record, [`CHUNK_STEPS_PER_BYTE_MAX`] for all records of a chunk.
+//! Both count every byte that is read, compared or written. Records beyond them are reported as damage.
 
 mod binxml;
 mod input;
 mod record;
+mod records;
 #[cfg(test)]
 mod tests;
 mod value;
 
 use crate::event::{self, EventHeader, EventRef, is_powershell};
 use crate::payload;
-use crate::source::{Damage, Sink, SourceError};
+use crate::source::{Cost, Damage, Sink, SourceError, WORK_LIMIT};
 use binxml::Walker;
-use etwsieve_etl::FileTime;
-use evtx::{EvtxChunkHeader, EvtxRecordHeader};
-use record::{Collector, Record};
+use etwsieve_budget::{Budget, Exhausted};
+use evtx::EvtxChunkHeader;
+use record::{Collector, Record, RecordError};
+use records::{FIND_STEPS_PER_BYTE_MAX, Records};
 use std::fs::File;
 use std::io::{self, Read};
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// Length of the file header.
 const FILE_HEADER_LEN: usize = 4096;
 /// Length of a chunk.
 const CHUNK_LEN: usize = 65_536;
-/// Length of a chunk's header: where its first record stands.
+/// Length of a chunk's header: where its first record is.
 const CHUNK_HEADER_LEN: usize = 512;
 /// Length of a record's header.
 const RECORD_HEADER_LEN: usize = 24;
 /// Length of the size that ends a record.
 const SIZE_LEN: usize = 4;
+
+/// Steps of work that a record may cost for each of its bytes, beyond [`RECORD_STEPS_FREE`]. The costliest records are
+/// forwarded ones in which every entity is a token.
+pub const RECORD_STEPS_PER_BYTE_MAX: u64 = 32;
+/// Steps that any record may cost besides, for the template that it shares with others.
+pub const RECORD_STEPS_FREE: u64 = 64 << 10;
+/// Steps of work that the records of a chunk may cost for each of its bytes. The costliest chunk on record costs 3.1.
+pub const CHUNK_STEPS_PER_BYTE_MAX: u64 = 64;
+/// Bytes that reading a record may allocate, besides its payload.
+pub const RECORD_BYTES_MAX: u64 = 2 << 20;
 
 const FILE_MAGIC: &[u8; 8] = b"ElfFile\0";
 const CHUNK_MAGIC: &[u8; 8] = b"ElfChnk\0";
@@ -60,7 +76,7 @@ pub fn read(path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
     replay(file, path, sink)
 }
 
-/// Reads an event log from `input`; `path` is what errors call it.
+/// Reads an event log from `input`; `path` is what errors call it. Ends soon after [`Sink::stop`] is requested.
 ///
 /// # Errors
 ///
@@ -75,9 +91,14 @@ pub fn replay(mut input: impl Read, path: &Path, sink: &mut dyn Sink) -> Result<
         let detail = format!("expected a file header of {FILE_HEADER_LEN} bytes, found {header_len}");
         sink.damaged(&Damage { reason: "file header", offset: 0, detail });
     }
+    let mut log = Log::new(&buffer[..header_len]);
     let mut offset = header_len as u64;
     let mut payload = Vec::new();
-    loop {
+    let mut chunks = 0u64;
+    let mut blank_from = None;
+    let stop = sink.stop();
+    let stopped = || stop.requested();
+    while !stopped() {
         let len = fill(&mut input, &mut buffer).map_err(|error| failed(offset, error))?;
         let chunk = &buffer[..len];
         if offset == FILE_HEADER_LEN as u64 && !header_is_good && chunk.starts_with(CHUNK_MAGIC) {
@@ -87,13 +108,69 @@ pub fn replay(mut input: impl Read, path: &Path, sink: &mut dyn Sink) -> Result<
             return Err(SourceError::NotThisFormat { path: path.into(), expected: "ElfFile", found });
         }
         if len == 0 {
+            if let Some(detail) = log.missing(chunks) {
+                sink.damaged(&Damage { reason: "chunk", offset, detail });
+            }
             return Ok(());
         }
-        if read_chunk(chunk, offset, &mut payload, sink).is_break() {
-            return Ok(());
+        chunks += 1;
+        if chunk.iter().all(|&byte| byte == 0) {
+            // Windows reserves chunks ahead, at the end.
+            blank_from.get_or_insert(offset);
+        } else {
+            if let Some(from) = blank_from.take() {
+                let detail = format!("expected a chunk, found {} bytes of zeros", offset - from);
+                sink.damaged(&Damage { reason: "chunk", offset: from, detail });
+                log.is_damaged = true;
+            }
+            if read_chunk(chunk, offset, &mut log, &mut payload, &stopped, sink).is_break() {
+                return Ok(());
+            }
         }
         offset += len as u64;
         sink.progress(offset);
+    }
+    Ok(())
+}
+
+/// What the header of a file says, and how far its records were found.
+struct Log {
+    /// Chunks; copies of a live log may have more.
+    chunk_count: u16,
+    /// Number of the record that would come next; copies of a live log may have higher ones.
+    next_number: u64,
+    /// It was in use, or nobody knows.
+    is_dirty: bool,
+    /// The highest number of a record, or 0.
+    highest: u64,
+    is_damaged: bool,
+}
+
+impl Log {
+    fn new(header: &[u8]) -> Self {
+        let header: Option<&[u8; FILE_HEADER_LEN]> =
+            header.first_chunk().filter(|h| h.starts_with(FILE_MAGIC));
+        let field = |at: usize, len: usize| {
+            let bytes = header.and_then(|header| header.get(at..at + len)).unwrap_or_default();
+            bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+        };
+        Self {
+            chunk_count: field(42, 2) as u16,
+            next_number: field(24, 8),
+            is_dirty: header.is_none() || field(120, 4) & 1 != 0,
+            highest: 0,
+            is_damaged: header.is_none(),
+        }
+    }
+
+    /// Says what the header knows but the file does not hold, unless other damage explains it.
+    fn missing(&self, chunks: u64) -> Option<String> {
+        if chunks < u64::from(self.chunk_count) {
+            return Some(format!("expected {} chunks, found {chunks}: the file is cut", self.chunk_count));
+        }
+        let last = self.next_number.checked_sub(1)?;
+        (last > self.highest && !self.is_damaged && self.next_number != u64::MAX)
+            .then(|| format!("expected records up to number {last}, found none after {}", self.highest))
     }
 }
 
@@ -112,10 +189,14 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Reads the records of one chunk, which starts at `offset` of the file.
-fn read_chunk(chunk: &[u8], offset: u64, payload: &mut Vec<u8>, sink: &mut dyn Sink) -> ControlFlow<()> {
-    if chunk.iter().all(|&byte| byte == 0) {
-        return ControlFlow::Continue(()); // Windows reserves chunks ahead.
-    }
+fn read_chunk(
+    chunk: &[u8],
+    offset: u64,
+    log: &mut Log,
+    payload: &mut Vec<u8>,
+    stopped: &dyn Fn() -> bool,
+    sink: &mut dyn Sink,
+) -> ControlFlow<()> {
     if chunk.len() < CHUNK_LEN {
         let detail = format!("expected a chunk of {CHUNK_LEN} bytes, found {}", chunk.len());
         sink.damaged(&Damage { reason: "chunk", offset, detail });
@@ -129,31 +210,57 @@ fn read_chunk(chunk: &[u8], offset: u64, payload: &mut Vec<u8>, sink: &mut dyn S
             None // Its records may still be whole.
         }
     };
-    let mut records = Records::new(chunk, header.as_ref());
+    let len = chunk.len() as u64;
+    let mut finding = Budget::new(len * FIND_STEPS_PER_BYTE_MAX + RECORD_STEPS_FREE, 0).until(stopped);
+    let mut steps_left = len * CHUNK_STEPS_PER_BYTE_MAX + RECORD_STEPS_FREE;
+    let mut cost = Cost::default();
+    let mut records = Records::new(chunk, header.as_ref(), log.is_dirty);
     let mut walker = Walker::new(chunk);
     let mut record = Record::new();
-    while let Some(found) = records.next() {
+    let flow = loop {
+        let found = match records.next(&mut finding) {
+            Ok(Some(found)) => found,
+            Ok(None) => break ControlFlow::Continue(()),
+            Err(Exhausted::Stopped) => break ControlFlow::Break(()),
+            Err(reason) => {
+                sink.damaged(&Damage { reason: WORK_LIMIT, offset, detail: reason.to_string() });
+                break ControlFlow::Continue(());
+            }
+        };
         let offset = offset + found.at as u64;
-        let damaged =
-            |sink: &mut dyn Sink, detail| sink.damaged(&Damage { reason: "record", offset, detail });
         let is_damaged = found.damage.is_some();
-        if let Some(detail) = found.damage {
-            damaged(sink, detail);
+        if let Some(damage) = found.damage {
+            sink.damaged(&Damage { reason: "record", offset, detail: damage.to_string() });
         }
         let Some(body) = found.body else { continue };
+        let steps = (RECORD_STEPS_FREE + RECORD_STEPS_PER_BYTE_MAX * body.len() as u64).min(steps_left);
+        let mut budget = Budget::new(steps, RECORD_BYTES_MAX).until(stopped);
         record.reset(found.written);
         let wants = |header: &EventHeader| is_wanted(sink, header);
-        let done = match walker.walk(body, &mut Collector::new(&mut record, wants)) {
-            Ok(()) => offer(&record, payload, sink),
-            Err(error) => Err(error.to_string()),
+        let mut collector = Collector::new(&mut record, wants);
+        let done = match walker.walk(body, &mut collector, &mut budget) {
+            Ok(()) => offer(&record, payload, &mut budget, sink),
+            Err(error) => Err(error),
         };
+        cost.steps += budget.steps_spent();
+        cost.bytes += budget.bytes_spent();
+        steps_left -= budget.steps_spent();
         match done {
-            Ok(flow) => flow?,
+            Ok(flow) if flow.is_break() => break flow,
+            Err(RecordError::Exhausted(Exhausted::Stopped)) => break ControlFlow::Break(()),
             Err(_) if is_damaged => {}
-            Err(detail) => damaged(sink, detail),
+            Err(error) => {
+                let reason = if matches!(error, RecordError::Exhausted(_)) { WORK_LIMIT } else { "record" };
+                sink.damaged(&Damage { reason, offset, detail: error.to_string() });
+            }
+            Ok(_) => {}
         }
-    }
-    ControlFlow::Continue(())
+    };
+    log.highest = log.highest.max(records.number().unwrap_or(0));
+    log.is_damaged |= records.is_damaged();
+    cost.steps += finding.steps_spent();
+    sink.worked(cost);
+    flow
 }
 
 /// Whether the event can be rebuilt and the sink wants it.
@@ -167,115 +274,24 @@ fn is_scan(header: &EventHeader) -> bool {
 }
 
 /// Hands a record that was read to the sink.
-fn offer(record: &Record<'_>, payload: &mut Vec<u8>, sink: &mut dyn Sink) -> Result<ControlFlow<()>, String> {
+fn offer(
+    record: &Record<'_>,
+    payload: &mut Vec<u8>,
+    budget: &mut Budget<'_>,
+    sink: &mut dyn Sink,
+) -> Result<ControlFlow<()>, RecordError> {
     if record.wanted.is_none() || !record.has_event_id {
-        return Err("expected System with an EventID, found none".into());
+        return Err(RecordError::NoEventId);
     }
     let header = record.header;
     if record.wanted != Some(true) {
         return Ok(sink.unwanted());
     }
-    let written = match payload::fields(header.event_id) {
-        _ if is_scan(&header) => record.write_scan(payload),
-        Some(fields) => record.write_payload(fields, payload),
+    match payload::fields(header.event_id) {
+        _ if is_scan(&header) => record.write_scan(payload, budget)?,
+        Some(fields) => record.write_payload(fields, payload, budget)?,
         None => return Ok(sink.unwanted()),
-    };
-    written.map_err(|error| error.to_string())?;
+    }
     let computer = Some(record.computer.as_str()).filter(|name| !name.is_empty());
     Ok(sink.event(&EventRef { header, user_sid: record.user_sid, computer, payload }))
-}
-
-/// A record, whole or not.
-struct Found {
-    /// Where it stands in the chunk.
-    at: usize,
-    /// Where its BinXML may be read.
-    body: Option<Range<usize>>,
-    /// When the event log wrote it.
-    written: FileTime,
-    /// What is wrong with it.
-    damage: Option<String>,
-}
-
-/// Finds the records of a chunk, one behind the other.
-struct Records<'c> {
-    chunk: &'c [u8],
-    /// Where the next record should stand.
-    at: usize,
-    /// End of the records, as the chunk's header has it.
-    free: usize,
-    /// Number of the last record, as the chunk's header has it; `None` without a header.
-    last: Option<u64>,
-    /// Number of the record before.
-    number: Option<u64>,
-}
-
-impl<'c> Records<'c> {
-    fn new(chunk: &'c [u8], header: Option<&EvtxChunkHeader>) -> Self {
-        let free = header.map_or(chunk.len(), |header| header.free_space_offset as usize);
-        let last = header.map(|header| header.last_event_record_id);
-        Self { chunk, at: CHUNK_HEADER_LEN, free: free.min(chunk.len()), last, number: None }
-    }
-
-    fn next(&mut self) -> Option<Found> {
-        let at = self.at;
-        match self.whole(at) {
-            Ok((number, end)) => {
-                // In the free space stand records of an earlier use, unless the header lags behind.
-                let follows = self.number.is_some_and(|before| before.checked_add(1) == Some(number));
-                if (at >= self.free && !follows) || (self.last.is_none() && !self.is_later(number)) {
-                    return None;
-                }
-                self.number = Some(number);
-                self.at = end;
-                let body = Some(at + RECORD_HEADER_LEN..end - SIZE_LEN);
-                Some(Found { at, body, written: self.written(at), damage: None })
-            }
-            Err(_) if at >= self.free => None,
-            Err(error) => {
-                let next = self.find(at + 1);
-                let end = next.unwrap_or(self.chunk.len());
-                self.at = end;
-                let rest = &self.chunk[at..];
-                let is_blank = rest.iter().take(RECORD_HEADER_LEN).all(|&byte| byte == 0);
-                if next.is_none() && self.last.is_none_or(|last| is_blank && self.number >= Some(last)) {
-                    return None; // All records were there, only the free space is not known.
-                }
-                // If only its sizes are wrong, the event itself can be read.
-                let body = rest.starts_with(RECORD_MAGIC).then(|| end.min(at + RECORD_HEADER_LEN)..end);
-                Some(Found { at, body, written: self.written(at), damage: Some(error) })
-            }
-        }
-    }
-
-    /// Number and end of the record at `at`, which begins and ends with its size.
-    fn whole(&self, at: usize) -> Result<(u64, usize), String> {
-        let header = EvtxRecordHeader::from_bytes_at(self.chunk, at).map_err(|error| error.to_string())?;
-        let (size, left) = (header.data_size as usize, self.chunk.len() - at);
-        if size < RECORD_HEADER_LEN + SIZE_LEN || size > left {
-            return Err(format!("expected a record of 28 to {left} bytes, found {size}"));
-        }
-        let copy = &self.chunk[at + size - SIZE_LEN..at + size];
-        if copy != header.data_size.to_le_bytes() {
-            return Err(format!("expected a record that ends with its size, {size}, found {copy:02x?}"));
-        }
-        Ok((header.event_record_id, at + size))
-    }
-
-    /// The next whole record at or behind `from`, in front of the free space.
-    fn find(&self, from: usize) -> Option<usize> {
-        (from..self.free).find(|&at| {
-            self.chunk[at..].starts_with(RECORD_MAGIC)
-                && self.whole(at).is_ok_and(|(number, _)| self.is_later(number))
-        })
-    }
-
-    fn is_later(&self, number: u64) -> bool {
-        self.number.is_none_or(|before| number > before)
-    }
-
-    fn written(&self, at: usize) -> FileTime {
-        let bytes = self.chunk[at..].get(16..).and_then(|bytes| bytes.first_chunk());
-        FileTime(bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes)))
-    }
 }

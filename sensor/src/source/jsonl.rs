@@ -5,7 +5,7 @@
 //!
 //! | meaning | key | key in detections |
 //! |---|---|---|
-//! | time, ISO 8601 UTC | `time_created` | `time` |
+//! | time, RFC 3339, UTC without an offset | `time_created` | `time` |
 //! | provider's GUID, by default Windows PowerShell's | `provider_guid` | `provider` |
 //! | 4103, 4104 or 1101, by default the one that the fields belong to | `event_id` | |
 //! | version, level | `version`, `level` | `event_version`, `event_level` |
@@ -21,7 +21,8 @@
 //! opcode are then those of the provider's manifest, and a 4104 without `path` has four fields. Other keys are ignored. A detection stands once per rule: so does the event read from it.
 //! Text may hold escaped halves of surrogate pairs, which reach the payload as they are.
 //!
-//! Blank lines and a byte order mark are skipped. Memory: one line of at most [`LINE_LEN_MAX`] bytes.
+//! Blank lines and a byte order mark are skipped. Memory: one line of at most [`LINE_LEN_MAX`] bytes, and its texts once
+//! more. Work is linear in the line: what is not needed is skipped without being kept, however deeply it is nested.
 
 #[cfg(test)]
 mod tests;
@@ -31,8 +32,9 @@ use crate::amsi::Scan;
 use crate::event::{self, EventHeader, EventRef};
 use crate::payload::{self, Absence, Field, FieldKind, PayloadError, PayloadWriter};
 use crate::sid::Sid;
-use crate::source::text::{parse_guid, parse_integer, parse_time};
+use crate::source::text::{parse_guid, parse_time};
 use crate::source::{Damage, Sink, SourceError};
+use crate::stop::Stop;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::fs::File;
@@ -40,7 +42,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
 use uuid::Uuid;
-use values::{Integer, Wide};
+use values::{Integer, Level, Wide};
 
 /// Longest line in bytes without its end: the longest payload with every unit escaped, and the other keys.
 pub const LINE_LEN_MAX: usize = 1 << 20;
@@ -55,7 +57,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// # Errors
 ///
 /// [`SourceError`] if it cannot be opened, does not begin with an object, or the system fails to read it.
-/// A line that is no event goes to [`Sink::damaged`].
+/// A line that is not an event goes to [`Sink::damaged`].
 pub fn read(path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
     let file = File::open(path).map_err(|source| SourceError::Open { path: path.into(), source })?;
     replay(file, path, sink)
@@ -71,12 +73,12 @@ pub fn replay(input: impl Read, path: &Path, sink: &mut dyn Sink) -> Result<(), 
     let (mut line, mut payload) = (Vec::new(), Vec::new());
     let (mut offset, mut reported) = (0u64, 0u64);
     let mut is_first = true;
-    loop {
-        let read = next_line(&mut input, &mut line);
+    let stop = sink.stop();
+    while !stop.requested() {
+        let read = next_line(&mut input, &mut line, &stop);
         let read = read.map_err(|source| SourceError::Read { path: path.into(), offset, source })?;
         if read.len == 0 {
-            sink.progress(offset);
-            return Ok(());
+            break;
         }
         let text = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| offset == 0).unwrap_or(&line).trim_ascii();
         if is_first && !text.is_empty() {
@@ -110,6 +112,8 @@ pub fn replay(input: impl Read, path: &Path, sink: &mut dyn Sink) -> Result<(), 
             sink.progress(offset);
         }
     }
+    sink.progress(offset);
+    Ok(())
 }
 
 /// What [`next_line`] took from the input.
@@ -121,19 +125,19 @@ struct LineRead {
 }
 
 /// Reads a line, of which at most [`LINE_LEN_MAX`] bytes are kept.
-fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<LineRead> {
+fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>, stop: &Stop) -> io::Result<LineRead> {
     line.clear();
     let len = input.by_ref().take(LINE_LEN_MAX as u64 + 1).read_until(b'\n', line)? as u64;
     if line.len() <= LINE_LEN_MAX || line.ends_with(b"\n") {
         return Ok(LineRead { len, is_too_long: false });
     }
-    Ok(LineRead { len: len + skip_line(input)?, is_too_long: true })
+    Ok(LineRead { len: len + skip_line(input, stop)?, is_too_long: true })
 }
 
-/// Skips the rest of a line and says how long it was.
-fn skip_line(input: &mut impl BufRead) -> io::Result<u64> {
+/// Skips the rest of a line, which may have no end, and returns how long it was.
+fn skip_line(input: &mut impl BufRead, stop: &Stop) -> io::Result<u64> {
     let mut skipped = 0;
-    loop {
+    while !stop.requested() {
         let buffered = match input.fill_buf() {
             Ok(buffered) => buffered,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -144,9 +148,10 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<u64> {
         input.consume(len);
         skipped += len as u64;
         if end.is_some() || len == 0 {
-            return Ok(skipped);
+            break;
         }
     }
+    Ok(skipped)
 }
 
 /// Parses one line and hands it to the sink.
@@ -197,7 +202,7 @@ struct Line<'a> {
     version: Option<Integer>,
     event_level: Option<Integer>,
     /// In detections this is the rule's, a word.
-    level: Option<serde_json::Value>,
+    level: Option<Level>,
     task: Option<Integer>,
     opcode: Option<Integer>,
     keywords: Option<Integer>,
@@ -245,7 +250,7 @@ impl Line<'_> {
             (None, None, None) => return Err("expected an event_id, found none".into()),
         };
         let time = self.time_created.as_deref().ok_or("expected time_created or time, found neither")?;
-        let time = parse_time(time).ok_or_else(|| expected("time", "an ISO 8601 time from 1601 on", time))?;
+        let time = parse_time(time).ok_or_else(|| expected("time", "an RFC 3339 time from 1601 on", time))?;
         let by_id = if event_id == event::AMSI_SCAN { event::AMSI } else { event::POWERSHELL };
         // Level, opcode, task and version of the manifests. Both events of PowerShell go to the log Operational.
         let (level, opcode, task, version, channel) = match event_id {
@@ -274,10 +279,11 @@ impl Line<'_> {
         if let Some(level) = &self.event_level {
             return level.narrow("event_level").map(Some);
         }
-        let Some(level) = self.level.as_ref().filter(|level| !level.is_null()) else { return Ok(None) };
-        let number = level.as_u64().or_else(|| level.as_str().and_then(parse_integer));
-        let number = number.and_then(|number| number.try_into().ok());
-        number.map(Some).ok_or_else(|| expected("level", "a number up to 255", &level.to_string()))
+        match &self.level {
+            None => Ok(None),
+            Some(Level::Number(number)) if u8::try_from(*number).is_ok() => Ok(Some(*number as u8)),
+            Some(level) => Err(expected("level", "a number up to 255", &level.to_string())),
+        }
     }
 
     fn write_scan(&self, out: &mut Vec<u8>) -> Result<(), PayloadError> {

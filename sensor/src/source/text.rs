@@ -1,11 +1,28 @@
 //! Values that come as text: in forwarded .evtx records, and in JSON Lines.
 
 use etwsieve_etl::FileTime;
+use etwsieve_etl::time::TICKS_PER_SECOND;
 use uuid::Uuid;
 
-/// Parses an ISO 8601 time in UTC, and cuts decimals behind the seventh: forwarded records have nine.
+/// Parses a time as RFC 3339 has it; without an offset it is UTC. Cuts decimals behind the seventh: forwarded records
+/// have nine.
 pub(crate) fn parse_time(text: &str) -> Option<FileTime> {
-    let text = text.trim().trim_end_matches('Z');
+    let text = text.trim();
+    // Behind the seconds, where a date has no sign any more.
+    let sign = text.rfind(['+', '-']).filter(|at| *at >= "2026-11-30T10:00:00".len());
+    let Some(at) = sign else { return parse_utc(text) };
+    let (local, offset) = (&text[..at], parse_offset(&text[at + 1..])?);
+    if local.ends_with('Z') {
+        return None;
+    }
+    let local = parse_utc(local)?.0;
+    // East of Greenwich it is later.
+    let utc = if text[at..].starts_with('+') { local.checked_sub(offset) } else { local.checked_add(offset) };
+    utc.map(FileTime)
+}
+
+fn parse_utc(text: &str) -> Option<FileTime> {
+    let text = text.trim_end_matches('Z');
     let Some((whole, decimals)) = text.split_once('.') else {
         return FileTime::parse_iso(text);
     };
@@ -13,6 +30,16 @@ pub(crate) fn parse_time(text: &str) -> Option<FileTime> {
         return FileTime::parse_iso(text);
     }
     FileTime::parse_iso(&text[..whole.len() + 1 + 7])
+}
+
+/// Hours and minutes, in ticks of 100 ns.
+fn parse_offset(text: &str) -> Option<u64> {
+    let (hours, minutes) = text.split_once(':')?;
+    let number = |part: &str, max: u64| {
+        let is_number = part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit());
+        part.parse::<u64>().ok().filter(|number| is_number && *number <= max)
+    };
+    Some((number(hours, 23)? * 60 + number(minutes, 59)?) * 60 * TICKS_PER_SECOND)
 }
 
 /// Parses an integer: decimal with an optional sign, or hexadecimal behind `0x`.
@@ -44,6 +71,16 @@ mod tests {
             ("2020-07-22 00:02:31", Some("2020-07-22T00:02:31.0000000Z")),
             ("2022-08-04T08:21:24.727Z", Some("2022-08-04T08:21:24.7270000Z")),
             ("2021-06-10T14:12:46.05842950xZ", None),
+            ("2026-11-30T10:00:00+01:00", Some("2026-11-30T09:00:00.0000000Z")),
+            ("2026-11-30 10:00:00.123456789-00:30", Some("2026-11-30T10:30:00.1234567Z")),
+            ("1601-01-01T01:00:00+01:00", Some("1601-01-01T00:00:00.0000000Z")),
+            ("1601-01-01T00:00:00+01:00", None),
+            ("2026-11-30T10:00:00+24:00", None),
+            ("2026-11-30T10:00:00+1:00", None),
+            ("2026-11-30T10:00:00Z+01:00", None),
+            ("2026-11-30T10:00:00+01:00é", None),
+            ("2026-11-30T10:00:60Z", None),
+            ("20261130T100000Z", None),
             ("yesterday", None),
             ("é.12345678", None),
         ];

@@ -1,7 +1,14 @@
 //! Any bytes as an event of the antimalware scanner: decoded or refused, and what is decoded fits where it came from.
 
+use super::work;
 use etwsieve::amsi::{decode, is_foreign, kept};
-use etwsieve_matcher::{EventKind, Field, Fields};
+use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Payload, Scratch, ViewBudget, Views, builtin};
+use std::cell::RefCell;
+
+thread_local! {
+    static MATCHER: RefCell<(Matcher, Scratch)> =
+        RefCell::new((Matcher::new(builtin::rules()), Scratch::default()));
+}
 
 /// The body of the target.
 ///
@@ -19,10 +26,24 @@ pub fn amsi(data: &[u8]) {
     assert_eq!(fields.text(Field::ScriptBlockText), Some(&scan.content[..whole(scan.content)]));
     assert_eq!(fields.text(Field::Path), Some(scan.content_name));
     assert_eq!(kept(&laid_out), Some((scan.result, scan.app_name)));
+    search(&laid_out);
     let mut encoded = Vec::new();
     scan.encode(&mut encoded);
     assert!(encoded.len() <= scan.encoded_len_max());
     // Others' events have their names at the place of a 64-bit process, where the encoder writes them too.
     assert_eq!(decode(&encoded), Ok(scan), "what was decoded is encoded again");
     assert_eq!(is_foreign(&encoded), foreign);
+}
+
+/// The content as a script: its search costs no more than its length allows.
+fn search(bytes: &[u8]) {
+    MATCHER.with_borrow_mut(|(matcher, scratch)| {
+        let payload = Payload { kind: EventKind::Amsi, process_id: None, bytes };
+        let before = scratch.counts().steps;
+        let raw = matcher.find(&payload, scratch).to_vec();
+        work::assert_raw_bounded(scratch.counts().steps - before, bytes.len());
+        let mut budget = ViewBudget::new(bytes.len());
+        let _ = matcher.find_views(&payload, Views::ALL, &raw, scratch, &mut budget);
+        work::assert_bounded(&budget, bytes.len());
+    });
 }

@@ -1,18 +1,29 @@
 //! Any bytes as a trace.
 
-use etwsieve_etl::{BUFFER_HEADER_LEN, EXPANSION_MAX, Event, HeaderKind, SCRATCH_LEN_MAX, Trace};
+use etwsieve_etl::{
+    BUFFER_HEADER_LEN, EXPANSION_MAX, Event, HeaderKind, INDEX_STEPS_PER_BYTE_MAX, ReadAt, SCRATCH_LEN_MAX,
+    STEPS_FREE, Trace, WALK_STEPS_PER_BYTE_MAX,
+};
+use std::io;
 
 /// The smallest event, with what aligns the next one, in bytes.
 const EVENT_LEN_MIN: u64 = 8;
+/// Steps that a walk over a trace without compression may cost for each of its bytes.
+const PLAIN_STEPS_PER_BYTE_MAX: u64 = 8;
+/// Steps for the first looks at a trace, however short it is.
+const FIRST_STEPS: u64 = 8 << 10;
 
-/// Reads `data` as a trace, to its last item, twice.
+/// Reads `data` as a trace, to its last item: twice from memory, and once as a file is read.
 ///
 /// # Panics
 ///
-/// If an event lies outside its buffer, time goes back without being counted, memory exceeds its bounds, there are
-/// more events than bytes for them, or the second walk differs from the first.
+/// If an event lies outside its buffer, time goes back without being counted, work or memory exceed their bounds, there
+/// are more events than bytes for them, or one walk differs from another.
 pub fn etl(data: &[u8]) {
+    let read_at = Offsets(data);
+    let from_file = Trace::read(&read_at, &|| false);
     let Ok(trace) = Trace::new(data) else {
+        assert!(from_file.is_err(), "a file is a trace, the same bytes in memory are not");
         return;
     };
     let info = trace.info();
@@ -20,8 +31,37 @@ pub fn etl(data: &[u8]) {
     assert!(info.buffers_found <= len.div_ceil(BUFFER_HEADER_LEN as u64), "more buffers than bytes");
     assert!(info.buffers_compressed <= info.buffers_found);
     assert!(info.unused_bytes <= len);
+    let (steps, bytes) = trace.index_cost();
+    assert!(steps <= INDEX_STEPS_PER_BYTE_MAX * len + FIRST_STEPS, "{steps} steps to index {len} bytes");
+    assert!(bytes <= 2 * Trace::index_len_max(len), "{bytes} bytes to index {len} bytes");
     let first = walk(&trace);
     assert_eq!(first, walk(&trace), "a walk depends on the one before it");
+    let from_file = from_file.expect("memory is a trace, so a file is one");
+    assert_eq!(info, from_file.info());
+    assert_eq!(trace.damage().kept(), from_file.damage().kept());
+    let (steps, _) = from_file.index_cost();
+    assert!(
+        steps <= INDEX_STEPS_PER_BYTE_MAX * len + FIRST_STEPS,
+        "{steps} steps to index a file of {len} bytes"
+    );
+    assert_eq!(first, walk(&from_file), "a file gives other events than memory");
+}
+
+/// Bytes that are read as those of a file.
+#[derive(Debug)]
+struct Offsets<'a>(&'a [u8]);
+
+impl ReadAt for Offsets<'_> {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let rest = self.0.get(offset as usize..).expect("inside the file");
+        let len = rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
 }
 
 /// What a walk came to.
@@ -54,8 +94,18 @@ fn walk(trace: &Trace<'_>) -> Summary {
     assert!(events.next().is_none(), "an event behind the end");
     assert_eq!(events.bytes_consumed(), trace.len());
     assert_eq!(events.scratch_len(), 0, "scratch memory outlives its stream");
-    let expansion = if trace.info().buffers_compressed > 0 { EXPANSION_MAX } else { 1 };
+    let is_compressed = trace.info().buffers_compressed > 0;
+    let expansion = if is_compressed { EXPANSION_MAX } else { 1 };
     assert!(summary.events <= trace.len() * expansion / EVENT_LEN_MIN, "{} events", summary.events);
+    // Decoding an event is the cheapest thing that can be done with it, so this bounds what follows it, too.
+    let (steps, bytes) = events.cost();
+    let (steps_max, bytes_max) = if is_compressed {
+        (WALK_STEPS_PER_BYTE_MAX * trace.len() + STEPS_FREE, EXPANSION_MAX * trace.len())
+    } else {
+        (PLAIN_STEPS_PER_BYTE_MAX * trace.len() + FIRST_STEPS, 4 * trace.len())
+    };
+    assert!(steps <= steps_max, "{steps} steps for {} bytes", trace.len());
+    assert!(bytes <= bytes_max, "{bytes} bytes allocated for {} bytes", trace.len());
     // One stray stamp makes time go back at most twice: to it, or behind it.
     assert!(went_back <= 2 * events.out_of_order(), "time goes back {went_back} times");
     assert!(events.damage().total() >= trace.damage().total());

@@ -2,13 +2,16 @@
 
 use etwsieve::event::{EventRef, PAYLOAD_LEN_MAX};
 use etwsieve::payload::fields;
-use etwsieve::source::{Damage, Sink, evtx};
+use etwsieve::source::evtx::{CHUNK_STEPS_PER_BYTE_MAX, RECORD_BYTES_MAX, RECORD_STEPS_FREE};
+use etwsieve::source::{Cost, Damage, Sink, evtx};
 use std::ops::ControlFlow;
 use std::path::Path;
 use uuid::Uuid;
 
 const FILE_HEADER_LEN: usize = 4096;
 const CHUNK_LEN: usize = 65_536;
+/// Characters of the longest name of a computer.
+const COMPUTER_LEN_MAX: usize = 256;
 /// Bytes of the smallest record.
 const RECORD_LEN_MIN: usize = 28;
 
@@ -36,6 +39,13 @@ fn read(file: &[u8]) {
     let result = evtx::replay(file, Path::new("fuzz"), &mut checked);
     assert!(result.is_ok(), "a file with its magic is an event log");
     let chunks = file.len() / CHUNK_LEN + 2;
+    // The bound of the records, and that of finding them.
+    let (len, cost) = (file.len() as u64, checked.cost);
+    let steps_max = (CHUNK_STEPS_PER_BYTE_MAX + 16) * len + 2 * RECORD_STEPS_FREE * chunks as u64;
+    assert!(cost.steps <= steps_max, "{} steps for {len} bytes", cost.steps);
+    assert!(checked.bytes_most <= RECORD_BYTES_MAX * (CHUNK_LEN / RECORD_LEN_MIN) as u64);
+    // Allocations are charged as steps as well, an eighth of a step each.
+    assert!(cost.bytes <= 8 * steps_max, "{} bytes allocated for {len} bytes", cost.bytes);
     // Each record is an event, unwanted or damaged once, and may be told as damaged and still be read.
     assert!(checked.told <= 2 * (file.len() / RECORD_LEN_MIN) + 4 * chunks, "{} of {chunks}", checked.told);
 }
@@ -46,6 +56,8 @@ struct Checked {
     len: u64,
     told: usize,
     progress: u64,
+    cost: Cost,
+    bytes_most: u64,
 }
 
 impl Sink for Checked {
@@ -59,6 +71,7 @@ impl Sink for Checked {
         let payload = event.payload;
         let fields = fields(event.header.event_id).expect("a known event");
         assert!(payload.len() <= PAYLOAD_LEN_MAX);
+        assert!(event.computer.is_none_or(|name| name.chars().count() <= COMPUTER_LEN_MAX));
         let text = if fields.len() == 5 { &payload[8..] } else { payload };
         let units = text.as_chunks::<2>();
         assert!(units.1.is_empty(), "whole units");
@@ -77,6 +90,12 @@ impl Sink for Checked {
     fn damaged(&mut self, damage: &Damage) {
         self.told += 1;
         assert!(damage.offset <= self.len && damage.detail.len() < 1024, "{damage}");
+    }
+
+    fn worked(&mut self, cost: Cost) {
+        self.cost.steps += cost.steps;
+        self.cost.bytes += cost.bytes;
+        self.bytes_most = self.bytes_most.max(cost.bytes);
     }
 
     fn progress(&mut self, bytes: u64) {

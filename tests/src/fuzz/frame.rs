@@ -1,5 +1,6 @@
 //! Frames and hits from hostile bytes: no panic, and one encoding per value.
 
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, SpanV1, Transformation};
 use etwsieve_transport::wire::codec::{decode_hit, encode_event, encode_hit, encode_hit_into};
 use etwsieve_transport::wire::frame::{
     FrameType, HEADER_LEN, PAYLOAD_LEN_MAX, Split, encode_frame, split_frame,
@@ -8,6 +9,9 @@ use etwsieve_transport::wire::message::{
     AckV1, BusyV1, GapV1, HelloV1, Message, RefusedV1, StatusV1, WelcomeV1,
 };
 use etwsieve_transport::wire::{decode_data, decode_message, encode_data, encode_message};
+
+/// Bytes that a decoded hit may hold for each byte that it was decoded from: lists that have doubled while they grew.
+const HELD_PER_BYTE_MAX: usize = 8;
 
 /// Takes `data` for a stream of frames, for the payload of a frame of each type, and for a hit.
 ///
@@ -71,6 +75,8 @@ fn check_message<M: Message>(payload: &[u8]) {
 fn check_hit(bytes: &[u8]) {
     let Ok(mut hit) = decode_hit(bytes) else { return };
     assert_eq!(hit.check(), Ok(()), "a hit that was decoded");
+    let held = held(&hit);
+    assert!(held <= HELD_PER_BYTE_MAX * bytes.len(), "{held} bytes from {}", bytes.len());
     assert_eq!(encode_hit(&hit).as_deref(), Ok(bytes), "a hit that was decoded");
     let mut buffer = vec![0; bytes.len()];
     assert_eq!(encode_hit_into(&hit, &mut buffer), Ok(bytes.len()));
@@ -79,4 +85,32 @@ fn check_hit(bytes: &[u8]) {
     hit.rules.clear();
     assert_eq!(event, encode_hit(&hit), "the event without its rules");
     assert!(!hit.cut_to_limits(), "nothing is left to cut");
+}
+
+/// Bytes that the lists and texts of a hit hold.
+fn held(hit: &HitV1) -> usize {
+    let option = |text: &Option<String>| text.as_ref().map_or(0, String::capacity);
+    let rule = |rule: &RuleRefV1| {
+        let attack: usize = rule.attack.iter().map(String::capacity).sum();
+        rule.id.capacity()
+            + rule.title.capacity()
+            + rule.level.capacity()
+            + attack
+            + rule.attack.capacity() * size_of::<String>()
+            + rule.spans.capacity() * size_of::<SpanV1>()
+            + rule.transformations.capacity() * size_of::<Transformation>()
+    };
+    let content = match &hit.content {
+        EventContent::ScriptBlock { text, .. } | EventContent::Amsi { text, .. } => 2 * text.0.capacity(),
+        EventContent::Module { context_info, user_data, payload } => {
+            2 * (context_info.0.capacity() + user_data.0.capacity() + payload.0.capacity())
+        }
+        EventContent::Notice { detail } => detail.capacity(),
+    };
+    hit.source.capacity()
+        + option(&hit.computer)
+        + option(&hit.user_sid)
+        + content
+        + hit.rules.capacity() * size_of::<RuleRefV1>()
+        + hit.rules.iter().map(rule).sum::<usize>()
 }

@@ -1,5 +1,6 @@
 //! Any bytes as the payload of an event, searched with rules of every kind: the fast path equals the naive one.
 
+use super::work;
 use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Payload, Scratch, load, naive};
 use std::cell::RefCell;
 
@@ -63,7 +64,9 @@ pub fn payload(data: &[u8]) {
                 kind == EventKind::ScriptBlock && data.len() >= 4
             );
             let payload = Payload { kind, process_id: None, bytes: data };
+            let before = scratch.counts().steps;
             let found = matcher.find(&payload, scratch).to_vec();
+            work::assert_raw_bounded(scratch.counts().steps - before, data.len());
             let plain: Vec<u32> = (0..)
                 .zip(matcher.rules())
                 .filter(|(_, rule)| naive::matches(rule, kind, data))

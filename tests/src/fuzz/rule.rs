@@ -1,6 +1,7 @@
 //! Any text as a rule file: understood or refused with its line, and what loads runs like the naive evaluator.
 
-use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, load, naive};
+use super::work;
+use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, file_bytes_max, file_steps_max, load, naive};
 
 /// Rules with more tests than this load, but take too long for the naive evaluator.
 const TESTS_MAX: usize = 500;
@@ -13,15 +14,22 @@ const TESTS_MAX: usize = 500;
 pub fn rule(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let loaded = load([("fuzz.yml", &*text)]);
+    // Work and memory are bounded by the length of the file, however it is written.
+    assert!(loaded.steps <= file_steps_max(text.len()), "{} steps for {} bytes", loaded.steps, text.len());
+    assert!(loaded.bytes <= file_bytes_max(text.len()), "{} bytes for {} bytes", loaded.bytes, text.len());
+    let own: usize = loaded.rules.iter().map(|rule| rule.expr.memory()).sum();
+    assert!(own as u64 <= loaded.bytes, "{own} bytes were charged as {}", loaded.bytes);
     // A carriage return alone ends a line in YAML.
     let lines = text.matches(['\n', '\r']).count() + 2;
-    for error in &loaded.errors {
+    for error in loaded.errors.iter().chain(&loaded.warnings) {
         assert!((1..=lines).contains(&error.line), "line {} of {lines}: {error}", error.line);
         assert!(error.to_string().starts_with("fuzz.yml:"));
     }
-    if loaded.rules.iter().map(|rule| rule.expr.count_tests()).sum::<usize>() > TESTS_MAX {
+    let tests: usize = loaded.rules.iter().map(|rule| rule.expr.count_tests()).sum();
+    if tests > TESTS_MAX {
         return;
     }
+    let tests = tests as u64;
     let matcher = Matcher::new(loaded.rules);
     let mut scratch = Scratch::default();
     // The rule's own text is the text most likely to hit it.
@@ -29,7 +37,11 @@ pub fn rule(data: &[u8]) {
     for kind in EventKind::ALL {
         let mut bytes = vec![1; kind.text_offset()];
         bytes.extend(format!("{script}\0id\0{script}\0").encode_utf16().flat_map(u16::to_le_bytes));
-        let found = matcher.find(&Payload { kind, process_id: None, bytes: &bytes }, &mut scratch);
+        let before = scratch.counts().steps;
+        let found = matcher.find(&Payload { kind, process_id: None, bytes: &bytes }, &mut scratch).to_vec();
+        // Each rule may ask for its own literals and expressions.
+        let tests = tests.max(1);
+        work::assert_raw_bounded((scratch.counts().steps - before) / tests, bytes.len());
         let plain: Vec<u32> = (0..)
             .zip(matcher.rules())
             .filter(|(_, rule)| naive::matches(rule, kind, &bytes))

@@ -1,6 +1,7 @@
 //! Any text as a script, in every view: what is found lies in the text, and the cheap test does not hide it.
 
-use etwsieve_matcher::{EventKind, Field, Matcher, Payload, Scratch, Views, builtin, load};
+use super::work;
+use etwsieve_matcher::{EventKind, Field, Matcher, Payload, Scratch, ViewBudget, Views, builtin, load};
 use std::cell::RefCell;
 
 /// Rules whose needles are short, so that random texts come near them.
@@ -19,6 +20,9 @@ detection: {s: {ScriptBlockText|contains: New-PSSession -ComputerName}, conditio
 etwsieve: {calls: also}
 ";
 
+/// What stands behind the script: id and path.
+const BEHIND: &str = "\0id\0p\0";
+
 thread_local! {
     static MATCHERS: RefCell<([Matcher; 2], Scratch)> = RefCell::new((
         [Matcher::new(load([("fuzz.yml", RULES)]).rules), Matcher::new(builtin::rules())],
@@ -26,12 +30,8 @@ thread_local! {
     ));
 }
 
-/// The body of the target. Bytes are taken for the low halves of units; 0xFF begins a whole one.
-///
-/// # Panics
-///
-/// If an invariant does not hold.
-pub fn views(data: &[u8]) {
+/// A script in the layout of its event. Bytes are taken for the low halves of units; 0xFF begins a whole one.
+pub(super) fn script(data: &[u8]) -> Vec<u8> {
     let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];
     let mut rest = data;
     loop {
@@ -47,15 +47,27 @@ pub fn views(data: &[u8]) {
             [] => break,
         }
     }
-    let end = bytes.len();
-    bytes.extend("\0id\0p\0".encode_utf16().flat_map(u16::to_le_bytes));
+    bytes.extend(BEHIND.encode_utf16().flat_map(u16::to_le_bytes));
+    bytes
+}
+
+/// The body of the target.
+///
+/// # Panics
+///
+/// If an invariant does not hold.
+pub fn views(data: &[u8]) {
+    let bytes = script(data);
+    let end = bytes.len() - 2 * BEHIND.len();
     let units = bytes[8..end].as_chunks().0;
     MATCHERS.with_borrow_mut(|(matchers, scratch)| {
         for matcher in matchers {
             assert!(matcher.rules().len() > 1, "the rules load");
             let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
             let raw = matcher.find(&payload, scratch).to_vec();
-            let found = matcher.find_views(&payload, Views::ALL, &raw, scratch);
+            let mut budget = ViewBudget::new(bytes.len());
+            let found = matcher.find_views(&payload, Views::ALL, &raw, scratch, &mut budget);
+            work::assert_bounded(&budget, bytes.len());
             for found in &found {
                 assert!(!raw.contains(&found.rule), "what is reported is not tried again");
                 assert!(!found.transformations.is_empty(), "something was undone");
@@ -63,7 +75,9 @@ pub fn views(data: &[u8]) {
                     assert!(span.units.start < span.units.end && span.units.end <= units.len(), "{span:?}");
                 }
             }
-            let could = matcher.views_could_differ(EventKind::ScriptBlock, units, Views::ALL);
+            let mut budget = ViewBudget::new(bytes.len());
+            let could = matcher.views_could_differ(EventKind::ScriptBlock, units, Views::ALL, &mut budget);
+            work::assert_bounded(&budget, bytes.len());
             assert!(could || found.is_empty(), "the cheap test hides nothing");
         }
     });

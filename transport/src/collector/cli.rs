@@ -8,8 +8,10 @@ use super::config::{Config, DOCUMENTED};
 use super::drain::DrainArgs;
 use super::nats;
 use super::status::{Status, now};
+use crate::diagnostics::CleanFields;
 use crate::pki::cli::PkiArgs;
 use crate::pki::{Register, SENSORS_FILE};
+use crate::printable::{self, Lines, Printable, TerminalJson, is_hidden};
 use crate::sink::Stop;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt::Display;
@@ -148,7 +150,8 @@ enum ConfigCommand {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let cli = Cli::try_parse().unwrap_or_else(|error| printable_usage(&error));
+    match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Status(args) => {
             log("warn");
@@ -168,11 +171,22 @@ pub fn main() -> ExitCode {
             after_writing(io::stdout().write_all(DOCUMENTED.as_bytes()))
         }
         Command::Config { command: ConfigCommand::Check { path } } => match Config::load(&path) {
-            Ok(_) => after_writing(writeln!(io::stdout(), "{} is understood", path.display())),
+            Ok(_) => after_writing(writeln!(io::stdout(), "{} is understood", printable::path(&path))),
             Err(error) => refuse(error),
         },
     }
     .into()
+}
+
+/// Ends the process as clap does, with a message in which no argument commands the terminal: a shell may have made
+/// arguments of file names.
+fn printable_usage(error: &clap::Error) -> ! {
+    let text = error.to_string();
+    if error.use_stderr() && text.chars().any(|c| c != '\n' && is_hidden(c)) {
+        eprintln!("{}", Lines(text.trim_end()));
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
 }
 
 fn drain(args: &DrainArgs) -> Exit {
@@ -184,6 +198,7 @@ fn drain(args: &DrainArgs) -> Exit {
     }
     match args.run(&stop) {
         Ok(sinks) => after_writing(sinks.iter().try_for_each(|(name, counts)| {
+            let name = Printable(name);
             writeln!(io::stdout(), "{name}: {} delivered, {} refused", counts.delivered, counts.refused)
         })),
         Err(error) => refuse(error),
@@ -231,6 +246,7 @@ fn status(args: &StatusArgs) -> Exit {
     let usual = if out.is_terminal() { StatusFormat::Table } else { StatusFormat::Jsonl };
     after_writing(match args.format.unwrap_or(usual) {
         StatusFormat::Table => status.write_table(&mut out, now),
+        StatusFormat::Jsonl if out.is_terminal() => status.write_jsonl(&mut TerminalJson::new(out)),
         StatusFormat::Jsonl => status.write_jsonl(&mut out),
     })
 }
@@ -246,12 +262,13 @@ fn log(usual: &str) {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
+        .fmt_fields(CleanFields)
         .finish();
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
 fn refuse(error: impl Display) -> Exit {
-    eprintln!("error: {error}");
+    eprintln!("error: {}", Lines(error));
     Exit::Usage
 }
 

@@ -174,7 +174,9 @@ impl Committer {
                         "a batch was not stored and not acknowledged: {error}"
                     );
                 }
-                tickets.iter().for_each(|ticket| ticket.failed(error.reason()));
+                for ticket in &tickets {
+                    ticket.failed(error.reason());
+                }
                 return;
             }
         };

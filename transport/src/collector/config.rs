@@ -6,11 +6,11 @@
 use super::nats::{NatsSettings, PARTITIONS_MAX};
 use super::server::{Security, Settings};
 use super::sqlite::Options;
+use crate::files;
 use crate::sink::config::{SinkConfig, check_all};
 use serde::Deserialize;
 use std::fmt::Display;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -167,9 +167,7 @@ impl Config {
     ///
     /// [`ConfigError`], with the line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let mut text = String::new();
-        File::open(path)
-            .and_then(|file| file.take(CONFIG_LEN_MAX + 1).read_to_string(&mut text))
+        let text = files::read_text_at_most(path, CONFIG_LEN_MAX)
             .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
         if text.len() as u64 > CONFIG_LEN_MAX {
             let problem = format!("more than {CONFIG_LEN_MAX} bytes are hardly a configuration");

@@ -143,6 +143,20 @@ impl Counters {
 
     /// Adds them to a scrape.
     pub fn render(&self, text: &mut Text) {
+        self.render_levels(text);
+        self.render_counts(text);
+        for (reason, count) in RefusalReason::ALL.iter().zip(&self.refused) {
+            let labels = [("reason", reason.as_word())];
+            let help = "Frames that can never be stored.";
+            text.counter("etwsieve_collector_refused_total", help, &labels, count.get());
+        }
+        for (reason, count) in BusyReason::ALL.iter().zip(&self.busy) {
+            let labels = [("reason", reason.as_word())];
+            text.counter("etwsieve_collector_busy_total", "BUSY sent.", &labels, count.get());
+        }
+    }
+
+    fn render_levels(&self, text: &mut Text) {
         let levels = [
             ("etwsieve_collector_connections", "Connections of known sensors now.", &self.connections),
             (
@@ -165,6 +179,9 @@ impl Counters {
         for (name, help, level) in levels {
             text.gauge(name, help, &[], level.get() as f64);
         }
+    }
+
+    fn render_counts(&self, text: &mut Text) {
         let counts = [
             ("etwsieve_collector_connections_total", "TCP connections accepted.", &self.accepted),
             (
@@ -237,15 +254,6 @@ impl Counters {
         ];
         for (name, help, count) in counts {
             text.counter(name, help, &[], count.get());
-        }
-        for (reason, count) in RefusalReason::ALL.iter().zip(&self.refused) {
-            let labels = [("reason", reason.as_word())];
-            let help = "Frames that can never be stored.";
-            text.counter("etwsieve_collector_refused_total", help, &labels, count.get());
-        }
-        for (reason, count) in BusyReason::ALL.iter().zip(&self.busy) {
-            let labels = [("reason", reason.as_word())];
-            text.counter("etwsieve_collector_busy_total", "BUSY sent.", &labels, count.get());
         }
     }
 }

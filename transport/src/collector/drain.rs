@@ -1,8 +1,10 @@
 //! `etwsieve-collector drain`: from JetStream into sinks, with acknowledgement after delivery.
 
 use super::config::{Config, ConfigError};
+use super::files::check_outputs;
 use super::nats::{NatsError, NatsFeed};
 use super::sinks::{Overview, Sinks, SinksError};
+use crate::files::ClaimError;
 use crate::metrics;
 use crate::sink::config::{SinkConfig, SinkConfigError, check_all};
 use crate::sink::{Feed, SinkCounts, Stop};
@@ -49,6 +51,9 @@ pub enum DrainError {
     /// A sink of the command line.
     #[error(transparent)]
     Sink(#[from] SinkConfigError),
+    /// A sink would write into a file that is something else.
+    #[error(transparent)]
+    Output(#[from] ClaimError),
     /// A sink, or the cluster.
     #[error(transparent)]
     Sinks(#[from] SinksError<NatsError>),
@@ -86,6 +91,7 @@ impl DrainArgs {
             return Err(DrainError::Usage(problem.into()));
         }
         check_all(&config.sink, &config.folder)?;
+        check_outputs(&config, self.config.as_deref())?;
         let Some(settings) = config.nats() else {
             let problem = "only hits in JetStream are drained: give --store nats://HOST:PORT; of an embedded store \
                            `serve` runs the sinks itself";

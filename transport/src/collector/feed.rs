@@ -21,13 +21,13 @@ const SELECT_NEXT: &str = "SELECT id, hit_id FROM hit_rules WHERE id > ?1 ORDER 
 const SELECT_EVENT: &str = "SELECT hit_version, event FROM hits WHERE id = ?1";
 const SELECT_SENDER: &str = "SELECT sensors.name, streams.epoch, received.sequence
     FROM received JOIN streams ON streams.id = stream_id JOIN sensors ON sensors.id = sensor_id
-    WHERE hit_id = ?1 ORDER BY received.time LIMIT 1";
+    WHERE hit_id = ?1 ORDER BY received.time, stream_id, sequence LIMIT 1";
 const SELECT_OLDEST: &str = "SELECT (SELECT min(time) FROM received WHERE received.hit_id = hit_rules.hit_id)
     FROM hit_rules WHERE id > ?1 ORDER BY id LIMIT 1";
-/// Rules of a hit that were handed out before; how many beyond this does not matter.
+/// Counts the rules of a hit in earlier batches, up to a number beyond which it makes no difference.
 const COUNT_BEFORE: &str =
     "SELECT count(*) FROM (SELECT 1 FROM hit_rules WHERE hit_id = ?1 AND id <= ?2 LIMIT 10000)";
-/// From its start on a sink has a place in the store, so that what retention takes from it is counted.
+/// A sink has a cursor from its start, so that hits removed by retention before it delivers anything are counted.
 const BEGIN: &str =
     "INSERT INTO sink_cursors (sink, position, updated) VALUES (?1, 0, 0) ON CONFLICT DO NOTHING";
 const SET_STATE: &str = "INSERT INTO sink_states
@@ -163,7 +163,7 @@ impl Feed for SqliteFeed {
             ))
         });
         if let Err(error) = written {
-            tracing::debug!(sink, %error, "how the sink is was not written");
+            tracing::debug!(sink, %error, "the report of the sink was not stored");
         }
     }
 

@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_is_expensive_to_store_is_charged_for_it() {
-        let gap = GapV1 { from: 1, to: 5, count: 5, reason: crate::wire::message::GapReason::SpoolFull };
+        let gap = GapV1 { from: 1, to: 5, count: 5, reason: wire::message::GapReason::SpoolFull };
         let mut frame = Vec::new();
         wire::encode_message(&gap, &mut frame).unwrap();
         let payload = &frame[wire::frame::HEADER_LEN..];

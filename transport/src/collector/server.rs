@@ -12,7 +12,8 @@ use super::heartbeats::Heartbeats;
 use super::identity::Allowed;
 use super::quota::Quota;
 use super::tls::{TlsError, server_config};
-use crate::pki::{Entry, PkiError, Register, SENSORS_FILE, fingerprint};
+use crate::files::open_regular;
+use crate::pki::{Entry, PkiError, REGISTER_LEN_MAX, Register, SENSORS_FILE, fingerprint};
 use crate::wire::message::BusyReason;
 use connected::Connected;
 pub(super) use connected::SensorState;
@@ -20,7 +21,7 @@ use guest::{Guest, Quotas};
 use lobby::{Lobby, LobbyBounds};
 use rustls::ServerConfig;
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -360,7 +361,7 @@ async fn changed(issued: &mut Option<Issued>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The certificates of `sensors.toml` and of the other source.
@@ -385,7 +386,12 @@ fn register(folder: &Path, issued: Option<&Issued>) -> Result<Register, PkiError
 fn fingerprints(folder: &Path) -> Vec<Option<String>> {
     use super::tls::{AUTHORITY_FILE, COLLECTOR_FILE};
     [SENSORS_FILE, AUTHORITY_FILE, COLLECTOR_FILE]
-        .map(|name| std::fs::read(folder.join(name)).ok().map(|bytes| fingerprint(&bytes)))
+        .map(|name| {
+            let mut bytes = Vec::new();
+            let file = open_regular(&folder.join(name)).ok()?;
+            file.take(REGISTER_LEN_MAX).read_to_end(&mut bytes).ok()?;
+            Some(fingerprint(&bytes))
+        })
         .to_vec()
 }
 

@@ -2,6 +2,7 @@
 
 use super::nats::StreamLevel;
 use crate::pki::Register;
+use crate::printable::Printable;
 use crate::sink::SinkCounts;
 use crate::store::{Action, At, Store, StoreError};
 use rusqlite::{Connection, OptionalExtension};
@@ -31,8 +32,7 @@ const SELECT_SENSORS: &str = "
             WHERE sensor_id = sensors.id)
     FROM sensors ORDER BY name LIMIT ?1";
 
-/// Sinks that have not told how they are for so long do not run, in seconds: one request may take a minute, and so may
-/// its answer.
+/// Seconds without a report after which a sink is shown as not running: a request may take a minute, and so may its answer.
 const SINK_SILENT_SECONDS: i64 = 180;
 /// The oldest of what waits: by when it was received, or never for a hit that no sensor sent.
 const SELECT_SINKS: &str = "
@@ -85,7 +85,7 @@ pub struct SinkStatus {
     pub retries: u64,
     /// Why it does not deliver; `None`: it does, or has nothing to deliver.
     pub error: Option<String>,
-    /// When it last told how it is; 0: never.
+    /// When it last reported; 0: never.
     pub reported: i64,
 }
 
@@ -122,7 +122,7 @@ pub struct SensorStatus {
     pub conflicts: u64,
     /// When its certificate ends.
     pub certificate_expires: Option<i64>,
-    /// Whether all of its certificates are revoked, as far as the list of them was read.
+    /// Whether all of its certificates are revoked. False if the list of certificates was not read.
     pub revoked: bool,
     /// What is wrong, in words; empty: nothing.
     pub alarms: Vec<String>,
@@ -306,14 +306,14 @@ impl Status {
             writeln!(
                 out,
                 "{:width$}  {:9}  {:>9}  {:>10}  {waiting:>8}  {:>6}  {:>8}  {:>8}  {}",
-                sensor.sensor,
+                Printable(&sensor.sensor),
                 if sensor.connected { "yes" } else { "no" },
                 if sensor.last_seen == 0 { "never".into() } else { ago(now - sensor.last_seen) },
                 sensor.hits,
                 sensor.gaps,
                 sensor.lost,
                 sensor.dropped,
-                sensor.alarms.join("; ")
+                Printable(sensor.alarms.join("; "))
             )?;
         }
         Ok(())
@@ -342,7 +342,7 @@ impl Status {
 }
 
 impl SinkStatus {
-    /// Takes what the sink said of itself at `time`.
+    /// Takes the counts of a report made at `time`.
     pub(super) fn take_report(&mut self, counts: SinkCounts, time: i64) {
         self.delivered_hits = counts.delivered;
         self.refused = counts.refused;
@@ -355,7 +355,7 @@ impl SinkStatus {
 
     /// A line of the table.
     fn line(&self, now: i64) -> String {
-        let mut line = format!("sink {}: {} waiting", self.sink, self.waiting);
+        let mut line = format!("sink {}: {} waiting", Printable(&self.sink), self.waiting);
         let mut add = |text: String| line.push_str(&text);
         if let Some(oldest) = self.oldest {
             add(format!(" since {}", ago(now - oldest)));
@@ -377,8 +377,7 @@ impl SinkStatus {
             add(format!(", not running for {}", ago(now - self.reported)));
         }
         if let Some(error) = &self.error {
-            let error: String = error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            add(format!(", failing: {error}"));
+            add(format!(", failing: {}", Printable(error)));
         }
         line
     }
@@ -498,7 +497,7 @@ mod tests {
         status.write_table(&mut text, NOW).unwrap();
         let text = String::from_utf8(text).unwrap();
         let line = "sink s: 3 waiting, last delivery: never, 2 refused, in the dead-letter file, not running for 6 min, \
-                    failing: does not deliver: no route\n";
+                    failing: does not deliver: no\\nroute\n";
         assert!(text.contains(line), "{text}");
     }
 }

@@ -1,12 +1,12 @@
 //! TLS 1.3 with certificates of the private authority at both ends.
 
+use crate::files;
 use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ServerConfig, VerifierBuilderError, WebPkiClientVerifier};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,9 +87,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(PEM_LEN_MAX).read_to_end(&mut bytes))
-        .map_err(|source| TlsError::Unreadable { path: path.into(), source })?;
+    let unreadable = |source| TlsError::Unreadable { path: path.into(), source };
+    let bytes = files::read_at_most(path, PEM_LEN_MAX).map_err(unreadable)?;
+    if bytes.len() as u64 > PEM_LEN_MAX {
+        let detail = format!("expected at most {PEM_LEN_MAX} bytes");
+        return Err(TlsError::Invalid { path: path.into(), detail });
+    }
     Ok(bytes)
 }

@@ -1,6 +1,7 @@
 //! How a rule matched, so that a person can see it: under the same names in every JSON output.
 
 use crate::hit::{CutV1, HitV1, RuleRefV1, SpanV1};
+use crate::time::FILETIME_TEXT_MAX;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -14,6 +15,9 @@ pub(super) struct How {
     transformations: Vec<&'static str>,
     spans: Vec<Span>,
     cut: Option<Cut>,
+    /// Values that are not those of the event, because no text can express them.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    clamped: &'static [&'static str],
 }
 
 /// What matched, in UTF-16 units of the uncut original.
@@ -44,6 +48,7 @@ impl How {
             transformations: rule.transformations.iter().map(|it| it.as_str()).collect(),
             spans: rule.spans.iter().filter_map(|span| Span::new(hit, *span)).collect(),
             cut: hit.cut.as_ref().map(Cut::new),
+            clamped: if hit.time > FILETIME_TEXT_MAX { &["time"] } else { &[] },
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The JSON Lines contract: one object for each rule and event.
 //!
 //! Others build on these names and on their order. Absent values are null. Text is Unicode; a lone surrogate of
-//! the original, which JSON cannot carry, is U+FFFD.
+//! the original, which JSON cannot carry, is U+FFFD. A time after the year 9999 is the end of that year, and the last
+//! key of the line is then `"clamped":["time"]`.
 
 use super::how::How;
 use super::{level, rule_id};

@@ -4,12 +4,11 @@
 use super::how::How;
 use super::{level, provider_name, rule_id};
 use crate::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
-use crate::time::{TICKS_PER_SECOND, UNIX_EPOCH_SECONDS};
+use crate::time::filetime_unix_text;
 use serde_json::{Value, json};
 
 /// The event of a rule that matched. Missing values are 0, as the analytic's `fillnull` makes them.
 pub fn event(hit: &HitV1, rule: &RuleRefV1) -> Value {
-    let ticks = i128::from(hit.time) - i128::from(UNIX_EPOCH_SECONDS) * i128::from(TICKS_PER_SECOND);
     let or_zero = |value: Option<Value>| value.unwrap_or_else(|| json!(0));
     let text = |value: Option<String>| or_zero(value.filter(|text| !text.is_empty()).map(Value::from));
     let mut event = json!({
@@ -58,7 +57,7 @@ pub fn event(hit: &HitV1, rule: &RuleRefV1) -> Value {
     }
     json!({
         // Seconds with seven decimals do not fit a double; as text they are exact.
-        "time": format!("{}.{:07}", ticks.div_euclid(i128::from(TICKS_PER_SECOND)), ticks.rem_euclid(i128::from(TICKS_PER_SECOND))),
+        "time": filetime_unix_text(hit.time),
         "host": hit.computer,
         "source": hit.source,
         "sourcetype": "etwsieve:detection",

@@ -20,6 +20,8 @@ const SECONDS_PER_DAY: u64 = 86_400;
 const BACKDATED_SECONDS: u64 = SECONDS_PER_DAY;
 /// Random bytes of a serial number; RFC 5280 allows 20 with the sign.
 const SERIAL_LEN: usize = 16;
+/// Names in the folder that no bundle may take.
+const OWN_FILES: [&str; 5] = ["ca.pem", "ca.key", "collector.pem", "sensors.toml", ".lock"];
 /// Longest certificate or key file, in bytes.
 const PEM_LEN_MAX: u64 = 64 * 1024;
 
@@ -76,11 +78,29 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().map_err(failed)?;
         let certificate = params.self_signed(&key).map_err(failed)?;
-        files::create(&authority.certificate_path(), &certificate.pem())?;
-        files::create(&authority.key_path(), &key.serialize_pem())?;
-        Register::new(authority.register_path(), Vec::new()).save()?;
-        authority.write_collector(hosts, days, &authority.collector_path())?;
-        Ok(authority)
+        let mut made = Vec::new();
+        let written = (|| {
+            for (path, text) in [
+                (authority.certificate_path(), certificate.pem()),
+                (authority.key_path(), key.serialize_pem()),
+                (authority.register_path(), Register::new("", Vec::new()).text()?),
+            ] {
+                files::create(&path, &text)?;
+                made.push(path);
+            }
+            let (text, ..) = authority.sign(Purpose::Collector, hosts, days, self::serial()?)?;
+            files::create(&authority.collector_path(), &text)
+        })();
+        match written {
+            Ok(()) => Ok(authority),
+            Err(error) => {
+                // A part of an authority is of no use, and would be in the way of the next attempt.
+                for path in &made {
+                    _ = std::fs::remove_file(path);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// The authority in a folder.
@@ -100,7 +120,8 @@ impl Authority {
     /// # Errors
     ///
     /// [`PkiError::Known`] if the sensor has a good certificate, unless `renew`. The old one stays good until it ends or
-    /// is revoked, so that the sensor works until it has the new one.
+    /// is revoked, so that the sensor works until it has the new one. [`PkiError::Taken`] if there is a file in the
+    /// bundle's place that is not an earlier bundle of this sensor. Nothing is registered then.
     pub fn issue(
         &self,
         name: &SensorName,
@@ -117,6 +138,8 @@ impl Authority {
         {
             return Err(PkiError::Known { name: name.to_string(), expires: entry.expires.clone() });
         }
+        let bundle = out.map_or_else(|| self.folder.join(format!("{name}.bundle.pem")), Path::to_owned);
+        let replaces = self.check_place(&bundle, Some(name))?;
         let serial = serial()?;
         let (text, certificate, expires) = self.sign(Purpose::Sensor, &[name.to_string()], days, serial)?;
         register.add(Entry {
@@ -127,10 +150,16 @@ impl Authority {
             expires: unix_text(expires),
             revoked: false,
         })?;
-        // Registered first: a bundle that exists is let in.
+        // In this order: what is registered can be written, and a bundle that has its name is let in.
+        let pending = files::write(&bundle, &text)?;
         register.save()?;
-        let bundle = out.map_or_else(|| self.folder.join(format!("{name}.bundle.pem")), Path::to_owned);
-        files::replace(&bundle, &text)?;
+        let kept = if replaces { pending.replace() } else { pending.create() };
+        if let Err(error) = kept {
+            // Nobody has the key. If this fails too, an entry stays that no one can use.
+            register.remove(&hex(&serial));
+            register.save().unwrap_or_else(|other| tracing::warn!("{name} stays registered: {other}"));
+            return Err(error);
+        }
         Ok(Issued { bundle, expires })
     }
 
@@ -153,7 +182,7 @@ impl Authority {
     ///
     /// # Errors
     ///
-    /// [`PkiError::Exists`] if there is something at `out`.
+    /// [`PkiError::Taken`] if there is something at `out`.
     pub fn issue_collector(
         &self,
         hosts: &[String],
@@ -168,10 +197,46 @@ impl Authority {
             hosts.to_vec()
         };
         check_hosts(&hosts)?;
-        match out {
-            Some(path) if path.symlink_metadata().is_ok() => Err(PkiError::Exists { path: path.to_owned() }),
-            other => self.write_collector(&hosts, days, other.unwrap_or(&present)),
+        if let Some(path) = out {
+            self.check_place(path, None)?;
         }
+        let (text, _, expires) = self.sign(Purpose::Collector, &hosts, days, serial()?)?;
+        let bundle = out.map_or(present, Path::to_owned);
+        let pending = files::write(&bundle, &text)?;
+        if out.is_some() {
+            pending.create()?;
+        } else {
+            pending.replace()?;
+        }
+        Ok(Issued { bundle, expires })
+    }
+
+    /// Refuses a place for a bundle where something else is; true if there is an earlier bundle of `sensor`, which may be
+    /// replaced.
+    fn check_place(&self, path: &Path, sensor: Option<&SensorName>) -> Result<bool, PkiError> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let is_in = |(own, other): (PathBuf, PathBuf)| own == other;
+        let is_authoritys = std::fs::canonicalize(folder)
+            .and_then(|folder| Ok((folder, std::fs::canonicalize(&self.folder)?)))
+            .is_ok_and(is_in);
+        if is_authoritys
+            && path.file_name().is_some_and(|name| OWN_FILES.iter().any(|own| name.eq_ignore_ascii_case(own)))
+        {
+            return Err(PkiError::Reserved { path: path.to_owned() });
+        }
+        if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            return Ok(false);
+        }
+        let name = sensor.map_or_else(|| "the collector".to_owned(), SensorName::to_string);
+        let is_earlier = sensor.is_some_and(|sensor| {
+            let authority = self.certificate().ok();
+            Bundle::read(path).is_ok_and(|bundle| {
+                Some(&bundle.authority) == authority.as_ref()
+                    && certificate_hosts(&bundle.certificate)
+                        .is_some_and(|names| names.first().is_some_and(|name| name == sensor.as_str()))
+            })
+        });
+        if is_earlier { Ok(true) } else { Err(PkiError::Taken { path: path.to_owned(), name }) }
     }
 
     /// The register of sensors.
@@ -212,12 +277,6 @@ impl Authority {
         let text = files::read(&path, PEM_LEN_MAX)?;
         CertificateDer::from_pem_slice(text.as_bytes())
             .map_err(|error| PkiError::Damaged { path, detail: error.to_string() })
-    }
-
-    fn write_collector(&self, hosts: &[String], days: u32, out: &Path) -> Result<Issued, PkiError> {
-        let (text, _, expires) = self.sign(Purpose::Collector, hosts, days, serial()?)?;
-        files::replace(out, &text)?;
-        Ok(Issued { bundle: out.to_owned(), expires })
     }
 
     /// Signs a certificate for names, of which there is at least one; gives the bundle, the certificate and its end.

@@ -2,6 +2,7 @@
 
 use super::bundle::{Bundle, certificate_hosts, certificate_validity};
 use super::{Authority, DAYS_MAX, PkiError, SensorName};
+use crate::printable::{self, Printable, clip};
 use crate::time::{unix_now, unix_text};
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -10,6 +11,8 @@ use std::path::PathBuf;
 /// Days for which a certificate is good unless said otherwise.
 const DAYS: u32 = 825;
 const SECONDS_PER_DAY: u64 = 86_400;
+/// Longest name in a list, in characters: the names of a collector with many hosts.
+const NAME_WIDTH_MAX: usize = 1000;
 /// A certificate that ends within this many days is warned of.
 pub const WARN_DAYS: u64 = 30;
 
@@ -85,22 +88,22 @@ impl PkiArgs {
                 writeln!(
                     out,
                     "authority   {}\ncollector   {} for {}\nregister    {}\nNow issue a bundle for each sensor: etwsieve-collector pki --pki {} issue NAME",
-                    authority.certificate_path().display(),
-                    authority.collector_path().display(),
-                    hosts.join(", "),
-                    authority.register_path().display(),
-                    self.pki.display(),
+                    printable::path(&authority.certificate_path()),
+                    printable::path(&authority.collector_path()),
+                    Printable(hosts.join(", ")),
+                    printable::path(&authority.register_path()),
+                    printable::path(&self.pki),
                 )
                 .map_err(printed)
             }
             PkiCommand::Issue { name, days, renew, out: file } => {
                 let issued = Authority::open(&self.pki)?.issue(name, *days, *renew, file.as_deref())?;
-                writeln!(out, "{}  good until {}", issued.bundle.display(), unix_text(issued.expires))
+                writeln!(out, "{}  good until {}", printable::path(&issued.bundle), unix_text(issued.expires))
                     .map_err(printed)
             }
             PkiCommand::Collector { hosts, days, out: file } => {
                 let issued = Authority::open(&self.pki)?.issue_collector(hosts, *days, file.as_deref())?;
-                writeln!(out, "{}  good until {}", issued.bundle.display(), unix_text(issued.expires))
+                writeln!(out, "{}  good until {}", printable::path(&issued.bundle), unix_text(issued.expires))
                     .map_err(printed)
             }
             PkiCommand::Revoke { name, serial } => {
@@ -126,10 +129,12 @@ fn list(
             Some(left) if left < WARN_DAYS * SECONDS_PER_DAY => "ends soon",
             _ => "good",
         };
+        let (name, serial) = (clip(name, NAME_WIDTH_MAX), clip(serial, NAME_WIDTH_MAX));
         writeln!(out, "{name:<40} {serial:<32} {state:<9} {}", unix_text(expires)).map_err(printed)?;
         match remedy.filter(|_| state == "ends soon" || state == "expired") {
             Some(remedy) => {
-                writeln!(warnings, "warning: {name}: {}; {remedy}", ends(expires, now)).map_err(printed)
+                writeln!(warnings, "warning: {name}: {}; {}", ends(expires, now), Printable(remedy))
+                    .map_err(printed)
             }
             None => Ok(()),
         }

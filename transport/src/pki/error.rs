@@ -1,5 +1,6 @@
 //! What can go wrong with the authority, in terms of what to do about it.
 
+use crate::printable;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,13 +25,36 @@ pub enum PkiError {
     #[error("name at least one host name or address of the collector: --host NAME")]
     NoHost,
     /// There is something already.
-    #[error("{} exists and is left as it is; name another folder, or remove it if an init was interrupted", path.display())]
+    #[error(
+        "{} exists and is left as it is; name another folder, or remove it if an init was interrupted",
+        printable::path(path)
+    )]
     Exists {
         /// The file.
         path: PathBuf,
     },
+    /// A bundle would take the place of something else.
+    #[error(
+        "{} exists and is not a bundle of {name} from this authority; name another file with --out",
+        printable::path(path)
+    )]
+    Taken {
+        /// The file.
+        path: PathBuf,
+        /// The sensor, or the collector.
+        name: String,
+    },
+    /// A bundle would take a name that the authority itself uses.
+    #[error("{} is the name of a file of the authority; name another file with --out", printable::path(path))]
+    Reserved {
+        /// The file.
+        path: PathBuf,
+    },
     /// No authority in the folder.
-    #[error("{} is not there; make the authority with `pki init`, or put the file back", path.display())]
+    #[error(
+        "{} is not there; make the authority with `pki init`, or put the file back",
+        printable::path(path)
+    )]
     Missing {
         /// The file.
         path: PathBuf,
@@ -44,7 +68,7 @@ pub enum PkiError {
         expires: String,
     },
     /// No certificate for this name.
-    #[error("{name} has no certificate in {}", path.display())]
+    #[error("{name} has no certificate in {}", printable::path(path))]
     Unknown {
         /// The sensor.
         name: String,
@@ -52,7 +76,7 @@ pub enum PkiError {
         path: PathBuf,
     },
     /// The register has no room.
-    #[error("{} holds {max} certificates and takes no more", path.display())]
+    #[error("{} holds {max} certificates and takes no more", printable::path(path))]
     Full {
         /// The register.
         path: PathBuf,
@@ -60,7 +84,7 @@ pub enum PkiError {
         max: usize,
     },
     /// A file does not hold what it should.
-    #[error("{}: {detail}", path.display())]
+    #[error("{}: {detail}", printable::path(path))]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -68,7 +92,10 @@ pub enum PkiError {
         detail: String,
     },
     /// The authority is at its end.
-    #[error("the authority in {} expired on {expires}; make a new one with `pki init` in another folder", path.display())]
+    #[error(
+        "the authority in {} expired on {expires}; make a new one with `pki init` in another folder",
+        printable::path(path)
+    )]
     Expired {
         /// Its certificate.
         path: PathBuf,
@@ -76,7 +103,7 @@ pub enum PkiError {
         expires: String,
     },
     /// The system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", printable::path(path))]
     Io {
         /// The file.
         path: PathBuf,

@@ -141,10 +141,20 @@ impl Register {
     ///
     /// [`PkiError::Io`], with the register as it was.
     pub fn save(&self) -> Result<(), PkiError> {
+        files::replace(&self.path, &self.text()?)
+    }
+
+    /// The register as it is written.
+    pub(super) fn text(&self) -> Result<String, PkiError> {
         let document = Document { sensor: self.entries.clone() };
         let text = toml::to_string(&document)
             .map_err(|error| PkiError::Damaged { path: self.path.clone(), detail: error.to_string() })?;
-        files::replace(&self.path, &format!("{HEAD}{text}"))
+        Ok(format!("{HEAD}{text}"))
+    }
+
+    /// Removes the certificate with this serial number.
+    pub(super) fn remove(&mut self, serial: &str) {
+        self.entries.retain(|entry| entry.serial != serial);
     }
 }
 

@@ -1,10 +1,11 @@
 //! Files to which several processes may append whole lines.
 //!
-//! Whoever writes opens the file again and holds its lock, so that nobody else is in the middle of a line: what is behind
-//! the last line end was left by a crash, and only then may it be cut off. The lock lies on the file itself, which two
-//! names of it share (links). Windows would keep readers out of a locked file, so there the lock is a file beside it.
+//! A writer opens the file for each batch and holds its lock while it writes. Under the lock nobody else is in the middle of
+//! a line, so anything after the last line end was left by a crash and may be cut off. The lock is on the file itself, so
+//! links to it share the lock. Windows would keep readers out of a locked file; there a file beside it is locked.
 
 use super::Progress;
+use crate::private_file;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -19,11 +20,11 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// Bytes read at a time when the end of the last whole line is looked for.
 const TAIL_LEN: u64 = 64 * 1024;
 
-/// A file that this process alone writes to, for as long as the value lives.
+/// A file that only this process writes to while the value lives.
 #[derive(Debug)]
 pub(super) struct Append {
     pub(super) file: File,
-    /// Its length when it was locked, behind its last whole line.
+    /// Its length when it was locked: the end of its last whole line.
     pub(super) len: u64,
     pub(super) metadata: Metadata,
     path: PathBuf,
@@ -32,7 +33,7 @@ pub(super) struct Append {
 }
 
 impl Append {
-    /// Opens the file at `path`, for its owner alone if it has to be made, waits for its lock and mends its end.
+    /// Opens the file at `path`, waits for its lock and cuts off an unfinished line. A new file is readable by its owner only.
     ///
     /// # Errors
     ///
@@ -64,15 +65,14 @@ impl Append {
         }
     }
 
-    /// Cuts off what was written since the file was opened: an attempt that failed.
+    /// Cuts off everything written since the file was opened, after a failed write.
     pub(super) fn undo(&self) {
         // If this fails too, the next one who opens it finds the end of its last whole line.
         let _ = shorten(&self.file, &self.path, self.len);
     }
 }
 
-/// What tells a file from its successor under the same name: device and number, or where a system does not say so when the
-/// file was made.
+/// Distinguishes a file from its successor of the same name, by device and inode or else by the time of its creation.
 pub(super) fn identity(metadata: &Metadata) -> (u64, u64) {
     #[cfg(unix)]
     {
@@ -90,12 +90,12 @@ fn is_same(metadata: &Metadata, path: &Path) -> bool {
     path.metadata().is_ok_and(|found| identity(&found) == identity(metadata))
 }
 
-/// The file beside `path` that is locked in its place; two names of one file have the same.
+/// Opens the file beside `path` that is locked in its place. Links to one file share it.
 fn lock_file(path: &Path) -> io::Result<File> {
     let mut name = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).into_os_string();
     name.push(".lock");
     // Windows locks only what may be read or written at any place.
-    OpenOptions::new().read(true).create(true).append(true).open(PathBuf::from(name))
+    private_file::options().read(true).create(true).append(true).open(PathBuf::from(name))
 }
 
 fn lock(file: &File, begun: Instant, progress: &mut dyn Progress) -> io::Result<()> {
@@ -118,18 +118,13 @@ fn lock(file: &File, begun: Instant, progress: &mut dyn Progress) -> io::Result<
     }
 }
 
-/// Opens a file, or makes one that its owner, or whoever `like` says, may read.
+/// Opens a file, or creates one with the permissions `like`, by default for its owner only.
 pub(super) fn open(path: &Path, like: Option<&Permissions>) -> io::Result<File> {
-    let mut options = OpenOptions::new();
+    let mut options = private_file::options();
     options.read(true).append(true);
     match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => return other,
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
     }
     match options.create_new(true).open(path) {
         Ok(file) => {

@@ -1,14 +1,15 @@
-//! Requests of many records, divided where the other side refuses them, so that no record refuses its neighbours.
+//! Requests of many records, divided when the receiver refuses them, so that a bad record does not affect its neighbours.
 //!
-//! The other side may blame a record; then it is refused. A proxy or a firewall on the way (which may object to the text of
-//! a script) blames nobody: then the record is suspect, and refused only if the same way is open for others.
+//! A receiver may blame a record, which is then refused. A proxy or firewall in between (which may object to the text of a
+//! script) does not say why it refuses a request. A record that is refused like this is suspect, and is refused for good
+//! only if the path to the receiver works for other records.
 
 use super::{Outcome, Progress, SinkError, join};
 use std::time::Duration;
 
-/// Deliveries of nothing but suspects after which they are refused: minutes, with the pauses between them.
+/// Consecutive deliveries of nothing but suspects after which the suspects are refused: several minutes, with the pauses.
 const SUSPECT_ROUNDS_MAX: u32 = 10;
-/// Longest record that is kept to try whether the way is open.
+/// Longest record that is kept as a probe.
 const PROBE_LEN_MAX: usize = 64 * 1024;
 
 /// Records for one request: where each ends in the body, and the hit that it belongs to.
@@ -29,24 +30,24 @@ impl Request {
     }
 }
 
-/// What the other side made of some records.
+/// The answer to a request.
 pub(super) enum Verdict {
-    /// What became of each.
+    /// The outcome of each record.
     Judged(Vec<Outcome>),
-    /// It has them all.
+    /// All records are accepted.
     Accepted,
-    /// It will never take one of them: the one with this number, if it says so. Nothing of the request counts as taken.
+    /// One record, with this number if the receiver says which, is refused for good, and nothing of the request is accepted.
     Refused(Option<usize>, String),
-    /// It does not take the request, and does not say that a record is to blame.
+    /// The request is refused without blaming a record.
     Suspect(SinkError),
 }
 
-/// What survives a delivery.
+/// State of the path to the receiver, kept between deliveries.
 #[derive(Debug, Default)]
 pub(super) struct Way {
-    /// A record that was taken: by sending it again one sees whether the way is open.
+    /// A record that was accepted. Sending it again shows whether the path works.
     probe: Vec<u8>,
-    /// Deliveries in a row of nothing but suspects.
+    /// Consecutive deliveries of nothing but suspects.
     suspect_rounds: u32,
 }
 
@@ -62,7 +63,7 @@ pub(super) struct Delivery<'a> {
 }
 
 impl<'a> Delivery<'a> {
-    /// Of a batch with so many hits.
+    /// Starts the delivery of a batch of `hits` hits.
     pub(super) fn new(way: &'a mut Way, hits: usize) -> Self {
         Self {
             way,
@@ -73,7 +74,7 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Sends a request, in halves where it is refused. `post` is given a body and its number of records.
+    /// Sends a request, in halves if it is refused. `post` receives a body and its number of records.
     ///
     /// # Errors
     ///
@@ -126,11 +127,11 @@ impl<'a> Delivery<'a> {
         Ok(())
     }
 
-    /// What became of the hits, in the order of the batch.
+    /// Returns the outcomes of the hits, in the order of the batch.
     ///
     /// # Errors
     ///
-    /// No record was taken, and the way is not open either: it is not the records' fault.
+    /// Only suspects are left and the path does not work for other records either.
     pub(super) fn finish(
         mut self,
         mut post: impl FnMut(&[u8], usize) -> Result<Verdict, SinkError>,

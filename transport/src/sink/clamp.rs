@@ -18,14 +18,14 @@ pub(super) const TERM_LEN_MAX: usize = 8 * 1024;
 pub(super) const EXCERPT_LEN_MAX: usize = 512;
 /// Longest other string of the event (source, computer, SID, path, id) in an excerpt, in bytes of JSON.
 pub(super) const EXCERPT_STRING_LEN_MAX: usize = 128;
-/// Bytes of JSON that further copies of a hit's values may take at least, so that short scripts are always whole.
+/// Bytes of JSON that the further copies of a hit's values may always take, so that short scripts stay whole.
 const COPIES_LEN_MIN: usize = 64 * 1024;
-/// Further copies of a long hit that are whole.
+/// Minimum number of whole copies of a long hit, in addition to the first record.
 const COPIES_MIN: usize = 3;
-/// Name under which a record lists its values that are not those of the event.
+/// Field of a record that lists the fields whose values differ from the event's.
 pub(super) const CLAMPED: &str = "clamped";
 
-/// How much of a hit and its rule a record shows. Lengths are bytes of JSON.
+/// Bounds on what a record shows of a hit and its rule. Lengths are bytes of JSON.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Longest script or other long text.
@@ -36,12 +36,12 @@ pub(super) struct Limits {
     pub(super) rule: usize,
     /// Most entries of each list.
     pub(super) entries: usize,
-    /// Whether a shortened text is its beginning with `…`; otherwise it is what surrounds the rule's first span.
+    /// Whether a shortened text is its beginning followed by `…`, rather than the surroundings of the rule's first span.
     pub(super) is_beginning: bool,
 }
 
 impl Limits {
-    /// What receivers take.
+    /// The limits of receivers.
     pub(super) const WHOLE: Self = Self {
         text: usize::MAX,
         term: TERM_LEN_MAX,
@@ -49,17 +49,17 @@ impl Limits {
         entries: usize::MAX,
         is_beginning: false,
     };
-    /// What a record behind the first ones shows.
+    /// The limits of every record after the first ones.
     pub(super) const EXCERPT: Self =
         Self { text: EXCERPT_LEN_MAX, term: EXCERPT_STRING_LEN_MAX, ..Self::WHOLE };
 }
 
-/// Bytes of JSON that all copies of a hit's values behind the first may take together.
+/// Maximum number of bytes of JSON for all copies of a hit's values after the first.
 pub(super) fn copies_len_max(copy_len: usize) -> usize {
     COPIES_LEN_MIN.max(COPIES_MIN * copy_len)
 }
 
-/// Bytes of JSON that every record of the hit repeats, apart from the names of the fields.
+/// Number of bytes of JSON that every whole record of the hit repeats, apart from field names.
 pub(super) fn copy_len(hit: &HitV1) -> usize {
     let strings = [Some(&hit.source), hit.computer.as_ref(), hit.user_sid.as_ref(), detail(hit)];
     let strings: usize = strings.into_iter().flatten().map(|text| json_len(text.chars())).sum();
@@ -68,7 +68,7 @@ pub(super) fn copy_len(hit: &HitV1) -> usize {
     strings + texts + 24 * hit.cut.as_ref().map_or(0, |cut| cut.pieces.len())
 }
 
-/// The hit as receivers take it, without its rules if anything had to be changed, and the names of what was changed.
+/// Returns the hit as receivers accept it, without rules if anything was changed, and the names of the changed fields.
 pub(super) fn whole(hit: &HitV1) -> (Cow<'_, HitV1>, Vec<&'static str>) {
     let long = |text: &str| beginning(text, TERM_LEN_MAX).is_some();
     let terms = [Some(&hit.source), hit.computer.as_ref(), hit.user_sid.as_ref()];
@@ -95,8 +95,8 @@ pub(super) fn whole(hit: &HitV1) -> (Cow<'_, HitV1>, Vec<&'static str>) {
     (shown, clamped)
 }
 
-/// The event of a hit within limits, without rules, and the names of what was shortened. `spans` are those of the rule
-/// that the record is about.
+/// Returns the event of a hit within limits, without rules, and the names of the shortened fields. `spans` are those of
+/// the record's rule.
 pub(super) fn event(hit: &HitV1, spans: &[SpanV1], limits: Limits) -> (HitV1, Vec<&'static str>) {
     let mut clamped = Vec::new();
     let mut shortener =
@@ -138,7 +138,7 @@ pub(super) fn event(hit: &HitV1, spans: &[SpanV1], limits: Limits) -> (HitV1, Ve
     (event, clamped)
 }
 
-/// The rule within limits; adds the names of what was shortened.
+/// Returns the rule within limits and adds the names of the shortened fields to `clamped`.
 pub(super) fn rule<'a>(
     rule: &'a RuleRefV1,
     limits: Limits,
@@ -322,8 +322,8 @@ fn units_len(units: &[u16]) -> usize {
     units.iter().map(|unit| unit_len(*unit)).sum()
 }
 
-/// Whether a text takes at most `len_max` bytes of JSON. It costs no more than `len_max` steps, since a long text is
-/// looked at for each of its hit's rules.
+/// Whether a text takes at most `len_max` bytes of JSON. Takes at most `len_max` steps, because it is called for every
+/// rule of a hit.
 fn fits(units: &[u16], len_max: usize) -> bool {
     units.len().saturating_mul(6) <= len_max || units.len() <= len_max && units_len(units) <= len_max
 }

@@ -275,6 +275,18 @@ impl SinkConfig {
         })
     }
 
+    /// The files that the sink writes, each with what names it. Relative paths start at `folder`.
+    pub fn outputs(&self, folder: &Path) -> Vec<(String, PathBuf)> {
+        let name = self.name();
+        let dead = self.common().dead_letter;
+        let dead = dead.map_or_else(|| PathBuf::from(format!("{name}.dead.jsonl")), Path::to_owned);
+        let mut outputs = vec![(format!("dead_letter of sink {name:?}"), folder.join(dead))];
+        if let Self::Jsonl(it) = self {
+            outputs.push((format!("path of sink {name:?}"), folder.join(&it.path)));
+        }
+        outputs
+    }
+
     fn common(&self) -> Common<'_> {
         macro_rules! common {
             ($it:expr, $default_name:literal) => {

@@ -3,8 +3,8 @@
 //! JSON Lines: `{"refused_at": …, "sink": …, "reason": …, "hit": {…}}`, a line for each rule, `hit` being the record in the
 //! project's own field names. A line is durable before the hit counts as done with.
 //!
-//! Room is checked before anything is written, and shared: **a sensor has at most half of what the others have left**, so
-//! that no sensor, and no number of them, takes all of it. What does not fit is dropped and counted; the sink goes on.
+//! Space is checked before anything is written, and shared: **a sensor may use at most half of what the others have left**, so
+//! no number of sensors can fill the file. What does not fit is dropped and counted, and the sink continues.
 
 use super::append::{Append, identity};
 use super::{Item, Progress, Record, RecordFormat, SinkError};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// Longest reason that is kept, in bytes.
 const REASON_LEN_MAX: usize = 2000;
-/// What stands before the sensor's name in a line. Nothing before it can contain it: quotes in a reason are escaped.
+/// Precedes the sensor's name in a line. It cannot appear earlier in the line, because quotes in a reason are escaped.
 const SENSOR_MARK: &[u8] = b",\"hit\":{\"sensor\":\"";
 
 /// A dead-letter file. It is made when it is first needed.
@@ -27,7 +27,7 @@ pub struct DeadLetter {
     used: Used,
 }
 
-/// What is in the file, as far as it has been read.
+/// Contents of the file, as far as it has been read.
 #[derive(Debug, Default)]
 struct Used {
     /// The file that was read.
@@ -38,12 +38,12 @@ struct Used {
     sensors: HashMap<String, u64>,
 }
 
-/// What became of refused hits.
+/// Counts of refused hits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Buried {
     /// Hits that are in the file.
     pub kept: u64,
-    /// Hits for which there was no room.
+    /// Hits that did not fit.
     pub dropped: u64,
 }
 
@@ -58,8 +58,8 @@ impl DeadLetter {
         &self.path
     }
 
-    /// Writes hits with the reasons why they were refused, and returns when they are durable. What there is no room for
-    /// is left out.
+    /// Writes hits with the reasons why they were refused, and returns when they are durable. Hits that do not fit are
+    /// omitted and counted.
     ///
     /// # Errors
     ///
@@ -123,7 +123,7 @@ impl DeadLetter {
 }
 
 impl Used {
-    /// Reads what is new in the file: from another process, or all of it if it is another file.
+    /// Reads what another process has added, or all of a file that is new.
     fn update(&mut self, open: &mut Append) -> io::Result<()> {
         let file = Some(identity(&open.metadata));
         if file != self.file || open.len < self.read {

@@ -2,6 +2,7 @@
 
 use super::SinkError;
 use super::bulk::Verdict;
+use crate::files;
 use rustls::pki_types::pem::PemObject as _;
 use std::io::Read;
 use std::net::IpAddr;
@@ -15,6 +16,8 @@ use ureq::{Agent, Body};
 pub(super) const ANSWER_LEN_MAX: u64 = 32 * 1024 * 1024;
 /// Longest file with a secret, in bytes.
 const SECRET_LEN_MAX: u64 = 64 * 1024;
+/// Longest file of certificates that is read.
+pub(super) const PEM_LEN_MAX: u64 = 1024 * 1024;
 /// Characters of an answer that are repeated in an error.
 const QUOTED_MAX: usize = 300;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,8 +69,11 @@ impl Client {
         let roots = match ca_file {
             None => RootCerts::WebPki,
             Some(path) => {
-                let pem = std::fs::read(path)
+                let pem = files::read_at_most(path, PEM_LEN_MAX)
                     .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                if pem.len() as u64 > PEM_LEN_MAX {
+                    return Err(format!("{}: expected at most {PEM_LEN_MAX} bytes", path.display()));
+                }
                 let certificates: Result<Vec<_>, _> =
                     rustls::pki_types::CertificateDer::pem_slice_iter(&pem).collect();
                 let certificates = certificates.map_err(|error| format!("{}: {error}", path.display()))?;
@@ -123,9 +129,9 @@ impl Client {
 }
 
 impl Answer {
-    /// What an answer means that takes nothing. `is_own`: it is the receiver's, which would blame a record if one were to
-    /// blame. Anybody else who refuses the request for what it is may mean its contents: a firewall that finds an attack in
-    /// a script, a proxy with limits.
+    /// Judges an answer that accepts nothing. `is_own`: the answer is the receiver's, which would blame a record if one were
+    /// at fault. Others may object to the contents of a request: a firewall that finds an attack in a script, or a proxy
+    /// with limits.
     pub(super) fn judge(&self, what: &str, is_own: bool) -> Result<Verdict, SinkError> {
         match self.status {
             400 | 403 | 406 | 415 | 422 | 431 | 451 if !is_own => Ok(Verdict::Suspect(self.as_error(what))),
@@ -179,9 +185,7 @@ pub(super) fn secret(key: &str, value: Option<&str>, file: Option<&PathBuf>) -> 
         (Some(value), None) => value.to_owned(),
         (None, Some(path)) => {
             let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-            let mut text = String::new();
-            let file = std::fs::File::open(path).map_err(failed)?;
-            file.take(SECRET_LEN_MAX).read_to_string(&mut text).map_err(failed)?;
+            let text = files::read_text_at_most(path, SECRET_LEN_MAX).map_err(failed)?;
             text.lines().next().unwrap_or_default().trim().to_owned()
         }
         _ => return Err(format!("give either {key} or {key}_file")),

@@ -2,12 +2,10 @@
 
 use super::Item;
 use super::clamp::{self, CLAMPED, Limits};
-use crate::hit::{HitV1, RuleRefV1};
+use crate::hit::{EventIdentity, HitV1, RuleRefV1};
 use crate::output::{ecs, jsonl, splunk};
-use crate::wire::codec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt::Write as _;
@@ -46,10 +44,11 @@ pub struct Record<'a> {
     rule: &'a RuleRefV1,
     shown: Shown<'a>,
     shown_rule: Cow<'a, RuleRefV1>,
-    /// Values that are not those of the event.
+    /// Fields whose values differ from the event's.
     clamped: Vec<&'static str>,
-    /// The hash of sensor and event, which all records of the hit share.
-    event_hash: Rc<OnceCell<Sha256>>,
+    /// The identity of the event as this sensor reported it. It is computed once a hit: encoding the hit for each of its
+    /// rules would cost their product.
+    event: Rc<OnceCell<EventIdentity>>,
 }
 
 /// What a record shows of its hit.
@@ -61,14 +60,14 @@ enum Shown<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The records of a hit: one for each rule, and one with an empty rule for a hit without rules.
+    /// Returns the records of a hit: one for each rule, or one with an empty rule for a hit without rules.
     ///
-    /// Their length in all is linear in that of the encoded hit: see [`clamp`].
+    /// Their total length is linear in that of the encoded hit (`clamp.rs`).
     pub fn of(item: &'a Item) -> impl Iterator<Item = Self> {
         let (shown, clamped) = clamp::whole(&item.hit);
         let copy_len = clamp::copy_len(&shown).max(1);
         let copies_max = clamp::copies_len_max(copy_len) / copy_len;
-        let (shown, event_hash) = (Rc::new(shown), Rc::default());
+        let (shown, event) = (Rc::new(shown), Rc::default());
         let none = item.hit.rules.is_empty().then_some(&NO_RULE);
         item.hit.rules.iter().chain(none).enumerate().map(move |(index, rule)| {
             let is_whole = item.rules_before.saturating_add(index) <= copies_max;
@@ -78,13 +77,13 @@ impl<'a> Record<'a> {
                 shown: Shown::Shared(Rc::clone(&shown)),
                 shown_rule: Cow::Borrowed(rule),
                 clamped: clamped.clone(),
-                event_hash: Rc::clone(&event_hash),
+                event: Rc::clone(&event),
             };
             if is_whole { record } else { record.within(Limits::EXCERPT) }
         })
     }
 
-    /// The record with no more than the limits allow.
+    /// Returns the record cut to the limits.
     pub(super) fn within(&self, limits: Limits) -> Self {
         let (hit, clamped) = clamp::event(self.hit(), &self.rule.spans, limits);
         let mut record = Self { shown: Shown::Own(Box::new(hit)), ..self.clone() };
@@ -100,7 +99,7 @@ impl<'a> Record<'a> {
         self.item
     }
 
-    /// The event as the record shows it; its list of rules means nothing.
+    /// Returns the event as the record shows it. Its list of rules is meaningless.
     pub(super) fn hit(&self) -> &HitV1 {
         match &self.shown {
             Shown::Shared(hit) => hit,
@@ -174,27 +173,15 @@ impl<'a> Record<'a> {
         event
     }
 
-    /// The same for the same event, rule and sensor, whenever it is sent: SHA-256 in hexadecimal.
+    /// Identifies the record: the same for the same event, rule and sensor, whenever it is sent and whatever path the
+    /// event was read from; another one for every other sensor. SHA-256 in hexadecimal.
     pub fn identity(&self) -> String {
-        let mut hash = self.event_hash().clone();
-        for part in [&self.rule.id, &self.rule.title] {
-            hash.update([0]);
-            hash.update(part.as_bytes());
-        }
-        hex(&hash.finalize())
-    }
-
-    /// The hash of the sensor and the event. It is made once a hit: encoding the hit for each of its rules would cost
-    /// their product.
-    fn event_hash(&self) -> &Sha256 {
-        self.event_hash.get_or_init(|| {
-            let mut hash = Sha256::new();
-            hash.update(self.item.sensor.as_bytes());
-            hash.update([0]);
+        let event = self.event.get_or_init(|| {
+            let Item { sensor, hit, .. } = self.item;
             // A hit that came over the wire has passed the limits, so it encodes.
-            hash.update(codec::encode_identity(&self.item.hit).unwrap_or_default());
-            hash
-        })
+            EventIdentity::of(hit).unwrap_or_default().from_sensor(sensor, hit)
+        });
+        hex(event.with_rule(self.rule).as_bytes())
     }
 }
 

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 const FEED_WAIT: Duration = Duration::from_millis(500);
 /// How often the feed hears that its batch is still worked on, and how often the lag is measured.
 const HOLD_EVERY: Duration = Duration::from_secs(5);
-/// Attempts to write refused hits to the dead-letter file, half a minute in all, before they are dropped: what one sensor
-/// sends must not keep the others waiting.
+/// Attempts to write refused hits to the dead-letter file, over about half a minute, before they are dropped: one sensor's
+/// hits must not keep the others waiting.
 const BURIAL_ATTEMPTS_MAX: u32 = 6;
 /// How often it is logged that hits are refused or dropped.
 const LOG_EVERY: Duration = Duration::from_mins(1);
@@ -162,7 +162,7 @@ impl Progress for Holding<'_> {
     }
 }
 
-/// Measures the lag and tells the feed how the sink is.
+/// Measures the lag and reports the state of the sink to the feed.
 fn report(feed: &mut dyn Feed, stats: &SinkStats) {
     if let Ok(lag) = feed.lag() {
         stats.set_lag(lag);
@@ -170,13 +170,13 @@ fn report(feed: &mut dyn Feed, stats: &SinkStats) {
     feed.report(&stats.counts());
 }
 
-/// What a run keeps between batches.
+/// State of a run between batches.
 struct Run<'a> {
     runner: Runner,
     stop: &'a Stop,
     /// When the lag was measured last; `None`: it is due.
     measured: Option<Instant>,
-    /// When the feed heard last that its batch is worked on.
+    /// When the feed was last told that its batch is still in progress.
     held: Instant,
     refusals: Refusals,
 }
@@ -210,7 +210,7 @@ impl Run<'_> {
                 Ok(batch) if batch.is_empty() => {
                     self.recover();
                     if std::mem::take(&mut was_busy) {
-                        // What waits is shown as nothing as soon as nothing waits.
+                        // Report at once that nothing is pending any more.
                         self.measured = None;
                     }
                     self.measure();
@@ -368,7 +368,7 @@ impl Run<'_> {
         }
     }
 
-    /// It gets on (again).
+    /// Notes that the sink works (again).
     fn recover(&mut self) {
         self.runner.backoff.reset();
         if self.runner.stats.set_error(None) {

@@ -6,7 +6,9 @@
 
 mod message;
 
+use super::http::PEM_LEN_MAX;
 use super::{Item, Outcome, Progress, Record, Sink, SinkError, join};
+use crate::files;
 use crate::pki::Bundle;
 use message::Layout;
 use rustls::pki_types::pem::PemObject;
@@ -167,9 +169,12 @@ fn connect(address: &str) -> io::Result<TcpStream> {
 fn tls_config(settings: &SyslogSettings) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     let path = settings.ca_file.display();
-    let certificates = CertificateDer::pem_file_iter(&settings.ca_file)
+    let pem = files::read_at_most(&settings.ca_file, PEM_LEN_MAX)
         .map_err(|error| format!("cannot read {path}: {error}"))?;
-    for certificate in certificates {
+    if pem.len() as u64 > PEM_LEN_MAX {
+        return Err(format!("{path}: expected at most {PEM_LEN_MAX} bytes"));
+    }
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| format!("{path}: {error}"))?;
         roots.add(certificate).map_err(|error| format!("{path}: {error}"))?;
     }

@@ -8,6 +8,7 @@ mod writer;
 
 pub(super) use writer::Writer;
 
+use crate::private_file;
 use crate::wire::frame::FRAME_LEN_MAX;
 use crate::wire::message::GapReason;
 use rusqlite::types::ValueRef;
@@ -90,6 +91,8 @@ impl Db {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        // SQLite would give a new file the default permissions, and reports what is wrong with the path itself.
+        let _ = private_file::ensure(path);
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(Duration::from_secs(1))?;
         connection.pragma_update(None, "trusted_schema", false)?;

@@ -7,10 +7,12 @@ use super::db::{Db, SCHEMA_VERSION, Totals, key, split_key};
 use super::read::is_data;
 use super::tail::{Body, Row, Tail};
 use super::{APPLICATION_ID, Epoch, Spool, SpoolCounts, SpoolError, SpoolSettings, is_damage};
+use crate::files::{FileKind, open_regular};
+use crate::private_file;
 use crate::wire::message::GapReason;
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -36,7 +38,7 @@ pub(super) fn open(mut settings: SpoolSettings, now_ms: u64) -> Result<Spool, Sp
         move |source| SpoolError::Io { path, source }
     };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(io(folder))?;
+        private_file::create_folder(folder).map_err(io(folder))?;
     }
     // The target of a link, so that a damaged spool is set aside where it is.
     let path = crate::lock::follow(&path).map_err(io(&path))?;
@@ -45,10 +47,13 @@ pub(super) fn open(mut settings: SpoolSettings, now_ms: u64) -> Result<Spool, Sp
     let resolved = crate::lock::resolve(&path).map_err(io(&path))?;
     let lock_path = with_suffix(&resolved, "-lock");
     // Who has a lock file was a spool; who has none must look like one, or be new.
+    for path in [&path, &lock_path] {
+        refuse_other_kind(path)?;
+    }
     if !lock_path.exists() {
         refuse_foreign(&path)?;
     }
-    let mut lock = OpenOptions::new()
+    let mut lock = private_file::options()
         .create(true)
         .read(true)
         .write(true)
@@ -59,8 +64,10 @@ pub(super) fn open(mut settings: SpoolSettings, now_ms: u64) -> Result<Spool, Sp
         TryLockError::WouldBlock => SpoolError::InUse { path: path.clone() },
         TryLockError::Error(source) => io(&lock_path)(source),
     })?;
-    // For people; a full disk may keep it out.
-    let _ = lock.write_all(LOCK_TEXT);
+    // For people; a full disk may keep it out. What stands there already may be somebody else's.
+    if lock.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+        let _ = lock.write_all(LOCK_TEXT);
+    }
     let (mut instance, mut epoch) = ([0; 16], [0; 16]);
     getrandom::fill(&mut instance)?;
     getrandom::fill(&mut epoch)?;
@@ -122,10 +129,18 @@ fn take_lock(lock: &File) -> Result<(), TryLockError> {
     }
 }
 
+/// Refuses pipes, devices and folders, before one of them is opened.
+fn refuse_other_kind(path: &Path) -> Result<(), SpoolError> {
+    match FileKind::of(path) {
+        Ok(FileKind::Regular) | Err(_) => Ok(()),
+        Ok(kind) => Err(SpoolError::NotASpool { path: path.to_owned(), detail: format!("it is {kind}") }),
+    }
+}
+
 /// Refuses a file that is something else, before anything is written.
 fn refuse_foreign(path: &Path) -> Result<(), SpoolError> {
     let mut header = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(100).read_to_end(&mut header));
+    let read = open_regular(path).and_then(|file| file.take(100).read_to_end(&mut header));
     if read.is_err() || header.is_empty() {
         return Ok(());
     }

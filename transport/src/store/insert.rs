@@ -2,10 +2,11 @@
 
 use super::Store;
 use super::error::{Action, At, StoreError};
-use crate::hit::{EventContent, HitV1, Utf16Text};
-use crate::wire::codec::{self, CodecError, HIT_VERSION};
+use super::sql_text::{NulCounter, sql_text};
+use crate::hit::{EventContent, EventIdentity, HitV1, RuleRefV1, Utf16Text};
+use crate::wire::codec::{self, HIT_VERSION};
 use rusqlite::{CachedStatement, Connection, Error, OptionalExtension, TransactionBehavior, named_params};
-use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 const INSERT_HIT: &str = "
@@ -13,22 +14,25 @@ const INSERT_HIT: &str = "
         event_version, channel, event_level, opcode, task, keywords, computer, user_sid, process_id, thread_id,
         activity_id, event_record_id, scope, view, partial, message_number, message_total, script_block_text,
         script_block_id, path, cut_units, cut_sha256, context_info, user_data, payload, notice,
-        app_name, scan_result)
+        app_name, scan_result, nuls)
     VALUES (:event_hash, :hit_version, :event, :time, :source, :source_sequence, :provider, :event_id,
         :event_version, :channel, :event_level, :opcode, :task, :keywords, :computer, :user_sid, :process_id,
         :thread_id, :activity_id, :event_record_id, :scope, :view, :partial, :message_number, :message_total,
         :script_block_text, :script_block_id, :path, :cut_units, :cut_sha256, :context_info, :user_data, :payload,
-        :notice, :app_name, :scan_result)
+        :notice, :app_name, :scan_result, :nuls)
     ON CONFLICT (event_hash) DO NOTHING
     RETURNING id";
 const FIND_HIT: &str = "SELECT id FROM hits WHERE event_hash = ?1";
 /// What is kept of an event whose text was cut.
 const READ_EVENT: &str = "SELECT event FROM hits WHERE id = ?1";
-const UPDATE_EVENT: &str = "UPDATE hits SET event = ?2, script_block_text = ?3 WHERE id = ?1";
+const UPDATE_EVENT: &str = "UPDATE hits SET event = ?2, script_block_text = ?3, nuls = ?4 WHERE id = ?1";
 const INSERT_RULE: &str = "
     INSERT INTO hit_rules (hit_id, rule_id, title, level, attack, beyond_nul, spans, transformations)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
     ON CONFLICT (hit_id, rule_id, title) DO NOTHING";
+/// Earlier sensors left the id of a rule without one empty.
+const NAME_RULE: &str =
+    "UPDATE OR IGNORE hit_rules SET rule_id = ?2 WHERE hit_id = ?1 AND rule_id = '' AND title = ?3";
 
 /// What a batch added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,8 +68,9 @@ impl Store {
             for (index, hit) in hits.into_iter().enumerate() {
                 let refuse = |source| StoreError::Hit { path: path.clone(), index, source };
                 let event = codec::encode_event(hit).map_err(refuse)?;
-                let hash = identity_of(hit, &event).map_err(refuse)?;
-                let (_, added) = writer.insert(hit, &event, &hash).at(path, Action::Write)?;
+                let identity = EventIdentity::of_encoded(hit, &event).map_err(refuse)?;
+                let identity = identity.occurrence(self.occurrences.number(identity, hit));
+                let (_, added) = writer.insert(hit, &event, identity).at(path, Action::Write)?;
                 inserted.hits += added.hits;
                 inserted.detections += added.detections;
             }
@@ -75,17 +80,12 @@ impl Store {
     }
 }
 
-/// SHA-256 by which the store knows the event again; `event` is the hit without its rules.
-pub(crate) fn identity_of(hit: &HitV1, event: &[u8]) -> Result<[u8; 32], CodecError> {
-    let identity = hit.cut.is_some().then(|| codec::encode_identity(hit)).transpose()?;
-    Ok(Sha256::digest(identity.as_deref().unwrap_or(event)).into())
-}
-
 /// Statements for one transaction.
 pub(crate) struct Writer<'c> {
     insert_hit: CachedStatement<'c>,
     find_hit: CachedStatement<'c>,
     insert_rule: CachedStatement<'c>,
+    name_rule: CachedStatement<'c>,
     read_event: CachedStatement<'c>,
     update_event: CachedStatement<'c>,
 }
@@ -96,6 +96,7 @@ impl<'c> Writer<'c> {
             insert_hit: connection.prepare_cached(INSERT_HIT)?,
             find_hit: connection.prepare_cached(FIND_HIT)?,
             insert_rule: connection.prepare_cached(INSERT_RULE)?,
+            name_rule: connection.prepare_cached(NAME_RULE)?,
             read_event: connection.prepare_cached(READ_EVENT)?,
             update_event: connection.prepare_cached(UPDATE_EVENT)?,
         })
@@ -106,35 +107,42 @@ impl<'c> Writer<'c> {
         &mut self,
         hit: &HitV1,
         event: &[u8],
-        hash: &[u8],
+        identity: EventIdentity,
     ) -> Result<(i64, Inserted), Error> {
-        let new = self.insert_event(hit, event, hash)?;
+        let new = self.insert_event(hit, event, identity)?;
         let id = match new {
             Some(id) => id,
-            None => self.find_hit.query_row([hash], |row| row.get(0))?,
+            None => self.find_hit.query_row([identity.as_bytes()], |row| row.get(0))?,
         };
         if new.is_none() && hit.cut.is_some() {
             self.add_pieces(id, hit)?;
         }
         let mut detections = 0;
         for rule in &hit.rules {
-            let attack = serde_json::Value::from(rule.attack.as_slice()).to_string();
-            let spans: serde_json::Value =
-                rule.spans.iter().map(|span| vec![u32::from(span.text), span.start, span.len]).collect();
-            let transformations: serde_json::Value =
-                rule.transformations.iter().map(|it| it.as_str()).collect();
-            detections += self.insert_rule.execute((
-                id,
-                &rule.id,
-                &rule.title,
-                &rule.level,
-                attack,
-                rule.beyond_nul,
-                spans.to_string(),
-                transformations.to_string(),
-            ))?;
+            if new.is_none() && rule.has_derived_id() {
+                self.name_rule.execute((id, sql_text(&rule.id), sql_text(&rule.title)))?;
+            }
+            detections += self.insert_rule(id, rule)?;
         }
         Ok((id, Inserted { hits: u64::from(new.is_some()), detections: detections as u64 }))
+    }
+
+    /// The number of rows added: 1, or 0 if the hit has this rule already.
+    fn insert_rule(&mut self, hit_id: i64, rule: &RuleRefV1) -> Result<usize, Error> {
+        let attack = serde_json::Value::from(rule.attack.as_slice()).to_string();
+        let spans: serde_json::Value =
+            rule.spans.iter().map(|span| vec![u32::from(span.text), span.start, span.len]).collect();
+        let transformations: serde_json::Value = rule.transformations.iter().map(|it| it.as_str()).collect();
+        self.insert_rule.execute((
+            hit_id,
+            sql_text(&rule.id),
+            sql_text(&rule.title),
+            sql_text(&rule.level),
+            attack,
+            rule.beyond_nul,
+            spans.to_string(),
+            transformations.to_string(),
+        ))
     }
 
     /// What this hit shows of a long text, and the stored one does not, is added to it, so that the spans of all
@@ -145,23 +153,38 @@ impl<'c> Writer<'c> {
         if stored.add_pieces(hit)
             && let Ok(event) = codec::encode_event(&stored)
         {
-            let text = ContentColumns::of(&stored.content).script_block_text;
-            self.update_event.execute((id, event, text))?;
+            let columns = TextColumns::of(&stored);
+            self.update_event.execute((id, event, columns.script_block_text, columns.nuls))?;
         }
         Ok(())
     }
 
     /// The new row's id, or `None` if the event is there already.
-    fn insert_event(&mut self, hit: &HitV1, event: &[u8], hash: &[u8]) -> Result<Option<i64>, Error> {
-        let columns = ContentColumns::of(&hit.content);
+    fn insert_event(
+        &mut self,
+        hit: &HitV1,
+        event: &[u8],
+        identity: EventIdentity,
+    ) -> Result<Option<i64>, Error> {
+        let columns = TextColumns::of(hit);
+        let (message_number, message_total) = match hit.content {
+            EventContent::ScriptBlock { message_number, message_total, .. } => {
+                (message_number, message_total)
+            }
+            _ => (None, None),
+        };
+        let scan_result = match hit.content {
+            EventContent::Amsi { scan_result, .. } => Some(scan_result),
+            _ => None,
+        };
         self.insert_hit
             .query_row(
                 named_params! {
-                    ":event_hash": hash,
+                    ":event_hash": identity.as_bytes(),
                     ":hit_version": HIT_VERSION,
                     ":event": event,
                     ":time": saturate(hit.time),
-                    ":source": hit.source,
+                    ":source": columns.source,
                     ":source_sequence": saturate(hit.source_sequence),
                     ":provider": hit.provider_guid().to_string(),
                     ":event_id": hit.event_id,
@@ -171,8 +194,8 @@ impl<'c> Writer<'c> {
                     ":opcode": hit.opcode,
                     ":task": hit.task,
                     ":keywords": hit.keywords.cast_signed(),
-                    ":computer": hit.computer,
-                    ":user_sid": hit.user_sid,
+                    ":computer": columns.computer,
+                    ":user_sid": columns.user_sid,
                     ":process_id": hit.process_id,
                     ":thread_id": hit.thread_id,
                     ":activity_id": hit.activity_guid().map(|guid| guid.to_string()),
@@ -182,8 +205,8 @@ impl<'c> Writer<'c> {
                     ":partial": hit.partial,
                     ":cut_units": hit.cut.as_ref().map(|cut| cut.units),
                     ":cut_sha256": hit.cut.as_ref().and_then(|cut| cut.sha256.map(|hash| hex(&hash))),
-                    ":message_number": columns.message_number,
-                    ":message_total": columns.message_total,
+                    ":message_number": message_number,
+                    ":message_total": message_total,
                     ":script_block_text": columns.script_block_text,
                     ":script_block_id": columns.script_block_id,
                     ":path": columns.path,
@@ -192,7 +215,8 @@ impl<'c> Writer<'c> {
                     ":payload": columns.payload,
                     ":notice": columns.notice,
                     ":app_name": columns.app_name,
-                    ":scan_result": columns.scan_result,
+                    ":scan_result": scan_result,
+                    ":nuls": columns.nuls,
                 },
                 |row| row.get(0),
             )
@@ -200,50 +224,56 @@ impl<'c> Writer<'c> {
     }
 }
 
-/// Columns of the template's fields; those of the other template stay NULL.
+/// The columns of text; those of other templates stay NULL.
 #[derive(Default)]
-struct ContentColumns {
-    message_number: Option<i32>,
-    message_total: Option<i32>,
-    script_block_text: Option<String>,
-    script_block_id: Option<String>,
-    path: Option<String>,
-    context_info: Option<String>,
-    user_data: Option<String>,
-    payload: Option<String>,
-    notice: Option<String>,
-    app_name: Option<String>,
-    scan_result: Option<u32>,
+pub(super) struct TextColumns<'h> {
+    pub(super) source: Cow<'h, str>,
+    pub(super) computer: Option<Cow<'h, str>>,
+    pub(super) user_sid: Option<Cow<'h, str>>,
+    pub(super) script_block_text: Option<Cow<'h, str>>,
+    pub(super) script_block_id: Option<Cow<'h, str>>,
+    pub(super) path: Option<Cow<'h, str>>,
+    pub(super) context_info: Option<Cow<'h, str>>,
+    pub(super) user_data: Option<Cow<'h, str>>,
+    pub(super) payload: Option<Cow<'h, str>>,
+    pub(super) notice: Option<Cow<'h, str>>,
+    pub(super) app_name: Option<Cow<'h, str>>,
+    /// U+0000 replaced in all of them.
+    pub(super) nuls: i64,
 }
 
-impl ContentColumns {
-    fn of(content: &EventContent) -> Self {
-        match content {
-            EventContent::ScriptBlock { message_number, message_total, text, script_block_id, path } => {
-                Self {
-                    message_number: *message_number,
-                    message_total: *message_total,
-                    script_block_text: Some(text.to_string_lossy()),
-                    script_block_id: script_block_id.as_ref().map(Utf16Text::to_string_lossy),
-                    path: path.as_ref().map(Utf16Text::to_string_lossy),
-                    ..Self::default()
-                }
-            }
+impl<'h> TextColumns<'h> {
+    pub(super) fn of(hit: &'h HitV1) -> Self {
+        let mut counter = NulCounter::default();
+        let own = Self {
+            source: counter.pass(&hit.source),
+            computer: hit.computer.as_ref().map(|text| counter.pass(text)),
+            user_sid: hit.user_sid.as_ref().map(|text| counter.pass(text)),
+            ..Self::default()
+        };
+        let mut wide = |text: &Utf16Text| Some(counter.pass(text.to_string_lossy()));
+        let columns = match &hit.content {
+            EventContent::ScriptBlock { text, script_block_id, path, .. } => Self {
+                script_block_text: wide(text),
+                script_block_id: script_block_id.as_ref().and_then(&mut wide),
+                path: path.as_ref().and_then(&mut wide),
+                ..own
+            },
             EventContent::Module { context_info, user_data, payload } => Self {
-                context_info: Some(context_info.to_string_lossy()),
-                user_data: Some(user_data.to_string_lossy()),
-                payload: Some(payload.to_string_lossy()),
-                ..Self::default()
+                context_info: wide(context_info),
+                user_data: wide(user_data),
+                payload: wide(payload),
+                ..own
             },
-            EventContent::Notice { detail } => Self { notice: Some(detail.clone()), ..Self::default() },
-            EventContent::Amsi { text, content_name, app_name, scan_result } => Self {
-                script_block_text: Some(text.to_string_lossy()),
-                path: Some(content_name.to_string_lossy()),
-                app_name: Some(app_name.to_string_lossy()),
-                scan_result: Some(*scan_result),
-                ..Self::default()
+            EventContent::Notice { detail } => Self { notice: Some(counter.pass(detail)), ..own },
+            EventContent::Amsi { text, content_name, app_name, .. } => Self {
+                script_block_text: wide(text),
+                path: wide(content_name),
+                app_name: wide(app_name),
+                ..own
             },
-        }
+        };
+        Self { nuls: counter.nuls, ..columns }
     }
 }
 

@@ -1,13 +1,16 @@
 //! Whose file it is, and how a new one is made.
 
 use super::error::{Action, At, StoreError};
+use crate::files::FileKind;
 use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 
 /// `PRAGMA application_id` of a store: `ETWS` as a big-endian number, so that `file` shows it.
 pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"ETWS");
 /// `PRAGMA user_version` of a store that this release writes.
-pub const SCHEMA_VERSION: i32 = 1;
+pub const SCHEMA_VERSION: i32 = 2;
+/// The first version, which [`migrate`](super::migrate) updates.
+pub(super) const FIRST_VERSION: i32 = 1;
 
 const SCHEMA: &str = include_str!("schema.sql");
 const VIEW: &str = include_str!("view.sql");
@@ -18,7 +21,9 @@ pub(super) enum Identity {
     /// No table and no mark in it: new, or a creation that was cut short.
     Empty,
     /// A store of this version.
-    Store,
+    Current,
+    /// A store of an earlier version. It can be read, and is updated before it is written.
+    Older,
 }
 
 /// Refuses a file of one byte, which SQLite takes for an empty database and would overwrite. Anything else that is not a
@@ -28,12 +33,17 @@ pub(super) enum Identity {
 /// (sqlite.org/howtocorrupt.html, section 2.2). Another program that opens the store then takes itself for the only one,
 /// and removes the log into which this process still writes.
 pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
+    let foreign = |detail: String| Err(StoreError::NotAStore { path: path.to_owned(), detail });
     match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() && metadata.len() == 1 => Err(StoreError::NotAStore {
-            path: path.to_owned(),
-            detail: "it is no SQLite database".to_owned(),
-        }),
-        _ => Ok(()),
+        Ok(metadata) if metadata.is_file() && metadata.len() == 1 => {
+            foreign("not a SQLite database".to_owned())
+        }
+        // Opening a named pipe would wait for its other end.
+        Ok(_) => match FileKind::of(path) {
+            Ok(FileKind::Regular | FileKind::Folder) | Err(_) => Ok(()),
+            Ok(kind) => foreign(format!("it is {kind}")),
+        },
+        Err(_) => Ok(()),
     }
 }
 
@@ -49,7 +59,8 @@ pub(super) fn identify(connection: &Connection, path: &Path) -> Result<Identity,
     let foreign = |detail| Err(StoreError::NotAStore { path: path.to_owned(), detail });
     match (application, version, objects) {
         (0, 0, 0) => Ok(Identity::Empty),
-        (APPLICATION_ID, SCHEMA_VERSION, _) => Ok(Identity::Store),
+        (APPLICATION_ID, SCHEMA_VERSION, _) => Ok(Identity::Current),
+        (APPLICATION_ID, FIRST_VERSION..SCHEMA_VERSION, _) => Ok(Identity::Older),
         (APPLICATION_ID, found, _) if found > SCHEMA_VERSION => {
             Err(StoreError::Newer { path: path.to_owned(), found, supported: SCHEMA_VERSION })
         }
@@ -60,8 +71,8 @@ pub(super) fn identify(connection: &Connection, path: &Path) -> Result<Identity,
     }
 }
 
-/// Sets up durability, and the tables of a new store.
-pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+/// Sets up durability, and the tables of a new store. Returns whether the store is current or has to be updated.
+pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<Identity, StoreError> {
     // A file system without shared memory stays with the rollback journal, which FULL makes as durable.
     connection
         .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))
@@ -70,11 +81,14 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), St
     // Locked before the second look: another process may be creating the same store.
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).at(path, Action::Open)?;
-    if identify(&transaction, path)? == Identity::Empty {
+    let mut identity = identify(&transaction, path)?;
+    if identity == Identity::Empty {
         transaction.execute_batch(SCHEMA).at(path, Action::Write)?;
         transaction.execute_batch(VIEW).at(path, Action::Write)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).at(path, Action::Write)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION).at(path, Action::Write)?;
+        identity = Identity::Current;
     }
-    transaction.commit().at(path, Action::Write)
+    transaction.commit().at(path, Action::Write)?;
+    Ok(identity)
 }

@@ -1,13 +1,15 @@
--- Version 1 of the store. Times are FILETIME: 100 ns ticks since 1601-01-01T00:00:00Z.
+-- Version 2 of the store. Times are FILETIME: 100 ns ticks since 1601-01-01T00:00:00Z.
 
 -- One row per event (or joined block) that some rule matched, in one scope and view.
 CREATE TABLE hits (
     -- Never used twice, so that a reader can remember where it was.
     id                INTEGER PRIMARY KEY AUTOINCREMENT,
-    -- SHA-256 of `event` (of a cut script without the pieces): an event is stored once, however often replayed.
+    -- SHA-256 that identifies the event (docs/wire.md): an event is stored once, however often and from wherever
+    -- it is replayed.
     event_hash        BLOB    NOT NULL UNIQUE,
     -- The truth: the hit without its rules in the wire format of this version. All columns below are taken
-    -- from it, for people and queries; texts among them show lone surrogates as U+FFFD.
+    -- from it, for people and queries; texts among them show a lone surrogate as U+FFFD and U+0000 as U+2400,
+    -- because SQL would stop at it.
     hit_version       INTEGER NOT NULL,
     event             BLOB    NOT NULL,
     -- Above 2^63 - 1 (damaged traces) these two and event_record_id stay at 2^63 - 1.
@@ -50,12 +52,14 @@ CREATE TABLE hits (
     notice            TEXT,
     -- Of a 1101: who handed the text to the antimalware scanner, and its answer.
     app_name          TEXT,
-    scan_result       INTEGER
+    scan_result       INTEGER,
+    -- How many U+0000 the texts of this row have, all shown as U+2400; `event` has the originals.
+    nuls              INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE INDEX hits_by_time ON hits (time, source, source_sequence);
 
--- The rules that matched; a later replay with other rules adds its own.
+-- The rules that matched; a later replay with other rules adds its own. U+0000 in texts is U+2400 here too.
 CREATE TABLE hit_rules (
     -- Never used twice, so that what forwards detections can remember where it was.
     id      INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -120,19 +120,28 @@ pub fn encode_event(hit: &HitV1) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
-/// The bytes whose SHA-256 is the identity of the hit's event: as [`encode_event`], and of a text that was cut only
-/// what does not depend on the rules, its length and hash.
+/// Encodes what identifies the hit's event: as [`encode_event`], but without the source and the number in it, and of a
+/// text that was cut only what does not depend on the rules, its length and hash.
 ///
 /// # Errors
 ///
 /// As [`encode_hit`].
 pub fn encode_identity(hit: &HitV1) -> Result<Vec<u8>, CodecError> {
     if hit.cut.is_none() {
-        return encode_event(hit);
+        return Ok(identity_parts(hit, &encode_event(hit)?).concat());
     }
     let mut whole = HitV1 { rules: Vec::new(), ..hit.clone() };
     whole.forget_pieces();
-    encode_hit(&whole)
+    Ok(identity_parts(hit, &encode_event(&whole)?).concat())
+}
+
+/// The parts of [`encode_identity`], where `event` is the encoded event of a hit whose text is not cut.
+pub(crate) fn identity_parts<'e>(hit: &HitV1, event: &'e [u8]) -> [&'e [u8]; 3] {
+    // The time, then the source (its length and its bytes), the number in the source, and the rest.
+    const TIME_LEN: usize = size_of::<u64>();
+    const NO_SOURCE: &[u8] = &[0; 2 * size_of::<u64>()];
+    let rest = TIME_LEN + NO_SOURCE.len() + hit.source.len();
+    [event.get(..TIME_LEN).unwrap_or_default(), NO_SOURCE, event.get(rest..).unwrap_or_default()]
 }
 
 /// Decodes a hit; `bytes` must be it and nothing more.

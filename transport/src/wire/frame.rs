@@ -259,7 +259,7 @@ mod tests {
             }),
             ("broken and unknown", broken(sealed(9, 99, 1, b"x")), |e| matches!(e, FrameError::Crc { .. })),
             ("version", sealed(2, 99, 1, b"x"), |e| matches!(e, FrameError::Version { found: 2 })),
-            ("type 9", sealed(1, 9, 1, b"x"), |e| matches!(e, FrameError::Type { found: 8 })),
+            ("type 9", sealed(1, 9, 1, b"x"), |e| matches!(e, FrameError::Type { found: 9 })),
             ("type 0", sealed(1, 0, 0, b"x"), |e| matches!(e, FrameError::Type { found: 0 })),
             ("flags", sealed(1, 3, 1, b"x"), |e| matches!(e, FrameError::Flags { found: 1 })),
         ];

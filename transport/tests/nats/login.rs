@@ -28,6 +28,7 @@ fn refused(settings: &NatsSettings, expected: &str) {
     assert!(text.contains(expected) && text.contains("check") && !text.contains("wrong"), "{text}");
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the settings have options")]
 fn file(folder: &Path, name: &str, text: &str) -> Option<std::path::PathBuf> {
     let path = folder.join(name);
     std::fs::write(&path, text).unwrap();

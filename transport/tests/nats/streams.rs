@@ -106,15 +106,15 @@ fn what_all_sinks_have_taken_is_freed() {
     let mut slow = feed("slow");
     let first = slow.next(LIMITS, Duration::from_secs(2)).unwrap();
     slow.acknowledge().unwrap();
-    let freed = || metric(&nats, "etwsieve_collector_stream_freed_total") as u64;
-    runtime.block_on(until("freed what both have", async || freed() == first.len() as u64));
+    let removed = || metric(&nats, "etwsieve_collector_stream_freed_total") as u64;
+    runtime.block_on(until("freed what both have", async || removed() == first.len() as u64));
     drop(slow);
     assert_eq!(
         drain(feed("slow"), path, "slow.jsonl").delivered + first.len() as u64,
         fast,
         "nothing unread was freed"
     );
-    runtime.block_on(until("freed", async || freed() >= stored));
+    runtime.block_on(until("freed", async || removed() >= stored));
     // As much fits again.
     let again = fill(1_000_000);
     assert!(again + 100 >= stored, "{again} of {stored}");

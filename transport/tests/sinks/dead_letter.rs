@@ -25,7 +25,7 @@ fn sink(address: std::net::SocketAddr, more: &str) -> SinkConfig {
 }
 
 fn poison(sensor: &str, count: u64, len: usize) -> MemoryFeed {
-    MemoryFeed::new(count, |n| format!("poison {n} {}", "x".repeat(len))).from_sensor(sensor)
+    MemoryFeed::new(count, |n| format!("poison {n} {}", "x".repeat(len))).of_sensor(sensor)
 }
 
 /// Bytes of the lines of a sensor.

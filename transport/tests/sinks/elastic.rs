@@ -135,7 +135,7 @@ fn every_document_is_there_once_whatever_fails() {
 #[test]
 fn a_proxy_that_refuses_everything_costs_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let (address, state) = serve(Cluster { wall: Some("script"), ..Cluster::default() }, answer);
+    let (address, cluster) = serve(Cluster { wall: Some("script"), ..Cluster::default() }, answer);
     let feed = MemoryFeed::new(10, |n| format!("script {n}"));
     let (stop, thread, stats) = start(&sink(address), folder.path(), &feed);
     while stats.counts().retries < 3 {
@@ -143,11 +143,11 @@ fn a_proxy_that_refuses_everything_costs_nothing() {
     }
     // Nobody knows yet whose fault it is.
     assert_eq!((feed.acknowledged(), stats.counts().refused), (0, 0));
-    state.lock().unwrap().wall = None;
+    cluster.lock().unwrap().wall = None;
     thread.join().unwrap();
     drop(stop);
     assert_eq!(
-        (feed.acknowledged(), stats.counts().refused, state.lock().unwrap().documents.len()),
+        (feed.acknowledged(), stats.counts().refused, cluster.lock().unwrap().documents.len()),
         (10, 0, 10)
     );
 }
@@ -168,14 +168,14 @@ fn a_batch_of_nothing_but_refused_hits_does_not_stop_the_sink() {
 fn a_wrong_index_is_no_fault_of_the_documents() {
     let folder = tempfile::tempdir().unwrap();
     let error = Some("invalid_index_name_exception");
-    let (address, state) = serve(Cluster { refuse_all: error, ..Cluster::default() }, answer);
+    let (address, cluster) = serve(Cluster { refuse_all: error, ..Cluster::default() }, answer);
     let feed = MemoryFeed::new(10, |n| n.to_string());
     let (stop, thread, stats) = start(&sink(address), folder.path(), &feed);
     while stats.counts().retries < 3 {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!((feed.acknowledged(), stats.counts().refused), (0, 0));
-    state.lock().unwrap().refuse_all = None;
+    cluster.lock().unwrap().refuse_all = None;
     thread.join().unwrap();
     drop(stop);
     assert_eq!((feed.acknowledged(), stats.counts().refused), (10, 0));

@@ -41,7 +41,7 @@ impl MemoryFeed {
     }
 
     /// The same hits of another sensor.
-    pub(crate) fn from_sensor(&self, sensor: &str) -> Self {
+    pub(crate) fn of_sensor(&self, sensor: &str) -> Self {
         let item = |item: &Item| Item { sensor: sensor.to_owned(), ..item.clone() };
         Self::of(self.items.iter().map(item).collect())
     }

@@ -108,7 +108,7 @@ fn several_writers(path: &Path, names: &[&str], more: &str, mut meanwhile: impl 
         .enumerate()
         .map(|(number, name)| {
             let text = move |n| format!("{number}-{n} {}", "x".repeat(3000));
-            let feed = MemoryFeed::new(HITS, text).from_sensor(&format!("srv{number}"));
+            let feed = MemoryFeed::new(HITS, text).of_sensor(&format!("srv{number}"));
             let sink = config(&format!("type = \"jsonl\"\npath = \"{name}\"\nbatch_hits = 5\n{more}"));
             start(&sink, folder, &feed)
         })

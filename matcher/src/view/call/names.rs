@@ -8,7 +8,11 @@ use crate::rule::{Expr, Op, Rule};
 use crate::scan::marks::{Bucket, PLACES};
 use crate::scan::narrow::narrow_unit;
 use crate::view::chars::{DASH, is_word, lower};
+use crate::view::work::Work;
 use memchr::memmem;
+
+/// Units in which one name is looked for in a step.
+const NAME_UNITS_PER_STEP: usize = 4;
 
 /// The names under which the cmdlets of the rules are called, each with the units by which it is looked for.
 #[derive(Debug, Default)]
@@ -70,11 +74,18 @@ impl Names {
         Bucket { first, last: own(PLACES - 1).collect() }
     }
 
-    /// Whether one of the names stands anywhere in a text in light normalisation. `narrow` is memory.
-    pub(in crate::view) fn stand_in(&self, units: &[u16], narrow: &mut Vec<u8>) -> bool {
+    /// Whether one of the names stands anywhere in a text in light normalisation; `None` if the work is exhausted. `narrow`
+    /// is memory.
+    pub(in crate::view) fn stand_in(
+        &self,
+        units: &[u16],
+        narrow: &mut Vec<u8>,
+        work: &mut Work<'_, '_>,
+    ) -> Option<bool> {
+        work.charge(units.len() / 2 + units.len() / NAME_UNITS_PER_STEP * self.list.len())?;
         narrow.clear();
         narrow.extend(units.iter().map(|unit| narrow_unit(*unit)));
-        self.list.iter().any(|(name, _)| memmem::find(narrow, name).is_some())
+        Some(self.list.iter().any(|(name, _)| memmem::find(narrow, name).is_some()))
     }
 
     /// Whether one of the names stands at a place at which its units may be.

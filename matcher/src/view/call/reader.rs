@@ -5,8 +5,9 @@ use crate::view::chars::{
     BACKTICK, DASH, ends_token, is, is_dash, is_double_quote, is_newline, is_single_quote, is_whitespace,
     is_word,
 };
-use crate::view::fold::{Budget, Variables, read_literal};
+use crate::view::fold::{Variables, end_of_comment, read_literal};
 use crate::view::transformation::{Done, Transformation};
+use crate::view::work::Work;
 use std::ops::Range;
 
 /// Deepest nesting of parentheses and braces in which calls are looked for.
@@ -15,6 +16,13 @@ const DEPTH_MAX: usize = 64;
 const ARGUMENTS_MAX: usize = 64;
 /// Longest name of a command or parameter, in units.
 const NAME_UNITS_MAX: usize = 128;
+/// Steps for each token, beyond its units.
+const TOKEN_STEPS: usize = 20;
+/// Steps to tell which cmdlet a name means.
+const COMMAND_STEPS: usize = 64;
+
+/// The cmdlet that runs a string.
+const INVOKE_EXPRESSION: &str = "Invoke-Expression";
 
 /// Where a string stands, and its value.
 pub(super) type Text = (Range<usize>, Vec<u16>);
@@ -31,41 +39,45 @@ struct Frame {
     start: usize,
 }
 
-pub(super) struct Reader<'a> {
+/// Takes a call; `None` if no further one is wanted.
+type Sink<'a, 'w, 'b> = dyn FnMut(&Call, &mut Work<'w, 'b>) -> Option<()> + 'a;
+
+pub(super) struct Reader<'a, 'w, 'b> {
     text: &'a [u16],
     at: usize,
-    budget: &'a mut Budget,
-    calls: Vec<Call>,
+    work: &'a mut Work<'w, 'b>,
+    sink: &'a mut Sink<'a, 'w, 'b>,
     /// Strings that `Invoke-Expression` gets.
     strings: Vec<Text>,
+    /// Memory for the word at hand.
+    word: Vec<u16>,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a [u16], budget: &'a mut Budget) -> Self {
-        Self { text, at: 0, budget, calls: Vec::new(), strings: Vec::new() }
+impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
+    pub(super) fn new(text: &'a [u16], work: &'a mut Work<'w, 'b>, sink: &'a mut Sink<'a, 'w, 'b>) -> Self {
+        Self { text, at: 0, work, sink, strings: Vec::new(), word: Vec::new() }
     }
 
-    /// The calls of known cmdlets, and the strings that `Invoke-Expression` gets.
-    pub(super) fn read(mut self) -> (Vec<Call>, Vec<Text>) {
-        self.script();
-        (self.calls, self.strings)
+    /// Hands the calls of known cmdlets over; the strings that `Invoke-Expression` gets. `None` if no further call is
+    /// wanted, or if the work is exhausted.
+    pub(super) fn read(mut self) -> Option<Vec<Text>> {
+        self.script()?;
+        Some(self.strings)
     }
 
-    fn script(&mut self) {
+    fn script(&mut self) -> Option<()> {
         let frame = |start| Frame { call: None, command: true, string: None, start };
         let mut frames = vec![frame(0)];
         // Beyond the depth parentheses are counted only.
         let mut deeper = 0usize;
         let variables = Variables::default();
         while let Some(&unit) = self.text.get(self.at) {
-            if !self.budget.spend(1) {
-                break;
-            }
+            self.work.charge(TOKEN_STEPS)?;
             let start = self.at;
             let next = self.text.get(start + 1).copied().unwrap_or(0);
             let Some(top) = frames.last_mut() else { break };
             if is_whitespace(unit) {
-                self.at += 1;
+                self.at = self.work.find(self.text, start, |unit| !is_whitespace(unit))?;
             } else if unit == BACKTICK && is_newline(next) {
                 self.at += 2 + usize::from(self.text[start + 1..].starts_with(&[0x0D, 0x0A]));
             } else if is_newline(unit)
@@ -74,15 +86,15 @@ impl<'a> Reader<'a> {
                 || unit == u16::from(b'&')
             {
                 self.at += 1;
-                self.end_call(top, start);
+                self.end_call(top, start)?;
                 top.command = true;
                 if unit != u16::from(b'|') && unit != u16::from(b'&') {
                     top.string = None;
                 }
             } else if unit == u16::from(b'#') {
-                self.skip_comment_line();
+                self.at = self.work.find(self.text, start, is_newline)?;
             } else if unit == u16::from(b'<') && next == u16::from(b'#') {
-                self.skip_comment();
+                self.at = end_of_comment(self.text, start + 2, self.work)?;
             } else if unit == u16::from(b'(') || unit == u16::from(b'{') {
                 self.at += 1;
                 if frames.len() < DEPTH_MAX {
@@ -92,7 +104,7 @@ impl<'a> Reader<'a> {
                 }
             } else if unit == u16::from(b')') || unit == u16::from(b'}') {
                 self.at += 1;
-                self.end_call(top, start);
+                self.end_call(top, start)?;
                 if deeper > 0 {
                     deeper -= 1;
                 } else if frames.len() > 1 {
@@ -103,20 +115,19 @@ impl<'a> Reader<'a> {
                         push(outer, Argument::Value(inner..self.at));
                     }
                 }
-            } else if let Some(literal) = read_literal(self.text, start, &variables) {
+            } else if let Some(literal) = read_literal(self.text, start, &variables, self.work) {
                 self.at = literal.end.max(start + 1);
-                self.budget.spend(self.at - start);
-                self.literal(top, start..self.at, literal.value);
+                self.literal(top, start..self.at, literal.value)?;
             } else if unit == u16::from(b'$') || unit == u16::from(b'@') {
-                self.at += 1;
-                while self.text.get(self.at).is_some_and(|unit| is_word(*unit) || *unit == u16::from(b':')) {
-                    self.at += 1;
-                }
+                self.at =
+                    self.work.find(self.text, start + 1, |unit| !is_word(unit) && unit != u16::from(b':'))?;
                 if self.text.get(self.at).is_some_and(|unit| *unit == u16::from(b'{'))
                     && self.at == start + 1
                     && unit == u16::from(b'$')
                 {
-                    self.skip_braced();
+                    let is_end = |unit| unit == u16::from(b'}') || is_newline(unit);
+                    let end = self.work.find(self.text, self.at, is_end)?;
+                    self.at = (end + 1).min(self.text.len());
                 }
                 if self.at > start + 1 {
                     top.command = false;
@@ -130,58 +141,68 @@ impl<'a> Reader<'a> {
             } else if unit == u16::from(b',') {
                 // The next value belongs to the one before.
                 self.at += 1;
-                self.join_values(top);
+                self.join_values(top)?;
             } else {
-                self.token(top);
+                self.token(top)?;
             }
         }
         let end = self.text.len();
         for mut frame in frames {
-            self.end_call(&mut frame, end);
+            self.end_call(&mut frame, end)?;
         }
+        Some(())
     }
 
-    fn end_call(&mut self, frame: &mut Frame, end: usize) {
+    fn end_call(&mut self, frame: &mut Frame, end: usize) -> Option<()> {
         if let Some(mut call) = frame.call.take() {
             call.end = end;
-            if is(&call.cmdlet.name.encode_utf16().collect::<Vec<_>>(), "invoke-expression")
+            if call.cmdlet.name == INVOKE_EXPRESSION
                 && let Some(string) = frame.string.take()
             {
                 self.strings.push(string);
             }
-            self.calls.push(call);
+            (self.sink)(&call, self.work)?;
         }
         frame.command = false;
+        Some(())
     }
 
-    fn literal(&mut self, frame: &mut Frame, part: Range<usize>, value: Option<Vec<u16>>) {
+    fn literal(&mut self, frame: &mut Frame, part: Range<usize>, value: Option<Vec<u16>>) -> Option<()> {
         let called = frame.command && self.is_called(part.start);
         if let (true, Some(value)) = (called, &value) {
-            self.command(frame, part, value, Done::NONE);
-            return;
+            return self.command(frame, part, value, Done::NONE);
         }
         frame.command = false;
-        let is_iex = frame.call.as_ref().is_some_and(|call| call.cmdlet.name == "Invoke-Expression");
+        let is_iex = frame.call.as_ref().is_some_and(|call| call.cmdlet.name == INVOKE_EXPRESSION);
         match value {
             Some(value) if is_iex => self.strings.push((part.clone(), value)),
             Some(value) if frame.call.is_none() => frame.string = Some((part.clone(), value)),
             _ => {}
         }
         push(frame, Argument::Value(part));
+        Some(())
     }
 
     /// Whether `&` or `.` stands before.
-    fn is_called(&self, at: usize) -> bool {
-        let before = self.text[..at].iter().rev().find(|unit| !is_whitespace(**unit));
-        before.is_some_and(|unit| *unit == u16::from(b'&') || *unit == u16::from(b'.'))
+    fn is_called(&mut self, at: usize) -> bool {
+        let before = self.work.find_before(self.text, at, |unit| !is_whitespace(unit));
+        before.is_some_and(|unit| unit == u16::from(b'&') || unit == u16::from(b'.'))
     }
 
     /// A word: a command, a parameter or an argument.
-    fn token(&mut self, frame: &mut Frame) {
+    fn token(&mut self, frame: &mut Frame) -> Option<()> {
+        let mut name = std::mem::take(&mut self.word);
+        name.clear();
+        let done = self.token_into(frame, &mut name);
+        self.word = name;
+        done
+    }
+
+    fn token_into(&mut self, frame: &mut Frame, name: &mut Vec<u16>) -> Option<()> {
         let start = self.at;
-        let mut name = Vec::new();
         let mut done = Done::NONE;
         while let Some(&unit) = self.text.get(self.at) {
+            self.work.charge(2)?;
             if ends_token(unit) || (self.at > start && unit == u16::from(b'=') && frame.call.is_none()) {
                 break;
             }
@@ -210,21 +231,20 @@ impl<'a> Reader<'a> {
                 name.push(unit);
             }
             // A dot alone calls what follows it; a colon ends a parameter's name.
-            let dot =
-                name == [u16::from(b'.')] && self.text.get(self.at).is_some_and(|unit| is_whitespace(*unit));
+            let dot = name[..] == [u16::from(b'.')]
+                && self.text.get(self.at).is_some_and(|unit| is_whitespace(*unit));
             let colon = unit == u16::from(b':') && name.first() == Some(&DASH) && !frame.command;
             if dot || colon || name.len() > NAME_UNITS_MAX {
                 break;
             }
         }
-        self.budget.spend(self.at - start);
         self.at = self.at.max(start + 1);
         let part = start..self.at;
         if frame.command {
-            if name != [u16::from(b'.')] {
-                self.command(frame, part, &name, done);
+            if name[..] != [u16::from(b'.')] {
+                self.command(frame, part, name, done)?;
             }
-            return;
+            return Some(());
         }
         let letter = name.get(1).is_some_and(|unit| is_word(*unit) && !(0x30..0x3A).contains(unit));
         if name.first() == Some(&DASH) && letter {
@@ -234,65 +254,41 @@ impl<'a> Reader<'a> {
         } else {
             push(frame, Argument::Value(part));
         }
+        Some(())
     }
 
     /// What stands at the place of a command.
-    fn command(&mut self, frame: &mut Frame, part: Range<usize>, name: &[u16], done: Done) {
+    fn command(&mut self, frame: &mut Frame, part: Range<usize>, name: &[u16], done: Done) -> Option<()> {
         const GO_ON: [&str; 14] = [
             "return", "else", "do", "try", "finally", "begin", "process", "end", "throw", "exit", "trap",
             "in", "!", "not",
         ];
+        self.work.charge(COMMAND_STEPS + name.len())?;
         if GO_ON.iter().any(|word| is(name, word)) {
-            return;
+            return Some(());
         }
         frame.command = false;
         // A key of a hash table is none.
-        let behind = self.text[self.at..].iter().find(|unit| !is_whitespace(**unit));
-        let Some((cmdlet, own)) = cmdlet(name).filter(|_| behind != Some(&u16::from(b'='))) else { return };
+        let behind = self.work.find(self.text, self.at, |unit| !is_whitespace(unit))?;
+        let is_key = self.text.get(behind) == Some(&u16::from(b'='));
+        let Some((cmdlet, own)) = cmdlet(name).filter(|_| !is_key) else { return Some(()) };
         // A name in quotes or with backticks is put in full, too.
         let is_as_written = same(&self.text[part.clone()], cmdlet.name);
         let name_done = if is_as_written { Done::NONE } else { done.and(own) };
         frame.call =
             Some(Call { cmdlet, name: part.clone(), name_done, arguments: Vec::new(), end: part.end });
+        Some(())
     }
 
     /// Arguments with commas between are one.
-    fn join_values(&mut self, frame: &mut Frame) {
-        let Some(call) = &mut frame.call else { return };
-        while self.text.get(self.at).is_some_and(|unit| is_whitespace(*unit) || is_newline(*unit)) {
-            self.at += 1;
-        }
+    fn join_values(&mut self, frame: &mut Frame) -> Option<()> {
+        let Some(call) = &mut frame.call else { return Some(()) };
+        self.at = self.work.find(self.text, self.at, |unit| !is_whitespace(unit) && !is_newline(unit))?;
         // The value behind the comma replaces the end of the one before.
         if let Some(Argument::Value(part)) = call.arguments.last_mut() {
             part.end = self.at;
         }
-    }
-
-    fn skip_comment_line(&mut self) {
-        let start = self.at;
-        while self.text.get(self.at).is_some_and(|unit| !is_newline(*unit)) {
-            self.at += 1;
-        }
-        self.budget.spend(self.at - start);
-    }
-
-    fn skip_comment(&mut self) {
-        let start = self.at;
-        self.at += 2;
-        while self.at < self.text.len()
-            && !self.text[self.at..].starts_with(&[u16::from(b'#'), u16::from(b'>')])
-        {
-            self.at += 1;
-        }
-        self.budget.spend(self.at - start);
-        self.at = (self.at + 2).min(self.text.len());
-    }
-
-    fn skip_braced(&mut self) {
-        while self.text.get(self.at).is_some_and(|unit| *unit != u16::from(b'}') && !is_newline(*unit)) {
-            self.at += 1;
-        }
-        self.at = (self.at + 1).min(self.text.len());
+        Some(())
     }
 }
 

@@ -1,5 +1,5 @@
 use super::rewritten;
-use crate::view::fold::Budget;
+use crate::view::fold::tests::with_work;
 use crate::view::mapped::Mapped;
 use crate::view::transformation::Transformation::{
     self, Alias, Backtick, Dash, ModuleQualified, ParameterAlias, ParameterPrefix, Positional,
@@ -12,7 +12,9 @@ fn calls(text: &str) -> Vec<(String, Vec<Transformation>)> {
         let done = call.origin(&(0..call.units().len())).1.list();
         (String::from_utf16(call.units()).unwrap(), done)
     };
-    rewritten(&text, &mut Budget::of(units.len()), 100).iter().map(shown).collect()
+    let mut calls = Vec::new();
+    with_work(4 << 20, |work| rewritten(&text, 100, work, |call| calls.push(shown(call))));
+    calls
 }
 
 #[test]

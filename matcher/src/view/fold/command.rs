@@ -9,6 +9,8 @@ use crate::view::transformation::{Done, Transformation};
 
 /// Units behind a dash that are looked at.
 const LETTERS_MAX: usize = 24;
+/// Steps to look at them.
+const LETTERS_STEPS: usize = 24;
 
 /// Small letters.
 #[derive(Default)]
@@ -23,32 +25,33 @@ impl Letters {
     }
 }
 
-impl Folder<'_> {
+impl Folder<'_, '_, '_> {
     /// Encoded commands in a string that stays as it is: another shell's command line.
     pub(super) fn commands_in(&mut self, part: std::ops::Range<usize>) {
         let mut at = part.start;
-        while at + BASE64_UNITS_MIN < part.end && self.budget.spend(1) {
+        while at + BASE64_UNITS_MIN < part.end && self.work.charge(2).is_some() {
             let behind_blank = at > 0 && is_whitespace(self.text[at - 1]);
             self.at = at;
-            if behind_blank && is_dash(self.text[at]) {
-                self.parameter();
+            if behind_blank && is_dash(self.text[at]) && self.parameter().is_none() {
+                break;
             }
             at = self.at.max(at + 1);
         }
         self.at = part.end.max(at.min(self.text.len()));
     }
 
-    pub(super) fn dash(&mut self) {
+    pub(super) fn dash(&mut self) -> Option<()> {
         let start = self.at;
+        self.work.charge(LETTERS_STEPS)?;
         let letters = self.letters();
         if is(letters.get(), "join") || is(letters.get(), "split") {
-            self.expression();
+            self.expression()?;
             if self.at == start + 1 {
-                self.word();
+                self.word()?;
             }
-            return;
+            return Some(());
         }
-        self.parameter();
+        self.parameter()
     }
 
     /// The letters behind a dash here.
@@ -62,46 +65,38 @@ impl Folder<'_> {
         letters
     }
 
-    fn parameter(&mut self) {
+    fn parameter(&mut self) -> Option<()> {
+        self.work.charge(LETTERS_STEPS)?;
         let letters = self.letters();
         let letters = letters.get();
         self.at += 1;
-        self.word_behind_dash();
+        if self.text.get(self.at).is_some_and(|unit| is_word(*unit) || *unit == BACKTICK) {
+            self.word()?;
+        }
         let is_begin = |name: &str| name.len() >= letters.len() && is(letters, &name[..letters.len()]);
         if !letters.is_empty() && (is_begin("encodedcommand") || is(letters, "ec")) {
-            self.encoded_command();
+            self.encoded_command()?;
         }
-    }
-
-    fn word_behind_dash(&mut self) {
-        if self.text.get(self.at).is_some_and(|unit| is_word(*unit) || *unit == BACKTICK) {
-            self.word();
-        }
+        Some(())
     }
 
     /// Base64 behind the parameter `-EncodedCommand` of powershell.exe or a beginning of it. Source:
     /// PowerShell/PowerShell, `Microsoft.PowerShell.ConsoleHost/host/msh/CommandLineParameterParser.cs`.
-    fn encoded_command(&mut self) {
-        let mut start = self.at;
-        while self.text.get(start).is_some_and(|unit| is_whitespace(*unit) || *unit == u16::from(b':')) {
-            start += 1;
-        }
+    fn encoded_command(&mut self) -> Option<()> {
+        let text = self.text;
+        let start = self.work.find(text, self.at, |unit| !is_whitespace(unit) && unit != u16::from(b':'))?;
         let quoted =
             self.text.get(start).is_some_and(|unit| is_single_quote(*unit) || is_double_quote(*unit));
         let inside = start + usize::from(quoted);
-        let len = self.text[inside..].iter().take_while(|unit| is_base64(**unit)).count();
-        self.budget.spend(len);
-        if len < BASE64_UNITS_MIN {
-            return;
+        let end = self.work.find(text, inside, |unit| !is_base64(unit))?;
+        if end - inside < BASE64_UNITS_MIN {
+            return Some(());
         }
-        let Some(bytes) = decode::base64(&self.text[inside..inside + len]) else { return };
-        let Some(units) = decode::plain_text(&bytes) else { return };
-        if !self.budget.spend(units.len()) {
-            return;
-        }
-        let end = inside + len;
+        let decoded = decode::base64(&text[inside..end], self.work)
+            .and_then(|bytes| decode::plain_text(&bytes, self.work));
+        let Some(units) = decoded else { return Some(()) };
         let closed =
             quoted && self.text.get(end).is_some_and(|unit| is_single_quote(*unit) || is_double_quote(*unit));
-        self.put_decoded(start..end + usize::from(closed), units, Done::only(Transformation::Base64));
+        self.put_decoded(start..end + usize::from(closed), units, Done::only(Transformation::Base64))
     }
 }

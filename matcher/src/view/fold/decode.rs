@@ -1,15 +1,13 @@
 //! Base64, and the streams inside: what is text in the end.
 
-use super::value::VALUE_UNITS_MAX;
+use super::inflate::unpack;
 use crate::view::chars::is_whitespace;
 use crate::view::transformation::{Done, Transformation};
+use crate::view::work::{VALUE_UNITS_MAX, Work};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
-/// Longest unpacked stream, in bytes.
-pub(crate) const UNPACKED_LEN_MAX: usize = 1 << 20;
 /// Shortest base64 that is decoded without being asked for by name, in units.
 pub(super) const BASE64_UNITS_MIN: usize = 16;
 /// Share of printable characters from which bytes are taken for text, in percent.
@@ -27,7 +25,9 @@ pub(super) fn is_base64(unit: u16) -> bool {
 }
 
 /// Decodes base64; whitespace inside is left out.
-pub(super) fn base64(text: &[u16]) -> Option<Vec<u8>> {
+pub(super) fn base64(text: &[u16], work: &mut Work<'_, '_>) -> Option<Vec<u8>> {
+    work.charge(2 * text.len())?;
+    work.allocate(2 * text.len())?;
     let mut plain = Vec::with_capacity(text.len());
     for &unit in text {
         if is_base64(unit) {
@@ -43,29 +43,22 @@ pub(super) fn base64(text: &[u16]) -> Option<Vec<u8>> {
 }
 
 /// The text that bytes are: a stream of gzip, deflate or zlib unpacked first, then UTF-16 or UTF-8 by what prints.
-pub(super) fn text(bytes: &[u8]) -> Option<(Vec<u16>, Done)> {
-    if let Some(unpacked) = gzip(bytes) {
-        return Some((plain_text(&unpacked)?, Done::only(Transformation::Gzip)));
+pub(super) fn text(bytes: &[u8], work: &mut Work<'_, '_>) -> Option<(Vec<u16>, Done)> {
+    if let Some(stream) = gzip(bytes, work) {
+        let unpacked = unpack(stream, work)?;
+        return Some((plain_text(&unpacked, work)?, Done::only(Transformation::Gzip)));
     }
-    if let Some(text) = plain_text(bytes) {
+    if let Some(text) = plain_text(bytes, work) {
         return Some((text, Done::NONE));
     }
     let zlib = bytes.first() == Some(&0x78) && bytes.len() > 2;
     let stream = if zlib { &bytes[2..] } else { bytes };
-    let unpacked = unpack(stream).or_else(|| if zlib { unpack(bytes) } else { None })?;
-    Some((plain_text(&unpacked)?, Done::only(Transformation::Deflate)))
+    let unpacked = unpack(stream, work).or_else(|| if zlib { unpack(bytes, work) } else { None })?;
+    Some((plain_text(&unpacked, work)?, Done::only(Transformation::Deflate)))
 }
 
-/// The stream unpacked, of a longer one the beginning.
-fn unpack(stream: &[u8]) -> Option<Vec<u8>> {
-    match decompress_to_vec_with_limit(stream, UNPACKED_LEN_MAX) {
-        Ok(bytes) => Some(bytes),
-        Err(error) => Some(error.output).filter(|bytes| bytes.len() >= BASE64_UNITS_MIN),
-    }
-}
-
-/// RFC 1952: ten bytes of header, then what its flags announce, then the stream.
-fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
+/// The stream behind a header of gzip (RFC 1952): ten bytes, then what its flags announce.
+fn gzip<'b>(bytes: &'b [u8], work: &mut Work<'_, '_>) -> Option<&'b [u8]> {
     const EXTRA: u8 = 4;
     const NAME: u8 = 8;
     const COMMENT: u8 = 16;
@@ -74,6 +67,8 @@ fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
     if !header.starts_with(&[0x1F, 0x8B, 8]) {
         return None;
     }
+    // Name and comment.
+    work.charge(bytes.len())?;
     let flags = header[3];
     if flags & EXTRA != 0 {
         let (len, behind) = rest.split_first_chunk()?;
@@ -88,28 +83,32 @@ fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
     if flags & HEADER_CRC != 0 {
         rest = rest.get(2..)?;
     }
-    unpack(rest)
+    Some(rest)
 }
 
 /// Bytes as text, if nearly all of it prints.
-pub(super) fn plain_text(bytes: &[u8]) -> Option<Vec<u16>> {
+pub(super) fn plain_text(bytes: &[u8], work: &mut Work<'_, '_>) -> Option<Vec<u16>> {
+    work.charge(bytes.len())?;
+    work.allocate(2 * bytes.len())?;
     let units: Vec<u16> = bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
-    let units = units.strip_prefix(&[0xFEFF]).unwrap_or(&units);
-    if bytes.len().is_multiple_of(2) && prints(units.iter().map(|unit| u32::from(*unit))) {
-        return Some(units.to_vec());
+    let own = units.strip_prefix(&[0xFEFF]).unwrap_or(&units);
+    if bytes.len().is_multiple_of(2) && prints(own.iter().map(|unit| u32::from(*unit))) {
+        return Some(own.to_vec());
     }
+    work.charge(2 * bytes.len())?;
     let text = std::str::from_utf8(bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)).ok()?;
     prints(text.chars().map(u32::from)).then(|| text.encode_utf16().collect())
 }
 
 /// Bytes in the encoding that a script names: UTF-16, else UTF-8.
-pub(super) fn encoded_text(bytes: &[u8], wide: bool) -> Vec<u16> {
+pub(super) fn encoded_text(bytes: &[u8], wide: bool, work: &mut Work<'_, '_>) -> Option<Vec<u16>> {
+    work.charge(2 * bytes.len())?;
+    work.allocate(2 * bytes.len())?;
     if wide {
-        return bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+        return Some(bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect());
     }
-    String::from_utf8_lossy(bytes).encode_utf16().collect()
+    Some(String::from_utf8_lossy(bytes).encode_utf16().collect())
 }
-
 /// Whether nearly all characters are printable ASCII or blanks.
 fn prints(chars: impl Iterator<Item = u32>) -> bool {
     let (mut all, mut good) = (0usize, 0usize);
@@ -122,7 +121,9 @@ fn prints(chars: impl Iterator<Item = u32>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{UNPACKED_LEN_MAX, base64, text};
+    use super::super::inflate::UNPACKED_LEN_MAX;
+    use super::super::tests::with_work;
+    use super::{base64, text};
     use crate::view::transformation::{Done, Transformation};
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
@@ -130,7 +131,7 @@ mod tests {
 
     fn round(bytes: &[u8]) -> Option<(String, Done)> {
         let encoded: Vec<u16> = STANDARD.encode(bytes).encode_utf16().collect();
-        let (units, done) = text(&base64(&encoded)?)?;
+        let (units, done) = with_work(1 << 24, |work| text(&base64(&encoded, work)?, work))?;
         Some((String::from_utf16(&units).unwrap(), done))
     }
 
@@ -157,14 +158,15 @@ mod tests {
             assert_eq!(round(&bytes), Some((script.to_owned(), done)), "{name}");
         }
         assert_eq!(round(&[0x80; 40]), None, "no text");
-        assert_eq!(base64(&[u16::from(b'!'); 20]), None);
+        assert_eq!(with_work(1 << 20, |work| base64(&[u16::from(b'!'); 20], work)), None);
     }
 
     #[test]
     fn a_bomb_is_unpacked_to_its_limit() {
         let bomb = compress_to_vec(&vec![b'a'; 64 << 20], 9);
-        let (units, _) = text(&bomb).unwrap();
-        assert!(units.len() <= UNPACKED_LEN_MAX);
-        assert!(text(&gzip(&vec![b'a'; 64 << 20])).unwrap().0.len() <= UNPACKED_LEN_MAX);
+        for packed in [bomb, gzip(&vec![b'a'; 64 << 20])] {
+            let (units, _) = with_work(1 << 24, |work| text(&packed, work)).unwrap();
+            assert!((1 << 16..=UNPACKED_LEN_MAX).contains(&units.len()));
+        }
     }
 }

@@ -4,16 +4,23 @@
 //! `ScanHereStringLiteral`, `ScanHereStringExpandable`, `ScanVariable`). A doubled quotation mark of any kind is one; a
 //! backtick escapes in double quotes only; a string that is not closed goes on to the end.
 
-use super::value::VALUE_UNITS_MAX;
+use super::value::{Folded, Value};
 use super::variables::Variables;
 use crate::view::chars::{
     BACKTICK, escaped, is_double_quote, is_newline, is_single_quote, is_whitespace, is_word, lower,
     unicode_escape,
 };
 use crate::view::transformation::{Done, Transformation};
+use crate::view::work::Work;
 
 /// Longest name of a variable, in units.
 const NAME_UNITS_MAX: usize = 128;
+/// Steps for a unit of a string in double quotes that is looked at by itself.
+const UNIT_STEPS: usize = 2;
+/// Steps to add units to a value.
+const PUSH_STEPS: usize = 2;
+/// Steps to read the name of a variable and to look it up.
+const VARIABLE_STEPS: usize = 32;
 
 /// A string in a script.
 pub(in crate::view) struct Literal {
@@ -24,107 +31,141 @@ pub(in crate::view) struct Literal {
     pub(in crate::view) done: Done,
 }
 
-/// The string that begins at `at`, if one does.
-pub(in crate::view) fn read(text: &[u16], at: usize, variables: &Variables) -> Option<Literal> {
+/// The string that begins at `at`, if one does; `None` too if the work is exhausted.
+pub(in crate::view) fn read(
+    text: &[u16],
+    at: usize,
+    variables: &Variables,
+    work: &mut Work<'_, '_>,
+) -> Option<Literal> {
     let unit = *text.get(at)?;
     if is_single_quote(unit) {
-        return Some(single(text, at + 1));
+        return single(text, at + 1, work);
     }
     if is_double_quote(unit) {
-        return Some(double(text, at + 1, variables));
+        return Double { text, at: at + 1, value: Some(Vec::new()), done: Done::NONE }.read(variables, work);
     }
     if unit == u16::from(b'@') {
         let quote = *text.get(at + 1)?;
         if is_single_quote(quote) || is_double_quote(quote) {
-            return here(text, at + 2, is_double_quote(quote));
+            return here(text, at + 2, is_double_quote(quote), work);
         }
     }
     None
 }
 
-fn single(text: &[u16], start: usize) -> Literal {
-    let mut value = Vec::new();
-    let mut at = start;
-    loop {
-        let run = text[at..].iter().position(|unit| is_single_quote(*unit)).unwrap_or(text.len() - at);
-        value.extend_from_slice(&text[at..at + run]);
-        at += run;
-        let doubled = text.get(at + 1).is_some_and(|next| is_single_quote(*next));
-        let Some(&quote) = text.get(at) else { break };
-        at += 1;
-        if !doubled {
-            break;
-        }
-        value.push(quote);
-        at += 1;
+/// Adds units to a value that is known and not too long.
+fn push(value: &mut Option<Vec<u16>>, units: &[u16], work: &mut Work<'_, '_>) -> Option<()> {
+    let Some(text) = value else { return Some(()) };
+    if text.len() + units.len() > work.value_units_max {
+        *value = None;
+        return Some(());
     }
-    let value = (value.len() <= VALUE_UNITS_MAX).then_some(value);
-    Literal { end: at, value, done: Done::NONE }
+    work.charge(PUSH_STEPS)?;
+    work.allocate(2 * units.len())?;
+    text.extend_from_slice(units);
+    Some(())
 }
 
-fn double(text: &[u16], start: usize, variables: &Variables) -> Literal {
+fn single(text: &[u16], start: usize, work: &mut Work<'_, '_>) -> Option<Literal> {
     let mut value = Some(Vec::new());
-    let mut done = Done::NONE;
     let mut at = start;
-    // Quotation marks inside `$( … )` belong to it.
-    let mut nested = 0u32;
-    let mut name = String::new();
-    while let Some(&unit) = text.get(at) {
-        let push = |value: &mut Option<Vec<u16>>, units: &[u16]| {
-            if let Some(text) = value {
-                text.extend_from_slice(units);
-            }
-        };
-        if unit == BACKTICK {
-            at += 1;
-            if let Some((c, len)) = unicode_escape(&text[at..]) {
-                push(&mut value, c.encode_utf16(&mut [0; 2]));
-                at += len;
-            } else if let Some(&next) = text.get(at) {
-                push(&mut value, &[escaped(next)]);
-                at += 1;
-            }
-            if nested == 0 {
-                done = done.with(Transformation::Backtick);
-            }
-        } else if nested > 0 {
-            nested = match u8::try_from(unit) {
-                Ok(b'(') => nested + 1,
-                Ok(b')') => nested - 1,
-                _ => nested,
-            };
-            at += 1;
-        } else if is_double_quote(unit) {
-            at += 1;
-            if !text.get(at).is_some_and(|next| is_double_quote(*next)) {
-                break;
-            }
-            push(&mut value, &[unit]);
-            at += 1;
-        } else if unit == u16::from(b'$') && text.get(at + 1) == Some(&u16::from(b'(')) {
-            value = None;
-            nested = 1;
-            at += 2;
-        } else if let Some(end) = variable_into(text, at, &mut name) {
-            let known = variables.get(&name).filter(|_| value.is_some());
-            match known.and_then(|folded| Some((folded.value.text()?, folded.done))) {
-                Some((own, own_done)) => {
-                    push(&mut value, &own);
-                    done = done.and(own_done).with(Transformation::Concatenation);
-                }
-                None => value = None,
-            }
-            at = end;
-        } else {
-            let run = 1 + text[at + 1..].iter().take_while(|unit| is_plain_in_double(**unit)).count();
-            push(&mut value, &text[at..at + run]);
-            at += run;
+    loop {
+        let end = work.find(text, at, is_single_quote)?;
+        push(&mut value, &text[at..end], work)?;
+        at = end;
+        let Some(&quote) = text.get(at) else { break };
+        let is_doubled = text.get(at + 1).is_some_and(|next| is_single_quote(*next));
+        at += 1;
+        if !is_doubled {
+            break;
         }
-        if value.as_ref().is_some_and(|value| value.len() > VALUE_UNITS_MAX) {
-            value = None;
-        }
+        push(&mut value, &[quote], work)?;
+        at += 1;
     }
-    Literal { end: at, value, done }
+    Some(Literal { end: at, value, done: Done::NONE })
+}
+
+/// A string in double quotes that is being read.
+struct Double<'a> {
+    text: &'a [u16],
+    at: usize,
+    value: Option<Vec<u16>>,
+    done: Done,
+}
+
+impl Double<'_> {
+    fn read(mut self, variables: &Variables, work: &mut Work<'_, '_>) -> Option<Literal> {
+        let text = self.text;
+        // Quotation marks inside `$( … )` belong to it.
+        let mut nested = 0u32;
+        let mut name = String::new();
+        while let Some(&unit) = text.get(self.at) {
+            work.charge(UNIT_STEPS)?;
+            if unit == BACKTICK {
+                self.escape(nested > 0, work)?;
+            } else if nested > 0 {
+                nested = match u8::try_from(unit) {
+                    Ok(b'(') => nested + 1,
+                    Ok(b')') => nested - 1,
+                    _ => nested,
+                };
+                self.at += 1;
+            } else if is_double_quote(unit) {
+                self.at += 1;
+                if !text.get(self.at).is_some_and(|next| is_double_quote(*next)) {
+                    break;
+                }
+                push(&mut self.value, &[unit], work)?;
+                self.at += 1;
+            } else if unit == u16::from(b'$') && text.get(self.at + 1) == Some(&u16::from(b'(')) {
+                self.value = None;
+                nested = 1;
+                self.at += 2;
+            } else if let Some(end) = variable_into(text, self.at, &mut name, work) {
+                self.variable(variables.get(&name), work)?;
+                self.at = end;
+            } else {
+                let end = work.find(text, self.at + 1, |unit| !is_plain_in_double(unit))?;
+                push(&mut self.value, &text[self.at..end], work)?;
+                self.at = end;
+            }
+        }
+        Some(Literal { end: self.at, value: self.value, done: self.done })
+    }
+
+    fn escape(&mut self, is_nested: bool, work: &mut Work<'_, '_>) -> Option<()> {
+        self.at += 1;
+        if let Some((c, len)) = unicode_escape(&self.text[self.at..]) {
+            push(&mut self.value, c.encode_utf16(&mut [0; 2]), work)?;
+            self.at += len;
+        } else if let Some(&next) = self.text.get(self.at) {
+            push(&mut self.value, &[escaped(next)], work)?;
+            self.at += 1;
+        }
+        if !is_nested {
+            self.done = self.done.with(Transformation::Backtick);
+        }
+        Some(())
+    }
+
+    fn variable(&mut self, known: Option<&Folded>, work: &mut Work<'_, '_>) -> Option<()> {
+        if self.value.is_none() {
+            return Some(());
+        }
+        let Some(folded) = known.filter(|folded| !matches!(folded.value, Value::Bytes(_))) else {
+            self.value = None;
+            return Some(());
+        };
+        if folded.value.units() > work.value_units_max {
+            self.value = None;
+            return Some(());
+        }
+        let own = folded.value.text(work)?;
+        push(&mut self.value, &own, work)?;
+        self.done = self.done.and(folded.done).with(Transformation::Concatenation);
+        Some(())
+    }
 }
 
 /// Whether the unit is just itself in double quotes.
@@ -136,45 +177,53 @@ fn is_plain_in_double(unit: u16) -> bool {
 }
 
 /// From behind `@'` or `@"`: the rest of the line is blank, the end stands at the beginning of a line.
-fn here(text: &[u16], start: usize, expands: bool) -> Option<Literal> {
-    let blanks = text[start..].iter().take_while(|unit| is_whitespace(**unit)).count();
-    let line = start + blanks;
+fn here(text: &[u16], start: usize, expands: bool, work: &mut Work<'_, '_>) -> Option<Literal> {
+    let line = work.find(text, start, |unit| !is_whitespace(unit))?;
     if !text.get(line).is_some_and(|unit| is_newline(*unit)) {
         return None;
     }
     let begin = line + 1 + usize::from(text[line..].starts_with(&[0x0D, 0x0A]));
-    let mut at = line;
     let closes = |at: usize| {
         let quote = text
             .get(at + 1)
             .is_some_and(|unit| if expands { is_double_quote(*unit) } else { is_single_quote(*unit) });
-        is_newline(text[at]) && quote && text.get(at + 2) == Some(&u16::from(b'@'))
+        quote && text.get(at + 2) == Some(&u16::from(b'@'))
     };
+    let mut at = work.find(text, line, is_newline)?;
     while at < text.len() && !closes(at) {
-        at += 1;
+        at = work.find(text, at + 1, is_newline)?;
     }
     let last = if at > begin && text[..at].ends_with(&[0x0D]) { at - 1 } else { at };
     let inside = text.get(begin..last.max(begin).min(text.len())).unwrap_or_default();
     let end = (at + 3).min(text.len());
-    let known = inside.len() <= VALUE_UNITS_MAX && (!expands || !inside.contains(&u16::from(b'$')));
-    Some(Literal { end, value: known.then(|| inside.to_vec()), done: Done::NONE })
+    let dollar = if expands { work.find(inside, 0, |unit| unit == u16::from(b'$'))? } else { inside.len() };
+    let mut value = (dollar == inside.len()).then(Vec::new);
+    push(&mut value, inside, work)?;
+    Some(Literal { end, value, done: Done::NONE })
 }
 
 /// The variable at `at`: its name in small letters without a scope, and where it ends.
-pub(in crate::view) fn variable(text: &[u16], at: usize) -> Option<(String, usize)> {
+pub(in crate::view) fn variable(text: &[u16], at: usize, work: &mut Work<'_, '_>) -> Option<(String, usize)> {
     let mut name = String::new();
-    let end = variable_into(text, at, &mut name)?;
+    let end = variable_into(text, at, &mut name, work)?;
     Some((name, end))
 }
 
 /// As [`variable`]; the name takes the place of what `name` held.
-pub(super) fn variable_into(text: &[u16], at: usize, name: &mut String) -> Option<usize> {
+pub(super) fn variable_into(
+    text: &[u16],
+    at: usize,
+    name: &mut String,
+    work: &mut Work<'_, '_>,
+) -> Option<usize> {
     name.clear();
     if text.get(at) != Some(&u16::from(b'$')) {
         return None;
     }
+    work.charge(VARIABLE_STEPS)?;
     let braced = text.get(at + 1) == Some(&u16::from(b'{'));
-    let mut end = if braced { braced_name(text, at + 2, name)? } else { plain_name(text, at + 1, name)? };
+    let mut end =
+        if braced { braced_name(text, at + 2, name, work)? } else { plain_name(text, at + 1, name, work)? };
     if name.ends_with(':') {
         let colons = name.bytes().rev().take_while(|byte| *byte == b':').count();
         name.truncate(name.len() - colons);
@@ -192,24 +241,22 @@ pub(super) fn variable_into(text: &[u16], at: usize, name: &mut String) -> Optio
 }
 
 /// A name as far as its units go; where it ends.
-fn plain_name(text: &[u16], start: usize, name: &mut String) -> Option<usize> {
-    let is_part = |unit: &&u16| is_word(**unit) || **unit == u16::from(b':');
-    let len = text.get(start..)?.iter().take_while(is_part).take(NAME_UNITS_MAX + 1).count();
+fn plain_name(text: &[u16], start: usize, name: &mut String, work: &mut Work<'_, '_>) -> Option<usize> {
+    let near = &text[..text.len().min(start + NAME_UNITS_MAX + 1)];
+    let end = work.find(near, start, |unit| !is_word(unit) && unit != u16::from(b':'))?;
     let mut bytes = std::mem::take(name).into_bytes();
     // All of it is ASCII.
-    bytes.extend(text[start..start + len].iter().map(|unit| lower(*unit) as u8));
+    bytes.extend(text[start..end].iter().map(|unit| lower(*unit) as u8));
     *name = String::from_utf8(bytes).unwrap_or_default();
-    (len <= NAME_UNITS_MAX).then_some(start + len)
+    (end - start <= NAME_UNITS_MAX).then_some(end)
 }
 
 /// A name in braces, behind the opening one; behind the closing one it ends.
-fn braced_name(text: &[u16], start: usize, name: &mut String) -> Option<usize> {
-    let mut units = (start..).zip(text.get(start..)?);
-    let mut end = text.len();
-    for (at, &unit) in units.by_ref() {
+fn braced_name(text: &[u16], start: usize, name: &mut String, work: &mut Work<'_, '_>) -> Option<usize> {
+    for (at, &unit) in (start..).zip(text.get(start..)?) {
+        work.charge(UNIT_STEPS)?;
         if unit == u16::from(b'}') {
-            end = at + 1;
-            break;
+            return Some(at + 1);
         }
         if unit == BACKTICK {
             continue;
@@ -219,5 +266,5 @@ fn braced_name(text: &[u16], start: usize, name: &mut String) -> Option<usize> {
         }
         name.push(char::from_u32(u32::from(lower(unit))).unwrap_or(char::REPLACEMENT_CHARACTER));
     }
-    Some(end)
+    Some(text.len())
 }

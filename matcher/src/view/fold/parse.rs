@@ -6,23 +6,30 @@
 
 mod operand;
 
-use super::Budget;
-use super::value::{Folded, LIST_LEN_MAX, RegexPattern, Value, add, format, join, split_at_any};
+use super::operation::{format, join, split_at_any};
+use super::pattern::Pattern;
+use super::value::{Folded, LIST_LEN_MAX, List, Value};
 use super::variables::Variables;
 use crate::view::chars::{BACKTICK, is_dash, is_newline, is_whitespace, is_word, lower};
 use crate::view::transformation::Transformation;
+use crate::view::work::Work;
+use std::sync::Arc;
 
 /// Deepest nesting of an expression.
 pub(crate) const DEPTH_MAX: u32 = 24;
-/// What building a regular expression counts for.
-const REGEX_STEPS: usize = 10_000;
+/// Steps to look for the operators of every kind before and behind an operand.
+const OPERAND_STEPS: usize = 48;
+/// Steps to look for operators of the loosest kind.
+const EXPRESSION_STEPS: usize = 8;
+/// Steps to read a name, beyond its units.
+const NAME_STEPS: usize = 12;
 /// Longest name of an operator, type or method, in units.
 const NAME_UNITS_MAX: usize = 64;
 
-pub(super) struct Parser<'a> {
+pub(super) struct Parser<'a, 'w, 'b> {
     pub(super) text: &'a [u16],
     pub(super) at: usize,
-    pub(super) budget: &'a mut Budget,
+    pub(super) work: &'a mut Work<'w, 'b>,
     pub(super) variables: &'a Variables,
     /// `$_` in the body of a `ForEach-Object`.
     item: Option<Value>,
@@ -33,9 +40,14 @@ pub(super) struct Parser<'a> {
     arguments: bool,
 }
 
-impl<'a> Parser<'a> {
-    pub(super) fn new(text: &'a [u16], at: usize, budget: &'a mut Budget, variables: &'a Variables) -> Self {
-        Self { text, at, budget, variables, item: None, depth: 0, inside: 0, arguments: false }
+impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
+    pub(super) fn new(
+        text: &'a [u16],
+        at: usize,
+        work: &'a mut Work<'w, 'b>,
+        variables: &'a Variables,
+    ) -> Self {
+        Self { text, at, work, variables, item: None, depth: 0, inside: 0, arguments: false }
     }
 
     fn peek(&self) -> Option<u16> {
@@ -61,15 +73,23 @@ impl<'a> Parser<'a> {
             } else {
                 break;
             }
-            self.budget.steps = self.budget.steps.saturating_sub(1);
+            if self.work.charge(2).is_none() {
+                break;
+            }
         }
     }
 
     /// Letters, digits and dots from here, in small letters, backticks left out. Does not move.
-    fn name(&self, from: usize, also: &[u8]) -> (String, usize) {
+    fn name(&mut self, from: usize, also: &[u8]) -> (String, usize) {
+        if self.work.charge(NAME_STEPS).is_none() {
+            return (String::new(), from);
+        }
         let mut name = String::new();
         let mut at = from;
         while let Some(&unit) = self.text.get(at) {
+            if self.work.charge(2).is_none() {
+                break;
+            }
             let is_part = is_word(unit) || u8::try_from(unit).is_ok_and(|byte| also.contains(&byte));
             if is_part {
                 name.push(char::from(lower(unit) as u8));
@@ -85,7 +105,7 @@ impl<'a> Parser<'a> {
     }
 
     /// The operator that stands here behind a dash; its name is not empty.
-    fn operator(&self) -> Option<(String, usize)> {
+    fn operator(&mut self) -> Option<(String, usize)> {
         if !self.peek().is_some_and(is_dash) {
             return None;
         }
@@ -95,7 +115,8 @@ impl<'a> Parser<'a> {
 
     /// An expression, as far as it is constant.
     pub(super) fn expression(&mut self) -> Option<Folded> {
-        if self.depth >= DEPTH_MAX || !self.budget.spend(1) {
+        self.work.charge(EXPRESSION_STEPS)?;
+        if self.depth >= DEPTH_MAX {
             return None;
         }
         self.depth += 1;
@@ -133,16 +154,14 @@ impl<'a> Parser<'a> {
         self.blanks(true);
         let right = self.sum()?;
         let done = left.done.and(right.done);
-        if !self.budget.spend(left.value.size() + right.value.size()) {
-            return None;
-        }
         match (name, plain) {
             ("join", _) => {
-                let value = join(&left.value, &right.value.text()?)?;
+                let between = right.value.text(self.work)?;
+                let value = join(&left.value, &between, self.work)?;
                 Some(Folded { value, done: done.with(Transformation::Join) })
             }
             ("bxor" | "band" | "bor", _) => {
-                let (a, b) = (left.value.number()?, right.value.number()?);
+                let (a, b) = (left.value.number(self.work)?, right.value.number(self.work)?);
                 let value = match name {
                     "bxor" => a ^ b,
                     "band" => a & b,
@@ -151,46 +170,42 @@ impl<'a> Parser<'a> {
                 Some(Folded { value: Value::Number(value), done })
             }
             (_, "replace") => {
-                let mut operands = right.value.items().into_iter();
-                let pattern = self.pattern(&operands.next()?.text()?, cased)?;
-                let with = operands.next().map_or(Some(Vec::new()), |with| with.text())?;
-                let value = self
-                    .each_text(left.value.clone(), |text| pattern.replace(&text, &with).map(Value::Text))?;
+                let operands = right.value.list(self.work)?;
+                let source = operands.items().first()?.text(self.work)?;
+                let pattern = Pattern::new(&source, cased, self.work)?;
+                let with = match operands.items().get(1) {
+                    Some(with) => with.text(self.work)?,
+                    None => Arc::default(),
+                };
+                let value = self.replace_each(&left.value, &pattern, &with)?;
                 Some(Folded { value, done: done.with(Transformation::Replace) })
             }
             (_, "split") => {
-                let pattern = self.pattern(&right.value.items().first()?.text()?, cased)?;
-                let mut items = Vec::new();
-                for item in left.value.clone().items() {
-                    items.extend(pattern.split(&item.text()?)?);
-                    if items.len() > LIST_LEN_MAX {
-                        return None;
-                    }
+                let source = right.value.list(self.work)?.items().first()?.text(self.work)?;
+                let pattern = Pattern::new(&source, cased, self.work)?;
+                let mut parts = List::default();
+                for item in left.value.clone().list(self.work)?.items() {
+                    let text = item.text(self.work)?;
+                    pattern.split(&text, &mut parts, self.work)?;
                 }
-                Some(Folded { value: Value::List(items), done: done.with(Transformation::Split) })
+                Some(Folded { value: parts.into_value(), done: done.with(Transformation::Split) })
             }
             _ => None,
         }
     }
 
-    fn pattern(&mut self, source: &[u16], cased: bool) -> Option<RegexPattern> {
-        let pattern = RegexPattern::new(source, cased)?;
-        let is_plain = matches!(pattern, RegexPattern::Plain { .. });
-        self.budget.spend(if is_plain { 1 } else { REGEX_STEPS }).then_some(pattern)
-    }
-
-    fn each_text(&mut self, value: Value, change: impl Fn(Vec<u16>) -> Option<Value>) -> Option<Value> {
-        match value {
-            Value::List(items) => {
-                let items: Option<Vec<Value>> = items.into_iter().map(|item| change(item.text()?)).collect();
-                let list = Value::List(items?);
-                self.budget.spend(list.size()).then_some(list)
-            }
-            other => {
-                let made = change(other.text()?)?;
-                self.budget.spend(made.size()).then_some(made)
-            }
+    /// `-replace` on a text, or on each text of a list.
+    fn replace_each(&mut self, value: &Value, pattern: &Pattern, with: &[u16]) -> Option<Value> {
+        let Value::List(items) = value else {
+            let text = value.text(self.work)?;
+            return pattern.replace(&text, with, self.work);
+        };
+        let mut made = List::default();
+        for item in items.items() {
+            let text = item.text(self.work)?;
+            made.push(pattern.replace(&text, with, self.work)?, self.work)?;
         }
+        Some(made.into_value())
     }
 
     fn sum(&mut self) -> Option<Folded> {
@@ -214,15 +229,13 @@ impl<'a> Parser<'a> {
                 self.at = before;
                 return Some(left);
             };
-            if !self.budget.spend(right.value.size() + 1) {
-                return None;
-            }
             let is_text = !matches!(left.value, Value::Number(_));
             let done = left.done.and(right.done);
             let sum = if plus {
-                add(left.value, &right.value)?
+                left.value.plus(&right.value, self.work)?
             } else {
-                Value::Number(left.value.number()?.checked_sub(right.value.number()?)?)
+                let (left, right) = (left.value.number(self.work)?, right.value.number(self.work)?);
+                Value::Number(left.checked_sub(right)?)
             };
             left = Folded {
                 value: sum,
@@ -244,11 +257,12 @@ impl<'a> Parser<'a> {
             let times = self.is(b'*');
             self.at += 1;
             self.blanks(true);
-            let Some(right) = self.formatted().and_then(|right| right.value.number()) else {
+            let right = self.formatted();
+            let Some(right) = right.and_then(|right| right.value.number(self.work)) else {
                 self.at = before;
                 return Some(left);
             };
-            let number = left.value.number()?;
+            let number = left.value.number(self.work)?;
             let number = if times { number.checked_mul(right)? } else { number.checked_div(right)? };
             left.value = Value::Number(number);
         }
@@ -266,12 +280,10 @@ impl<'a> Parser<'a> {
             self.at = end;
             self.blanks(true);
             let made = self.range().and_then(|right| {
-                let template = left.value.text()?;
-                let arguments = right.value.items();
-                let size: usize = arguments.iter().map(Value::size).sum();
-                let value = format(&template, &arguments)?;
-                let done = left.done.and(right.done).with(Transformation::Format);
-                self.budget.spend(template.len() + size + value.size()).then_some(Folded { value, done })
+                let template = left.value.text(self.work)?;
+                let arguments = right.value.list(self.work)?;
+                let value = format(&template, arguments.items(), self.work)?;
+                Some(Folded { value, done: left.done.and(right.done).with(Transformation::Format) })
             });
             let Some(made) = made else {
                 self.at = before;
@@ -292,17 +304,19 @@ impl<'a> Parser<'a> {
         self.at += 2;
         self.blanks(true);
         let right = self.list()?;
-        let (first, last) = (left.value.number()?, right.value.number()?);
-        let count = usize::try_from(first.abs_diff(last)).ok()?.checked_add(1)?;
-        if count > LIST_LEN_MAX || !self.budget.spend(count) {
+        let (first, last) = (left.value.number(self.work)?, right.value.number(self.work)?);
+        if first.abs_diff(last) >= LIST_LEN_MAX as u64 {
             return None;
         }
-        let numbers: Vec<Value> = if first <= last {
-            (first..=last).map(Value::Number).collect()
-        } else {
-            (last..=first).rev().map(Value::Number).collect()
-        };
-        Some(Folded { value: Value::List(numbers), done: left.done.and(right.done) })
+        let mut numbers = List::default();
+        let mut number = first;
+        loop {
+            numbers.push(Value::Number(number), self.work)?;
+            if number == last {
+                return Some(Folded { value: numbers.into_value(), done: left.done.and(right.done) });
+            }
+            number += (last - number).signum();
+        }
     }
 
     fn list(&mut self) -> Option<Folded> {
@@ -311,9 +325,8 @@ impl<'a> Parser<'a> {
             return Some(first);
         }
         let mut done = first.done;
-        let mut items = Vec::new();
+        let mut items = List::default();
         let mut first = Some(first.value);
-        let mut single = true;
         loop {
             let before = self.at;
             self.blanks(false);
@@ -326,20 +339,18 @@ impl<'a> Parser<'a> {
                 self.at = before;
                 break;
             };
-            single = false;
-            items.extend(first.take());
-            items.push(next.value);
-            done = done.and(next.done);
-            if items.len() > LIST_LEN_MAX || !self.budget.spend(1) {
-                return None;
+            if let Some(first) = first.take() {
+                items.push(first, self.work)?;
             }
+            items.push(next.value, self.work)?;
+            done = done.and(next.done);
         }
-        let value = if single { first? } else { Value::List(items) };
-        Some(Folded { value, done })
+        Some(Folded { value: first.unwrap_or_else(|| items.into_value()), done })
     }
 
     fn unary(&mut self) -> Option<Folded> {
-        if self.depth >= DEPTH_MAX || !self.budget.spend(1) {
+        self.work.charge(OPERAND_STEPS)?;
+        if self.depth >= DEPTH_MAX {
             return None;
         }
         self.depth += 1;
@@ -354,20 +365,21 @@ impl<'a> Parser<'a> {
             if digit {
                 self.at += 1;
                 let folded = self.unary()?;
-                return Some(Folded { value: Value::Number(-folded.value.number()?), done: folded.done });
+                let number = folded.value.number(self.work)?.checked_neg()?;
+                return Some(Folded { value: Value::Number(number), done: folded.done });
             }
             self.at = end;
             self.blanks(true);
             let folded = self.unary()?;
-            self.budget.spend(folded.value.size()).then_some(())?;
             return match name.as_str() {
                 "join" => {
-                    let value = join(&folded.value, &[])?;
+                    let value = join(&folded.value, &[], self.work)?;
                     Some(Folded { value, done: folded.done.with(Transformation::Join) })
                 }
                 "split" | "isplit" | "csplit" => {
-                    let items = split_at_any(&folded.value.text()?, &[])?;
-                    Some(Folded { value: Value::List(items), done: folded.done.with(Transformation::Split) })
+                    let text = folded.value.text(self.work)?;
+                    let value = split_at_any(&text, &[], self.work)?;
+                    Some(Folded { value, done: folded.done.with(Transformation::Split) })
                 }
                 _ => None,
             };

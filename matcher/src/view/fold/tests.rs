@@ -1,20 +1,28 @@
-use super::{Budget, STEPS_FREE_MAX, fold};
+use super::{Patterns, fold};
+use crate::view::ViewBudget;
 use crate::view::mapped::Mapped;
 use crate::view::transformation::Transformation::{
     self, Base64, CharCast, Concatenation, Deflate, Format, Join, Replace, Reverse, Split,
 };
+use crate::view::work::{MAKE_STEPS_MAX, Work};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+
+/// Calls `make` with a budget of a text for which that many units are enough.
+pub(in crate::view) fn with_work<T>(units: usize, make: impl FnOnce(&mut Work<'_, '_>) -> T) -> T {
+    make(&mut ViewBudget::new(2 * units).parts(&mut Patterns::default()).0)
+}
 
 /// As many passes as change something, at most six; and what was done.
 fn folded(text: &str) -> (String, Vec<Transformation>) {
     let units: Vec<[u8; 2]> = text.encode_utf16().map(u16::to_le_bytes).collect();
     let mut text = Mapped::original(&units);
-    let mut budget = Budget::of(units.len());
-    for _ in 0..6 {
-        let Some(next) = fold(&text, &mut budget, &mut Vec::new()) else { break };
-        text = next;
-    }
+    with_work(1 << 20, |work| {
+        for _ in 0..6 {
+            let Some(next) = fold(&text, work, &mut Vec::new()) else { break };
+            text = next;
+        }
+    });
     let done = text.origin(&(0..text.units().len())).1.list();
     (String::from_utf16_lossy(text.units()), done)
 }
@@ -207,15 +215,17 @@ fn worst_cases_are_bounded() {
     for (name, text) in rows {
         let units: Vec<[u8; 2]> = text.encode_utf16().map(u16::to_le_bytes).collect();
         let mut text = Mapped::original(&units);
-        let mut budget = Budget::of(units.len());
         let mut decoded = Vec::new();
+        let mut budget = ViewBudget::new(2 * units.len());
+        let mut patterns = Patterns::default();
+        let mut work = budget.parts(&mut patterns).0;
         for _ in 0..6 {
-            let Some(next) = fold(&text, &mut budget, &mut decoded) else { break };
+            let Some(next) = fold(&text, &mut work, &mut decoded) else { break };
             assert!(next.units().len() <= text.units().len() + 2 * super::GROWTH_UNITS_MAX, "{name}");
             text = next;
         }
         assert!(decoded.len() <= super::DECODED_MAX, "{name}");
-        assert!(budget.steps <= units.len() * super::STEPS_PER_UNIT_MAX + STEPS_FREE_MAX, "{name}");
+        assert!(budget.steps() <= MAKE_STEPS_MAX, "{name}");
     }
     let long = folded(&format!("{}'b'", "'a'+".repeat(10_000))).0;
     assert_eq!(long.len(), 10_003, "a long sum is folded whole");

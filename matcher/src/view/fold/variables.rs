@@ -2,9 +2,10 @@
 //!
 //! A script is taken to run straight through. What is assigned something unknown is unknown from there on.
 
-use super::value::{Folded, Value, add};
+use super::value::{Folded, ITEM_STEPS, Value, owned_list, owned_text};
+use crate::view::work::Work;
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// Most variables.
 pub(crate) const VARIABLES_MAX: usize = 256;
@@ -21,8 +22,9 @@ const AUTOMATIC: [(&str, &str); 5] = [
 ];
 
 /// The same as values, made once.
-static AUTOMATIC_VALUES: LazyLock<[Folded; AUTOMATIC.len()]> =
-    LazyLock::new(|| AUTOMATIC.map(|(_, text)| Folded::plain(Value::Text(text.encode_utf16().collect()))));
+static AUTOMATIC_VALUES: LazyLock<[Folded; AUTOMATIC.len()]> = LazyLock::new(|| {
+    AUTOMATIC.map(|(_, text)| Folded::plain(Value::Text(Arc::new(text.encode_utf16().collect()))))
+});
 
 /// Allocates nothing before the first assignment.
 #[derive(Debug, Default)]
@@ -46,46 +48,57 @@ impl Variables {
     pub(super) fn assign(&mut self, name: &str, value: Option<Folded>) {
         self.take(name);
         let Some(folded) = value else { return };
-        let size = folded.value.size();
-        if self.known.len() < VARIABLES_MAX && self.units + size <= VARIABLE_UNITS_MAX {
-            self.units += size;
+        let units = folded.value.units();
+        if self.known.len() < VARIABLES_MAX && self.units.saturating_add(units) <= VARIABLE_UNITS_MAX {
+            self.units += units;
             self.known.insert(name.to_owned(), folded);
         }
     }
 
     /// `$name += …`.
-    pub(super) fn append(&mut self, name: &str, value: Option<Folded>) {
+    pub(super) fn append(&mut self, name: &str, value: Option<Folded>, work: &mut Work<'_, '_>) {
         let Some(before) = self.take(name) else { return };
         let Some(value) = value else { return };
         let done = before.done.and(value.done).with(super::Transformation::Concatenation);
-        if let Some(sum) = add(before.value, &value.value) {
-            self.assign(name, Some(Folded { value: sum, done }));
+        if let Some(value) = before.value.plus(&value.value, work) {
+            self.assign(name, Some(Folded { value, done }));
         }
     }
 
     /// `[array]::Reverse($name)`.
-    pub(super) fn reverse(&mut self, name: &str) {
-        let Some(mut folded) = self.take(name) else { return };
-        match &mut folded.value {
-            Value::List(items) => items.reverse(),
-            // Declared as an array of characters, which is not looked at.
-            Value::Text(text) => text.reverse(),
-            _ => {}
+    pub(super) fn reverse(&mut self, name: &str, work: &mut Work<'_, '_>) {
+        let Some(Folded { value, done }) = self.take(name) else { return };
+        if let Some(value) = reversed(value, work) {
+            self.assign(name, Some(Folded { value, done: done.with(super::Transformation::Reverse) }));
         }
-        folded.done = folded.done.with(super::Transformation::Reverse);
-        self.assign(name, Some(folded));
     }
 
     /// The value, which is not known from here on.
     fn take(&mut self, name: &str) -> Option<Folded> {
         if let Some(before) = self.known.remove(name) {
-            self.units = self.units.saturating_sub(before.value.size());
+            self.units = self.units.saturating_sub(before.value.units());
             return Some(before);
         }
         let number = automatic(name)?;
         let was_lost = std::mem::replace(&mut self.lost[number], true);
         (!was_lost).then(|| AUTOMATIC_VALUES[number].clone())
     }
+}
+
+fn reversed(mut value: Value, work: &mut Work<'_, '_>) -> Option<Value> {
+    match &mut value {
+        Value::List(list) => {
+            work.charge(ITEM_STEPS * list.items().len())?;
+            owned_list(list, work)?.reverse();
+        }
+        // Declared as an array of characters, which is not looked at.
+        Value::Text(text) => {
+            work.charge(text.len())?;
+            owned_text(text, work)?.reverse();
+        }
+        _ => {}
+    }
+    Some(value)
 }
 
 fn automatic(name: &str) -> Option<usize> {

@@ -24,6 +24,9 @@ const BITS_MIN: usize = 1 << 12;
 /// Most places of all literals; with more every mark counts.
 const PLACES_MAX: usize = 1 << 22;
 
+/// Steps to compare the surroundings of a place, beyond the literal's units.
+const PLACE_STEPS: usize = 12;
+
 /// Two units before a place or behind it, in narrowed form, the nearer one first; [`ANY`] where it is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Side {
@@ -96,8 +99,9 @@ impl Side {
 
 impl Literal {
     /// Whether it tells something of the rules in `candidates`; `None` for all rules.
-    fn tells<C: Iterator<Item = u32>>(&self, candidates: Option<C>) -> bool {
-        self.is_gate || candidates.is_none_or(|mut rules| rules.any(|rule| self.rules.contains(&rule)))
+    fn tells<C: Iterator<Item = u32>>(&self, candidates: Option<C>, pays: &impl Fn(usize) -> bool) -> bool {
+        let has = |rule| !pays(2 + self.rules.len() / 4) || self.rules.contains(&rule);
+        self.is_gate || candidates.is_none_or(|mut rules| rules.any(has))
     }
 }
 
@@ -195,13 +199,14 @@ impl Contexts {
     }
 
     /// Whether some literal that tells of the candidates has a place with these around it, and goes on so in the text:
-    /// `readers` read on from the place in either direction.
+    /// `readers` read on from the place in either direction. The answer is yes where `pays` refuses the work.
     pub(super) fn contains<C: Iterator<Item = u32>>(
         &self,
         between: Between,
         [before, behind]: [Side; 2],
         readers: &[Reader<'_>; 2],
         candidates: &impl Fn() -> Option<C>,
+        pays: &impl Fn(usize) -> bool,
     ) -> bool {
         if self.all || before.near == ANY || behind.near == ANY {
             return true;
@@ -217,7 +222,7 @@ impl Contexts {
             return false;
         }
         self.forms(between, [before, behind], (first, last))
-            .any(|(before, behind)| self.is_any_there(between, [before, behind], readers, candidates))
+            .any(|(before, behind)| self.is_any_there(between, [before, behind], readers, candidates, pays))
     }
 
     /// Whether some literal may have a blank between these, as far as they alone tell.
@@ -249,17 +254,21 @@ impl Contexts {
         [before, behind]: [Side; 2],
         readers: &[Reader<'_>; 2],
         candidates: &impl Fn() -> Option<C>,
+        pays: &impl Fn(usize) -> bool,
     ) -> bool {
         let key = key(between, before, behind);
         let from = self.places.partition_point(|(other, ..)| *other < key);
         let own = self.places[from..].iter().take_while(|(other, ..)| *other == key);
         own.into_iter().any(|&(_, literal, at)| {
             let literal = &self.literals[literal as usize];
+            if !pays(PLACE_STEPS + literal.units.len()) {
+                return true;
+            }
             let (head, tail) = literal.units.split_at(at as usize);
             let tail = &tail[usize::from(between.is_blank())..];
             readers[0].clone().reads(head.iter().rev().copied())
                 && readers[1].clone().reads(tail.iter().copied())
-                && literal.tells(candidates())
+                && literal.tells(candidates(), pays)
         })
     }
 

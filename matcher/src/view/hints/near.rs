@@ -122,18 +122,6 @@ pub(super) fn bracket(text: Around<'_>, at: usize) -> bool {
         || (text.word_from(name, "format(") && right_is_constant(text, name + 6))
 }
 
-/// What is spoken of as base64, at the `b`: a call that decodes it, or a string that may be it.
-pub(super) fn base64(text: Around<'_>, at: usize) -> bool {
-    if !text.word_from(at, "base64") {
-        return false;
-    }
-    let calls = text.word_from(at + 6, "string");
-    if calls && text.word_from(at.wrapping_sub(2), "to") {
-        return false;
-    }
-    calls || text.has_base64()
-}
-
 /// Two dots within the brackets.
 fn ranges(text: Around<'_>, at: usize) -> bool {
     (at..at + 8).any(|at| text.get(at) == u16::from(b'.') && text.get(at + 1) == u16::from(b'.'))
@@ -279,8 +267,8 @@ impl Around<'_> {
         (at..(at + units).min(self.units.len())).any(|at| self.word_from(at, word))
     }
 
-    /// Whether a string begins like base64.
-    fn has_base64(self) -> bool {
+    /// Whether a string begins like base64. Linear in the text.
+    pub(super) fn has_base64(self) -> bool {
         let is_base64 = |unit: u16| is_word(unit) || unit == u16::from(b'+') || unit == u16::from(b'/');
         let mut len = BASE64_UNITS_MIN;
         for at in 0..self.units.len() {

@@ -12,9 +12,12 @@ use crate::scan::marks::BACKTICK;
 use memchr::memmem::Finder;
 use memchr::{memchr_iter, memrchr_iter};
 use regex_syntax::hir::{Class, Hir, HirKind};
+use std::ops::Range;
 
 /// Most needles of a clause that are searched for; a longer one is taken to hold.
 const NEEDLES_MAX: usize = 16;
+/// Bytes in which one needle is looked for in a step.
+const BYTES_PER_STEP: usize = 32;
 
 /// The ways in which one rule may match beyond its literals.
 #[derive(Debug, Default)]
@@ -57,6 +60,12 @@ impl Wild {
         !self.ways.is_empty()
     }
 
+    /// Steps to ask whether it holds in a text of this length.
+    pub(super) fn steps(&self, len: usize) -> usize {
+        let needles = self.ways.iter().flat_map(|way| &way.clauses).map(Vec::len).sum::<usize>();
+        needles * (2 + len / BYTES_PER_STEP)
+    }
+
     /// Whether all clauses of some way hold in a narrowed text; `None` if it can only match within a line, in whose text
     /// that is to be asked again.
     pub(super) fn holds(&self, text: &[u8]) -> Option<bool> {
@@ -68,12 +77,12 @@ impl Wild {
 }
 
 /// The line of a narrowed text in which `at` is, with those that a backtick joins to it.
-pub(super) fn line_of(text: &[u8], at: usize) -> &[u8] {
+pub(super) fn line_of(text: &[u8], at: usize) -> Range<usize> {
     let joins = |end: usize| matches!(text[..end], [.., BACKTICK] | [.., BACKTICK, b'\r']);
     let at = at.min(text.len());
     let start = memrchr_iter(b'\n', &text[..at]).find(|end| !joins(*end)).map_or(0, |end| end + 1);
     let end = memchr_iter(b'\n', &text[at..]).map(|end| at + end).find(|end| !joins(*end));
-    &text[start..end.unwrap_or(text.len())]
+    start..end.unwrap_or(text.len())
 }
 
 /// The clauses of each way, and whether they hold within one line; `None` for an expression of literals only.

@@ -10,6 +10,7 @@ use crate::output::Format;
 use crate::stop::Stop;
 use etwsieve_host::event_log::{self, EventLogLayer};
 use etwsieve_host::service::{self, Description, ServiceArgs, ServiceError};
+use etwsieve_transport::printable::Lines;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -100,7 +101,7 @@ fn refuse(error: ServiceError) -> Exit {
 }
 
 fn say(text: impl Display) -> Exit {
-    after_writing(writeln!(io::stdout(), "{text}"), Exit::Complete)
+    after_writing(writeln!(io::stdout(), "{}", Lines(text)), Exit::Complete)
 }
 
 /// The service itself. What it has to say goes to the event log.

@@ -6,9 +6,9 @@ mod service_command;
 pub(in crate::cli) use service_command::run as service;
 
 use super::{Config, DoctorArgs, Exit, Format, RecordArgs, Terminal, WatchArgs, complain};
-use crate::cli::replay::{stop_on_signal, write_summary};
+use crate::cli::files::{prepare_summary, write_summary};
 use crate::cli::rules;
-use crate::cli::{RuleArgs, after_writing};
+use crate::cli::{RuleArgs, after_writing, stop_on_signal};
 use crate::live::report::line;
 use crate::live::rule_folder::RuleFolder;
 use crate::live::settings::SessionSettings;
@@ -17,6 +17,7 @@ use crate::sys::windows::doctor::{self, Status};
 use crate::sys::windows::policy::Edition;
 use crate::sys::windows::recorder::{Recording, record as run_recording};
 use crate::sys::windows::{canary, live};
+use etwsieve_transport::printable::{self, Printable};
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -27,9 +28,13 @@ pub(in crate::cli) fn watch(args: &WatchArgs, config: Config, format: Format) ->
         Ok(matcher) => matcher,
         Err(exit) => return exit,
     };
+    let report = match prepare_summary(args.summary.as_deref()) {
+        Ok(report) => report,
+        Err(exit) => return exit,
+    };
     let stop = Stop::default();
     stop_on_signal(&stop);
-    let summary = match live::run(config, format, matcher, folder, stop) {
+    let summary = match live::run(config, format, matcher, folder, stop.clone()) {
         Ok(summary) => summary,
         Err(error) => {
             complain(error);
@@ -37,11 +42,10 @@ pub(in crate::cli) fn watch(args: &WatchArgs, config: Config, format: Format) ->
         }
     };
     anstream::eprintln!("{}", line(&summary.run.total, &summary.etw));
-    if let Some(path) = &args.summary
-        && let Err(error) = write_summary(path, &summary)
+    if let Some(report) = report
+        && let Err(exit) = write_summary(report, &summary, &stop)
     {
-        complain(format_args!("cannot write the summary to {}: {error}", path.display()));
-        return Exit::Usage;
+        return exit;
     }
     // Ctrl-C is how a watch ends.
     Exit::Complete
@@ -75,7 +79,7 @@ pub(in crate::cli) fn record(args: &RecordArgs, _terminal: &Terminal) -> Exit {
                 "recorded {} bytes in {:.1} s to {}; lost: {} events, {} buffers",
                 recorded.len,
                 recorded.time.as_secs_f64(),
-                args.path.display(),
+                printable::path(&args.path),
                 losses.events,
                 losses.log_buffers,
             );
@@ -103,7 +107,7 @@ pub(in crate::cli) fn doctor(args: &DoctorArgs, _terminal: &Terminal) -> Exit {
             Status::Warning => "\x1b[33mwarn\x1b[0m",
             Status::Bad => "\x1b[31mBAD \x1b[0m",
         };
-        writeln!(out, "{mark} {}: {}", finding.subject, finding.text)
+        writeln!(out, "{mark} {}: {}", Printable(&finding.subject), Printable(&finding.text))
     });
     let worst = findings.iter().map(|finding| finding.status).max();
     let exit = if worst == Some(Status::Bad) { Exit::Damaged } else { Exit::Complete };

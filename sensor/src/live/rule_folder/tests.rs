@@ -125,6 +125,7 @@ fn a_pipe_is_not_opened() {
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     let mut folder = RuleFolder::new(vec![root.path().into()]);
     assert!(!folder.changed());
+    assert!(matches!(reload(folder.paths(), false), Err(ReloadError::Refused { bad: 1, .. })));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::event::RawEvent;
 use crate::search::Search;
 use crossbeam_channel::Sender;
 use etwsieve_matcher::block::{Assembly, BlockCounts, Closed, Fragment, Joined, Limits, Noted};
-use etwsieve_matcher::{EventKind, Matcher, Payload, Rule, Scratch};
+use etwsieve_matcher::{EventKind, Matcher, Payload, Rule, Scratch, ViewBudget};
 
 /// UTF-16 units on either side of a border that are looked at as one, to see whether a view could differ there.
 const BORDER_UNITS: usize = 64;
@@ -37,6 +37,8 @@ pub(super) struct Hands<'a> {
     pub(super) names: &'a [String],
     pub(super) tallies: &'a [Tally],
     pub(super) outcomes: &'a Sender<Outcome>,
+    /// Whether the views of a block are to end, because the run does.
+    pub(super) stop: &'a dyn Fn() -> bool,
 }
 
 impl Blocks {
@@ -141,8 +143,11 @@ impl Blocks {
             }
         }
         let views = self.search.views;
-        let differs =
-            |units: &[[u8; 2]]| hands.matcher.views_could_differ(EventKind::ScriptBlock, units, views);
+        let stop = hands.stop;
+        let mut budget = ViewBudget::new(closed.text_bytes()).until(stop);
+        let mut differs = |units: &[[u8; 2]]| {
+            hands.matcher.views_could_differ(EventKind::ScriptBlock, units, views, &mut budget)
+        };
         if views.any() && (closed.is_needed() || closed.borders(BORDER_UNITS).any(|units| differs(&units))) {
             closed.join(&mut self.joined);
             let mut known = [closed.given(), &raw].concat();
@@ -152,7 +157,10 @@ impl Blocks {
                 process_id: closed.facts().header.process_id,
                 bytes: self.joined.bytes(),
             };
-            let found = hands.matcher.find_views(&payload, views, &known, hands.scratch);
+            let found = hands.matcher.find_views(&payload, views, &known, hands.scratch, &mut budget);
+            if budget.is_cut() {
+                hands.tallies[self.source as usize].views_cut();
+            }
             for matches in by_view(&found) {
                 detections += matches.len();
                 let of = BlockHit { closed, joined: &self.joined, source: name, matcher: hands.matcher };

@@ -1,6 +1,6 @@
 //! BinXML: the token stream in which an event log record stores its XML.
 //!
-//! [`walk`](Walker::walk) runs over the stream of one record and tells a [`Visitor`] what the XML would show:
+//! [`walk`](Walker::walk) runs over the stream of one record and reports to a [`Visitor`] what the XML would show:
 //! elements, attributes and values, with template substitutions and nested fragments put in their places.
 //! Nothing is decoded or copied; values are slices of the chunk, so UTF-16 text arrives unit for unit, halves
 //! of surrogate pairs included. (The tree of crate `evtx` is private, and its JSON and XML replace those.)
@@ -24,13 +24,18 @@
 //! used first stands directly behind its offset. Source: MS-EVEN6 2.2.12, and the layout of the chunks that
 //! Windows writes as described by libevtx's format document.
 //!
-//! Work is bounded: a record may use as many tokens as it has bytes, and [`TEMPLATE_TOKENS_MAX`] more.
+//! Work is bounded: each token is charged to the budget of the record, also where a template uses it again and again,
+//! and the visitor charges what it does with names and values.
 
 use super::input::{BinXmlError, Input, Name, Value, kind};
+use super::record::RecordError;
+use etwsieve_budget::{Budget, Exhausted};
 use std::ops::{ControlFlow, Range};
 
-/// Tokens that a record may use beyond one for each of its bytes: those of its templates.
-const TEMPLATE_TOKENS_MAX: usize = 4096;
+/// Steps of a token. The name of an element or attribute, if it has one, is compared with some others.
+const TOKEN_STEPS: usize = 16;
+/// Steps of a value in the table of a template's values.
+const VALUE_STEPS: usize = 4;
 /// Streams within streams: a record, its template, a fragment in a value, its template, and so on.
 const NESTING_MAX: usize = 8;
 /// Bytes of a template definition before its stream: u32 next, GUID, u32 size.
@@ -38,7 +43,7 @@ const DEFINITION_HEADER_LEN: usize = 24;
 /// The dependency of an element that depends on no substitution.
 const NO_DEPENDENCY: u16 = 0xFFFF;
 
-/// What is told of the XML, in its order.
+/// Receives the parts of the XML, in their order.
 pub(super) trait Visitor<'c> {
     /// A start tag begins.
     fn open(&mut self, name: Name<'c>);
@@ -46,16 +51,18 @@ pub(super) trait Visitor<'c> {
     fn attribute(&mut self, name: Name<'c>);
     /// The start tag ends, the content begins.
     fn content(&mut self);
-    /// A value, or a piece of one, of the attribute or the content.
-    fn value(&mut self, value: Value<'c>);
+    /// A value, or a piece of one, of the attribute or the content. Charges for what is done with it.
+    fn value(&mut self, value: Value<'c>, budget: &mut Budget<'_>) -> Result<(), Exhausted>;
     /// The element ends. `Break` ends the walk.
     fn close(&mut self) -> ControlFlow<()>;
 }
 
 /// Why a walk ended before its stream.
 enum Interrupt {
-    Stopped,
+    /// The visitor has seen enough.
+    Done,
     Unreadable(BinXmlError),
+    Exhausted(Exhausted),
 }
 
 impl From<BinXmlError> for Interrupt {
@@ -64,34 +71,40 @@ impl From<BinXmlError> for Interrupt {
     }
 }
 
+impl From<Exhausted> for Interrupt {
+    fn from(reason: Exhausted) -> Self {
+        Self::Exhausted(reason)
+    }
+}
+
 /// Walks the records of one chunk.
 pub(super) struct Walker<'c> {
     chunk: &'c [u8],
     /// Substitution values of the templates now being walked, the innermost last.
     values: Vec<Value<'c>>,
-    tokens_left: usize,
 }
 
 impl<'c> Walker<'c> {
     pub(super) fn new(chunk: &'c [u8]) -> Self {
-        Self { chunk, values: Vec::new(), tokens_left: 0 }
+        Self { chunk, values: Vec::new() }
     }
 
     /// Walks the stream at `range` of the chunk.
     ///
     /// # Errors
     ///
-    /// [`BinXmlError`] at the first token that cannot be read; the visitor has then seen what came before.
+    /// [`RecordError`] at the first token that cannot be read or paid for; the visitor has then seen what came before.
     pub(super) fn walk(
         &mut self,
         range: Range<usize>,
         visitor: &mut impl Visitor<'c>,
-    ) -> Result<(), BinXmlError> {
+        budget: &mut Budget<'_>,
+    ) -> Result<(), RecordError> {
         self.values.clear();
-        self.tokens_left = range.len() + TEMPLATE_TOKENS_MAX;
-        match self.stream(range, None, 0, visitor) {
-            Ok(()) | Err(Interrupt::Stopped) => Ok(()),
-            Err(Interrupt::Unreadable(error)) => Err(error),
+        match self.stream(range, None, 0, visitor, budget) {
+            Ok(()) | Err(Interrupt::Done) => Ok(()),
+            Err(Interrupt::Unreadable(error)) => Err(error.into()),
+            Err(Interrupt::Exhausted(reason)) => Err(reason.into()),
         }
     }
 
@@ -102,6 +115,7 @@ impl<'c> Walker<'c> {
         values: Option<&Range<usize>>,
         nesting: usize,
         visitor: &mut impl Visitor<'c>,
+        budget: &mut Budget<'_>,
     ) -> Result<(), Interrupt> {
         let mut input = Input::new(self.chunk, range)?;
         if nesting > NESTING_MAX {
@@ -111,7 +125,7 @@ impl<'c> Walker<'c> {
         // Depth of an element whose dependency is null: Windows shows neither it nor what it contains.
         let mut hidden: Option<usize> = None;
         while !input.is_empty() {
-            self.spend(&input)?;
+            budget.charge(TOKEN_STEPS)?;
             let token = input.u8()?;
             match token {
                 0x00 => break,
@@ -141,7 +155,7 @@ impl<'c> Walker<'c> {
                     if hidden == Some(open) {
                         hidden = None;
                     } else if hidden.is_none() && visitor.close().is_break() {
-                        return Err(Interrupt::Stopped);
+                        return Err(Interrupt::Done);
                     }
                     open -= 1;
                 }
@@ -157,7 +171,7 @@ impl<'c> Walker<'c> {
                 0x0B => {
                     input.text()?;
                 }
-                0x0C => self.instance(&mut input, hidden.is_some(), nesting, visitor)?,
+                0x0C => self.instance(&mut input, hidden.is_some(), nesting, visitor, budget)?,
                 0x0F => {
                     input.take(3)?;
                 }
@@ -182,9 +196,9 @@ impl<'c> Walker<'c> {
                         kind::NULL => {}
                         kind::BINXML => {
                             let range = value.at..value.at + value.bytes.len();
-                            self.stream(range, None, nesting + 1, visitor)?;
+                            self.stream(range, None, nesting + 1, visitor, budget)?;
                         }
-                        _ => visitor.value(value),
+                        _ => visitor.value(value, budget)?,
                     }
                 }
             }
@@ -199,6 +213,7 @@ impl<'c> Walker<'c> {
         hidden: bool,
         nesting: usize,
         visitor: &mut impl Visitor<'c>,
+        budget: &mut Budget<'_>,
     ) -> Result<(), Interrupt> {
         input.u8()?;
         input.u32()?;
@@ -214,14 +229,16 @@ impl<'c> Walker<'c> {
         let count = input.u32()? as usize;
         let table = input.take(count.saturating_mul(4))?;
         let first = self.values.len();
+        let values = table.len() / 4;
+        budget.charge(VALUE_STEPS * values)?;
+        budget.allocate(values * size_of::<Value<'_>>())?;
         for descriptor in table.as_chunks::<4>().0 {
-            self.spend(input)?;
             let len = usize::from(u16::from_le_bytes([descriptor[0], descriptor[1]]));
             let at = input.at;
             self.values.push(Value { kind: descriptor[2], bytes: input.take(len)?, at });
         }
         if !hidden {
-            self.stream(body, Some(&(first..self.values.len())), nesting + 1, visitor)?;
+            self.stream(body, Some(&(first..self.values.len())), nesting + 1, visitor, budget)?;
         }
         self.values.truncate(first);
         Ok(())
@@ -229,13 +246,5 @@ impl<'c> Walker<'c> {
 
     fn substitution(&self, values: Option<&Range<usize>>, index: u16) -> Option<Value<'c>> {
         self.values.get(values?.clone())?.get(usize::from(index)).copied()
-    }
-
-    fn spend(&mut self, input: &Input<'c>) -> Result<(), BinXmlError> {
-        self.tokens_left = self
-            .tokens_left
-            .checked_sub(1)
-            .ok_or_else(|| input.unexpected("fewer tokens in one record", TEMPLATE_TOKENS_MAX))?;
-        Ok(())
     }
 }

@@ -1,18 +1,41 @@
-//! The facts of one record: what stands under `Event/System` and `Event/EventData`.
+//! The facts of one record: those in `Event/System` and `Event/EventData`.
 
 use super::binxml::Visitor;
-use super::input::{Name, Value, kind, units_are};
-use super::value::{bytes, guid, integer, push_units, sid, time, until_nul, write_text};
+use super::input::{BinXmlError, Name, Value, kind, units_are};
+use super::value::{bytes, guid, integer, push_units, sid, text_steps, time, until_nul, write_text};
 use crate::amsi::Scan;
-use crate::event::{AMSI, EventHeader, POWERSHELL, POWERSHELL_CORE};
+use crate::event::{AMSI, EventHeader, PAYLOAD_LEN_MAX, POWERSHELL, POWERSHELL_CORE};
 use crate::payload::{Absence, Field, FieldKind, PayloadError, PayloadWriter, amsi_field, write_scan};
 use crate::sid::Sid;
+use etwsieve_budget::{Budget, Exhausted};
 use etwsieve_etl::FileTime;
 use std::ops::{ControlFlow, Range};
 use uuid::Uuid;
 
 /// Channel of the descriptor for the log that PowerShell events go to.
 const CHANNEL_OPERATIONAL: u8 = 16;
+
+/// The longest `Computer` that is kept, in UTF-16 units: the name of a host has at most 253.
+const COMPUTER_LEN_MAX: usize = 256;
+/// Steps of looking at one `Data` element for one field.
+const DATUM_STEPS: usize = 4;
+
+/// Why a record gives no event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RecordError {
+    /// It is not BinXML.
+    #[error(transparent)]
+    BinXml(#[from] BinXmlError),
+    /// It does not say which event it is.
+    #[error("expected System with an EventID, found none")]
+    NoEventId,
+    /// The event does not have the fields of its template.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// It costs more than its length allows.
+    #[error("expected a record that costs no more work than its length allows: {0}")]
+    Exhausted(#[from] Exhausted),
+}
 
 /// The two parts of an event that are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -121,14 +144,19 @@ impl Record<'_> {
     }
 
     /// Writes the payload that `fields` lay out. Data elements go by name; if none has one, by position.
-    pub(super) fn write_payload(&self, fields: &[Field], out: &mut Vec<u8>) -> Result<(), PayloadError> {
+    pub(super) fn write_payload(
+        &self,
+        fields: &[Field],
+        out: &mut Vec<u8>,
+        budget: &mut Budget<'_>,
+    ) -> Result<(), RecordError> {
         let mut writer = PayloadWriter::new(out);
         for (position, field) in fields.iter().enumerate() {
-            let pieces = match (self.content_of((field.name, position)), field.absence) {
+            let pieces = match (self.content_of((field.name, position), budget)?, field.absence) {
                 (Some(pieces), _) => Some(pieces),
                 (None, Absence::Filled) => None,
                 (None, Absence::Omitted) => break,
-                (None, Absence::Refused) => return Err(PayloadError::Missing { name: field.name }),
+                (None, Absence::Refused) => return Err(PayloadError::Missing { name: field.name }.into()),
             };
             match (field.kind, pieces) {
                 (FieldKind::Number, None) => writer.number(1)?,
@@ -140,9 +168,7 @@ impl Record<'_> {
                     writer.number(number.ok_or(PayloadError::NoNumber { name: field.name })?)?;
                 }
                 (FieldKind::Text, pieces) => {
-                    for piece in pieces.unwrap_or_default() {
-                        write_text(&mut writer, piece)?;
-                    }
+                    write_pieces(pieces.unwrap_or_default(), &mut writer, budget)?;
                     writer.end_string()?;
                 }
             }
@@ -151,41 +177,49 @@ impl Record<'_> {
     }
 
     /// The content of a data element, by its name; if no element has one, by its position.
-    fn content_of(&self, (name, position): (&str, usize)) -> Option<&[Value<'_>]> {
+    fn content_of(
+        &self,
+        (name, position): (&str, usize),
+        budget: &mut Budget<'_>,
+    ) -> Result<Option<&[Value<'_>]>, Exhausted> {
+        budget.charge(2 * DATUM_STEPS * self.data.len())?;
         let datum = if self.data.iter().any(|datum| datum.name.is_some()) {
             self.data.iter().find(|datum| datum.name.is_some_and(|own| units_are(own, name)))
         } else {
             self.data.get(position)
         };
-        datum.map(|datum| &self.pieces[datum.pieces.clone()])
+        Ok(datum.map(|datum| &self.pieces[datum.pieces.clone()]))
     }
 
     /// Writes the payload of a 1101. Its content is bytes; where the event has been text in between, in hexadecimal.
-    pub(super) fn write_scan(&self, out: &mut Vec<u8>) -> Result<(), PayloadError> {
+    pub(super) fn write_scan(&self, out: &mut Vec<u8>, budget: &mut Budget<'_>) -> Result<(), RecordError> {
         let missing = |(name, _)| PayloadError::Missing { name };
-        let string = |field| {
+        let string = |field, budget: &mut Budget<'_>| -> Result<Vec<u8>, RecordError> {
             let mut text = Vec::new();
-            let mut writer = PayloadWriter::new(&mut text);
-            let pieces = self.content_of(field).unwrap_or_default();
-            pieces.iter().try_for_each(|piece| write_text(&mut writer, piece))?;
+            let pieces = self.content_of(field, budget)?.unwrap_or_default();
+            write_pieces(pieces, &mut PayloadWriter::new(&mut text), budget)?;
             Ok(text)
         };
-        let pieces = self.content_of(amsi_field::CONTENT).ok_or(missing(amsi_field::CONTENT))?;
+        let pieces = self.content_of(amsi_field::CONTENT, budget)?.ok_or(missing(amsi_field::CONTENT))?;
         let mut content = Vec::new();
         for piece in pieces {
+            budget.allocate(piece.bytes.len())?;
             bytes(piece, &mut content).ok_or(PayloadError::NoBytes { name: amsi_field::CONTENT.0 })?;
+            if content.len() > PAYLOAD_LEN_MAX {
+                return Err(PayloadError::TooLong.into());
+            }
         }
-        let result = match self.content_of(amsi_field::SCAN_RESULT) {
+        let result = match self.content_of(amsi_field::SCAN_RESULT, budget)? {
             Some([value]) => integer(value).and_then(|value| value.try_into().ok()),
             _ => Some(0),
         };
         let scan = Scan {
             result: result.ok_or(PayloadError::NoNumber { name: amsi_field::SCAN_RESULT.0 })?,
-            app_name: &string(amsi_field::APP_NAME)?,
-            content_name: &string(amsi_field::CONTENT_NAME)?,
+            app_name: &string(amsi_field::APP_NAME, budget)?,
+            content_name: &string(amsi_field::CONTENT_NAME, budget)?,
             content: &content,
         };
-        write_scan(&scan, out)
+        Ok(write_scan(&scan, out)?)
     }
 
     /// Takes a value of `System`.
@@ -228,7 +262,10 @@ impl Record<'_> {
                     header.channel = CHANNEL_OPERATIONAL;
                 }
             }
-            Slot::Computer if value.kind == kind::TEXT => push_units(&mut self.computer, value.bytes),
+            Slot::Computer if value.kind == kind::TEXT => {
+                let left = COMPUTER_LEN_MAX.saturating_sub(self.computer.len());
+                push_units(&mut self.computer, &value.bytes[..value.bytes.len().min(2 * left)]);
+            }
             Slot::UserId => self.user_sid = sid(value),
             _ => {}
         }
@@ -305,10 +342,11 @@ impl<'c, W: Fn(&EventHeader) -> bool> Visitor<'c> for Collector<'_, 'c, W> {
         };
     }
 
-    fn value(&mut self, value: Value<'c>) {
+    fn value(&mut self, value: Value<'c>, budget: &mut Budget<'_>) -> Result<(), Exhausted> {
         match self.slot {
             Slot::Nothing => {}
             Slot::DataName => {
+                budget.charge(value.bytes.len())?;
                 if let Some(datum) = self.record.data.last_mut()
                     && value.kind == kind::TEXT
                 {
@@ -316,13 +354,18 @@ impl<'c, W: Fn(&EventHeader) -> bool> Visitor<'c> for Collector<'_, 'c, W> {
                 }
             }
             Slot::DataText => {
+                budget.allocate(size_of::<Value<'_>>())?;
                 self.record.pieces.push(value);
                 if let Some(datum) = self.record.data.last_mut() {
                     datum.pieces.end = self.record.pieces.len();
                 }
             }
-            slot => self.record.fact(slot, &value),
+            slot => {
+                budget.charge(value.bytes.len())?;
+                self.record.fact(slot, &value);
+            }
         }
+        Ok(())
     }
 
     fn close(&mut self) -> ControlFlow<()> {
@@ -349,6 +392,19 @@ impl<'c, W: Fn(&EventHeader) -> bool> Visitor<'c> for Collector<'_, 'c, W> {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Writes the pieces of a text.
+fn write_pieces(
+    pieces: &[Value<'_>],
+    writer: &mut PayloadWriter<'_>,
+    budget: &mut Budget<'_>,
+) -> Result<(), RecordError> {
+    for piece in pieces {
+        budget.charge(text_steps(piece))?;
+        write_text(writer, piece)?;
+    }
+    Ok(())
 }
 
 fn blank_header(time: FileTime) -> EventHeader {

@@ -1,9 +1,13 @@
 //! Records made by hand: what the recorded files do not show.
 
+mod cost;
+mod lagging;
+
 use super::replay;
 use crate::event::{EventHeader, EventRef, POWERSHELL, POWERSHELL_CORE};
 use crate::sid::Sid;
-use crate::source::{Damage, Sink};
+use crate::source::{Cost, Damage, Sink};
+use crate::stop::Stop;
 use std::ops::ControlFlow;
 use std::path::Path;
 use uuid::Uuid;
@@ -98,6 +102,10 @@ struct Seen {
     unwanted: usize,
     damages: Vec<Damage>,
     refuses: bool,
+    cost: Cost,
+    stop: Stop,
+    /// Requests the stop at the first damage.
+    stops_at_damage: bool,
 }
 
 impl Sink for Seen {
@@ -115,6 +123,16 @@ impl Sink for Seen {
     }
     fn damaged(&mut self, damage: &Damage) {
         self.damages.push(damage.clone());
+        if self.stops_at_damage {
+            self.stop.request();
+        }
+    }
+    fn worked(&mut self, cost: Cost) {
+        self.cost.steps += cost.steps;
+        self.cost.bytes += cost.bytes;
+    }
+    fn stop(&self) -> Stop {
+        self.stop.clone()
     }
     fn progress(&mut self, _: u64) {}
 }
@@ -321,7 +339,8 @@ fn tokens_of_a_record_are_bounded() {
         }
     });
     assert_eq!(sink.damages.len(), 1);
-    assert!(sink.damages[0].detail.contains("fewer tokens"), "{}", sink.damages[0].detail);
+    assert_eq!(sink.damages[0].reason, "work limit");
+    assert!(sink.damages[0].detail.contains("work"), "{}", sink.damages[0].detail);
 }
 
 #[test]

@@ -96,6 +96,17 @@ pub(super) fn bytes(value: &Value<'_>, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
+/// Steps of writing a value into a string field.
+pub(super) fn text_steps(value: &Value<'_>) -> usize {
+    let per_byte = match value.kind {
+        kind::TEXT => 1,
+        kind::ANSI => 4,
+        // Digits: each byte is two units.
+        _ => 8,
+    };
+    64 + per_byte * value.bytes.len()
+}
+
 /// Writes a value into a string field, as Windows shows it.
 pub(super) fn write_text(writer: &mut PayloadWriter<'_>, value: &Value<'_>) -> Result<(), PayloadError> {
     match value.kind {
@@ -117,6 +128,9 @@ pub(super) fn write_text(writer: &mut PayloadWriter<'_>, value: &Value<'_>) -> R
             integer(value).map_or(Ok(()), |number| writer.text(&number.to_string()))
         }
         // Whatever else a forger puts there is shown as its bytes.
-        _ => value.bytes.iter().try_for_each(|byte| writer.text(&format!("{byte:02X}"))),
+        _ => value.bytes.iter().try_for_each(|byte| {
+            let digit = |digit: u8| if digit < 10 { b'0' + digit } else { b'A' - 10 + digit };
+            writer.units(&[digit(byte >> 4), 0, digit(byte & 15), 0])
+        }),
     }
 }

@@ -115,7 +115,7 @@ fn bad_lines_are_told_and_passed() {
         ("two on a line", r#"{"time": "2020-01-01T00:00:00Z", "payload": ""} {}"#, "trailing"),
         ("another type", "[]", "object"),
         ("no time", r#"{"payload": ""}"#, "time"),
-        ("bad time", r#"{"time": "now", "payload": ""}"#, "ISO"),
+        ("bad time", r#"{"time": "now", "payload": ""}"#, "RFC 3339"),
         ("no id", r#"{"time": "2020-01-01T00:00:00Z"}"#, "event_id"),
         ("large id", r#"{"time": "2020-01-01T00:00:00Z", "event_id": 65536}"#, "event_id"),
         ("no text", r#"{"time": "2020-01-01T00:00:00Z", "event_id": 4104}"#, "ScriptBlockText"),

@@ -1,9 +1,9 @@
 //! Values of a line: integers in either form, and text that may be no Unicode.
 
-use super::expected;
+use super::{clipped, expected};
 use crate::payload::{PayloadError, PayloadWriter};
 use crate::source::text::parse_integer;
-use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -38,6 +38,59 @@ impl<'de> Deserialize<'de> for Integer {
             }
         }
         deserializer.deserialize_any(Either)
+    }
+}
+
+/// A `level`: that of an event is a number, that of a rule a word. Anything else is skipped, not kept: it could be large.
+pub(super) enum Level {
+    Number(u64),
+    Word(String),
+    Other(&'static str),
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Word(word) => f.write_str(word),
+            Self::Other(kind) => f.write_str(kind),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Level {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Level;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a level")
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Level, E> {
+                Ok(Level::Number(value))
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Level, E> {
+                Ok(Level::Other("a negative number"))
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Level, E> {
+                Ok(Level::Other("a fraction"))
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Level, E> {
+                Ok(Level::Other("a truth value"))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Level, E> {
+                Ok(parse_integer(text).map_or_else(|| Level::Word(clipped(text)), Level::Number))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Level, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Level::Other("a list"))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Level, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Level::Other("an object"))
+            }
+        }
+        deserializer.deserialize_any(Any)
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Exit, ServeArgs, log, refuse};
 use crate::collector::config::Config;
 use crate::collector::counters::Counters;
 use crate::collector::feed::SqliteFeed;
+use crate::collector::files::check_outputs;
 use crate::collector::nats::Nats;
 use crate::collector::server::Server;
 use crate::collector::sinks::Sinks;
@@ -18,6 +19,9 @@ use std::time::Duration;
 
 /// How long sinks may take to end: less than a service manager waits.
 const SINKS_STOP_TIME: Duration = Duration::from_secs(10);
+
+/// Appends the levels of the streams to the metrics.
+type RenderStreams = Box<dyn Fn(&mut metrics::Text) + Send + Sync>;
 
 pub(super) fn run(args: &ServeArgs) -> Exit {
     let config = match configured(args) {
@@ -63,6 +67,7 @@ fn configured(args: &ServeArgs) -> Result<Config, Box<dyn std::error::Error>> {
         config.insecure_loopback = args.insecure_loopback;
     }
     config.security()?;
+    check_outputs(&config, args.config.as_deref())?;
     Ok(config)
 }
 
@@ -80,7 +85,7 @@ async fn serve(
     }
     let (listen, for_server) = (config.listen, Arc::clone(&counters));
     tokio::pin!(stop);
-    let mut render_streams: Option<Box<dyn Fn(&mut metrics::Text) + Send + Sync>> = None;
+    let mut render_streams: Option<RenderStreams> = None;
     let (server, sinks) = if let Some(nats) = config.nats() {
         if !config.sink.is_empty() {
             tracing::info!("with JetStream, `etwsieve-collector drain` runs the sinks");

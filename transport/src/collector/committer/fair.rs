@@ -49,21 +49,17 @@ impl<T> Fair<T> {
         loop {
             let number = *self.ring.front()?;
             let line = self.lines.get_mut(&number)?;
-            match line.waiting.pop_front_if(|(cost, _)| *cost <= line.credit) {
-                Some((cost, entry)) => {
-                    line.credit -= cost;
-                    if line.waiting.is_empty() {
-                        // A line that has waited for nothing saves no credit.
-                        self.lines.remove(&number);
-                        self.ring.pop_front();
-                    }
-                    return Some((cost, entry));
+            if let Some((cost, entry)) = line.waiting.pop_front_if(|(cost, _)| *cost <= line.credit) {
+                line.credit -= cost;
+                if line.waiting.is_empty() {
+                    // A line that has waited for nothing saves no credit.
+                    self.lines.remove(&number);
+                    self.ring.pop_front();
                 }
-                None => {
-                    line.credit += QUANTUM;
-                    self.ring.rotate_left(1);
-                }
+                return Some((cost, entry));
             }
+            line.credit += QUANTUM;
+            self.ring.rotate_left(1);
         }
     }
 }

@@ -81,6 +81,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::message::RefusalReason;
     use std::sync::Arc;
 
     /// With a counter for each part, a reader between the two writes saw more acknowledged than settled.
@@ -110,7 +111,7 @@ mod tests {
             epoch: [1; 16],
             from: 2,
             to: 2,
-            reason: crate::wire::message::RefusalReason::NotStorable,
+            reason: RefusalReason::NotStorable,
             detail: String::new(),
         };
         progress.durable(1);

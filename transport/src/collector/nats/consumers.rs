@@ -214,7 +214,10 @@ pub(super) async fn readers(stream: &Stream) -> Result<Vec<Reader>, NatsError> {
                 floor: info.ack_floor.stream_sequence,
                 waiting: info.num_pending + info.num_ack_pending as u64,
                 is_sink: info.config.description.as_deref() == Some(DESCRIPTION),
-                active: info.ack_floor.last_active.map_or(0, |time| time.unix_timestamp()),
+                active: match info.ack_floor.last_active {
+                    Some(time) => time.unix_timestamp(),
+                    None => 0,
+                },
             });
         }
     }

@@ -57,9 +57,9 @@ pub struct NatsFeed {
 /// A consumer of one stream.
 struct Source {
     consumer: Consumer<Config>,
-    /// A request for one message that waits on the server.
+    /// A request for one message that is pending on the server.
     waiting: Option<Batch>,
-    /// What it gave while a sink was busy.
+    /// A message that it received while the sink was busy.
     ahead: Option<Message>,
 }
 
@@ -106,7 +106,7 @@ impl NatsFeed {
     ///
     /// # Errors
     ///
-    /// Settings that will never do.
+    /// Settings that can never work.
     pub async fn start(settings: &NatsSettings, name: &str) -> Result<Self, NatsError> {
         let mut feed = Self::unconnected(settings, name);
         match timeout(REQUEST_TIMEOUT, feed.open(true)).await {
@@ -134,7 +134,7 @@ impl NatsFeed {
         }
     }
 
-    /// Connects if need be, and makes whatever of streams and consumers is missing.
+    /// Connects if necessary, and creates missing streams and consumers.
     async fn open(&mut self, is_patient: bool) -> Result<(), NatsError> {
         let context = match &self.context {
             Some(context) => context.clone(),
@@ -158,7 +158,7 @@ impl NatsFeed {
         Ok(())
     }
 
-    /// Makes again what is missing, after a source has failed; gives what there is to say about it.
+    /// Creates missing consumers and streams again after a source has failed. Returns the error to report.
     async fn repair(&mut self, error: FeedError) -> FeedError {
         let mut is_missing = false;
         for source in &self.sources {
@@ -192,7 +192,7 @@ impl NatsFeed {
         }
     }
 
-    /// Takes what is there, or else waits for the first message and takes what has come with it.
+    /// Takes the available messages, or else waits for the first one and takes those that came with it.
     async fn take(&mut self, limits: BatchLimits, wait: Duration) -> Result<Vec<Taken>, FeedError> {
         if self.sources.is_empty() {
             match timeout(CONNECT_TIMEOUT, self.open(true)).await {
@@ -220,7 +220,7 @@ impl NatsFeed {
         Ok(batch.messages)
     }
 
-    /// Waits until a source has a message, and gives its index.
+    /// Waits until a source has a message, and returns its index.
     async fn wait(&mut self, wait: Duration, batch: &mut Batched) -> Result<Option<usize>, FeedError> {
         let end = tokio::time::Instant::now() + wait;
         loop {
@@ -248,7 +248,7 @@ impl NatsFeed {
         }
     }
 
-    /// Acknowledges messages, and waits for the server's word on the last one of each source.
+    /// Acknowledges messages, and waits for the server to confirm the last one of each source.
     async fn confirm(messages: &[Taken]) -> Result<(), FeedError> {
         let mut last = Vec::new();
         for (index, Taken { source, message }) in messages.iter().enumerate() {
@@ -281,7 +281,7 @@ impl Batched {
         self.messages.push(Taken { source, message });
     }
 
-    /// How many more, and of how many bytes; `None`: it is full. A lone first message does not fill it.
+    /// Returns the number of further messages and bytes; `None` if the batch is full. A single message never fills it.
     fn room(&self) -> Option<(usize, usize)> {
         let hits = self.limits.hits.saturating_sub(self.messages.len());
         let bytes = self.limits.bytes.saturating_sub(self.bytes);
@@ -291,7 +291,7 @@ impl Batched {
 }
 
 impl Source {
-    /// Takes what the consumer can give at once.
+    /// Takes the messages that the consumer has available.
     async fn take_what_is_there(&mut self, index: usize, batch: &mut Batched) -> Result<(), FeedError> {
         let fetched = self.fetch(index, batch).await;
         // The waiting request is older, so what it was given comes before what was fetched.
@@ -322,7 +322,7 @@ impl Source {
         }
     }
 
-    /// Takes the message that the waiting request has got meanwhile, if any.
+    /// Takes the message that the waiting request has received in the meantime, if any.
     fn look_ahead(&mut self) {
         if self.ahead.is_none()
             && let Some(next) = self.waiting.as_mut().and_then(|waiting| waiting.next().now_or_never())

@@ -211,7 +211,7 @@ impl Keeper {
                         return;
                     }
                 }
-                std::future::pending().await
+                std::future::pending::<()>().await;
             };
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}

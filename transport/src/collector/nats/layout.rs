@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn sensors_are_divided_evenly_and_for_good() {
         let layout = Layout::new(4);
-        assert_eq!(layout.subject("srv-1.example.test"), "etwsieve.hits.1.srv-1_example_test");
+        assert_eq!(layout.subject("srv-1.example.test"), "etwsieve.hits.0.srv-1_example_test");
         assert_eq!(Layout::new(1).subject("srv-1.example.test"), "etwsieve.hits.srv-1_example_test");
         let mut counts = [0; 4];
         for number in 0..4000 {

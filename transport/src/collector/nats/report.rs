@@ -1,4 +1,4 @@
-//! How each sink is, in the words of the program that runs it: a message in the stream of statuses, which keeps the last.
+//! The state of each sink as its program last reported it: a message in the stream of statuses, which keeps the last one.
 
 use super::layout::STATUS;
 use super::{ACK_TIMEOUT, VERSION_HEADER};
@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::Stream;
 
 /// Longest report that is read.
 const REPORT_LEN_MAX: usize = 64 * 1024;
-/// In front of a sink's name. No sensor's token has a colon.
+/// Precedes a sink's name. No sensor's token contains a colon.
 const PREFIX: &str = "sink:";
 
 /// Whether the last token of a status subject is a sink's, not a sensor's.
@@ -17,7 +17,7 @@ pub(super) fn is_sink(token: &str) -> bool {
     token.starts_with(PREFIX)
 }
 
-/// Publishes the report of a sink; one that is lost is followed by others.
+/// Publishes the report of a sink. A lost report does no harm, because others follow.
 pub(super) async fn publish(context: &Context, sink: &str, counts: &SinkCounts) {
     let Ok(text) = serde_json::to_vec(counts) else { return };
     let mut headers = HeaderMap::new();
@@ -31,7 +31,7 @@ pub(super) async fn publish(context: &Context, sink: &str, counts: &SinkCounts) 
     }
 }
 
-/// The last report of a sink and when it was stored, in seconds since 1970.
+/// Returns the last report of a sink and when it was stored, in seconds since 1970.
 pub(super) async fn read(statuses: &Stream, sink: &str) -> Option<(SinkCounts, i64)> {
     let message = statuses.get_last_raw_message_by_subject(&format!("{STATUS}.{PREFIX}{sink}")).await.ok()?;
     if message.payload.len() > REPORT_LEN_MAX {

@@ -343,7 +343,7 @@ mod tests {
             (
                 "password file",
                 with(plain, &|it| {
-                    (it.user, it.password_file) = (Some("u".into()), Some(secret_file.clone()))
+                    (it.user, it.password_file) = (Some("u".into()), Some(secret_file.clone()));
                 }),
                 password("u", "s3"),
             ),

@@ -301,12 +301,15 @@ fn subjects(found: &Config, wanted: &Config) -> Vec<String> {
 mod tests {
     use super::*;
 
+    /// A name, what follows from the difference, and how it is made.
+    type Row = (&'static str, [usize; 3], fn(&mut Config));
+
     /// What is done about each difference: a breach, a change that is needed, one that is useful, or nothing.
     #[test]
     fn each_difference_has_its_consequence() {
         let settings = NatsSettings { replicas: 3, max_days: 2, ..NatsSettings::for_url("nats://h") };
         let wanted = wanted(&settings, Layout::new(1)).swap_remove(0).config;
-        let rows: [(&str, [usize; 3], fn(&mut Config)); 22] = [
+        let rows: [Row; 22] = [
             ("as wanted", [0, 0, 0], |_| {}),
             ("memory", [2, 0, 0], |it| it.storage = StorageType::Memory),
             ("interest", [2, 0, 0], |it| it.retention = RetentionPolicy::Interest),
@@ -327,7 +330,7 @@ mod tests {
             ("1000 messages", [0, 0, 1], |it| it.max_messages = 1000),
             ("duplicate window", [0, 0, 1], |it| it.duplicate_window = Duration::from_secs(1)),
             ("earlier release", [0, 1, 0], |it| {
-                it.subjects = vec!["etwsieve.hits.>".into(), "etwsieve.gaps.>".into()]
+                it.subjects = vec!["etwsieve.hits.>".into(), "etwsieve.gaps.>".into()];
             }),
             ("other subjects", [0, 1, 0], |it| it.subjects = vec!["x.>".into()]),
             ("more subjects", [0, 0, 0], |it| it.subjects.insert(0, "x.>".into())),

@@ -3,10 +3,11 @@
 use super::Options;
 use crate::collector::counters::Counters;
 use crate::lock;
+use crate::private_file;
 use crate::store::{Action, At, Store, StoreError};
 use rusqlite::ErrorCode;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -66,7 +67,7 @@ impl Lock {
             lock::resolve(database).map_err(|source| OpenError::File { path: database.into(), source })?;
         let path = beside(&resolved, LOCK_SUFFIX);
         let failed = |source| OpenError::File { path: path.clone(), source };
-        let mut file = OpenOptions::new()
+        let mut file = private_file::options()
             .read(true)
             .write(true)
             .create(true)

@@ -2,8 +2,7 @@
 
 use super::{Batch, Request};
 use crate::collector::backend::{Entry, Id, Item, Refusal};
-use crate::hit::HitV1;
-use crate::store::identity_of;
+use crate::hit::{EventIdentity, HitV1};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::message::{GapV1, RefusalReason};
 use sha2::{Digest, Sha256};
@@ -29,8 +28,8 @@ pub(super) struct PreparedHit {
     pub(super) hit: HitV1,
     /// The hit without its rules.
     pub(super) event: Vec<u8>,
-    /// By which the store knows the event again.
-    pub(super) identity: [u8; 32],
+    /// The event, as reported by this sensor.
+    pub(super) identity: EventIdentity,
     /// Of the bytes as they were sent.
     pub(super) hash: [u8; 32],
 }
@@ -46,7 +45,7 @@ pub(super) fn run(batches: &Receiver<Batch>, requests: &Sender<Request>) {
 
 fn prepare(entry: Entry) -> Prepared {
     let item = match entry.item {
-        Item::Hit { sequence, bytes, .. } => match prepare_hit(sequence, &bytes) {
+        Item::Hit { sequence, bytes, .. } => match prepare_hit(&entry.sensor, sequence, &bytes) {
             Ok(hit) if hit.hit.rules.is_empty() => PreparedItem::Refused(sequence, Refusal::without_rules()),
             Ok(hit) => PreparedItem::Hit(Box::new(hit)),
             Err(error) => {
@@ -60,9 +59,9 @@ fn prepare(entry: Entry) -> Prepared {
 }
 
 /// Only version 1 was ever released, and the connection has decoded these bytes already.
-fn prepare_hit(sequence: u64, bytes: &[u8]) -> Result<PreparedHit, CodecError> {
+fn prepare_hit(sensor: &str, sequence: u64, bytes: &[u8]) -> Result<PreparedHit, CodecError> {
     let hit = codec::decode_hit(bytes)?;
     let event = codec::encode_event(&hit)?;
-    let identity = identity_of(&hit, &event)?;
+    let identity = EventIdentity::of_encoded(&hit, &event)?.from_sensor(sensor, &hit);
     Ok(PreparedHit { sequence, hit, event, identity, hash: Sha256::digest(bytes).into() })
 }

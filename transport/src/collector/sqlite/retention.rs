@@ -240,7 +240,7 @@ mod tests {
 
     fn options(sinks: Option<&[&str]>) -> Options {
         Options {
-            retention_age: Duration::from_secs(30 * 86_400),
+            retention_age: Duration::from_hours(30 * 24),
             sinks: sinks.map(|sinks| sinks.iter().map(|&sink| sink.to_owned()).collect()),
             ..Options::default()
         }
@@ -252,7 +252,7 @@ mod tests {
         let (options, start) = (options(None), Instant::now());
         let mut schedule = Schedule::new(&options);
         let mut at = |day: i64, hours: u64| {
-            let now = start + Duration::from_secs(3600 * hours);
+            let now = start + Duration::from_hours(hours);
             schedule.step(&mut connection, &options, (START + day * DAY, now)).unwrap();
             left(&connection)
         };

@@ -75,14 +75,14 @@ CREATE TABLE IF NOT EXISTS sink_cursors (
     updated  INTEGER NOT NULL
 ) STRICT;
 
--- How each sink is, as it said last: counts of hits since its start, times in seconds since 1970.
+-- The last report of each sink: counts of hits since its start, times in seconds since 1970.
 CREATE TABLE IF NOT EXISTS sink_states (
     sink          TEXT    PRIMARY KEY,
     delivered     INTEGER NOT NULL,
     refused       INTEGER NOT NULL,
     dropped       INTEGER NOT NULL,
     retries       INTEGER NOT NULL,
-    -- Whatever process delivered; 0: never.
+    -- By any process; 0: never.
     last_delivery INTEGER NOT NULL,
     -- Why it does not deliver; NULL: it does, or has nothing to deliver.
     error         TEXT,

@@ -11,9 +11,10 @@ use crate::collector::backend::{Appended, BackendError, Heartbeat, Id, Note};
 use crate::collector::counters::Counters;
 use crate::collector::quota::Quota;
 use crate::lock;
-use crate::store::{Action, At, Store, StoreError};
+use crate::store::{Action, At, Store, StoreError, sql_text};
 use batch::Batch;
 use isolation::{Suspects, is_of_entry};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Error, OptionalExtension, TransactionBehavior};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -156,7 +157,9 @@ impl Writing {
                 }
                 Err(()) => is_idle = true,
             }
-            let has_rested = self.noted.is_none_or(|noted| noted.elapsed() >= NOTE_TIME);
+            // A store that has just failed is left to the next batch or an idle moment.
+            let has_rested =
+                self.store.is_some() && self.noted.is_none_or(|noted| noted.elapsed() >= NOTE_TIME);
             if (self.alive.elapsed() >= ALIVE_TIME || !self.notes.is_empty() && (is_idle || has_rested))
                 && let Err(error) = self.attempt(|writing| writing.idle(false))
             {
@@ -185,7 +188,11 @@ impl Writing {
             Err(error) => return Err(BackendError::Failed(error.to_string())),
         };
         done.map_err(|error| {
-            self.store = None;
+            if let Some(store) = self.store.take() {
+                // Without the checkpoint that closing brings: on a full disk it would take the room that somebody has just
+                // made, which the next batch needs.
+                let _ = store.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            }
             self.streams.clear();
             if is_damage(&error) {
                 // The next attempt sets it aside.
@@ -358,8 +365,8 @@ fn write_note(
                 *count,
                 address.to_string(),
                 instance,
-                software,
-                computer,
+                sql_text(software),
+                sql_text(computer),
                 certificate_expires,
             ))?;
         }

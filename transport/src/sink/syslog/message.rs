@@ -60,7 +60,7 @@ impl Layout {
         Ok(best)
     }
 
-    /// The message of a record that is too long without its texts: its strings and lists are shortened as well.
+    /// Returns the message of a record that is too long even without its texts, with shortened strings and lists.
     fn without_texts(&self, record: &Record<'_>) -> Result<Vec<u8>, usize> {
         let mut len = 0;
         for bound in [256, 64, 16, 4, 0] {

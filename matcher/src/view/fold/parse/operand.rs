@@ -1,16 +1,23 @@
 //! What operators stand between: strings, numbers, variables, casts, static methods, parentheses with their pipelines,
 //! and what follows a value.
 
-use super::{NAME_UNITS_MAX, Parser};
+use super::{NAME_STEPS, NAME_UNITS_MAX, Parser};
 use crate::view::chars::{BACKTICK, is_word, starts_with};
 use crate::view::fold::decode;
 use crate::view::fold::literal::{self, Literal};
-use crate::view::fold::value::{
-    Folded, LIST_LEN_MAX, Value, format, index, join, parse, replace, split_at_any,
-};
+use crate::view::fold::needle::Needle;
+use crate::view::fold::operation::{format, index, insert, join, remove, replace, split_at_any};
+use crate::view::fold::pattern::Pattern;
+use crate::view::fold::value::{Folded, LIST_LEN_MAX, List, Text, Value, parse};
 use crate::view::transformation::{Done, Transformation};
+use crate::view::work::Work;
+use std::ops::Range;
+use std::sync::Arc;
 
-impl Parser<'_> {
+/// Steps to look for an index or a method behind a value.
+const BEHIND_STEPS: usize = 8;
+
+impl Parser<'_, '_, '_> {
     /// A cast, or a static method.
     pub(super) fn typed(&mut self) -> Option<Folded> {
         self.at += 1;
@@ -23,34 +30,33 @@ impl Parser<'_> {
             let value = self.static_member(name)?;
             return self.behind(value);
         }
-        let folded = self.unary()?;
-        self.budget.spend(folded.value.size()).then_some(())?;
-        let Folded { value, done } = folded;
-        let chars = |text: Vec<u16>| text.into_iter().map(Value::Char).collect();
+        let Folded { value, done } = self.unary()?;
         let value = match name {
             "char" => {
                 return Some(Folded {
-                    value: Value::Char(value.char()?),
+                    value: Value::Char(value.char(self.work)?),
                     done: done.with(Transformation::CharCast),
                 });
             }
             "char[]" => {
-                let items = match value {
-                    Value::Text(text) if text.len() <= LIST_LEN_MAX => chars(text),
+                let value = match value {
+                    Value::Text(text) => Value::chars(&text, self.work)?,
                     other => {
-                        let items: Option<Vec<Value>> =
-                            other.items().iter().map(|item| item.char().map(Value::Char)).collect();
-                        items?
+                        let mut chars = List::default();
+                        for item in other.list(self.work)?.items() {
+                            chars.push(Value::Char(item.char(self.work)?), self.work)?;
+                        }
+                        chars.into_value()
                     }
                 };
-                return Some(Folded { value: Value::List(items), done: done.with(Transformation::CharCast) });
+                return Some(Folded { value, done: done.with(Transformation::CharCast) });
             }
-            "string" => Value::Text(value.text()?),
+            "string" => Value::Text(value.text(self.work)?),
             "string[]" | "object[]" | "array" | "byte[]" | "int[]" | "int32[]" => match value {
                 Value::Bytes(_) => value,
-                other => Value::List(other.items()),
+                other => Value::List(other.list(self.work)?),
             },
-            "int" | "int32" | "int16" | "int64" | "long" | "byte" => Value::Number(value.number()?),
+            "int" | "int32" | "int16" | "int64" | "long" | "byte" => Value::Number(value.number(self.work)?),
             "io.memorystream" | "scriptblock" | "regex" => value,
             _ => return None,
         };
@@ -59,8 +65,10 @@ impl Parser<'_> {
 
     /// The name of a type up to its closing bracket, which is passed, in small letters without blanks.
     fn type_name(&mut self) -> Option<String> {
+        self.work.charge(NAME_STEPS)?;
         let mut name = String::new();
         loop {
+            self.work.charge(2)?;
             let unit = self.peek()?;
             self.at += 1;
             match u8::try_from(unit).ok()? {
@@ -91,70 +99,93 @@ impl Parser<'_> {
             }
             let mut arguments = self.call_arguments()?;
             let Folded { value, done } = arguments.pop()?;
-            let bytes: Option<Vec<u8>> = match value {
-                Value::Bytes(bytes) => Some(bytes),
-                other => other.items().iter().map(|item| u8::try_from(item.number()?).ok()).collect(),
+            let bytes = match value {
+                Value::Bytes(bytes) => bytes,
+                other => {
+                    let numbers = other.list(self.work)?;
+                    self.work.charge(2 * numbers.items().len())?;
+                    let byte = |item: &Value| u8::try_from(item.number(self.work)?).ok();
+                    Arc::new(numbers.items().iter().map(byte).collect::<Option<Vec<u8>>>()?)
+                }
             };
-            let text = decode::encoded_text(&bytes?, wide);
-            return self.budget.spend(text.len()).then_some(Folded { value: Value::Text(text), done });
+            let text = decode::encoded_text(&bytes, wide, self.work)?;
+            return Some(Folded { value: Value::of_text(text, self.work)?, done });
         }
         let arguments = self.call_arguments()?;
         let done = arguments.iter().fold(Done::NONE, |done, argument| done.and(argument.done));
-        let values: Vec<Value> = arguments.into_iter().map(|argument| argument.value).collect();
-        let text = |number: usize| values.get(number).and_then(Value::text);
-        let (value, own) = match (owner, member.as_str()) {
+        let arguments = Arguments(arguments);
+        let (value, own) = self.static_call(owner, &member, &arguments)?;
+        Some(Folded { value, done: own.map_or(done, |own| done.with(own)) })
+    }
+
+    fn static_call(
+        &mut self,
+        owner: &str,
+        member: &str,
+        arguments: &Arguments,
+    ) -> Option<(Value, Option<Transformation>)> {
+        let work = &mut *self.work;
+        Some(match (owner, member) {
             ("convert", "frombase64string") => {
-                (Value::Bytes(decode::base64(&text(0)?)?), Some(Transformation::Base64))
+                let bytes = decode::base64(&arguments.text(0, work)?, work)?;
+                (Value::Bytes(Arc::new(bytes)), Some(Transformation::Base64))
             }
             ("convert", "toint16" | "toint32" | "tobyte" | "toint64") => {
-                let base = values.get(1).map_or(Some(10), Value::number)?;
+                let base = if arguments.0.len() > 1 { arguments.get(1)?.number(work)? } else { 10 };
                 let base = u32::try_from(base).ok().filter(|base| matches!(base, 2 | 8 | 10 | 16))?;
-                let digits = text(0)?;
-                let digits = digits.strip_prefix(&[u16::from(b'0'), u16::from(b'x')]).unwrap_or(&digits);
+                let digits = arguments.text(0, work)?;
+                let digits = digits.strip_prefix(&[u16::from(b'0'), u16::from(b'x')]).unwrap_or(&digits[..]);
                 (Value::Number(parse(digits, base)?), None)
             }
             ("convert" | "char", "tochar" | "parse" | "convertfromutf32") => {
-                (Value::Char(values.first()?.char()?), Some(Transformation::CharCast))
+                (Value::Char(arguments.get(0)?.char(work)?), Some(Transformation::CharCast))
             }
             ("string", "join") => {
-                let rest =
-                    if values.len() == 2 { values[1].clone() } else { Value::List(values[1..].to_vec()) };
-                (join(&rest, &text(0)?)?, Some(Transformation::Join))
+                let rest = match &arguments.0[..] {
+                    [_, rest] => rest.value.clone(),
+                    _ => arguments.list(1, work)?,
+                };
+                (join(&rest, &arguments.text(0, work)?, work)?, Some(Transformation::Join))
             }
             ("string", "concat") => {
-                (join(&Value::List(values.clone()), &[])?, Some(Transformation::Concatenation))
+                (join(&arguments.list(0, work)?, &[], work)?, Some(Transformation::Concatenation))
             }
             ("string", "format") => {
-                let rest = match values.get(1..)? {
-                    [Value::List(items)] => items,
-                    rest => rest,
+                let rest = match &arguments.0[..] {
+                    [_, rest] => rest.value.clone().list(work)?,
+                    _ => arguments.list(1, work)?.list(work)?,
                 };
-                (format(&text(0)?, rest)?, Some(Transformation::Format))
+                (format(&arguments.text(0, work)?, rest.items(), work)?, Some(Transformation::Format))
             }
             ("regex" | "text.regularexpressions.regex", "replace") => {
-                let made = self.pattern(&text(1)?, true)?.replace(&text(0)?, &text(2)?)?;
-                (Value::Text(made), Some(Transformation::Replace))
+                let pattern = Pattern::new(&arguments.text(1, work)?, true, work)?;
+                let (text, with) = (arguments.text(0, work)?, arguments.text(2, work)?);
+                (pattern.replace(&text, &with, work)?, Some(Transformation::Replace))
             }
             ("regex" | "text.regularexpressions.regex", "matches") => {
-                let dot = text(1)? == [u16::from(b'.')];
-                let leftward = text(2).is_some_and(|option| starts_with(&option, "righttoleft"));
+                let dot = **arguments.text(1, work)? == [u16::from(b'.')];
+                let leftward =
+                    arguments.text(2, work).is_some_and(|option| starts_with(&option, "righttoleft"));
                 if !dot || !leftward {
                     return None;
                 }
-                let items = text(0)?.into_iter().rev().take(LIST_LEN_MAX).map(|unit| Value::Text(vec![unit]));
-                (Value::List(items.collect()), Some(Transformation::Reverse))
+                let mut units = List::default();
+                for unit in arguments.text(0, work)?.iter().rev().take(LIST_LEN_MAX) {
+                    units.push(Value::copied(&[*unit], work)?, work)?;
+                }
+                (units.into_value(), Some(Transformation::Reverse))
             }
             _ => return None,
-        };
-        let done = own.map_or(done, |own| done.with(own));
-        self.budget.spend(value.size()).then_some(Folded { value, done })
+        })
     }
 
     /// The name of a method, which may be written as a string.
     fn member_name(&mut self) -> Option<String> {
-        if let Some(literal) = literal::read(self.text, self.at, self.variables) {
+        if let Some(literal) = literal::read(self.text, self.at, self.variables, self.work) {
             self.at = literal.end;
-            return Some(String::from_utf16_lossy(&literal.value?).to_ascii_lowercase());
+            let value = literal.value.filter(|value| value.len() <= NAME_UNITS_MAX)?;
+            self.work.charge(NAME_STEPS + 4 * value.len())?;
+            return Some(String::from_utf16_lossy(&value).to_ascii_lowercase());
         }
         let (name, end) = self.name(self.at, b"");
         self.at = end;
@@ -185,17 +216,16 @@ impl Parser<'_> {
             if list.len() > LIST_LEN_MAX {
                 return None;
             }
+            self.work.allocate(2 * size_of::<Folded>())?;
         }
         Some(list)
     }
 
     pub(super) fn primary(&mut self) -> Option<Folded> {
-        if let Some(literal) = literal::read(self.text, self.at, self.variables) {
+        if let Some(literal) = literal::read(self.text, self.at, self.variables, self.work) {
             let Literal { end, value, done } = literal;
-            let size = end - self.at + value.as_ref().map_or(0, Vec::len);
-            self.budget.spend(size).then_some(())?;
             self.at = end;
-            return Some(Folded { value: Value::Text(value?), done });
+            return Some(Folded { value: Value::of_text(value?, self.work)?, done });
         }
         let unit = self.peek()?;
         if unit == u16::from(b'(') {
@@ -209,13 +239,12 @@ impl Parser<'_> {
             return self.group();
         }
         if unit == u16::from(b'$') {
-            let (name, end) = literal::variable(self.text, self.at)?;
+            let (name, end) = literal::variable(self.text, self.at, self.work)?;
             self.at = end;
             if name == "_" || name == "psitem" {
                 return self.item.clone().map(Folded::plain);
             }
-            let folded = self.variables.get(&name)?;
-            return self.budget.spend(folded.value.size()).then(|| folded.clone());
+            return self.variables.get(&name).cloned();
         }
         // A backtick before a digit is nothing.
         if !(unit == BACKTICK || (u16::from(b'0')..=u16::from(b'9')).contains(&unit)) {
@@ -261,39 +290,34 @@ impl Parser<'_> {
             return None;
         }
         let body = self.at;
-        if from.value.size() > LIST_LEN_MAX {
-            return None;
-        }
         let mut done = from.done;
-        let mut made = Vec::new();
+        let mut made = List::default();
         let mut end = None;
         let outer = (self.arguments, self.inside, self.item.take());
         (self.arguments, self.inside) = (false, outer.1 + 1);
-        for item in from.value.items() {
+        let items = from.value.list(self.work);
+        for item in items.iter().flat_map(|items| items.items()) {
             self.at = body;
             self.blanks(true);
-            self.item = Some(item);
+            self.item = Some(item.clone());
             let Some(folded) = self.expression() else { break };
             self.blanks(true);
-            if !self.eat(b'}') || made.len() > LIST_LEN_MAX {
+            if !self.eat(b'}') || made.push_all(folded.value, self.work).is_none() {
                 break;
             }
             end = Some(self.at);
             done = done.and(folded.done);
-            match folded.value {
-                Value::List(items) => made.extend(items),
-                value => made.push(value),
-            }
         }
         let complete = end == Some(self.at);
         (self.arguments, self.inside, self.item) = outer;
-        complete.then_some(Folded { value: Value::List(made), done })
+        complete.then(|| Folded { value: made.into_value(), done })
     }
 
     /// Indices, methods and properties behind a value.
     pub(super) fn behind(&mut self, mut folded: Folded) -> Option<Folded> {
         loop {
             let before = self.at;
+            self.work.charge(BEHIND_STEPS)?;
             let next = if self.eat(b'[') {
                 self.indexed(&folded)
             } else if self.is(b'.') && self.text.get(self.at + 1) != Some(&u16::from(b'.')) {
@@ -318,18 +342,18 @@ impl Parser<'_> {
         self.blanks(true);
         (self.arguments, self.inside) = outer;
         let number = number?;
-        if !self.eat(b']') || !self.budget.spend(number.value.size()) {
+        if !self.eat(b']') {
             return None;
         }
         let mut done = folded.done.and(number.done);
         if let Value::List(numbers) = &number.value
-            && let [first, second, ..] = &numbers[..]
-            && first.number()? > second.number()?
+            && let [first, second, ..] = numbers.items()
+            && first.number(self.work)? > second.number(self.work)?
         {
             done = done.with(Transformation::Reverse);
         }
-        let value = index(&folded.value, &number.value)?;
-        self.budget.spend(value.size()).then_some(Folded { value, done })
+        let value = index(&folded.value, &number.value, self.work)?;
+        Some(Folded { value, done })
     }
 
     fn method(&mut self, folded: &Folded) -> Option<Folded> {
@@ -339,7 +363,7 @@ impl Parser<'_> {
         if !self.is(b'(') {
             let len = match value {
                 Value::Text(text) => text.len(),
-                Value::List(items) => items.len(),
+                Value::List(list) => list.items().len(),
                 _ => 1,
             };
             return match name.as_str() {
@@ -350,47 +374,78 @@ impl Parser<'_> {
         }
         let arguments = self.call_arguments()?;
         let done = arguments.iter().fold(done, |done, argument| done.and(argument.done));
-        let argument = |number: usize| arguments.get(number).map(|argument| &argument.value);
-        let text = |number: usize| argument(number).and_then(Value::text);
-        let number =
-            |number: usize| argument(number).and_then(Value::number).and_then(|n| usize::try_from(n).ok());
-        let own = value.text();
-        self.budget.spend(value.size()).then_some(())?;
-        let (value, own) = match name.as_str() {
-            "replace" => (Value::Text(replace(&own?, &text(0)?, &text(1)?)?), Some(Transformation::Replace)),
+        let (value, own) = self.call(value, &name, &Arguments(arguments))?;
+        Some(Folded { value, done: own.map_or(done, |own| done.with(own)) })
+    }
+
+    fn call(
+        &mut self,
+        value: &Value,
+        name: &str,
+        arguments: &Arguments,
+    ) -> Option<(Value, Option<Transformation>)> {
+        let work = &mut *self.work;
+        let own = value.text(work)?;
+        Some(match name {
+            "replace" => {
+                let what = Needle::new(&arguments.text(0, work)?, true, work)?;
+                let with = arguments.text(1, work)?;
+                (replace(&own, &what, &with, work)?, Some(Transformation::Replace))
+            }
             "split" => {
-                let of = join(argument(0).unwrap_or(&Value::Text(Vec::new())), &[])?.text()?;
-                (Value::List(split_at_any(&own?, &of)?), Some(Transformation::Split))
+                let of = match arguments.get(0) {
+                    Some(of) => join(of, &[], work)?.text(work)?,
+                    None => Arc::default(),
+                };
+                (split_at_any(&own, &of, work)?, Some(Transformation::Split))
             }
-            "tostring" => (Value::Text(own?), None),
-            "tochararray" => {
-                let own = own.filter(|own| own.len() <= LIST_LEN_MAX)?;
-                (Value::List(own.into_iter().map(Value::Char).collect()), None)
-            }
-            "tolower" | "toupper" | "trim" | "tolowerinvariant" | "toupperinvariant" => {
-                (Value::Text(own?), None)
-            }
-            "substring" => {
-                let own = own?;
-                let start = number(0)?;
-                let end = if arguments.len() > 1 { start.checked_add(number(1)?)? } else { own.len() };
-                (Value::Text(own.get(start..end)?.to_vec()), None)
-            }
-            "insert" => {
-                let (own, at) = (own?, number(0)?);
-                let (first, rest) = own.split_at_checked(at)?;
-                (Value::Text([first, &text(1)?, rest].concat()), Some(Transformation::Concatenation))
-            }
-            "remove" => {
-                let (mut own, at) = (own?, number(0)?);
-                let end = if arguments.len() > 1 { at.checked_add(number(1)?)? } else { own.len() };
-                own.get(at..end)?;
-                own.drain(at..end);
+            "tostring" | "tolower" | "toupper" | "trim" | "tolowerinvariant" | "toupperinvariant" => {
                 (Value::Text(own), None)
             }
+            "tochararray" => (Value::chars(&own, work)?, None),
+            "substring" => {
+                let range = arguments.range(own.len(), work)?;
+                (Value::copied(own.get(range)?, work)?, None)
+            }
+            "insert" => {
+                let (at, what) = (arguments.place(0, work)?, arguments.text(1, work)?);
+                (insert(&own, at, &what, work)?, Some(Transformation::Concatenation))
+            }
+            "remove" => (remove(&own, arguments.range(own.len(), work)?, work)?, None),
             _ => return None,
-        };
-        let done = own.map_or(done, |own| done.with(own));
-        self.budget.spend(value.size()).then_some(Folded { value, done })
+        })
+    }
+}
+
+/// The arguments of a method.
+struct Arguments(Vec<Folded>);
+
+impl Arguments {
+    fn get(&self, number: usize) -> Option<&Value> {
+        self.0.get(number).map(|argument| &argument.value)
+    }
+
+    fn text(&self, number: usize, work: &mut Work<'_, '_>) -> Option<Text> {
+        self.get(number)?.text(work)
+    }
+
+    fn place(&self, number: usize, work: &mut Work<'_, '_>) -> Option<usize> {
+        usize::try_from(self.get(number)?.number(work)?).ok()
+    }
+
+    /// A place and a length; without that to the end.
+    fn range(&self, len: usize, work: &mut Work<'_, '_>) -> Option<Range<usize>> {
+        let start = self.place(0, work)?;
+        let end = if self.0.len() > 1 { start.checked_add(self.place(1, work)?)? } else { len };
+        Some(start..end)
+    }
+
+    /// The arguments from `from` on as a list.
+    fn list(&self, from: usize, work: &mut Work<'_, '_>) -> Option<Value> {
+        let mut list = List::default();
+        for argument in self.0.get(from..)? {
+            list.push(argument.value.clone(), work)?;
+        }
+        Some(list.into_value())
     }
 }

@@ -8,7 +8,7 @@ use super::Stream;
 use super::isolation::{isolated, refusal_of, would_succeed};
 use crate::collector::backend::{Appended, BackendError, EntryError, Id, SEQUENCE_MAX};
 use crate::collector::sqlite::prepare::{Prepared, PreparedHit, PreparedItem};
-use crate::hit::{EventContent, HitV1, RuleRefV1, Scope, View};
+use crate::hit::{EventContent, EventIdentity, HitV1, RuleRefV1, Scope, View};
 use crate::store::Writer;
 use crate::wire::codec;
 use crate::wire::message::{GapReason, GapV1};
@@ -200,7 +200,7 @@ impl<'t, 's> Batch<'t, 's> {
         let Ok(event) = codec::encode_event(&hit) else { return Ok(false) };
         let hash = [0xFF; 32];
         would_succeed(self.transaction, || {
-            let (hit_id, _) = statements.writer.insert(&hit, &event, &hash)?;
+            let (hit_id, _) = statements.writer.insert(&hit, &event, EventIdentity::default())?;
             statements.insert.execute((stream.id, SEQUENCE_MAX, hash, hit_id, self.now))
         })
     }
@@ -251,7 +251,7 @@ impl<'t, 's> Batch<'t, 's> {
         if is_known {
             return Ok((prepared.sequence, Tally { repeated: 1, ..Tally::default() }));
         }
-        let (hit_id, _) = writer.insert(&prepared.hit, &prepared.event, &prepared.identity)?;
+        let (hit_id, _) = writer.insert(&prepared.hit, &prepared.event, prepared.identity)?;
         insert.execute((stream.id, prepared.sequence, prepared.hash, hit_id, self.now))?;
         let tally = if is_other {
             Tally { conflicts: 1, ..Tally::default() }

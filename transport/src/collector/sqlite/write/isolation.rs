@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// How long the entries of a sensor are written apart after one of them could not be stored.
 const SUSPECT_TIME: Duration = Duration::from_mins(1);
 /// Sensors that are written apart at a time. Beyond it the others cost a second attempt at a batch.
-const SUSPECTS_MAX: usize = 10_000;
+const SUSPECTS_MAX: usize = 1000;
 
 /// Whether an error comes from the contents of what was written. Everything else (no room, an I/O error, a damaged or
 /// locked file, no memory) concerns the store, and would meet the other entries as well.

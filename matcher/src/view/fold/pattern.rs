@@ -1,0 +1,490 @@
+//! The patterns of `-replace` and `-split`: plain text, or regular expressions whose cost is known before they are built.
+//!
+//! The crate `regex` searches in time linear in the text and the expression, but it neither says how large the compiled
+//! expression is, nor how far a search looked beyond the match that it found, and building one may take a thousand times
+//! as long as using it. So the syntax tree, which is cheap to make, is weighed first.
+
+use super::needle::Needle;
+use super::value::{List, Value};
+use crate::view::work::Work;
+use regex_syntax::ast::{self, Ast};
+use std::sync::Arc;
+
+/// Longest expression, in bytes.
+const PATTERN_LEN_MAX: usize = 256;
+/// Largest compiled expression, in bytes.
+const PATTERN_SIZE_MAX: usize = 64 * 1024;
+/// Most expressions that are built for one event.
+const PATTERNS_MAX: usize = 16;
+/// Most characters that a match may hold side by side, repetitions written out: more do not fit the compiled form.
+const POSITIONS_MAX: usize = 1 << 12;
+/// Steps to parse a byte of an expression.
+const PARSE_STEPS: usize = 40;
+/// Steps to build any expression.
+const BUILD_STEPS: usize = 12_000;
+/// Steps to build a character and each of its copies.
+const CHARACTER_STEPS: usize = 700;
+/// Steps to build a class of few ranges of Unicode: `\d` and `\s`.
+const SMALL_CLASS_STEPS: usize = 35_000;
+/// Steps to build any other class of Unicode that has a name, such as `\w` and `\pL`.
+const CLASS_STEPS: usize = 220_000;
+/// Steps for each character of a range in brackets: those of the other case are looked for.
+const RANGE_CHARACTER_STEPS: usize = 14;
+/// Steps for what is refused, since it may hold nearly all of Unicode to be searched for the other case.
+const REFUSED_STEPS: usize = 1 << 30;
+/// Most copies of such classes that fit the compiled form.
+const CLASS_COPIES_MAX: usize = 16;
+/// Steps for each copy of it.
+const CLASS_COPY_STEPS: usize = 12_000;
+/// Steps to begin a search.
+const SEARCH_STEPS: usize = 64;
+/// Most bytes of a character.
+const CHARACTER_LEN_MAX: usize = 4;
+
+/// The expressions that were built for one event; `None` for those that were refused.
+#[derive(Debug, Default)]
+pub(in crate::view) struct Patterns(Vec<(Vec<u16>, bool, Option<Arc<Expression>>)>);
+
+/// A pattern.
+pub(super) enum Pattern {
+    /// Plain text that is empty: it stands everywhere.
+    Empty,
+    /// No character of it has a meaning.
+    Plain(Needle),
+    Expression(Arc<Expression>),
+}
+
+/// A regular expression.
+#[derive(Debug)]
+pub(super) struct Expression {
+    regex: regex::Regex,
+    /// Steps for each byte that is searched.
+    steps_per_byte: usize,
+    /// Bytes behind a match at which the search for it may have looked; `None`: all.
+    lookahead: Option<usize>,
+}
+
+impl Pattern {
+    /// `None`: one that the crate `regex` does not understand, or that costs too much.
+    pub(super) fn new(source: &[u16], is_cased: bool, work: &mut Work<'_, '_>) -> Option<Self> {
+        const SIGNS: &[u8] = b"\\.^$|?*+()[]{}";
+        let is_sign = |unit: &u16| u8::try_from(*unit).is_ok_and(|byte| SIGNS.contains(&byte));
+        work.charge(2 * source.len())?;
+        work.allocate(2 * source.len())?;
+        // A backslash before a sign stands for the sign alone.
+        let mut text = Vec::with_capacity(source.len());
+        let mut units = source.iter();
+        while let Some(unit) = units.next() {
+            match units.as_slice().first() {
+                Some(next) if *unit == u16::from(b'\\') && is_sign(next) => {
+                    text.push(*next);
+                    units.next();
+                }
+                _ if is_sign(unit) => return Some(Self::Expression(expression(source, is_cased, work)?)),
+                _ => text.push(*unit),
+            }
+        }
+        if text.is_empty() { Some(Self::Empty) } else { Needle::new(&text, is_cased, work).map(Self::Plain) }
+    }
+
+    /// `-replace`.
+    pub(super) fn replace(&self, text: &[u16], with: &[u16], work: &mut Work<'_, '_>) -> Option<Value> {
+        match self {
+            Self::Empty => None,
+            Self::Plain(what) => super::operation::replace(text, what, with, work),
+            Self::Expression(expression) => expression.replace(text, with, work),
+        }
+    }
+
+    /// Adds the parts between the places at which the pattern stands.
+    pub(super) fn split(&self, text: &[u16], list: &mut List, work: &mut Work<'_, '_>) -> Option<()> {
+        match self {
+            Self::Empty => super::operation::split_everywhere(text, list, work),
+            Self::Plain(at) => super::operation::split(text, at, list, work),
+            Self::Expression(expression) => expression.split(text, list, work),
+        }
+    }
+}
+
+/// The expression, built once for an event.
+fn expression(source: &[u16], is_cased: bool, work: &mut Work<'_, '_>) -> Option<Arc<Expression>> {
+    if source.len() > PATTERN_LEN_MAX {
+        return None;
+    }
+    work.charge(PATTERN_LEN_MAX / 4)?;
+    let is_known = |(own, cased, _): &&(Vec<u16>, bool, _)| own == source && *cased == is_cased;
+    if let Some((_, _, known)) = work.patterns.0.iter().find(is_known) {
+        return known.clone();
+    }
+    if work.patterns.0.len() == PATTERNS_MAX {
+        return None;
+    }
+    work.allocate(PATTERN_LEN_MAX)?;
+    let made = Expression::new(source, is_cased, work).map(Arc::new);
+    work.patterns.0.push((source.to_vec(), is_cased, made.clone()));
+    made
+}
+
+impl Expression {
+    fn new(source: &[u16], is_cased: bool, work: &mut Work<'_, '_>) -> Option<Self> {
+        work.charge(PARSE_STEPS * source.len())?;
+        let source = String::from_utf16(source).ok().filter(|source| source.len() <= PATTERN_LEN_MAX)?;
+        let weight = Weight::of(&ast::parse::Parser::new().parse(&source).ok()?);
+        work.charge(weight.build_steps())?;
+        work.allocate(PATTERN_SIZE_MAX)?;
+        let regex = regex::RegexBuilder::new(&source)
+            .case_insensitive(!is_cased)
+            .size_limit(PATTERN_SIZE_MAX)
+            .dfa_size_limit(PATTERN_SIZE_MAX)
+            .build()
+            .ok()?;
+        Some(Self {
+            regex,
+            steps_per_byte: 1 + weight.positions.min(POSITIONS_MAX),
+            lookahead: weight.lookahead(),
+        })
+    }
+
+    /// The text to search. Charges the way over it, which all searches together go once.
+    fn text(&self, text: &[u16], work: &mut Work<'_, '_>) -> Option<String> {
+        work.charge(2 * text.len())?;
+        work.allocate(3 * text.len())?;
+        let text = String::from_utf16_lossy(text);
+        work.charge(self.steps_per_byte.saturating_mul(text.len()))?;
+        Some(text)
+    }
+
+    /// Charges a search from `at` on, beyond its way to the match.
+    fn charge_search(&self, text: &str, at: usize, work: &mut Work<'_, '_>) -> Option<()> {
+        let rest = text.len() - at;
+        let beyond = self.lookahead.map_or(rest, |lookahead| lookahead.min(rest));
+        work.charge(SEARCH_STEPS.saturating_add(self.steps_per_byte.saturating_mul(beyond)))
+    }
+
+    /// The next match, as [`regex::Regex::find_iter`] has it; the outer `None` if the work is exhausted.
+    #[expect(clippy::option_option, reason = "the outer one is the work that is exhausted")]
+    fn next<'t>(
+        &self,
+        text: &'t str,
+        last: Option<regex::Match<'t>>,
+        work: &mut Work<'_, '_>,
+    ) -> Option<Option<regex::Match<'t>>> {
+        let at = last.map_or(0, |last| last.end());
+        self.charge_search(text, at, work)?;
+        let found = self.regex.find_at(text, at);
+        // An empty match right behind another one counts as part of it.
+        if !found.is_some_and(|found| found.is_empty() && last.is_some_and(|last| last.end() == found.end()))
+        {
+            return Some(found);
+        }
+        let Some(c) = text[at..].chars().next() else { return Some(None) };
+        self.charge_search(text, at + c.len_utf8(), work)?;
+        Some(self.regex.find_at(text, at + c.len_utf8()))
+    }
+
+    fn replace(&self, text: &[u16], with: &[u16], work: &mut Work<'_, '_>) -> Option<Value> {
+        let text = self.text(text, work)?;
+        work.charge(2 * with.len())?;
+        let with = String::from_utf16_lossy(with);
+        // Each may stand for all of the match.
+        let groups = with.matches('$').count();
+        if groups > 0 {
+            // The matches are searched once more for their groups, each way through them with the places of all.
+            let steps = self.steps_per_byte.saturating_mul(self.regex.captures_len());
+            work.charge(steps.saturating_mul(text.len()))?;
+        }
+        let mut out = String::new();
+        let mut before: Option<regex::Match<'_>> = None;
+        let mut from = 0;
+        while let Some(found) = self.next(&text, before, work)? {
+            let most = with.len().saturating_add(groups.saturating_mul(found.len()));
+            let added = (found.start() - from).saturating_add(most);
+            work.allocate(added)?;
+            if out.len().saturating_add(added) > CHARACTER_LEN_MAX * work.value_units_max {
+                return None;
+            }
+            out.push_str(&text[from..found.start()]);
+            if groups == 0 {
+                out.push_str(&with);
+            } else {
+                self.charge_search(&text, found.start(), work)?;
+                self.regex.captures_at(&text, found.start())?.expand(&with, &mut out);
+            }
+            from = found.end();
+            before = Some(found);
+        }
+        work.allocate(text.len() - from)?;
+        out.push_str(&text[from..]);
+        work.charge(2 * out.len())?;
+        work.allocate(2 * out.len())?;
+        let made: Vec<u16> = out.encode_utf16().collect();
+        if made.len() > work.value_units_max { None } else { Value::of_text(made, work) }
+    }
+
+    fn split(&self, text: &[u16], list: &mut List, work: &mut Work<'_, '_>) -> Option<()> {
+        let text = self.text(text, work)?;
+        let mut add = |part: &str, work: &mut Work<'_, '_>| {
+            work.charge(2 * part.len())?;
+            work.allocate(2 * part.len())?;
+            list.push(Value::of_text(part.encode_utf16().collect(), work)?, work)
+        };
+        let mut before: Option<regex::Match<'_>> = None;
+        let mut from = 0;
+        while let Some(found) = self.next(&text, before, work)? {
+            add(&text[from..found.start()], work)?;
+            from = found.end();
+            before = Some(found);
+        }
+        add(&text[from..], work)
+    }
+}
+
+/// What an expression costs, as far as its syntax tree tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Weight {
+    /// Characters and classes, each with its copies.
+    positions: usize,
+    /// Steps to build the classes of Unicode, each once.
+    class_steps: usize,
+    /// Classes of Unicode, each with its copies.
+    class_copies: usize,
+    /// Bytes of the longest match; `None` if there is none.
+    len_max: Option<usize>,
+    /// If there is no longest match: bytes of the longest one up to a last character that repeats. A search that has
+    /// found the end of that repetition has nothing else to look for.
+    len_before_tail: Option<usize>,
+}
+
+impl Weight {
+    const NOTHING: Self =
+        Self { positions: 0, class_steps: 0, class_copies: 0, len_max: Some(0), len_before_tail: None };
+
+    fn character() -> Self {
+        Self { positions: 1, len_max: Some(CHARACTER_LEN_MAX), ..Self::NOTHING }
+    }
+
+    /// A class of Unicode that takes this many steps.
+    fn named(class_steps: usize) -> Self {
+        Self { class_steps, class_copies: 1, ..Self::character() }
+    }
+
+    fn of_perl(class: &ast::ClassPerl) -> usize {
+        if class.kind == ast::ClassPerlKind::Word { CLASS_STEPS } else { SMALL_CLASS_STEPS }
+    }
+
+    /// General categories such as `L` and `Lu`; whatever else has a name may be nearly all of Unicode.
+    fn of_unicode(class: &ast::ClassUnicode) -> usize {
+        match &class.kind {
+            ast::ClassUnicodeKind::OneLetter(_) => CLASS_STEPS,
+            ast::ClassUnicodeKind::Named(name) if name.len() <= 2 => CLASS_STEPS,
+            _ => REFUSED_STEPS,
+        }
+    }
+
+    fn of(ast: &Ast) -> Self {
+        match ast {
+            Ast::Empty(_) | Ast::Assertion(_) => Self::NOTHING,
+            // They may change what the rest of the expression means.
+            Ast::Flags(_) => Self { len_max: None, ..Self::NOTHING },
+            Ast::Literal(_) => Self::character(),
+            Ast::ClassUnicode(class) => Self::named(Self::of_unicode(class)),
+            Ast::ClassPerl(class) => Self::named(Self::of_perl(class)),
+            // Without line ends or negated it is most of Unicode, if in few ranges.
+            Ast::Dot(_) => Self { positions: 8, ..Self::character() },
+            Ast::ClassBracketed(class) => Self::class(class),
+            Ast::Repetition(repetition) => Self::of(&repetition.ast).repeated(repetition),
+            Ast::Group(group) => {
+                let flags =
+                    matches!(&group.kind, ast::GroupKind::NonCapturing(flags) if !flags.items.is_empty());
+                let mut inside = Self::of(&group.ast);
+                inside.positions = inside.positions.saturating_add(1);
+                if flags { Self { len_max: None, len_before_tail: None, ..inside } } else { inside }
+            }
+            Ast::Alternation(parts) => {
+                let parts = parts.asts.iter().map(Self::of);
+                let either = |a: Self, b: Self| Self {
+                    len_max: a.len_max.zip(b.len_max).map(|(a, b)| a.max(b)),
+                    ..a.beside(b)
+                };
+                Self { len_before_tail: None, ..parts.fold(Self::NOTHING, either) }
+            }
+            Ast::Concat(parts) => parts.asts.iter().map(Self::of).fold(Self::NOTHING, Self::then),
+        }
+    }
+
+    /// Brackets: as much as what stands in them.
+    fn class(class: &ast::ClassBracketed) -> Self {
+        let mut own = Self { positions: 8, ..Self::character() };
+        let ast::ClassSet::Item(item) = &class.kind else { return Self::named(REFUSED_STEPS) };
+        let mut items = vec![item];
+        while let Some(item) = items.pop() {
+            let steps = match item {
+                ast::ClassSetItem::Union(union) => {
+                    items.extend(&union.items);
+                    continue;
+                }
+                // All that is not in the inner one may have to be searched for the other case.
+                ast::ClassSetItem::Bracketed(_) => REFUSED_STEPS,
+                ast::ClassSetItem::Unicode(class) => Self::of_unicode(class),
+                ast::ClassSetItem::Perl(class) => Self::of_perl(class),
+                ast::ClassSetItem::Range(range) => {
+                    let characters = u32::from(range.end.c).saturating_sub(u32::from(range.start.c));
+                    own.positions += 1;
+                    RANGE_CHARACTER_STEPS.saturating_mul(characters as usize)
+                }
+                _ => {
+                    own.positions += 1;
+                    continue;
+                }
+            };
+            own.class_steps = own.class_steps.saturating_add(steps);
+            own.class_copies += usize::from(steps >= SMALL_CLASS_STEPS);
+        }
+        own
+    }
+
+    /// The sizes of both.
+    fn beside(self, other: Self) -> Self {
+        Self {
+            positions: self.positions.saturating_add(other.positions),
+            class_steps: self.class_steps.saturating_add(other.class_steps),
+            class_copies: self.class_copies.saturating_add(other.class_copies),
+            ..self
+        }
+    }
+
+    /// This, and then the other.
+    fn then(self, other: Self) -> Self {
+        let sum = |a: Option<usize>, b: Option<usize>| Some(a?.saturating_add(b?));
+        Self {
+            len_max: sum(self.len_max, other.len_max),
+            // Only what stands last is a tail.
+            len_before_tail: sum(self.len_max, other.len_before_tail),
+            ..self.beside(other)
+        }
+    }
+
+    fn repeated(self, repetition: &ast::Repetition) -> Self {
+        use ast::RepetitionKind::{OneOrMore, Range, ZeroOrMore, ZeroOrOne};
+        use ast::RepetitionRange::{AtLeast, Bounded, Exactly};
+        let (min, max) = match &repetition.op.kind {
+            ZeroOrOne => (0, Some(1)),
+            ZeroOrMore => (0, None),
+            OneOrMore => (1, None),
+            Range(Exactly(count)) => (*count, Some(*count)),
+            Range(AtLeast(min)) => (*min, None),
+            Range(Bounded(min, max)) => (*min, Some(*max)),
+        };
+        let copies = max.unwrap_or(min.saturating_add(1)).max(1) as usize;
+        let is_character = !matches!(
+            *repetition.ast,
+            Ast::Group(_) | Ast::Repetition(_) | Ast::Assertion(_) | Ast::Empty(_)
+        );
+        let before_tail = self.len_max.map(|len| len.saturating_mul(min as usize));
+        Self {
+            positions: self.positions.saturating_mul(copies).saturating_add(1),
+            class_steps: self.class_steps,
+            class_copies: self.class_copies.saturating_mul(copies),
+            len_max: self.len_max.zip(max).map(|(len, max)| len.saturating_mul(max as usize)),
+            len_before_tail: before_tail.filter(|_| max.is_none() && is_character && repetition.greedy),
+        }
+    }
+
+    fn lookahead(&self) -> Option<usize> {
+        self.len_max.or(self.len_before_tail.map(|len| len.saturating_add(CHARACTER_LEN_MAX)))
+    }
+
+    /// Building stops where the compiled form is too large.
+    fn build_steps(&self) -> usize {
+        let positions = self.positions.min(POSITIONS_MAX).saturating_mul(CHARACTER_STEPS);
+        let copies = self.class_copies.min(CLASS_COPIES_MAX).saturating_mul(CLASS_COPY_STEPS);
+        BUILD_STEPS.saturating_add(positions).saturating_add(self.class_steps).saturating_add(copies)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pattern, Weight};
+    use crate::view::fold::tests::with_work;
+    use crate::view::fold::value::{List, Value};
+    use proptest::prelude::*;
+    use regex_syntax::ast::parse::Parser;
+
+    fn units(text: &str) -> Vec<u16> {
+        text.encode_utf16().collect()
+    }
+
+    fn shown(value: &Value) -> String {
+        with_work(1 << 20, |work| String::from_utf16(&value.text(work).unwrap()).unwrap())
+    }
+
+    fn weight(source: &str) -> Weight {
+        Weight::of(&Parser::new().parse(source).unwrap())
+    }
+
+    proptest! {
+        /// One by one, searches find what the crate's own iterators do.
+        #[test]
+        fn equals_the_iterators_of_the_crate(
+            source in r"(a|b\?|[ab]\*|\(a\|\)|\\b|\(a\|b\)|\.|a\+\?|x\*){1,4}",
+            text in "[ab \u{e9}]{0,12}",
+            with in r"[x-]{0,2}(\$0|\$1)?",
+        ) {
+            let Ok(regex) = regex::RegexBuilder::new(&source).case_insensitive(true).build() else { return Ok(()) };
+            let (what, text_units) = (units(&source), units(&text));
+            let made = with_work(1 << 20, |work| {
+                let pattern = Pattern::new(&what, false, work)?;
+                let mut parts = List::default();
+                pattern.split(&text_units, &mut parts, work)?;
+                Some((pattern.replace(&text_units, &units(&with), work), parts))
+            });
+            let (replaced, parts) = made.expect("a small expression");
+            let is_expression = source.contains(['*', '?', '(', '.', '+', '\\']);
+            if is_expression {
+                prop_assert_eq!(replaced.as_ref().map(shown), Some(regex.replace_all(&text, &with[..]).into_owned()));
+                let parts: Vec<String> = parts.items().iter().map(shown).collect();
+                prop_assert_eq!(parts, regex.split(&text).map(str::to_owned).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn how_far_a_search_looks_beyond_a_match() {
+        let rows: [(&str, Option<usize>); 10] = [
+            ("ab", Some(8)),
+            ("a|bcd", Some(12)),
+            (r"\d{3}", Some(12)),
+            (r"\d+", Some(8)),
+            (r"x\d*", Some(8)),
+            (".*[^A-Z]|[A-Z]", None),
+            (r"\d+x", None),
+            ("(ab)+", None),
+            ("a*?", None),
+            ("(?s)a+", None),
+        ];
+        for (source, expected) in rows {
+            assert_eq!(weight(source).lookahead(), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn copies_are_weighed() {
+        assert!(weight("(a{50}){50}").positions >= 2_500);
+        assert!(weight(r"(\w{50}){50}").class_copies >= 2_500);
+        assert!(weight("((((a{100}){100}){100}){100}){100}").positions > 1 << 30);
+        let heavy = weight(&r"\pL".repeat(80)).build_steps();
+        assert!(heavy > 2_000_000, "{heavy}: more than an event may cost");
+    }
+
+    /// Once built for an event, an expression is not built again; beyond a number none is.
+    #[test]
+    fn expressions_are_built_once_and_are_few() {
+        with_work(1 << 20, |work| {
+            for number in 0..40 {
+                let source = units(&format!("a+{}", number % 20));
+                let built = Pattern::new(&source, true, work).is_some();
+                assert_eq!(built, number % 20 < super::PATTERNS_MAX, "{number}");
+            }
+        });
+    }
+}

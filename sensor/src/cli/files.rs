@@ -1,0 +1,97 @@
+//! The files that a command reads and writes: no output destroys an input, another output, or somebody else's file.
+
+use super::{Exit, complain};
+use crate::delivery::CollectorSettings;
+use crate::input::expand;
+use crate::rules::ENDINGS;
+use crate::stop::Stop;
+use etwsieve_transport::files::{Claims, Report};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// What a file begins with that `--summary` has written.
+const SUMMARY_HEAD: &[u8] = b"{\n  \"events_seen\":";
+
+/// The files of a command that searches events.
+#[derive(Default)]
+pub(super) struct Files<'a> {
+    /// Files that are read, folders already searched.
+    pub(super) inputs: &'a [PathBuf],
+    /// Paths of rules.
+    pub(super) rules: &'a [PathBuf],
+    /// The configuration.
+    pub(super) config: Option<&'a Path>,
+    /// The file to which hits are appended.
+    pub(super) output: Option<&'a Path>,
+    /// The database of hits.
+    pub(super) store: Option<&'a Path>,
+    /// The spool and its bundle.
+    pub(super) collector: Option<&'a CollectorSettings>,
+    /// The spool's file, if hits are sent.
+    pub(super) spool: Option<&'a Path>,
+    /// The file of the summary.
+    pub(super) summary: Option<&'a Path>,
+}
+
+impl Files<'_> {
+    /// Refuses outputs that are inputs, or one and the same file.
+    pub(super) fn check(&self) -> Result<(), Exit> {
+        let mut claims = Claims::default();
+        let (rules, _) = expand(self.rules, &ENDINGS);
+        let bundle = self.collector.and_then(|settings| settings.bundle.as_deref());
+        let inputs = self.inputs.iter().chain(&rules).map(PathBuf::as_path);
+        inputs.chain(self.config).chain(bundle).for_each(|path| claims.input(path));
+        let result = (|| {
+            claims.stdout()?;
+            if let Some(path) = self.output {
+                claims.output("--output", path)?;
+            }
+            if let Some(path) = self.store {
+                claims.database("--store", path)?;
+            }
+            if let Some(path) = self.spool {
+                claims.database("--spool", path)?;
+            }
+            self.summary.map_or(Ok(()), |path| claims.output("--summary", path))
+        })();
+        result.map_err(|error| {
+            complain(error);
+            Exit::Usage
+        })
+    }
+}
+
+/// Looks, before the work, whether the summary can be written to `path`.
+pub(super) fn prepare_summary(path: Option<&Path>) -> Result<Option<Report>, Exit> {
+    let prepare =
+        |path| Report::prepare(path, "a summary of etwsieve", |head| head.starts_with(SUMMARY_HEAD));
+    path.map(prepare).transpose().map_err(|error| {
+        complain(format_args!("--summary: {error}"));
+        Exit::Usage
+    })
+}
+
+/// Writes a summary where [`prepare_summary`] looked.
+pub(super) fn write_summary(report: Report, summary: &impl Serialize, stop: &Stop) -> Result<(), Exit> {
+    let text = serde_json::to_string_pretty(summary).map_err(|error| error.to_string());
+    let written = text.and_then(|mut text| {
+        text.push('\n');
+        report.write(text.as_bytes(), stop).map_err(|error| error.to_string())
+    });
+    written.map_err(|error| {
+        complain(format_args!("--summary: {error}"));
+        if stop.requested() { Exit::Interrupted } else { Exit::Usage }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SUMMARY_HEAD;
+    use crate::ledger::Summary;
+
+    #[test]
+    fn a_summary_is_recognised() {
+        let text = serde_json::to_string_pretty(&Summary::default()).expect("a summary is JSON");
+        assert!(text.as_bytes().starts_with(SUMMARY_HEAD), "{text}");
+    }
+}

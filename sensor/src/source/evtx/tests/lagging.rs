@@ -1,0 +1,224 @@
+//! Logs that were copied while they were in use: headers that lag behind the records, pages that were not written yet,
+//! and what earlier uses have left in a chunk. Records are read, or their loss is reported.
+
+use super::{Log, Seen};
+use crate::source::evtx::{CHUNK_HEADER_LEN, CHUNK_LEN, FILE_HEADER_LEN, replay};
+use std::path::Path;
+
+const FIRST_NUMBER: usize = 24;
+const LAST_NUMBER: usize = 32;
+const FREE_SPACE: usize = 48;
+/// Offsets in the file header.
+const NEXT_NUMBER: usize = 24;
+const CHUNK_COUNT: usize = 42;
+const FLAGS: usize = 120;
+
+/// A chunk and where its records start; the last entry is where they end.
+#[derive(Clone)]
+struct Chunk {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+}
+
+impl Chunk {
+    /// A chunk of 4104 events with these numbers, and a header that is up to date.
+    fn of(numbers: impl IntoIterator<Item = u64>) -> Self {
+        Self::written(2, numbers)
+    }
+
+    /// The same, of records that were written in this year after 1601, more or less.
+    fn written(year: u8, numbers: impl IntoIterator<Item = u64>) -> Self {
+        let (mut log, mut starts, mut seen) = (Log(vec![0; CHUNK_HEADER_LEN]), Vec::new(), Vec::new());
+        for number in numbers {
+            let start = log.0.len();
+            starts.push(start);
+            seen.push(number);
+            log.bytes(b"**\0\0")
+                .bytes(&[0; 4])
+                .bytes(&number.to_le_bytes())
+                .bytes(&[1, 0, 0, 0, 0, 0, year, 0]);
+            log.system("4104").open("EventData", &[]);
+            log.data(Some("ScriptBlockText"), &format!("text {number}")).close().close();
+            let size = ((log.0.len() - start + 4) as u32).to_le_bytes();
+            log.bytes(&size);
+            log.0[start + 4..start + 8].copy_from_slice(&size);
+        }
+        starts.push(log.0.len());
+        let mut bytes = log.0;
+        let (end, first, last) = (bytes.len(), seen[0], seen[seen.len() - 1]);
+        bytes.resize(CHUNK_LEN, 0);
+        bytes[..8].copy_from_slice(b"ElfChnk\0");
+        Self { bytes, starts }.says(first, last, end)
+    }
+
+    /// Sets what the header says.
+    fn says(mut self, first: u64, last: u64, free: usize) -> Self {
+        self.bytes[FIRST_NUMBER..FIRST_NUMBER + 8].copy_from_slice(&first.to_le_bytes());
+        self.bytes[LAST_NUMBER..LAST_NUMBER + 8].copy_from_slice(&last.to_le_bytes());
+        self.bytes[FREE_SPACE..FREE_SPACE + 4].copy_from_slice(&(free as u32).to_le_bytes());
+        self
+    }
+
+    /// Overwrites from a place inside a record.
+    fn put(mut self, record: usize, at: usize, bytes: &[u8]) -> Self {
+        let at = self.starts[record] + at;
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+        self
+    }
+
+    /// The first `count` records as they are, then `other`'s bytes from there on.
+    fn over(mut self, count: usize, other: &Self) -> Self {
+        let end = self.starts[count];
+        self.bytes[end..].copy_from_slice(&other.bytes[end..]);
+        self
+    }
+}
+
+/// A log that was closed.
+fn closed(chunks: &[&Chunk]) -> Vec<u8> {
+    let mut file = vec![0; FILE_HEADER_LEN];
+    file[..8].copy_from_slice(b"ElfFile\0");
+    for chunk in chunks {
+        file.extend_from_slice(&chunk.bytes);
+    }
+    file
+}
+
+/// A log that was in use.
+fn file(chunks: &[&Chunk]) -> Vec<u8> {
+    let mut file = closed(chunks);
+    file[FLAGS] = 1;
+    file
+}
+
+/// Numbers of the texts that were read, and the reports.
+fn read(file: &[u8]) -> (Vec<u64>, Vec<(&'static str, u64)>) {
+    let mut sink = Seen::default();
+    replay(file, Path::new("made"), &mut sink).expect("a log");
+    let number = |payload: &[u8]| {
+        let units: Vec<u16> =
+            payload[8..].as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+        let text = String::from_utf16_lossy(&units);
+        text.trim_matches('\0').strip_prefix("text ").and_then(|text| text.parse().ok()).expect("a number")
+    };
+    let numbers = sink.events.iter().map(|event| number(&event.3)).collect();
+    (numbers, sink.damages.iter().map(|damage| (damage.reason, damage.offset)).collect())
+}
+
+fn place(chunk: &Chunk, record: usize) -> u64 {
+    (FILE_HEADER_LEN + chunk.starts[record]) as u64
+}
+
+#[test]
+fn records_behind_a_header_that_lags_are_read() {
+    let whole = Chunk::of(1..=10);
+    let middle = Chunk::of(41..=50);
+    let rows: [(&str, Chunk); 6] = [
+        ("up to date", whole.clone()),
+        ("still empty", whole.clone().says(1, u64::MAX, CHUNK_HEADER_LEN)),
+        ("still empty, of a log that was cleared", middle.clone().says(u64::MAX, u64::MAX, CHUNK_HEADER_LEN)),
+        ("no end of the records", whole.clone().says(1, u64::MAX, 0)),
+        ("behind the first record", whole.clone().says(1, 1, whole.starts[1])),
+        ("of an earlier use", middle.clone().says(11, 18, middle.starts[8])),
+    ];
+    for (name, chunk) in rows {
+        let (numbers, damages) = read(&file(&[&chunk, &Chunk::of(51..=53)]));
+        assert_eq!(numbers.len(), 13, "{name}: {numbers:?}");
+        assert_eq!(damages, [], "{name}");
+    }
+}
+
+#[test]
+fn damage_behind_a_header_that_lags_is_reported_and_passed() {
+    let whole = Chunk::of(1..=10);
+    let lagging = whole.clone().says(1, 1, whole.starts[1]);
+    let empty = whole.clone().says(1, u64::MAX, CHUNK_HEADER_LEN);
+    let page = whole.starts[2]..whole.starts[5];
+    let zeros = vec![0; page.len()];
+    // The header names higher numbers, so that it does not take a log in use to look for them.
+    let inconsistent = whole.clone().says(1, 10, whole.starts[1]).put(1, 0, b"x");
+    let (numbers, damages) = read(&closed(&[&inconsistent]));
+    assert_eq!((numbers.len(), damages), (9, vec![("record", place(&whole, 1))]));
+    let rows: [(&str, Chunk, &[u64], usize); 7] = [
+        ("magic of the second", lagging.clone().put(1, 0, b"x"), &[1, 3, 4, 5, 6, 7, 8, 9, 10], 1),
+        ("size of the second", lagging.clone().put(1, 4, &[0xFF; 4]), &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 1),
+        ("content of the second", lagging.clone().put(1, 24, &[0x7F]), &[1, 3, 4, 5, 6, 7, 8, 9, 10], 1),
+        ("a page of zeros", lagging.clone().put(2, 0, &zeros), &[1, 2, 6, 7, 8, 9, 10], 2),
+        ("size of the last", lagging.clone().put(9, 4, &[0xFF; 4]), &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 9),
+        ("magic of the first, empty", empty.clone().put(0, 0, b"x"), &[2, 3, 4, 5, 6, 7, 8, 9, 10], 0),
+        (
+            "size of the first, empty",
+            empty.clone().put(0, 4, &[0xFF; 4]),
+            &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+            0,
+        ),
+    ];
+    for (name, chunk, expected, record) in rows {
+        let (numbers, damages) = read(&file(&[&chunk]));
+        assert_eq!(damages, [("record", place(&whole, record))], "{name}");
+        assert_eq!(numbers, expected, "{name}");
+    }
+}
+
+#[test]
+fn what_an_earlier_use_has_left_is_no_record_of_this_one() {
+    let now = Chunk::of(101..=104);
+    let rows = [
+        // Records of one length each: what is left stands exactly behind the new ones.
+        ("older, at the end of the new ones", Chunk::of(11..=19)),
+        ("older, from the middle of one", Chunk::of((1..=9).map(|number| number * 1_000_000))),
+        ("much younger", Chunk::of(100_001..=100_009)),
+    ];
+    for (name, before) in rows {
+        let reused = now.clone().over(4, &before);
+        for file in [file(&[&reused]), closed(&[&reused])] {
+            let (numbers, damages) = read(&file);
+            assert_eq!((&numbers[..], damages), (&[101, 102, 103, 104][..], vec![]), "{name}");
+        }
+    }
+    // Exported logs begin to count again, in chunks that were used before.
+    let exported = Chunk::of(1..=4).over(4, &Chunk::of((9..=15).map(|number| number * 10)));
+    let (numbers, damages) = read(&closed(&[&exported]));
+    assert_eq!((&numbers[..], damages), (&[1, 2, 3, 4][..], vec![]));
+    // Where the numbers would fit, age tells: what is left is of another year.
+    for header in [4, u64::MAX] {
+        let before = Chunk::written(1, 3..=9);
+        let reused = Chunk::of(1..=4).over(4, &before).put(4, 0, b"x");
+        let end = if header == 4 { reused.starts[4] } else { CHUNK_HEADER_LEN };
+        let (numbers, damages) = read(&file(&[&reused.says(1, header, end)]));
+        assert_eq!((&numbers[..], damages), (&[1, 2, 3, 4][..], vec![]), "{header}");
+    }
+}
+
+#[test]
+fn records_that_the_header_knows_but_that_are_not_there() {
+    let whole = Chunk::of(1..=5);
+    let rows: [(&str, Chunk, usize); 2] = [
+        ("number ahead of the end", whole.clone().says(1, 10, whole.starts[5]), 5),
+        ("number and end ahead", whole.clone().says(1, 10, whole.starts[5] + 900), 5),
+    ];
+    for (name, chunk, record) in rows {
+        let (numbers, damages) = read(&file(&[&chunk]));
+        assert_eq!(numbers, [1, 2, 3, 4, 5], "{name}");
+        assert_eq!(damages, [("record", place(&whole, record))], "{name}");
+    }
+    // The header of the file knows more: at the end of a chunk, the others were cut off.
+    for (next, expected) in [(0, 0), (3, 0), (6, 0), (7, 1), (100, 1), (u64::MAX, 0)] {
+        let mut log = file(&[&whole]);
+        log[NEXT_NUMBER..NEXT_NUMBER + 8].copy_from_slice(&u64::to_le_bytes(next));
+        assert_eq!(read(&log).1.len(), expected, "{next}");
+    }
+    // Whole chunks that are not there: cut off, or not written yet.
+    let mut cut = file(&[&whole]);
+    cut[CHUNK_COUNT..CHUNK_COUNT + 2].copy_from_slice(&3u16.to_le_bytes());
+    let (numbers, damages) = read(&cut);
+    assert_eq!((numbers.len(), damages), (5, vec![("chunk", (FILE_HEADER_LEN + CHUNK_LEN) as u64)]));
+    let blank = Chunk { bytes: vec![0; CHUNK_LEN], starts: Vec::new() };
+    let (numbers, damages) = read(&file(&[&whole, &blank, &blank, &Chunk::of(6..=8), &blank]));
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(
+        damages,
+        [("chunk", (FILE_HEADER_LEN + CHUNK_LEN) as u64)],
+        "zeros at the end are room, others are not"
+    );
+}

@@ -1,0 +1,212 @@
+//! Which files a command reads and writes, so that no output destroys an input or another output.
+
+use super::kind::FileKind;
+use super::output::{is_descriptor, is_stdout};
+use crate::printable;
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The files of a command. Announce all inputs, then each output, before anything is written.
+///
+/// Files are compared by what they are, not by their names: by device and inode, so links do not hide one (Windows: by
+/// volume and file index). Files that do not exist yet are compared by folder and name.
+#[derive(Debug, Default)]
+pub struct Claims {
+    inputs: HashMap<FileId, PathBuf>,
+    outputs: HashMap<FileId, String>,
+}
+
+/// An output that must not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// It is an input.
+    #[error(
+        "{option} would overwrite {}, an input of this command; name another file",
+        printable::path(input)
+    )]
+    IsInput {
+        /// Who names the output: an option or a key.
+        option: String,
+        /// The input, as the user named it.
+        input: PathBuf,
+    },
+    /// Two outputs would be one file.
+    #[error("{option} and {other} both name {}; name two files", printable::path(path))]
+    IsOutput {
+        /// Who names the output.
+        option: String,
+        /// Who named it before.
+        other: String,
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Claims {
+    /// Announces an input. One that does not exist cannot be overwritten.
+    pub fn input(&mut self, path: &Path) {
+        if let Ok(id) = FileId::of_existing(path) {
+            self.inputs.entry(id).or_insert_with(|| path.to_owned());
+        }
+    }
+
+    /// Announces an output that `option` names.
+    ///
+    /// # Errors
+    ///
+    /// [`ClaimError`]. Devices and pipes are no files that could be overwritten, and never refused.
+    pub fn output(&mut self, option: &str, path: &Path) -> Result<(), ClaimError> {
+        if is_stdout(path) || is_descriptor(path) {
+            return Ok(());
+        }
+        if FileKind::of(path).is_ok_and(|kind| !matches!(kind, FileKind::Regular | FileKind::Folder)) {
+            return Ok(());
+        }
+        let ids = FileId::of_existing(path).into_iter().chain(FileId::of_place(path));
+        ids.into_iter().try_for_each(|id| self.claim(option, path, id))
+    }
+
+    /// Announces a database: its file, and the files that SQLite keeps beside it.
+    ///
+    /// # Errors
+    ///
+    /// As [`output`](Self::output).
+    pub fn database(&mut self, option: &str, path: &Path) -> Result<(), ClaimError> {
+        self.output(option, path)?;
+        ["-wal", "-shm", "-journal"].into_iter().try_for_each(|suffix| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            self.output(option, Path::new(&name))
+        })
+    }
+
+    /// Announces standard output, which may be a file.
+    ///
+    /// # Errors
+    ///
+    /// As [`output`](Self::output).
+    pub fn stdout(&mut self) -> Result<(), ClaimError> {
+        match FileId::of_stdout() {
+            Ok(Some(id)) => self.claim("standard output", Path::new("it"), id),
+            _ => Ok(()),
+        }
+    }
+
+    fn claim(&mut self, option: &str, path: &Path, id: FileId) -> Result<(), ClaimError> {
+        if let Some(input) = self.inputs.get(&id) {
+            return Err(ClaimError::IsInput { option: option.to_owned(), input: input.clone() });
+        }
+        let other = self.outputs.entry(id).or_insert_with(|| option.to_owned());
+        if other == option {
+            return Ok(());
+        }
+        Err(ClaimError::IsOutput { option: option.to_owned(), other: other.clone(), path: path.to_owned() })
+    }
+}
+
+/// Finds the file that is standard output among `paths`.
+pub fn position_of_stdout(paths: &[PathBuf]) -> Option<usize> {
+    let stdout = FileId::of_stdout().ok()??;
+    paths.iter().position(|path| FileId::of_existing(path).is_ok_and(|id| id == stdout))
+}
+
+/// What makes a file the same as another.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum FileId {
+    /// An existing file.
+    #[cfg(unix)]
+    Inode { device: u64, inode: u64 },
+    #[cfg(windows)]
+    Handle(same_file::Handle),
+    /// A name in an existing folder.
+    Place { folder: PathBuf, name: String },
+}
+
+impl FileId {
+    #[cfg(unix)]
+    fn of_existing(path: &Path) -> io::Result<Self> {
+        std::fs::metadata(path).map(|metadata| Self::of_metadata(&metadata))
+    }
+
+    #[cfg(unix)]
+    fn of_metadata(metadata: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self::Inode { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    #[cfg(windows)]
+    fn of_existing(path: &Path) -> io::Result<Self> {
+        if FileKind::of(path)? == FileKind::Device {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        same_file::Handle::from_path(path).map(Self::Handle)
+    }
+
+    /// Where a file is or would be. Names that differ only in case may be one file, so they count as one.
+    fn of_place(path: &Path) -> Option<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = std::fs::canonicalize(folder.unwrap_or(Path::new("."))).ok()?;
+        Some(Self::Place { folder, name: path.file_name()?.to_string_lossy().to_lowercase() })
+    }
+
+    /// Standard output, if it is an ordinary file.
+    #[cfg(unix)]
+    fn of_stdout() -> io::Result<Option<Self>> {
+        use std::os::fd::AsFd;
+        let file = std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let metadata = file.metadata()?;
+        Ok(metadata.is_file().then(|| Self::of_metadata(&metadata)))
+    }
+
+    #[cfg(windows)]
+    fn of_stdout() -> io::Result<Option<Self>> {
+        use std::os::windows::io::AsHandle;
+        // Consoles and pipes have no index; they fail here.
+        let file = std::fs::File::from(io::stdout().as_handle().try_clone_to_owned()?);
+        if !file.metadata()?.is_file() {
+            return Ok(None);
+        }
+        same_file::Handle::from_file(file).map(|handle| Some(Self::Handle(handle)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Claims;
+    use std::fs;
+
+    #[test]
+    fn outputs_meet_neither_inputs_nor_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("sub")).unwrap();
+        for name in ["a.etl", "rules.yml", "other.db-wal"] {
+            fs::write(at(name), name).unwrap();
+        }
+        fs::hard_link(at("a.etl"), at("hard.etl")).unwrap();
+        let mut claims = Claims::default();
+        for name in ["a.etl", "rules.yml", "other.db-wal", "absent.etl"] {
+            claims.input(&at(name));
+        }
+        let refused = |error: Result<(), super::ClaimError>| error.err().map(|error| error.to_string());
+        for name in ["a.etl", "sub/../a.etl", "hard.etl"] {
+            let error = refused(claims.output("--summary", &at(name))).expect(name);
+            assert!(error.contains("--summary") && error.contains("a.etl"), "{error}");
+        }
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(at("a.etl"), at("link")).unwrap();
+            assert!(claims.output("--summary", &at("link")).is_err());
+            assert!(claims.output("--summary", std::path::Path::new("/dev/null")).is_ok());
+        }
+        assert!(refused(claims.database("--store", &at("other.db"))).is_some(), "its log is an input");
+        assert_eq!(refused(claims.output("--summary", &at("run.json"))), None);
+        assert_eq!(refused(claims.output("--summary", &at("run.json"))), None, "the same option again");
+        assert_eq!(refused(claims.database("--store", &at("hits.db"))), None);
+        for name in ["run.json", "sub/../RUN.json", "hits.db-wal"] {
+            let error = refused(claims.output("--spool", &at(name))).expect(name);
+            assert!(error.contains("--spool") && error.contains("both name"), "{error}");
+        }
+    }
+}

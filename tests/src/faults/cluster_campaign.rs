@@ -37,6 +37,8 @@ const BATCH: usize = 100;
 const SETTLE_TIME: Duration = Duration::from_secs(12);
 /// How long the sinks may take for what is left at the end.
 const DRAIN_TIME: Duration = Duration::from_mins(3);
+/// How long the cluster may take to delete a stream and a collector to create it again.
+const DELETION_TIME: Duration = Duration::from_mins(1);
 /// How long a sensor may take for a batch: on a busy machine several elections fall into it.
 const DELIVERY_TIME: Duration = Duration::from_mins(10);
 /// Seconds within which a repeated hit is recognised.
@@ -303,10 +305,19 @@ impl Campaign {
         self.last_node_kill = Some(Instant::now());
     }
 
-    /// What the sinks do not have now, and what is under way, may be gone: nobody can promise otherwise.
+    /// What the sinks do not have when the stream is gone, and what is under way then, may be lost: nobody can promise
+    /// otherwise.
     fn delete_stream(&mut self) -> io::Result<()> {
-        if !self.admin.delete_stream() {
-            return Ok(());
+        let Some(life) = self.admin.life() else { return Ok(()) };
+        // A request without an answer may be carried out later.
+        self.admin.delete_stream();
+        let begun = Instant::now();
+        while self.admin.life().is_none_or(|now| now == life) {
+            if begun.elapsed() > DELETION_TIME {
+                return Ok(());
+            }
+            self.supervise()?;
+            thread::sleep(Duration::from_millis(100));
         }
         self.outcome.streams_deleted += 1;
         thread::sleep(Duration::from_secs(1));

@@ -146,9 +146,6 @@ impl Backend for Nats {
             if stopped.load(Ordering::Acquire) {
                 return Err(BackendError::Stopped);
             }
-            if let Some(breach) = publisher.findings.breach() {
-                return Err(BackendError::Failed(breach));
-            }
             let len = batch.len();
             let progress = Arc::new(Batch::new(Instant::now() + APPEND_TIMEOUT));
             // Sent one after the other, in their order; the PubAcks are waited for together.

@@ -67,7 +67,18 @@ impl Admin {
     }
 
     /// Deletes the stream of hits.
-    pub(super) fn delete_stream(&self) -> bool {
-        self.attempt(async { self.context.delete_stream(STREAM).await.map(drop) })
+    pub(super) fn delete_stream(&self) {
+        self.attempt(async { self.context.delete_stream(STREAM).await.map(drop) });
+    }
+
+    /// When the stream of hits was created, in nanoseconds; `None`: there is none, or no answer.
+    pub(super) fn life(&self) -> Option<i128> {
+        let mut created = None;
+        self.attempt(async {
+            let stream = self.context.get_stream(STREAM).await.map_err(drop)?;
+            created = Some(stream.cached_info().created.unix_timestamp_nanos());
+            Ok::<(), ()>(())
+        });
+        created
     }
 }

@@ -83,8 +83,8 @@ impl fmt::Display for StreamLevel {
 /// What the keeper knows, shared with the publications and the metrics.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// Why nothing may be acknowledged now.
-    breach: Mutex<Option<String>>,
+    /// Why hits of these streams may not be acknowledged now.
+    breaches: Mutex<BTreeMap<String, String>>,
     levels: Mutex<BTreeMap<String, StreamLevel>>,
     /// Asks for a check at once.
     pub(super) wake: Notify,
@@ -100,8 +100,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Findings {
-    pub(super) fn breach(&self) -> Option<String> {
-        lock(&self.breach).clone()
+    /// Why nothing of a stream may be acknowledged; `None`: it may.
+    pub(super) fn breach(&self, stream: &str) -> Option<String> {
+        lock(&self.breaches).get(stream).cloned()
     }
 
     /// Adds gauges and counts to a scrape.
@@ -124,8 +125,8 @@ impl Findings {
                 waiting as f64,
             );
         }
-        let is_unusable = f64::from(u8::from(self.breach().is_some()));
-        let help = "1: a stream breaks the promise, nothing is acknowledged; the log has the reason.";
+        let is_unusable = f64::from(u8::from(!lock(&self.breaches).is_empty()));
+        let help = "1: a stream breaks the promise, its hits are not acknowledged; the log has the reason.";
         text.gauge("etwsieve_collector_stream_unusable", help, &[], is_unusable);
         let counts = [
             (
@@ -156,8 +157,6 @@ pub(super) struct Keeper {
     settings: NatsSettings,
     wanted: Vec<Wanted>,
     findings: Arc<Findings>,
-    /// Breaches by stream; a stream that gives no answer keeps its verdict.
-    breaches: BTreeMap<String, String>,
     warned: BTreeMap<String, (Instant, bool)>,
     /// First sequence number up to which messages removed unread were counted, by stream and consumer.
     counted: BTreeMap<(String, String), u64>,
@@ -182,7 +181,6 @@ impl Keeper {
             settings,
             wanted,
             findings: Arc::default(),
-            breaches: BTreeMap::new(),
             warned: BTreeMap::new(),
             counted: BTreeMap::new(),
             logged: None,
@@ -284,20 +282,20 @@ impl Keeper {
             }
             return;
         }
+        // A stream that gives no answer keeps its verdict.
+        let mut breaches = lock(&self.findings.breaches);
         match breach {
-            Some(breach) if self.breaches.get(name) != Some(&breach) => {
-                tracing::error!("nothing is acknowledged: {breach}");
-                self.breaches.insert(name.clone(), breach);
+            Some(breach) if breaches.get(name) != Some(&breach) => {
+                tracing::error!("hits are not acknowledged: {breach}");
+                breaches.insert(name.clone(), breach);
             }
             Some(_) => {}
             None => {
-                if self.breaches.remove(name).is_some() {
+                if breaches.remove(name).is_some() {
                     tracing::info!(stream = name, "the stream is as it must be; hits are acknowledged again");
                 }
             }
         }
-        let all: Vec<&str> = self.breaches.values().map(String::as_str).collect();
-        *lock(&self.findings.breach) = if all.is_empty() { None } else { Some(all.join("; ")) };
     }
 
     /// Looks at the consumers of a stream of hits, removes what all have taken, and warns.

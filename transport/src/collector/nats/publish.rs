@@ -131,7 +131,11 @@ impl Publisher {
         };
         let sent = match &message {
             // While the servers are away each attempt takes its whole time.
-            Ok(message) if Instant::now() < batch.deadline => Some(self.send(message).await),
+            Ok(message)
+                if Instant::now() < batch.deadline && self.findings.breach(&message.stream).is_none() =>
+            {
+                Some(self.send(message).await)
+            }
             _ => None,
         };
         Begun { sensor, epoch, kind, message, sent }
@@ -244,7 +248,7 @@ impl Publisher {
     ) -> Result<PublishAck, EntryError> {
         let (mut failing_since, mut failure) = (None, None);
         loop {
-            if let Some(breach) = self.findings.breach() {
+            if let Some(breach) = self.findings.breach(&message.stream) {
                 return Err(EntryError::Failed(BackendError::Failed(breach)));
             }
             if sent.is_none() && Instant::now() >= batch.deadline {

@@ -1,0 +1,154 @@
+//! The documentation keeps its promises: sizes, links, paths, commands, and the tests that back its claims.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use etwsieve_tests::corpus::repository;
+use etwsieve_tests::program;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const SENSOR: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const COLLECTOR: &str = env!("CARGO_BIN_EXE_etwsieve-collector-under-test");
+
+const README_LINES_MAX: usize = 120;
+const README_COLUMNS_MAX: usize = 120;
+
+/// Folders at the root of the repository. A path in backticks that starts with one of them must exist.
+const FOLDERS: [&str; 8] =
+    ["matcher/", "transport/", "sensor/", "tests/", "bench/", "docs/", ".ci/", ".github/"];
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every page of the documentation.
+fn pages() -> Vec<PathBuf> {
+    let root = repository();
+    let mut pages: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md"]
+        .iter()
+        .map(|name| root.join(name))
+        .collect();
+    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    pages.extend(docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    pages
+}
+
+/// The lines of a page with a flag: whether the line is inside a code block.
+fn lines(text: &str) -> impl Iterator<Item = (bool, &str)> {
+    let mut in_code = false;
+    text.lines().map(move |line| {
+        if line.starts_with("```") {
+            in_code = !in_code;
+            return (true, line);
+        }
+        (in_code, line)
+    })
+}
+
+/// The texts between single backticks of a line of prose.
+fn quoted(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+/// The targets of the links in a line of prose: `[text](target)`.
+fn links(line: &str) -> impl Iterator<Item = &str> {
+    line.split("](").skip(1).filter_map(|rest| rest.split(')').next())
+}
+
+/// The anchor that a renderer gives to a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.collect::<String>().trim().to_lowercase().replace(' ', "-")
+}
+
+fn has_anchor(page: &str, wanted: &str) -> bool {
+    lines(page).any(|(in_code, line)| {
+        !in_code && line.starts_with('#') && anchor(line.trim_start_matches('#').trim()) == wanted
+    })
+}
+
+#[test]
+fn the_readme_is_short() {
+    let readme = read(&repository().join("README.md"));
+    assert!(readme.lines().count() <= README_LINES_MAX, "{} lines", readme.lines().count());
+    for (number, line) in readme.lines().enumerate() {
+        let columns = line.chars().count();
+        assert!(columns <= README_COLUMNS_MAX, "line {} has {columns} columns", number + 1);
+    }
+}
+
+#[test]
+fn links_and_paths_exist() {
+    let root = repository();
+    let mut missing = Vec::new();
+    for page in pages() {
+        let text = read(&page);
+        let name = page.strip_prefix(&root).unwrap().display().to_string();
+        for (_, line) in lines(&text).filter(|(in_code, _)| !in_code) {
+            for link in links(line).filter(|link| !link.contains("://")) {
+                let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
+                let target = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
+                if !target.exists() || (!fragment.is_empty() && !has_anchor(&read(&target), fragment)) {
+                    missing.push(format!("{name}: link {link}"));
+                }
+            }
+            for path in quoted(line).filter(|text| FOLDERS.iter().any(|folder| text.starts_with(folder))) {
+                let path = path.split("::").next().unwrap();
+                let is_path = path.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
+                if is_path && !root.join(path).exists() {
+                    missing.push(format!("{name}: path {path}"));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "these do not exist:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn tests_that_back_claims_exist() {
+    let claims = read(&repository().join("docs/claims.md"));
+    let mut count = 0;
+    let mut missing = Vec::new();
+    for line in claims.lines() {
+        for (path, test) in quoted(line).filter_map(|text| text.split_once("::")) {
+            if test == "test" {
+                continue; // `file::test` explains the form.
+            }
+            count += 1;
+            let file = fs::read_to_string(repository().join(path)).unwrap_or_default();
+            if !file.contains(&format!("fn {test}(")) {
+                missing.push(format!("{path}::{test}"));
+            }
+        }
+    }
+    assert!(count >= 30, "only {count} tests are named");
+    assert!(missing.is_empty(), "these tests do not exist:\n{}", missing.join("\n"));
+}
+
+/// Splits a command line as a shell does, without its pipes, redirections and comments.
+fn words(command: &str) -> Vec<String> {
+    let command = command.split(" #").next().unwrap();
+    let plain = command.split_whitespace().take_while(|word| !matches!(*word, "|" | ">" | "&"));
+    plain.map(|word| word.trim_matches(['\'', '"']).to_owned()).collect()
+}
+
+#[test]
+fn commands_of_the_readme_parse() {
+    let readme = read(&repository().join("README.md"));
+    let mut count = 0;
+    for (_, line) in lines(&readme).filter(|(in_code, _)| *in_code) {
+        let line = line.trim_start_matches("$ ").trim_start_matches("PS> ");
+        let words = words(line);
+        let (program, args) = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["etwsieve", ..] => (SENSOR, &words[1..]),
+            ["etwsieve-collector", ..] => (COLLECTOR, &words[1..]),
+            ["cargo", "run", "--release", "--", ..] => (SENSOR, &words[4..]),
+            _ => continue,
+        };
+        count += 1;
+        // With --help behind them all arguments are parsed, and nothing is run.
+        let run = program::run(program, args.iter().map(String::as_str).chain(["--help"]));
+        assert_eq!(run.code, Some(0), "{line}: {}", run.stderr);
+    }
+    assert!(count >= 4, "only {count} commands are quoted");
+}

@@ -45,14 +45,30 @@ fn lines(text: &str) -> impl Iterator<Item = (bool, &str)> {
     })
 }
 
-/// The texts between single backticks of a line of prose.
-fn quoted(line: &str) -> impl Iterator<Item = &str> {
-    line.split('`').skip(1).step_by(2)
+/// The prose of a page: its paragraphs, and each row of its tables, without code blocks.
+fn prose(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    for (in_code, line) in lines(text) {
+        if in_code || line.is_empty() || line.starts_with('|') {
+            parts.push(String::new());
+        }
+        if !in_code {
+            let part = parts.last_mut().unwrap();
+            part.push_str(line);
+            part.push(' ');
+        }
+    }
+    parts
 }
 
-/// The targets of the links in a line of prose: `[text](target)`.
-fn links(line: &str) -> impl Iterator<Item = &str> {
-    line.split("](").skip(1).filter_map(|rest| rest.split(')').next())
+/// The texts between single backticks.
+fn quoted(prose: &str) -> impl Iterator<Item = &str> {
+    prose.split('`').skip(1).step_by(2)
+}
+
+/// The targets of links: `[text](target)`.
+fn links(prose: &str) -> impl Iterator<Item = &str> {
+    prose.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
 
 /// The anchor that a renderer gives to a heading.
@@ -84,15 +100,15 @@ fn links_and_paths_exist() {
     for page in pages() {
         let text = read(&page);
         let name = page.strip_prefix(&root).unwrap().display().to_string();
-        for (_, line) in lines(&text).filter(|(in_code, _)| !in_code) {
-            for link in links(line).filter(|link| !link.contains("://")) {
+        for part in prose(&text) {
+            for link in links(&part).filter(|link| !link.contains("://")) {
                 let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
                 let target = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
                 if !target.exists() || (!fragment.is_empty() && !has_anchor(&read(&target), fragment)) {
                     missing.push(format!("{name}: link {link}"));
                 }
             }
-            for path in quoted(line).filter(|text| FOLDERS.iter().any(|folder| text.starts_with(folder))) {
+            for path in quoted(&part).filter(|text| FOLDERS.iter().any(|folder| text.starts_with(folder))) {
                 let path = path.split("::").next().unwrap();
                 let is_path = path.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
                 if is_path && !root.join(path).exists() {

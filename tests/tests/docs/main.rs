@@ -24,10 +24,11 @@ fn read(path: &Path) -> String {
 /// Every page of the documentation.
 fn pages() -> Vec<PathBuf> {
     let root = repository();
-    let mut pages: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md"]
-        .iter()
-        .map(|name| root.join(name))
-        .collect();
+    let mut pages: Vec<PathBuf> =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md"]
+            .iter()
+            .map(|name| root.join(name))
+            .collect();
     let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
     pages.extend(docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     pages
@@ -139,6 +140,17 @@ fn tests_that_back_claims_exist() {
     }
     assert!(count >= 30, "only {count} tests are named");
     assert!(missing.is_empty(), "these tests do not exist:\n{}", missing.join("\n"));
+}
+
+/// The configuration on the collector's page is the one that `etwsieve-collector config print` writes.
+#[test]
+fn the_collectors_page_shows_its_configuration() {
+    let run = program::run(COLLECTOR, ["config", "print"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let page = read(&repository().join("docs/collector.md"));
+    let (_, rest) = page.split_once("<!-- config print: begin -->\n```toml\n").expect("the first mark");
+    let (shown, _) = rest.split_once("```\n<!-- config print: end -->").expect("the second mark");
+    assert_eq!(shown, run.stdout, "docs/collector.md shows what `etwsieve-collector config print` writes");
 }
 
 /// Splits a command line as a shell does, without its pipes, redirections and comments.

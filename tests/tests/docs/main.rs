@@ -154,30 +154,42 @@ fn the_collectors_page_shows_its_configuration() {
     assert_eq!(shown, run.stdout, "docs/collector.md shows what `etwsieve-collector config print` writes");
 }
 
-/// Splits a command line as a shell does, without its pipes, redirections and comments.
-fn words(command: &str) -> Vec<String> {
-    let command = command.split(" #").next().unwrap();
+/// Splits the first command of a line as a shell does, without pipes, redirections and comments.
+fn words(line: &str) -> Vec<&str> {
+    let command = line.trim_start_matches("$ ").trim_start_matches("PS> ");
+    let command = command.split(" #").next().unwrap().split(';').next().unwrap();
     let plain = command.split_whitespace().take_while(|word| !matches!(*word, "|" | ">" | "&"));
-    plain.map(|word| word.trim_matches(['\'', '"']).to_owned()).collect()
+    plain.map(|word| word.trim_matches(['\'', '"'])).collect()
+}
+
+/// The commands of a page: lines of code blocks, and quotations in the prose.
+fn commands(page: &str) -> Vec<String> {
+    let mut commands: Vec<String> =
+        lines(page).filter(|(in_code, _)| *in_code).map(|(_, line)| line.to_owned()).collect();
+    commands.extend(prose(page).iter().flat_map(|part| quoted(part).map(str::to_owned).collect::<Vec<_>>()));
+    commands
 }
 
 #[test]
-fn commands_of_the_readme_parse() {
-    let readme = read(&repository().join("README.md"));
+fn commands_parse() {
     let mut count = 0;
-    for (_, line) in lines(&readme).filter(|(in_code, _)| *in_code) {
-        let line = line.trim_start_matches("$ ").trim_start_matches("PS> ");
-        let words = words(line);
-        let (program, args) = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            ["etwsieve", ..] => (SENSOR, &words[1..]),
-            ["etwsieve-collector", ..] => (COLLECTOR, &words[1..]),
-            ["cargo", "run", "--release", "--", ..] => (SENSOR, &words[4..]),
-            _ => continue,
-        };
-        count += 1;
-        // With --help behind them all arguments are parsed, and nothing is run.
-        let run = program::run(program, args.iter().map(String::as_str).chain(["--help"]));
-        assert_eq!(run.code, Some(0), "{line}: {}", run.stderr);
+    let mut wrong = Vec::new();
+    for page in pages() {
+        for command in commands(&read(&page)) {
+            let (program, args) = match words(&command)[..] {
+                ["etwsieve", ref args @ ..] => (SENSOR, args.to_vec()),
+                ["etwsieve-collector", ref args @ ..] => (COLLECTOR, args.to_vec()),
+                ["cargo", "run", "--release", "--", ref args @ ..] => (SENSOR, args.to_vec()),
+                _ => continue,
+            };
+            count += 1;
+            // With --help after them all arguments are parsed, and nothing is run.
+            let run = program::run(program, args.into_iter().chain(["--help"]));
+            if run.code != Some(0) {
+                wrong.push(format!("{}: {command}\n{}", page.display(), run.stderr));
+            }
+        }
     }
-    assert!(count >= 4, "only {count} commands are quoted");
+    assert!(count >= 60, "only {count} commands are quoted");
+    assert!(wrong.is_empty(), "these commands are wrong:\n{}", wrong.join("\n"));
 }

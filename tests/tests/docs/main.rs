@@ -95,6 +95,49 @@ fn the_readme_is_short() {
     }
 }
 
+/// The seconds that a program takes for all events of a record's race of programs.
+fn seconds(record: &str, program: &str) -> f64 {
+    let (_, race) = record.split_once("\n## programs: ").expect("the record has a race of programs");
+    let row = race
+        .lines()
+        .find(|line| line.starts_with(&format!("| {program} |")))
+        .expect("the race has the program");
+    let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+    let number = |cell: usize| cells[cell].parse::<f64>().expect("a number");
+    number(5) * number(9) / 1e9
+}
+
+#[test]
+fn the_numbers_of_the_readme_are_those_of_the_record() {
+    let root = repository();
+    let (readme, benchmarks) = (read(&root.join("README.md")), read(&root.join("bench/README.md")));
+    let newest =
+        fs::read_dir(root.join("bench/record")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+    let record = read(&newest.join("report.md"));
+    for (program, row) in [
+        ("etwsieve replay", "| **`etwsieve replay`, default settings** | **"),
+        ("etwsieve replay, events as recorded", "| `etwsieve replay --scope event --view raw` | "),
+        ("rsigma", "| `rsigma` 0.23 on events decoded beforehand | "),
+        ("dissect.etl", "| `dissect.etl` 3.14, reading the trace without any rule | "),
+    ] {
+        let shown = format!("{row}{:.2} s", seconds(&record, program));
+        assert!(readme.contains(&shown), "the record says: {shown}");
+    }
+    for program in ["etwsieve replay", "rsigma"] {
+        let shown = format!("{:.2} s", seconds(&record, program));
+        assert!(readme.split("## Performance").next().unwrap().contains(&shown), "{program}: {shown}");
+        assert!(benchmarks.contains(&shown), "{program}: {shown}");
+    }
+    // The total of the table that `tests/rules/detection.rs` measures: "| all | | 1272 | | | | 90.5 % |".
+    let detection = read(&root.join("docs/detection.md"));
+    let total = detection.lines().find(|line| line.starts_with("| all |")).expect("the table has a total");
+    let cells: Vec<&str> = total.split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    let [_, variants, share] = cells[..] else { panic!("{total}") };
+    assert!(readme.contains(&format!("**{share}**")), "{share}");
+    let (thousands, rest) = variants.split_at(variants.len() - 3);
+    assert!(readme.contains(&format!("{thousands},{rest} obfuscated")), "{variants}");
+}
+
 #[test]
 fn links_and_paths_exist() {
     let root = repository();

@@ -3,12 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use etwsieve_tests::corpus::repository;
-use etwsieve_tests::program;
+use etwsieve_tests::program::{self, Program};
 use std::fs;
 use std::path::{Path, PathBuf};
-
-const SENSOR: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
-const COLLECTOR: &str = env!("CARGO_BIN_EXE_etwsieve-collector-under-test");
 
 const README_LINES_MAX: usize = 120;
 const README_COLUMNS_MAX: usize = 120;
@@ -189,7 +186,7 @@ fn tests_that_back_claims_exist() {
 /// The configuration on the collector's page is the one that `etwsieve-collector config print` writes.
 #[test]
 fn the_collectors_page_shows_its_configuration() {
-    let run = program::run(COLLECTOR, ["config", "print"]);
+    let run = program::run(Program::Collector, ["config", "print"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let page = read(&repository().join("docs/collector.md"));
     let (_, rest) = page.split_once("<!-- config print: begin -->\n```toml\n").expect("the first mark");
@@ -220,9 +217,9 @@ fn commands_parse() {
     for page in pages() {
         for command in commands(&read(&page)) {
             let (program, args) = match words(&command)[..] {
-                ["etwsieve", ref args @ ..] => (SENSOR, args.to_vec()),
-                ["etwsieve-collector", ref args @ ..] => (COLLECTOR, args.to_vec()),
-                ["cargo", "run", "--release", "--", ref args @ ..] => (SENSOR, args.to_vec()),
+                ["etwsieve", ref args @ ..] => (Program::Etwsieve, args.to_vec()),
+                ["etwsieve-collector", ref args @ ..] => (Program::Collector, args.to_vec()),
+                ["cargo", "run", "--release", "--", ref args @ ..] => (Program::Etwsieve, args.to_vec()),
                 _ => continue,
             };
             count += 1;

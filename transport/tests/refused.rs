@@ -1,6 +1,6 @@
-//! A collector that can never store a frame: the sensor counts it as lost and does not send it again.
+//! A collector that can never store a frame: the sensor counts the hit as lost and does not send it again.
 
-#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -21,7 +21,7 @@ struct Talk {
 }
 
 impl Talk {
-    /// A sensor with `hits` hits, of which nothing has been sent.
+    /// Creates a sensor with `hits` hits, none of which has been sent.
     fn start(hits: u64) -> Self {
         let folder = TempDir::new().unwrap();
         let mut spool = open(folder.path());
@@ -42,7 +42,7 @@ impl Talk {
         self.session.receive(&bytes, &mut backlog, Instant::now())
     }
 
-    /// A WELCOME, and then everything is sent.
+    /// Delivers a WELCOME, after which everything is sent.
     fn welcome(&mut self) {
         let (version, epoch) = (1, self.epoch);
         self.hear(&WelcomeV1 { version, epoch, durable: 0, window: 512, quiet_ms: 60_000 }).unwrap();
@@ -61,7 +61,7 @@ impl Talk {
 }
 
 #[test]
-fn a_refused_hit_is_counted_once_and_forgotten_with_its_acknowledgement() {
+fn a_refused_hit_is_counted_once_and_deleted_when_acknowledged() {
     let mut talk = Talk::start(5);
     talk.welcome();
     let epoch = talk.epoch;
@@ -70,8 +70,8 @@ fn a_refused_hit_is_counted_once_and_forgotten_with_its_acknowledgement() {
         talk.hear(&talk.refused(2, 2)).unwrap();
     }
     talk.hear(&talk.refused(4, 4)).unwrap();
-    assert_eq!((talk.lost(), talk.spool.front().first_unacknowledged), (2, 2), "it stays until the ACK");
-    // Late: it was acknowledged before, or belongs to another epoch.
+    assert_eq!((talk.lost(), talk.spool.front().first_unacknowledged), (2, 2), "it is kept until the ACK");
+    // Late messages: acknowledged before, or of another epoch.
     talk.hear(&talk.refused(1, 1)).unwrap();
     talk.hear(&RefusedV1 { epoch: [0xEE; 16], ..talk.refused(3, 3) }).unwrap();
     assert_eq!(talk.lost(), 2);
@@ -83,7 +83,7 @@ fn a_refused_hit_is_counted_once_and_forgotten_with_its_acknowledgement() {
 }
 
 #[test]
-fn a_collector_cannot_refuse_what_it_was_not_sent() {
+fn refusing_an_unsent_hit_is_a_violation() {
     let mut early = Talk::start(3);
     assert!(matches!(early.hear(&early.refused(1, 1)), Err(End::Breach(_))), "before the WELCOME");
     let mut talk = Talk::start(3);

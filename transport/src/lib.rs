@@ -1,9 +1,9 @@
 //! Hits, their wire format and their stores.
 //!
 //! A [`hit`] is a detection, [`wire`] is its form as bytes (`docs/wire.md` describes it for other languages), [`store`]
-//! keeps hits in a SQLite file, and [`output`] formats them for other programs. [`spool`] and [`sender`] deliver hits
-//! to a collector, and `collector`, behind the feature of that name, is the receiving side. This crate does not depend
-//! on rules or event sources; its caller fills the [`hit::HitV1`].
+//! keeps hits in a SQLite file, and [`output`] formats them for other programs. [`protocol`] implements both sides of the
+//! connection between sensor and collector without I/O; [`spool`] and [`sender`] are the sensor's side of the delivery.
+//! This crate does not depend on rules or event sources; its caller fills the [`hit::HitV1`].
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,7 @@ pub mod output;
 pub mod pki;
 pub mod printable;
 pub mod private_file;
+pub mod protocol;
 pub mod sender;
 #[cfg(feature = "collector")]
 pub mod sink;

@@ -16,7 +16,6 @@ mod feeder;
 mod link;
 pub mod route;
 mod run;
-pub mod session;
 
 pub use address::{Address, AddressError, COLLECTORS_MAX};
 pub use counts::SenderCounts;
@@ -99,13 +98,13 @@ impl Shared {
 }
 
 /// A running sender.
-pub struct Sender {
+pub struct HitSender {
     shared: Arc<Shared>,
     feeder: Option<JoinHandle<()>>,
     runner: Option<JoinHandle<()>>,
 }
 
-impl Sender {
+impl HitSender {
     /// Starts to send the contents of the spool and new hits.
     ///
     /// # Errors
@@ -233,7 +232,7 @@ impl Sender {
     }
 }
 
-impl Drop for Sender {
+impl Drop for HitSender {
     fn drop(&mut self) {
         if self.feeder.is_some() || self.runner.is_some() {
             self.end();

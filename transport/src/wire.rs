@@ -7,7 +7,6 @@
 pub mod codec;
 pub mod frame;
 pub mod message;
-pub mod stream;
 
 use crate::hit::HitV1;
 use codec::CodecError;

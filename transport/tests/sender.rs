@@ -4,7 +4,7 @@
 
 mod support;
 
-use etwsieve_transport::sender::{Order, Sender, SenderError, SenderSettings};
+use etwsieve_transport::sender::{HitSender, Order, SenderError, SenderSettings};
 use etwsieve_transport::wire::message::BusyReason;
 use std::fs;
 use std::time::Duration;
@@ -19,8 +19,8 @@ fn check(stored: &Stored, hits: u64) {
     let mut sorted = stored.order.clone();
     sorted.sort_by_key(|(_, number)| *number);
     assert_eq!(stored.order, sorted, "the order is preserved");
-    assert_eq!((stored.conflicts, stored.given_up()), (0, 0));
-    assert_eq!(stored.breaches, [""; 0]);
+    assert_eq!((stored.conflicts, stored.dropped()), (0, 0));
+    assert_eq!(stored.violations, [""; 0]);
 }
 
 fn run(moods: &'static [Mood], window: u32, hits: u64) -> (u64, u64) {
@@ -133,7 +133,7 @@ fn hits_of_earlier_processes_are_sent_first() {
     let order: Vec<u64> = stored.order.iter().map(|key| stored.numbers[key].unwrap()).collect();
     assert_eq!(order, (1..=40).collect::<Vec<_>>());
     assert_eq!(stored.hellos.len(), 4, "one for each epoch");
-    assert_eq!(stored.breaches, [""; 0]);
+    assert_eq!(stored.violations, [""; 0]);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn plain_tcp_requires_a_loopback_address() {
             computer: String::new(),
             more_counts: Box::new(Vec::new),
         };
-        let result = Sender::start(settings, open(folder.path()));
+        let result = HitSender::start(settings, open(folder.path()));
         assert_eq!(matches!(result, Err(SenderError::NotLoopback(_))), refused, "{address}");
     }
 }

@@ -27,7 +27,10 @@ pub const PAYLOAD_LEN_MAX: usize = 1024 * 1024;
 /// Maximum length of a frame, in bytes.
 pub const FRAME_LEN_MAX: usize = HEADER_LEN + PAYLOAD_LEN_MAX;
 
-const LENGTH_AT: usize = 8;
+/// Offset of the type in a header.
+pub(crate) const TYPE_AT: usize = 5;
+/// Offset of the payload length in a header.
+pub(crate) const LENGTH_AT: usize = 8;
 const CRC_AT: usize = 12;
 
 /// The type of a frame, which determines its payload.
@@ -82,10 +85,12 @@ pub enum FrameError {
         found: u32,
     },
     /// The payload is longer than the receiver accepts.
-    #[error("a frame of {len} payload bytes, the maximum is {PAYLOAD_LEN_MAX}")]
+    #[error("a payload of {len} bytes, expected at most {max}")]
     TooLong {
         /// Length of the payload, in bytes.
         len: usize,
+        /// Maximum length for this type of frame, in bytes.
+        max: usize,
     },
     /// The frame was damaged on its way.
     #[error("damaged frame: CRC-32 is {found:#010x}, the header has {expected:#010x}")]
@@ -146,7 +151,7 @@ pub fn split_frame(input: &[u8]) -> Result<Option<Split<'_>>, FrameError> {
     }
     let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
     if len > PAYLOAD_LEN_MAX {
-        return Err(FrameError::TooLong { len });
+        return Err(FrameError::TooLong { len, max: PAYLOAD_LEN_MAX });
     }
     let Some((payload, rest)) = body.split_at_checked(len) else {
         return Ok(None);
@@ -174,7 +179,7 @@ pub fn split_frame(input: &[u8]) -> Result<Option<Split<'_>>, FrameError> {
 /// [`FrameError::TooLong`]; `out` is unchanged then.
 pub fn encode_frame(frame_type: FrameType, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
     if payload.len() > PAYLOAD_LEN_MAX {
-        return Err(FrameError::TooLong { len: payload.len() });
+        return Err(FrameError::TooLong { len: payload.len(), max: PAYLOAD_LEN_MAX });
     }
     let start = out.len();
     out.resize(start + HEADER_LEN, 0);
@@ -256,7 +261,7 @@ mod tests {
                 matches!(e, FrameError::Magic { .. })
             }),
             ("long and broken", long(broken(sealed(9, 99, 1, b"x"))), |e| {
-                matches!(e, FrameError::TooLong { len: 1_048_577 })
+                matches!(e, FrameError::TooLong { len: 1_048_577, .. })
             }),
             ("broken and unknown", broken(sealed(9, 99, 1, b"x")), |e| matches!(e, FrameError::Crc { .. })),
             ("version", sealed(2, 99, 1, b"x"), |e| matches!(e, FrameError::Version { found: 2 })),
@@ -278,7 +283,7 @@ mod tests {
         assert_eq!(split_frame(&bytes).unwrap().unwrap().payload.len(), PAYLOAD_LEN_MAX);
         let before = bytes.clone();
         let error = encode_frame(FrameType::Status, &vec![7; PAYLOAD_LEN_MAX + 1], &mut bytes).unwrap_err();
-        assert_eq!(error, FrameError::TooLong { len: PAYLOAD_LEN_MAX + 1 });
+        assert_eq!(error, FrameError::TooLong { len: PAYLOAD_LEN_MAX + 1, max: PAYLOAD_LEN_MAX });
         assert_eq!(bytes, before);
     }
 }

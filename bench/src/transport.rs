@@ -6,11 +6,11 @@
 //! the time of one hit it is the sensor's own sender with its spool, for processor time the real sensor.
 
 use crate::error::BenchError;
+use etwsieve_collector::pki::{Authority, SensorName};
 use etwsieve_tests::faults::client::{Client, Word};
 use etwsieve_tests::faults::{Account, Batch, Books, Collector, Rng, Sensor};
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::identity::Identity;
-use etwsieve_transport::pki::{Authority, SensorName};
 use etwsieve_transport::sender::{Address, HitSender, Order, SenderSettings};
 use etwsieve_transport::spool::{BYTES_MAX_LEAST, Keep, Spool, SpoolSettings};
 use rustls::pki_types::ServerName;

@@ -1,9 +1,9 @@
 //! The demonstration trace is what its scripts make it, and shows what the README says.
 
-use etwsieve_tests::program::run;
+use etwsieve_tests::program::{Program, run};
 use etwsieve_tests::{corpus, demo};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 
 #[test]
 fn the_file_in_the_repository_is_the_one_that_is_made() {

@@ -1,9 +1,9 @@
 //! Who may send: real processes over TLS, with the right certificate, a wrong, an expired, a revoked one, and none.
 #![cfg(target_os = "linux")]
 
+use etwsieve_collector::pki::{Entry, Register, SENSORS_FILE, fingerprint};
 use etwsieve_tests::faults::client::Client;
 use etwsieve_tests::faults::{Account, Batch, Books, Collector, Programs, Rng, Sensor, command, tail};
-use etwsieve_transport::pki::{Entry, Register, SENSORS_FILE, fingerprint};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };

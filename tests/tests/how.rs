@@ -1,10 +1,11 @@
 //! Hits say how they matched: the spans are what the rule looks for, in the original text, and a match behind an embedded
 //! NUL is marked.
 
-use etwsieve_tests::{corpus, program};
+use etwsieve_tests::corpus;
+use etwsieve_tests::program::{self, Program};
 use std::collections::HashMap;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 /// What the built-in rule looks for.
 const NEEDLES: [&str; 2] = ["-computername", "enter-pssession"];
 

@@ -9,7 +9,7 @@
 mod watching;
 
 use etwsieve_tests::corpus;
-use etwsieve_tests::program;
+use etwsieve_tests::program::{self, Program};
 use etwsieve_tests::standin::{Lab, windows_path};
 use etwsieve_tests::writer::{AmsiScan, EventSpec, TraceWriter, script_block};
 use serde_json::Value;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use watching::{PATIENCE, SESSION, Watching, campaign, lab, run};
 
 /// The same program for this system, for replays.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 
 /// A detection without what a live session knows and a file does not.
 fn row(line: &Value) -> String {
@@ -93,8 +93,8 @@ fn detections_equal_replay_row_for_row() {
 #[cfg(target_os = "linux")]
 #[test]
 fn hits_reach_a_collector_that_is_killed() {
+    use etwsieve_collector::pki::Authority;
     use etwsieve_tests::faults::{Collector, tail, wait_for};
-    use etwsieve_transport::pki::Authority;
     use etwsieve_transport::store::{HitFilter, Store};
     use std::collections::BTreeSet;
 

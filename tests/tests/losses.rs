@@ -1,11 +1,11 @@
 //! What a trace says was lost before it was written: reported by a replay, beside the counts of what it holds.
 
-use etwsieve_tests::program::run;
+use etwsieve_tests::program::{Program, run};
 use etwsieve_tests::writer::{EventSpec, TraceWriter, script_block};
 use serde_json::{Value, json};
 use std::fs;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 /// Provider of the events by which a session reports losses to consumers.
 const LOST_EVENT: u128 = 0x6a39_9ae0_4bc6_4de9_870b_3657_f894_7e7e;
 /// The types of its events: an event, a buffer, a file.

@@ -7,23 +7,17 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "collector")]
-pub mod collector;
 pub mod diagnostics;
 pub mod files;
 pub mod hit;
 pub mod identity;
-mod lock;
+pub mod lock;
 pub mod metrics;
 pub mod output;
-#[cfg(feature = "collector")]
-pub mod pki;
 pub mod printable;
 pub mod private_file;
 pub mod protocol;
 pub mod sender;
-#[cfg(feature = "collector")]
-pub mod sink;
 pub mod spool;
 pub mod stop;
 pub mod store;

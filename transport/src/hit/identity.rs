@@ -24,8 +24,12 @@ impl EventIdentity {
         Ok(Self(Sha256::digest(codec::encode_identity(hit)?).into()))
     }
 
-    /// Like [`of`](Self::of), for an event that is already encoded.
-    pub(crate) fn of_encoded(hit: &HitV1, event: &[u8]) -> Result<Self, CodecError> {
+    /// Returns the same as [`of`](Self::of) for a hit whose event is already encoded.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the hit exceeds a limit, because it then cannot be encoded.
+    pub fn of_encoded(hit: &HitV1, event: &[u8]) -> Result<Self, CodecError> {
         if hit.cut.is_some() {
             return Self::of(hit);
         }

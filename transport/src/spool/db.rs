@@ -6,7 +6,7 @@
 
 mod writer;
 
-pub(super) use writer::Writer;
+pub(super) use writer::SpoolWriter;
 
 use crate::private_file;
 use crate::wire::frame::FRAME_LEN_MAX;
@@ -265,10 +265,10 @@ impl Db {
     /// Runs `change` in a transaction, which is durable on return. On an error the file is unchanged.
     pub(super) fn write<T>(
         &mut self,
-        work: impl FnOnce(&mut Writer<'_>) -> Result<T, Error>,
+        work: impl FnOnce(&mut SpoolWriter<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut writer = Writer { transaction };
+        let mut writer = SpoolWriter { transaction };
         let done = work(&mut writer)?;
         writer.transaction.commit()?;
         Ok(done)

@@ -8,11 +8,11 @@ use rusqlite::{Error, OptionalExtension, Transaction};
 const GAP_ROWS_MAX: u64 = 4096;
 
 /// An open transaction.
-pub(in crate::spool) struct Writer<'c> {
+pub(in crate::spool) struct SpoolWriter<'c> {
     pub(super) transaction: Transaction<'c>,
 }
 
-impl Writer<'_> {
+impl SpoolWriter<'_> {
     pub(in crate::spool) fn set_instance(&self, instance: &[u8; 16]) -> Result<(), Error> {
         let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES ('instance', ?1)";
         self.transaction.execute(sql, [instance]).map(drop)

@@ -1,26 +1,26 @@
-//! Points in time as text: ISO 8601 in UTC, from FILETIME and from seconds since 1970.
+//! Times as ISO 8601 text in UTC, from FILETIME and from seconds since 1970.
 
-/// 100 ns ticks per second, the unit of FILETIME.
+/// Ticks of 100 ns in a second, the unit of FILETIME.
 pub const TICKS_PER_SECOND: u64 = 10_000_000;
-/// Seconds from 1601-01-01, where FILETIME begins, to 1970-01-01.
+/// Seconds from 1601-01-01, the start of FILETIME, to 1970-01-01.
 pub const UNIX_EPOCH_SECONDS: u64 = 11_644_473_600;
 
 const SECONDS_PER_DAY: u64 = 86_400;
 /// Days from 0000-03-01 to 1601-01-01 in the proleptic Gregorian calendar.
 const DAYS_TO_1601: u64 = 584_694;
 
-/// The last FILETIME that RFC 3339 can express, at the end of the year 9999. Damaged traces have later ones.
+/// The last FILETIME that RFC 3339 can express, at the end of the year 9999. Damaged traces contain later ones.
 pub const FILETIME_TEXT_MAX: u64 = 2_650_467_743_999_999_999;
 
-/// A FILETIME with seven decimals, `2024-05-14T09:12:00.0008656Z` (RFC 3339). Times above [`FILETIME_TEXT_MAX`] are shown
-/// as that one, because parsers refuse years of five digits.
+/// Formats a FILETIME with seven decimals, `2024-05-14T09:12:00.0008656Z` (RFC 3339). Times above [`FILETIME_TEXT_MAX`]
+/// are shown as that maximum, because parsers reject years of five digits.
 pub fn filetime_text(ticks: u64) -> String {
     let ticks = ticks.min(FILETIME_TEXT_MAX);
     format!("{}.{:07}Z", seconds_text(ticks / TICKS_PER_SECOND), ticks % TICKS_PER_SECOND)
 }
 
-/// A FILETIME as seconds since 1970 with seven decimals, `1715677920.0008656`; before 1970 it is negative, `-0.0000001`.
-/// Times above [`FILETIME_TEXT_MAX`] are shown as that one.
+/// Formats a FILETIME as seconds since 1970 with seven decimals, `1715677920.0008656`; times before 1970 are negative,
+/// `-0.0000001`. Times above [`FILETIME_TEXT_MAX`] are shown as that maximum.
 pub fn filetime_unix_text(ticks: u64) -> String {
     let ticks = i128::from(ticks.min(FILETIME_TEXT_MAX)) - i128::from(UNIX_EPOCH_SECONDS * TICKS_PER_SECOND);
     let sign = if ticks < 0 { "-" } else { "" };
@@ -29,12 +29,12 @@ pub fn filetime_unix_text(ticks: u64) -> String {
     format!("{sign}{}.{:07}", magnitude / per_second, magnitude % per_second)
 }
 
-/// Seconds since 1970 without decimals, `2024-05-14T09:12:00Z` (RFC 3339).
+/// Formats seconds since 1970 without decimals, `2024-05-14T09:12:00Z` (RFC 3339).
 pub fn unix_text(seconds: u64) -> String {
     format!("{}Z", seconds_text(seconds.saturating_add(UNIX_EPOCH_SECONDS)))
 }
 
-/// The inverse of [`unix_text`]; `None` for anything that it does not write.
+/// Parses the format of [`unix_text`]; returns `None` for any other text.
 pub fn parse_unix(text: &str) -> Option<u64> {
     let number = |range: std::ops::Range<usize>| {
         let digits = text.get(range)?;
@@ -47,16 +47,16 @@ pub fn parse_unix(text: &str) -> Option<u64> {
     }
     let days = days_from_civil(year, month, day);
     let unix = (days * SECONDS_PER_DAY + seconds).checked_sub(UNIX_EPOCH_SECONDS)?;
-    // Whatever is not what `unix_text` writes (a 31st of a shorter month, a 25th hour) prints as something else.
+    // A text that is not a valid time (February 31st, hour 25) prints as something else.
     (unix_text(unix) == text).then_some(unix)
 }
 
-/// The system's clock, in seconds since 1970.
+/// Returns the system time in seconds since 1970.
 pub fn unix_now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Seconds since 1601, to the second and without zone.
+/// Formats seconds since 1601, without decimals and without a time zone.
 fn seconds_text(seconds: u64) -> String {
     let (days, second) = (seconds / SECONDS_PER_DAY, seconds % SECONDS_PER_DAY);
     let (year, month, day) = civil_from_days(days);
@@ -64,7 +64,8 @@ fn seconds_text(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
-/// Days since 1601-01-01 to year, month, day. Years are counted from March, so that the leap day comes last.
+/// Converts days since 1601-01-01 to year, month and day. The computation starts years in March, so that the leap day
+/// comes last.
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let days = days + DAYS_TO_1601;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -76,7 +77,7 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// The inverse of [`civil_from_days`], for years from 1601. A day 0 counts as 1.
+/// The inverse of [`civil_from_days`], for years from 1601. Day 0 is treated as day 1.
 fn days_from_civil(year: u64, month: u64, day: u64) -> u64 {
     let year = year - u64::from(month <= 2);
     let (era, year_of_era) = (year / 400, year % 400);

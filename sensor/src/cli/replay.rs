@@ -16,7 +16,7 @@ use crate::stop::Stop;
 use etwsieve_transport::files::position_of_stdout;
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::printable;
-use etwsieve_transport::sender::{Sender, SenderCounts};
+use etwsieve_transport::sender::{HitSender, SenderCounts};
 use etwsieve_transport::store::{Store, StoreError};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -142,7 +142,7 @@ impl<'a> ReplaySummary<'a> {
 }
 
 /// Waits until everything is acknowledged, or there is no hope, and tells what is left.
-fn deliver(sender: Sender, patience: Duration, stop: &Stop, exit: Exit) -> (SenderCounts, Exit) {
+fn deliver(sender: HitSender, patience: Duration, stop: &Stop, exit: Exit) -> (SenderCounts, Exit) {
     let is_sent = sender.wait_sent(patience, || stop.requested());
     let counts = sender.finish();
     let line = delivery::line(&counts);
@@ -195,7 +195,7 @@ impl Observer for Collector<'_> {
 struct Writer {
     format: Format,
     store: Option<Store>,
-    sender: Option<Sender>,
+    sender: Option<HitSender>,
     batch: Vec<HitV1>,
     stored: u64,
     failed: Option<StoreError>,

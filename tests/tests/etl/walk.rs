@@ -1,5 +1,4 @@
 //! A small trace, and what a reader sees of it: for the suites that damage it.
-#![allow(dead_code, reason = "each suite uses its part")]
 
 use etwsieve_etl::{Compression, DamageKind, DamageLog, FileTime, Trace};
 use etwsieve_tests::fuzz;

@@ -1,5 +1,4 @@
 //! The release program `etwsieve watch` on a machine of the stand-in.
-#![allow(dead_code, reason = "each suite uses its part")]
 
 use etwsieve_tests::corpus::repository;
 use etwsieve_tests::standin::{Host, Lab, interrupt, windows_path};
@@ -24,29 +23,35 @@ pub(crate) const PROVIDERS: usize = 3;
 const POWERSHELL: &str = "{a0c1853b-5c40-4b15-8766-3cf1c58f985a}";
 const PUBLISHERS: &str = r"HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\WINEVT\Publishers";
 
-/// A machine that no other test uses meanwhile: all share the objects of one Wine, and the processors.
-pub(crate) struct Alone {
-    lab: Lab,
+/// A [`Lab`] or a [`Host`] that no other test uses at the same time: all share the objects of one Wine, and the
+/// processors.
+pub(crate) struct Alone<T> {
+    inner: T,
     _guard: MutexGuard<'static, ()>,
 }
 
-impl Deref for Alone {
-    type Target = Lab;
+impl<T> Deref for Alone<T> {
+    type Target = T;
 
-    fn deref(&self) -> &Lab {
-        &self.lab
+    fn deref(&self) -> &T {
+        &self.inner
     }
 }
 
-/// The machine for a scenario; `None`, with a word, where the stand-in cannot run.
-pub(crate) fn lab(scenario: &str) -> Option<Alone> {
+/// The host of all machines; `None`, with a message, where the stand-in cannot run.
+pub(crate) fn host() -> Option<Alone<Host>> {
     static ALONE: Mutex<()> = Mutex::new(());
-    static REGISTERED: Once = Once::new();
     let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let host = Host::find()?;
+    Some(Alone { inner: Host::find()?, _guard: guard })
+}
+
+/// A machine with a scenario; `None`, with a message, where the stand-in cannot run.
+pub(crate) fn lab(scenario: &str) -> Option<Alone<Lab>> {
+    static REGISTERED: Once = Once::new();
+    let Alone { inner: host, _guard } = host()?;
     REGISTERED.call_once(|| register(true));
     let lab = host.lab(scenario).expect("the folder of a machine can be made");
-    Some(Alone { lab, _guard: guard })
+    Some(Alone { inner: lab, _guard })
 }
 
 /// Registers the provider of Windows PowerShell, as Windows comes; or takes it away.

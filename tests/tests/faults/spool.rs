@@ -1,0 +1,125 @@
+//! The sensor's spool: power losses, an exact account of what a full one gives up, and a machine that was cloned.
+
+use etwsieve_tests::faults::{Account, Batch, Books, Collector, Rng, Sensor, free_address, tail};
+use std::fs;
+use std::path::Path;
+
+/// A sensor whose collector is not there: it ends, and leaves its hits in the spool.
+fn spooled(place: &Path, name: &str, arguments: &[&str], batch: &Batch, control: &str) -> Sensor {
+    let arguments: Vec<&str> =
+        ["--insecure-loopback", "--collector-wait", "1"].iter().chain(arguments).copied().collect();
+    let mut sensor = Sensor::new(place, name, &arguments).expect("a sensor");
+    sensor.disk.control(control).expect("the control file is written");
+    let trace = batch.write(place).expect("a trace");
+    sensor.start(&trace, &[free_address().expect("a port")]).expect("it starts");
+    let status = sensor.wait().unwrap_or_else(|| panic!("it ends: {}", tail(&sensor.log)));
+    assert_eq!(status.code(), Some(1), "hits are left in the spool: {}", tail(&sensor.log));
+    sensor
+}
+
+/// Hits that are lost when a sensor's power fails behind its last word.
+fn lost_by_power(seed: u64, control: &str) -> u64 {
+    let place = tempfile::tempdir().expect("a folder");
+    let mut rng = Rng::new(seed);
+    let batch = Batch::new("spool", 120, 60..6000, &mut rng);
+    let mut sensor = spooled(place.path(), "sensor", &[], &batch, control);
+    sensor.disk.lose_power(&mut rng).expect("the loss is played");
+    sensor.disk.control("").expect("the control file is written");
+    let mut collector = Collector::new(place.path(), &["--insecure-loopback"]).expect("a collector");
+    collector.start_and_wait().expect("it listens");
+    sensor.drain(place.path(), &[collector.address]).expect("what is there arrives");
+    collector.stop().expect("it stops");
+    let mut account = Account::default();
+    account.offer(&batch);
+    account.due(&batch);
+    let balance = account.compare_with_store(&collector.store(), 0).expect("a store");
+    assert_eq!((balance.doubled, balance.corrupt), (0, 0), "{balance:?}");
+    balance.lost
+}
+
+#[test]
+fn what_was_spooled_survives_a_power_loss() {
+    for seed in 0..3 {
+        assert_eq!(lost_by_power(seed, ""), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_spool_that_does_not_sync_is_found_out() {
+    let found = (0..4).any(|seed| lost_by_power(seed, "sync=ignored") > 0);
+    assert!(found, "a spool that never syncs passes: the test sees nothing");
+}
+
+#[test]
+fn what_a_full_spool_gives_up_is_told_to_the_hit() {
+    const HITS: u64 = 900;
+    for keep in ["oldest", "newest"] {
+        let place = tempfile::tempdir().expect("a folder");
+        let batch = Batch::new("full", HITS as usize, 12_000..12_001, &mut Rng::new(7));
+        let mut sensor =
+            spooled(place.path(), "sensor", &["--spool-max", "4", "--spool-keep", keep], &batch, "");
+        let mut collector = Collector::new(place.path(), &["--insecure-loopback"]).expect("a collector");
+        collector.start_and_wait().expect("it listens");
+        sensor.drain(place.path(), &[collector.address]).expect("what is there arrives");
+        collector.stop().expect("it stops");
+        let books = Books::read(&collector.store()).expect("books");
+        let mut account = Account::default();
+        account.offer(&batch);
+        account.due(&batch);
+        let balance = account.compare_with_store(&collector.store(), books.lost_by_gaps).expect("a store");
+        assert!(balance.is_even(), "{keep}: {balance:?}, {books:?}");
+        assert_eq!(
+            balance.stored + books.lost_by_gaps,
+            HITS,
+            "{keep}: every hit is stored or given up: {balance:?}, {books:?}"
+        );
+        assert!(books.lost_by_gaps > 400, "{keep}: {books:?}");
+        // Which ones are kept.
+        let (kept, given_up) = match keep {
+            "oldest" => (0, HITS - 1),
+            _ => (HITS - 1, 0),
+        };
+        for (number, is_there) in [(kept, true), (given_up, false)] {
+            let mut account = Account::default();
+            account.offer(&batch);
+            account
+                .due(&Batch { name: String::new(), scripts: vec![batch.scripts[number as usize].clone()] });
+            let balance = account.compare_with_store(&collector.store(), 0).expect("a store");
+            assert_eq!(balance.lost == 0, is_there, "{keep}: hit {number}");
+        }
+    }
+}
+
+#[test]
+fn a_cloned_machine_doubles_nothing() {
+    let place = tempfile::tempdir().expect("a folder");
+    let mut rng = Rng::new(8);
+    let common = Batch::new("common", 150, 60..4000, &mut rng);
+    let mut first = spooled(place.path(), "first", &[], &common, "");
+    let mut second = Sensor::new(place.path(), "second", &["--insecure-loopback"]).expect("a sensor");
+    for entry in fs::read_dir(&first.disk.folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let copy = second.disk.folder.join(path.file_name().expect("a name"));
+        fs::copy(&path, copy).expect("a copy");
+    }
+    let mut collector = Collector::new(place.path(), &["--insecure-loopback"]).expect("a collector");
+    collector.start_and_wait().expect("it listens");
+    let own = [Batch::new("one", 150, 60..4000, &mut rng), Batch::new("two", 150, 60..4000, &mut rng)];
+    // Both at once: the same epoch and numbers on two connections, then what each has seen itself.
+    std::thread::scope(|scope| {
+        for (sensor, batch) in [&mut first, &mut second].into_iter().zip(&own) {
+            let (place, address) = (place.path(), collector.address);
+            scope.spawn(move || sensor.deliver(batch, place, &[address]).expect("all arrives"));
+        }
+    });
+    collector.stop().expect("it stops");
+    let mut account = Account::default();
+    for batch in own.iter().chain([&common]) {
+        account.offer(batch);
+        account.due(batch);
+    }
+    let balance = account.compare_with_store(&collector.store(), 0).expect("a store");
+    assert!(balance.is_even() && balance.sent == 450, "{balance:?}");
+    let books = Books::read(&collector.store()).expect("books");
+    assert_eq!((books.conflicts, books.gap_counts, books.dangling), (0, 0, 0), "{books:?}");
+}

@@ -4,6 +4,7 @@ pub mod aims;
 pub mod collect;
 pub mod markdown;
 pub mod plot;
+mod summary;
 
 use crate::measure::{ClockKind, Measured, Median};
 use aims::Aim;
@@ -136,7 +137,7 @@ impl Report {
 
 /// Three significant digits.
 pub(crate) fn short(value: f64) -> String {
-    let digits = if value <= 0.0 { 2 } else { (2 - value.log10().floor() as i32).clamp(0, 6) };
+    let digits = if value == 0.0 { 2 } else { (2 - value.abs().log10().floor() as i32).clamp(0, 6) };
     format!("{value:.*}", digits as usize)
 }
 
@@ -205,6 +206,7 @@ pub(crate) mod tests {
             (12345.6, "12346"),
             (0.0, "0.00"),
             (0.004_321, "0.00432"),
+            (-2065.11, "-2065"),
         ];
         for (value, expected) in rows {
             assert_eq!(short(value), expected);

@@ -6,8 +6,8 @@
 //! the time of one hit it is the sensor's own sender with its spool, for processor time the real sensor.
 
 use crate::error::BenchError;
-use etwsieve_tests::faults::client::{Client, Word};
-use etwsieve_tests::faults::{Account, Batch, Books, Collector, Rng, Sensor};
+use etwsieve_tests::faults::client::{Client, Reply};
+use etwsieve_tests::faults::{Account, Batch, Collector, Ledger, Rng, Sensor};
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::identity::Identity;
 use etwsieve_transport::pki::{Authority, SensorName};
@@ -129,9 +129,9 @@ impl Lab {
         stream.set_read_timeout(Some(SILENCE_MAX))?;
         let name = ServerName::from(self.collector.address.ip());
         let connection = ClientConnection::new(Arc::clone(&self.tls), name).map_err(io::Error::other)?;
-        let mut client = Client::over(StreamOwned::new(connection, stream), epoch.to_le_bytes());
+        let mut client = Client::new(StreamOwned::new(connection, stream), epoch.to_le_bytes());
         match client.hello(1)? {
-            Word::Welcome(_) => Ok(client),
+            Reply::Welcome(_) => Ok(client),
             other => Err(io::Error::other(format!("{other:?}"))),
         }
     }
@@ -146,11 +146,11 @@ impl Lab {
         }
         let store = self.collector.store();
         let balance = account.compare_with_store(&store, 0).map_err(other)?;
-        let books = Books::read(&store).map_err(other)?;
-        if balance.is_even() && books.conflicts == 0 {
+        let ledger = Ledger::read(&store).map_err(other)?;
+        if balance.is_even() && ledger.conflicts == 0 {
             Ok(())
         } else {
-            Err(wrong(format!("{balance:?}, {books:?}")))
+            Err(wrong(format!("{balance:?}, {ledger:?}")))
         }
     }
 }
@@ -200,8 +200,8 @@ fn stream(lab: &Lab, epoch: u128, frames: &[Vec<u8>]) -> io::Result<()> {
         }
         sent = until;
         client.flush()?;
-        match client.hear()? {
-            Word::Ack(ack) => acknowledged = ack.sequence.max(acknowledged),
+        match client.receive()? {
+            Reply::Ack(ack) => acknowledged = ack.sequence.max(acknowledged),
             other => return Err(io::Error::other(format!("{other:?}"))),
         }
     }

@@ -6,7 +6,7 @@
 
 use crate::error::BenchError;
 use crate::transport::Figure;
-use etwsieve_tests::faults::client::{Client, Word};
+use etwsieve_tests::faults::client::{Client, Reply};
 use etwsieve_tests::faults::{Account, Batch, Collector, Rng};
 use etwsieve_transport::hit::{HitV1, RuleRefV1};
 use etwsieve_transport::identity::Identity;
@@ -158,9 +158,9 @@ impl Place {
                 Box::new(StreamOwned::new(connection, stream))
             }
         };
-        let mut client = Client::over(stream, epoch.to_le_bytes());
+        let mut client = Client::new(stream, epoch.to_le_bytes());
         match client.hello(first)? {
-            Word::Welcome(_) => Ok(client),
+            Reply::Welcome(_) => Ok(client),
             other => Err(io::Error::other(format!("{other:?}"))),
         }
     }
@@ -277,8 +277,8 @@ fn stream(
         }
         sent = until;
         client.flush()?;
-        match client.hear()? {
-            Word::Ack(ack) => confirmed = ack.sequence.max(confirmed),
+        match client.receive()? {
+            Reply::Ack(ack) => confirmed = ack.sequence.max(confirmed),
             other => return Err(io::Error::other(format!("{other:?}"))),
         }
         *acknowledged = confirmed.max(*acknowledged);
@@ -308,7 +308,7 @@ fn send_gap(mut client: Client<Box<dyn Stream>>) -> io::Result<()> {
     encode_frame(FrameType::Gap, &payload, &mut frame).map_err(io::Error::other)?;
     client.queue_bytes(&frame);
     client.flush()?;
-    client.hear().map(drop)
+    client.receive().map(drop)
 }
 
 fn send_expensive(mut client: Client<Box<dyn Stream>>, seed: u64, stop: &AtomicBool) -> io::Result<()> {
@@ -326,7 +326,7 @@ fn send_expensive(mut client: Client<Box<dyn Stream>>, seed: u64, stop: &AtomicB
         client.flush()?;
         waiting.push_back(sequence);
         while waiting.len() as u64 >= WINDOW {
-            let Word::Ack(ack) = client.hear()? else { return Err(io::ErrorKind::Other.into()) };
+            let Reply::Ack(ack) = client.receive()? else { return Err(io::ErrorKind::Other.into()) };
             waiting.retain(|number| *number > ack.sequence);
         }
     }

@@ -43,7 +43,7 @@ impl Depth {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Raw => "raw",
-            Self::Test => "raw, cheap test",
+            Self::Test => "raw, prefilter",
             Self::Views => "raw, views",
         }
     }

@@ -1,7 +1,7 @@
 //! The fuzz targets in short: what long runs found, and some thousand mutations of good input, the same every time.
 
 use etwsieve_tests::writer::{AmsiScan, EventSpec, TraceWriter, script_block};
-use etwsieve_tests::{corpus, disguise, fuzz};
+use etwsieve_tests::{corpus, fuzz, obfuscation};
 use std::fs::{self, DirEntry};
 use std::io;
 
@@ -46,9 +46,9 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
         r#"{"time_created":"2020-07-22 00:02:31","level":[[[]]],"payload":"p","context_info":"c","user_sid":"S-1-5-18"}"#,
     ];
     let script = "New-PSSession -ComputerName ab";
-    let disguised: Vec<Vec<u8>> = disguise::ALL
+    let obfuscated: Vec<Vec<u8>> = obfuscation::ALL
         .iter()
-        .filter_map(|disguise| (disguise.disguise)(script, 1))
+        .filter_map(|obfuscation| (obfuscation.apply)(script, 1))
         .map(String::into_bytes)
         .collect();
     vec![
@@ -59,8 +59,8 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
         ("payload", fuzz::payload::payload, vec![block, laid_out]),
         ("rule", fuzz::rule::rule, vec![rule, other]),
         ("frame", fuzz::frame::frame, frames),
-        ("fold_cost", |data| _ = fuzz::fold_cost::fold_cost(data), disguised.clone()),
-        ("views", fuzz::views::views, disguised),
+        ("fold_cost", |data| _ = fuzz::fold_cost::fold_cost(data), obfuscated.clone()),
+        ("views", fuzz::views::views, obfuscated),
     ]
 }
 

@@ -9,7 +9,7 @@
 //!
 //! `--negative-control` has the collector acknowledge before it has synced. That must be found: exit code 1.
 
-use etwsieve_tests::faults::{Outcome, Plan, measure_cluster, run_cluster, run_course};
+use etwsieve_tests::faults::{Outcome, Plan, measure_cluster, run_campaign, run_cluster};
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -105,7 +105,7 @@ fn campaign(plan: &Plan, keep: Option<String>) -> std::io::Result<Outcome> {
     let place = keep.map_or_else(|| own.path().to_owned(), Into::into);
     std::fs::create_dir_all(&place)?;
     let is_terminal = std::io::stderr().is_terminal();
-    let outcome = run_course(plan, &place, |outcome| {
+    let outcome = run_campaign(plan, &place, |outcome| {
         if is_terminal {
             let Outcome { kills, power_losses, disk_full, sync_errors, connections, .. } = outcome;
             eprint!(
@@ -138,7 +138,8 @@ fn options() -> Result<Options, String> {
     }
     let random = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let seconds = (minutes * 60.0).clamp(1.0, 86_400.0);
-    let mut plan = Plan::storm(seed.unwrap_or(random % 1_000_000), Duration::from_secs_f64(seconds));
+    let mut plan =
+        Plan::with_all_faults(seed.unwrap_or(random % 1_000_000), Duration::from_secs_f64(seconds));
     if negative_control {
         plan.negative_control = true;
         // Each loss of power between an acknowledgement and its sync is one that must show.

@@ -25,7 +25,7 @@ pub struct Client<S> {
 
 /// What a collector says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum Reply {
     /// It takes the connection.
     Welcome(WelcomeV1),
     /// All up to a number is durable.
@@ -45,13 +45,13 @@ impl Client<TcpStream> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE_MAX))?;
         stream.set_write_timeout(Some(SILENCE_MAX))?;
-        Ok(Self::over(stream, epoch))
+        Ok(Self::new(stream, epoch))
     }
 }
 
 impl<S: Read + Write> Client<S> {
     /// Speaks over what there is.
-    pub fn over(stream: S, epoch: [u8; 16]) -> Self {
+    pub fn new(stream: S, epoch: [u8; 16]) -> Self {
         Self { stream, epoch, input: Vec::new(), output: Vec::new(), refused: 0 }
     }
 
@@ -65,7 +65,7 @@ impl<S: Read + Write> Client<S> {
     /// # Errors
     ///
     /// Those of the stream, `UnexpectedEof` at its end, `InvalidData` for bytes that are no frames.
-    pub fn hello(&mut self, first_unacknowledged: u64) -> io::Result<Word> {
+    pub fn hello(&mut self, first_unacknowledged: u64) -> io::Result<Reply> {
         let hello = HelloV1 {
             versions: vec![1],
             instance: self.epoch,
@@ -76,7 +76,7 @@ impl<S: Read + Write> Client<S> {
         };
         encode_message(&hello, &mut self.output).map_err(io::Error::other)?;
         self.flush()?;
-        self.hear()
+        self.receive()
     }
 
     /// Puts a hit behind what is to be sent.
@@ -118,19 +118,19 @@ impl<S: Read + Write> Client<S> {
         self.refused
     }
 
-    /// The collector's next word. A REFUSED is counted, and the ACK that covers it follows.
+    /// The collector's next reply. A REFUSED is counted, and the ACK that covers it follows.
     ///
     /// # Errors
     ///
     /// As [`hello`](Self::hello).
-    pub fn hear(&mut self) -> io::Result<Word> {
+    pub fn receive(&mut self) -> io::Result<Reply> {
         loop {
             let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
             if let Some(split) = split_frame(&self.input).map_err(|error| invalid(error.to_string()))? {
-                let word = match split.frame_type {
-                    FrameType::Welcome => decode_message(split.payload).map(Word::Welcome),
-                    FrameType::Ack => decode_message(split.payload).map(Word::Ack),
-                    FrameType::Busy => decode_message(split.payload).map(Word::Busy),
+                let reply = match split.frame_type {
+                    FrameType::Welcome => decode_message(split.payload).map(Reply::Welcome),
+                    FrameType::Ack => decode_message(split.payload).map(Reply::Ack),
+                    FrameType::Busy => decode_message(split.payload).map(Reply::Busy),
                     FrameType::Refused => {
                         self.refused += 1;
                         self.input.drain(..HEADER_LEN + split.payload.len());
@@ -138,9 +138,9 @@ impl<S: Read + Write> Client<S> {
                     }
                     other => return Err(invalid(format!("a collector sent {other:?}"))),
                 };
-                let word = word.map_err(|error| invalid(error.to_string()))?;
+                let reply = reply.map_err(|error| invalid(error.to_string()))?;
                 self.input.drain(..HEADER_LEN + split.payload.len());
-                return Ok(word);
+                return Ok(reply);
             }
             let mut part = [0; 4096];
             match self.stream.read(&mut part)? {
@@ -197,7 +197,7 @@ fn send(
     acknowledged: &mut u64,
     effort: &mut Effort,
 ) -> io::Result<()> {
-    let Word::Welcome(welcome) = client.hello(*acknowledged + 1)? else {
+    let Reply::Welcome(welcome) = client.hello(*acknowledged + 1)? else {
         return Err(io::Error::other("BUSY"));
     };
     effort.connections += 1;
@@ -209,13 +209,13 @@ fn send(
             sent += 1;
         }
         client.flush()?;
-        match client.hear()? {
-            Word::Ack(ack) if ack.epoch == client.epoch && ack.sequence > sent => {
+        match client.receive()? {
+            Reply::Ack(ack) if ack.epoch == client.epoch && ack.sequence > sent => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "an ACK above what was sent"));
             }
-            Word::Ack(ack) if ack.epoch == client.epoch => *acknowledged = ack.sequence.max(*acknowledged),
-            Word::Ack(_) | Word::Welcome(_) => {}
-            Word::Busy(busy) => return Err(io::Error::other(busy.reason.as_str())),
+            Reply::Ack(ack) if ack.epoch == client.epoch => *acknowledged = ack.sequence.max(*acknowledged),
+            Reply::Ack(_) | Reply::Welcome(_) => {}
+            Reply::Busy(busy) => return Err(io::Error::other(busy.reason.as_str())),
         }
     }
     Ok(())

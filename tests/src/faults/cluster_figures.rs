@@ -2,7 +2,7 @@
 
 use super::Cluster;
 use super::batch::Batch;
-use super::client::{Client, Word, deliver};
+use super::client::{Client, Reply, deliver};
 use super::hosts::Collector;
 use super::programs::{PATIENCE, Programs, Running, command, wait_for};
 use super::rng::Rng;
@@ -113,7 +113,7 @@ pub fn measure_cluster(
         let len = fs::metadata(&file)?.len();
         client.queue(sequence, hit)?;
         client.flush()?;
-        while !matches!(client.hear()?, Word::Ack(ack) if ack.sequence == sequence) {}
+        while !matches!(client.receive()?, Reply::Ack(ack) if ack.sequence == sequence) {}
         let acknowledged = Instant::now();
         let written =
             wait_for(PATIENCE, || fs::metadata(&file).is_ok_and(|file| file.len() > len).then_some(()));

@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// What the network does to connections. Chances are in percent and drawn for each connection.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Weather {
+pub struct NetworkFaults {
     /// It is cut.
     pub cut: u64,
     /// It goes dead: open at both ends, nothing comes through.
@@ -76,7 +76,7 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     upstream: Mutex<SocketAddr>,
-    weather: Mutex<Weather>,
+    network: Mutex<NetworkFaults>,
     rng: Mutex<Rng>,
     counts: Counts,
     /// Connections older than this are cut.
@@ -101,13 +101,13 @@ impl Proxy {
     /// # Errors
     ///
     /// Those of listening.
-    pub fn start(upstream: SocketAddr, weather: Weather, rng: Rng) -> io::Result<Self> {
+    pub fn start(upstream: SocketAddr, network: NetworkFaults, rng: Rng) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             upstream: Mutex::new(upstream),
-            weather: Mutex::new(weather),
+            network: Mutex::new(network),
             rng: Mutex::new(rng),
             counts: Counts::default(),
             generation: AtomicU64::new(0),
@@ -130,9 +130,9 @@ impl Proxy {
         &self.shared.counts
     }
 
-    /// The weather for connections that come from now on.
-    pub fn set_weather(&self, weather: Weather) {
-        *lock(&self.shared.weather) = weather;
+    /// The network for connections that come from now on.
+    pub fn set_faults(&self, network: NetworkFaults) {
+        *lock(&self.shared.network) = network;
     }
 
     /// The collector of connections that come from now on.
@@ -185,10 +185,10 @@ fn forward(
     sensor: &TcpStream,
     collector: &TcpStream,
 ) -> io::Result<[JoinHandle<()>; 2]> {
-    let weather = *lock(&shared.weather);
+    let network = *lock(&shared.network);
     let mut rng = lock(&shared.rng).fork();
-    let (is_cut, is_dead) = (rng.chance(weather.cut), rng.chance(weather.half_open));
-    let budget = if is_cut || is_dead { rng.within(1..weather.within_bytes.max(2)) } else { u64::MAX };
+    let (is_cut, is_dead) = (rng.chance(network.cut), rng.chance(network.half_open));
+    let budget = if is_cut || is_dead { rng.within(1..network.within_bytes.max(2)) } else { u64::MAX };
     let fate = Arc::new(Fate {
         bytes_left: AtomicU64::new(budget),
         is_cut,
@@ -206,14 +206,14 @@ fn forward(
         let (from, to) = (from.try_clone()?, to.try_clone()?);
         let (shared, fate) = (Arc::clone(shared), Arc::clone(&fate));
         Ok(thread::spawn(move || {
-            let mut pump = Pump { from, to, mangler, rng, delay_ms_max: weather.delay_ms_max };
+            let mut pump = Pump { from, to, mangler, rng, delay_ms_max: network.delay_ms_max };
             let _ = pump.run(&shared, &fate);
             fate.has_ended.store(true, Ordering::Relaxed);
             let _ = pump.from.shutdown(Shutdown::Both);
             let _ = pump.to.shutdown(Shutdown::Both);
         }))
     };
-    let mangler = (!weather.acks.are_whole()).then(|| Mangler::new(weather.acks, rng.fork()));
+    let mangler = (!network.acks.are_whole()).then(|| Mangler::new(network.acks, rng.fork()));
     let up = spawn(sensor, collector, None, rng.fork())?;
     let down = spawn(collector, sensor, mangler, rng.fork())?;
     Ok([up, down])

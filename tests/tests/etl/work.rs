@@ -1,7 +1,7 @@
 //! What reading a trace costs: bounded in proportion to the length of the file, whatever the file is. All of it is
 //! counted in steps and bytes, never in seconds.
 
-use super::walk::{BUFFER_SIZE, FILLED_BYTES, FORMATS, buffers, put, small};
+use super::walk::{BUFFER_SIZE, FILLED_BYTES, FORMATS, SEQUENCE_NUMBER, buffers, put, small};
 use etwsieve_etl::{
     Compression, DamageKind, INDEX_STEPS_PER_BYTE_MAX, STEPS_FREE, Trace, TraceFile, WALK_STEPS_PER_BYTE_MAX,
 };
@@ -98,7 +98,7 @@ fn a_file_pays_for_what_it_decompresses_to() {
         let mut header = bytes[first..first + HEADER_LEN].to_vec();
         put(&mut header, BUFFER_SIZE, (HEADER_LEN + stored.len()) as u32);
         put(&mut header, FILLED_BYTES, CLAIM as u32);
-        put(&mut header, walk::SEQUENCE_NUMBER, number + 1);
+        put(&mut header, SEQUENCE_NUMBER, number + 1);
         bomb.extend_from_slice(&header);
         bomb.extend_from_slice(&stored);
     }

@@ -1,7 +1,7 @@
 //! Who may send: real processes over TLS, with the right certificate, a wrong, an expired, a revoked one, and none.
 
 use etwsieve_tests::faults::client::Client;
-use etwsieve_tests::faults::{Account, Batch, Books, Collector, Programs, Rng, Sensor, command, tail};
+use etwsieve_tests::faults::{Account, Batch, Collector, Ledger, Programs, Rng, Sensor, command, tail};
 use etwsieve_transport::pki::{Entry, Register, SENSORS_FILE, fingerprint};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -118,7 +118,7 @@ fn only_good_certificates_may_send() {
     collector.stop().expect("it stops");
     let balance = account.compare_with_store(&collector.store(), 0).expect("a store");
     assert!(balance.is_even() && balance.sent == 5, "only the good one's hits are there: {balance:?}");
-    assert_eq!(Books::read(&collector.store()).expect("books").conflicts, 0);
+    assert_eq!(Ledger::read(&collector.store()).expect("the ledger").conflicts, 0);
 }
 
 #[test]

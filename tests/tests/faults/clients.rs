@@ -1,7 +1,7 @@
 //! The collector, a real process, before clients that are too many, or no sensors at all.
 
-use etwsieve_tests::faults::client::{Client, Word, deliver};
-use etwsieve_tests::faults::{Account, Batch, Books, Collector, Disk, Rng, tail, wait_for};
+use etwsieve_tests::faults::client::{Client, Reply, deliver};
+use etwsieve_tests::faults::{Account, Batch, Collector, Disk, Ledger, Rng, tail, wait_for};
 use etwsieve_transport::wire::frame::{FrameType, PAYLOAD_LEN_MAX, encode_frame};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -68,7 +68,7 @@ fn garbage_closes_its_connection_and_harms_no_other() {
     let batch = Batch::new("good", 50, 60..2000, &mut rng);
     let hits = batch.hits();
     let mut good = Client::connect(collector.address, epoch(0)).expect("it connects");
-    assert!(matches!(good.hello(1), Ok(Word::Welcome(_))));
+    assert!(matches!(good.hello(1), Ok(Reply::Welcome(_))));
     let before = collector.resident_bytes().expect("it runs");
 
     let mut frame = Vec::new();
@@ -102,10 +102,10 @@ fn garbage_closes_its_connection_and_harms_no_other() {
     // The same behind a good HELLO, many at once.
     for (number, (name, bytes)) in (1..).zip(rows.iter().cycle().take(70)) {
         let mut client = Client::connect(collector.address, epoch(number)).expect("it connects");
-        if matches!(client.hello(1), Ok(Word::Welcome(_))) && *name != "data before HELLO" {
+        if matches!(client.hello(1), Ok(Reply::Welcome(_))) && *name != "data before HELLO" {
             client.queue_bytes(bytes);
             let _ = client.flush();
-            assert!(client.hear().is_err(), "{name}: closed behind HELLO");
+            assert!(client.receive().is_err(), "{name}: closed behind HELLO");
         }
     }
     let after = collector.resident_bytes().expect("it runs");
@@ -116,9 +116,9 @@ fn garbage_closes_its_connection_and_harms_no_other() {
     }
     good.flush().expect("it is still open");
     loop {
-        match good.hear() {
-            Ok(Word::Ack(ack)) if ack.sequence == 50 => break,
-            Ok(Word::Ack(_)) => {}
+        match good.receive() {
+            Ok(Reply::Ack(ack)) if ack.sequence == 50 => break,
+            Ok(Reply::Ack(_)) => {}
             other => panic!("the good connection heard {other:?}: {}", tail(&collector.log)),
         }
     }
@@ -147,7 +147,7 @@ fn the_same_number_with_other_contents_is_stored_and_told() {
     collector.stop().expect("it stops");
     let balance = account.compare_with_store(&collector.store(), 0).expect("a store");
     assert!(balance.is_even() && balance.sent == 10, "both are stored: {balance:?}");
-    assert_eq!(Books::read(&collector.store()).expect("books").conflicts, 5);
+    assert_eq!(Ledger::read(&collector.store()).expect("the ledger").conflicts, 5);
 }
 
 #[test]
@@ -169,17 +169,17 @@ fn a_full_file_system_is_told_and_lived_through() {
     std::fs::write(&ballast, vec![0; 1 << 20]).expect("it fits");
     // 5 MB of hits do not fit: the collector says so, and goes on.
     let mut client = Client::connect(address, epoch(0)).expect("it connects");
-    let Ok(Word::Welcome(welcome)) = client.hello(1) else { panic!("no WELCOME") };
+    let Ok(Reply::Welcome(welcome)) = client.hello(1) else { panic!("no WELCOME") };
     let mut acknowledged = 0;
     for (sequence, hit) in (1..).zip(&hits).take(welcome.window as usize) {
         client.queue(sequence, hit).expect("it encodes");
     }
     let _ = client.flush();
     let reason = loop {
-        match client.hear() {
-            Ok(Word::Ack(ack)) => acknowledged = ack.sequence,
-            Ok(Word::Busy(busy)) => break Some(busy.reason),
-            Ok(Word::Welcome(_)) => {}
+        match client.receive() {
+            Ok(Reply::Ack(ack)) => acknowledged = ack.sequence,
+            Ok(Reply::Busy(busy)) => break Some(busy.reason),
+            Ok(Reply::Welcome(_)) => {}
             Err(_) => break None,
         }
     };

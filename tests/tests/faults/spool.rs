@@ -1,6 +1,6 @@
 //! The sensor's spool: power losses, an exact account of what a full one gives up, and a machine that was cloned.
 
-use etwsieve_tests::faults::{Account, Batch, Books, Collector, Rng, Sensor, free_address, tail};
+use etwsieve_tests::faults::{Account, Batch, Collector, Ledger, Rng, Sensor, free_address, tail};
 use std::fs;
 use std::path::Path;
 
@@ -62,18 +62,18 @@ fn what_a_full_spool_gives_up_is_told_to_the_hit() {
         collector.start_and_wait().expect("it listens");
         sensor.drain(place.path(), &[collector.address]).expect("what is there arrives");
         collector.stop().expect("it stops");
-        let books = Books::read(&collector.store()).expect("books");
+        let ledger = Ledger::read(&collector.store()).expect("the ledger");
         let mut account = Account::default();
         account.offer(&batch);
         account.due(&batch);
-        let balance = account.compare_with_store(&collector.store(), books.lost_by_gaps).expect("a store");
-        assert!(balance.is_even(), "{keep}: {balance:?}, {books:?}");
+        let balance = account.compare_with_store(&collector.store(), ledger.lost_by_gaps).expect("a store");
+        assert!(balance.is_even(), "{keep}: {balance:?}, {ledger:?}");
         assert_eq!(
-            balance.stored + books.lost_by_gaps,
+            balance.stored + ledger.lost_by_gaps,
             HITS,
-            "{keep}: every hit is stored or given up: {balance:?}, {books:?}"
+            "{keep}: every hit is stored or given up: {balance:?}, {ledger:?}"
         );
-        assert!(books.lost_by_gaps > 400, "{keep}: {books:?}");
+        assert!(ledger.lost_by_gaps > 400, "{keep}: {ledger:?}");
         // Which ones are kept.
         let (kept, given_up) = match keep {
             "oldest" => (0, HITS - 1),
@@ -120,6 +120,6 @@ fn a_cloned_machine_doubles_nothing() {
     }
     let balance = account.compare_with_store(&collector.store(), 0).expect("a store");
     assert!(balance.is_even() && balance.sent == 450, "{balance:?}");
-    let books = Books::read(&collector.store()).expect("books");
-    assert_eq!((books.conflicts, books.gap_counts, books.dangling), (0, 0, 0), "{books:?}");
+    let ledger = Ledger::read(&collector.store()).expect("the ledger");
+    assert_eq!((ledger.conflicts, ledger.gap_counts, ledger.dangling), (0, 0, 0), "{ledger:?}");
 }

@@ -1,4 +1,4 @@
-//! What the views find, measured: disguises in the style of the Invoke-Obfuscation family, the hand-made cases, and
+//! What the views find, measured: obfuscations in the style of the Invoke-Obfuscation family, the hand-made cases, and
 //! harmless scripts. The tables of `docs/detection.md` are compared with what is measured here; with the variable
 //! `ETWSIEVE_WRITE_TABLES` set they are written.
 
@@ -7,7 +7,7 @@ use etwsieve_matcher::{
     EventKind, Matcher, Payload, Repeats, Scratch, View, ViewBudget, ViewMatch, Views, builtin, load,
 };
 use etwsieve_tests::corpus;
-use etwsieve_tests::disguise::{self, Disguise};
+use etwsieve_tests::obfuscation::{self, Obfuscation};
 use etwsieve_tests::writer::script_block;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -15,7 +15,7 @@ use std::fs;
 use std::path::Path;
 
 const ID: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
-/// Disguised in each way for each rule.
+/// Variants of each obfuscation that are tried for each rule.
 const VARIANTS: u32 = 4;
 
 /// Ten rules, and a script that each is about. The first is the built-in one.
@@ -77,12 +77,12 @@ fn techniques() -> (String, usize, usize) {
     let mut scratch = Scratch::default();
     let mut table = "| family | technique | variants | raw | normalised | call-aware | found |\n|---|---|---|---|---|---|---|\n".to_owned();
     let (mut all, mut found) = (0, 0);
-    for Disguise { family, name, disguise } in disguise::ALL {
+    for Obfuscation { family, name, apply } in obfuscation::ALL {
         let mut by_view = BTreeMap::new();
         let mut count = 0;
         for (number, (_, script)) in SCRIPTS.iter().enumerate() {
             for variant in 0..VARIANTS {
-                let Some(text) = disguise(script, variant) else { continue };
+                let Some(text) = apply(script, variant) else { continue };
                 count += 1;
                 if let Some(view) = seen(&matcher, number, &text, &mut scratch) {
                     *by_view.entry(view).or_insert(0) += 1;
@@ -105,7 +105,7 @@ fn techniques() -> (String, usize, usize) {
 }
 
 #[test]
-fn nine_in_ten_disguises_are_seen_through() {
+fn nine_in_ten_obfuscated_scripts_are_found() {
     let (table, all, found) = techniques();
     assert!(10 * found >= 9 * all, "{table}");
     in_the_docs("techniques", &table);
@@ -271,15 +271,14 @@ fn both_ways(matcher: &Matcher, bytes: &[u8], scratch: &mut Scratch) -> [Vec<(Vi
     [rules(&quickly), rules(&matcher.find_views_slowly(&payload, Views::ALL, &raw, scratch, slow))]
 }
 
-/// On every disguise, and on recordings; of the harmless one on a part.
+/// On every obfuscation, and on recordings; of the harmless one on a part.
 #[test]
 fn the_cheap_test_loses_nothing() {
     let mut scratch = Scratch::default();
     let own = rules();
-    for Disguise { name, disguise, .. } in disguise::ALL {
-        let texts = SCRIPTS
-            .iter()
-            .flat_map(|(_, script)| (0..VARIANTS).map(move |variant| disguise(script, variant)));
+    for Obfuscation { name, obfuscation, .. } in obfuscation::ALL {
+        let texts =
+            SCRIPTS.iter().flat_map(|(_, script)| (0..VARIANTS).map(move |variant| apply(script, variant)));
         for text in texts.flatten() {
             let [fast, slow] = both_ways(&own, &script_block(1, 1, &*text, ID, Some("")), &mut scratch);
             assert_eq!(fast, slow, "{name}: {text:?}");

@@ -2,10 +2,10 @@
 
 use super::account::{Account, Balance};
 use super::batch::Batch;
-use super::books::Books;
 use super::hosts::{Collector, Sensor, tail};
+use super::ledger::Ledger;
 use super::programs::{PATIENCE, Programs};
-use super::proxy::{Acks, Proxy, Weather};
+use super::proxy::{Acks, NetworkFaults, Proxy};
 use super::rng::Rng;
 use serde::Serialize;
 use std::fmt;
@@ -47,14 +47,14 @@ pub struct Plan {
     /// All connections of a sensor are cut.
     pub cut: u64,
     /// The network between them.
-    pub weather: Weather,
+    pub network: NetworkFaults,
     /// The collector acknowledges before it has synced: what must be found out.
     pub negative_control: bool,
 }
 
 impl Plan {
     /// Nothing goes wrong.
-    pub fn calm(seed: u64) -> Self {
+    pub fn without_faults(seed: u64) -> Self {
         Self {
             seed,
             faults_max: 0,
@@ -69,13 +69,13 @@ impl Plan {
             disk_full: 0,
             sync_errors: 0,
             cut: 0,
-            weather: Weather::default(),
+            network: NetworkFaults::default(),
             negative_control: false,
         }
     }
 
     /// Everything goes wrong.
-    pub fn storm(seed: u64, time: Duration) -> Self {
+    pub fn with_all_faults(seed: u64, time: Duration) -> Self {
         Self {
             faults_max: u64::MAX,
             time,
@@ -87,14 +87,14 @@ impl Plan {
             disk_full: 8,
             sync_errors: 8,
             cut: 8,
-            weather: Weather {
+            network: NetworkFaults {
                 cut: 30,
                 half_open: 2,
                 within_bytes: 400_000,
                 delay_ms_max: 3,
                 acks: Acks { dropped: 5, swapped: 5, doubled: 5, stale: 5 },
             },
-            ..Self::calm(seed)
+            ..Self::without_faults(seed)
         }
     }
 }
@@ -132,12 +132,12 @@ pub struct Outcome {
 }
 
 /// What was sent and what is at work.
-struct Course<'p> {
+struct Campaign<'p> {
     plan: &'p Plan,
     place: PathBuf,
     rng: Rng,
     collector: Collector,
-    sensors: Vec<Post>,
+    sensors: Vec<SensorNode>,
     account: Account,
     outcome: Outcome,
     batches: u64,
@@ -145,7 +145,7 @@ struct Course<'p> {
 }
 
 /// A sensor, the network before it, and what it replays.
-struct Post {
+struct SensorNode {
     sensor: Sensor,
     proxy: Proxy,
     batch: Option<(Batch, PathBuf)>,
@@ -159,30 +159,30 @@ struct Post {
 /// calm again.
 pub fn run(plan: &Plan, place: &Path, mut told: impl FnMut(&Outcome)) -> io::Result<Outcome> {
     Programs::find();
-    let mut course = Course::new(plan, place)?;
+    let mut campaign = Campaign::new(plan, place)?;
     let start = Instant::now();
     let (mut faults, mut next_fault) = (0, Duration::ZERO);
     let mut next_word = Duration::from_secs(1);
     while faults < plan.faults_max && start.elapsed() < plan.time {
-        course.work(true)?;
+        campaign.work(true)?;
         if start.elapsed() >= next_fault {
-            course.fault()?;
+            campaign.fault()?;
             faults += 1;
-            let pause = course.rng.within(plan.pause_ms.0..plan.pause_ms.1 + 1);
+            let pause = campaign.rng.within(plan.pause_ms.0..plan.pause_ms.1 + 1);
             next_fault = start.elapsed() + Duration::from_millis(pause);
         }
         if start.elapsed() >= next_word {
             next_word += Duration::from_secs(1);
-            course.count();
-            told(&course.outcome);
+            campaign.count();
+            told(&campaign.outcome);
         }
         thread::sleep(TICK);
     }
-    course.calm()?;
-    course.settle()
+    campaign.end_faults()?;
+    campaign.settle()
 }
 
-impl<'p> Course<'p> {
+impl<'p> Campaign<'p> {
     fn new(plan: &'p Plan, place: &Path) -> io::Result<Self> {
         let mut rng = Rng::new(plan.seed);
         let mut arguments = vec!["--insecure-loopback"];
@@ -193,8 +193,8 @@ impl<'p> Course<'p> {
         collector.start_and_wait()?;
         let sensors = (0..plan.sensors).map(|number| {
             let sensor = Sensor::new(place, &format!("sensor{number}"), &["--insecure-loopback"])?;
-            let proxy = Proxy::start(collector.address, plan.weather, rng.fork())?;
-            Ok(Post { sensor, proxy, batch: None })
+            let proxy = Proxy::start(collector.address, plan.network, rng.fork())?;
+            Ok(SensorNode { sensor, proxy, batch: None })
         });
         let sensors = sensors.collect::<io::Result<_>>()?;
         let outcome = Outcome { seed: plan.seed, ..Outcome::default() };
@@ -221,10 +221,10 @@ impl<'p> Course<'p> {
         }
         self.collector.start()?;
         let mut is_busy = false;
-        for post in &mut self.sensors {
-            if let Some(status) = post.sensor.take_ended() {
+        for node in &mut self.sensors {
+            if let Some(status) = node.sensor.take_ended() {
                 if status.success() {
-                    if let Some((batch, trace)) = post.batch.take() {
+                    if let Some((batch, trace)) = node.batch.take() {
                         self.account.due(&batch);
                         std::fs::remove_file(trace)?;
                     }
@@ -233,20 +233,20 @@ impl<'p> Course<'p> {
                     thread::sleep(Duration::from_millis(20));
                 }
             }
-            if post.sensor.runs() {
+            if node.sensor.runs() {
                 is_busy = true;
                 continue;
             }
-            if post.batch.is_none() && new {
+            if node.batch.is_none() && new {
                 let count = self.rng.within(self.plan.hits.0..self.plan.hits.1 + 1) as usize;
                 let batch = Batch::new(&format!("b{}", self.batches), count, 60..8000, &mut self.rng);
                 self.batches += 1;
                 self.account.offer(&batch);
                 let trace = batch.write(&self.place)?;
-                post.batch = Some((batch, trace));
+                node.batch = Some((batch, trace));
             }
-            if let Some((_, trace)) = &post.batch {
-                post.sensor.start(trace, &[post.proxy.address()])?;
+            if let Some((_, trace)) = &node.batch {
+                node.sensor.start(trace, &[node.proxy.address()])?;
                 is_busy = true;
             }
         }
@@ -324,7 +324,7 @@ impl<'p> Course<'p> {
     }
 
     fn count(&mut self) {
-        let sum = |of: fn(&Proxy) -> u64| self.sensors.iter().map(|post| of(&post.proxy)).sum();
+        let sum = |of: fn(&Proxy) -> u64| self.sensors.iter().map(|node| of(&node.proxy)).sum();
         self.outcome.connections = sum(|proxy| proxy.counts().connections.load(Ordering::Relaxed));
         self.outcome.cut = sum(|proxy| proxy.counts().cut.load(Ordering::Relaxed));
         self.outcome.half_open = sum(|proxy| proxy.counts().half_open.load(Ordering::Relaxed));
@@ -332,12 +332,12 @@ impl<'p> Course<'p> {
     }
 
     /// Nothing goes wrong any more, and what was begun is finished.
-    fn calm(&mut self) -> io::Result<()> {
+    fn end_faults(&mut self) -> io::Result<()> {
         self.collector.disk.control("")?;
-        for post in &self.sensors {
-            post.sensor.disk.control("")?;
-            post.proxy.set_weather(Weather::default());
-            post.proxy.cut_all();
+        for node in &self.sensors {
+            node.sensor.disk.control("")?;
+            node.proxy.set_faults(NetworkFaults::default());
+            node.proxy.cut_all();
         }
         let start = Instant::now();
         while self.work(false)? {
@@ -353,22 +353,22 @@ impl<'p> Course<'p> {
         self.count();
         self.collector.stop()?;
         let store = self.collector.store();
-        let books = Books::read(&store).map_err(io::Error::other)?;
-        self.outcome.given_up = books.lost_by_gaps;
+        let ledger = Ledger::read(&store).map_err(io::Error::other)?;
+        self.outcome.given_up = ledger.lost_by_gaps;
         let mut balance =
-            self.account.compare_with_store(&store, books.lost_by_gaps).map_err(io::Error::other)?;
-        balance.corrupt += books.dangling + books.conflicts;
+            self.account.compare_with_store(&store, ledger.lost_by_gaps).map_err(io::Error::other)?;
+        balance.corrupt += ledger.dangling + ledger.conflicts;
         self.outcome.balance = balance;
         Ok(self.outcome)
     }
 }
 
-impl fmt::Display for Course<'_> {
+impl fmt::Display for Campaign<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "what was sent does not arrive; {:?}", self.outcome)?;
         writeln!(f, "{}", tail(&self.collector.log))?;
-        for post in self.sensors.iter().filter(|post| post.batch.is_some()) {
-            writeln!(f, "{}", tail(&post.sensor.log))?;
+        for node in self.sensors.iter().filter(|node| node.batch.is_some()) {
+            writeln!(f, "{}", tail(&node.sensor.log))?;
         }
         Ok(())
     }

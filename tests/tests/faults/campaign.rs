@@ -1,19 +1,19 @@
 //! Sensors and a collector, real processes, while they are killed, lose their power, find their disks full and talk over
 //! a bad network. The campaign `faults` is the same for longer and all at once.
 
-use etwsieve_tests::faults::{Acks, Outcome, Plan, Weather, run_course};
+use etwsieve_tests::faults::{Acks, NetworkFaults, Outcome, Plan, run_campaign};
 use std::time::Duration;
 
 fn run(plan: &Plan) -> Outcome {
     let place = tempfile::tempdir().expect("a folder");
-    let outcome = run_course(plan, place.path(), |_| {}).unwrap_or_else(|error| panic!("{error}"));
+    let outcome = run_campaign(plan, place.path(), |_| {}).unwrap_or_else(|error| panic!("{error}"));
     println!("{outcome:?}");
     outcome
 }
 
 #[test]
 fn killed_at_random_moments() {
-    let plan = Plan { faults_max: 60, kill_sensor: 2, kill_collector: 1, ..Plan::calm(1) };
+    let plan = Plan { faults_max: 60, kill_sensor: 2, kill_collector: 1, ..Plan::without_faults(1) };
     let outcome = run(&plan);
     assert!(outcome.balance.is_even(), "{outcome:?}");
     assert!(outcome.kills >= 20 && outcome.balance.sent > 100, "{outcome:?}");
@@ -21,7 +21,7 @@ fn killed_at_random_moments() {
 
 #[test]
 fn power_losses_of_either_side() {
-    let plan = Plan { faults_max: 40, power_sensor: 1, power_collector: 1, ..Plan::calm(2) };
+    let plan = Plan { faults_max: 40, power_sensor: 1, power_collector: 1, ..Plan::without_faults(2) };
     let outcome = run(&plan);
     assert!(outcome.balance.is_even(), "{outcome:?}");
     assert!(outcome.power_losses == 40 && outcome.torn > 0, "{outcome:?}");
@@ -31,7 +31,8 @@ fn power_losses_of_either_side() {
 #[test]
 fn an_acknowledgement_before_the_sync_is_found_out() {
     let found = (0..4).any(|seed| {
-        let plan = Plan { faults_max: 15, power_collector: 1, negative_control: true, ..Plan::calm(seed) };
+        let plan =
+            Plan { faults_max: 15, power_collector: 1, negative_control: true, ..Plan::without_faults(seed) };
         run(&plan).balance.lost > 0
     });
     assert!(found, "a collector that acknowledges before it syncs passes: the test sees nothing");
@@ -39,7 +40,8 @@ fn an_acknowledgement_before_the_sync_is_found_out() {
 
 #[test]
 fn full_disks_and_failed_syncs() {
-    let plan = Plan { faults_max: 16, disk_full: 1, sync_errors: 1, power_collector: 1, ..Plan::calm(4) };
+    let plan =
+        Plan { faults_max: 16, disk_full: 1, sync_errors: 1, power_collector: 1, ..Plan::without_faults(4) };
     let outcome = run(&plan);
     assert!(outcome.balance.is_even(), "{outcome:?}");
     assert!(outcome.disk_full + outcome.sync_errors > 0, "{outcome:?}");
@@ -47,29 +49,29 @@ fn full_disks_and_failed_syncs() {
 
 #[test]
 fn connections_that_break_and_acknowledgements_that_stray() {
-    let weather = Weather {
+    let network = NetworkFaults {
         cut: 60,
         half_open: 0,
         within_bytes: 300_000,
         delay_ms_max: 2,
         acks: Acks { dropped: 20, swapped: 20, doubled: 20, stale: 20 },
     };
-    let outcome = run(&Plan { faults_max: 25, cut: 1, weather, ..Plan::calm(5) });
+    let outcome = run(&Plan { faults_max: 25, cut: 1, network, ..Plan::without_faults(5) });
     assert!(outcome.balance.is_even(), "{outcome:?}");
     assert!(outcome.cut > 0 && outcome.acks > 0, "{outcome:?}");
 }
 
 #[test]
 fn connections_that_go_dead() {
-    let weather = Weather { half_open: 100, within_bytes: 60_000, ..Weather::default() };
-    // One fault that hits nobody: the weather is enough. Then it is calm, and the dead connections are left to the sensor.
+    let network = NetworkFaults { half_open: 100, within_bytes: 60_000, ..NetworkFaults::default() };
+    // One fault that hits nobody: the network is enough. Then it is calm, and the dead connections are left to the sensor.
     let plan = Plan {
         faults_max: 8,
         time: Duration::from_secs(6),
         cut: 1,
         pause_ms: (500, 600),
-        weather,
-        ..Plan::calm(6)
+        network,
+        ..Plan::without_faults(6)
     };
     let outcome = run(&plan);
     assert!(outcome.balance.is_even(), "{outcome:?}");

@@ -1,4 +1,4 @@
-//! The collector's own books beside the hits: who sent what under which number.
+//! The collector's own ledger beside the hits: who sent what under which number.
 
 use rusqlite::{Connection, OpenFlags};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// What they say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Books {
+pub struct Ledger {
     /// Hits given up by sensors, as far as they are not stored.
     pub lost_by_gaps: u64,
     /// Hits that gaps declare, stored or not.
@@ -19,7 +19,7 @@ pub struct Books {
     pub set_aside: u64,
 }
 
-impl Books {
+impl Ledger {
     /// Reads them.
     ///
     /// # Errors

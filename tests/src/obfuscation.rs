@@ -1,6 +1,6 @@
-//! Scripts in disguise, in the style of the Invoke-Obfuscation family: written for this project, for its own tests.
+//! Scripts in obfuscation, in the style of the Invoke-Obfuscation family: written for this project, for its own tests.
 //!
-//! Each disguise makes of a script one that does the same, in some variants, the same every time.
+//! Each obfuscation rewrites a script into one that does the same. It has several variants, and is deterministic.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,26 +9,26 @@ use flate2::write::{DeflateEncoder, GzEncoder};
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-/// A way to disguise.
-pub struct Disguise {
+/// A way to obfuscate a script.
+pub struct Obfuscation {
     /// token, string, encoding, compress, launcher.
     pub family: &'static str,
-    /// What is done.
+    /// What it does.
     pub name: &'static str,
-    /// The script in disguise; `None` if it is none to which this can be done.
-    pub disguise: fn(&str, u32) -> Option<String>,
+    /// Obfuscates a script in the variant of the given number; `None` if the obfuscation does not apply to it.
+    pub apply: fn(&str, u32) -> Option<String>,
 }
 
 const fn row(
     family: &'static str,
     name: &'static str,
-    disguise: fn(&str, u32) -> Option<String>,
-) -> Disguise {
-    Disguise { family, name, disguise }
+    apply: fn(&str, u32) -> Option<String>,
+) -> Obfuscation {
+    Obfuscation { family, name, apply }
 }
 
-/// All disguises.
-pub const ALL: &[Disguise] = &[
+/// All obfuscations.
+pub const ALL: &[Obfuscation] = &[
     row("token", "random case", |script, variant| Some(random_case(script, variant))),
     row("token", "backticks", |script, variant| Some(backticks(script, variant))),
     row("token", "dashes of other kinds", |script, variant| Some(dashes(script, variant))),
@@ -64,7 +64,7 @@ pub const ALL: &[Disguise] = &[
     row("compress", "deflate", |script, variant| Some(compressed(script, variant, false))),
     row("compress", "gzip", |script, variant| Some(compressed(script, variant, true))),
     row("launcher", "-EncodedCommand", |script, variant| Some(encoded_command(script, variant))),
-    row("launcher", "-EncodedCommand of a disguise", |script, variant| {
+    row("launcher", "-EncodedCommand of an obfuscated script", |script, variant| {
         Some(encoded_command(&run(&concatenated(script, variant), variant), variant))
     }),
     row("launcher", "cmd and a variable of the environment", |script, variant| {

@@ -1,4 +1,4 @@
-//! Scripts in obfuscation, in the style of the Invoke-Obfuscation family: written for this project, for its own tests.
+//! Obfuscated scripts in the style of the Invoke-Obfuscation family, written for the tests of this project.
 //!
 //! Each obfuscation rewrites a script into one that does the same. It has several variants, and is deterministic.
 

@@ -11,7 +11,7 @@ pub(super) fn of(rows: &[Row]) -> Option<String> {
         "programs" => {
             let others: Vec<String> = rows[1..]
                 .iter()
-                .map(|row| format!("{} takes {} times as long", row.contestant, short(row.ratio)))
+                .map(|row| format!("`{}` takes {} times as long", row.contestant, short(row.ratio)))
                 .collect();
             let micros = short(first.ns_per_event / 1e3);
             let own = format!("{} with default settings takes {micros} µs an event", first.contestant);
@@ -19,7 +19,7 @@ pub(super) fn of(rows: &[Row]) -> Option<String> {
         }
         "views" => Some(format!(
             "Searching all views, as the sensor does by default, takes {} times as long as the raw search; their prefilter \
-             alone makes it {} times.",
+             alone brings it to {} times.",
             short(row("raw, views")?.ratio),
             short(row("raw, prefilter")?.ratio)
         )),
@@ -91,12 +91,12 @@ mod tests {
         let rows = [
             (
                 vec![programs("etwsieve replay", 1.0), programs("rsigma", 2.0)],
-                "etwsieve replay with default settings takes 0.100 µs an event; rsigma takes 2.00 times as long.",
+                "etwsieve replay with default settings takes 0.100 µs an event; `rsigma` takes 2.00 times as long.",
             ),
             (
                 vec![views("raw", 1.0), views("raw, prefilter", 1.5), views("raw, views", 3.0)],
                 "Searching all views, as the sensor does by default, takes 3.00 times as long as the raw search; \
-                 their prefilter alone makes it 1.50 times.",
+                 their prefilter alone brings it to 1.50 times.",
             ),
             (
                 vec![row("reader", "stream", "none", "etwsieve-etl", 1.0)],

@@ -276,7 +276,7 @@ fn both_ways(matcher: &Matcher, bytes: &[u8], scratch: &mut Scratch) -> [Vec<(Vi
 fn the_cheap_test_loses_nothing() {
     let mut scratch = Scratch::default();
     let own = rules();
-    for Obfuscation { name, obfuscation, .. } in obfuscation::ALL {
+    for Obfuscation { name, apply, .. } in obfuscation::ALL {
         let texts =
             SCRIPTS.iter().flat_map(|(_, script)| (0..VARIANTS).map(move |variant| apply(script, variant)));
         for text in texts.flatten() {

@@ -1,8 +1,8 @@
-//! What must not lose, double or change a hit: killed processes, power losses, full disks, bad networks.
+//! The fault harness: no hit may be lost, doubled or changed by killed processes, power losses, full disks or bad networks.
 //!
-//! [`Programs`] are the real ones. [`Disk`] is a folder with the fault shim before it, [`Proxy`] the network,
-//! [`Batch`] what is sent, [`Account`] what must have arrived; [`run_campaign`] puts them together and lets things go
-//! wrong. Everything random comes from a seed ([`Rng`]); what the scheduler makes of it does not.
+//! [`Programs`] are the real sensor and collector. [`Disk`] is a folder behind the fault shim, [`Proxy`] is the network,
+//! [`Batch`] is sent, and [`Account`] checks what has arrived. [`run_campaign`] combines them and injects faults. All random
+//! decisions come from a seed ([`Rng`]); the scheduling of processes does not.
 
 mod account;
 mod batch;

@@ -26,13 +26,13 @@ impl Aim {
         Self { at_most: true, ..Self::at_least(text, place, wanted, measured) }
     }
 
-    /// Whether the aim is met; `None` if it was not measured.
+    /// Returns whether the aim is met; `None` if it was not measured.
     pub fn is_met(&self) -> Option<bool> {
         self.measured
             .map(|measured| if self.at_most { measured <= self.wanted } else { measured >= self.wanted })
     }
 
-    /// The verdict in words.
+    /// Describes the result in words.
     pub fn outcome(&self) -> String {
         let Some(measured) = self.measured else { return "not measured".to_owned() };
         if self.is_met() == Some(true) {
@@ -42,7 +42,7 @@ impl Aim {
             return "not met".to_owned();
         }
         let share = measured / self.wanted;
-        // A miss that rounding would hide.
+        // Rounding would hide such a miss.
         if (share - 1.0).abs() < 0.01 {
             return "just missed".to_owned();
         }
@@ -69,7 +69,7 @@ pub fn of(report: &Report) -> Vec<Aim> {
         report.rows.iter().filter(is_peer).map(|row| row.ratio).min_by(f64::total_cmp)
     };
     let mut aims = Vec::new();
-    // What users run with default settings comes first.
+    // Default settings come first.
     let reader = report.row("programs", "stream", "sigma", "dissect.etl").map(|row| row.ratio);
     aims.push(Aim::at_least(
         "speed of `etwsieve replay`, in times of dissect.etl merely reading",

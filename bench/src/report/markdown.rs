@@ -19,14 +19,14 @@ and its time includes the narrowing. In the short workloads (hot, small, evtx, h
 it has searched, since each pass repeats the one before; in the others it starts each pass without memory. Absolute
 numbers hold for this machine only.";
 
-/// Parts in the order of the report: what users run with default settings comes first.
+/// Parts in the order of the report, which starts with default settings.
 const PARTS: [&str; 6] = ["programs", "views", "replay", "payloads", "reader", "callback"];
 
 /// Writes the report. `plots` are the names and titles of the image files beside it.
 ///
 /// # Errors
 ///
-/// Those of writing.
+/// Errors of writing.
 pub fn write(out: &mut dyn Write, report: &Report, plots: &[(String, String)]) -> io::Result<()> {
     writeln!(out, "# etwsieve, measured\n")?;
     for (name, value) in &report.facts {
@@ -91,7 +91,7 @@ pub fn write(out: &mut dyn Write, report: &Report, plots: &[(String, String)]) -
     Ok(())
 }
 
-/// The table of one race.
+/// Writes the table of a race.
 fn table(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
     let Some(first) = rows.first() else { return Ok(()) };
     let clock = if first.clock == "wall" { ", wall-clock time" } else { "" };
@@ -152,7 +152,7 @@ mod tests {
         for line in wanted {
             assert!(text.lines().any(|other| other == line), "{line}\n{text}");
         }
-        // Every table is as wide as its head.
+        // All rows of a table have the same number of columns.
         for lines in text.lines().collect::<Vec<_>>().windows(2) {
             if lines.iter().all(|line| line.starts_with('|')) {
                 let [a, b] = [lines[0], lines[1]].map(|line| line.matches('|').count());

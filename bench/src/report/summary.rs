@@ -1,9 +1,9 @@
-//! One sentence for each table: what its numbers mean.
+//! One sentence for each table that says what its numbers mean.
 
 use super::aims::Aim;
 use super::{Row, short};
 
-/// The meaning of the table of a race; `None` for a part without a sentence, or if a contestant is missing.
+/// Returns the sentence for a race; `None` if the part has no sentence or a contestant is missing.
 pub(super) fn of(rows: &[Row]) -> Option<String> {
     let first = rows.first()?;
     let row = |name: &str| rows.iter().find(|row| row.contestant == name);
@@ -72,7 +72,7 @@ fn payloads(rows: &[Row], first: &Row) -> String {
     text + "."
 }
 
-/// How many of the aims that were measured are met; `None` if none was measured.
+/// Returns a sentence about the number of aims that are met; `None` if none was measured.
 pub(super) fn of_aims(aims: &[Aim]) -> Option<String> {
     let measured = aims.iter().filter(|aim| aim.measured.is_some()).count();
     let met = aims.iter().filter(|aim| aim.is_met() == Some(true)).count();

@@ -1,4 +1,4 @@
-//! A course of faults: a collector and some sensors at work, while things go wrong at random moments.
+//! A campaign: a collector and some sensors work while faults happen at random moments.
 
 use super::account::{Account, Balance};
 use super::batch::Batch;
@@ -17,20 +17,20 @@ use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(5);
 
-/// What may go wrong. The numbers are weights: of each fault among all, when one is due.
+/// The faults that may happen. Their numbers are weights: the relative probability of each when a fault is due.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Repeats what is random.
+    /// Seed of all random decisions.
     pub seed: u64,
-    /// It ends after so many faults.
+    /// Number of faults after which the campaign ends.
     pub faults_max: u64,
-    /// And after this time at the latest.
+    /// Time after which it ends at the latest.
     pub time: Duration,
-    /// Sensors at work.
+    /// Number of sensors.
     pub sensors: usize,
-    /// Hits of a trace: fewest, most.
+    /// Minimum and maximum number of hits in a trace.
     pub hits: (u64, u64),
-    /// Milliseconds from one fault to the next: shortest, longest.
+    /// Minimum and maximum time between two faults, in milliseconds.
     pub pause_ms: (u64, u64),
     /// SIGKILL of a sensor.
     pub kill_sensor: u64,
@@ -40,20 +40,20 @@ pub struct Plan {
     pub power_sensor: u64,
     /// Power loss of the collector.
     pub power_collector: u64,
-    /// The disk of either side is full for a while.
+    /// The disk of a sensor or of the collector is full for a while.
     pub disk_full: u64,
-    /// Syncs of either side fail, once or for a while.
+    /// Syncs of a sensor or of the collector fail, once or for a while.
     pub sync_errors: u64,
-    /// All connections of a sensor are cut.
+    /// All connections of a sensor are closed.
     pub cut: u64,
-    /// The network between them.
+    /// Faults of the network between sensors and collector.
     pub network: NetworkFaults,
-    /// The collector acknowledges before it has synced: what must be found out.
+    /// The collector acknowledges hits before it syncs them. The campaign must detect that.
     pub negative_control: bool,
 }
 
 impl Plan {
-    /// Nothing goes wrong.
+    /// A plan without faults.
     pub fn without_faults(seed: u64) -> Self {
         Self {
             seed,
@@ -74,7 +74,7 @@ impl Plan {
         }
     }
 
-    /// Everything goes wrong.
+    /// A plan with all kinds of faults.
     pub fn with_all_faults(seed: u64, time: Duration) -> Self {
         Self {
             faults_max: u64::MAX,
@@ -99,39 +99,39 @@ impl Plan {
     }
 }
 
-/// What happened, and what came out.
+/// The faults that happened, and the balance at the end.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
-    /// Processes that were killed while they ran, by power losses too.
+    /// Running processes that were killed, including those killed by power losses.
     pub kills: u64,
-    /// Power losses, of either side.
+    /// Power losses of sensors and of the collector.
     pub power_losses: u64,
-    /// Of these, such that left a file other than it was.
+    /// Of these, power losses that changed a file.
     pub torn: u64,
-    /// Times a disk was full, and writes failed.
+    /// Number of times that a disk was full and writes failed.
     pub disk_full: u64,
-    /// Times that syncs failed.
+    /// Number of times that syncs failed.
     pub sync_errors: u64,
-    /// Connections that came, broke and went dead.
+    /// Connections of sensors.
     pub connections: u64,
-    /// Those that were cut.
+    /// Connections that the network closed.
     pub cut: u64,
-    /// Those that went dead.
+    /// Connections that stayed open but no longer carried data.
     pub half_open: u64,
-    /// ACKs that were lost, late, doubled.
+    /// ACKs that were dropped, delayed, duplicated or stale.
     pub acks: u64,
-    /// Starts of programs that ended by themselves other than well.
+    /// Programs that ended by themselves with an error.
     pub failed_starts: u64,
-    /// Hits given up by sensors, and told as a GAP.
+    /// Hits that sensors dropped and reported with a GAP.
     pub given_up: u64,
-    /// Sent, stored, lost, doubled, corrupt.
+    /// Hits that were sent, stored, lost, doubled or corrupt.
     #[serde(flatten)]
     pub balance: Balance,
 }
 
-/// What was sent and what is at work.
+/// A running campaign.
 struct Campaign<'p> {
     plan: &'p Plan,
     place: PathBuf,
@@ -144,25 +144,24 @@ struct Campaign<'p> {
     once: u64,
 }
 
-/// A sensor, the network before it, and what it replays.
+/// A sensor, the network in front of it, and the batch that it replays.
 struct SensorNode {
     sensor: Sensor,
     proxy: Proxy,
     batch: Option<(Batch, PathBuf)>,
 }
 
-/// Runs a course below `place`, which is left as it is at the end; tells how it goes now and then.
+/// Runs a campaign with its files below `place`, which it does not clean up. Calls `progress` every second.
 ///
 /// # Errors
 ///
-/// Those of the file system and of starting programs; `TimedOut` with logs if what was sent does not arrive once all is
-/// calm again.
-pub fn run(plan: &Plan, place: &Path, mut told: impl FnMut(&Outcome)) -> io::Result<Outcome> {
+/// Errors of the file system and of starting programs; `TimedOut` with logs if hits do not arrive after the last fault.
+pub fn run(plan: &Plan, place: &Path, mut progress: impl FnMut(&Outcome)) -> io::Result<Outcome> {
     Programs::find();
     let mut campaign = Campaign::new(plan, place)?;
     let start = Instant::now();
     let (mut faults, mut next_fault) = (0, Duration::ZERO);
-    let mut next_word = Duration::from_secs(1);
+    let mut next_progress = Duration::from_secs(1);
     while faults < plan.faults_max && start.elapsed() < plan.time {
         campaign.work(true)?;
         if start.elapsed() >= next_fault {
@@ -171,10 +170,10 @@ pub fn run(plan: &Plan, place: &Path, mut told: impl FnMut(&Outcome)) -> io::Res
             let pause = campaign.rng.within(plan.pause_ms.0..plan.pause_ms.1 + 1);
             next_fault = start.elapsed() + Duration::from_millis(pause);
         }
-        if start.elapsed() >= next_word {
-            next_word += Duration::from_secs(1);
+        if start.elapsed() >= next_progress {
+            next_progress += Duration::from_secs(1);
             campaign.count();
-            told(&campaign.outcome);
+            progress(&campaign.outcome);
         }
         thread::sleep(TICK);
     }
@@ -212,11 +211,11 @@ impl<'p> Campaign<'p> {
         })
     }
 
-    /// Starts what does not run; with `new`, also new batches. True while something is still to be delivered.
+    /// Starts programs that do not run; with `new`, also new batches. Returns whether something is still to be delivered.
     fn work(&mut self, new: bool) -> io::Result<bool> {
         if self.collector.ended().is_some() {
             self.outcome.failed_starts += 1;
-            // As a service manager does, not in a tight loop.
+            // Like a service manager, not in a tight loop.
             thread::sleep(Duration::from_millis(50));
         }
         self.collector.start()?;
@@ -253,7 +252,7 @@ impl<'p> Campaign<'p> {
         Ok(is_busy)
     }
 
-    /// One thing goes wrong.
+    /// Injects one fault.
     fn fault(&mut self) -> io::Result<()> {
         let plan = self.plan;
         let weights = [
@@ -303,7 +302,7 @@ impl<'p> Campaign<'p> {
         Ok(())
     }
 
-    /// The disk of a sensor or of the collector fails for a moment.
+    /// Makes the disk of a sensor or of the collector fail for a moment.
     fn disk(&mut self, which: usize, words: &str) -> io::Result<()> {
         let is_collector = self.rng.chance(60);
         let millis = self.rng.within(20..500);
@@ -331,7 +330,7 @@ impl<'p> Campaign<'p> {
         self.outcome.acks = sum(|proxy| proxy.counts().acks.load(Ordering::Relaxed));
     }
 
-    /// Nothing goes wrong any more, and what was begun is finished.
+    /// Ends all faults and waits until every batch is delivered.
     fn end_faults(&mut self) -> io::Result<()> {
         self.collector.disk.control("")?;
         for node in &self.sensors {
@@ -365,7 +364,7 @@ impl<'p> Campaign<'p> {
 
 impl fmt::Display for Campaign<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "what was sent does not arrive; {:?}", self.outcome)?;
+        writeln!(f, "hits do not arrive; {:?}", self.outcome)?;
         writeln!(f, "{}", tail(&self.collector.log))?;
         for node in self.sensors.iter().filter(|node| node.batch.is_some()) {
             writeln!(f, "{}", tail(&node.sensor.log))?;

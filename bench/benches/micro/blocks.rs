@@ -1,5 +1,4 @@
-//! What whole blocks cost beside the search of events: the stream of harmless fragments, searched event by event, and
-//! joined as well.
+//! The cost of joined blocks: harmless fragments are searched event by event, with and without joining them.
 
 use criterion::{BatchSize, Criterion, Throughput};
 use etwsieve_bench::rules::RuleSet;
@@ -8,7 +7,7 @@ use etwsieve_matcher::block::{Assembly, Fragment, Joined, Limits};
 use etwsieve_matcher::{EventKind, Matcher, Payload, Repeats, Scratch};
 use std::hint::black_box;
 
-/// Events searched in one sample before the buffers, of which some were exchanged, are made anew.
+/// Number of events in a sample, after which the buffers are cloned again, since the assembly replaces some.
 const EVENTS: usize = 2_000;
 
 fn events(matcher: &Matcher, buffers: &mut [Vec<u8>], scratch: &mut Scratch) -> usize {

@@ -1,4 +1,4 @@
-//! One event through the intake of a live pipeline, beside a bare copy of its bytes.
+//! The intake of a live pipeline, compared with a bare copy of the payload.
 
 use criterion::{Criterion, Throughput};
 use etwsieve_bench::callback::{BURST, PAYLOADS, copies, intake, payload};
@@ -10,7 +10,7 @@ pub(crate) fn benchmark(criterion: &mut Criterion) {
         let payload = payload(len);
         let mut group = criterion.benchmark_group(format!("callback/{name}"));
         group.sample_size(10).throughput(Throughput::Bytes(payload.len() as u64));
-        // Criterion's iterations are events. Bursts are whole, and their pauses would make many of them long.
+        // An iteration is an event. Only whole bursts are possible, and their number is limited because of the pauses.
         let bursts = |events: u64| (events as usize).div_ceil(BURST).min(BURSTS_MAX);
         let share = |events: u64| events as f64 / (bursts(events) * BURST) as f64;
         group.bench_function("intake", |bencher| {

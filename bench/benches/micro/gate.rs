@@ -1,4 +1,4 @@
-//! The matcher on payloads in memory, with every kernel, beside the bounds.
+//! The matcher on payloads in memory, with every kernel, and the bounds.
 
 use criterion::{Criterion, Throughput};
 use etwsieve_bench::contestant::{Entry, own};
@@ -9,7 +9,7 @@ pub(crate) fn benchmark(criterion: &mut Criterion) {
     let rule_sets = RuleSet::all().expect("the rules load");
     for name in Name::ALL {
         let workload = Workload::load(name, Size::of_payloads()).expect("the workload loads");
-        // The tenfold set takes its time to compile, and the report measures it.
+        // The tenfold set takes long to compile, and the report measures it.
         for rules in rule_sets.iter().filter(|rules| rules.name != "sigma10") {
             let mut group = criterion.benchmark_group(format!("gate/{}/{}", workload.name, rules.name));
             let mut entries = own(&workload, rules).expect("the contestants take the rules");

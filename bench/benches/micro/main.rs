@@ -12,7 +12,7 @@ mod views;
 
 use criterion::Criterion;
 
-/// The first part of the names of its groups, and the benchmarks of an area.
+/// The areas: the first part of the names of their groups, and their benchmarks.
 const AREAS: [(&str, fn(&mut Criterion)); 6] = [
     ("blocks", blocks::benchmark),
     ("callback", callback::benchmark),

@@ -1,4 +1,4 @@
-//! Whole replays, from the file to the hits.
+//! Complete replays, from the file to the hits.
 
 use criterion::{Criterion, Throughput};
 use etwsieve_bench::replay;

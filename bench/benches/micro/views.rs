@@ -1,4 +1,4 @@
-//! The raw search alone, with the cheap test, and with the views where the test asks for them.
+//! The raw search alone, with the prefilter of the views, and with the views of events that pass it.
 
 use criterion::{Criterion, Throughput};
 use etwsieve_bench::rules::RuleSet;

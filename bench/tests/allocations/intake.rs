@@ -1,7 +1,6 @@
-//! What the live intake promises: it allocates for no event, neither for those that are searched nor for those that
-//! are dropped.
+//! The intake of a live session does not allocate, neither for events that are searched nor for events that are dropped.
 //!
-//! It counts the allocations of the source's thread, which in a live session is ETW's.
+//! The test counts the allocations of the thread of the source, which in a live session is the thread of the ETW callback.
 
 use etwsieve::event::EventRef;
 use etwsieve::pipeline::{Progress, run};
@@ -19,7 +18,7 @@ use std::time::Duration;
 
 const EVENTS: u64 = 20_000;
 
-/// Offers events as fast as it can, or with a pause after each few.
+/// Offers events as fast as possible, or with a pause after every few.
 struct Counted {
     payload: Vec<u8>,
     pause_every: Option<u64>,
@@ -45,7 +44,7 @@ impl Source for Counted {
             };
             sink.event(&event).is_break()
         };
-        // What a thread allocates once, for waking another one, comes with its first events.
+        // A thread allocates once for waking another one, with its first events.
         for number in 0..64 {
             offer(sink, number);
             thread::sleep(Duration::from_micros(100));
@@ -68,7 +67,7 @@ impl Source for Counted {
 #[test]
 fn the_intake_allocates_nothing() {
     let rules = ActiveRules::new(Matcher::new(builtin::rules()));
-    // Buffers of the pool, bytes of a payload, pauses, and whether events have to be dropped.
+    // Buffers of the pool, bytes of a payload, pauses, and whether events must be dropped.
     let rows = [
         ("searched", 64, 512, Some(16), false),
         ("searched, large", 64, 40 << 10, Some(8), false),
@@ -87,7 +86,7 @@ fn the_intake_allocates_nothing() {
         if drops {
             assert!(searched < EVENTS, "{name}: nothing was dropped");
         } else {
-            // How many depends on the machine's other work: its matcher thread has to get its turn in the pauses.
+            // The number depends on other load of the machine, since the matcher thread has to run during the pauses.
             assert!(searched > EVENTS / 10, "{name}: {searched} events searched");
         }
         assert_eq!(allocations.load(Ordering::Relaxed), 0, "{name}");

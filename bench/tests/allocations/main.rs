@@ -1,4 +1,4 @@
-//! What the hot paths allocate, counted for each thread, and the worst cost of a script, counted in steps.
+//! Allocations of the hot paths, counted per thread, and the cost of the worst scripts, counted in steps.
 
 mod intake;
 mod search;

@@ -1,4 +1,4 @@
-//! What the matcher and the reader promise: an event without a hit allocates nothing.
+//! Matcher and reader do not allocate for an event without a hit.
 
 use etwsieve_bench::alloc::of_thread;
 use etwsieve_bench::contestant::decode;
@@ -10,7 +10,7 @@ use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch};
 use std::hint::black_box;
 
 fn workloads() -> Vec<Workload> {
-    // In full, so that rare paths of the evaluation come about.
+    // Whole workloads, so that rare paths of the evaluation are taken.
     let recorded = Name::TRACES.map(|name| Workload::load(name, Size::Whole).expect("the workload loads"));
     let generated =
         Name::TRACES.map(|name| Workload::generated(name, Size::Small).expect("the workload loads"));
@@ -34,7 +34,7 @@ fn the_counter_counts() {
     for (name, expected, work) in rows {
         assert_eq!(of_thread(work).0, expected, "{name}");
     }
-    // On a contestant that is known to allocate.
+    // A contestant that is known to allocate.
     let workload = Workload::generated(Name::Busy, Size::Small).unwrap();
     for (event, payload) in workload.payloads() {
         assert!(of_thread(|| decode::is_hit(payload)).0 > 0, "event {event}");
@@ -51,7 +51,7 @@ fn searching_allocates_nothing() {
                 let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
                 matcher.find(&payload, &mut scratch).len()
             };
-            // Once over everything grows the scratch, and thread-local caches of regular expressions.
+            // The first pass grows the scratch memory and the thread-local caches of regular expressions.
             let hits: usize = workload.payloads().map(|(_, payload)| find(payload)).sum();
             assert!(hits > 0, "{} has hits of {}", workload.name, rules.name);
             let mut without_hit = 0;

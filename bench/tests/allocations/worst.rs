@@ -8,7 +8,7 @@ fn the_worst_scripts_cost_at_most_fifty_ordinary_ones() {
     let matcher = Matcher::new(builtin::rules());
     let mut scratch = Scratch::default();
     let plain = cost(&matcher, &ordinary(ORDINARY_UNITS), &mut scratch);
-    assert!(!plain.is_cut && plain.steps > 0, "an ordinary script is viewed to its end: {plain:?}");
+    assert!(!plain.is_cut && plain.steps > 0, "the views of an ordinary script are not cut short: {plain:?}");
     for kind in KINDS {
         for units in SIZES {
             let cost = cost(&matcher, &kind.script(units), &mut scratch);
@@ -20,7 +20,7 @@ fn the_worst_scripts_cost_at_most_fifty_ordinary_ones() {
     }
 }
 
-/// Ordinary scripts are viewed to their end, also those that fill several events.
+/// The views of ordinary scripts are never cut short, even if the scripts fill several events.
 #[test]
 fn ordinary_scripts_are_not_cut() {
     let matcher = Matcher::new(builtin::rules());

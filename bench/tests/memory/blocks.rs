@@ -1,5 +1,5 @@
-//! What the assembly of script blocks promises: a million blocks that never end stay within its bound, by its own
-//! count and by the allocator's, and honest blocks among them are joined and detected.
+//! The assembly of script blocks stays within its memory bound, by its own count and the allocator's, while a million
+//! incomplete blocks arrive; complete blocks among them are joined and detected.
 
 use etwsieve_bench::alloc::most_held;
 use etwsieve_matcher::block::{Assembly, BlockCounts, Fragment, Joined, Limits};
@@ -7,10 +7,10 @@ use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, builtin};
 use etwsieve_tests::writer::script_block;
 
 const FLOOD: u64 = 1_000_000;
-/// Between two fragments of an honest block so many of the flood come.
+/// Number of fragments of the flood between two fragments of a complete block.
 const APART: u64 = 5_000;
 const FLOOD_PROCESS: u32 = 666;
-/// What the count of the assembly may miss: tables while they grow, and the joined text.
+/// Memory that the assembly does not count: growing tables and the joined text, in bytes.
 const SLACK_BYTES: usize = 16 << 20;
 
 struct Flooded {
@@ -21,7 +21,7 @@ struct Flooded {
     detected: u64,
 }
 
-/// Blocks of a process, in three fragments, with the needles in the first and the last.
+/// Returns a fragment of a complete block, which has its needles in the first and the last of three fragments.
 fn honest(part: u64, number: u64) -> Vec<u8> {
     let id = format!("{number:08x}-aaaa-4a10-b04e-417ef95bc8b6");
     let texts = ["Enter-PSSess", "ion # and what follows", " -ComputerName srv01"];
@@ -35,7 +35,7 @@ fn flood(matcher: &Matcher, text: &str, limits: Limits) -> Flooded {
         Flooded { counts: BlockCounts::default(), most_bytes: 0, most_open: 0, honest: 0, detected: 0 };
     let mut buffer = Vec::new();
     let template = script_block(1, 2, text, "00000000-d4cc-4a10-b04e-417ef95bc8b6", None);
-    // Where the id's first digits stand: eight digits, two bytes each, behind numbers, text and NUL.
+    // Offset of the first eight digits of the id, of two bytes each, after the numbers, the text and its NUL.
     let id = 8 + 2 * (text.len() + 1);
     for n in 0..FLOOD {
         let mut take = |process_id, bytes: &[u8]| {
@@ -43,7 +43,7 @@ fn flood(matcher: &Matcher, text: &str, limits: Limits) -> Flooded {
             buffer.extend_from_slice(bytes);
             let payload = Payload { kind: EventKind::ScriptBlock, process_id: Some(process_id), bytes };
             let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
-            // A flood of an hour: nothing is old.
+            // The times are close together, so no block is evicted by age.
             let fragment = Fragment {
                 source: 0,
                 process_id: Some(process_id),

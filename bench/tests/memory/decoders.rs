@@ -1,4 +1,4 @@
-//! Hostile files: the memory that reading them takes is bounded by constants, not by what they claim.
+//! The memory for reading hostile files is bounded by constants, not by sizes that the files claim.
 
 use etwsieve::event::EventRef;
 use etwsieve::source::{Damage, Sink, evtx, jsonl};
@@ -16,7 +16,7 @@ fn hostile_files_take_bounded_memory() {
     the_list_of_buffers_is_all_that_grows();
 }
 
-/// Counts what a source gives.
+/// Counts the events and the damage of a source.
 #[derive(Default)]
 struct Counted {
     events: usize,
@@ -44,7 +44,7 @@ impl Sink for Counted {
     fn progress(&mut self, _: u64) {}
 }
 
-/// What nobody needs of a line is skipped, however it is nested, and not kept.
+/// Unneeded parts of a line are skipped without keeping them, however deeply they are nested.
 fn lines_take_little_more_memory_than_their_length() {
     let fill = |open: &str, item: &str, close: &str| {
         let items = item.repeat(1_000_000 / item.len());
@@ -67,7 +67,7 @@ fn lines_take_little_more_memory_than_their_length() {
     }
 }
 
-/// Records of all sorts of noise behind the magic of a record.
+/// Records consist of noise after their magic number.
 fn chunks_take_little_memory() {
     let mut file = vec![0; 4096];
     file[..8].copy_from_slice(b"ElfFile\0");
@@ -85,7 +85,7 @@ fn chunks_take_little_memory() {
     assert!(held < 4 << 20, "{held} bytes");
 }
 
-/// A buffer for each 72 bytes: the list of them is all that grows with the file.
+/// With a buffer for every 72 bytes only the list of buffers grows with the file.
 fn the_list_of_buffers_is_all_that_grows() {
     let mut writer = etwsieve_tests::writer::TraceWriter::new().buffer_len(4096);
     writer.compression = Some(etwsieve_etl::Compression::Xpress);
@@ -106,7 +106,7 @@ fn the_list_of_buffers_is_all_that_grows() {
         count
     });
     assert_eq!(events, 2);
-    // A stream for each processor besides, of some hundred bytes.
+    // In addition there is a stream of a few hundred bytes for each processor.
     let max = Trace::index_len_max(bytes.len() as u64) + 65_537 * 320;
     assert!((held as u64) < max, "{held} bytes of {max}");
 }

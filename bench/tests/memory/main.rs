@@ -1,4 +1,4 @@
-//! Memory and allocations of the whole process: bounded for hostile input, and the same however many events pass.
+//! Memory and allocations of the whole process are bounded for hostile input, and do not grow with the number of events.
 
 mod blocks;
 mod decoders;
@@ -7,7 +7,7 @@ mod views;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Keeps the other tests of this program waiting while the guard lives: the counters are those of the process.
+/// Blocks the other tests of this program while the guard lives, because the counters belong to the process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

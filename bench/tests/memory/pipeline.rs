@@ -1,4 +1,4 @@
-//! What the pipeline promises: how much it allocates does not depend on how many events without a hit pass.
+//! The allocations of the pipeline do not depend on the number of events without a hit.
 
 use etwsieve::event::EventRef;
 use etwsieve::pipeline::{Progress, Settings, run};
@@ -13,13 +13,13 @@ use etwsieve_matcher::{Matcher, builtin};
 use etwsieve_tests::writer::script_block;
 
 const EVENTS: u64 = 20_000;
-/// Buffers of the pool. All are made, and grown to the one size of payload, in the first moments of a run.
+/// Number of buffers in the pool. All are allocated, and grown to the size of the payload, at the start of a run.
 const POOL: usize = 16;
-/// Allocations by which two runs may differ: threads that wait for a channel, and how many buffers got used.
+/// Permitted difference between the allocations of two runs: threads that wait for a channel, and the buffers in use.
 const SLACK: u64 = 200;
 const ID: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
 
-/// The same events again and again, without a file.
+/// A source that repeats an event.
 struct Repeated {
     events: u64,
     payload: Vec<u8>,
@@ -46,7 +46,7 @@ impl Source for Repeated {
     }
 }
 
-/// Allocations and detections of a run over `events` events with this text.
+/// Returns the allocations and detections of a run over `events` events with this text.
 fn allocations(rules: &ActiveRules, text: &str, search: Search, threads: usize, events: u64) -> (u64, u64) {
     let payload = script_block(1, 1, text, ID, None);
     let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Repeated { events, payload })];
@@ -65,7 +65,7 @@ fn events_without_a_hit_allocate_nothing() {
     let rules = ActiveRules::new(Matcher::new(builtin::rules()));
     let rows = [
         ("harmless", "Get-Date | Format-List".to_owned(), Search::default()),
-        // A cmdlet that a rule of the call-aware view names: that view has to look, and allocates.
+        // The cmdlet occurs in a rule of the call-aware view, which would have to inspect the text and allocate.
         ("near hit", "Enter-PSSession -Id 4".to_owned(), Search::PLAIN),
         ("long", "Write-Output 'nothing to see'; ".repeat(600), Search::default()),
     ];
@@ -79,7 +79,7 @@ fn events_without_a_hit_allocate_nothing() {
             assert!(once < EVENTS / 20, "{name}, {threads} threads: {once} allocations");
         }
     }
-    // The same measure sees what a hit allocates.
+    // The same method detects the allocations of hits.
     let hit = "Enter-PSSession -ComputerName srv01";
     let (once, detections) = allocations(&rules, hit, Search::PLAIN, 1, 1_000);
     let (twice, _) = allocations(&rules, hit, Search::PLAIN, 1, 2_000);

@@ -1,12 +1,11 @@
-//! What texts made to be expensive cost the views: work that is counted in steps stays within its bound (see the
-//! matcher's own tests), and so does the memory, measured here.
+//! The memory of the views is bounded for texts that are made to be expensive. Tests of the matcher bound their work.
 
 use etwsieve_bench::alloc::most_held;
 use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, ViewBudget, Views, builtin};
 
-/// Bytes for each unit of the text, and beside: a few texts of the same length with where their units come from, what
-/// they may grow by, one value, and what is decoded.
+/// Maximum memory in bytes per unit of the text, for a few texts of the same length with the origins of their units.
 const BYTES_PER_UNIT_MAX: usize = 32;
+/// Maximum memory in bytes in addition: growth of the texts, one value, and decoded data.
 const BYTES_MAX: usize = 64 << 20;
 
 fn payload(text: &str) -> Vec<u8> {
@@ -16,7 +15,7 @@ fn payload(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// A text put into another one, again and again.
+/// Nests a text repeatedly.
 fn doubled(mut text: String, times: usize, with: impl Fn(&str) -> String) -> String {
     for _ in 0..times {
         text = with(&text);
@@ -41,7 +40,7 @@ fn memory_is_bounded() {
         ("lists of lists", format!("-join (({})*2)", "(1..60000),".repeat(500))),
         ("pipelines", format!("((1..60000){})", "|%{$_,$_}".repeat(100))),
         ("calls", "etsn a;".repeat(100_000)),
-        // Each call holds all that follow: as texts of their own, they would take gigabytes.
+        // Each call contains all that follow; separate texts would take gigabytes.
         ("nested calls", "etsn a (".repeat(100_000)),
         ("nested calls in braces", "nsn a {etsn b;".repeat(100_000)),
         ("padded text", "$a='{0,500000}' -f '';$b=\"$a$a$a$a$a$a$a$a\";".repeat(1_000)),
@@ -49,11 +48,11 @@ fn memory_is_bounded() {
             "strings in strings",
             doubled("etsn a".to_owned(), 14, |text| format!("iex '{}'", text.replace('\'', "''"))),
         ),
-        ("disguise everywhere", "Enter-PSSess`ion \u{2013}ComputerName\t a;".repeat(40_000)),
+        ("obfuscation everywhere", "Enter-PSSess`ion \u{2013}ComputerName\t a;".repeat(40_000)),
     ];
     let matcher = Matcher::new(builtin::rules());
     for (name, text) in rows {
-        // A reason to look at it, whatever the cheap test thinks of the rest.
+        // The suffix passes the prefilter, whatever the rest is.
         let bytes = payload(&format!("{text};[char]69"));
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
         let mut scratch = Scratch::default();
@@ -63,7 +62,7 @@ fn memory_is_bounded() {
             most_held(|| matcher.find_views(&payload, Views::ALL, &raw, &mut scratch, &mut budget));
         let most = BYTES_PER_UNIT_MAX * bytes.len() / 2 + BYTES_MAX;
         println!("{name}: {} units, {held} bytes", bytes.len() / 2);
-        assert!(held > 0, "{name} is looked at");
+        assert!(held > 0, "{name} is inspected");
         assert!(held <= most, "{name}: {held} bytes held, {most} at most");
     }
 }

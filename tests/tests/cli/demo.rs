@@ -1,4 +1,4 @@
-//! The demonstration trace is what its scripts make it, and shows what the README says.
+//! The demo trace equals the generated one and gives the detections that the README shows.
 
 use etwsieve_tests::program::run;
 use etwsieve_tests::{corpus, demo};
@@ -6,9 +6,9 @@ use etwsieve_tests::{corpus, demo};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
 
 #[test]
-fn the_file_in_the_repository_is_the_one_that_is_made() {
+fn the_file_in_the_repository_equals_the_generated_one() {
     let file = std::fs::read(corpus::repository().join(demo::PATH)).unwrap();
-    assert!(file == demo::trace(), "write it anew with: cargo run -p etwsieve-tests --bin make-demo");
+    assert!(file == demo::trace(), "generate it again with: cargo run -p etwsieve-tests --bin make-demo");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The files of the command line: inputs that are missing, endless or never come, outputs that would destroy something,
-//! names that would command a terminal, stores that cannot be written.
+//! Files on the command line: missing, endless and silent inputs, outputs that would overwrite other files, file names with
+//! terminal escape sequences, stores that cannot be written.
 
 mod inputs;
 mod outputs;

@@ -1,4 +1,4 @@
-//! The command line as scripts and people meet it: formats, exit codes, summaries, stores, stopping.
+//! Replay and the store on the command line: formats, exit codes, summaries, stopping.
 
 use etwsieve_tests::program::{command, run};
 use etwsieve_tests::writer::{EventSpec, TraceWriter, script_block};
@@ -17,13 +17,13 @@ fn demo_path() -> PathBuf {
     corpus::repository().join(demo::PATH)
 }
 
-/// A trace of `count` events on several processors, of which every tenth is a hit.
+/// Writes a trace of `count` events on several processors, of which every tenth is a hit.
 fn write_trace(path: &str, count: u32) {
     let mut writer = TraceWriter::new().processors(4);
     for number in 0..count {
         let text = if number % 10 == 0 { HIT } else { "Get-Date" };
         let payload = script_block(1, 1, text, &format!("{number:08x}{}", &ID[8..]), None);
-        // Two events at each time: only the order within the trace tells them apart.
+        // Two events have the same time, so their order is that within the trace.
         let event = EventSpec::powershell(4104, payload).at(u64::from(number / 2) * 1000).by(8, 12);
         writer.push(event.on((number % 4) as u16));
     }
@@ -135,7 +135,7 @@ fn the_summary_adds_up() {
 }
 
 #[test]
-fn damaged_and_missing_inputs_end_with_one_and_the_rest_is_processed() {
+fn damaged_and_missing_inputs_give_exit_code_1_and_the_rest_is_processed() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, cut, summary) =
         (path_in(&folder, "whole.etl"), path_in(&folder, "cut.etl"), path_in(&folder, "s.json"));
@@ -143,7 +143,7 @@ fn damaged_and_missing_inputs_end_with_one_and_the_rest_is_processed() {
     let bytes = fs::read(&whole).unwrap();
     fs::write(&cut, &bytes[..bytes.len() / 2 + 77]).unwrap();
     let text = path_in(&folder, "notes.etl");
-    fs::write(&text, "this is no trace, only text that is long enough to be looked at").unwrap();
+    fs::write(&text, "this is not a trace, only text that is long enough to be examined").unwrap();
     let gone = path_in(&folder, "gone.etl");
 
     let run = run(PROGRAM, ["replay", "--summary", &summary, &cut, &text, &gone, &whole]);
@@ -170,7 +170,7 @@ fn packed_files_say_how_to_unpack_them() {
 }
 
 #[test]
-fn wrong_usage_and_refused_rules_end_with_two() {
+fn wrong_usage_and_rejected_rules_give_exit_code_2() {
     let folder = tempfile::tempdir().unwrap();
     let good = path_in(&folder, "good.yml");
     fs::write(&good, etwsieve_matcher::builtin::TEXT).unwrap();
@@ -240,7 +240,7 @@ fn every_format_has_a_line_for_each_detection() {
 }
 
 #[test]
-fn the_store_keeps_hits_once_and_gives_them_back() {
+fn the_store_keeps_each_hit_once_and_returns_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = path_in(&folder, "hits.db");
     let demo = demo_path();
@@ -267,7 +267,7 @@ fn the_store_keeps_hits_once_and_gives_them_back() {
 
 #[cfg(unix)]
 #[test]
-fn followed_hits_come_once_and_ctrl_c_ends_it_well() {
+fn follow_prints_each_hit_once_and_ctrl_c_ends_it() {
     use std::io::{BufRead as _, BufReader};
     let folder = tempfile::tempdir().unwrap();
     let store = path_in(&folder, "hits.db");
@@ -283,9 +283,9 @@ fn followed_hits_come_once_and_ctrl_c_ends_it_well() {
     };
     let first = next(2);
     assert!(first.iter().all(|line| line["source"] == demo.as_str()), "{first:?}");
-    // While it runs, what comes in comes out, and nothing of it twice.
+    // New hits are printed while it runs, each once.
     for round in 1..=3 {
-        // Another event in each: the same one from another path would add nothing.
+        // Each file has another event, since the same event from another path would add nothing.
         let payload = script_block(1, 1, HIT, ID, None);
         let mut writer = TraceWriter::new();
         writer.push(EventSpec::powershell(4104, payload).at(round * 1000).by(8, 12));
@@ -311,7 +311,7 @@ fn help_has_examples_and_exit_codes() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let trace = path_in(&folder, "a.etl");
     write_trace(&trace, 20_000);
@@ -323,10 +323,10 @@ fn a_reader_that_goes_away_is_no_error() {
     assert!(output.stderr.is_empty());
 }
 
-/// The input is a pipe that never ends, so that the signal comes in the middle however fast the machine is.
+/// The input is an endless pipe, so that the signal arrives during the replay however fast the machine is.
 #[cfg(unix)]
 #[test]
-fn ctrl_c_stops_with_a_true_summary() {
+fn ctrl_c_stops_with_a_consistent_summary() {
     use std::io::{BufRead, BufReader, Write};
     use std::process::Command;
 

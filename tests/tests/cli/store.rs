@@ -1,4 +1,4 @@
-//! The store as the command line fills it: rules of one title, copies of a trace, texts with U+0000, private files.
+//! The store on the command line: rules with the same title, copies of a trace, texts with U+0000, private files.
 
 use etwsieve_tests::program::{Run, run};
 use rusqlite::Connection;
@@ -29,7 +29,7 @@ impl Case {
         path
     }
 
-    /// Replays traces with the rules in `rules.yml` into `hits.db`.
+    /// Replays traces with the rules in `rules.yml` to `hits.db`.
     fn replay(&self, traces: &[&Path]) -> Run {
         let (rules, store) = (self.path("rules.yml"), self.path("hits.db"));
         let options = ["replay", "--format", "jsonl", "--rules", text(&rules), "--store", text(&store)];
@@ -54,7 +54,7 @@ fn rule(title: &str, word: &str) -> String {
     )
 }
 
-/// A line of a JSON Lines trace.
+/// Returns a line of a JSON Lines trace.
 fn event(time: &str, script: &str, block: u32) -> String {
     let id = format!("{block:08x}-d4cc-4a10-b04e-417ef95bc8b6");
     let line = json!({
@@ -65,9 +65,9 @@ fn event(time: &str, script: &str, block: u32) -> String {
 
 const TIME: &str = "2026-11-30T10:00:00Z";
 
-/// Rules without an id that share a title are different rules, in every output and in the store.
+/// Rules without an id that have the same title are different rules, in every output and in the store.
 #[test]
-fn rules_without_an_id_and_of_one_title_are_counted_each() {
+fn rules_without_an_id_and_with_the_same_title_are_counted_separately() {
     let case = Case::new();
     case.write("rules.yml", &[rule("Same", "one"), rule("Same", "two"), rule("Same", "two")].join("---\n"));
     let trace = case.write("a.jsonl", &(event(TIME, "one two", 1) + &event(TIME, "one", 2)));
@@ -79,7 +79,7 @@ fn rules_without_an_id_and_of_one_title_are_counted_each() {
     let prefix = etwsieve_transport::hit::DERIVED_ID_PREFIX;
     assert!(ids.iter().all(|id| id.as_str().is_some_and(|id| id.starts_with(prefix))), "{ids:?}");
     assert_eq!(case.stats(), "2 events with hits, 4 detections");
-    // The rules move to other files, and the store knows them.
+    // The store recognises the rules in other files.
     fs::remove_file(case.path("rules.yml")).expect("the rules are removed");
     case.write("rules.yml/b.yml", &rule("Same", "'two'"));
     case.write("rules.yml/a.yml", &(rule("Same", "two") + "---\n" + &rule("Same", "one")));
@@ -91,7 +91,7 @@ fn rules_without_an_id_and_of_one_title_are_counted_each() {
 fn a_copy_of_a_trace_adds_nothing_and_equal_events_are_kept() {
     let case = Case::new();
     case.write("rules.yml", &rule("T", "hit"));
-    // Two equal lines; and a script of two fragments, which is a hit only when they are joined.
+    // Two equal lines, and a script of two fragments that matches only when joined.
     let lines = event(TIME, "hit", 1).repeat(2) + &event(TIME, "no", 2);
     let fragment = |number: u32, script: &str| {
         let mut line: Value = serde_json::from_str(&event(TIME, script, 3)).expect("a line");
@@ -105,7 +105,7 @@ fn a_copy_of_a_trace_adds_nothing_and_equal_events_are_kept() {
     assert_eq!(scopes, ["event", "event", "block"]);
     let stats = "3 events with hits, 3 detections";
     assert_eq!(case.stats(), stats);
-    // The same trace again, under another path, inside a longer export, and twice in one run.
+    // The same trace again, in another path, in a longer export, and twice in one run.
     let copy = case.write("other/b.jsonl", &lines);
     let longer = case.write("longer.jsonl", &(event(TIME, "before", 9).repeat(5) + &lines));
     for traces in [&[&*trace][..], &[&copy], &[&longer], &[&trace, &copy]] {
@@ -118,7 +118,7 @@ fn a_copy_of_a_trace_adds_nothing_and_equal_events_are_kept() {
 }
 
 #[test]
-fn queries_see_behind_a_nul() {
+fn queries_see_text_after_a_nul() {
     let case = Case::new();
     case.write("rules.yml", &rule("T", "hit"));
     let script = "hit \0 \u{7} \u{1b}[31m \u{2028} <script>";
@@ -138,7 +138,7 @@ fn queries_see_behind_a_nul() {
 }
 
 #[test]
-fn times_outside_of_what_others_can_express() {
+fn times_outside_the_range_of_other_programs() {
     let case = Case::new();
     let rules = case.write("rules.yml", &rule("T", "hit"));
     let times = ["1601-01-01T00:00:00Z", "1969-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59.9999999Z"];
@@ -149,10 +149,10 @@ fn times_outside_of_what_others_can_express() {
     assert_eq!(seconds, ["-11644473600.0000000", "-0.0000001", "253402300799.9999999"]);
 }
 
-/// With a umask that forbids nothing: whoever else has an account on the machine reads no scripts.
+/// Even with a permissive umask other users cannot read scripts.
 #[cfg(unix)]
 #[test]
-fn files_with_scripts_are_their_owners() {
+fn files_with_scripts_are_private() {
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
     let case = Case::new();
@@ -160,7 +160,7 @@ fn files_with_scripts_are_their_owners() {
     let trace = case.write("a.jsonl", &event(TIME, "hit", 1));
     let out = case.path("out");
     fs::create_dir(&out).expect("a folder");
-    // Nobody listens on this port, so the hit stays in the spool.
+    // There is no collector on this port, so the hit stays in the spool.
     let script = "umask 000; exec \"$0\" replay --rules \"$1\" --store \"$3/hits.db\" --collector 127.0.0.1:9 \
         --insecure-loopback --collector-wait 1 --spool \"$3/spool/\" \"$2\"";
     let rules = case.path("rules.yml");

@@ -1,4 +1,4 @@
-//! `etwsieve trace` on real recordings gives what an independent reader lists in `oracle/`.
+//! `etwsieve trace` on real recordings reports the same events as an independent reader, whose results are in `oracle/`.
 
 use etwsieve_tests::corpus;
 use etwsieve_tests::program::{cell, run};

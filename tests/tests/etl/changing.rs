@@ -1,4 +1,4 @@
-//! Traces that change while they are read, and disks that fail: reported, and never the end of the process.
+//! Traces that change while they are read, and failing disks: both are reported and never end the process.
 
 use super::walk::{BUFFER_LEN, FORMATS, SEQUENCE_NUMBER, Walk, small};
 use etwsieve_etl::{Compression, DamageKind, EtlError, ReadAt, Trace, TraceFile};
@@ -13,7 +13,7 @@ fn written(bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
     (folder, path)
 }
 
-/// Cutting a mapped file ends the process that reads it (SIGBUS). This one reads on, and reports what is gone.
+/// Truncating a mapped file would end a process that reads it (SIGBUS). The reader continues and reports the missing part.
 #[test]
 fn a_file_that_is_truncated_while_it_is_read() {
     for format in FORMATS {
@@ -100,7 +100,7 @@ impl ReadAt for BadDisk {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        // As a disk does it: what comes before the bad sector can be read.
+        // Like a disk, it returns the data before the bad sector.
         if self.bad.contains(&offset) {
             return Err(io::Error::from_raw_os_error(5));
         }
@@ -113,7 +113,7 @@ impl ReadAt for BadDisk {
 }
 
 #[test]
-fn a_disk_that_fails_costs_what_it_holds() {
+fn a_bad_sector_costs_only_its_data() {
     let bytes = small(None).build();
     let bad = (4 * BUFFER_LEN + 200) as u64..(4 * BUFFER_LEN + 300) as u64;
     let disk = BadDisk { bytes, bad: bad.clone(), reads: AtomicU64::new(0) };
@@ -137,7 +137,7 @@ fn a_disk_that_fails_costs_what_it_holds() {
     assert!(matches!(error, EtlError::Header(_)), "{error}");
 }
 
-/// Reading a header and a buffer at a time: no more than a few calls for each.
+/// Reading a header or a buffer takes only a few calls.
 #[test]
 fn a_file_is_read_in_few_calls() {
     for format in FORMATS {

@@ -1,4 +1,4 @@
-//! Damaged traces: what is whole is read, what is not is reported, and nothing panics or hangs.
+//! Damaged traces: intact parts are read, damage is reported, and nothing panics or hangs.
 
 use super::walk::{
     BUFFER_LEN, BUFFER_SIZE, FILLED_BYTES, FORMATS, LOG_FILE_HEADER, SAVED_OFFSET, Walk, buffers,
@@ -24,7 +24,7 @@ fn every_truncation_of_a_plain_trace() {
             Ok(_) => {
                 readable += 1;
                 let walk = Walk::of(part);
-                // Exactly the events that end before the cut.
+                // Exactly the events that end before the truncation.
                 let want: Vec<_> =
                     whole.seen.iter().copied().filter(|event| event.offset + event.size <= len).collect();
                 assert_eq!(walk.seen, want, "{len}");
@@ -87,7 +87,7 @@ fn every_byte_corrupted() {
 }
 
 #[test]
-fn a_lying_buffer_size_costs_its_buffer() {
+fn a_false_buffer_size_costs_only_its_buffer() {
     let bytes = small(None).build();
     let whole = Walk::of(&bytes);
     let offsets = buffers(&bytes);
@@ -109,7 +109,7 @@ fn a_lying_buffer_size_costs_its_buffer() {
 }
 
 #[test]
-fn lying_sizes_of_the_header_cost_nothing() {
+fn false_sizes_in_the_header_cost_nothing() {
     let bytes = small(None).build();
     for size in [0, 0x47, 0x100, BUFFER_LEN as u32 * 2, 0x2000, u32::MAX] {
         let mut lying = bytes.clone();
@@ -130,7 +130,7 @@ fn lying_sizes_of_the_header_cost_nothing() {
 }
 
 #[test]
-fn a_lying_buffer_size_in_a_compressed_trace() {
+fn a_false_buffer_size_in_a_compressed_trace() {
     let bytes = small(Some(Compression::Xpress)).build();
     let offsets = buffers(&bytes);
     let own_size = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
@@ -141,7 +141,7 @@ fn a_lying_buffer_size_in_a_compressed_trace() {
             let mut lying = bytes.clone();
             put(&mut lying, offset + BUFFER_SIZE, size);
             let walk = Walk::of(&lying);
-            // Buffers hold about five events; the others are found again.
+            // Buffers contain about five events; the reader finds all others.
             assert!(walk.seen.len() >= 39, "buffer {victim}, size {size}: {} events", walk.seen.len());
             assert!(!walk.damage.is_empty(), "buffer {victim}, size {size}");
             assert!(walk.damage.kept().iter().all(|damage| damage.offset <= next as u64));
@@ -178,7 +178,7 @@ fn never_closed() {
         assert!(trace.info().is_never_closed());
         assert_eq!((trace.info().end, trace.info().buffers_written), (None, 0));
 
-        // The same zeros at the end of a file that was closed were buffers once.
+        // At the end of a closed file the same zeros replace buffers, which counts as damage.
         let mut closed = small(format);
         closed.empty_buffers = 3;
         let walk = Walk::of(&closed.build());
@@ -189,7 +189,7 @@ fn never_closed() {
 }
 
 #[test]
-fn lying_filled_bytes() {
+fn false_numbers_of_filled_bytes() {
     let plain = small(None).build();
     let whole = Walk::of(&plain);
     let offset = buffers(&plain)[2];

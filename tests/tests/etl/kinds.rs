@@ -1,4 +1,5 @@
-//! What the writer writes, the reader reads: every kind of header, clock, pointer size, extended item and compression.
+//! The reader reads everything that the writer can write: every kind of header, clock, pointer size, extended item and
+//! compression.
 
 use etwsieve_etl::{ClockType, Compression, Event, FileTime, HeaderKind, Trace};
 use etwsieve_tests::writer::{
@@ -30,7 +31,7 @@ const FORMATS: [Option<Compression>; 4] =
 const SID: [u8; 28] =
     [1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0xf4, 1, 0, 0];
 
-/// An event of each kind with every field set to something else.
+/// Returns an event with this kind of header in which every field has a different value.
 fn specimen(header: HeaderKind, seed: u32) -> EventSpec {
     let bytes = seed.to_le_bytes();
     let mut event = EventSpec::new(header);
@@ -51,7 +52,7 @@ fn specimen(header: HeaderKind, seed: u32) -> EventSpec {
     event.payload(bytes.repeat(seed as usize % 40))
 }
 
-/// An event that was read says what the writer was told.
+/// Checks that an event that was read equals the one that was written.
 fn check(event: &Event<'_>, want: &EventSpec, writer: &TraceWriter) {
     use HeaderKind::{
         Compact32, Compact64, Error, Event32, Event64, Full32, Full64, Instance32, Instance64, Message,
@@ -88,12 +89,12 @@ fn check(event: &Event<'_>, want: &EventSpec, writer: &TraceWriter) {
     assert_eq!(items, if event64 { want.items.clone() } else { Vec::new() });
 }
 
-/// Reads what `writer` builds: its events in the order of time, behind the two of the first buffer.
+/// Reads the trace of `writer` and checks its events, which are in the order of time after the two of the first buffer.
 fn round_trip(writer: &TraceWriter) {
     let bytes = writer.build();
     let trace = Trace::new(&bytes).unwrap();
     let mut want: Vec<&EventSpec> = writer.events().iter().collect();
-    // Stable: events of one processor keep their order; processors break ties.
+    // The sort is stable: events of one processor keep their order, and processors break ties.
     want.sort_by_key(|event| (writer.raw_time_of(event), event.processor));
     let mut events = trace.events();
     for hook_id in [0, 0x50] {
@@ -116,7 +117,7 @@ fn every_kind_of_header() {
             let mut writer = TraceWriter::new().pointer_size(pointer_size);
             writer.compression = format;
             for (number, header) in KINDS.into_iter().enumerate() {
-                // Events without a time stamp keep their place: they come right behind their predecessor.
+                // Events without a time stamp follow directly after their predecessor.
                 writer.push(specimen(header, 1_000 + number as u32));
             }
             round_trip(&writer);
@@ -162,7 +163,7 @@ fn every_clock() {
         let hz = trace.info().clock.hz;
         for (time, want) in times.iter().zip(writer.events()) {
             let late = time.0 - writer.start.0 - want.ticks;
-            // Rounded up to a tick of the clock: exact if that is as fine as 100 ns.
+            // Times are rounded up to a tick of the clock, so they are exact if a tick is at most 100 ns.
             assert!(late <= if hz < 10_000_000 { 10_000_000 / hz } else { 0 }, "{clock}, {late} ticks late");
         }
         assert_eq!(times.len(), writer.events().len());
@@ -177,7 +178,7 @@ fn facts_of_the_header() {
     for processor in 0..6 {
         writer.push(EventSpec::powershell(4104, vec![0; 100]).on(processor).at(u64::from(processor) * 10));
     }
-    // Too large for a buffer: the session loses it.
+    // The event is too large for a buffer, so the session loses it.
     writer.push(EventSpec::powershell(4104, vec![0; 9_000]));
     for pointer_size in [4, 8] {
         let bytes = writer.clone().pointer_size(pointer_size).build();
@@ -264,7 +265,7 @@ fn many_processors_and_wrapped_buffers() {
 }
 
 #[test]
-fn same_bytes_every_time() {
+fn the_writer_is_deterministic() {
     for format in FORMATS {
         let mut writer = TraceWriter::new().processors(4);
         writer.compression = format;
@@ -312,7 +313,7 @@ fn any_event() -> impl Strategy<Value = EventSpec> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any events, in any clock and compression: the same ones come back in the order of time.
+    /// Random events with any clock and compression are read in the order of time.
     #[test]
     fn any_events_come_back(
         mut events in proptest::collection::vec(any_event(), 0..80),
@@ -327,7 +328,7 @@ proptest! {
         let mut writer = TraceWriter::new().clock(clock.0, clock.1).buffer_len(buffer_kib * 1024).rotated(rotation);
         writer.compression = FORMATS[format];
         events.sort_by_key(|event| event.ticks);
-        // Events without a time stamp take that of their predecessor on their processor.
+        // Events without a time stamp have that of their predecessor on the same processor.
         let mut last = [0; 5];
         for mut event in events {
             let last = &mut last[usize::from(event.processor)];
@@ -348,7 +349,7 @@ proptest! {
             (any::<u8>(), 0..200_000_usize).prop_map(|(byte, len)| vec![byte; len]),
         ],
     ) {
-        // An event cannot hold them all; its parts do.
+        // One event cannot contain all of them, so they are split.
         for format in FORMATS {
             let mut writer = TraceWriter::new().buffer_len(1 << 20);
             writer.compression = format;

@@ -1,4 +1,4 @@
-//! Hostile traces: items, clocks and sizes that lie, memory that they claim, files that are no traces.
+//! Hostile traces: false items, clocks and sizes, excessive memory claims, files that are not traces.
 
 use super::walk::{
     BUFFER_LEN, BUFFER_SIZE, FILLED_BYTES, FORMATS, SEQUENCE_NUMBER, Seen, Walk, buffers, put, small,
@@ -14,10 +14,10 @@ use std::fs;
 use std::path::Path;
 
 #[test]
-fn lying_extended_items_cost_their_event() {
+fn false_extended_items_cost_only_their_event() {
     let bytes = small(None).build();
     let whole = Walk::of(&bytes);
-    // Number 8 has a SID: an item of 24 bytes, 12 of them data, right behind the header of 0x50 bytes.
+    // Event 8 has a SID: an item of 24 bytes, of which 12 are data, directly after the header of 0x50 bytes.
     let event = whole.seen.iter().find(|event| event.number == 8).unwrap();
     let item = event.offset + 0x50;
     assert_eq!(bytes[item..item + 8], [24, 0, 2, 0, 0, 0, 12, 0]);
@@ -72,7 +72,7 @@ fn a_bad_event_costs_the_rest_of_its_buffer() {
 }
 
 #[test]
-fn a_damaged_time_stamp_moves_no_other_event() {
+fn a_damaged_time_stamp_does_not_move_other_events() {
     let bytes = small(None).build();
     let whole = Walk::of(&bytes);
     for number in [0, 9, 20, 44] {
@@ -87,7 +87,7 @@ fn a_damaged_time_stamp_moves_no_other_event() {
                 walk.seen.iter().copied().filter(|event| event.number != number).collect()
             };
             let moved = others(&walk).iter().zip(others(&whole)).filter(|(a, b)| **a != *b).count();
-            // At most the buffer of the event waits for it.
+            // At most the other events of its buffer wait for it.
             assert!(moved <= 15, "{number} {raw_time}: {moved} events moved");
             assert!(walk.out_of_order <= 15, "{number} {raw_time}: {}", walk.out_of_order);
         }
@@ -133,13 +133,13 @@ fn a_clock_without_frequency_does_not_divide() {
     }
 }
 
-/// Many processors that claim the largest buffers: what fits the limit is read, the rest is reported.
+/// Many processors claim buffers of the maximum size. Buffers within the limit are read, the others are reported.
 #[test]
 fn scratch_memory_has_a_limit() {
     const CLAIM: usize = 16 << 20;
     const PROCESSORS: u16 = 20;
     let mut writer = TraceWriter::new().buffer_len(CLAIM as u32).compressed(Compression::Xpress);
-    // As much noise as makes 16 MiB credible.
+    // Enough noise to make 16 MiB plausible.
     let mut state = 1_u32;
     let mut noise = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -174,7 +174,7 @@ fn scratch_memory_has_a_limit() {
     assert_eq!(events.damage().count(DamageKind::ScratchLimit), u64::from(PROCESSORS) - fit as u64);
     assert_eq!(events.scratch_len(), 0);
 
-    // Without the noise so few bytes cannot stand for so many.
+    // Without the noise, that few bytes cannot decompress to that many.
     let mut bomb = bytes[..first].to_vec();
     let mut header = bytes[first..first + BUFFER_HEADER_LEN].to_vec();
     let mut data = writer.events()[0].encode(1);
@@ -192,7 +192,7 @@ fn scratch_memory_has_a_limit() {
 }
 
 #[test]
-fn damage_is_counted_without_end_and_kept_with_one() {
+fn damage_is_counted_without_limit_and_kept_up_to_a_limit() {
     let mut bytes = small(None).build();
     for number in 0..3_000_u32 {
         let mut buffer = vec![0xff; BUFFER_LEN];
@@ -200,14 +200,14 @@ fn damage_is_counted_without_end_and_kept_with_one() {
         bytes.extend_from_slice(&buffer);
     }
     let walk = Walk::of(&bytes);
-    // One of the sizes happens to be right.
+    // One of the sizes is correct by chance.
     assert_eq!(walk.damage.count(DamageKind::BufferSize), 2_999);
     assert_eq!(walk.damage.kept().len(), DAMAGE_KEPT_MAX);
     assert_eq!(walk.seen.len(), 45);
 }
 
 #[test]
-fn files_that_are_no_traces() {
+fn files_that_are_not_traces() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.etl");
     let error = TraceFile::open(&path).unwrap_err();
@@ -232,7 +232,7 @@ fn files_that_are_no_traces() {
     assert_eq!(file.trace().unwrap().info().buffers_found, 10);
 }
 
-/// Where fuzzing starts: one small trace of each sort, and the small ones of real systems.
+/// Writes the seeds for fuzzing: a small trace of each kind, and small recorded traces.
 #[test]
 #[ignore = "writes the seeds of the fuzz target `etl` to tests/fuzz/corpus"]
 fn seeds() {

@@ -1,6 +1,6 @@
-//! Real traces, event for event, against what an independent reader said about them.
+//! Compares recorded traces event by event with the results of an independent reader.
 //!
-//! The oracle of a trace is a compressed list of JSON lines: facts of the file, then every event in the order of the
+//! The oracle of a trace is a compressed file of JSON Lines: facts about the trace, then every event in the order of the
 //! file with its header fields, its time and the SHA-256 of its payload.
 
 use etwsieve_etl::{ClockType, Event, HeaderKind, TraceFile, TraceInfo};
@@ -23,7 +23,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What the oracle says about an event, and what we compare with it.
+/// Compares an event with its line in the oracle.
 fn check_event(event: &Event<'_>, want: &Value, name: &str) {
     let number = |key: &str| want[key].as_u64().unwrap_or_else(|| panic!("{name}: no {key}"));
     let text = |key: &str| want[key].as_str().unwrap_or_else(|| panic!("{name}: no {key}"));
@@ -100,13 +100,13 @@ fn check_facts(info: &TraceInfo, facts: &Value, name: &str) {
     assert_eq!(info.unused_bytes, 0, "{name}");
 }
 
-/// Compares one trace with its oracle; returns how many events it has.
+/// Compares a trace with its oracle. Returns the number of its events.
 fn check_trace(path: &Path) -> u64 {
     let name = path.file_name().unwrap().to_str().unwrap();
     let file = TraceFile::open(path).unwrap();
     let trace = file.trace().unwrap();
 
-    // The oracle is in the order of the file: number our events by buffer and position.
+    // The oracle is in the order of the file, so events are sorted by buffer and position.
     let mut places = Vec::new();
     let mut events = trace.events();
     let mut last = None;
@@ -136,7 +136,7 @@ fn check_trace(path: &Path) -> u64 {
     let lines: Vec<String> = lines.map(Result::unwrap).collect();
     assert_eq!(lines.len(), places.len(), "{name}: count of events");
     assert_eq!(Some(lines.len() as u64), facts["events"].as_u64(), "{name}");
-    // A second walk, as events lend their payloads.
+    // The trace is walked twice, because events borrow their payloads.
     let mut events = trace.events();
     let mut line = line_of.iter();
     while let Some(event) = events.next() {
@@ -145,7 +145,7 @@ fn check_trace(path: &Path) -> u64 {
         let name = format!("{name}, event {line}");
         check_event(&event, &want, &name);
         let buffer = offsets.binary_search(&event.buffer_offset).unwrap() as u64;
-        // Buffers without events have no line.
+        // The oracle has no line for buffers without events.
         assert!(buffer <= want["buf"].as_u64().unwrap(), "{name}");
     }
     lines.len() as u64

@@ -1,5 +1,4 @@
-//! What reading a trace costs: bounded in proportion to the length of the file, whatever the file is. All of it is
-//! counted in steps and bytes, never in seconds.
+//! The cost of reading any file is bounded in proportion to its length. It is counted in steps and bytes, not in seconds.
 
 use super::walk::{BUFFER_SIZE, FILLED_BYTES, FORMATS, SEQUENCE_NUMBER, buffers, put, small};
 use etwsieve_etl::{
@@ -11,14 +10,14 @@ use std::fs;
 
 const HEADER_LEN: usize = etwsieve_etl::BUFFER_HEADER_LEN;
 
-/// A compressed trace of one buffer, the first one, and the header of the second one.
+/// Returns a compressed trace that ends after its first buffer, and the header of the second buffer.
 fn start() -> (Vec<u8>, Vec<u8>) {
     let bytes = small(Some(Compression::Xpress)).build();
     let second = buffers(&bytes)[1];
     (bytes[..second].to_vec(), bytes[second..second + HEADER_LEN].to_vec())
 }
 
-/// Headers that look right but lead nowhere, with `gap` bytes of noise behind each.
+/// Returns headers that look valid but have no valid buffer, each followed by `gap` bytes of noise.
 fn dead_ends(count: usize, gap: usize) -> Vec<u8> {
     let (mut bytes, header) = start();
     for number in 0..count {
@@ -30,9 +29,9 @@ fn dead_ends(count: usize, gap: usize) -> Vec<u8> {
     bytes
 }
 
-/// Once quadratic: each dead end was followed by a search to the end of the file.
+/// This was quadratic once: each such header caused a search to the end of the file.
 #[test]
-fn headers_that_lead_nowhere_are_searched_once() {
+fn headers_without_a_buffer_are_searched_once() {
     for gap in [4, 24, 1_000] {
         let steps = |count| {
             let bytes = dead_ends(count, gap);
@@ -48,7 +47,7 @@ fn headers_that_lead_nowhere_are_searched_once() {
     fuzz::etl::etl(&dead_ends(300, 4));
 }
 
-/// The costliest bytes for the search: a plausible header at every other one.
+/// The most expensive input for the search: a plausible header at every other byte.
 #[test]
 fn a_header_at_every_other_byte() {
     let mut bytes = TraceWriter::new().buffer_len(1 << 20).compressed(Compression::Xpress).build();
@@ -74,13 +73,13 @@ fn runs_of_zeros_are_counted_once() {
     fuzz::etl::etl(&bytes);
 }
 
-/// Many buffers that each decompress to 16 MiB: as many are read as the length of the file pays for.
+/// Of many buffers that each decompress to 16 MiB, the reader reads only as many as the length of the file permits.
 #[test]
-fn a_file_pays_for_what_it_decompresses_to() {
+fn decompressed_bytes_are_bounded_by_the_length_of_the_file() {
     const CLAIM: usize = 16 << 20;
     const BUFFERS: usize = 100;
     let mut writer = TraceWriter::new().buffer_len(CLAIM as u32).compressed(Compression::Xpress);
-    // As much noise as makes 16 MiB credible for one buffer.
+    // Enough noise to make 16 MiB plausible for one buffer.
     let mut state = 1_u32;
     let mut noise = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -131,7 +130,7 @@ fn a_walk_that_is_stopped_ends_soon() {
     let error = file.trace_until(&|| true).unwrap_err();
     assert_eq!(error.to_string(), "stopped before the buffers of the trace were found");
 
-    // Many events that are nothing but damage, so that whoever takes events never gets a word in.
+    // All events are damaged, so that the walk never returns to its caller with an event.
     let mut writer = TraceWriter::new();
     for number in 0..30_000 {
         writer.push(EventSpec::powershell(4104, vec![0; 8]).at(number).item(2, &[1]));
@@ -164,7 +163,7 @@ fn a_walk_that_is_stopped_ends_soon() {
     assert_eq!(events.damage().count(DamageKind::WorkLimit), 0, "a stop is not damage");
 }
 
-/// Real traces are far from the bounds.
+/// Recorded traces stay far below the bounds.
 #[test]
 fn recorded_traces_cost_little() {
     let Some(data) = corpus::data() else { return };
@@ -203,7 +202,7 @@ fn recorded_traces_cost_little() {
 #[test]
 fn every_format_from_a_file_as_from_memory() {
     for format in FORMATS {
-        // Buffers of several views, in which events cross the borders.
+        // Buffers that span several views of the file, with events across their borders.
         let mut writer = TraceWriter::new().buffer_len(3 << 20).processors(2);
         writer.compression = format;
         for number in 0..160_u64 {

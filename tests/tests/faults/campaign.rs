@@ -1,5 +1,5 @@
-//! Sensors and a collector, real processes, while they are killed, lose their power, find their disks full and talk over
-//! a bad network. The campaign `faults` is the same for longer and all at once.
+//! Real sensors and a collector while they are killed, lose power, find their disks full or use a bad network: short runs of
+//! the fault campaign with one kind of fault each.
 
 use etwsieve_tests::faults::{Acks, NetworkFaults, Outcome, Plan, run_campaign};
 use std::time::Duration;
@@ -27,15 +27,15 @@ fn power_losses_of_either_side() {
     assert!(outcome.power_losses == 40 && outcome.torn > 0, "{outcome:?}");
 }
 
-/// The negative control of the collector's power losses.
+/// Negative control for power losses of the collector.
 #[test]
-fn an_acknowledgement_before_the_sync_is_found_out() {
+fn acknowledging_before_the_sync_is_detected() {
     let found = (0..4).any(|seed| {
         let plan =
             Plan { faults_max: 15, power_collector: 1, negative_control: true, ..Plan::without_faults(seed) };
         run(&plan).balance.lost > 0
     });
-    assert!(found, "a collector that acknowledges before it syncs passes: the test sees nothing");
+    assert!(found, "the test does not detect a collector that acknowledges before it syncs");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn full_disks_and_failed_syncs() {
 }
 
 #[test]
-fn connections_that_break_and_acknowledgements_that_stray() {
+fn broken_connections_and_changed_acknowledgements() {
     let network = NetworkFaults {
         cut: 60,
         half_open: 0,
@@ -62,9 +62,9 @@ fn connections_that_break_and_acknowledgements_that_stray() {
 }
 
 #[test]
-fn connections_that_go_dead() {
+fn connections_that_stop_carrying_data() {
     let network = NetworkFaults { half_open: 100, within_bytes: 60_000, ..NetworkFaults::default() };
-    // One fault that hits nobody: the network is enough. Then it is calm, and the dead connections are left to the sensor.
+    // After the last fault the network works again, and sensors have to detect the dead connections.
     let plan = Plan {
         faults_max: 8,
         time: Duration::from_secs(6),

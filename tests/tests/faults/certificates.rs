@@ -1,4 +1,4 @@
-//! Who may send: real processes over TLS, with the right certificate, a wrong, an expired, a revoked one, and none.
+//! Real sensors over TLS with valid, foreign, expired, revoked and missing certificates: only valid ones may send.
 
 use etwsieve_tests::faults::client::Client;
 use etwsieve_tests::faults::{Account, Batch, Collector, Ledger, Programs, Rng, Sensor, command, tail};
@@ -9,7 +9,7 @@ use rcgen::{
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What `etwsieve-collector pki` does, with certificates that it would not make.
+/// A certificate authority that also issues certificates which `etwsieve-collector pki` would not.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -26,7 +26,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem, register: Vec::new() }
     }
 
-    /// The bundle of `name`, good from and until these years, on the list unless it is the collector's.
+    /// Issues a bundle for `name` that is valid in these years, and registers it if it is a sensor's.
     fn bundle(&mut self, name: &str, years: (i32, i32), purpose: ExtendedKeyUsagePurpose) -> String {
         let is_sensor = purpose == ExtendedKeyUsagePurpose::ClientAuth;
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
@@ -49,7 +49,7 @@ impl Authority {
     }
 }
 
-/// A sensor's attempt; whether its hits arrived.
+/// Lets a sensor send a batch. Returns whether its hits were acknowledged.
 fn attempt(place: &Path, name: &str, bundle: Option<&str>, collector: &Collector, batch: &Batch) -> bool {
     let path = place.join(format!("{name}.bundle.pem"));
     let path = path.to_str().expect("UTF-8");
@@ -70,7 +70,7 @@ fn attempt(place: &Path, name: &str, bundle: Option<&str>, collector: &Collector
 }
 
 #[test]
-fn only_good_certificates_may_send() {
+fn only_sensors_with_valid_certificates_may_send() {
     let place = tempfile::tempdir().expect("a folder");
     let place = place.path();
     let (client, server) = (ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth);
@@ -112,17 +112,20 @@ fn only_good_certificates_may_send() {
             tail(&collector.log)
         );
     }
-    // Not even the protocol without TLS gets a word.
+    // A client without TLS gets no reply.
     let mut plain = Client::connect(collector.address, [1; 16]).expect("it connects");
     assert!(plain.hello(1).is_err());
     collector.stop().expect("it stops");
     let balance = account.compare_with_store(&collector.store(), 0).expect("a store");
-    assert!(balance.is_even() && balance.sent == 5, "only the good one's hits are there: {balance:?}");
+    assert!(
+        balance.is_even() && balance.sent == 5,
+        "only the hits of the valid sensor are stored: {balance:?}"
+    );
     assert_eq!(Ledger::read(&collector.store()).expect("the ledger").conflicts, 0);
 }
 
 #[test]
-fn without_certificates_only_on_the_loopback_interface() {
+fn connections_without_certificates_are_limited_to_loopback() {
     let place = tempfile::tempdir().expect("a folder");
     let store = place.path().join("hits.db");
     let arguments =

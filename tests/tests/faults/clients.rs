@@ -1,4 +1,4 @@
-//! The collector, a real process, before clients that are too many, or no sensors at all.
+//! A real collector with a thousand sensors, with clients that violate the protocol, and on a full file system.
 
 use etwsieve_tests::faults::client::{Client, Reply, deliver};
 use etwsieve_tests::faults::{Account, Batch, Collector, Disk, Ledger, Rng, tail, wait_for};
@@ -38,11 +38,11 @@ fn a_thousand_sensors_reconnect_at_once() {
             let run = move || {
                 let hits = batch.hits();
                 let effort = deliver(&[address], epoch(number), &hits, Duration::from_secs(100), &mut rng);
-                effort.unwrap_or_else(|error| panic!("sensor {number} starves: {error}"));
+                effort.unwrap_or_else(|error| panic!("sensor {number} cannot deliver: {error}"));
             };
             thread::Builder::new().stack_size(256 * 1024).spawn_scoped(scope, run).expect("a thread");
         }
-        // Once they are at it, all lose their connection at the same moment.
+        // While they send, all lose their connection at the same moment.
         thread::sleep(Duration::from_millis(700));
         collector.kill();
         collector.start_and_wait().expect("it listens again");
@@ -52,16 +52,16 @@ fn a_thousand_sensors_reconnect_at_once() {
     assert!(balance.is_even() && balance.sent == SENSORS * 6, "{balance:?}");
 }
 
-/// What the collector does with a connection that has said this: closes it, in time.
+/// Returns whether the collector closes the connection in time.
 fn is_closed(mut stream: TcpStream) -> bool {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(45)));
     let mut heard = Vec::new();
-    // A reset counts as well.
+    // A reset counts as closed.
     !matches!(stream.read_to_end(&mut heard), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 #[test]
-fn garbage_closes_its_connection_and_harms_no_other() {
+fn garbage_closes_only_its_own_connection() {
     let place = tempfile::tempdir().expect("a folder");
     let mut collector = collector(place.path());
     let mut rng = Rng::new(22);
@@ -91,7 +91,7 @@ fn garbage_closes_its_connection_and_harms_no_other() {
         ("oversize", &oversize),
         ("a HELLO of a megabyte", &long_hello),
         ("data before HELLO", &data_unasked),
-        ("not a word of the protocol", b"GET / HTTP/1.1\r\n\r\n"),
+        ("another protocol", b"GET / HTTP/1.1\r\n\r\n"),
     ];
     for (name, bytes) in rows {
         let mut stream = TcpStream::connect(collector.address).expect("it connects");
@@ -99,13 +99,13 @@ fn garbage_closes_its_connection_and_harms_no_other() {
         let _ = stream.write_all(bytes);
         assert!(is_closed(stream), "{name}: closed");
     }
-    // The same behind a good HELLO, many at once.
+    // The same after a valid HELLO, on many connections.
     for (number, (name, bytes)) in (1..).zip(rows.iter().cycle().take(70)) {
         let mut client = Client::connect(collector.address, epoch(number)).expect("it connects");
         if matches!(client.hello(1), Ok(Reply::Welcome(_))) && *name != "data before HELLO" {
             client.queue_bytes(bytes);
             let _ = client.flush();
-            assert!(client.receive().is_err(), "{name}: closed behind HELLO");
+            assert!(client.receive().is_err(), "{name}: closed after HELLO");
         }
     }
     let after = collector.resident_bytes().expect("it runs");
@@ -119,20 +119,20 @@ fn garbage_closes_its_connection_and_harms_no_other() {
         match good.receive() {
             Ok(Reply::Ack(ack)) if ack.sequence == 50 => break,
             Ok(Reply::Ack(_)) => {}
-            other => panic!("the good connection heard {other:?}: {}", tail(&collector.log)),
+            other => panic!("the valid connection received {other:?}: {}", tail(&collector.log)),
         }
     }
     collector.stop().expect("it stops");
     let mut account = Account::default();
     account.offer(&batch);
     account.due(&batch);
-    // The DATA that a stranger sent without a HELLO is not there either.
+    // DATA before HELLO was not stored either.
     let balance = account.compare_with_store(&collector.store(), 0).expect("a store");
     assert!(balance.is_even(), "{balance:?}");
 }
 
 #[test]
-fn the_same_number_with_other_contents_is_stored_and_told() {
+fn a_reused_sequence_number_with_other_contents_is_stored_and_counted() {
     let place = tempfile::tempdir().expect("a folder");
     let mut collector = collector(place.path());
     let mut rng = Rng::new(23);
@@ -151,13 +151,13 @@ fn the_same_number_with_other_contents_is_stored_and_told() {
 }
 
 #[test]
-fn a_full_file_system_is_told_and_lived_through() {
+fn the_collector_survives_a_full_file_system() {
     let place = tempfile::tempdir().expect("a folder");
     let disk = Disk::new(place.path(), "collector").expect("a disk");
     let mounted =
         Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "none"]).arg(&disk.folder).output();
     if !mounted.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: a small file system can only be mounted by root");
+        eprintln!("skipped: only root can mount a small file system");
         return;
     }
     let _unmount = Unmount(disk.folder.clone());
@@ -167,7 +167,7 @@ fn a_full_file_system_is_told_and_lived_through() {
     let (hits, address) = (batch.hits(), collector.address);
     let ballast = disk.folder.join("ballast");
     std::fs::write(&ballast, vec![0; 1 << 20]).expect("it fits");
-    // 5 MB of hits do not fit: the collector says so, and goes on.
+    // 5 MB of hits do not fit; the collector reports it and continues.
     let mut client = Client::connect(address, epoch(0)).expect("it connects");
     let Ok(Reply::Welcome(welcome)) = client.hello(1) else { panic!("no WELCOME") };
     let mut acknowledged = 0;
@@ -187,14 +187,14 @@ fn a_full_file_system_is_told_and_lived_through() {
     if let Some(reason) = reason {
         println!("BUSY: {}", reason.as_str());
     }
-    assert!(collector.runs(), "a full disk ends nothing: {}", tail(&collector.log));
-    // Room again: what fits now is taken.
+    assert!(collector.runs(), "a full disk does not end the collector: {}", tail(&collector.log));
+    // With free space again, hits are accepted.
     std::fs::remove_file(&ballast).expect("it is there");
     let more = Batch::new("more", 10, 60..200, &mut rng);
     let taken = wait_for(Duration::from_mins(1), || {
         deliver(&[address], epoch(9), &more.hits(), Duration::from_secs(5), &mut Rng::new(1)).ok()
     });
-    assert!(taken.is_some(), "it takes hits again: {}", tail(&collector.log));
+    assert!(taken.is_some(), "it accepts hits again: {}", tail(&collector.log));
     collector.stop().expect("it stops");
     let mut account = Account::default();
     account.offer(&batch);

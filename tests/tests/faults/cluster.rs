@@ -1,5 +1,5 @@
-//! Collectors without state in front of a real cluster of three nats-servers, all killed at random: what the sensors are told
-//! to be there is there, once.
+//! Stateless collectors in front of a real cluster of three nats-servers, all killed at random: every acknowledged hit is
+//! stored once.
 
 use etwsieve_tests::faults::{
     Account, Batch, Cluster, Collector, Programs, Rng, Running, Sensor, command, listens, run_cluster, tail,
@@ -14,21 +14,21 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const SENSORS: usize = 3;
-/// Hits of one trace; each sensor replays some.
+/// Number of hits in a trace; each sensor replays several traces.
 const BATCH: usize = 60;
 const ROUNDS: usize = 5;
-/// Nodes that are killed, one after the other: sensors go on until there were so many.
+/// Number of node kills; sensors continue until they have happened.
 const NODE_KILLS: usize = 4;
-/// After a kill: an election takes 4 to 9 s, and two of three nodes must be up to date before the next one goes. More is
-/// what three replicas do not promise.
+/// Minimum time between two kills. An election takes 4 to 9 s, and two of three nodes must be up to date before another one
+/// may fail.
 const SETTLE_TIME: Duration = Duration::from_secs(12);
 
-/// Who sent a hit, in which epoch, under which number.
+/// The sensor, epoch and sequence number of a hit.
 type Key = (String, [u8; 16], u64);
 
 struct Load {
     sensor: Sensor,
-    /// The batch that is under way.
+    /// The batch that is being sent.
     batch: Batch,
     trace: PathBuf,
     rounds: usize,
@@ -45,7 +45,7 @@ impl Load {
 }
 
 #[test]
-fn killed_nodes_and_collectors_lose_and_double_nothing() {
+fn kills_of_nodes_and_collectors_neither_lose_nor_double_hits() {
     let place = tempfile::tempdir().expect("a folder");
     let (place, mut rng) = (place.path(), Rng::new(11));
     let Some(mut cluster) = Cluster::start(place, 3) else { return };
@@ -74,8 +74,8 @@ fn killed_nodes_and_collectors_lose_and_double_nothing() {
         for (number, load) in loads.iter_mut().enumerate() {
             let Some(status) = load.sensor.take_ended() else { continue };
             attempts += 1;
-            assert!(attempts < 1000, "sensors get nowhere: {}", tail(&load.sensor.log));
-            // Exit code 0: every hit was acknowledged. Otherwise it is in the spool, and goes with the next trace.
+            assert!(attempts < 1000, "sensors cannot deliver: {}", tail(&load.sensor.log));
+            // With exit code 0 every hit was acknowledged. Otherwise hits are in the spool and are sent with the next trace.
             account.due(&load.batch);
             load.rounds += usize::from(status.success());
             load.batch = Batch::new(&format!("s{number}-{attempts}"), BATCH, 100..4000, &mut rng);
@@ -93,7 +93,7 @@ fn killed_nodes_and_collectors_lose_and_double_nothing() {
             last_node_kill = Some(Instant::now());
         } else {
             let collector = &mut collectors[rng.within(0..2) as usize];
-            // One that is still looking for its cluster is left alone: it would never get there.
+            // A collector that is still connecting to the cluster is not killed, or it would never succeed.
             if !collector.runs() {
                 collector.start().expect("it starts");
             } else if listens(collector.address) {
@@ -106,7 +106,7 @@ fn killed_nodes_and_collectors_lose_and_double_nothing() {
     for collector in &mut collectors {
         collector.start_and_wait().expect("it listens");
     }
-    // Without disturbances: what is under way, and what is left in the spools.
+    // Without faults the current batches and the hits in the spools are delivered.
     for load in &mut loads {
         let status = load.sensor.wait();
         account.due(&load.batch);
@@ -117,7 +117,7 @@ fn killed_nodes_and_collectors_lose_and_double_nothing() {
 
     let items = everything(&cluster.url());
     let keys: BTreeSet<Key> = items.iter().map(key).collect();
-    assert_eq!(keys.len(), items.len(), "a number is there twice");
+    assert_eq!(keys.len(), items.len(), "a sequence number occurs twice");
     let balance = account.compare(items.iter().map(|item| &item.hit), 0);
     println!("{node_kills} nodes and {collector_kills} collectors killed, {attempts} replays: {balance:?}");
     assert!(balance.is_even(), "{balance:?}");
@@ -130,7 +130,7 @@ fn killed_nodes_and_collectors_lose_and_double_nothing() {
 
 /// The short form of `faults --cluster`.
 #[test]
-fn a_cluster_under_faults_keeps_its_promise() {
+fn a_campaign_against_a_cluster_loses_nothing() {
     let place = tempfile::tempdir().expect("a folder");
     let outcome =
         run_cluster(5, Duration::from_secs(25), place.path()).unwrap_or_else(|error| panic!("{error}"));
@@ -144,7 +144,7 @@ fn key(item: &Item) -> Key {
     (item.sensor.clone(), item.epoch, item.sequence)
 }
 
-/// All hits of the stream, through a sink of their own.
+/// Reads all hits of the stream with an additional sink.
 fn everything(url: &str) -> Vec<Item> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let settings = NatsSettings::for_url(url);
@@ -161,7 +161,7 @@ fn everything(url: &str) -> Vec<Item> {
     }
 }
 
-/// A drain may be killed at any moment: it delivers again what it had not acknowledged, and passes nothing over.
+/// A killed drain delivers unacknowledged hits again and skips none.
 fn a_killed_drain_delivers_everything(place: &Path, url: &str, keys: &BTreeSet<Key>) {
     let file = place.join("drained.jsonl");
     let config = place.join("drain.toml");
@@ -177,8 +177,8 @@ fn a_killed_drain_delivers_everything(place: &Path, url: &str, keys: &BTreeSet<K
     let mut drain = start();
     let some = || fs::metadata(&file).is_ok_and(|file| file.len() > 100_000).then_some(());
     assert!(wait_for(Duration::from_mins(1), some).is_some(), "{}", tail(&drain.log));
-    assert!(drain.kill(), "it was not done yet");
-    // What was out is given to the next one after a minute.
+    assert!(drain.kill(), "it is still running");
+    // The cluster hands unacknowledged hits to the next drain after a minute.
     let status = start().wait();
     assert!(status.is_some_and(|status| status.success()), "{}", tail(&place.join("drain.log")));
     let mut delivered: BTreeMap<Key, usize> = BTreeMap::new();
@@ -192,7 +192,11 @@ fn a_killed_drain_delivers_everything(place: &Path, url: &str, keys: &BTreeSet<K
         let sensor = line["sensor"].as_str().expect("a sensor").to_owned();
         *delivered.entry((sensor, epoch, line["sequence"].as_u64().expect("a number"))).or_default() += 1;
     }
-    assert_eq!(delivered.keys().collect::<BTreeSet<_>>(), keys.iter().collect(), "all, and nothing else");
+    assert_eq!(
+        delivered.keys().collect::<BTreeSet<_>>(),
+        keys.iter().collect(),
+        "exactly the hits of the stream"
+    );
     let again = delivered.values().filter(|count| **count > 1).count();
     println!("a drain killed; {again} of {} hits delivered again", keys.len());
 }

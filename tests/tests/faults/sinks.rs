@@ -1,4 +1,4 @@
-//! `serve` with sinks: what is stored is delivered, though the collector is killed and the other side refuses for a while.
+//! Sinks of `serve`: every stored hit is delivered although the collector is killed and a destination fails for a while.
 
 use etwsieve_tests::faults::{
     Account, Batch, Collector, PATIENCE, Programs, Rng, Sensor, command, free_address, tail, wait_for,
@@ -15,14 +15,14 @@ use std::time::Duration;
 const BATCH: usize = 400;
 const KILLS: usize = 6;
 
-/// The lines of a file that is being written: the last one may not be whole yet.
+/// Returns the complete lines of a file that is being written.
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let end = text.rfind('\n').map_or(0, |at| at + 1);
     text[..end].lines().map(|line| serde_json::from_str(line).expect("whole lines")).collect()
 }
 
-/// How often each number is in a file. There is one sensor, with one epoch for each of its processes.
+/// Returns how often each epoch and sequence number occurs in a file.
 fn numbers(path: &Path) -> BTreeMap<(String, u64), usize> {
     let mut found = BTreeMap::new();
     for line in lines(path) {
@@ -41,12 +41,12 @@ fn scrape(address: SocketAddr) -> Option<String> {
 }
 
 #[test]
-fn what_is_stored_is_delivered_through_kills() {
+fn stored_hits_are_delivered_despite_kills() {
     let place = tempfile::tempdir().expect("a folder");
     let (place, mut rng) = (place.path(), Rng::new(21));
     let metrics = free_address().expect("a port");
     let mut collector = Collector::new(place, &["--insecure-loopback"]).expect("a collector").without_shim();
-    // The second sink's folder comes late: until then it waits, and keeps nobody.
+    // The folder of the second sink does not exist yet. That sink waits without delaying the other.
     let config = format!(
         "[metrics]\nlisten = '{metrics}'\n\
          [[sink]]\ntype = 'jsonl'\npath = 'first.jsonl'\nbatch_hits = 10\n\
@@ -77,7 +77,7 @@ fn what_is_stored_is_delivered_through_kills() {
         let failing = r#"etwsieve_collector_sink_failing{sink="late"} 1"#;
         scrape(metrics).filter(|text| text.contains(failing))
     });
-    let text = text.expect("the sink whose folder is missing says so");
+    let text = text.expect("the sink without a folder is reported as failing");
     assert!(text.contains(r#"etwsieve_collector_sink_failing{sink="jsonl"} 0"#), "{text}");
     assert!(!place.join("late").exists());
     let status = |key: &str, value: &str| {
@@ -87,7 +87,7 @@ fn what_is_stored_is_delivered_through_kills() {
         let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         lines.find(|line| line[key] == value).expect("it is listed")
     };
-    // It has never delivered, and is shown with its reason and the counts of its metrics.
+    // It has never delivered anything; status shows the reason and the same counts as the metrics.
     let late = status("sink", "late");
     assert!(late["error"].as_str().is_some_and(|error| error.contains("late/second.jsonl")), "{late}");
     assert_eq!(
@@ -111,7 +111,7 @@ fn what_is_stored_is_delivered_through_kills() {
     let complete = wait_for(PATIENCE, || (lines(&second).len() == BATCH).then_some(()));
     assert!(complete.is_some(), "{} of {BATCH}: {}", lines(&second).len(), tail(&collector.log));
 
-    // The cursor is written behind the file: wait for it, then nothing is left.
+    // The cursor is written after the file; then nothing is pending.
     for sink in ["jsonl", "late"] {
         let empty = wait_for(PATIENCE, || (status("sink", sink)["waiting"] == 0).then_some(()));
         assert!(empty.is_some(), "{sink}: {}", status("sink", sink));
@@ -122,7 +122,7 @@ fn what_is_stored_is_delivered_through_kills() {
     assert!(balance.is_even() && balance.sent == BATCH as u64, "{balance:?}");
     let again = numbers(&first).values().filter(|count| **count > 1).count();
     println!("{KILLS} kills: {BATCH} hits delivered, {again} of them again");
-    // A restart delivers nothing of it anew.
+    // A restart does not deliver the hits again.
     let before = lines(&first).len();
     collector.start_and_wait().expect("it listens");
     sleep(Duration::from_secs(2));

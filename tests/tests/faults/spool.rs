@@ -1,10 +1,10 @@
-//! The sensor's spool: power losses, an exact account of what a full one gives up, and a machine that was cloned.
+//! The spool of the sensor: power losses, exact counts of hits dropped by a full spool, and cloned machines.
 
 use etwsieve_tests::faults::{Account, Batch, Collector, Ledger, Rng, Sensor, free_address, tail};
 use std::fs;
 use std::path::Path;
 
-/// A sensor whose collector is not there: it ends, and leaves its hits in the spool.
+/// Runs a sensor without a collector, which leaves its hits in the spool.
 fn spooled(place: &Path, name: &str, arguments: &[&str], batch: &Batch, control: &str) -> Sensor {
     let arguments: Vec<&str> =
         ["--insecure-loopback", "--collector-wait", "1"].iter().chain(arguments).copied().collect();
@@ -17,7 +17,7 @@ fn spooled(place: &Path, name: &str, arguments: &[&str], batch: &Batch, control:
     sensor
 }
 
-/// Hits that are lost when a sensor's power fails behind its last word.
+/// Returns the number of hits that are lost if the power fails after the sensor has ended.
 fn lost_by_power(seed: u64, control: &str) -> u64 {
     let place = tempfile::tempdir().expect("a folder");
     let mut rng = Rng::new(seed);
@@ -38,20 +38,20 @@ fn lost_by_power(seed: u64, control: &str) -> u64 {
 }
 
 #[test]
-fn what_was_spooled_survives_a_power_loss() {
+fn spooled_hits_survive_a_power_loss() {
     for seed in 0..3 {
         assert_eq!(lost_by_power(seed, ""), 0, "seed {seed}");
     }
 }
 
 #[test]
-fn a_spool_that_does_not_sync_is_found_out() {
+fn a_spool_that_does_not_sync_is_detected() {
     let found = (0..4).any(|seed| lost_by_power(seed, "sync=ignored") > 0);
-    assert!(found, "a spool that never syncs passes: the test sees nothing");
+    assert!(found, "the test does not detect a spool that never syncs");
 }
 
 #[test]
-fn what_a_full_spool_gives_up_is_told_to_the_hit() {
+fn hits_dropped_by_a_full_spool_are_counted_exactly() {
     const HITS: u64 = 900;
     for keep in ["oldest", "newest"] {
         let place = tempfile::tempdir().expect("a folder");
@@ -71,10 +71,10 @@ fn what_a_full_spool_gives_up_is_told_to_the_hit() {
         assert_eq!(
             balance.stored + ledger.lost_by_gaps,
             HITS,
-            "{keep}: every hit is stored or given up: {balance:?}, {ledger:?}"
+            "{keep}: every hit is stored or counted as dropped: {balance:?}, {ledger:?}"
         );
         assert!(ledger.lost_by_gaps > 400, "{keep}: {ledger:?}");
-        // Which ones are kept.
+        // The right hits are kept.
         let (kept, given_up) = match keep {
             "oldest" => (0, HITS - 1),
             _ => (HITS - 1, 0),
@@ -91,7 +91,7 @@ fn what_a_full_spool_gives_up_is_told_to_the_hit() {
 }
 
 #[test]
-fn a_cloned_machine_doubles_nothing() {
+fn a_cloned_machine_does_not_double_hits() {
     let place = tempfile::tempdir().expect("a folder");
     let mut rng = Rng::new(8);
     let common = Batch::new("common", 150, 60..4000, &mut rng);
@@ -105,7 +105,7 @@ fn a_cloned_machine_doubles_nothing() {
     let mut collector = Collector::new(place.path(), &["--insecure-loopback"]).expect("a collector");
     collector.start_and_wait().expect("it listens");
     let own = [Batch::new("one", 150, 60..4000, &mut rng), Batch::new("two", 150, 60..4000, &mut rng)];
-    // Both at once: the same epoch and numbers on two connections, then what each has seen itself.
+    // Both send the same epoch and sequence numbers at the same time, and then their own hits.
     std::thread::scope(|scope| {
         for (sensor, batch) in [&mut first, &mut second].into_iter().zip(&own) {
             let (place, address) = (place.path(), collector.address);

@@ -1,4 +1,4 @@
-//! The embedded store through power losses and errors of the disk; with it the fault shim proves that it can tell.
+//! The embedded store under power losses and disk errors. Negative controls show that the fault shim detects a broken store.
 
 use etwsieve_tests::faults::{Account, Balance, Batch, Disk, Rng, Running, command, wait_for};
 use std::fs;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 const COUNT: usize = 20_000;
 
-/// How far the program says it is durable.
+/// Returns the number of hits that the program has reported as durable.
 fn durable(log: &Path) -> usize {
     let text = fs::read_to_string(log).unwrap_or_default();
     // The last line may be cut by a kill.
@@ -26,7 +26,7 @@ fn start(disk: &Disk, seed: u64, log: &Path) -> Running {
     Running::start(command, log).expect("it starts")
 }
 
-/// What is there of the hits that were said to be durable.
+/// Compares the store with the hits that were reported as durable.
 fn balance(disk: &Disk, seed: u64, durable: usize) -> Balance {
     let all = Batch::new("store", COUNT, 100..6000, &mut Rng::new(seed));
     let mut account = Account::default();
@@ -39,7 +39,7 @@ fn balance(disk: &Disk, seed: u64, durable: usize) -> Balance {
     account.compare_with_store(&store, 0).expect("the store opens without help")
 }
 
-/// Power losses at random moments; the worst of the balances.
+/// Injects power losses at random moments. Returns the first balance with an error, or the last one.
 fn power_losses(seed: u64, count: u32, control: &str) -> Balance {
     let place = tempfile::tempdir().expect("a folder");
     let disk = Disk::new(place.path(), "store").expect("a disk");
@@ -50,12 +50,12 @@ fn power_losses(seed: u64, count: u32, control: &str) -> Balance {
     for round in 0..count {
         let before = durable(&log);
         let mut program = start(&disk, seed, &log);
-        // A moment at which it is at work, drawn in units of its own progress.
+        // The moment is random and measured by the progress of the program, so that it is working.
         let further = rng.within(1..200) as usize;
         wait_for(Duration::from_secs(20), || (durable(&log) >= before + further).then_some(()));
         assert!(
             program.kill(),
-            "round {round}: it still ran: {}",
+            "round {round}: the program was running: {}",
             fs::read_to_string(&log).unwrap_or_default()
         );
         let promised = durable(&log);
@@ -72,27 +72,27 @@ fn power_losses(seed: u64, count: u32, control: &str) -> Balance {
 }
 
 #[test]
-fn what_was_stored_survives_power_losses() {
+fn stored_hits_survive_power_losses() {
     let balance = power_losses(11, 8, "");
     assert!(balance.is_even(), "{balance:?}");
     assert!(balance.sent > 50, "{balance:?}");
 }
 
 #[test]
-fn the_loss_of_a_power_failure_is_seen_where_syncs_are_left_out() {
+fn power_losses_are_detected_if_syncs_are_ignored() {
     let mut lost = 0;
     for seed in 0..4 {
-        // A store that was torn may not even open.
+        // A damaged store may not even open.
         let result = std::panic::catch_unwind(|| power_losses(seed, 2, "sync=ignored"));
         lost += u64::from(result.is_err() || result.is_ok_and(|balance| !balance.is_even()));
     }
-    assert!(lost > 0, "a store that never syncs passes: the test sees nothing");
+    assert!(lost > 0, "the test does not detect a store that never syncs");
 }
 
-/// A store that is opened anew after a sync has failed still shows what is in the system's memory only: it must not be
-/// believed before it was written and synced once more.
+/// After a failed sync, a reopened store still reads pages from the memory of the system. They must be written and synced
+/// again before they count as durable.
 #[test]
-fn errors_of_the_disk_are_no_success() {
+fn hits_are_not_reported_as_durable_after_disk_errors() {
     let place = tempfile::tempdir().expect("a folder");
     let disk = Disk::new(place.path(), "store").expect("a disk");
     let (log, mut rng) = (place.path().join("log"), Rng::new(3));
@@ -104,7 +104,7 @@ fn errors_of_the_disk_are_no_success() {
         let reached = wait_for(Duration::from_secs(20), || (durable(&log) > before + 20).then_some(()));
         assert!(
             reached.is_some(),
-            "{words}: it goes on after the one before: {}",
+            "{words}: it continues after the previous error: {}",
             fs::read_to_string(&log).unwrap_or_default()
         );
         let (syncs, writes) = disk.injected();
@@ -114,13 +114,13 @@ fn errors_of_the_disk_are_no_success() {
             let (now_syncs, now_writes) = disk.injected();
             (now_syncs + now_writes > syncs + writes).then_some(())
         });
-        assert!(hit.is_some(), "{words}: the error was met");
+        assert!(hit.is_some(), "{words}: the error has occurred");
         std::thread::sleep(Duration::from_millis(rng.within(0..60)));
         disk.control("").expect("the control file is written");
     }
     let before = durable(&log);
     wait_for(Duration::from_secs(20), || (durable(&log) > before).then_some(()));
-    assert!(program.kill(), "no error ends it");
+    assert!(program.kill(), "no error ends the program");
     let promised = durable(&log);
     disk.lose_power(&mut rng).expect("the loss is played");
     let balance = balance(&disk, 3, promised);

@@ -1,5 +1,5 @@
-//! What the live sensor costs on the stand-in: time of the callback, memory, size of the program. Measurements for people,
-//! so they run only when asked for, and assert answers, not times:
+//! Measures the live sensor on the stand-in: time of the callback and memory. The measurements are printed and run only on
+//! request; they assert counts, not times:
 //!
 //! ```text
 //! cargo test -p etwsieve-tests --test live measure -- --ignored --nocapture
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Size of a buffer of the sensor's session, in bytes.
 const BUFFER_LEN: usize = 128 << 10;
 
-/// Median of rounds, in nanoseconds, of copying so many bytes from many buffers into many others.
+/// Measures copies of `len` bytes between many buffers; median of the rounds in nanoseconds.
 fn memcpy_ns(len: usize) -> f64 {
     const BUFFERS: usize = 256;
     const ROUNDS: usize = 200;
@@ -37,14 +37,14 @@ fn memcpy_ns(len: usize) -> f64 {
     rounds[ROUNDS / 2]
 }
 
-/// A number of kilobytes from the status of a process.
+/// Returns a value of the status of a process, in kilobytes.
 fn status_kb(id: u32, key: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with(key)).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).unwrap_or(0)
 }
 
-/// Mean nanoseconds of the callback over a scenario of `count` events; `None` without a stand-in.
+/// Measures the callback in a scenario of `count` events, as its mean in nanoseconds; `None` without a stand-in.
 fn callback_ns(scenario: &str, count: u64) -> Option<f64> {
     let lab = lab(scenario)?;
     let watching = Watching::start(&lab, &[]);
@@ -62,10 +62,10 @@ fn callback_ns(scenario: &str, count: u64) -> Option<f64> {
 fn callback() {
     println!("payload bytes | one by one ns | by buffers ns | memcpy ns | 2 memcpy + 60 ns");
     for (units, count) in [(250, 100_000), (3_000, 50_000), (20_000, 15_000)] {
-        // The text, its NUL, two numbers, the id and an empty path.
+        // The text with its NUL, two numbers, the id and an empty path.
         let bytes = 8 + 2 * (units + 1) + 2 * 37 + 2;
         let source = format!("synthetic count={count} units={units} every=0");
-        // Each event by itself finds the matcher parked and wakes it. ETW hands over whole buffers.
+        // A single event finds the matcher parked and wakes it. ETW delivers whole buffers.
         let buffer = (BUFFER_LEN / bytes).max(1);
         let paces = ["rate 5000".to_owned(), format!("burst {buffer} every_ms={}", (buffer / 5).max(1))];
         let [alone, together] = paces.map(|pace| callback_ns(&format!("{source}\n{pace}\n"), count));

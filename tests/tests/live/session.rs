@@ -1,5 +1,4 @@
-//! The life of the live session on the stand-in of the ETW API: refusals, crashes, stops from outside, the guardian,
-//! the doctor.
+//! The live session on the stand-in of the ETW API: failed starts, crashes, external stops, the guardian, the doctor.
 
 use super::watching::{PATIENCE, PROVIDERS, SESSION, Watching, campaign, lab, register, run};
 use etwsieve_tests::standin::{Lab, Report};
@@ -9,10 +8,10 @@ use std::time::Duration;
 const REAL_TIME: u32 = 0x100;
 const INDEPENDENT: u32 = 0x0800_0000;
 
-/// Windows PowerShell and PowerShell 7, each a provider.
+/// Number of providers of PowerShell: Windows PowerShell and PowerShell 7.
 const EDITIONS: usize = 2;
 
-/// Runs a watch that must not begin, and returns what it says.
+/// Runs a watch that must fail to start, and returns its log.
 fn refused(lab: &Lab) -> String {
     let watched = Watching::spawn(lab, &[]).end();
     assert_eq!(watched.code, Some(2), "{}", watched.log);
@@ -22,7 +21,7 @@ fn refused(lab: &Lab) -> String {
 }
 
 #[test]
-fn each_refusal_says_what_to_do() {
+fn each_failed_start_says_what_to_do() {
     let rows = [
         ("deny_start\n", "elevated prompt"),
         ("no_session_left\n", "no event tracing session is left"),
@@ -44,7 +43,7 @@ fn two_sensors_do_not_share_a_session() {
     assert_eq!(output.status.code(), Some(2));
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(log.contains("belongs to a sensor that is running"), "{log}");
-    // The first one has not been disturbed.
+    // The first one is not affected.
     assert!(lab.machine().session(SESSION).unwrap().is_some());
     let watched = first.finish();
     assert_eq!(watched.count("events_matched"), 10);
@@ -62,7 +61,7 @@ fn no_session_is_left_after_stops_and_the_next_start_takes_over_after_kills() {
         if !killed {
             lab.machine().wait_report(SESSION, PATIENCE, all).unwrap();
         }
-        // The last cycle ends well.
+        // The last cycle ends without a kill.
         if cycle % 2 == 0 && cycle + 1 < cycles {
             watching.kill();
             assert!(lab.machine().session(SESSION).unwrap().is_some(), "a session outlives its process");
@@ -80,7 +79,7 @@ fn no_session_is_left_after_stops_and_the_next_start_takes_over_after_kills() {
 }
 
 #[test]
-fn a_session_stopped_from_outside_is_told_and_started_again() {
+fn a_session_that_is_stopped_externally_is_reported_and_restarted() {
     let Some(lab) = lab("synthetic count=20000 units=250 every=100\nrate 2000\nstop_session after=4000\n")
     else {
         return;
@@ -101,7 +100,7 @@ fn a_session_stopped_from_outside_is_told_and_started_again() {
 }
 
 #[test]
-fn the_guardian_enables_a_disabled_provider_and_tells_losses() {
+fn the_guardian_enables_a_disabled_provider_and_reports_losses() {
     let scenario = "synthetic count=1000000 units=250 every=100000\nrate 1000\ndisable_provider after=1000\n\
                     events_lost after=1500 count=7\nbuffers_lost after=1600 count=3\n";
     let Some(lab) = lab(scenario) else { return };
@@ -132,7 +131,7 @@ fn the_guardian_enables_a_disabled_provider_and_tells_losses() {
 }
 
 #[test]
-fn the_session_is_what_was_asked_for() {
+fn the_session_has_the_requested_properties() {
     let Some(lab) = lab("synthetic count=10 units=250 every=10\n") else { return };
     let watching = Watching::start(&lab, &[]);
     let session = lab.machine().session(SESSION).unwrap().unwrap();
@@ -149,7 +148,7 @@ fn the_session_is_what_was_asked_for() {
 }
 
 #[test]
-fn the_doctor_tells_a_healthy_machine_from_one_without_providers() {
+fn the_doctor_reports_a_healthy_machine_and_a_session_left_by_a_crash() {
     let Some(lab) = lab("") else { return };
     let output = run(&lab, &["doctor"]);
     let page = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -158,15 +157,14 @@ fn the_doctor_tells_a_healthy_machine_from_one_without_providers() {
     {
         assert!(page.contains(line), "{line}: {page}");
     }
-    // A killed sensor's session is found.
+    // The session of a killed sensor is found.
     Watching::start(&lab, &[]).kill();
     let page = String::from_utf8_lossy(&run(&lab, &["doctor"]).stdout).into_owned();
     assert!(page.contains("it was left by a crash"), "{page}");
 }
 
-/// Named so that it runs last; the other tests need the registration.
 #[test]
-#[ignore = "changes the registry that all tests share: .ci/run runs it alone"]
+#[ignore = "changes the registry that the other tests share; .ci/run runs it alone"]
 fn without_a_registered_provider_nothing_starts() {
     let Some(lab) = lab("") else { return };
     register(false);

@@ -1,4 +1,4 @@
-//! The stand-in of the ETW API behaves like the real one: its probe, a Windows program, goes through it step by step.
+//! The stand-in of the ETW API behaves like the real one, according to a Windows program that calls it step by step.
 
 use super::watching::host;
 use etwsieve_etl::TraceFile;
@@ -13,7 +13,7 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(30);
 const PROBE: &str = "etw-probe";
 
-/// Runs the probe on the session `s`; its answers, one line per step, and then what its callback saw.
+/// Runs the probe on the session `s`. Returns its answers, one line per step, followed by the events of its callback.
 fn steps(lab: &Lab, steps: &[&str]) -> Vec<String> {
     let mut command = lab.command(PROBE, [&["s"], steps].concat()).expect("the probe can be patched");
     let output = command.output().expect("the probe starts");
@@ -115,14 +115,14 @@ fn a_session_outlives_its_process() {
     let lab = host.lab("synthetic count=10").unwrap();
     let output = lab.command(PROBE, ["s", "start", "enable", "die"]).unwrap().output().unwrap();
     assert!(!output.status.success());
-    // Another process finds the name taken, consumes what is there, and stops it.
+    // Another process finds that the name is in use, consumes the session, and stops it.
     let lines = steps(&lab, &["start", "query", "open", "process", "wait_seen=10", "stop", "join", "start"]);
     assert_eq!(lines[0], "start 183");
     assert_eq!(lines[5..9], ["stop 0 lost=0/0/0 kb=128", "join 0", "start 0", "records 10"]);
 }
 
 #[test]
-fn others_stop_disable_and_lose() {
+fn other_controllers_stop_the_session_disable_providers_and_lose_events() {
     let Some(host) = host() else { return };
     let lab = host.lab("synthetic count=1000000\nrate 200").unwrap();
     let mut child = lab
@@ -149,7 +149,7 @@ fn others_stop_disable_and_lose() {
 }
 
 #[test]
-fn losses_and_interference_come_where_the_scenario_says() {
+fn losses_and_interference_happen_where_the_scenario_says() {
     let Some(host) = host() else { return };
     let scenario = "synthetic count=100\nevents_lost after=10 count=5\nbuffers_lost after=20 count=2\n\
          log_buffers_lost after=30\ndisable_provider after=60\nstop_session after=80\n";
@@ -175,7 +175,7 @@ fn events_wait_in_buffers_until_a_flush_or_the_stop() {
 }
 
 #[test]
-fn filters_apply_and_what_does_not_fit_is_lost() {
+fn filters_apply_and_events_that_do_not_fit_are_lost() {
     let Some(host) = host() else { return };
     let lab = host.lab("synthetic count=50 units=3000\nstop_session after=50").unwrap();
     let lines = steps(&lab, &["start=4", "enable", "open", "process", "join"]);
@@ -209,7 +209,7 @@ fn a_session_in_file_mode_leaves_a_trace() {
     assert_eq!(recorded, source.into_iter().filter(|(id, ..)| *id == 4104).collect::<Vec<_>>());
 }
 
-/// Id of each event of a trace, and all that a recording must keep.
+/// Returns, for each event of a trace, its id and the properties that a recording must keep.
 fn events(path: &Path) -> Vec<(u16, String)> {
     let file = TraceFile::open(path).expect("the trace opens");
     let trace = file.trace().expect("it is a trace");

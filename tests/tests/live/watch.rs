@@ -1,7 +1,7 @@
-//! `etwsieve watch`, the unmodified release program, end to end on the stand-in of the ETW API: what it detects, what
-//! it loses, and how it tells.
+//! `etwsieve watch`, the release program, end to end on the stand-in of the ETW API: detections, losses, metrics, rules that
+//! change, recordings.
 //!
-//! `ETWSIEVE_CAMPAIGN=full` makes the long runs as long as they are meant to be.
+//! `ETWSIEVE_CAMPAIGN=full` runs the long tests in full length.
 
 use super::watching::{PATIENCE, SESSION, Watching, campaign, lab, run};
 use etwsieve_tests::corpus;
@@ -14,10 +14,10 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-/// The same program for this system, for replays.
+/// The program for this system, for replays.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
 
-/// A detection without what a live session knows and a file does not.
+/// Returns a detection without the fields that only a live session has.
 fn row(line: &Value) -> String {
     let mut line = line.clone();
     if let Some(object) = line.as_object_mut() {
@@ -37,7 +37,7 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Waits until all events of the scenario, at least `events`, have been delivered.
+/// Waits until all events of the scenario have been delivered, which are at least `events`.
 fn delivered(lab: &Lab, events: u64) {
     let enough = |report: &etwsieve_tests::standin::Report| report.emitted >= events;
     lab.machine().wait_report(SESSION, PATIENCE, enough).expect("all events are delivered");
@@ -69,7 +69,7 @@ fn detections_equal_replay_row_for_row() {
         let mut last = None;
         lab.machine()
             .wait_report(SESSION, PATIENCE, |report| {
-                // At the end of the trace the counts stand still.
+                // At the end of the trace the counts no longer change.
                 let now = Some(report.emitted);
                 thread::sleep(Duration::from_secs(2));
                 report.emitted > 0 && std::mem::replace(&mut last, now) == now
@@ -84,7 +84,7 @@ fn detections_equal_replay_row_for_row() {
     }
 }
 
-/// The whole way: live events, the sensor's spool, TLS, the store of a collector that is killed meanwhile.
+/// The whole path: live events, the spool, TLS, and the store of a collector that is killed meanwhile.
 #[cfg(target_os = "linux")]
 #[test]
 fn hits_reach_a_collector_that_is_killed() {
@@ -133,14 +133,14 @@ fn hits_reach_a_collector_that_is_killed() {
 }
 
 #[test]
-fn at_a_rate_that_it_can_hold_nothing_is_lost() {
+fn a_sustainable_rate_loses_nothing() {
     let count = campaign(100_000, 1_000_000);
-    // Less in the short form: other suites may share the processors with it.
+    // Lower in the short form, since other suites may use the processors.
     let rate = campaign(10_000, 40_000);
     let scenario = format!("synthetic count={count} units=250 every=1000\nrate {rate}\n");
     let Some(lab) = lab(&scenario) else { return };
     let config = lab.folder().join("etwsieve.toml");
-    // Most of a second of events: other work on the machine may stop the program so long.
+    // The queue holds the events of most of a second, for which other work may stop the program.
     fs::write(&config, "[pipeline]\nqueue_events = 8192\nqueue_bytes = 67108864\n").unwrap();
     let watching = Watching::start(&lab, &["--config", &windows_path(&config)]);
     delivered(&lab, count);
@@ -154,9 +154,9 @@ fn at_a_rate_that_it_can_hold_nothing_is_lost() {
 }
 
 #[test]
-fn an_overload_is_counted_exactly_and_leaves_no_trace() {
+fn an_overload_is_counted_exactly_and_has_no_lasting_effect() {
     let count = campaign(200_000, 1_000_000);
-    // As fast as the callback returns; the newest 40 come with the stop, when nothing waits any more.
+    // Events arrive as fast as the callback returns. The newest 40 arrive at the stop, when the queue is empty.
     let scenario = format!("synthetic count={count} units=2000 every=10\nhold 40\n");
     let Some(lab) = lab(&scenario) else { return };
     let config = lab.folder().join("etwsieve.toml");
@@ -172,7 +172,7 @@ fn an_overload_is_counted_exactly_and_leaves_no_trace() {
     assert_eq!(watched.count("events_seen"), count, "{:#}", watched.summary);
     assert!(watched.dropped() > 0, "the queue of 64 events overflows: {:#}", watched.summary);
     assert_eq!(watched.detections().len() as u64, watched.count("detections"));
-    // The last four hits are the newest events, searched as if nothing had happened.
+    // The last four hits are among the newest events, which are searched as usual.
     let found: Vec<&str> =
         watched.detections().iter().filter_map(|line| line["script_block_text"].as_str()).collect();
     for hit in (0..4).map(|n| count - 10 * n) {
@@ -186,9 +186,9 @@ fn an_overload_is_counted_exactly_and_leaves_no_trace() {
 }
 
 #[test]
-fn rules_are_exchanged_under_load_without_a_missed_detection() {
+fn rules_are_replaced_under_load_without_a_missed_detection() {
     let rounds = campaign(3, 100);
-    // Rounds of two looks, one second each, and some more.
+    // Enough events for the rounds, in each of which the rules are checked twice, one second apart.
     let count = (rounds * 3 + 10) * 2000;
     let Some(lab) = lab(&format!("synthetic count={count} units=250 every=10\nrate 2000\n")) else { return };
     let rules = lab.folder().join("rules");
@@ -213,7 +213,7 @@ fn rules_are_exchanged_under_load_without_a_missed_detection() {
             thread::sleep(Duration::from_millis(50));
         }
     }
-    // A set that cannot be understood is refused, and the old one stays.
+    // An invalid set is rejected, and the previous one stays active.
     fs::write(rules.join("other.yml"), "title: [").unwrap();
     let start = std::time::Instant::now();
     while !watching.log().contains("the old ones stay active") {
@@ -240,7 +240,7 @@ fn hostile_records_are_counted_and_survived() {
     watched.assert_balanced();
     let report = lab.machine().report(SESSION).unwrap().unwrap();
     assert!(report.hostile > 5, "{report:?}");
-    // One record is of a provider that nobody enabled: ferrisetw passes it over.
+    // One record is of a provider that is not enabled, which ferrisetw skips.
     assert_eq!(watched.count("events_seen"), report.delivered_total - report.lost_records - 1);
     assert_eq!(watched.count("dropped.no_payload"), 1, "{:#}", watched.summary);
     assert!(watched.count("undecodable") > 0, "{:#}", watched.summary);
@@ -251,7 +251,7 @@ fn hostile_records_are_counted_and_survived() {
 const AMSI: &str = "2a576b87-09a7-520e-c21a-4942f0271d67";
 
 #[test]
-fn scanned_content_is_watched_where_it_is_asked_for() {
+fn scanned_content_is_watched_on_request() {
     let text = "Enter-PSSession -ComputerName srv";
     let mut writer = TraceWriter::new();
     for number in 0..300u64 {
@@ -315,7 +315,7 @@ fn scanned_content_is_watched_where_it_is_asked_for() {
     assert!(text_of_metrics.contains("etwsieve_amsi_events_total{fate=\"matched\"}"), "{text_of_metrics}");
 }
 
-/// What the program answers to Prometheus.
+/// Returns the metrics of the program.
 fn scrape(port: u16) -> String {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("metrics are served");
@@ -363,7 +363,7 @@ fn a_recording_replays_to_the_same_detections() {
     assert!(lab.machine().sessions().unwrap().is_empty(), "no session is left");
     let replayed = program::run(PROGRAM, ["replay".to_owned(), text(&file)]);
     assert_eq!(replayed.lines().len(), 50, "{log}");
-    // Evidence is not overwritten.
+    // A recording does not overwrite a file.
     let again = run(&lab, &["record", "--seconds", "1", &windows_path(&file)]);
     assert_eq!(again.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));

@@ -1,6 +1,5 @@
-//! What the views find, measured: obfuscations in the style of the Invoke-Obfuscation family, the hand-made cases, and
-//! harmless scripts. The tables of `docs/detection.md` are compared with what is measured here; with the variable
-//! `ETWSIEVE_WRITE_TABLES` set they are written.
+//! Measures the detections of the views on obfuscated scripts, hand-made cases and harmless scripts. The tables of
+//! `docs/detection.md` must equal the results; with `ETWSIEVE_WRITE_TABLES` in the environment the test writes them.
 
 use etwsieve_etl::TraceFile;
 use etwsieve_matcher::{
@@ -18,7 +17,7 @@ const ID: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
 /// Variants of each obfuscation that are tried for each rule.
 const VARIANTS: u32 = 4;
 
-/// Ten rules, and a script that each is about. The first is the built-in one.
+/// The needles of ten rules, each with a script that matches. The first is the built-in rule.
 const SCRIPTS: [(&[&str], &str); 10] = [
     (&["Enter-PSSession", "-ComputerName"], "Enter-PSSession -ComputerName srv01"),
     (&["New-PSSession", "-ComputerName"], "New-PSSession -ComputerName srv01"),
@@ -35,7 +34,7 @@ const SCRIPTS: [(&[&str], &str); 10] = [
     (&["Stop-Service", "-Force"], "Stop-Service -Name wscsvc -Force"),
 ];
 
-/// The rules, each asking for the call-aware view as well where it names a cmdlet that is known.
+/// Compiles the rules. Those about a known cmdlet also use the call-aware view.
 fn rules() -> Matcher {
     let mut rules = builtin::rules();
     for (number, (needles, _)) in SCRIPTS.iter().enumerate().skip(1) {
@@ -54,7 +53,7 @@ fn rules() -> Matcher {
     Matcher::new(rules)
 }
 
-/// The view in which a rule of this index, or the built-in call-aware one for the first, matches.
+/// Returns the view in which the rule with this index matches; for the first, also its call-aware variant.
 #[expect(clippy::option_option, reason = "not at all, as recorded, or in a view")]
 fn seen(matcher: &Matcher, number: usize, text: &str, scratch: &mut Scratch) -> Option<Option<View>> {
     let bytes = script_block(1, 1, text, ID, Some(""));
@@ -68,7 +67,7 @@ fn seen(matcher: &Matcher, number: usize, text: &str, scratch: &mut Scratch) -> 
     let could = matcher.views_could_differ_from_raw(&payload, Views::ALL, scratch, &mut budget);
     let found = matcher.find_views(&payload, Views::ALL, &raw, scratch, &mut budget);
     assert!(!budget.is_cut(), "{text:?}");
-    assert!(could || found.is_empty(), "the cheap test passes by {text:?}");
+    assert!(could || found.is_empty(), "the prefilter skips {text:?}");
     found.iter().find(|found| own.contains(&found.rule)).map(|found| Some(found.view))
 }
 
@@ -111,7 +110,7 @@ fn nine_in_ten_obfuscated_scripts_are_found() {
     in_the_docs("techniques", &table);
 }
 
-/// The page says what is measured.
+/// Checks that the page contains the measured table.
 fn in_the_docs(name: &str, table: &str) {
     let path = corpus::repository().join("docs/detection.md");
     let page = fs::read_to_string(&path).expect("the page is there");
@@ -138,7 +137,8 @@ fn for_events(data: &Path, name: &str, mut each: impl FnMut(&[u8])) {
     }
 }
 
-/// Of one trace: events, events that raw hits, events that a view adds a hit to, and events that are looked at closer.
+/// Returns the number of events of a trace, of events that match as recorded, of events with an additional match in a view,
+/// and of events that pass the prefilter.
 fn added(matcher: &Matcher, data: &Path, trace: &str) -> [usize; 4] {
     let mut scratch = Scratch::default();
     let mut counts = [0; 4];
@@ -149,7 +149,7 @@ fn added(matcher: &Matcher, data: &Path, trace: &str) -> [usize; 4] {
         let could = matcher.views_could_differ_from_raw(&payload, Views::ALL, &scratch, &mut budget);
         let found = matcher.find_views(&payload, Views::ALL, &raw, &mut scratch, &mut budget);
         assert!(!budget.is_cut(), "recorded scripts are viewed to the end");
-        assert!(could || found.is_empty(), "the cheap test passes by nothing that a view finds");
+        assert!(could || found.is_empty(), "the prefilter skips no event that matches in a view");
         counts[0] += 1;
         counts[1] += usize::from(!raw.is_empty());
         counts[2] += usize::from(!found.is_empty());
@@ -183,7 +183,7 @@ fn harmless_scripts_stay_harmless() {
         for (name, rules, most) in
             [("built-in", builtin::rules(), 0.0), ("178 of Sigma", sigma.rules.clone(), 0.001)]
         {
-            // Which texts are remembered depends on a random seed, and of those less is known.
+            // Remembered texts depend on a random seed and skip the prefilter, so they would change the counts.
             let matcher = Matcher::new(rules).with_repeats(Repeats::Never);
             let [events, raw, hits, closer] = added(&matcher, &data, trace);
             let percent = |count: usize| 100.0 * count as f64 / events as f64;
@@ -202,7 +202,7 @@ fn harmless_scripts_stay_harmless() {
     in_the_docs("harmless", &table);
 }
 
-/// The column `normalized` of the hand-made cases: for blocks of one event what raw or normalised view give.
+/// For blocks of one event, the raw and the normalised view together give the column `normalized` of the hand-made cases.
 #[test]
 fn hand_made_cases() {
     let Some(data) = corpus::data() else { return };
@@ -232,7 +232,7 @@ fn hand_made_cases() {
     for row in &rows {
         let [id, expected, case] = &row[..] else { panic!("three columns") };
         let owed = expected == "yes";
-        // A block that needs its fragments joined is not for a single event.
+        // Blocks of several fragments are not tested here, since they have to be joined.
         if fragments.contains(id) && owed {
             continue;
         }
@@ -242,9 +242,9 @@ fn hand_made_cases() {
     assert!(compared > 160, "{compared}");
 }
 
-/// Text behind a NUL, where tools that decode by the manifest stop, is searched in every view.
+/// Text after a NUL, where tools that decode by the manifest stop, is searched in every view.
 #[test]
-fn behind_a_nul() {
+fn text_after_a_nul() {
     let matcher = Matcher::new(builtin::rules());
     let mut scratch = Scratch::default();
     let rows = [
@@ -258,7 +258,7 @@ fn behind_a_nul() {
     }
 }
 
-/// What the views give where the cheap test lets them look, and what they give where they look at everything.
+/// Returns the matches in the views of events that pass the prefilter, and in the views of all events.
 fn both_ways(matcher: &Matcher, bytes: &[u8], scratch: &mut Scratch) -> [Vec<(View, u32)>; 2] {
     let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
     let raw = matcher.find(&payload, scratch).to_vec();
@@ -271,9 +271,9 @@ fn both_ways(matcher: &Matcher, bytes: &[u8], scratch: &mut Scratch) -> [Vec<(Vi
     [rules(&quickly), rules(&matcher.find_views_slowly(&payload, Views::ALL, &raw, scratch, slow))]
 }
 
-/// On every obfuscation, and on recordings; of the harmless one on a part.
+/// Checked on every obfuscation and on recordings, of which the harmless one is only sampled.
 #[test]
-fn the_cheap_test_loses_nothing() {
+fn the_prefilter_loses_nothing() {
     let mut scratch = Scratch::default();
     let own = rules();
     for Obfuscation { name, apply, .. } in obfuscation::ALL {

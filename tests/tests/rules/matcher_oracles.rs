@@ -1,4 +1,4 @@
-//! The matcher equals its slow twin, and an independent Sigma engine, on the corpus and on random input.
+//! The matcher agrees with the naive evaluator and with an independent Sigma engine, on the corpus and on random input.
 
 use etwsieve_etl::TraceFile;
 use etwsieve_matcher::{EventKind, Field, Fields, Loaded, Matcher, Payload, Scratch, load, naive};
@@ -13,7 +13,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-/// The naive evaluator is quadratic; longer texts are left to the verdict files.
+/// Maximum length of a payload for the naive evaluator, which is quadratic. The verdict files cover longer ones.
 const NAIVE_PAYLOAD_LEN_MAX: usize = 2_000;
 
 fn corpus_rules(data: &Path, folders: &[&str]) -> Loaded {
@@ -59,9 +59,9 @@ fn every_short_event_of_the_corpus_gives_what_the_naive_evaluator_gives() {
     assert!(events > 3_000 && hits > 1_000, "{events} events, {hits} hits");
 }
 
-/// Text that is likely to hit: pieces of the needles, in any case, cut and joined.
+/// Generates text that is likely to match: pieces of the needles in any case, cut and joined.
 ///
-/// `plain`: only what both engines define alike, which is ASCII.
+/// With `plain` it consists of ASCII, for which both engines are defined alike.
 fn texts(plain: bool) -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("Invoke-"),
@@ -94,7 +94,7 @@ fn texts(plain: bool) -> impl Strategy<Value = String> {
     })
 }
 
-/// A rule with random fields, modifiers, values and condition, as YAML.
+/// Generates a rule with random fields, modifiers, values and condition, as YAML.
 fn rules(plain: bool) -> impl Strategy<Value = String> {
     let modifier = prop_oneof![
         Just(""),
@@ -106,7 +106,7 @@ fn rules(plain: bool) -> impl Strategy<Value = String> {
         Just("|re"),
         Just("|re|i"),
         Just("|wide|base64offset|contains"),
-        // Its dashes are not ASCII.
+        // The dashes of this modifier are not ASCII.
         Just(if plain { "|contains" } else { "|contains|windash" }),
     ];
     let field = prop_oneof![3 => Just("ScriptBlockText"), 1 => Just("Path")];
@@ -128,18 +128,18 @@ fn rules(plain: bool) -> impl Strategy<Value = String> {
         Just("invoke-expression"),
         Just("*"),
     ];
-    // The other engine refuses `all` beside a single value, which we take for what it says.
+    // The other engine rejects `all` with a single value, which etwsieve accepts.
     let fewest = if plain { 2 } else { 1 };
     let selection = (field, modifier, proptest::collection::vec(value, fewest..4)).prop_map(
         move |(field, modifier, values)| {
             let quoted: Vec<String> = values
                 .into_iter()
                 .map(|value| match modifier {
-                    // Literal text as an expression; encodings take no wildcards.
+                    // Expressions consist of literal text; encodings do not support wildcards.
                     "|re" | "|re|i" | "|wide|base64offset|contains" => {
                         value.replace(['*', '?', '\\', '$'], "a")
                     }
-                    // The other engine anchors these two at the wrong end where the value has wildcards.
+                    // The other engine anchors these two at the wrong end if the value has wildcards.
                     "|startswith" | "|endswith" if plain => value.replace(['*', '?', '\\'], "a"),
                     _ => value.to_owned(),
                 })
@@ -171,7 +171,7 @@ fn rules(plain: bool) -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    // A failing case is printed whole; no file beside the tests needs to keep it.
+    // A failing case is printed completely, so no file is needed to keep it.
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -186,7 +186,7 @@ proptest! {
         for (text, path, has_path) in texts {
             let mut bytes = script_block(1, 1, text.as_str(), "339311ba-d4cc-4a10-b04e-417ef95bc8b6", Some(&path));
             if !has_path {
-                // The layout without a path ends behind the id.
+                // The layout without a path ends after the id.
                 bytes.truncate(8 + 2 * (text.encode_utf16().count() + 1 + 37));
             }
             let found = find(&matcher, EventKind::ScriptBlock, &bytes, &mut scratch);
@@ -196,8 +196,8 @@ proptest! {
 }
 
 proptest! {
-    // The same cases every time: a fault of the other engine, found by chance, says nothing about this one.
-    // PROPTEST_RNG_SEED tries others.
+    // The cases are the same every time, since a random failure of the other engine says nothing about this one.
+    // PROPTEST_RNG_SEED selects others.
     #![proptest_config(ProptestConfig {
         cases: 1500,
         failure_persistence: None,
@@ -208,7 +208,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// The other engine, on what the two define alike: ASCII letters, no line ends, no Unicode dashes.
+    /// Compares with the other engine where both are defined alike: ASCII letters, no line ends, no Unicode dashes.
     #[test]
     fn an_independent_engine_agrees(rule in rules(true), text in texts(true), path in texts(true)) {
         let loaded = load([("random.yml", rule.as_str())]);
@@ -216,8 +216,8 @@ proptest! {
         let bytes = script_block(1, 1, text.as_str(), "339311ba-d4cc-4a10-b04e-417ef95bc8b6", Some(&path));
         let found = !find(&matcher, EventKind::ScriptBlock, &bytes, &mut Scratch::default()).is_empty();
 
-        // Not by the engine's index of rules, which never looks at one for a text without the plain values that it
-        // names, though a wildcard beside them may match.
+        // The engine's index of rules is not used: it never evaluates a rule if the text lacks the rule's plain values,
+        // even if a wildcard value would match.
         let parsed = rsigma_parser::parse_sigma_yaml(&rule).unwrap();
         let compiled = compile_rule(&parsed.rules[0]).unwrap();
         let value = json!({ "ScriptBlockText": text, "Path": path });
@@ -226,7 +226,7 @@ proptest! {
     }
 }
 
-/// Both engines on the real events, whole texts: as the verdict files, but rule by rule and without a file between.
+/// Compares both engines on recorded events, rule by rule.
 #[test]
 fn an_independent_engine_agrees_on_the_corpus() {
     let Some(data) = corpus::data() else { return };

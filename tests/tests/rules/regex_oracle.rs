@@ -1,4 +1,4 @@
-//! Regular expressions of rules against PCRE2 itself: the same verdict, or a refusal.
+//! Regular expressions of rules give the same verdict as PCRE2, or are rejected.
 
 use etwsieve_budget::Budget;
 use etwsieve_matcher::rule::pcre::{Options, translate};
@@ -8,15 +8,15 @@ use proptest::prelude::*;
 
 const BLOCK: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
 
-/// The verdict of PCRE2; `None` if the expression is not valid there, or costs more than its limits allow.
+/// Returns the verdict of PCRE2; `None` if the expression is invalid there or exceeds its limits.
 fn verdict(pattern: &str, text: &str) -> Option<bool> {
     let regex = pcre2::bytes::RegexBuilder::new().utf(true).ucp(false).build(pattern).ok()?;
     regex.is_match(text.as_bytes()).ok()
 }
 
-/// The verdict of a rule with this expression; `None` if it is refused.
+/// Returns the verdict of a rule with this expression; `None` if the rule is rejected.
 fn ours(pattern: &str, text: &str) -> Option<bool> {
-    // JSON's strings are YAML's.
+    // Strings in JSON are valid YAML.
     let value = serde_json::to_string(pattern).expect("strings are JSON");
     let rule = format!(
         "title: T\nlogsource: {{category: ps_script}}\ndetection: {{s: {{ScriptBlockText|re: {value}}}, condition: s}}\n"
@@ -31,7 +31,7 @@ fn ours(pattern: &str, text: &str) -> Option<bool> {
     Some(!matcher.find(&payload, &mut Scratch::default()).is_empty())
 }
 
-/// Pieces of expressions, of which many mean something else in other syntaxes.
+/// Pieces of expressions, many of which have another meaning in other syntaxes.
 const PIECES: &[&str] = &[
     "a",
     "b",
@@ -166,7 +166,7 @@ const PIECES: &[&str] = &[
     "# a\n",
 ];
 
-/// Pieces that form classes, behind a bracket.
+/// Pieces of classes, used after a bracket.
 const CLASS_PIECES: &[&str] = &[
     "a",
     "b",
@@ -268,7 +268,7 @@ fn pieces(from: &'static [&'static str], most: usize) -> impl Strategy<Value = S
     proptest::collection::vec(proptest::sample::select(from), 0..most).prop_map(|parts| parts.concat())
 }
 
-/// Expressions that are mostly valid: atoms with quantifiers, groups and alternatives.
+/// Generates expressions that are mostly valid: atoms with quantifiers, groups and alternatives.
 fn valid() -> impl Strategy<Value = String> {
     const ATOMS: &[&str] = &[
         "a",
@@ -326,7 +326,7 @@ fn compare(pattern: &str, text: &str) -> Result<(), TestCaseError> {
     if let Some(ours) = ours(pattern, text) {
         let theirs = verdict(pattern, text);
         let translated = translate(pattern, Options::default(), &mut Budget::new(1 << 24, 1 << 24));
-        // Some only PCRE2 itself may refuse, for its limits.
+        // PCRE2 may reject an expression because of its limits.
         prop_assert_eq!(Some(ours), theirs, "{:?} is {:?}, on {:?}", pattern, translated, text);
     }
     Ok(())
@@ -361,7 +361,7 @@ proptest! {
     }
 }
 
-/// The grammar above yields enough expressions that are not refused.
+/// The grammar above gives enough expressions that are not rejected.
 #[test]
 fn most_valid_expressions_are_translated() {
     use proptest::strategy::ValueTree;
@@ -374,7 +374,7 @@ fn most_valid_expressions_are_translated() {
     assert!(translated > 60, "{translated} of 200");
 }
 
-/// Every character that has another case, against every character that it may equal.
+/// Compares every character that has another case with every character that it may equal.
 #[test]
 fn letters_fold_as_in_pcre() {
     let mut differences = Vec::new();

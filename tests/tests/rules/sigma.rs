@@ -1,4 +1,4 @@
-//! Sigma's semantics according to its specification and pySigma: matches, refusals, and the report of `rules check`.
+//! The semantics of Sigma according to its specification and pySigma: matches, rejected rules, and `rules check`.
 
 use etwsieve_matcher::{EventKind, Loaded, Matcher, Payload, Scratch, load, naive};
 use etwsieve_tests::corpus;
@@ -9,19 +9,19 @@ use std::fs;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
 const BLOCK: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
 
-/// A rule about script blocks with this detection, in one line of YAML.
+/// Returns a rule about script blocks with this detection, which is one line of YAML.
 fn rule(detection: &str) -> String {
     format!("title: T\nlogsource: {{product: windows, category: ps_script}}\ndetection: {detection}\n")
 }
 
-/// Loads files that have no errors.
+/// Loads files that must have no errors.
 fn loaded(files: &[String]) -> Loaded {
     let loaded = load(files.iter().map(|text| ("rule.yml", text.as_str())));
     assert_eq!(loaded.errors, [], "{files:?}");
     loaded
 }
 
-/// The titles of the rules that match a script block, by the matcher and by the naive evaluator.
+/// Returns the titles of the rules that match a script block. Matcher and naive evaluator must agree.
 fn matching(matcher: &Matcher, text: &str, path: Option<&str>) -> Vec<String> {
     let bytes = script_block(1, 1, text, BLOCK, path);
     let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
@@ -40,10 +40,10 @@ fn matches(detection: &str, text: &str, path: Option<&str>) -> bool {
     !matching(&Matcher::new(loaded(&[rule(detection)]).rules), text, path).is_empty()
 }
 
-/// Base64 as `base64 -w0` writes it, of texts with the characters that are meant.
+/// The expected values are the output of `base64 -w0` for the unescaped texts.
 #[test]
 fn base64_modifiers_encode_the_value_that_is_meant() {
-    // The value as written, a text with what it means, and one with what is written.
+    // The value as written, a text with its meaning, and a text with the value as written.
     let rows = [
         ("base64|contains", r"'\host\share'", "XGhvc3Rcc2hhcmU=", None),
         ("base64|contains", r"'\\\\host\\share'", "XFxob3N0XHNoYXJl", Some("XFxcXGhvc3RcXHNoYXJl")),
@@ -79,7 +79,7 @@ fn values_are_unescaped_once() {
         (r"ScriptBlockText|contains|windash: 'x\* /b'", "x* -b", true),
         (r"ScriptBlockText|contains|cased: 'a\?B'", "a?B", true),
         (r"ScriptBlockText|contains|cased: 'a\?B'", "a?b", false),
-        // An expression is taken as it is written.
+        // Regular expressions are not unescaped.
         (r"ScriptBlockText|re: 'a\\b'", r"a\b", true),
         (r"ScriptBlockText|re: 'a\*b'", "a*b", true),
         ("ScriptBlockText|neq: a", "b", true),
@@ -92,7 +92,7 @@ fn values_are_unescaped_once() {
             "{key} on {text}"
         );
     }
-    // A null in a list means the absent field: the layout without a path ends behind the id.
+    // A null in a list matches an absent field. The layout without a path ends after the id.
     let matcher = Matcher::new(loaded(&[rule("{s: {Path: [null, 'C:\\x.ps1']}, condition: s}")]).rules);
     for (path, expected) in [(None, true), (Some("C:\\x.ps1"), true), (Some("C:\\y.ps1"), false)] {
         let mut bytes = script_block(1, 1, "any", BLOCK, path);
@@ -105,7 +105,7 @@ fn values_are_unescaped_once() {
 }
 
 #[test]
-fn names_with_an_underscore_are_meant_only_by_patterns_with_one() {
+fn names_with_an_underscore_match_only_patterns_with_one() {
     let selections = "sel_a: {ScriptBlockText|contains: aa}, sel_b: {ScriptBlockText|contains: bb}, _tmp_a: {ScriptBlockText|contains: tt}";
     let rows = [
         ("1 of *", ["aa", "bb", "aa bb"], ["tt", "x", ""]),
@@ -126,7 +126,7 @@ fn names_with_an_underscore_are_meant_only_by_patterns_with_one() {
 }
 
 #[test]
-fn a_filter_leaves_rules_of_a_wider_log_source_alone() {
+fn a_filter_does_not_apply_to_rules_of_a_wider_log_source() {
     let own = |title: &str, source: &str| {
         format!(
             "title: {title}\nname: {title}\nlogsource: {{product: windows, {source}}}\ndetection: {{s: [hit], condition: s}}\n"
@@ -143,7 +143,7 @@ fn a_filter_leaves_rules_of_a_wider_log_source_alone() {
     }
 }
 
-/// The whole tree of SigmaHQ's rules can be named: those of other log sources are counted.
+/// The whole tree of SigmaHQ's rules can be loaded; rules of other log sources are counted.
 #[test]
 fn a_tree_with_rules_of_other_log_sources_loads_whole() {
     let Some(data) = corpus::data() else { return };
@@ -165,7 +165,7 @@ fn a_tree_with_rules_of_other_log_sources_loads_whole() {
 }
 
 #[test]
-fn a_set_of_only_other_log_sources_is_refused_with_the_reason() {
+fn a_set_of_only_other_log_sources_is_rejected_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("web.yml");
     fs::write(&path, "title: W\nlogsource: {category: webserver}\ndetection: {s: [x], condition: s}\n")
@@ -176,7 +176,7 @@ fn a_set_of_only_other_log_sources_is_refused_with_the_reason() {
     assert!(replay.stderr.contains("no rule is left: 1 are for other log sources"), "{}", replay.stderr);
 }
 
-/// The form that programs read; `docs/rules.md` describes it.
+/// The format is described in `docs/rules.md`.
 #[test]
 fn rules_check_writes_json_of_a_stable_form() {
     let folder = tempfile::tempdir().unwrap();
@@ -259,7 +259,7 @@ detection: {s: [x], condition: s}
     assert_eq!((&value["errors"][0]["code"], &value["refused"]), (&"unreadable".into(), &1.into()));
 }
 
-/// Control characters of a rule reach the terminal as text.
+/// Control characters of a rule are printed as text.
 #[test]
 fn escape_sequences_of_a_rule_are_not_written() {
     let folder = tempfile::tempdir().unwrap();

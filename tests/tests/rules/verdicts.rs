@@ -1,4 +1,4 @@
-//! Detections on the corpus equal the verdicts of independent engines: no row less, no row more.
+//! Detections on the corpus equal the verdicts of independent engines, row by row.
 
 use etwsieve_tests::corpus;
 use etwsieve_tests::program::{Run, cell, run};
@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
-/// What names an event of a trace, and the rule.
+/// The columns that identify a rule and an event of a trace.
 const ROW: [&str; 5] = ["rule_id", "time", "event_id", "script_block_id", "message_number"];
 const SIGMA: &[&str] = &["sigma/ps_script"];
 const ESCU: &[&str] = &["splunk-escu"];
@@ -26,7 +26,7 @@ fn replay(data: &Path, rules: &[&str], path: PathBuf) -> Run {
     run
 }
 
-/// Rows and how often each occurs.
+/// Counts how often each row occurs.
 fn counted(rows: impl IntoIterator<Item = Vec<String>>) -> BTreeMap<Vec<String>, usize> {
     let mut counts = BTreeMap::new();
     for row in rows {
@@ -76,7 +76,7 @@ fn bench_busy() {
     compare("bench-busy.etl", SIGMA_AND_ESCU, "verdicts-bench-busy.csv");
 }
 
-/// Without the blocks made to test case folding outside ASCII, on which the engines differ.
+/// Excludes the blocks that test case folding outside ASCII, on which the engines differ.
 #[test]
 fn generated_events() {
     let Some(data) = corpus::data() else { return };
@@ -105,7 +105,7 @@ fn built_in_rule_on_hand_made_cases() {
             .all(|line| line["rule_id"] == rule && line["attack"] == serde_json::json!(["T1021.006"]))
     );
 
-    // Event by event.
+    // For each event.
     let keys = ["time", "script_block_id", "message_number"];
     let columns = ["time", "script_block_id", "message_number", "raw_event"];
     let events = corpus::csv_rows(&folder.join("seed.events.csv"), &columns);
@@ -113,7 +113,7 @@ fn built_in_rule_on_hand_made_cases() {
     let got = counted(lines.iter().map(|line| keys.map(|key| cell(line, key)).to_vec()));
     assert_same("seed.events.csv", &got, &counted(hits));
 
-    // Block by block, each case by name.
+    // For each block and case.
     let blocks: BTreeSet<String> = lines.iter().map(|line| cell(line, "script_block_id")).collect();
     let rows = corpus::csv_rows(&folder.join("seed.expected.csv"), &["case", "script_block_id", "raw_event"]);
     assert!(rows.len() > 100);

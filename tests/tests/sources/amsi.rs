@@ -1,4 +1,4 @@
-//! What PowerShell hands to the antimalware scanner, as a second source: event 1101 in .etl, .evtx and JSON Lines.
+//! Content that PowerShell passes to the antimalware scanner: event 1101 in .etl, .evtx and JSON Lines.
 
 use etwsieve_etl::{FileTime, TraceFile};
 use etwsieve_tests::corpus;
@@ -14,7 +14,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
 const AMSI: &str = "2a576b87-09a7-520e-c21a-4942f0271d67";
 const ID: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
 
-/// A rule of each kind that content of the scanner can meet: text, file, keyword, and what only a 4104 has.
+/// Rules about text, file and keyword of scanned content, and one about a field that only event 4104 has.
 const RULES: &str = "\
 title: Text
 logsource: {product: windows, category: ps_script}
@@ -80,7 +80,7 @@ fn trace(specs: impl IntoIterator<Item = EventSpec>) -> Vec<u8> {
     writer.build()
 }
 
-/// Scans that the rules meet, in every form that Windows gives them.
+/// Scans that match the rules, in every form that Windows records.
 fn scans() -> Vec<AmsiScan> {
     let powershell = |text: &str| AmsiScan::powershell(text);
     let mut nul: Vec<u16> = "a\0 hidden-word".encode_utf16().collect();
@@ -137,12 +137,12 @@ fn the_three_kinds_of_file_give_equal_detections() {
         assert_eq!(summary["amsi"], amsi, "{name}");
         assert_eq!(run.lines()[0]["event_record_id"], 1, "{name}");
     }
-    // The program's own lines, and the least that a line may say.
+    // Lines written by the program, and a line with the minimum of fields.
     let (run, _) = case.replay(&["--amsi"], &case.file("same.jsonl", of_etl.0.stdout.as_bytes()));
     let mut once = comparable(&of_etl.0);
     let mut again = comparable(&run);
     for lines in [&mut once, &mut again] {
-        // JSON carries no lone surrogate, and an event stands once for each of its rules.
+        // JSON cannot represent lone surrogates, and an event occurs once for each of its rules.
         lines.sort_by_key(Value::to_string);
         lines.dedup();
     }
@@ -156,7 +156,7 @@ fn the_three_kinds_of_file_give_equal_detections() {
 }
 
 #[test]
-fn lines_say_where_the_text_comes_from() {
+fn lines_name_the_origin_of_the_text() {
     let case = Case::new(RULES);
     let text = "Enter-PSSession -ComputerName srv";
     let scan = AmsiScan { content_name: r"C:\a.ps1".into(), ..AmsiScan::powershell(text) };
@@ -187,7 +187,7 @@ fn lines_say_where_the_text_comes_from() {
     assert_eq!(summary["amsi"]["events_selected"], 1);
     assert_eq!(summary["amsi"]["detections"], 2);
 
-    // From the store as from the run, in every format.
+    // The store gives the same lines as the run, in every format.
     let of_store = |format: &str| {
         let args: Vec<OsString> =
             vec!["hits".into(), "--format".into(), format.into(), store.clone().into_os_string()];
@@ -207,7 +207,7 @@ fn lines_say_where_the_text_comes_from() {
     assert_eq!(of_store("table").stdout.matches(text).count(), 4);
 }
 
-/// Content of the scanner is searched in the same views as script blocks, with the built-in rules.
+/// Scanned content is searched in the same views as script blocks, with the built-in rules.
 #[test]
 fn other_views_of_content() {
     let case = Case::new(RULES);
@@ -234,7 +234,7 @@ fn other_views_of_content() {
 }
 
 #[test]
-fn unless_asked_for_nothing_changes() {
+fn without_the_option_nothing_changes() {
     let case = Case::new(RULES);
     let block = || EventSpec::powershell(4104, script_block(1, 1, "Enter-PSSession", ID, None)).at(9_000_000);
     let without = case.file("events.etl", &trace([block()]));
@@ -253,14 +253,14 @@ fn unless_asked_for_nothing_changes() {
 }
 
 #[test]
-fn others_content_is_passed_over_and_malformed_events_are_told() {
+fn content_of_other_applications_is_skipped_and_malformed_events_are_reported() {
     let case = Case::new(RULES);
     let text = "Enter-PSSession";
     let by = |app: &str| AmsiScan { app_name: app.into(), ..AmsiScan::powershell(text) };
     let mut specs: Vec<EventSpec> =
         ["VBScript", "OFFICE_VBA", "DotNet"].iter().map(|app| EventSpec::amsi(&by(app))).collect();
     specs.push(EventSpec::amsi(&by("PowerShell_x_1")));
-    // Another provider's event of the same number, and a script block of the wrong provider.
+    // An event of another provider with the same id, and a script block of the wrong provider.
     let mut other = EventSpec::amsi(&by("PowerShell_x_1"));
     other.provider = Uuid::from_u128(7);
     specs.push(other);
@@ -288,10 +288,10 @@ fn others_content_is_passed_over_and_malformed_events_are_told() {
     assert_eq!(summary["undecodable"], 0);
 }
 
-/// A provider of an antimalware product's own, which the recording holds, told the same scans in another form.
+/// The provider in the recording, which belongs to an antimalware product and records scans in another form.
 const RECORDED: Uuid = uuid!("8e805eb3-6a8f-4a1e-90fa-a831d94e54a1");
 
-/// What the recorded events say: who handed it over, and the content.
+/// Returns the recorded scans: application and content.
 fn recorded(data: &Path) -> Vec<(u64, u32, String, Vec<u16>)> {
     let file = TraceFile::open(data.join("recorded/etl/etlparser-AMSITrace.etl")).unwrap();
     let trace = file.trace().unwrap();
@@ -303,7 +303,7 @@ fn recorded(data: &Path) -> Vec<(u64, u32, String, Vec<u16>)> {
         }
         let units: Vec<u16> =
             event.payload.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
-        // A string, a string, and a counted copy of the second.
+        // Two strings, and a counted copy of the second.
         let mut parts = units.splitn(3, |unit| *unit == 0);
         let (app, script) = (parts.next().unwrap(), parts.next().unwrap());
         let (count, copy) = parts.next().unwrap().split_first().unwrap();
@@ -314,10 +314,9 @@ fn recorded(data: &Path) -> Vec<(u64, u32, String, Vec<u16>)> {
     scans
 }
 
-/// The recording was made by an antimalware product, so its scans are rewritten as events 1101; contents, names,
-/// processes and times are those that Windows handed over.
+/// The scans of the recording are rewritten as events 1101. Contents, names, processes and times are the recorded ones.
 #[test]
-fn recorded_content_is_found_where_it_is() {
+fn recorded_content_is_found() {
     let Some(data) = corpus::data() else { return };
     let scans = recorded(&data);
     assert_eq!(scans.len(), 19);
@@ -361,7 +360,7 @@ fn recorded_content_is_found_where_it_is() {
     found.sort();
     assert!(expected.len() > 8, "{} hits", expected.len());
     assert!(found == expected, "{} hits instead of {}", found.len(), expected.len());
-    // The needle of one rule stands in Visual Basic scripts alone, which are not PowerShell's.
+    // The needle of one rule occurs only in Visual Basic scripts, which are not PowerShell's.
     let foreign = scans.iter().filter(|(_, _, app, _)| !app.starts_with("PowerShell")).count();
     assert_eq!(foreign, 4);
     assert_eq!(summary["amsi"]["events_seen"], 19);

@@ -1,5 +1,5 @@
-//! Event log files and JSON Lines against the recorded corpus: every field of every event, every file's counts,
-//! and what is left of files that are cut, damaged or never closed.
+//! Event log files and JSON Lines of the recorded corpus: every field of every event, the counts of every file, and the
+//! remains of truncated, damaged and unclosed files.
 
 use etwsieve::event::{EventHeader, EventRef, PAYLOAD_LEN_MAX, POWERSHELL};
 use etwsieve::sid::Sid;
@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// Longest window of the corpus's zstd frames.
+/// Maximum window of the zstd frames in the corpus, as a power of two.
 const WINDOW_LOG: u32 = 27;
 const CHUNK_LEN: usize = 65_536;
 
@@ -24,7 +24,7 @@ struct Event {
     payload: Vec<u8>,
 }
 
-/// Keeps all it is given.
+/// Keeps all events and damage.
 #[derive(Default)]
 struct Collected {
     events: Vec<Event>,
@@ -83,7 +83,7 @@ fn replay(bytes: &[u8]) -> Collected {
     sink
 }
 
-/// All .evtx files below `folder`, by their path relative to `root`.
+/// Finds all .evtx files below `folder`, by their path relative to `root`.
 fn evtx_files(root: &Path, folder: &Path, files: &mut BTreeMap<String, PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -96,7 +96,7 @@ fn evtx_files(root: &Path, folder: &Path, files: &mut BTreeMap<String, PathBuf>)
     }
 }
 
-/// The lines of the three collections that stem from .evtx files.
+/// Returns the lines of the three collections that were made from .evtx files.
 fn recorded_lines(folder: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     for name in ["attack-4104", "benign-4104", "ps-4103"] {
@@ -111,7 +111,7 @@ fn recorded_lines(folder: &Path) -> Vec<String> {
     lines
 }
 
-/// Whether `source` of a line names the file `name`: the same path, or a file in an archive that became a folder.
+/// Returns whether `source` of a line is the file `name`: the same path, or a file of an unpacked archive.
 fn is_source(source: &str, name: &str) -> bool {
     let (repository, path) = source.split_once(':').expect("repository:path");
     let Some(rest) = name.strip_prefix(&format!("{}/", repository.replace('/', "+"))) else { return false };
@@ -121,7 +121,7 @@ fn is_source(source: &str, name: &str) -> bool {
     path == rest || in_archive
 }
 
-/// Strings of a payload from `at` on, as the matcher would read them.
+/// Returns the strings of a payload from `at` on, as the matcher reads them.
 fn strings(payload: &[u8], at: usize) -> Vec<String> {
     let units: Vec<u16> =
         payload[at..].chunks(2).map(|unit| u16::from_le_bytes(unit.try_into().expect("even"))).collect();
@@ -131,7 +131,7 @@ fn strings(payload: &[u8], at: usize) -> Vec<String> {
     parts.into_iter().map(|part| String::from_utf16(part).expect("real texts are UTF-16")).collect()
 }
 
-/// Compares an event with its line, key by key, without any code of the sources.
+/// Compares an event with its line, key by key, without code of the sources.
 fn assert_is_line(event: &Event, line: &Value, name: &str) {
     let text = |key: &str| line[key].as_str().map(str::to_owned);
     let number = |key: &str| line[key].as_u64();
@@ -162,7 +162,7 @@ fn assert_is_line(event: &Event, line: &Value, name: &str) {
     let numbers = event.payload[..8].as_chunks::<4>().0;
     assert_eq!(Some(u64::from(u32::from_le_bytes(numbers[0]))), number("message_number"), "{name}");
     assert_eq!(Some(u64::from(u32::from_le_bytes(numbers[1]))), number("message_total"), "{name}");
-    // A path of null is a field that the record lacks: then there are two strings.
+    // If the path is null, the record lacks the field and there are two strings.
     let expected: Vec<_> =
         ["script_block_text", "script_block_id", "path"].into_iter().filter_map(text).collect();
     assert_eq!(strings(&event.payload, 8), expected, "{name} strings");
@@ -214,7 +214,7 @@ fn every_recorded_event_in_every_field() {
 }
 
 #[test]
-fn counts_are_those_of_the_manifest() {
+fn counts_equal_the_manifest() {
     let Some(folder) = recorded() else { return };
     let manifest = fs::read_to_string(folder.join("MANIFEST.md")).expect("a manifest");
     let mut rows = 0;
@@ -240,7 +240,7 @@ fn counts_are_those_of_the_manifest() {
     assert_eq!(rows, 17);
 }
 
-/// A small file with records of both kinds, and its bytes.
+/// Returns the bytes of a small file with records of both kinds.
 fn small_file() -> Option<Vec<u8>> {
     let mut files = BTreeMap::new();
     let folder = recorded()?.join("evtx");
@@ -250,7 +250,7 @@ fn small_file() -> Option<Vec<u8>> {
 }
 
 #[test]
-fn a_cut_file_gives_what_is_left() {
+fn a_truncated_file_gives_its_remaining_events() {
     let Some(bytes) = small_file() else { return };
     let whole = replay(&bytes);
     let mut last = 0;
@@ -273,7 +273,7 @@ fn a_cut_file_gives_what_is_left() {
 }
 
 #[test]
-fn headers_that_lag_behind_hide_nothing() {
+fn outdated_headers_hide_no_events() {
     let Some(bytes) = small_file() else { return };
     let whole = replay(&bytes);
     let rows: [(&str, usize, &[u8]); 6] = [
@@ -298,9 +298,9 @@ fn headers_that_lag_behind_hide_nothing() {
     }
 }
 
-/// Cut at the end of a chunk, a file looks whole; but its header knows more chunks, or higher numbers.
+/// A file that is truncated at the end of a chunk looks complete, but its header counts more chunks or higher numbers.
 #[test]
-fn a_file_that_is_cut_between_chunks_is_reported() {
+fn a_file_that_is_truncated_between_chunks_is_reported() {
     let Some(bytes) = small_file() else { return };
     let whole = replay(&bytes);
     for (name, at, patch) in [("chunks", 42, [9, 0]), ("numbers", 24, [0xFF, 0xFF])] {
@@ -318,11 +318,11 @@ fn a_file_that_is_cut_between_chunks_is_reported() {
     }
 }
 
-/// A way to damage a file: name, offset, patch, damage expected as (reason, offset), records that may be lost.
+/// A way to damage a file: name, offset, patch, expected damage as (reason, offset), number of records that may be lost.
 type Row<'a> = (&'a str, usize, &'a [u8], (&'a str, usize), usize);
 
 #[test]
-fn damage_is_told_and_passed() {
+fn damage_is_reported_and_skipped() {
     let Some(bytes) = small_file() else { return };
     let whole = replay(&bytes);
     let size_at = |at: usize| u32::from_le_bytes(bytes[at + 4..at + 8].try_into().expect("a size")) as usize;
@@ -346,7 +346,7 @@ fn damage_is_told_and_passed() {
         assert_eq!(found + lost, whole.events.len() + whole.unwanted, "{name}");
         assert!(sink.events.iter().all(|event| whole.events.contains(event)), "{name}");
     }
-    // A chunk of noise between two good ones costs itself only.
+    // A chunk of noise between two intact ones costs only itself.
     let noise: Vec<u8> = (0..CHUNK_LEN).map(|at| (at * 7 + at / 256) as u8 | 1).collect();
     let sink = replay(&[&bytes[..], &noise, &bytes[4096..]].concat());
     assert_eq!(sink.events.len(), 2 * whole.events.len());
@@ -375,7 +375,7 @@ fn one_wrong_byte_costs_little_and_never_panics() {
 }
 
 #[test]
-fn a_sink_that_has_enough_ends_the_reading() {
+fn a_sink_can_end_the_reading() {
     let Some(bytes) = small_file() else { return };
     let mut sink = Collected { stop_after: Some(2), ..Collected::default() };
     evtx::replay(&bytes[..], Path::new("stop"), &mut sink).expect("an event log");
@@ -383,7 +383,7 @@ fn a_sink_that_has_enough_ends_the_reading() {
 }
 
 #[test]
-fn other_files_are_refused() {
+fn other_files_are_rejected() {
     let zeros = vec![0; 70_000];
     let rows: [(&str, &[u8]); 4] =
         [("empty", b""), ("text", b"ElfFilament"), ("zeros", &zeros), ("short", b"Elf")];

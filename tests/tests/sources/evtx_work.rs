@@ -1,4 +1,4 @@
-//! What the recorded event logs cost, beside the bounds of the reader.
+//! The cost of reading recorded event logs stays far below the bounds of the reader.
 
 use etwsieve::event::EventRef;
 use etwsieve::source::evtx::{CHUNK_STEPS_PER_BYTE_MAX, RECORD_BYTES_MAX};

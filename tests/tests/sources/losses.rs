@@ -1,4 +1,4 @@
-//! What a trace says was lost before it was written: reported by a replay, beside the counts of what it holds.
+//! A replay reports the losses that a trace records, besides the counts of its events.
 
 use etwsieve_tests::program::run;
 use etwsieve_tests::writer::{EventSpec, TraceWriter, script_block};
@@ -8,7 +8,7 @@ use std::fs;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
 /// Provider of the events by which a session reports losses to consumers.
 const LOST_EVENT: u128 = 0x6a39_9ae0_4bc6_4de9_870b_3657_f894_7e7e;
-/// The types of its events: an event, a buffer, a file.
+/// The types of its events: a lost event, buffer or file.
 const TYPES: [u8; 3] = [32, 33, 34];
 
 fn trace(events_lost: u32, buffers_lost: u32) -> TraceWriter {
@@ -19,7 +19,7 @@ fn trace(events_lost: u32, buffers_lost: u32) -> TraceWriter {
 }
 
 #[test]
-fn a_replay_reports_what_the_traces_say_was_lost() {
+fn a_replay_reports_the_losses_of_its_traces() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (whole, lossy, open, summary) =
@@ -30,7 +30,7 @@ fn a_replay_reports_what_the_traces_say_was_lost() {
         writer.push(EventSpec::full(uuid::Uuid::from_u128(LOST_EVENT), kind).at(9));
     }
     fs::write(&lossy, writer.build()).unwrap();
-    // A session that was never closed counts in the header too late, but its buffers mark the loss.
+    // A session that was never closed has no count in the header, but its buffers mark the loss.
     let mut writer = trace(1, 0).never_closed(1);
     writer.push(EventSpec::powershell(4104, vec![0; 65_536]).at(7));
     fs::write(&open, writer.build()).unwrap();
@@ -59,7 +59,7 @@ fn a_replay_reports_what_the_traces_say_was_lost() {
 }
 
 #[test]
-fn sources_that_cannot_tell_say_nothing_of_losses() {
+fn sources_without_loss_counts_report_none() {
     let folder = tempfile::tempdir().unwrap();
     let (lines, summary) = (folder.path().join("a.jsonl"), folder.path().join("s.json"));
     fs::write(&lines, r#"{"time":"2020-07-22T00:02:31Z","script_block_text":"a"}"#).unwrap();

@@ -63,7 +63,7 @@ fn replay(data: &Path, path: &Path, options: &[&str]) -> Run {
     run(PROGRAM, args)
 }
 
-/// Everything but what only one kind of source knows.
+/// Returns the lines without the fields that only one kind of source has.
 fn comparable(run: &Run) -> Vec<Value> {
     let mut lines = run.lines();
     for line in &mut lines {
@@ -98,7 +98,7 @@ fn detections_do_not_depend_on_the_kind_of_file() {
         assert_eq!((of_log.code, of_etl.code), (Some(0), Some(0)), "{} {}", of_log.stderr, of_etl.stderr);
         assert_eq!(comparable(&of_log), comparable(&of_etl), "{}", log.display());
 
-        // The program's own output is an input as well: every event that was a hit is one again.
+        // The output of the program is also a valid input: every hit is a hit again.
         let plain = ["--scope", "event", "--view", "raw"];
         let of_log = replay(&data, &log, &plain);
         for line in of_log.lines() {
@@ -109,7 +109,7 @@ fn detections_do_not_depend_on_the_kind_of_file() {
         fs::write(&jsonl, &json_lines).unwrap();
         let mut again = comparable(&replay(&data, &jsonl, &plain));
         let mut once = comparable(&of_log);
-        // An event is written once for each of its rules, so it comes in that often.
+        // An event is written once for each of its rules, so it is read that often.
         again.dedup();
         once.dedup();
         assert_eq!(again, once, "{}", log.display());

@@ -1,4 +1,4 @@
-//! More blocks than there is room for: what is given up does not depend on the number of threads.
+//! More blocks than fit: the evicted blocks do not depend on the number of threads.
 
 use etwsieve::event::{EventHeader, EventRef, POWERSHELL};
 use etwsieve::pipeline::{self, Observer, Progress, Settings};
@@ -11,15 +11,15 @@ use etwsieve_tests::writer::script_block;
 use etwsieve_transport::hit::HitV1;
 use std::collections::BTreeSet;
 
-/// Blocks that never end, more than there is room for, and among them some that match when joined.
+/// More incomplete blocks than fit, and among them some blocks that match when joined.
 struct Flood;
 
 impl Flood {
-    /// Bytes of a fragment, about, and their number: more than all shards have room for.
+    /// Approximate size in bytes and number of fragments, which do not fit into all shards together.
     const FRAGMENT_LEN: usize = 48 << 10;
     const FRAGMENTS: u64 = 7_500;
-    /// Of so many fragments one is the first of a block whose second follows at once, and another one's that follows
-    /// after a third of the flood, when it may have been given up.
+    /// One in this many fragments starts a block whose second fragment follows at once, and another one starts a block
+    /// whose second fragment follows after a third of the flood, when the block may have been evicted.
     const HONEST_EVERY: u64 = 250;
 }
 
@@ -53,7 +53,7 @@ impl Source for Flood {
                 event_record_id: None,
             };
             let event = EventRef { header, user_sid: None, computer: None, payload: &payload };
-            // Nobody asks it to stop.
+            // No stop is requested in this test.
             let _ = sink.event(&event);
         };
         for n in 0..Self::FRAGMENTS {
@@ -71,7 +71,7 @@ impl Source for Flood {
     }
 }
 
-/// Block id, rule and whether it is partial, of each hit.
+/// Block id, rule and `partial` of each hit.
 #[derive(Default)]
 struct Hits(BTreeSet<(u64, String, bool)>);
 
@@ -89,7 +89,7 @@ impl Observer for Hits {
     }
 }
 
-/// What there is no room for is given up, and that does not depend on the number of threads either.
+/// Hits and evicted blocks are the same for every number of threads.
 #[test]
 fn a_flood_does_not_depend_on_threads() {
     let outcome = |threads: usize| {

@@ -1,5 +1,5 @@
-//! Hits of whole script blocks: against the verdicts of independent engines, against the naive join on every block of
-//! the corpus, and by number of threads.
+//! Hits of joined script blocks equal the verdicts of independent engines and those of a naive join, for every number of
+//! threads.
 
 use etwsieve_matcher::{EventKind, Field, Fields, Rule, load, naive};
 use etwsieve_tests::corpus;
@@ -28,7 +28,7 @@ fn replay(rules: &[PathBuf], options: &[&str], path: &Path) -> Run {
     run
 }
 
-/// Rule and block of each line of joined blocks.
+/// Returns rule and block id of each line about a joined block.
 fn block_rows(lines: &[Value]) -> BTreeSet<Vec<String>> {
     let of_blocks = lines.iter().filter(|line| line["scope"] == "block" && line["partial"] != true);
     of_blocks.map(|line| ["rule_id", "script_block_id"].map(|key| cell(line, key)).to_vec()).collect()
@@ -56,7 +56,7 @@ fn escu() {
     compare(&["splunk-escu"], "verdicts-blocks-escu.csv", 169);
 }
 
-/// Each case by name: some event matches, the joined text matches.
+/// Checks each case by name: whether an event matches, and whether the joined text matches.
 #[test]
 fn hand_made_cases() {
     let Some(data) = corpus::data() else { return };
@@ -82,8 +82,8 @@ fn hand_made_cases() {
     }
 }
 
-/// The column `normalized` of every case, with all scopes and views: whether the joined text matches with dashes made
-/// plain and backticks gone. The call-aware view rightly sees more, so it is left out.
+/// Checks the column `normalized` of every case: whether the joined text matches with plain dashes and without backticks.
+/// The call-aware view finds more and is excluded.
 #[test]
 fn hand_made_cases_normalised() {
     let Some(data) = corpus::data() else { return };
@@ -102,9 +102,9 @@ fn hand_made_cases_normalised() {
     }
 }
 
-/// A match behind U+0000 is marked in each view, in events and in blocks.
+/// A match after U+0000 is marked in each view, in events and in blocks.
 #[test]
-fn behind_a_nul_is_marked() {
+fn matches_after_a_nul_are_marked() {
     let rows: [(&str, &[&str], &str); 6] = [
         ("raw", &["a\0Enter-PSSession -ComputerName b"], "event"),
         ("normalized", &["a\0Enter\u{2013}PSSess`ion -ComputerName b"], "event"),
@@ -168,12 +168,12 @@ fn rule_set(data: &Path, folder: &str) -> Vec<Rule> {
     load(texts.iter().map(|(name, text)| (name.as_str(), text.as_str()))).rules
 }
 
-/// Bytes of the fragments of a block beyond which the naive evaluator, which is quadratic, takes too long.
+/// Maximum size of a block in bytes for the naive evaluator, which is quadratic.
 const NAIVE_BLOCK_LEN_MAX: usize = 100_000;
-/// Blocks of one trace that it is given.
+/// Maximum number of blocks of a trace for the naive evaluator.
 const NAIVE_BLOCKS_MAX: usize = 40;
 
-/// The naive join on blocks of several events that the corpus holds, the first ones that are not too long.
+/// Compares with a naive join of the first blocks of the corpus that have several events and are not too long.
 #[test]
 fn blocks_of_the_corpus_equal_the_naive_join() {
     let Some(data) = corpus::data() else { return };
@@ -233,7 +233,7 @@ fn blocks_of_the_corpus_equal_the_naive_join() {
     }
 }
 
-/// A line of JSON Lines input for a fragment.
+/// Returns a line of JSON Lines for a fragment.
 fn fragment(number: i32, total: i32, text: &str, id: &str, process_id: u32, second: u32) -> String {
     let line = json!({
         "time": format!("2026-03-01T10:{:02}:{:02}Z", second / 60, second % 60),
@@ -248,9 +248,9 @@ fn fragment(number: i32, total: i32, text: &str, id: &str, process_id: u32, seco
     format!("{line}\n")
 }
 
-/// The built-in rule on fragments that are not as they should be.
+/// Matches the built-in rule against inconsistent fragments.
 #[test]
-fn fragments_that_lie() {
+fn inconsistent_fragments() {
     type Row<'a> = (&'a str, Vec<String>, Vec<(bool, &'a str)>);
     let other = ID.replace('3', "4");
     let enter = "Enter-PSSess";
@@ -320,7 +320,7 @@ fn fragments_that_lie() {
     }
 }
 
-/// What the summary says of blocks.
+/// Checks the counts of blocks in the summary.
 #[test]
 fn blocks_are_counted() {
     let lines = [
@@ -342,6 +342,6 @@ fn blocks_are_counted() {
     });
     assert_eq!(summary["blocks"], expected);
     assert_eq!(summary["sources"][0]["blocks"], expected);
-    // The writer of traces and the lines above agree on what a fragment is.
+    // The trace writer encodes fragments in the same way as the lines above.
     assert!(script_block(1, 2, "a", ID, None).starts_with(&[1, 0, 0, 0, 2, 0, 0, 0]));
 }

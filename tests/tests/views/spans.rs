@@ -1,15 +1,14 @@
-//! Hits say how they matched: the spans are what the rule looks for, in the original text, and a match behind an embedded
-//! NUL is marked.
+//! The spans of a hit are the needles of the rule in the original text, and a match after an embedded NUL is marked.
 
 use etwsieve_tests::{corpus, program};
 use std::collections::HashMap;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
-/// What the built-in rule looks for.
+/// The needles of the built-in rule.
 const NEEDLES: [&str; 2] = ["-computername", "enter-pssession"];
 
 #[test]
-fn spans_are_the_needles_and_those_behind_a_nul_are_marked() {
+fn spans_are_the_needles_and_matches_after_a_nul_are_marked() {
     let Some(data) = corpus::data() else { return };
     let trace = corpus::trace(&data, "seed.etl").display().to_string();
     let cases = corpus::csv_rows(&data.join("traces/seed.events.csv"), &["time", "case"]);

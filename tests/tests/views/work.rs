@@ -1,4 +1,4 @@
-//! Scripts that would cost too much in the views: what is cut short is counted, and a stop does not wait for it.
+//! Scripts that exceed the budget of the views: they are counted, and a stop does not wait for them.
 
 use etwsieve::event::{EventHeader, EventRef, POWERSHELL};
 use etwsieve::ledger::Summary;
@@ -11,15 +11,15 @@ use etwsieve_matcher::{Matcher, builtin, load};
 use etwsieve_tests::writer::script_block;
 use etwsieve_transport::hit::HitV1;
 
-/// Once took time in proportion to the product of both lengths. Some of them use the budget up.
+/// Took time in proportion to the product of both lengths once. Several of them exhaust the budget.
 const EXPENSIVE: &str = "$x=('{0,60000}' -f '') -replace ('{0,30000}' -f 'b'),'x';";
-/// Found in the normalised view.
+/// Matches in the normalised view.
 const OBFUSCATED: &str = "iex ('Enter-PS'+'Session -ComputerName a');";
 
-/// Script blocks, each an event by itself.
+/// A source of script blocks of one event each.
 struct Blocks {
     texts: Vec<String>,
-    /// Asked to stop before the events are handed over.
+    /// Is stopped before the events are delivered.
     stop: Option<Stop>,
 }
 
@@ -50,7 +50,7 @@ impl Source for Blocks {
                 activity_id: None,
                 event_record_id: None,
             };
-            // The feed takes an event even if it then asks the source to end.
+            // The feed accepts an event even if it then requests the source to end.
             let _ = sink.event(&EventRef { header, user_sid: None, computer: None, payload: &payload });
             if let Some(stop) = &self.stop {
                 stop.request();
@@ -84,7 +84,7 @@ fn run(blocks: Blocks, rules: &ActiveRules, stop: &Stop) -> (Summary, Vec<HitV1>
 }
 
 #[test]
-fn what_is_cut_short_is_counted_and_what_was_found_is_reported() {
+fn views_that_are_cut_short_are_counted_and_their_matches_reported() {
     let rules = ActiveRules::new(Matcher::new(builtin::rules()));
     let texts = vec![
         EXPENSIVE.repeat(40),
@@ -97,7 +97,7 @@ fn what_is_cut_short_is_counted_and_what_was_found_is_reported() {
     assert_eq!(hits.len(), 2);
 }
 
-/// Cut short, the views of an event leave its search as recorded alone.
+/// Stopping the views of an event does not affect its search as recorded.
 #[test]
 fn a_stop_ends_the_views_but_not_the_search_as_recorded() {
     let rules = ActiveRules::new(Matcher::new(builtin::rules()));
@@ -109,9 +109,9 @@ fn a_stop_ends_the_views_but_not_the_search_as_recorded() {
     assert_eq!((summary.total.events_matched, summary.total.views_cut, hits.len()), (1, 1, 1), "{summary:?}");
 }
 
-/// While rules are exchanged again and again, each event is reported once, by the rules of one generation.
+/// While rules are replaced repeatedly, each event is reported once, by the rules of one generation.
 #[test]
-fn rules_that_are_exchanged_meanwhile_lose_and_double_nothing() {
+fn replacing_rules_neither_loses_nor_doubles_hits() {
     const EVENTS: usize = 60;
     let rules = ActiveRules::new(Matcher::new(builtin::rules()));
     let text =

@@ -1,4 +1,4 @@
-//! Which inputs are found, and what is said of the others.
+//! Inputs that are found, and messages about the others.
 
 use super::PROGRAM;
 use super::support::{Folder, HIT, line, read_json, trace};
@@ -29,7 +29,7 @@ fn no_input_is_an_error_with_a_summary_of_zeroes() {
 }
 
 #[test]
-fn patterns_that_the_shell_left_are_expanded() {
+fn patterns_that_the_shell_did_not_expand_are_expanded() {
     let folder = Folder::new();
     folder.make("case/deep");
     for name in ["case/a.jsonl", "case/b.jsonl", "case/deep/c.jsonl", "case/[d].jsonl"] {
@@ -41,7 +41,7 @@ fn patterns_that_the_shell_left_are_expanded() {
         ("case/*.jsonl", 3),
         ("case/**/*.jsonl", 4),
         ("ca*", 4),
-        // A file of that name is preferred to what the pattern would match.
+        // A file with that literal name takes precedence over the pattern.
         ("case/[d].jsonl", 1),
     ];
     for (pattern, hits) in rows {
@@ -149,7 +149,7 @@ fn devices_sockets_and_links_to_folders_are_refused_by_name() {
         (&3.into(), &1.into())
     );
 
-    // Wherever a small file is expected, neither a device nor a pipe without a writer is read.
+    // Where a small file is expected, devices and pipes without a writer are not read.
     let zero = folder.at("zero.yml");
     symlink("/dev/zero", &zero).unwrap();
     let trace = folder.at("case/a.jsonl");

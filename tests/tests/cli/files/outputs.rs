@@ -1,4 +1,4 @@
-//! Outputs that would destroy an input, another output, or somebody else's file.
+//! Outputs that would overwrite an input, another output, or an unrelated file.
 
 use super::support::{Folder, HIT, line, read_json};
 use super::{COLLECTOR, PROGRAM};
@@ -69,7 +69,7 @@ fn a_summary_goes_to_standard_output() {
         assert!(hit.contains(HIT), "{hit}");
         let summary: serde_json::Value = serde_json::from_str(summary).unwrap();
         assert_eq!(summary["detections"], 1);
-        // Redirected to a file, which is not replaced by the summary.
+        // Standard output is a file, which the summary does not replace.
         let out = fs::File::create(folder.at("out")).unwrap();
         assert!(
             command(PROGRAM, ["replay", "--summary", name, &trace]).stdout(out).status().unwrap().success()
@@ -96,7 +96,7 @@ fn two_outputs_are_two_files() {
         assert_eq!(run.code, Some(2), "{args:?}: {}", run.stderr);
         assert!(run.stderr.contains("both name"), "{args:?}: {}", run.stderr);
     }
-    // Hits in a file that the summary, or the database, would take the place of.
+    // Hits go to a file that the summary or the database would replace.
     for option in ["--summary", "--store"] {
         let out = fs::File::create(at("hits.jsonl")).unwrap();
         let output = command(PROGRAM, ["replay", option, &at("hits.jsonl"), &trace])
@@ -108,21 +108,21 @@ fn two_outputs_are_two_files() {
         assert_eq!(output.status.code(), Some(2), "{stderr}");
         assert!(stderr.contains("standard output"), "{stderr}");
     }
-    // What the shell has made in the folder that is searched is no input.
+    // A file that the shell has created in the searched folder is not an input.
     fs::remove_file(at("hits.jsonl")).unwrap();
     let out = fs::File::create(at("new.jsonl")).unwrap();
     let args = ["replay", folder.path().to_str().unwrap()];
     assert!(command(PROGRAM, args).stdout(out).status().unwrap().success());
     assert_eq!(fs::read_to_string(at("new.jsonl")).unwrap().lines().count(), 1);
     fs::remove_file(at("new.jsonl")).unwrap();
-    // Hits appended to their own input would never end.
+    // Hits that are appended to their own input would never end.
     let out = fs::OpenOptions::new().append(true).open(&trace).unwrap();
     let status = command(PROGRAM, ["replay", &trace]).stdout(out).stderr(Stdio::null()).status().unwrap();
     assert_eq!(status.code(), Some(2));
     assert_eq!(fs::read_to_string(&trace).unwrap(), line(HIT, "srv01"));
 }
 
-/// The check is made before the system is asked for, so it shows on every system.
+/// The check precedes the check for Windows, so it works on every system.
 #[test]
 fn watch_refuses_to_write_into_its_rules_and_its_configuration() {
     let folder = Folder::new();
@@ -139,7 +139,7 @@ fn watch_refuses_to_write_into_its_rules_and_its_configuration() {
 }
 
 #[test]
-fn a_bundle_takes_no_other_files_place_and_registers_nothing_then() {
+fn a_bundle_does_not_replace_another_file_and_then_registers_nothing() {
     let folder = Folder::new();
     let pki = folder.at("pki");
     let run = |args: &[&str]| {
@@ -170,13 +170,13 @@ fn a_bundle_takes_no_other_files_place_and_registers_nothing_then() {
     assert_eq!(fs::read_to_string(&notes).unwrap(), "mine");
     assert!(!run(&["list"]).stdout.contains("ws01"), "nothing was registered");
 
-    // The name of the collector's bundle is not free, even where that bundle is elsewhere.
+    // The name of the collector's bundle is reserved, even if that bundle is elsewhere.
     fs::rename(folder.at("pki/collector.pem"), folder.at("elsewhere.pem")).unwrap();
     let refused = run(&["issue", "ws01", "--out", &folder.at("pki/COLLECTOR.pem")]);
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
     fs::rename(folder.at("elsewhere.pem"), folder.at("pki/collector.pem")).unwrap();
 
-    // Its own earlier bundle may be replaced, that of another sensor not.
+    // A sensor's own earlier bundle may be replaced, but not that of another sensor.
     let own = folder.at("ws01.pem");
     assert_eq!(run(&["issue", "ws01", "--out", &own]).code, Some(0));
     let first = fs::read(&own).unwrap();

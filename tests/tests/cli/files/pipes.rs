@@ -1,4 +1,4 @@
-//! Traces from pipes, and stops while nothing comes.
+//! Traces from pipes, and stops while a pipe is silent.
 
 use super::PROGRAM;
 use super::support::{Folder, HIT, line, trace};
@@ -9,21 +9,21 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Time after which a child is held to hang. Far more than it needs.
+/// Time after which a child counts as hung. It needs much less.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Writes to a pipe, on a thread, once somebody reads it.
+/// Starts a thread that writes to a pipe as soon as it has a reader.
 fn feed(path: &str, bytes: Vec<u8>) -> thread::JoinHandle<()> {
     let path = path.to_owned();
     thread::spawn(move || {
         let mut pipe = OpenOptions::new().write(true).open(path).unwrap();
-        // Who refuses the format reads no further.
+        // A reader that rejects the format does not read everything.
         let _ = pipe.write_all(&bytes);
     })
 }
 
 #[test]
-fn traces_of_every_format_come_through_pipes() {
+fn traces_of_every_format_are_read_from_pipes() {
     let folder = Folder::new();
     let evtx = {
         let spec = etwsieve_tests::writer::AmsiScan::powershell(HIT);
@@ -36,7 +36,7 @@ fn traces_of_every_format_come_through_pipes() {
         let file = folder.write(&format!("file.{format}"), &bytes);
         let direct = run(PROGRAM, ["replay", "--amsi", &file]);
         assert_eq!((direct.code, direct.lines().len()), (Some(0), 1), "{format}: {}", direct.stderr);
-        // The pipe has no ending: the first bytes tell the format.
+        // The name has no extension; the first bytes determine the format.
         let pipe = folder.pipe(&format!("pipe-{format}"));
         let feeder = feed(&pipe, bytes.clone());
         let piped = run(PROGRAM, ["replay", "--amsi", &pipe]);
@@ -63,7 +63,7 @@ fn traces_of_every_format_come_through_pipes() {
 }
 
 #[test]
-fn what_is_not_a_trace_is_refused_before_it_is_read() {
+fn input_that_is_not_a_trace_is_rejected_before_it_is_read() {
     let zero = fs::File::open("/dev/zero").unwrap();
     let output = command(PROGRAM, ["replay", "-"]).stdin(zero).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -119,7 +119,7 @@ fn one_signal_ends_the_wait_for_a_pipe() {
     let rule = folder.write("rule.yml", etwsieve_matcher::builtin::TEXT);
     let start =
         |args: &[&str]| command(PROGRAM, args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Nobody ever writes.
+    // There is never a writer.
     for args in [
         ["replay", "--summary", &summary, &pipe].as_slice(),
         &["trace", &pipe],
@@ -130,7 +130,7 @@ fn one_signal_ends_the_wait_for_a_pipe() {
     }
     let run = super::support::read_json(&summary);
     assert_eq!((&run["interrupted"], &run["events_seen"]), (&true.into(), &0.into()));
-    // Somebody writes the beginning of a trace, and then nothing.
+    // The writer stops after the beginning of a trace.
     for bytes in [&trace()[..600], b"{", b"ElfFile\0"] {
         let child = start(&["replay", &pipe]);
         let mut writer = OpenOptions::new().write(true).open(&pipe).unwrap();
@@ -138,7 +138,7 @@ fn one_signal_ends_the_wait_for_a_pipe() {
         let (code, stderr) = stop(child);
         assert_eq!(code, Some(130), "{bytes:?}: {stderr}");
     }
-    // Hits that nobody reads: more than fit a pipe.
+    // Hits have no reader and do not fit into the pipe.
     let hits = folder.write("hits.jsonl", line(HIT, "srv01").repeat(2_000));
     let mut child = start(&["replay", "--format", "jsonl", &hits]);
     let mut stdout = child.stdout.take().unwrap();
@@ -147,7 +147,7 @@ fn one_signal_ends_the_wait_for_a_pipe() {
     assert_eq!(code, Some(130), "{stderr}");
     assert!(stderr.contains("nothing reads standard output"), "{stderr}");
     drop(stdout);
-    // Standard input that stays open.
+    // Standard input stays open.
     let child =
         command(PROGRAM, ["replay", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     assert_eq!(stop(child).0, Some(130));

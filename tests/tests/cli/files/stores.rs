@@ -1,11 +1,11 @@
-//! Stores that are only read: in folders where nothing may be written, and counted as JSON.
+//! Reading stores in folders without write permission, and counts as JSON Lines.
 
 use super::PROGRAM;
 use super::support::{Folder, HIT, line};
 use etwsieve_tests::program::run;
 
 #[test]
-fn counts_come_as_json_lines_too() {
+fn counts_are_available_as_json_lines() {
     let folder = Folder::new();
     let trace = folder.write("a.jsonl", line(HIT, "srv01"));
     let store = folder.at("hits.db");
@@ -34,10 +34,10 @@ fn counts_come_as_json_lines_too() {
     assert!(refused.stderr.contains("expected table or jsonl"), "{}", refused.stderr);
 }
 
-/// Root may write anywhere, so the program runs as another user where the test runs as root.
+/// Root may write anywhere, so the program runs as another user if the test runs as root.
 #[cfg(unix)]
 #[test]
-fn a_store_is_read_where_nothing_may_be_written() {
+fn a_store_is_read_without_write_permission() {
     use etwsieve_transport::store::Store;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -51,7 +51,7 @@ fn a_store_is_read_where_nothing_may_be_written() {
     let path = |name: &str| format!("{case}/{name}");
     let stored = run(PROGRAM, ["replay", "--store", &path("closed.db"), &trace]);
     assert_eq!(stored.code, Some(0), "{}", stored.stderr);
-    // What a crash leaves: the hit is in the log alone.
+    // As after a crash, the hit is only in the write-ahead log.
     let live = folder.at("live.db");
     drop(Store::open(&live).unwrap());
     let reader = Store::open_read_only(&live).unwrap();
@@ -63,7 +63,7 @@ fn a_store_is_read_where_nothing_may_be_written() {
     drop(reader);
     fs::write(path("empty.db"), "").unwrap();
 
-    // The program itself may be where nobody else can go.
+    // The program itself may be in a folder that other users cannot access.
     let program = folder.at("etwsieve");
     fs::copy(PROGRAM, &program).unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();

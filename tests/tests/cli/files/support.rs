@@ -1,4 +1,4 @@
-//! Folders with traces, and children that are stopped.
+//! A folder for traces and other files of a test.
 
 use etwsieve_tests::writer::{EventSpec, TraceWriter, script_block};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 pub(super) const ID: &str = "5d0c3a1e-7a55-4a0e-9d0e-0f5a3c2b1a00";
 pub(super) const HIT: &str = "Enter-PSSession -ComputerName srv01";
 
-/// A temporary folder whose files have names.
+/// A temporary folder.
 pub(super) struct Folder(TempDir);
 
 impl Folder {
@@ -37,7 +37,7 @@ impl Folder {
         path
     }
 
-    /// The names in it, sorted.
+    /// Returns the names of its files, sorted.
     pub(super) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path()).expect("the folder is there");
         let mut names: Vec<String> = entries
@@ -61,7 +61,7 @@ pub(super) fn read_json(path: impl Into<PathBuf>) -> Value {
     serde_json::from_str(&text).expect("it holds JSON")
 }
 
-/// A line of JSON Lines with a script block.
+/// Returns a line of JSON Lines with a script block.
 pub(super) fn line(text: &str, computer: &str) -> String {
     let line = json!({
         "time_created": "2026-03-02T21:09:33.0043210Z", "event_id": 4104, "message_number": 1, "message_total": 1,
@@ -71,7 +71,7 @@ pub(super) fn line(text: &str, computer: &str) -> String {
     format!("{line}\n")
 }
 
-/// An .etl trace with one hit.
+/// Returns an .etl trace with one hit.
 pub(super) fn trace() -> Vec<u8> {
     let mut writer = TraceWriter::new();
     for text in ["Get-Date", HIT] {

@@ -1,4 +1,4 @@
-//! No text of a rule, a sensor or a file name commands the terminal.
+//! Texts of rules, sensors and file names cannot send escape sequences to the terminal.
 
 use super::PROGRAM;
 use super::support::{Folder, HIT, line};
@@ -8,10 +8,11 @@ use etwsieve_transport::printable::is_hidden;
 use etwsieve_transport::store::Store;
 use std::fs;
 
-/// Clears the screen, sets a title, begins a new line, turns the direction, hides a letter, and again in 8-bit controls.
-const EVIL: &str = "\x1b[2J\x1b]0;x\x07\nerror: none\r\u{202e}gpj\u{200b}\u{9b}31m\u{2066}";
+/// Escape sequences and control characters that clear the screen, set a title, start a new line, change the direction of
+/// text or hide a letter; some in 8-bit form.
+const HOSTILE: &str = "\x1b[2J\x1b]0;x\x07\nerror: none\r\u{202e}gpj\u{200b}\u{9b}31m\u{2066}";
 
-/// Nothing hidden but the ends of lines; and no line begins as [`EVIL`] would have it.
+/// Checks that the output contains no control characters except line ends, and that no line starts as [`HOSTILE`] intends.
 fn check(run: &Run, what: &str) {
     for text in [&run.stdout, &run.stderr] {
         assert!(!text.chars().any(|c| c != '\n' && is_hidden(c)), "{what}: {text:?}");
@@ -22,7 +23,7 @@ fn check(run: &Run, what: &str) {
 fn hostile_hit() -> HitV1 {
     HitV1 {
         time: 133_601_515_200_000_000,
-        source: format!("{EVIL}.etl"),
+        source: format!("{HOSTILE}.etl"),
         source_sequence: 1,
         provider: [7; 16],
         event_id: 4104,
@@ -32,7 +33,7 @@ fn hostile_hit() -> HitV1 {
         opcode: 15,
         task: 2,
         keywords: 0,
-        computer: Some(format!("srv{EVIL}")),
+        computer: Some(format!("srv{HOSTILE}")),
         user_sid: None,
         process_id: Some(4242),
         thread_id: None,
@@ -41,13 +42,13 @@ fn hostile_hit() -> HitV1 {
         scope: Scope::Event,
         view: View::Raw,
         partial: false,
-        content: EventContent::Notice { detail: EVIL.into() },
+        content: EventContent::Notice { detail: HOSTILE.into() },
         cut: None,
         rules: vec![RuleRefV1 {
-            id: format!("id{EVIL}"),
-            title: format!("title{EVIL}"),
-            level: format!("high{EVIL}"),
-            attack: vec![EVIL.into()],
+            id: format!("id{HOSTILE}"),
+            title: format!("title{HOSTILE}"),
+            level: format!("high{HOSTILE}"),
+            attack: vec![HOSTILE.into()],
             ..RuleRefV1::default()
         }],
     }
@@ -67,8 +68,8 @@ fn tables_of_hits_are_clean() {
     assert_eq!(table.lines().count(), 2, "one line a hit: {table:?}");
     assert!(table.contains("high") && table.contains("title"), "{table:?}");
 
-    let computer = format!("srv{EVIL}");
-    let trace = folder.write("a.jsonl", line(&format!("{HIT} {EVIL}"), &computer));
+    let computer = format!("srv{HOSTILE}");
+    let trace = folder.write("a.jsonl", line(&format!("{HIT} {HOSTILE}"), &computer));
     let title = format!("title: \"A title \\e[2J\\e]0;x\\a\\n{}\"", "\\u202e\\u009b31m");
     let rule = etwsieve_matcher::builtin::TEXT;
     let first = rule.lines().next().unwrap();
@@ -81,14 +82,14 @@ fn tables_of_hits_are_clean() {
     check(&cost, "rules cost");
 }
 
-/// File names of Unix hold any byte; those of Windows no control characters.
+/// File names on Unix may contain any byte; on Windows they cannot contain control characters.
 #[cfg(unix)]
 #[test]
 fn file_names_in_errors_and_warnings_are_clean() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     let folder = Folder::new();
-    let case = folder.make(&format!("case{EVIL}"));
+    let case = folder.make(&format!("case{HOSTILE}"));
     let names: [&[u8]; 4] = [b"bad\xff\xfe", b"esc\x1b[31m", b"line\nerror: none", "dir\u{202e}".as_bytes()];
     for name in names {
         let at =
@@ -97,7 +98,7 @@ fn file_names_in_errors_and_warnings_are_clean() {
         fs::write(at(b".yml"), "title: [\n").unwrap();
         fs::write(at(b".zip"), "PK").unwrap();
     }
-    let store = folder.at(&format!("hits{EVIL}.db"));
+    let store = folder.at(&format!("hits{HOSTILE}.db"));
     let commands: [&[&str]; 12] = [
         &[
             "-v",
@@ -111,10 +112,10 @@ fn file_names_in_errors_and_warnings_are_clean() {
             &case,
         ],
         &["replay", &format!("{case}/gone")],
-        &["replay", &format!("{case}/{EVIL}*")],
-        &["replay", "--summary", &format!("{case}/{EVIL}/s"), &case],
-        &["replay", EVIL, "--no-such-option"],
-        &["replay", &format!("--{EVIL}")],
+        &["replay", &format!("{case}/{HOSTILE}*")],
+        &["replay", "--summary", &format!("{case}/{HOSTILE}/s"), &case],
+        &["replay", HOSTILE, "--no-such-option"],
+        &["replay", &format!("--{HOSTILE}")],
         &["trace", &case],
         &["rules", "check", &case],
         &["hits", &format!("{case}/gone")],
@@ -127,7 +128,7 @@ fn file_names_in_errors_and_warnings_are_clean() {
     }
     let summary = super::support::read_json(format!("{case}/s.json"));
     assert_eq!((&summary["detections"], &summary["skipped"]["packed_files"]), (&4.into(), &4.into()));
-    let pki = folder.at(&format!("pki{EVIL}"));
+    let pki = folder.at(&format!("pki{HOSTILE}"));
     let commands: [&[&str]; 5] = [
         &["pki", "--pki", &pki, "list"],
         &["pki", "--pki", &pki, "init", "--host", "localhost"],
@@ -149,7 +150,7 @@ fn ten_thousand_files_are_read_and_each_is_counted() {
         fs::write(format!("{case}/{number}.jsonl"), &line).unwrap();
     }
     let summary = folder.at("s.json");
-    // Standard error is a file: no bar.
+    // There is no progress bar, because standard error is a file.
     let errors = fs::File::create(folder.at("errors")).unwrap();
     let status = command(PROGRAM, ["replay", "--summary", &summary, &case]).stderr(errors).status().unwrap();
     assert_eq!(status.code(), Some(0));

@@ -1,43 +1,43 @@
-//! An allocator that counts, for promises like "an event without a hit allocates nothing".
+//! A counting allocator, to check promises such as "an event without a hit allocates nothing".
 //!
-//! It hands every call to the system's allocator. Growing counts as allocating, freeing does not. The counts
-//! cost a few nanoseconds an allocation, which is little beside the allocation itself.
+//! It forwards every call to the system allocator. Growing counts as an allocation, freeing does not. Counting costs a few
+//! nanoseconds per allocation, which is little compared with the allocation itself.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// The counting allocator. Effective where it is the `#[global_allocator]`, as in everything that links this crate.
+/// The counting allocator. It is the `#[global_allocator]` of every program that links this crate.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counting;
 
 /// Allocations of all threads so far.
 static OF_PROCESS: AtomicU64 = AtomicU64::new(0);
-/// Bytes that all threads hold now, and the most since [`most_held`] was last asked to begin anew.
+/// Bytes that all threads hold now, and their maximum since [`most_held`] was last called.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static MOST_HELD: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    // Constant and without a destructor: touching it neither allocates nor can come too late.
+    // It is constant and has no destructor, so access never allocates and is possible until the thread ends.
     static OF_THREAD: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Allocations of this thread while `work` runs, and what `work` returns.
+/// Returns the number of allocations of this thread while `work` runs, and the result of `work`.
 pub fn of_thread<T>(work: impl FnOnce() -> T) -> (u64, T) {
     let before = OF_THREAD.get();
     let result = work();
     (OF_THREAD.get() - before, result)
 }
 
-/// Allocations of all threads while `work` runs, and what `work` returns.
+/// Returns the number of allocations of all threads while `work` runs, and the result of `work`.
 pub fn of_process<T>(work: impl FnOnce() -> T) -> (u64, T) {
     let before = OF_PROCESS.load(Ordering::Relaxed);
     let result = work();
     (OF_PROCESS.load(Ordering::Relaxed) - before, result)
 }
 
-/// The most bytes that all threads together hold while `work` runs, beyond what they held before, and what `work`
-/// returns.
+/// Returns the maximum number of bytes that all threads together hold while `work` runs, less those held before, and the
+/// result of `work`.
 pub fn most_held<T>(work: impl FnOnce() -> T) -> (usize, T) {
     let before = HELD.load(Ordering::Relaxed);
     MOST_HELD.store(before, Ordering::Relaxed);

@@ -1,16 +1,16 @@
-//! What a search found, compared with what it ought to find.
+//! Answers of contestants, and their comparison with the expected answers.
 
 use std::fmt;
 
 /// Pairs of an event and a rule that matches it, by their indices in the workload and in the rule set.
 pub type Pair = (u32, u32);
 
-/// An answer in two numbers, cheap enough to be made while the clock runs.
+/// A digest of an answer, cheap enough to be computed while the clock runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     /// Number of pairs.
     pub pairs: u64,
-    /// Sum over the pairs' hashes: equal sets have equal sums, whatever the order.
+    /// Sum of the hashes of the pairs, which does not depend on their order.
     pub sum: u64,
 }
 
@@ -22,7 +22,7 @@ impl Answer {
         self.sum = self.sum.wrapping_add(mix(u64::from(event) << 32 | u64::from(rule)));
     }
 
-    /// The answer that consists of these pairs.
+    /// Returns the answer that consists of these pairs.
     pub fn of<'a>(pairs: impl IntoIterator<Item = &'a Pair>) -> Self {
         let mut answer = Self::default();
         pairs.into_iter().for_each(|pair| answer.add(*pair));
@@ -37,21 +37,21 @@ pub(crate) fn mix(mut value: u64) -> u64 {
     value ^ value >> 31
 }
 
-/// How an answer differs from the one owed.
+/// The difference between an answer and the expected one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Pairs owed.
+    /// Number of expected pairs.
     pub expected: u64,
-    /// Pairs found.
+    /// Number of found pairs.
     pub found: u64,
-    /// A pair owed that was not found.
+    /// An expected pair that was not found.
     pub missing: Option<Pair>,
-    /// A pair found that is not owed.
+    /// A found pair that is not expected.
     pub extra: Option<Pair>,
 }
 
 impl Difference {
-    /// Compares two sets of pairs; a pair found twice is one too many. `None` if they are the same.
+    /// Compares two sets of pairs; a pair that was found twice is one too many. Returns `None` if they are equal.
     pub fn between(expected: &[Pair], found: &[Pair]) -> Option<Self> {
         let sorted = |pairs: &[Pair]| {
             let mut pairs = pairs.to_vec();

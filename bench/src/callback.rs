@@ -1,8 +1,8 @@
-//! What one event costs the thread that hands it over: in a live session the thread on which ETW calls back.
+//! The cost of one event for the thread that delivers it, which in a live session is the thread of the ETW callback.
 //!
-//! The pipeline runs as it does live: full means dropped, and a matcher thread drains the channel. A source offers
-//! events with payloads of one size in bursts that the pool holds, and lets the matcher catch up between them; only
-//! the bursts are timed. Beside it the same bytes are copied, as bare as can be, into as many buffers.
+//! The pipeline runs as it does live: a full pool drops events, and a matcher thread drains the channel. A source offers
+//! events with payloads of one size in bursts that fit into the pool, and lets the matcher catch up between them; only the
+//! bursts are timed. For comparison the same bytes are copied into the same number of buffers.
 
 use crate::error::BenchError;
 use crate::measure::{ClockKind, Measured, Median};
@@ -28,22 +28,22 @@ pub const PAYLOADS: [(&str, usize); 3] = [("0.5 KB", 512), ("6 KB", 6 << 10), ("
 const POOL: usize = 128;
 /// Events of a burst: fewer than the pool, so that none is dropped if the matcher has caught up.
 pub const BURST: usize = 64;
-/// The matcher has so long to catch up. It needs a fraction of it.
+/// Time for the matcher to catch up. It needs a fraction of it.
 const PAUSE: Duration = Duration::from_millis(2);
 const ID: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
 
-/// What the bursts cost.
+/// The cost of the bursts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Intake {
     /// Time of the source's thread within bursts.
     pub time: Duration,
-    /// Events offered.
+    /// Number of events offered.
     pub offered: u64,
-    /// Events for which there was no room.
+    /// Number of events dropped because the pool was full.
     pub dropped: u64,
 }
 
-/// A payload of event 4104 of so many bytes, without a hit.
+/// Returns a payload of event 4104 with `len` bytes that matches no rule.
 pub fn payload(len: usize) -> Vec<u8> {
     let around = script_block(1, 1, "", ID, None).len();
     let text = "Write-Output 'nothing to see here'; ".chars().cycle();
@@ -51,7 +51,7 @@ pub fn payload(len: usize) -> Vec<u8> {
     script_block(1, 1, text.as_str(), ID, None)
 }
 
-/// The header of an event as a live session has it.
+/// Returns the header of an event of a live session.
 pub fn header(number: u64) -> EventHeader {
     EventHeader {
         time: FileTime(133_500_000_000_000_000 + number),
@@ -70,7 +70,7 @@ pub fn header(number: u64) -> EventHeader {
     }
 }
 
-/// The bounds of a live session, with a small pool.
+/// Returns the settings of a live session with a pool of this size.
 pub fn settings(pool: usize) -> Settings {
     Settings {
         threads: 1,
@@ -142,7 +142,7 @@ pub fn intake(payload: &[u8], bursts: usize) -> Intake {
     Intake { time, offered, dropped: (offered + BURST as u64).saturating_sub(searched) }
 }
 
-/// The time of copying this payload as often, into the buffers of a pool in turn.
+/// Returns the time it takes to copy the payload as often, into the buffers of a pool in turn.
 pub fn copies(payload: &[u8], bursts: usize) -> Duration {
     let mut buffers = vec![vec![0u8; payload.len()]; POOL];
     let mut time = Duration::ZERO;
@@ -161,11 +161,11 @@ pub fn copies(payload: &[u8], bursts: usize) -> Duration {
     time
 }
 
-/// Intake and bare copies in turn: the intake first, with the time of a copy in times of its own.
+/// Measures intake and bare copies in turn, the intake first. Also returns the number of dropped events.
 ///
 /// # Errors
 ///
-/// None today; like other races.
+/// None at present; the signature is that of the other races.
 pub fn race(payload_len: usize, rounds: usize, bursts: usize) -> Result<(Vec<Measured>, u64), BenchError> {
     let payload = payload(payload_len);
     let events = (bursts * BURST) as u64;

@@ -1,4 +1,4 @@
-//! Who takes part: the sensor's matcher, what it is compared with, and the bounds.
+//! The contestants: the sensor's matcher, its peers, and upper bounds.
 
 mod automaton;
 mod bound;
@@ -23,23 +23,23 @@ use crate::workload::{Part, Workload};
 use etwsieve_matcher::{Kernel, Repeats};
 use std::rc::Rc;
 
-/// What a contestant answers. Only verdicts answer what the sensor is asked; the others are easier questions.
+/// The question that a contestant answers. The sensor needs verdicts; the others are easier questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     /// Which rules match which events.
     Verdicts,
-    /// Which of all literals of the rules stand in which events, in any case.
+    /// Which literals of the rules occur in which events, ignoring case.
     Literals,
-    /// Which of the gate's literals stand in which events, in any case.
+    /// Which gate literals occur in which events, ignoring case.
     Gate,
-    /// Which of all literals stand in which events, spelled as in the rules.
+    /// Which literals occur in which events, spelled as in the rules.
     Spelled,
-    /// None: it touches every byte and finds nothing. A bound.
+    /// None: the contestant reads every byte and finds nothing. A bound.
     Bound,
 }
 
 impl Question {
-    /// In a word, for tables.
+    /// The name in tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Verdicts => "verdicts",
@@ -56,17 +56,17 @@ pub trait Contestant {
     /// The name in reports.
     fn name(&self) -> String;
 
-    /// What it answers.
+    /// The question that it answers.
     fn question(&self) -> Question {
         Question::Verdicts
     }
 
-    /// Which of the workload's events it searches. Slow ones take few.
+    /// The events of the workload that it searches. Slow contestants search a sample.
     fn part(&self) -> Part {
         Part::WHOLE
     }
 
-    /// How many of the rules it searches for, from the first on.
+    /// The number of rules that it searches for, from the first on.
     fn rules(&self, rules: &RuleSet) -> usize {
         rules.rules.len()
     }
@@ -75,22 +75,22 @@ pub trait Contestant {
     fn search(&mut self, found: &mut dyn FnMut(Pair));
 }
 
-/// What the contestants of one race share.
+/// The data that the contestants of one race share.
 pub(crate) struct Field<'a> {
     workload: &'a Workload,
     rules: &'a RuleSet,
     literals: Rc<Literals>,
     gate: Rc<Gate>,
-    /// All verdicts that are owed.
+    /// All expected verdicts.
     verdicts: Vec<Pair>,
 }
 
-/// A contestant and the answer that it owes.
+/// A contestant and its expected answer.
 pub struct Entry<'a> {
     contestant: Box<dyn Contestant + 'a>,
     workload: &'a Workload,
     rules: &'a RuleSet,
-    /// What the second number of a pair stands for.
+    /// The literals that the second number of a pair refers to; `None` if it refers to rules.
     literals: Option<Rc<Literals>>,
     expected: Vec<Pair>,
     answer: Answer,
@@ -98,15 +98,15 @@ pub struct Entry<'a> {
     bytes: u64,
 }
 
-/// Who takes part in a race, and who does not.
+/// The contestants of a race, and those that cannot take part.
 pub struct Entries<'a> {
-    /// Ours first.
+    /// The contestants, the sensor's matcher first.
     pub list: Vec<Entry<'a>>,
-    /// Names and reasons of those left out.
+    /// Names of those that cannot take part, with the reasons.
     pub left_out: Vec<(String, String)>,
 }
 
-/// The sensor's matcher by itself and with each kernel, and the bounds.
+/// Returns the sensor's matcher with its default kernel and with each other kernel, and the bounds.
 ///
 /// # Errors
 ///
@@ -118,13 +118,13 @@ pub fn own<'a>(workload: &'a Workload, rules: &'a RuleSet) -> Result<Vec<Entry<'
     Ok(list.into_iter().map(|one| Entry::new(one, &field)).collect())
 }
 
-/// All contestants for a workload and a rule set, ours first.
+/// Returns all contestants for a workload and a rule set, the sensor's matcher first.
 ///
-/// `base` is a smaller set of rules with which the matcher takes part once more, to see what the others cost.
+/// `base` is a smaller set of rules with which the matcher takes part once more, to show the cost of the other rules.
 ///
 /// # Errors
 ///
-/// [`BenchError`] if a peer refuses a rule, or the expected verdicts are of another trace.
+/// [`BenchError`] if a peer rejects a rule, or the expected verdicts are of another trace.
 pub fn entries<'a>(
     workload: &'a Workload,
     rules: &'a RuleSet,
@@ -203,7 +203,7 @@ impl<'a> Entry<'a> {
         let rules = field.rules;
         let (expected, literals) = match contestant.question() {
             Question::Verdicts => {
-                // Who searches for the first rules only owes only those.
+                // A contestant that searches for the first rules only is expected to find only those.
                 let known = contestant.rules(rules);
                 let is_owed = |pair: &&Pair| part.contains(pair.0) && (pair.1 as usize) < known;
                 let expected = field.verdicts.iter().filter(is_owed).copied().collect();
@@ -234,22 +234,22 @@ impl<'a> Entry<'a> {
         self.contestant.name()
     }
 
-    /// What it answers.
+    /// The question that it answers.
     pub fn question(&self) -> Question {
         self.contestant.question()
     }
 
-    /// Events that one pass searches.
+    /// Number of events that one pass searches.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// Payload bytes that one pass searches.
+    /// Number of payload bytes that one pass searches.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// One pass, pair by pair against the answer owed.
+    /// Runs one pass and compares its answer pair by pair with the expected one.
     ///
     /// # Errors
     ///
@@ -263,7 +263,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// One pass as it is measured.
+    /// Runs one pass as it is measured, and compares the digest of its answer.
     ///
     /// # Errors
     ///
@@ -290,7 +290,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// What a number of an answer stands for.
+    /// Describes the rule or literal with this number.
     fn describe(&self, number: u32) -> String {
         let text = match &self.literals {
             Some(literals) => {
@@ -323,7 +323,7 @@ mod tests {
             check(&Workload::load(name, Size::Small).unwrap(), &["builtin", "ten"]);
             check(&Workload::generated(name, Size::Small).unwrap(), &["builtin", "ten"]);
         }
-        // Peers take their time to compile so many rules.
+        // Peers take long to compile that many rules.
         check(&Workload::load(Name::Hit, Size::Small).unwrap(), &["sigma"]);
     }
 

@@ -1,4 +1,4 @@
-//! Why a benchmark has no result.
+//! Errors of benchmarks.
 
 use crate::answer::Difference;
 use etwsieve::source::SourceError;
@@ -6,29 +6,29 @@ use etwsieve_etl::EtlError;
 use std::io;
 use std::path::PathBuf;
 
-/// What goes wrong before or while measuring.
+/// An error before or during a measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// A contestant's answer is not the one owed: its time means nothing.
+    /// A contestant's answer is not the expected one, so its time means nothing.
     #[error("wrong answer of {contestant} on {workload} with {rules}: {difference}")]
     WrongAnswer {
-        /// Who answered.
+        /// The contestant.
         contestant: String,
-        /// On what.
+        /// The workload.
         workload: String,
-        /// To which question.
+        /// The rule set.
         rules: String,
-        /// What is owed and what was found.
+        /// The difference from the expected answer.
         difference: Difference,
     },
-    /// The workload is not what it claims to be.
+    /// The workload has an unexpected number of events.
     #[error("{workload} holds {found} events, expected {expected}")]
     EventCount {
         /// The workload.
         workload: String,
-        /// Events that it ought to have.
+        /// Expected number of events.
         expected: u64,
-        /// Events that it has.
+        /// Actual number of events.
         found: u64,
     },
     /// A row of the expected verdicts names no event of the trace.
@@ -36,10 +36,10 @@ pub enum BenchError {
     NoSuchEvent {
         /// The file of verdicts.
         path: PathBuf,
-        /// What the row names the event by: its time, or its file and number.
+        /// The key of the event in the row: its time, or its file and number.
         key: String,
     },
-    /// Rules that ought to load do not.
+    /// Rules do not load.
     #[error("rules: {0}")]
     Rules(String),
     /// The trace cannot be read.
@@ -51,26 +51,26 @@ pub enum BenchError {
     /// A peer does not work here.
     #[error("{name}: {detail}")]
     Peer {
-        /// Which.
+        /// The name of the peer.
         name: String,
-        /// What it says.
+        /// Its error message.
         detail: String,
     },
-    /// A script costs more than any may.
+    /// A script costs more than permitted.
     #[error("a script costs {ratio:.1} times an ordinary one; at most 50 are allowed")]
     TooExpensive {
-        /// How many ordinary scripts it costs.
+        /// Its cost relative to an ordinary script.
         ratio: f64,
     },
     /// A plot cannot be drawn.
     #[error("plot: {0}")]
     Plot(String),
-    /// Something cannot be read or written.
+    /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }

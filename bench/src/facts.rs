@@ -1,4 +1,4 @@
-//! On what, and of what, a result is.
+//! The circumstances of a measurement: machine, toolchain, versions.
 
 use etwsieve_tests::corpus;
 use std::fs;
@@ -6,14 +6,14 @@ use std::process::Command;
 
 /// The lock file of this build.
 const LOCK: &str = include_str!("../../Cargo.lock");
-/// Crates that take part.
+/// Peers whose versions are reported.
 const PEERS: [&str; 4] = ["memchr", "aho-corasick", "regex", "rsigma-eval"];
-/// Bytes of the second-level cache where the system does not tell.
+/// Assumed size of the second-level cache in bytes where the system does not report it.
 const CACHE_LEN: usize = 512 << 10;
-/// Half of a larger one would hardly be called hot.
+/// Upper limit in bytes: a workload of half a larger cache would not be hot.
 const CACHE_LEN_MAX: usize = 2 << 20;
 
-/// The circumstances of a run, each a name and a value.
+/// Returns the circumstances of a run as names and values.
 pub fn facts() -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("processor", processor()),
@@ -39,11 +39,11 @@ fn processor() -> String {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split_once(':')?.1.trim().to_owned())
     });
-    // Windows names it in the environment.
+    // Windows reports it in the environment.
     from_proc.or_else(|| std::env::var("PROCESSOR_IDENTIFIER").ok()).unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// Bytes of one processor's second-level cache.
+/// Size of one processor's second-level cache in bytes.
 pub fn cache_len() -> usize {
     let text = fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index2/size").unwrap_or_default();
     let kib = text.trim().strip_suffix('K').and_then(|kib| kib.parse::<usize>().ok());
@@ -65,7 +65,7 @@ fn commit() -> String {
     text.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-/// The version in the lock file of a crate that this one depends on.
+/// Returns the version, in the lock file, of a dependency of this crate.
 fn locked(name: &str) -> &'static str {
     let unquoted = |text: &'static str| text.trim().trim_matches([',', '"']);
     let package = |wanted: &str| {
@@ -73,7 +73,7 @@ fn locked(name: &str) -> &'static str {
             |line: &'static str| line.strip_prefix("name = ").is_some_and(|own| unquoted(own) == wanted);
         LOCK.split("[[package]]").find(|package| package.lines().any(is_wanted)).unwrap_or_default()
     };
-    // Where there are several versions, the list of dependencies says which.
+    // If there are several versions, the list of dependencies names the one in use.
     let named = package(env!("CARGO_PKG_NAME")).lines().find_map(|line| {
         let (own, version) = unquoted(line).split_once(' ')?;
         (own == name).then_some(version)

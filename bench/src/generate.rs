@@ -1,4 +1,4 @@
-//! Traces of made-up script blocks, the same on every machine, for where no recorded corpus is at hand.
+//! Generates traces of script blocks that are the same on every machine, for use without the recorded corpus.
 
 use crate::answer::mix;
 use crate::snippets::SNIPPETS;
@@ -7,22 +7,22 @@ use std::fmt::Write;
 
 /// Script blocks that a server with repeats compiles over and over.
 const REPEATED_BLOCKS: u64 = 300;
-/// Of so many events one is a repeat's exception, a block of its own.
+/// In traces with repeats, one of this many events has a block that occurs only once.
 const SINGLE_EVERY: u64 = 20;
-/// Of so many events one matches the built-in rule.
+/// One of this many events matches the built-in rule.
 const HIT_EVERY: u64 = 200;
-/// Of so many events one has only one of its two needles.
+/// One of this many events contains only one of the rule's two needles.
 const NEAR_HIT_EVERY: u64 = 50;
-/// 100 ns ticks between two events.
+/// Time between two events, in ticks of 100 ns.
 const TICKS_APART: u64 = 2_000;
 const PROCESSORS: u16 = 4;
 
-/// What a generated trace is like.
+/// The properties of a generated trace.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// Number of events.
     pub events: u64,
-    /// Shortest and longest script text in UTF-16 units; lengths between are log-uniform.
+    /// Minimum and maximum length of the script text in UTF-16 units; lengths are log-uniform.
     pub text_units: (u32, u32),
     /// Whether most events repeat one of a few hundred blocks.
     pub repeats: bool,
@@ -47,7 +47,7 @@ pub fn generate(shape: Shape) -> Generated {
         } else {
             REPEATED_BLOCKS + event
         };
-        // A block's text depends on its number alone; what comes in front of it on the event.
+        // The text of a block depends only on its number; the text before it depends on the event.
         let mut random = Random(block);
         let mut text = String::new();
         if event % HIT_EVERY == HIT_EVERY / 2 {
@@ -73,7 +73,7 @@ pub fn generate(shape: Shape) -> Generated {
     Generated { bytes: writer.build(), hits }
 }
 
-/// SplitMix64: steps of a constant, each hashed.
+/// The random number generator SplitMix64.
 struct Random(u64);
 
 impl Random {
@@ -82,7 +82,7 @@ impl Random {
         mix(self.0)
     }
 
-    /// At least 0, below 1.
+    /// Returns a number that is at least 0 and less than 1.
     fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }

@@ -1,8 +1,8 @@
 //! Vectorscan and Hyperscan through their C interface, loaded at run time.
 //!
-//! Debian's packages of both hold a library of the same name, so neither is linked: `bench/peers.sh` puts them into
-//! folders of their own, and both are loaded side by side. Only what the contestants need is declared: literals,
-//! each reported at most once a block.
+//! Debian's packages of both contain a library of the same name, so neither is linked: `bench/peers.sh` puts them into
+//! separate folders, and both are loaded into one process. Only the functions that the contestants need are declared: they
+//! search for literals, each of which is reported at most once per block.
 //!
 //! Source of the declarations: `hs_common.h`, `hs_compile.h` and `hs_runtime.h` of version 5.4.
 #![expect(unsafe_code, reason = "a C interface")]
@@ -15,13 +15,13 @@ use std::path::Path;
 use std::ptr;
 use std::sync::LazyLock;
 
-/// Names, and where a package of Debian has the library in it.
+/// Names of the libraries, and the path of the library in its Debian package.
 const LIBRARIES: [(&str, &str); 2] = [("vectorscan", "libhs.so.5"), ("hyperscan", "libhs.so.5")];
 /// `HS_MODE_BLOCK`.
 const MODE_BLOCK: c_uint = 1;
 /// `HS_FLAG_CASELESS`.
 const FLAG_CASELESS: c_uint = 1;
-/// `HS_FLAG_SINGLEMATCH`: a literal is reported once a block.
+/// `HS_FLAG_SINGLEMATCH`: a literal is reported once per block.
 const FLAG_SINGLEMATCH: c_uint = 8;
 /// `HS_SUCCESS`.
 const SUCCESS: c_int = 0;
@@ -59,7 +59,7 @@ type Scan = unsafe extern "C" fn(
 type Free = unsafe extern "C" fn(*mut c_void) -> c_int;
 type Version = unsafe extern "C" fn() -> *const c_char;
 
-/// A library that was found. It is never unloaded, so its functions stay.
+/// A library that was found. It is never unloaded, so its functions remain valid.
 #[derive(Debug)]
 pub struct Library {
     name: &'static str,
@@ -75,18 +75,18 @@ pub struct Library {
 /// A library that was not found.
 #[derive(Clone, Debug)]
 pub struct Absent {
-    /// Which.
+    /// Name of the library.
     pub name: &'static str,
-    /// Why not.
+    /// The reason.
     pub reason: String,
 }
 
-/// A literal to be looked for.
+/// A literal to search for.
 #[derive(Clone, Copy, Debug)]
 pub struct Needle<'a> {
     /// Its bytes.
     pub bytes: &'a [u8],
-    /// Whether ASCII letters match both cases.
+    /// Ignores the case of ASCII letters.
     pub any_case: bool,
 }
 
@@ -135,23 +135,23 @@ impl Library {
         self.name
     }
 
-    /// What the library says of itself.
+    /// The version that the library reports.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// Compiles literals; their numbers are their places.
+    /// Compiles literals, which are numbered in this order.
     ///
     /// # Errors
     ///
-    /// [`BenchError::Peer`] with what the library says, and for an empty literal.
+    /// [`BenchError::Peer`] with the message of the library, and for an empty literal.
     pub fn compile<'n>(
         &'static self,
         needles: impl Iterator<Item = Needle<'n>>,
     ) -> Result<Database, BenchError> {
         let needles: Vec<Needle<'n>> = needles.collect();
         if needles.iter().any(|needle| needle.bytes.is_empty()) {
-            // Some versions read its first byte.
+            // Some versions read the first byte of an empty literal.
             return Err(self.failed("an empty literal".to_owned()));
         }
         let bytes: Vec<*const c_char> = needles.iter().map(|needle| needle.bytes.as_ptr().cast()).collect();
@@ -203,7 +203,7 @@ impl Library {
     }
 }
 
-/// A function of the library.
+/// Returns a function of the library.
 ///
 /// # Safety
 ///
@@ -215,7 +215,7 @@ unsafe fn function<F: Copy + 'static>(loaded: &'static Loaded, name: &CStr) -> R
     Ok(*symbol)
 }
 
-/// Compiled literals and the memory of a scan.
+/// Compiled literals, and the scratch memory of a scan.
 pub struct Database {
     library: &'static Library,
     compiled: *mut c_void,
@@ -225,11 +225,11 @@ pub struct Database {
 }
 
 impl Database {
-    /// The numbers of the literals that stand in `text`, each once, in no particular order.
+    /// Returns the numbers of the literals that occur in `text`, each once, in no particular order.
     ///
     /// # Panics
     ///
-    /// If `text` has 4 GiB or the scan fails, which only wrong use of the interface can cause.
+    /// If `text` has 4 GiB or more, or if the scan fails, which only incorrect use of the interface can cause.
     pub fn scan(&mut self, text: &[u8]) -> &[u32] {
         self.found.clear();
         if text.is_empty() {

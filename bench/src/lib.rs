@@ -1,13 +1,13 @@
-//! How fast the sensor is, beside what else could do its work and beside what no program can exceed.
+//! Benchmarks of the sensor against peers that could do its work, and against limits that no program can exceed.
 //!
-//! A [`Workload`](workload::Workload) is a trace and the payloads in it, a [`RuleSet`](rules::RuleSet) what to
-//! search for, and a [`Contestant`](contestant::Contestant) searches the one for the other. Every pass of every
-//! contestant gives an [`Answer`](answer::Answer) that is compared with the one owed: a wrong one is an error and
-//! no time. Contestants of one workload and rule set take turns in one process ([`measure`]), so that their ratios
-//! hold even where the machine is busy; absolute numbers carry over to no other machine.
+//! A [`Workload`](workload::Workload) is a trace with its payloads, a [`RuleSet`](rules::RuleSet) is what to search for,
+//! and a [`Contestant`](contestant::Contestant) searches the workload. Every pass of every contestant gives an
+//! [`Answer`](answer::Answer) that is compared with the expected one; a wrong answer is an error. Contestants of one
+//! workload and rule set take turns in one process ([`measure`]), so that their ratios are valid even on a busy machine.
+//! Absolute numbers apply to one machine only.
 //!
-//! `cargo run --release -p etwsieve-bench -- report` runs all of it and writes the ratios, `cargo bench -p etwsieve-bench` follows single parts
-//! over time with criterion, and `tests/` counts allocations.
+//! `cargo run --release -p etwsieve-bench -- report` runs all races and writes their ratios, `cargo bench -p etwsieve-bench`
+//! measures single parts with criterion, and `tests/` counts allocations and memory.
 
 pub mod alloc;
 pub mod answer;
@@ -34,11 +34,11 @@ pub mod views;
 pub mod workload;
 pub mod worst;
 
-/// Counts what every benchmark and test of this crate allocates.
+/// Counts the allocations of every benchmark and test of this crate.
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
 
-/// Whether a program of `benches/` is to measure (`cargo bench`) or only to run once (`cargo test --benches`).
+/// Returns whether a program of `benches/` measures (`cargo bench`) or runs only once (`cargo test --benches`).
 pub fn is_measuring() -> bool {
     std::env::args().any(|argument| argument == "--bench")
 }

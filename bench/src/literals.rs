@@ -1,9 +1,9 @@
-//! The literal texts of rules, for contestants that know literals only.
+//! The literals of rules, for contestants that can only search for literals.
 //!
-//! A literal is a longest run of ASCII units between the wildcards of a pattern. Two questions are made of them:
-//! which of *all* literals stand in a text, and which of the *gate*: a choice of literals such that a rule can match
-//! only where one of its own stands. The gate is chosen with the frequencies of the very text that is searched,
-//! which is the best that such a peer can be given.
+//! A literal is a longest run of ASCII units between the wildcards of a pattern. Contestants answer one of two questions:
+//! which of *all* literals occur in a text, or which *gate* literals. Gate literals are chosen such that a rule can match
+//! only a text that contains one of the rule's gate literals. The choice uses the frequencies of the text that is searched,
+//! which favours these peers.
 
 use crate::narrow::narrow_unit;
 use etwsieve_matcher::pattern::{Part, fold};
@@ -12,21 +12,21 @@ use etwsieve_matcher::{EventKind, Rule};
 use memchr::memmem;
 use std::collections::HashMap;
 
-/// Bits by which each byte of a literal makes it rarer, where the sample does not hold it.
+/// Assumed information per byte, in bits, of a literal that does not occur in the sample.
 const BITS_PER_BYTE: f64 = 2.5;
-/// A clause is no gate if a literal of it stands at more than one of so many places.
+/// A clause is not used if one of its literals occurs at more than one in this many positions.
 const PLACES_MIN: f64 = 64.0;
 
 /// A literal of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Literal {
-    /// One byte a unit, capital letters made small.
+    /// One byte per UTF-16 unit, in lower case.
     pub narrowed: Vec<u8>,
-    /// UTF-16LE bytes, as the rule spells it.
+    /// UTF-16LE bytes, spelled as in the rule.
     pub spelled: Vec<u8>,
 }
 
-/// Different literals in order of their first occurrence; a literal's number is its place.
+/// Distinct literals in order of their first occurrence; the number of a literal is its index.
 #[derive(Clone, Debug, Default)]
 pub struct Literals {
     /// The literals.
@@ -34,17 +34,17 @@ pub struct Literals {
     numbers: HashMap<Vec<u8>, u32>,
 }
 
-/// Gate literals, and what they let through.
+/// Gate literals, and the rules that need them.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     /// The literals.
     pub literals: Literals,
-    /// For each rule the literals of which one must stand in the text; `None` if the rule needs none.
+    /// For each rule the literals of which one must occur in the text; `None` if the rule needs none.
     pub clauses: Vec<Option<Vec<u32>>>,
 }
 
 impl Literals {
-    /// All literals of these rules about script blocks.
+    /// Returns all literals of these rules about script blocks.
     pub fn all(rules: &[Rule]) -> Self {
         let mut all = Self::default();
         for rule in rules {
@@ -75,19 +75,19 @@ impl Literals {
         })
     }
 
-    /// How many there are.
+    /// Number of literals.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no literals.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 }
 
 impl Gate {
-    /// The rarest necessary literals of each rule, by their frequency in a sample of narrowed text.
+    /// Chooses the rarest necessary literals of each rule, by their frequency in a sample of narrowed text.
     pub fn new(rules: &[Rule], sample: &[u8]) -> Self {
         let mut choice = Choice { sample, frequencies: HashMap::new() };
         let mut gate = Self::default();
@@ -108,7 +108,7 @@ struct Choice<'a> {
 }
 
 impl Choice<'_> {
-    /// Literals of which one stands in every text that fulfils `expr`, and how often they stand at a place.
+    /// Returns literals of which one occurs in every text that matches `expr`, and their frequency per position.
     fn clause(&mut self, expr: &Expr) -> Option<(Vec<Literal>, f64)> {
         match expr {
             Expr::And(parts) => {
@@ -143,12 +143,12 @@ impl Choice<'_> {
     }
 }
 
-/// Whether the test asks for text that events 4104 have.
+/// Returns whether the test reads a text field of event 4104.
 fn is_asked(test: &Test) -> bool {
     test.field.is_none_or(|field| field.kinds().contains(EventKind::ScriptBlock) && !field.is_number())
 }
 
-/// The literals of a pattern. Other tests have none here.
+/// Returns the literals of a pattern; no literals for other tests.
 fn runs(test: &Test) -> Vec<Literal> {
     let Op::Text { pattern, .. } = &test.op else { return Vec::new() };
     let is_ascii = |part: &Part| matches!(part, Part::Unit(unit) if *unit < 0x80);

@@ -1,5 +1,5 @@
-//! `etwsieve-bench report`: measures the contestants in turn and writes their ratios. `etwsieve-bench transport`: the way
-//! to the collector.
+//! The command line of the benchmarks: `report` races contestants, `transport` measures the way to the collector, and
+//! `worst` counts the steps of expensive scripts.
 
 use clap::{Args, Parser, Subcommand};
 use etwsieve_bench::error::BenchError;
@@ -7,7 +7,7 @@ use etwsieve_bench::measure::Effort;
 use etwsieve_bench::report::collect::{Options, collect};
 use etwsieve_bench::report::{markdown, plot};
 use etwsieve_bench::transport::{self, Amount, Figure};
-use etwsieve_bench::under_attack::{self, Siege};
+use etwsieve_bench::under_attack::{self, AttackAmount};
 use etwsieve_bench::workload::Size;
 use etwsieve_bench::worst;
 use etwsieve_matcher::{Matcher, Scratch, builtin};
@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Measures etwsieve beside its peers and bounds.
+/// Measure etwsieve against its peers and bounds
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -31,7 +31,7 @@ enum Command {
     Worst(WorstArgs),
 }
 
-/// Compare scripts made to be expensive with an ordinary one, in steps. Exit code 1 if one costs more than 50 ordinary ones
+/// Compare the steps of expensive scripts with those of an ordinary one; exit code 1 if a script costs more than 50 ordinary ones
 #[derive(Debug, Args)]
 struct WorstArgs {
     /// Only kinds whose name contains this; `ordinary` for the ordinary script alone
@@ -42,27 +42,27 @@ struct WorstArgs {
     units: Option<usize>,
 }
 
-/// Measure the way to the collector: hits acknowledged as durable, idle connections, latency. A table to standard output.
+/// Measure the way to the collector: durable hits per second, idle connections, latency
 #[derive(Debug, Args)]
 struct TransportArgs {
-    /// A few of each: whether it works, not a result
+    /// Small amounts, to check that the measurement works
     #[arg(long)]
     quick: bool,
-    /// Only honest sensors beside attacks on the collector: hits per second with and without them
+    /// Only measure hits per second of honest sensors with and without attacks on the collector
     #[arg(long)]
     under_attack: bool,
 }
 
-/// Measure, and write Markdown to standard output. Every answer is checked; a wrong one ends the run.
+/// Race contestants and print the results as Markdown; a wrong answer ends the run
 #[derive(Debug, Args)]
 struct ReportArgs {
-    /// Fewer and shorter samples, and no slow programs: a look, not a result
+    /// Fewer and shorter samples, and no whole programs
     #[arg(long)]
     quick: bool,
-    /// Also writes the rows as a JSON array
+    /// Also write the rows as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Also writes report.md and its plots into this folder
+    /// Also write report.md and its plots into this folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Only the races whose title contains this, such as `stream, sigma`, `reader`, `programs`, `callback`
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
 fn report(arguments: &ReportArgs) -> Result<(), BenchError> {
     let mut effort = if arguments.quick { Effort::QUICK } else { Effort::FULL };
     effort.rounds = arguments.rounds.unwrap_or(effort.rounds);
-    // Asked for by name, they run in a quick run too.
+    // If requested by name, they run in a quick run too.
     let wants_programs = !arguments.quick || arguments.only.starts_with("programs");
     let options = Options {
         effort,
@@ -105,7 +105,7 @@ fn report(arguments: &ReportArgs) -> Result<(), BenchError> {
         program_rounds: if wants_programs { arguments.rounds.unwrap_or(PROGRAM_ROUNDS) } else { 0 },
         bursts: BURSTS[usize::from(arguments.quick)],
     };
-    // Before the work, so that nothing is lost for want of a place.
+    // Before the measurements, so that an output that cannot be written does not waste them.
     if let Some(folder) = &arguments.out {
         fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
     }
@@ -139,15 +139,15 @@ fn measure_transport(arguments: &TransportArgs) -> Result<(), BenchError> {
         println!("{name}: {value}");
     }
     println!("\n| what | | aim |\n|---|---|---|");
-    let tell = |figure: &Figure| {
+    let show = |figure: &Figure| {
         let aim = figure.aim.map(|aim| format!("{aim} {}", figure.unit)).unwrap_or_default();
         println!("| {} | {:.1} {} | {aim} |", figure.name, figure.value, figure.unit);
     };
     if arguments.under_attack {
-        let siege = if arguments.quick { Siege::TRIAL } else { Siege::FULL };
-        under_attack::measure(siege, tell)?;
+        let amount = if arguments.quick { AttackAmount::TRIAL } else { AttackAmount::FULL };
+        under_attack::measure(amount, show)?;
     } else {
-        transport::measure(amount, tell)?;
+        transport::measure(amount, show)?;
     }
     Ok(())
 }

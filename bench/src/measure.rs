@@ -1,7 +1,7 @@
-//! Contestants take turns, and their times are compared turn by turn.
+//! Measures contestants in turn, and compares their times within each round.
 //!
-//! Whatever slows the machine for a while slows all contestants of a round alike, so that the ratios within a round
-//! hold longer than the times do. Medians and quartiles are over the rounds.
+//! A temporary load slows all contestants of a round alike, so ratios within a round are more stable than times. Medians
+//! and quartiles are taken over the rounds.
 
 use crate::alloc;
 use crate::answer::mix;
@@ -10,44 +10,44 @@ use crate::error::BenchError;
 use cpu_time::ThreadTime;
 use std::time::{Duration, Instant};
 
-/// How long and how often.
+/// Number and duration of samples.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Rounds: each contestant's number of samples.
+    /// Number of rounds. Each contestant gives one sample per round.
     pub rounds: usize,
-    /// A sample is at least so long, in as many passes as that takes: a clock's tick shall not matter.
+    /// Minimum duration of a sample, which consists of as many passes as needed, so that clock ticks do not matter.
     pub sample: Duration,
 }
 
 impl Effort {
-    /// For results that are kept.
+    /// For records.
     pub const FULL: Self = Self { rounds: 15, sample: Duration::from_millis(100) };
-    /// For a look.
+    /// For a quick look.
     pub const QUICK: Self = Self { rounds: 5, sample: Duration::from_millis(30) };
 }
 
-/// What the clock measures.
+/// The kind of time that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockKind {
-    /// Time that the calling thread ran: for work of one thread.
+    /// Processor time of the calling thread, for work of one thread.
     Thread,
-    /// Time that passed: for work of several.
+    /// Wall-clock time, for work of several threads.
     Wall,
 }
 
-/// A piece of work that is repeated and that checks its own result.
+/// Repeatable work that checks its own result.
 pub struct Entrant<'a> {
-    /// Who.
+    /// Name of the contestant.
     pub name: String,
-    /// What it answers, in a word.
+    /// The question that it answers.
     pub question: &'static str,
-    /// Events of one pass.
+    /// Number of events in one pass.
     pub events: u64,
-    /// Bytes of one pass: what GB/s counts.
+    /// Number of bytes in one pass, from which GB/s is computed.
     pub bytes: u64,
-    /// How it is timed.
+    /// The clock that measures it.
     pub clock: ClockKind,
-    /// One pass.
+    /// Runs one pass.
     pub pass: Box<dyn FnMut() -> Result<(), BenchError> + 'a>,
 }
 
@@ -67,20 +67,20 @@ impl<'a> From<Entry<'a>> for Entrant<'a> {
 /// A median, and the quartiles around it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Median {
-    /// A quarter of the samples is not above it.
+    /// The first quartile.
     pub low: f64,
     /// The median.
     pub mid: f64,
-    /// A quarter of the samples is not below it.
+    /// The third quartile.
     pub high: f64,
 }
 
 impl Median {
-    /// Of these samples.
+    /// Computes the median and quartiles of these samples.
     ///
     /// # Panics
     ///
-    /// If there are none.
+    /// If there are no samples.
     pub fn of(mut samples: Vec<f64>) -> Self {
         assert!(!samples.is_empty(), "a median needs samples");
         samples.sort_by(f64::total_cmp);
@@ -88,40 +88,40 @@ impl Median {
         Self { low: samples[last / 4], mid: samples[last / 2], high: samples[last - last / 4] }
     }
 
-    /// Distance of the quartiles as a part of the median.
+    /// Returns the distance between the quartiles relative to the median.
     pub fn spread(&self) -> f64 {
         (self.high - self.low) / self.mid
     }
 }
 
-/// What was measured of one entrant.
+/// The measurements of one entrant.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// Who.
+    /// Name of the contestant.
     pub name: String,
-    /// What it answers, in a word.
+    /// The question that it answers.
     pub question: &'static str,
-    /// How it was timed.
+    /// The clock that measured it.
     pub clock: ClockKind,
-    /// Events of one pass.
+    /// Number of events in one pass.
     pub events: u64,
-    /// Bytes of one pass.
+    /// Number of bytes in one pass.
     pub bytes: u64,
-    /// Thousand million bytes a second.
+    /// 10^9 bytes per second.
     pub gb_per_s: Median,
-    /// Nanoseconds an event.
+    /// Nanoseconds per event.
     pub ns_per_event: f64,
-    /// Time for a byte, in times that of the first entrant: 30 means that the first is 30 times as fast.
+    /// Time per byte relative to the first entrant: 30 means that the first is 30 times as fast.
     pub ratio: Median,
     /// Allocations of the calling thread for each event, in a pass after the first.
     pub allocations_per_event: f64,
 }
 
-/// Lets the entrants take turns. The first is the one to which the others are compared.
+/// Measures the entrants in turn. The others are compared with the first.
 ///
 /// # Errors
 ///
-/// The first error of any pass: without the right answer there is no time.
+/// The first error of any pass. A wrong answer has no time.
 pub fn race(entrants: &mut [Entrant<'_>], effort: Effort) -> Result<Vec<Measured>, BenchError> {
     let mut passes = Vec::with_capacity(entrants.len());
     let mut allocations = Vec::with_capacity(entrants.len());
@@ -136,7 +136,7 @@ pub fn race(entrants: &mut [Entrant<'_>], effort: Effort) -> Result<Vec<Measured
     let mut seconds_per_byte = vec![Vec::with_capacity(effort.rounds); entrants.len()];
     let mut order: Vec<usize> = (0..entrants.len()).collect();
     for round in 0..effort.rounds.max(1) as u64 {
-        // So that nobody always follows the same neighbour, who leaves caches, predictors and clock to the next.
+        // So that no entrant always follows the same one, whose state of caches, predictors and clock influences the next.
         order.sort_by_cached_key(|&at| mix(mix(round) ^ at as u64));
         for &at in &order {
             let entrant = &mut entrants[at];
@@ -162,7 +162,7 @@ pub fn race(entrants: &mut [Entrant<'_>], effort: Effort) -> Result<Vec<Measured
 }
 
 impl Entrant<'_> {
-    /// Seconds of `passes` passes.
+    /// Measures `passes` passes, in seconds.
     fn sample(&mut self, passes: u32) -> Result<f64, BenchError> {
         match self.clock {
             ClockKind::Thread => {

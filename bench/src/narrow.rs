@@ -1,27 +1,27 @@
-//! Text with one byte a unit, as peers get it in their best configuration.
+//! Narrows text to one byte per UTF-16 unit for peers in their best configuration.
 //!
-//! ASCII letters are made small, and every unit that is not ASCII becomes 0xFF, which no literal holds.
+//! ASCII letters become lower case, and every unit that is not ASCII becomes 0xFF, which no literal contains.
 
-/// One unit.
+/// Narrows one unit.
 pub(crate) fn narrow_unit(unit: u16) -> u8 {
     if unit < 0x80 { (unit as u8).to_ascii_lowercase() } else { 0xFF }
 }
 
-/// Replaces what `out` holds by the narrowed form of UTF-16LE `text`. An odd last byte is ignored.
+/// Replaces the contents of `out` with the narrowed form of UTF-16LE `text`. An odd last byte is ignored.
 ///
-/// The same loop for every processor; the compiler makes vectors of it, as wide as the processor has.
+/// The loop is the same for every processor; the compiler vectorises it for each vector width.
 pub fn narrow(text: &[u8], out: &mut Vec<u8>) {
     let units = text.as_chunks().0;
-    // What is there is overwritten: only growth costs a second write.
+    // Existing contents are overwritten below; only growth costs a second write.
     out.resize(units.len(), 0);
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
         #[expect(unsafe_code, reason = "a function for wider vectors may only run where there are some")]
-        // SAFETY: the processor was asked in the line above.
+        // SAFETY: the line above has checked that the processor has these instructions.
         return unsafe { narrow_avx512(units, out) };
     } else if is_x86_feature_detected!("avx2") {
         #[expect(unsafe_code, reason = "a function for wider vectors may only run where there are some")]
-        // SAFETY: the processor was asked in the line above.
+        // SAFETY: the line above has checked that the processor has these instructions.
         return unsafe { narrow_avx2(units, out) };
     }
     narrow_all(units, out);

@@ -1,8 +1,8 @@
-//! Whole programs on one trace, each started anew: from the command line to the last line of output.
+//! Whole programs on one trace, each started once per round: from the command line to the last line of output.
 //!
-//! `etwsieve replay` and the `rsigma` command search for the same rules and have to find the same pairs of event and
-//! rule; what only whole blocks and other views give is ours alone and does not count. The Python readers merely read the trace and have to count its events. What `peers.sh` has not installed is
-//! left out.
+//! `etwsieve replay` and the `rsigma` command search for the same rules and must find the same pairs of event and rule.
+//! Detections of joined blocks and other views are specific to etwsieve and do not count. The Python readers only read the
+//! trace and must count its events. Peers that `peers.sh` has not installed are omitted.
 
 use crate::answer::{Difference, Pair};
 use crate::contestant::decoded_event;
@@ -20,7 +20,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 use tempfile::TempDir;
 
-/// Names the folder that `peers.sh` has filled, if it is another one.
+/// Environment variable that names the folder of the peers, if it is not the default one.
 pub const PEERS_VARIABLE: &str = "ETWSIEVE_BENCH_PEERS";
 /// Reads a trace with dissect.etl, events with their user data, and prints the number of its script blocks.
 const DISSECT: &str = "\
@@ -34,7 +34,7 @@ with open(sys.argv[1], 'rb') as file:
             count += len(header.payload) > 0
 print(count)
 ";
-/// The same with etl-parser, which wants an observer for each kind of record.
+/// The same with etl-parser, which needs an observer for each kind of record.
 const ETL_PARSER: &str = "\
 import sys
 from etl.etl import IEtlFileObserver, build_from_stream
@@ -58,12 +58,12 @@ pub fn peers_folder() -> PathBuf {
     std::env::var_os(PEERS_VARIABLE).map_or_else(|| corpus::repository().join("bench/.peers"), PathBuf::from)
 }
 
-/// Results, and the names and reasons of those left out.
+/// The results of a race.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Ours first; empty if even that is left out.
+    /// The measurements, of `etwsieve replay` first; empty if it could not run.
     pub measured: Vec<Measured>,
-    /// Names and reasons.
+    /// Names of the programs that could not run, with the reasons.
     pub left_out: Vec<(String, String)>,
 }
 
@@ -71,18 +71,18 @@ struct Program {
     name: &'static str,
     command: Vec<String>,
     answer: Expected,
-    /// Slow ones run less often.
+    /// Number of rounds; slow programs run less often.
     rounds: usize,
 }
 
 enum Expected {
-    /// Each line of output is a detection; this makes a pair of it.
+    /// Each line of output is a detection, which `of_line` converts to a pair.
     Pairs { of_line: fn(&Value, &Ids) -> Option<Pair> },
     /// The output is the number of script blocks.
     Count,
 }
 
-/// How outputs name events and rules.
+/// The names of events and rules in outputs.
 struct Ids {
     by_time: HashMap<String, u32>,
     by_rule: HashMap<String, u32>,
@@ -92,7 +92,7 @@ struct Ids {
 ///
 /// # Errors
 ///
-/// [`BenchError::WrongAnswer`] if a program's output is not what is owed, and those of reading and writing files.
+/// [`BenchError::WrongAnswer`] if a program's output is not the expected one, and errors of reading and writing files.
 pub fn race(workload: &Workload, rules: &RuleSet, rounds: usize) -> Result<Outcome, BenchError> {
     let mut outcome = Outcome::default();
     let (Some(trace), Some(files)) = (workload.path(), RuleSet::sigma_files()) else {
@@ -133,7 +133,7 @@ pub fn race(workload: &Workload, rules: &RuleSet, rounds: usize) -> Result<Outco
             bytes,
             gb_per_s: Median::of(seconds.iter().map(|seconds| bytes as f64 / seconds * 1e-9).collect()),
             ns_per_event: Median::of(seconds.clone()).mid * 1e9 / workload.len().max(1) as f64,
-            // They run too seldom for ratios of single rounds.
+            // They run too rarely for ratios within single rounds.
             ratio: Median::of(seconds.iter().map(|seconds| seconds / first).collect()),
             allocations_per_event: f64::NAN,
         });
@@ -198,7 +198,7 @@ fn programs(trace: &Path, rules: &Path, events: &Path, rounds: usize, outcome: &
     programs
 }
 
-/// Whether the virtual environment of this interpreter holds a package.
+/// Returns whether the virtual environment of this interpreter contains a package.
 fn has_package(python: &Path, package: &str) -> bool {
     let Some(root) = python.parent().and_then(Path::parent) else { return false };
     let Ok(versions) = fs::read_dir(root.join("lib")) else { return false };
@@ -206,7 +206,7 @@ fn has_package(python: &Path, package: &str) -> bool {
         && versions.flatten().any(|version| version.path().join("site-packages").join(package).is_dir())
 }
 
-/// The sensor's program beside this one, built if need be.
+/// Returns the path of the sensor's program beside this one, and builds it if necessary.
 fn own_program() -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let folder = own.parent().unwrap_or(Path::new("."));
@@ -241,7 +241,7 @@ fn write_events(workload: &Workload, path: &Path) -> Result<(), BenchError> {
     write().map_err(|source| BenchError::Io { path: path.into(), source })
 }
 
-/// Seconds on the wall.
+/// Runs a program and returns its wall-clock time in seconds.
 fn run(program: &Program, output: &Path) -> Result<f64, BenchError> {
     let failed = |detail: String| BenchError::Peer { name: program.name.to_owned(), detail };
     let file = File::create(output).map_err(|source| BenchError::Io { path: output.into(), source })?;
@@ -278,7 +278,7 @@ fn check(
         Expected::Pairs { of_line } => {
             let pair = |line: &str| {
                 let value = serde_json::from_str(line).unwrap_or(Value::Null);
-                // What names no event or rule of ours is a wrong answer.
+                // A line without a known event and rule is a wrong answer.
                 (!is_ours_alone(&value)).then(|| of_line(&value, ids).unwrap_or((u32::MAX, u32::MAX)))
             };
             let found: Vec<Pair> =
@@ -297,7 +297,7 @@ fn check(
     }
 }
 
-/// Whether a line tells of a whole block, or of another view than the raw one.
+/// Returns whether a line is a detection of a joined block, or of another view than the raw one.
 fn is_ours_alone(line: &Value) -> bool {
     line["scope"] == "block" || line["view"].as_str().is_some_and(|view| view != "raw")
 }

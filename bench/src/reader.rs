@@ -1,4 +1,4 @@
-//! The `.etl` reader by itself: every event of a trace, in memory and in a file, in the order of time.
+//! The `.etl` reader alone: reads every event of a trace in the order of time, from memory and from a file.
 
 use crate::answer::Difference;
 use crate::contestant::absent_byte;
@@ -10,7 +10,7 @@ use memchr::memchr;
 use std::fs;
 use std::path::Path;
 
-/// The bytes of a workload's trace, read into memory.
+/// Reads the trace of a workload into memory.
 ///
 /// # Errors
 ///
@@ -20,20 +20,20 @@ pub fn trace_bytes(workload: &Workload) -> Result<Vec<u8>, BenchError> {
     fs::read(path).map_err(|source| BenchError::Io { path: path.into(), source })
 }
 
-/// Script blocks of a trace, and the bytes of their payloads.
+/// Reads all events of a trace. Returns the number of script blocks and the bytes of their payloads.
 ///
 /// # Errors
 ///
-/// [`BenchError::Trace`] if it is none.
+/// [`BenchError::Trace`] if `bytes` are not a trace.
 pub fn walk(bytes: &[u8]) -> Result<(u64, u64), BenchError> {
     Ok(count(&Trace::new(bytes)?))
 }
 
-/// As [`walk`], of a file that is read at offsets.
+/// Does the same as [`walk`] with a file that is read at offsets.
 ///
 /// # Errors
 ///
-/// [`BenchError::Trace`] if it is none.
+/// [`BenchError::Trace`] if the file is not a trace.
 pub fn walk_file(path: &Path) -> Result<(u64, u64), BenchError> {
     Ok(count(&TraceFile::open(path)?.trace()?))
 }
@@ -50,9 +50,10 @@ fn count(trace: &Trace<'_>) -> (u64, u64) {
     (count, len)
 }
 
-/// The reader on memory and on the file, and a scan of the file for a byte that it does not have.
+/// Returns the reader on memory and on the file, and a scan of the file for a byte that it does not contain.
 ///
-/// The scan is left out if the file has every byte. GB/s are those of the file. The reader looks at headers only, so it may well be faster than the scan.
+/// The scan is omitted if the file contains every byte. GB/s are those of the file. The reader only reads headers, so it
+/// may be faster than the scan.
 pub fn entrants<'a>(workload: &'a Workload, bytes: &'a [u8]) -> Vec<Entrant<'a>> {
     let events = workload.events_in_trace();
     let entrant = |name: &str, pass| Entrant {

@@ -1,8 +1,7 @@
-//! The right answers that nobody has written down, found plainly and without the sensor's matcher.
+//! Computes expected answers, where the corpus has none, without the sensor's matcher.
 //!
-//! Literals are looked for by one automaton over narrowed text. Verdicts are those of the naive evaluator; it is
-//! asked only about rules of which a necessary literal stands in the text, which a test compares with asking about
-//! all.
+//! One automaton searches narrowed text for literals. Verdicts come from the naive evaluator, which evaluates only rules of
+//! which a necessary literal occurs in the text; a test compares the result with the evaluation of all rules.
 
 use crate::answer::Pair;
 use crate::literals::{Gate, Literals};
@@ -12,10 +11,10 @@ use crate::workload::{Part, Workload, text_of};
 use aho_corasick::AhoCorasick;
 use etwsieve_matcher::{EventKind, naive};
 
-/// Bytes of narrowed text from which frequencies are taken.
+/// Size of the sample for frequencies, in bytes of narrowed text.
 const SAMPLE_LEN: u64 = 512 << 10;
 
-/// A sample of a workload's text, narrowed.
+/// Returns a sample of a workload's text, narrowed.
 pub fn sample(workload: &Workload) -> Vec<u8> {
     let (mut all, mut one) = (Vec::new(), Vec::new());
     for (_, payload) in workload.part(Part::of(workload, 2 * SAMPLE_LEN)) {
@@ -25,7 +24,7 @@ pub fn sample(workload: &Workload) -> Vec<u8> {
     all
 }
 
-/// Which literals stand in which events, in any case.
+/// Returns which literals occur in which events, ignoring case.
 pub fn occurrences(workload: &Workload, literals: &Literals, part: Part) -> Vec<Pair> {
     search(
         literals.list.iter().map(|literal| literal.narrowed.as_slice()),
@@ -38,7 +37,7 @@ pub fn occurrences(workload: &Workload, literals: &Literals, part: Part) -> Vec<
     )
 }
 
-/// Which literals stand in which events as the rules spell them.
+/// Returns which literals occur in which events, spelled as in the rules.
 pub fn spelled(workload: &Workload, literals: &Literals, part: Part) -> Vec<Pair> {
     search(literals.list.iter().map(|literal| literal.spelled.as_slice()), workload, part, |payload, text| {
         text.clear();
@@ -47,7 +46,7 @@ pub fn spelled(workload: &Workload, literals: &Literals, part: Part) -> Vec<Pair
     })
 }
 
-/// `prepare` makes the text and says of how many bytes its units are.
+/// `prepare` makes the text and returns the number of bytes per unit.
 fn search<'a>(
     needles: impl Iterator<Item = &'a [u8]>,
     workload: &Workload,
@@ -71,7 +70,7 @@ fn search<'a>(
     pairs
 }
 
-/// Which rules match which events, but for pairs that are `known`.
+/// Returns which rules match which events, except for pairs in `known`.
 pub fn verdicts(
     workload: &Workload,
     rules: &RuleSet,
@@ -83,7 +82,7 @@ pub fn verdicts(
         return Vec::new();
     }
     let gate = Gate::new(&rules.rules, &sample(workload));
-    // Which rules a literal lets through, and which need none.
+    // The rules that need each literal, and those that need none.
     let mut by_literal = vec![Vec::new(); gate.literals.len()];
     let mut always = Vec::new();
     for (rule, clause) in (0u32..).zip(&gate.clauses) {

@@ -1,4 +1,4 @@
-//! A whole replay: file, reader, channel, matcher threads and hits, as `etwsieve replay` runs it, without printing.
+//! A complete replay as `etwsieve replay` runs it, without printing: file, reader, channel, matcher threads and hits.
 
 use crate::answer::Difference;
 use crate::error::BenchError;
@@ -15,12 +15,12 @@ use etwsieve_transport::hit::{HitV1, Scope, View};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Counts what a run tells.
+/// Counts detections and failures of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counting {
-    /// Pairs of an event, as recorded, and a rule.
+    /// Number of pairs of an event as recorded and a rule.
     pub detections: u64,
-    /// Sources that failed.
+    /// Number of sources that failed.
     pub failures: u64,
 }
 
@@ -38,16 +38,16 @@ impl Observer for Counting {
     }
 }
 
-/// What a replay found.
+/// The result of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Events that were searched.
+    /// Number of events searched.
     pub searched: u64,
-    /// Detections that arrived.
+    /// Number of detections reported.
     pub detections: u64,
 }
 
-/// Replays the trace at `path` with so many matcher threads.
+/// Replays the trace at `path` with this number of matcher threads.
 pub fn replay(path: &Path, matcher: &Arc<Matcher>, threads: usize) -> Outcome {
     let mut sources: Vec<Box<dyn Source>> = vec![Box::new(FileSource::new(path.into()))];
     let mut observer = Counting::default();
@@ -61,13 +61,13 @@ pub fn replay(path: &Path, matcher: &Arc<Matcher>, threads: usize) -> Outcome {
     }
 }
 
-/// Replays with one matcher thread, and with as many as the sensor uses by itself if that is another number.
+/// Returns replays with one matcher thread and, if that is another number, with the default number of threads.
 ///
-/// GB/s are those of the payloads. Empty if the workload is not one whole trace.
+/// GB/s are those of the payloads. The list is empty if the workload is not one whole trace.
 ///
 /// # Errors
 ///
-/// As [`Workload::expected`], and [`BenchError::EventCount`] if the workload is only a part of its trace.
+/// Same as [`Workload::expected`], and [`BenchError::EventCount`] if the workload is only a part of its trace.
 pub fn entrants<'a>(
     workload: &'a Workload,
     rules: &'a RuleSet,

@@ -1,9 +1,10 @@
-//! Everything that is measured in one run, as rows for programs, and as Markdown and plots for people.
+//! The results of one run: rows in JSON for programs, Markdown and plots for people.
 
 pub mod aims;
 pub mod collect;
 pub mod markdown;
 pub mod plot;
+mod summary;
 
 use crate::measure::{ClockKind, Measured, Median};
 use aims::Aim;
@@ -12,83 +13,83 @@ use serde::Serialize;
 /// One result. Keys without a unit in their name are counts or ratios.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// What was searched: `stream`, `hot`, `small`, `evtx`, `busy`, `hit`; `callback` and a size for the intake.
+    /// The workload: `stream`, `hot`, `small`, `evtx`, `busy`, `hit`; `callback` and a size for the intake.
     pub workload: String,
-    /// Its trace: a file of the corpus, or `generated`.
+    /// The trace of the workload: a file of the corpus, or `generated`.
     pub source: String,
-    /// Name of the rule set; `none` where nothing is searched for.
+    /// Name of the rule set; `none` if nothing is searched for.
     pub rules: String,
-    /// Who.
+    /// Name of the contestant.
     pub contestant: String,
-    /// What was compared: payloads in memory, or more.
+    /// The part of the program that was measured, such as `payloads` or `replay`.
     pub part: String,
-    /// What the contestant answers.
+    /// The question that the contestant answers.
     pub question: String,
-    /// Median of thousand million bytes a second: payload bytes, of the reader alone file bytes.
+    /// Median of 10^9 bytes per second: bytes of payloads or, for the reader alone, of the file.
     pub gb_per_s: f64,
-    /// Distance of the quartiles of `gb_per_s` as a part of the median.
+    /// Distance between the quartiles of `gb_per_s` relative to the median.
     pub spread: f64,
-    /// Every answer was the one owed to the contestant's question; a row with a wrong one is never written.
+    /// Always true: a row with a wrong answer is never written.
     pub answers_equal: bool,
-    /// Nanoseconds an event.
+    /// Nanoseconds per event.
     pub ns_per_event: f64,
-    /// Time for a byte in times the first contestant's, median of the rounds.
+    /// Time per byte relative to the first contestant, median of the rounds.
     pub ratio: f64,
     /// Quartiles of `ratio`.
     pub ratio_quartiles: [f64; 2],
-    /// Allocations of the calling thread for each event; absent for other programs.
+    /// Allocations of the calling thread per event; absent for other programs.
     pub allocations_per_event: Option<f64>,
-    /// Events searched in one pass.
+    /// Number of events searched in one pass.
     pub events: u64,
-    /// `thread` for processor time, `wall` for time that passed.
+    /// `thread` for processor time, `wall` for wall-clock time.
     pub clock: &'static str,
 }
 
-/// What compiling a rule set takes.
+/// The cost of compiling a rule set.
 #[derive(Clone, Debug, Serialize)]
 pub struct Compiled {
     /// Name of the rule set.
     pub rules: String,
     /// Number of rules.
     pub count: usize,
-    /// Needles of the gate for events 4104.
+    /// Number of gate needles for events 4104.
     pub gate_needles: usize,
-    /// Milliseconds from loaded rules to the matcher.
+    /// Time from loaded rules to the matcher, in milliseconds.
     pub compile_ms: f64,
-    /// Bytes that the compiled set holds, about.
+    /// Approximate memory of the compiled set, in bytes.
     pub memory: usize,
 }
 
-/// Something that was not measured.
+/// A measurement that was omitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Where.
+    /// Title of the race.
     pub title: String,
-    /// Who.
+    /// Name of the contestant.
     pub contestant: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
 /// The results of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// The circumstances.
+    /// The circumstances, as names and values.
     pub facts: Vec<(&'static str, String)>,
-    /// All rows; those of one race follow one another.
+    /// All rows; the rows of a race are adjacent.
     pub rows: Vec<Row>,
-    /// What compiling takes.
+    /// The cost of compiling the rule sets.
     pub compiled: Vec<Compiled>,
-    /// What was left out.
+    /// Omitted measurements.
     pub left_out: Vec<LeftOut>,
-    /// Remarks on single parts.
+    /// Remarks on single races.
     pub notes: Vec<String>,
-    /// What was aimed at, and what came of it.
+    /// The aims and their measurements.
     pub aims: Vec<Aim>,
 }
 
 impl Row {
-    /// The row of a measurement.
+    /// Makes the row of a measurement.
     pub fn new(part: &str, workload: &str, source: &str, rules: &str, measured: &Measured) -> Self {
         let Median { low, mid, high } = measured.ratio;
         let allocations = measured.allocations_per_event;
@@ -114,29 +115,29 @@ impl Row {
         }
     }
 
-    /// What the row's race is called.
+    /// Title of the row's race.
     pub fn title(&self) -> String {
         format!("{}: {}, {} ({})", self.part, self.workload, self.rules, self.source)
     }
 }
 
 impl Report {
-    /// The row of a race by its contestant.
+    /// Returns the row of a contestant in a race.
     pub fn row(&self, part: &str, workload: &str, rules: &str, contestant: &str) -> Option<&Row> {
         self.rows.iter().find(|row| {
             row.part == part && row.workload == workload && row.rules == rules && row.contestant == contestant
         })
     }
 
-    /// The rows, race by race.
+    /// Returns the rows of each race.
     pub fn races(&self) -> impl Iterator<Item = &[Row]> {
         self.rows.chunk_by(|a, b| a.title() == b.title())
     }
 }
 
-/// Three significant digits.
+/// Formats a number with three significant digits.
 pub(crate) fn short(value: f64) -> String {
-    let digits = if value <= 0.0 { 2 } else { (2 - value.log10().floor() as i32).clamp(0, 6) };
+    let digits = if value == 0.0 { 2 } else { (2 - value.abs().log10().floor() as i32).clamp(0, 6) };
     format!("{value:.*}", digits as usize)
 }
 
@@ -205,6 +206,7 @@ pub(crate) mod tests {
             (12345.6, "12346"),
             (0.0, "0.00"),
             (0.004_321, "0.00432"),
+            (-2065.11, "-2065"),
         ];
         for (value, expected) in rows {
             assert_eq!(short(value), expected);

@@ -1,4 +1,4 @@
-//! What the contestants search for.
+//! The rule sets that contestants search for.
 
 mod ten;
 mod tenfold;
@@ -10,26 +10,26 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
-/// Copies of Sigma's rules in the tenfold set, the originals among them.
+/// Number of copies of Sigma's rules in the tenfold set, including the originals.
 const COPIES: u32 = 10;
 
-/// Rules, in the form that each contestant wants.
+/// A rule set in the forms that contestants need.
 #[derive(Debug)]
 pub struct RuleSet {
     /// `builtin`, `ten`, `sigma` or `sigma10`.
     pub name: &'static str,
-    /// Loaded by the sensor. Their places here are the indices of answers.
+    /// The rules as loaded by the sensor. Answers refer to them by index.
     pub rules: Vec<Rule>,
-    /// The rule files' texts.
+    /// The texts of the rule files.
     pub texts: Vec<String>,
-    /// How many of the first rules are the corpus' own, of which it has verdicts.
+    /// Number of rules, from the first on, for which the corpus has verdicts.
     pub of_corpus: usize,
-    /// For rules of plain needles only: what each rule wants to stand in the text, all of it, in small letters.
+    /// If all rules consist of plain needles: the needles of each rule in lower case, all of which must occur in the text.
     pub needles: Option<Vec<Vec<String>>>,
 }
 
 impl RuleSet {
-    /// The rules that come with the sensor.
+    /// Returns the built-in rules of the sensor.
     pub fn builtin() -> Self {
         let needles = vec![vec!["enter-pssession".to_owned(), "-computername".to_owned()]];
         Self {
@@ -41,7 +41,7 @@ impl RuleSet {
         }
     }
 
-    /// Ten rules of one needle each.
+    /// Returns ten rules of one needle each.
     ///
     /// # Panics
     ///
@@ -55,20 +55,20 @@ impl RuleSet {
         Self { name: "ten", rules: loaded.rules, texts, of_corpus: 0, needles: Some(needles) }
     }
 
-    /// Sigma's rules about script blocks, from the corpus; `None`, with a word on standard error, without one.
+    /// Returns Sigma's rules about script blocks from the corpus; `None`, with a message, if there is no corpus.
     ///
     /// # Errors
     ///
-    /// [`BenchError`] if any of them cannot be read or is refused.
+    /// [`BenchError`] if any of them cannot be read or is rejected.
     pub fn sigma() -> Result<Option<Self>, BenchError> {
         Self::of_copies("sigma", 1)
     }
 
-    /// The same rules and nine copies of them with other words in their literals.
+    /// Returns the same rules and nine copies of them with other words in their literals.
     ///
     /// # Errors
     ///
-    /// As [`sigma`](Self::sigma).
+    /// Same as [`sigma`](Self::sigma).
     pub fn sigma10() -> Result<Option<Self>, BenchError> {
         Self::of_copies("sigma10", COPIES)
     }
@@ -89,23 +89,23 @@ impl RuleSet {
         Ok(Some(Self { name, rules: loaded.rules, texts, of_corpus: originals.len(), needles: None }))
     }
 
-    /// The files of Sigma's rules about script blocks, if the corpus is there.
+    /// Returns the files of Sigma's rules about script blocks; `None` if there is no corpus.
     pub fn sigma_files() -> Option<Vec<PathBuf>> {
         let folders = corpus::rules(&corpus::data()?, &["sigma/ps_script"]);
         Some(etwsieve::input::expand(&folders, &["yml"]).0)
     }
 
-    /// All sets that are at hand.
+    /// Returns all available sets.
     ///
     /// # Errors
     ///
-    /// As [`sigma`](Self::sigma).
+    /// Same as [`sigma`](Self::sigma).
     pub fn all() -> Result<Vec<Self>, BenchError> {
         let sets = [Some(Self::builtin()), Some(Self::ten()), Self::sigma()?, Self::sigma10()?];
         Ok(sets.into_iter().flatten().collect())
     }
 
-    /// The index of each rule by its id.
+    /// Returns the index of each rule by its id.
     pub fn by_id(&self) -> HashMap<&str, u32> {
         self.rules.iter().map(|rule| rule.id.as_str()).zip(0..).collect()
     }

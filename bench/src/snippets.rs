@@ -1,7 +1,7 @@
 //! Pieces of everyday PowerShell, written for this project, from which traces are generated.
 //!
-//! None holds a needle of the built-in rule: the generator puts those in itself and so knows where they are. `@1`
-//! and `@2` stand for numbers that it fills in.
+//! None contains a needle of the built-in rule, so that only the generator inserts needles. `@1` and `@2` are placeholders
+//! for numbers.
 
 pub(crate) const SNIPPETS: &[&str] = &[
     "prompt",

@@ -1,14 +1,14 @@
-//! The way to the collector: hits acknowledged as durable in a second, from an event to its durable hit, idle
-//! connections and their memory, what a sensor spends on a thousand hits a second.
+//! Measures the way to the collector: durable hits per second, latency of a hit, memory of idle connections, and processor
+//! time of the sensor.
 //!
-//! The collector is the real program on the loopback interface, with the embedded store on a real disk and real syncs, and
-//! mutual TLS. For throughput and idle connections sensors are light clients that speak the protocol without a spool, for
-//! the time of one hit it is the sensor's own sender with its spool, for processor time the real sensor.
+//! The collector is the real program on the loopback interface, with the embedded store on a real disk, real syncs and
+//! mutual TLS. Throughput and idle connections are measured with light clients that have no spool, latency with the
+//! sensor's sender and its spool, and processor time with the real sensor.
 
 use crate::error::BenchError;
 use etwsieve_collector::pki::{Authority, SensorName};
-use etwsieve_tests::faults::client::{Client, Word};
-use etwsieve_tests::faults::{Account, Batch, Books, Collector, Rng, Sensor};
+use etwsieve_tests::faults::client::{Client, Reply};
+use etwsieve_tests::faults::{Account, Batch, Collector, Ledger, Rng, Sensor};
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::identity::Identity;
 use etwsieve_transport::sender::{Address, HitSender, Order, SenderSettings};
@@ -24,57 +24,57 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Bytes of a hit's script, such that the hit has about 4 KB: two bytes a unit.
+/// Length of a script in UTF-16 units, such that its hit has about 4 KB.
 const SCRIPT_UNITS: u64 = 1850;
-/// Frames of a light client that wait for their acknowledgement: what the collector's defaults allow.
+/// Maximum number of unacknowledged frames of a light client, as the collector permits by default.
 const WINDOW: u64 = 512;
-/// Longest time without an answer.
+/// Maximum time without an answer.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Longest time that connecting may take, before the collector calls the first ones silent.
+/// Maximum time for all connections; after that the collector closes the first ones as silent.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(50);
 
-/// One figure, with what is aimed at.
+/// A measured quantity and its aim.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figure {
-    /// What was measured.
+    /// The quantity.
     pub name: String,
-    /// How much.
+    /// Its value.
     pub value: f64,
-    /// Of what.
+    /// Its unit.
     pub unit: &'static str,
-    /// The aim, if there is one.
+    /// The aim, if any.
     pub aim: Option<f64>,
 }
 
-/// How much is measured.
+/// The amount of work in a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Amount {
-    /// Hits of a run of throughput, over all its sensors.
+    /// Number of hits for throughput, of all sensors together.
     pub hits: u64,
-    /// Single hits whose time is taken.
+    /// Number of single hits for latency.
     pub singles: u64,
-    /// Idle connections.
+    /// Number of idle connections.
     pub idle: u64,
-    /// Hits that a real sensor replays.
+    /// Number of hits that the real sensor replays.
     pub replayed: u64,
 }
 
 impl Amount {
-    /// A result.
+    /// The amount for results.
     pub const FULL: Self = Self { hits: 60_000, singles: 2000, idle: 10_000, replayed: 20_000 };
-    /// Whether it works.
+    /// A small amount, to check that the measurement works.
     pub const TRIAL: Self = Self { hits: 300, singles: 20, idle: 20, replayed: 200 };
 }
 
-/// Measures all. Answers are checked: every hit that was acknowledged is in the store, once and whole.
+/// Measures everything and calls `show` with each figure. Checks that every acknowledged hit is stored once and unchanged.
 ///
 /// # Errors
 ///
-/// [`BenchError::Io`] where a program cannot be started or does not answer; [`BenchError::Peer`] for a wrong answer.
-pub fn measure(amount: Amount, mut told: impl FnMut(&Figure)) -> Result<Vec<Figure>, BenchError> {
+/// [`BenchError::Io`] if a program cannot be started or does not answer; [`BenchError::Peer`] for a wrong answer.
+pub fn measure(amount: Amount, mut show: impl FnMut(&Figure)) -> Result<Vec<Figure>, BenchError> {
     let mut figures = Vec::new();
     let mut tell = |figure: Figure| {
-        told(&figure);
+        show(&figure);
         figures.push(figure);
     };
     for sensors in [1, 16, 64] {
@@ -101,7 +101,7 @@ pub fn measure(amount: Amount, mut told: impl FnMut(&Figure)) -> Result<Vec<Figu
 /// A light client over TLS.
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
-/// A collector with its authority, and what a sensor needs for it.
+/// A collector with its certificate authority, and the configuration of a sensor.
 struct Lab {
     place: TempDir,
     collector: Collector,
@@ -129,14 +129,14 @@ impl Lab {
         stream.set_read_timeout(Some(SILENCE_MAX))?;
         let name = ServerName::from(self.collector.address.ip());
         let connection = ClientConnection::new(Arc::clone(&self.tls), name).map_err(io::Error::other)?;
-        let mut client = Client::over(StreamOwned::new(connection, stream), epoch.to_le_bytes());
+        let mut client = Client::new(StreamOwned::new(connection, stream), epoch.to_le_bytes());
         match client.hello(1)? {
-            Word::Welcome(_) => Ok(client),
+            Reply::Welcome(_) => Ok(client),
             other => Err(io::Error::other(format!("{other:?}"))),
         }
     }
 
-    /// Stops the collector and compares its store with what it has acknowledged.
+    /// Stops the collector and checks that its store contains everything that it has acknowledged.
     fn check(mut self, batches: &[Batch]) -> Result<(), BenchError> {
         self.collector.stop().map_err(failed)?;
         let mut account = Account::default();
@@ -146,16 +146,16 @@ impl Lab {
         }
         let store = self.collector.store();
         let balance = account.compare_with_store(&store, 0).map_err(other)?;
-        let books = Books::read(&store).map_err(other)?;
-        if balance.is_even() && books.conflicts == 0 {
+        let ledger = Ledger::read(&store).map_err(other)?;
+        if balance.is_even() && ledger.conflicts == 0 {
             Ok(())
         } else {
-            Err(wrong(format!("{balance:?}, {books:?}")))
+            Err(wrong(format!("{balance:?}, {ledger:?}")))
         }
     }
 }
 
-/// Hits a second until all are acknowledged.
+/// Measures hits per second until all are acknowledged.
 fn throughput(sensors: u64, hits: u64) -> Result<f64, BenchError> {
     let lab = Lab::start()?;
     let each = hits / sensors;
@@ -163,7 +163,7 @@ fn throughput(sensors: u64, hits: u64) -> Result<f64, BenchError> {
     let batch =
         |number| Batch::new(&format!("t{number}"), each as usize, SCRIPT_UNITS..SCRIPT_UNITS + 1, &mut rng);
     let batches: Vec<Batch> = (0..sensors).map(batch).collect();
-    // Encoded before the clock runs: the sensor's work is measured by itself.
+    // Encoded before the clock runs, because the work of the sensor is measured separately.
     let frames: Vec<Vec<Vec<u8>>> =
         batches.iter().map(|batch| frames(&batch.hits())).collect::<Result<_, _>>()?;
     let start = Instant::now();
@@ -189,7 +189,7 @@ fn frames(hits: &[HitV1]) -> Result<Vec<Vec<u8>>, BenchError> {
     (1..).zip(hits).map(frame).collect()
 }
 
-/// Sends frames in a full window until the last is acknowledged.
+/// Sends frames, always as many as the window permits, until the last one is acknowledged.
 fn stream(lab: &Lab, epoch: u128, frames: &[Vec<u8>]) -> io::Result<()> {
     let mut client = lab.connect(epoch)?;
     let (mut sent, mut acknowledged) = (0, 0);
@@ -200,16 +200,16 @@ fn stream(lab: &Lab, epoch: u128, frames: &[Vec<u8>]) -> io::Result<()> {
         }
         sent = until;
         client.flush()?;
-        match client.hear()? {
-            Word::Ack(ack) => acknowledged = ack.sequence.max(acknowledged),
+        match client.receive()? {
+            Reply::Ack(ack) => acknowledged = ack.sequence.max(acknowledged),
             other => return Err(io::Error::other(format!("{other:?}"))),
         }
     }
     Ok(())
 }
 
-/// Median and 99th percentile in milliseconds from a hit that is given to the sender, through its spool, to its
-/// acknowledgement, while nothing else is sent.
+/// Measures the time from passing a hit to the sender, through its spool, to its acknowledgement, while nothing else is
+/// sent. Returns median and 99th percentile in milliseconds.
 fn latency(count: u64) -> Result<[f64; 2], BenchError> {
     let lab = Lab::start()?;
     let batch = Batch::new("l", count as usize, SCRIPT_UNITS..SCRIPT_UNITS + 1, &mut Rng::new(1));
@@ -239,7 +239,7 @@ fn latency(count: u64) -> Result<[f64; 2], BenchError> {
         times.push(start.elapsed().as_secs_f64() * 1000.0);
     }
     sender.finish();
-    // The first one waits for the connection.
+    // The first hit waits for the connection.
     let mut times = times.split_off(1);
     times.sort_by(f64::total_cmp);
     lab.check(&[batch])?;
@@ -247,11 +247,11 @@ fn latency(count: u64) -> Result<[f64; 2], BenchError> {
     Ok([at(50), at(99)])
 }
 
-/// Kilobytes by which the collector grows for each connection that has said HELLO and then nothing.
+/// Measures the memory of the collector, in kilobytes, for each connection that is silent after HELLO.
 fn idle(count: u64) -> Result<f64, BenchError> {
     let lab = Lab::start()?;
     let connect = |number: u64| lab.connect(u128::from(number));
-    // What the first ones bring along is not theirs.
+    // The first connections cause allocations that do not belong to them.
     let first: Vec<_> = (1..=10).map(connect).collect::<io::Result<_>>().map_err(failed)?;
     let before = lab.collector.resident_bytes().map_err(failed)?;
     let start = Instant::now();
@@ -265,7 +265,7 @@ fn idle(count: u64) -> Result<f64, BenchError> {
     Ok(after.saturating_sub(before) as f64 / 1024.0 / count as f64)
 }
 
-/// Milliseconds of processor time that the real sensor needs for 1,000 hits, reading its trace among it.
+/// Measures the processor time of the real sensor for 1,000 hits, including reading its trace, in milliseconds.
 fn sensor(hits: u64) -> Result<f64, BenchError> {
     let lab = Lab::start()?;
     let batch = Batch::new("s", hits as usize, SCRIPT_UNITS..SCRIPT_UNITS + 1, &mut Rng::new(2));
@@ -278,16 +278,16 @@ fn sensor(hits: u64) -> Result<f64, BenchError> {
     if !sensor.wait().is_some_and(|status| status.success()) {
         return Err(wrong(etwsieve_tests::faults::tail(&sensor.log)));
     }
-    // The sensor is the only child that has ended meanwhile.
+    // No other child process has ended in the meantime.
     let spent = children_milliseconds() - before;
     lab.check(&[batch])?;
     Ok(spent / hits as f64 * 1000.0)
 }
 
-/// Processor time of children that have ended, of this process; 0 where the system does not tell.
+/// Returns the processor time of child processes that have ended, in milliseconds; 0 if the system does not report it.
 fn children_milliseconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the name, which may hold anything: fields 16 and 17 count ticks of 10 ms.
+    // The name may contain anything. After it, fields 16 and 17 count ticks of 10 ms.
     let fields: Vec<f64> = stat
         .rsplit(')')
         .next()
@@ -295,7 +295,7 @@ fn children_milliseconds() -> f64 {
         .split(' ')
         .filter_map(|field| field.parse().ok())
         .collect();
-    // Field 3 is a letter and no number: field 16 is the thirteenth number.
+    // Field 3 is a letter, so field 16 is the thirteenth number.
     fields.get(12..14).map_or(0.0, |ticks| (ticks[0] + ticks[1]) * 10.0)
 }
 

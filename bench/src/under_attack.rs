@@ -1,13 +1,13 @@
-//! Honest sensors while others attack the collector: hits per second with and without.
+//! Measures hits per second of honest sensors with and without attacks on the collector.
 //!
-//! The attacks are those that one may expect of a sensor whose certificate was stolen, and of anybody who reaches the port.
-//! Attackers run on the same machine and take their part of its processors, so that a figure says at least what the
-//! collector does to defend itself. What was acknowledged to honest sensors is compared with the store after each run.
+//! The attacks are those of a sensor with a stolen certificate, and of anybody who can reach the port. Attackers run on the
+//! same machine and use its processors, so the figures are a lower bound for the defence of the collector. After each run
+//! the store must contain every hit that was acknowledged to an honest sensor.
 
 use crate::error::BenchError;
 use crate::transport::Figure;
 use etwsieve_collector::pki::{Authority, SensorName};
-use etwsieve_tests::faults::client::{Client, Word};
+use etwsieve_tests::faults::client::{Client, Reply};
 use etwsieve_tests::faults::{Account, Batch, Collector, Rng};
 use etwsieve_transport::hit::{HitV1, RuleRefV1};
 use etwsieve_transport::identity::Identity;
@@ -25,66 +25,66 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Honest sensors, each with a connection.
+/// Number of honest sensors, each with a connection.
 const SENSORS: u64 = 8;
-/// Hits of an honest sensor that wait for their acknowledgement.
+/// Maximum number of unacknowledged hits of an honest sensor.
 const WINDOW: u64 = 32;
-/// Hits after which an honest sensor connects anew: new connections must get in as well.
+/// Number of hits after which an honest sensor reconnects, since new connections must succeed too.
 const CONNECTION_HITS: u64 = 500;
-/// Characters of a script: a hit of about 1 KB.
+/// Length of a script in characters, such that its hit has about 1 KB.
 const SCRIPT_UNITS: u64 = 300;
-/// Connections of each attack with frames.
-const EVIL: u64 = 4;
-/// Rules of an expensive hit, which makes it some 60 KB.
-const EVIL_RULES: usize = 1000;
-/// Connections that send nothing: three times as many as one address may have by default.
+/// Number of connections of each attack with frames.
+const HOSTILE_CONNECTIONS: u64 = 4;
+/// Number of rules in an expensive hit, which has about 60 KB.
+const HOSTILE_RULES: usize = 1000;
+/// Number of silent connections: three times the default limit for one address.
 const SILENT: usize = 3000;
-/// Of these, how many are opened anew in [`SILENT_TIME`], at most.
+/// Maximum number of silent connections that are reopened in [`SILENT_TIME`].
 const SILENT_STEP: usize = 20;
 const SILENT_TIME: Duration = Duration::from_millis(10);
 /// Pause of an attacker between two connections.
-const EVIL_PAUSE: Duration = Duration::from_millis(10);
-/// Longest time without an answer.
+const HOSTILE_PAUSE: Duration = Duration::from_millis(10);
+/// Maximum time without an answer.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Where expensive hits come from.
-const EVIL_SOURCE: &str = "evil";
+/// The source of expensive hits.
+const HOSTILE_SOURCE: &str = "hostile";
 
-/// How much is measured.
+/// The amount of work in a measurement.
 #[derive(Clone, Copy, Debug)]
-pub struct Siege {
-    /// Hits that each honest sensor has to send, at most.
+pub struct AttackAmount {
+    /// Maximum number of hits of each honest sensor.
     pub hits: usize,
-    /// How long they send.
+    /// Time for which they send.
     pub time: Duration,
-    /// Runs with and without each attack, in turns.
+    /// Number of runs with each attack, and of runs without it.
     pub rounds: usize,
 }
 
-impl Siege {
-    /// A result.
+impl AttackAmount {
+    /// The amount for results.
     pub const FULL: Self = Self { hits: 12_000, time: Duration::from_secs(6), rounds: 3 };
-    /// Whether it works.
+    /// A small amount, to check that the measurement works.
     pub const TRIAL: Self = Self { hits: 300, time: Duration::from_secs(1), rounds: 1 };
 }
 
-/// What attackers do.
+/// An attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attack {
-    /// Declare all numbers lost, in one GAP after the other.
+    /// Declares all sequence numbers as lost, in one GAP after the other.
     Gaps,
-    /// Send hits with a thousand rules as fast as they are taken.
+    /// Sends hits with a thousand rules as fast as they are accepted.
     Expensive,
-    /// Open connections and send nothing.
+    /// Opens connections and sends nothing.
     Silent,
 }
 
-/// Measures honest hits per second beside each attack, and their share of those without it.
+/// Measures honest hits per second during each attack, and their ratio to those without it. Calls `show` with each figure.
 ///
 /// # Errors
 ///
-/// [`BenchError::Io`] where a program cannot be started or does not answer; [`BenchError::Peer`] if something that was
-/// acknowledged is not in the store.
-pub fn measure(siege: Siege, mut told: impl FnMut(&Figure)) -> Result<Vec<Figure>, BenchError> {
+/// [`BenchError::Io`] if a program cannot be started or does not answer; [`BenchError::Peer`] if an acknowledged hit is not
+/// in the store.
+pub fn measure(amount: AttackAmount, mut show: impl FnMut(&Figure)) -> Result<Vec<Figure>, BenchError> {
     let rows = [
         (Attack::Gaps, "GAPs of all numbers"),
         (Attack::Expensive, "hits with 1,000 rules"),
@@ -92,11 +92,11 @@ pub fn measure(siege: Siege, mut told: impl FnMut(&Figure)) -> Result<Vec<Figure
     ];
     let mut figures = Vec::new();
     for (attack, name) in rows {
-        // In turns, so that what else the machine does meets both alike.
+        // In turns, so that other load of the machine affects both alike.
         let (mut quiet, mut attacked) = (Vec::new(), Vec::new());
-        for round in 0..siege.rounds {
-            quiet.push(run(siege, attack, false, round as u64)?);
-            attacked.push(run(siege, attack, true, round as u64)?);
+        for round in 0..amount.rounds {
+            quiet.push(run(amount, attack, false, round as u64)?);
+            attacked.push(run(amount, attack, true, round as u64)?);
         }
         let (quiet, attacked) = (median(quiet), median(attacked));
         let rows = [
@@ -106,7 +106,7 @@ pub fn measure(siege: Siege, mut told: impl FnMut(&Figure)) -> Result<Vec<Figure
         ];
         for (name, value, unit, aim) in rows {
             let figure = Figure { name, value, unit, aim };
-            told(&figure);
+            show(&figure);
             figures.push(figure);
         }
     }
@@ -118,10 +118,10 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// A collector, and how to connect to it.
+/// A collector and the configuration to connect to it.
 struct Place {
     collector: Collector,
-    /// `None`: without TLS.
+    /// `None` for connections without TLS.
     tls: Option<Arc<ClientConfig>>,
     _folder: TempDir,
 }
@@ -130,7 +130,7 @@ trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
 impl Place {
-    /// With TLS where the attack is on the handshake.
+    /// Starts the collector, with TLS if the attack targets the handshake.
     fn start(attack: Attack) -> Result<Self, BenchError> {
         let folder = tempfile::tempdir().map_err(failed)?;
         let (argument, tls) = if attack == Attack::Silent {
@@ -158,9 +158,9 @@ impl Place {
                 Box::new(StreamOwned::new(connection, stream))
             }
         };
-        let mut client = Client::over(stream, epoch.to_le_bytes());
+        let mut client = Client::new(stream, epoch.to_le_bytes());
         match client.hello(first)? {
-            Word::Welcome(_) => Ok(client),
+            Reply::Welcome(_) => Ok(client),
             other => Err(io::Error::other(format!("{other:?}"))),
         }
     }
@@ -174,12 +174,12 @@ fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Honest hits a second.
-fn run(siege: Siege, attack: Attack, is_attacked: bool, seed: u64) -> Result<f64, BenchError> {
+/// Returns honest hits per second.
+fn run(amount: AttackAmount, attack: Attack, is_attacked: bool, seed: u64) -> Result<f64, BenchError> {
     let mut place = Place::start(attack)?;
     let mut rng = Rng::new(seed);
     let batch =
-        |number| Batch::new(&format!("h{number}"), siege.hits, SCRIPT_UNITS..SCRIPT_UNITS + 1, &mut rng);
+        |number| Batch::new(&format!("h{number}"), amount.hits, SCRIPT_UNITS..SCRIPT_UNITS + 1, &mut rng);
     let batches: Vec<Batch> = (0..SENSORS).map(batch).collect();
     let frames: Vec<Vec<Vec<u8>>> =
         batches.iter().map(|batch| frames(&batch.hits())).collect::<Result<_, _>>()?;
@@ -191,15 +191,15 @@ fn run(siege: Siege, attack: Attack, is_attacked: bool, seed: u64) -> Result<f64
                 Attack::Silent => {
                     scope.spawn(|| stay_silent(place.collector.address, stop));
                 }
-                Attack::Gaps | Attack::Expensive => (0..EVIL).for_each(|number| {
-                    scope.spawn(move || send_evil(place, attack, u128::from(number), stop));
+                Attack::Gaps | Attack::Expensive => (0..HOSTILE_CONNECTIONS).for_each(|number| {
+                    scope.spawn(move || send_hostile(place, attack, u128::from(number), stop));
                 }),
             }
-            // The attack is under way when the clock starts.
-            thread::sleep(siege.time / 4);
+            // The attack has begun when the clock starts.
+            thread::sleep(amount.time / 4);
         }
         let start = Instant::now();
-        let deadline = start + siege.time;
+        let deadline = start + amount.time;
         let threads: Vec<_> = (1_000_000..)
             .zip(&frames)
             .map(|(epoch, frames)| {
@@ -220,7 +220,7 @@ fn run(siege: Siege, attack: Attack, is_attacked: bool, seed: u64) -> Result<f64
     Ok(acknowledged.iter().sum::<u64>() as f64 / seconds)
 }
 
-/// What was acknowledged is in the store, once and whole.
+/// Checks that every acknowledged hit is stored once and unchanged.
 fn check(place: &Place, batches: &[Batch], acknowledged: &[u64]) -> Result<(), BenchError> {
     let mut account = Account::default();
     for (batch, acknowledged) in batches.iter().zip(acknowledged) {
@@ -234,7 +234,7 @@ fn check(place: &Place, batches: &[Batch], acknowledged: &[u64]) -> Result<(), B
         .map(|row| row.map(|row| row.hit))
         .collect::<Result<_, _>>()
         .map_err(other)?;
-    let balance = account.compare(hits.iter().filter(|hit| hit.source != EVIL_SOURCE), 0);
+    let balance = account.compare(hits.iter().filter(|hit| hit.source != HOSTILE_SOURCE), 0);
     if balance.is_even() { Ok(()) } else { Err(other(format!("{balance:?}"))) }
 }
 
@@ -246,8 +246,8 @@ fn frames(hits: &[HitV1]) -> Result<Vec<Vec<u8>>, BenchError> {
     (1..).zip(hits).map(frame).collect()
 }
 
-/// Sends until the time is over; returns how many hits were acknowledged. A connection that is refused or cut is opened
-/// anew: that costs time, and is what an attack may do.
+/// Sends until the deadline and returns the number of acknowledged hits. Reopens a connection that was refused or closed,
+/// which takes time and is a permitted effect of an attack.
 fn send_honest(place: &Place, epoch: u128, frames: &[Vec<u8>], deadline: Instant) -> io::Result<u64> {
     let (mut acknowledged, mut last) = (0, io::Error::from(io::ErrorKind::TimedOut));
     while Instant::now() < deadline && acknowledged < frames.len() as u64 {
@@ -256,7 +256,7 @@ fn send_honest(place: &Place, epoch: u128, frames: &[Vec<u8>], deadline: Instant
             .and_then(|client| stream(client, frames, &mut acknowledged, deadline));
         if let Err(error) = sent {
             last = error;
-            thread::sleep(EVIL_PAUSE);
+            thread::sleep(HOSTILE_PAUSE);
         }
     }
     if acknowledged == 0 { Err(last) } else { Ok(acknowledged) }
@@ -277,8 +277,8 @@ fn stream(
         }
         sent = until;
         client.flush()?;
-        match client.hear()? {
-            Word::Ack(ack) => confirmed = ack.sequence.max(confirmed),
+        match client.receive()? {
+            Reply::Ack(ack) => confirmed = ack.sequence.max(confirmed),
             other => return Err(io::Error::other(format!("{other:?}"))),
         }
         *acknowledged = confirmed.max(*acknowledged);
@@ -286,17 +286,17 @@ fn stream(
     Ok(())
 }
 
-/// One connection after the other, each with its frames, until it is told to stop.
-fn send_evil(place: &Place, attack: Attack, number: u128, stop: &AtomicBool) {
+/// Opens one connection after the other and sends frames on it, until `stop` is set.
+fn send_hostile(place: &Place, attack: Attack, number: u128, stop: &AtomicBool) {
     let mut epoch = number << 64;
     while !stop.load(Ordering::Relaxed) {
         epoch += 1;
-        // Whatever the collector does about it is its right.
+        // The collector may answer an attack in any way.
         let _ = place.connect(epoch, 1).and_then(|client| match attack {
             Attack::Gaps => send_gap(client),
             _ => send_expensive(client, epoch as u64, stop),
         });
-        thread::sleep(EVIL_PAUSE);
+        thread::sleep(HOSTILE_PAUSE);
     }
 }
 
@@ -308,14 +308,14 @@ fn send_gap(mut client: Client<Box<dyn Stream>>) -> io::Result<()> {
     encode_frame(FrameType::Gap, &payload, &mut frame).map_err(io::Error::other)?;
     client.queue_bytes(&frame);
     client.flush()?;
-    client.hear().map(drop)
+    client.receive().map(drop)
 }
 
 fn send_expensive(mut client: Client<Box<dyn Stream>>, seed: u64, stop: &AtomicBool) -> io::Result<()> {
-    let batch = Batch::new(EVIL_SOURCE, 1, 100..101, &mut Rng::new(seed));
+    let batch = Batch::new(HOSTILE_SOURCE, 1, 100..101, &mut Rng::new(seed));
     let mut hit = batch.hits().into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
     let rule = |number: usize| RuleRefV1 { id: format!("r{number}"), ..RuleRefV1::default() };
-    hit.rules = (0..EVIL_RULES).map(rule).collect();
+    hit.rules = (0..HOSTILE_RULES).map(rule).collect();
     let mut waiting = VecDeque::new();
     for sequence in 1.. {
         if stop.load(Ordering::Relaxed) {
@@ -326,14 +326,14 @@ fn send_expensive(mut client: Client<Box<dyn Stream>>, seed: u64, stop: &AtomicB
         client.flush()?;
         waiting.push_back(sequence);
         while waiting.len() as u64 >= WINDOW {
-            let Word::Ack(ack) = client.hear()? else { return Err(io::ErrorKind::Other.into()) };
+            let Reply::Ack(ack) = client.receive()? else { return Err(io::ErrorKind::Other.into()) };
             waiting.retain(|number| *number > ack.sequence);
         }
     }
     Ok(())
 }
 
-/// Holds connections that send nothing, and opens those anew that the collector has closed.
+/// Holds silent connections and reopens those that the collector has closed.
 fn stay_silent(address: SocketAddr, stop: &AtomicBool) {
     let mut held: VecDeque<TcpStream> = VecDeque::new();
     while !stop.load(Ordering::Relaxed) {

@@ -1,5 +1,5 @@
-//! What other views cost beside the raw search: it alone, with the cheap test, and with the views where the test asks for
-//! them.
+//! Measures the cost of the views: the raw search alone, with the prefilter of the views, and with the views of events that
+//! pass it.
 
 use crate::answer::Difference;
 use crate::error::BenchError;
@@ -8,53 +8,53 @@ use crate::rules::RuleSet;
 use crate::workload::{Name, Part, Workload};
 use etwsieve_matcher::{EventKind, Matcher, Payload, Repeats, Rule, Scratch, ViewBudget, Views, builtin};
 
-/// The workloads that are looked at: harmless scripts, of which nearly none has a reason, and small events.
+/// The workloads: harmless scripts, of which hardly any passes the prefilter, and small events.
 pub const WORKLOADS: [Name; 2] = [Name::Stream, Name::Small];
-/// The rule sets that are looked at.
+/// The rule sets.
 pub const RULES: [&str; 2] = ["builtin", "sigma"];
 
-/// How far an event is looked at.
+/// The steps that an event goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// The raw search alone.
+    /// The raw search only.
     Raw,
-    /// And the test whether a view could differ.
+    /// The raw search and the prefilter of the views.
     Test,
-    /// And the views of those events of which it could.
+    /// The same, and the views of events that pass the prefilter.
     Views,
 }
 
-/// What came of a pass over the events.
+/// The result of a pass over the events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Pairs of an event and a rule, raw.
+    /// Number of pairs of an event and a rule in the raw view.
     pub raw: usize,
-    /// Events that the cheap test does not pass by.
+    /// Number of events that pass the prefilter.
     pub closer: usize,
-    /// Pairs that a view adds.
+    /// Number of pairs that other views add.
     pub added: usize,
 }
 
 impl Depth {
-    /// All of them, the raw search first.
+    /// All depths, the raw search first.
     pub const ALL: [Self; 3] = [Self::Raw, Self::Test, Self::Views];
 
     /// The name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Raw => "raw",
-            Self::Test => "raw, cheap test",
+            Self::Test => "raw, prefilter",
             Self::Views => "raw, views",
         }
     }
 }
 
-/// The rules as the sensor has them: to the built-in one belongs that of the call-aware view.
+/// Returns the rules as the sensor loads them; the built-in rule comes with its rule for the call-aware view.
 pub fn rules(set: &RuleSet) -> Vec<Rule> {
     if set.name == "builtin" { builtin::rules() } else { set.rules.clone() }
 }
 
-/// Looks at every event.
+/// Searches every event.
 pub fn pass(matcher: &Matcher, workload: &Workload, depth: Depth, scratch: &mut Scratch) -> Outcome {
     let mut outcome = Outcome::default();
     for (_, bytes) in workload.payloads() {
@@ -64,7 +64,7 @@ pub fn pass(matcher: &Matcher, workload: &Workload, depth: Depth, scratch: &mut 
         if depth == Depth::Raw {
             continue;
         }
-        // Empty as a rule, and then made without an allocation.
+        // Usually empty, so this does not allocate.
         let raw = raw.to_vec();
         let mut budget = ViewBudget::new(bytes.len());
         if !matcher.views_could_differ_from_raw(&payload, Views::ALL, scratch, &mut budget) {
@@ -78,7 +78,7 @@ pub fn pass(matcher: &Matcher, workload: &Workload, depth: Depth, scratch: &mut 
     outcome
 }
 
-/// Checks the answers: raw those that are known, of the views that none is lost by the cheap test.
+/// Checks that the raw answers are the expected ones and that the prefilter hides no answer of a view.
 ///
 /// # Errors
 ///
@@ -108,11 +108,11 @@ fn wrong_answer(workload: &Workload, set: &RuleSet, expected: usize, found: usiz
     }
 }
 
-/// The three depths, with checked answers. Repeats are searched again.
+/// Returns an entrant for each depth, after checking its answers. Repeated texts are searched again.
 ///
 /// # Errors
 ///
-/// As [`verify`].
+/// Same as [`verify`].
 pub fn entrants<'a>(
     matcher: &'a Matcher,
     workload: &'a Workload,
@@ -139,7 +139,7 @@ pub fn entrants<'a>(
     Ok(Depth::ALL.map(entrant).into())
 }
 
-/// The matcher of a race.
+/// Returns the matcher of a race.
 pub fn matcher(set: &RuleSet) -> Matcher {
     Matcher::new(rules(set)).with_repeats(Repeats::Never)
 }

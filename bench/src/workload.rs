@@ -1,4 +1,4 @@
-//! What the contestants search: payloads of script blocks (events 4104), one after another in memory.
+//! The workloads: payloads of script blocks (events 4104), contiguous in memory.
 
 mod load;
 
@@ -18,11 +18,11 @@ const TEXT_OFFSET: usize = 8;
 /// The workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
-    /// Script fragments from harmless modules, all different, larger together than any cache.
+    /// Fragments of harmless modules, all different and together larger than any cache.
     Stream,
     /// A part of the stream that stays in the second-level cache.
     Hot,
-    /// Events of about 1 KB out of the stream, in cache.
+    /// Events of the stream that have about 1 KB, in cache.
     Small,
     /// Events of real event logs.
     Evtx,
@@ -32,31 +32,31 @@ pub enum Name {
     Hit,
 }
 
-/// How much of a workload. A small one is a few hundred events out of a recorded trace, or of a generated one.
+/// The size of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// All of it, to be measured.
+    /// All events, for measurements.
     Whole,
-    /// A few hundred events, to see that a benchmark works.
+    /// A few hundred events, to check that a benchmark works.
     Small,
 }
 
 impl Size {
-    /// For a benchmark of payloads: all of them if it measures, few if it only runs once.
+    /// The size for a benchmark of payloads: whole if it measures, small if it only runs once.
     pub fn of_payloads() -> Self {
         if crate::is_measuring() { Self::Whole } else { Self::Small }
     }
 
-    /// For a benchmark of whole traces. A recorded one has no small form: its verdicts are of the whole.
+    /// The size for a benchmark of whole traces. Recorded traces have no small form, since their verdicts cover the whole.
     pub fn of_traces() -> Self {
         if crate::is_measuring() || corpus::data().is_some() { Self::Whole } else { Self::Small }
     }
 }
 
 impl Name {
-    /// All of them.
+    /// All workloads.
     pub const ALL: [Self; 6] = [Self::Stream, Self::Hot, Self::Small, Self::Evtx, Self::Busy, Self::Hit];
-    /// Those that are one whole trace, and so can be replayed.
+    /// The workloads that consist of one whole trace and can be replayed.
     pub const TRACES: [Self; 2] = [Self::Stream, Self::Busy];
 
     /// The name in reports.
@@ -71,7 +71,7 @@ impl Name {
         }
     }
 
-    /// What it is, in a line.
+    /// A description in one line.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Stream => "harmless script fragments, all different, larger than the caches",
@@ -84,43 +84,43 @@ impl Name {
     }
 }
 
-/// Payloads in their order, and what is known about their verdicts.
+/// Payloads in their order, and their known verdicts.
 #[derive(Debug)]
 pub struct Workload {
-    /// Which one.
+    /// The workload.
     pub kind: Name,
     /// The name in reports.
     pub name: &'static str,
-    /// The corpus' file, or `generated`.
+    /// The file of the corpus, or `generated`.
     pub source: String,
-    /// All payloads, one directly behind the other.
+    /// All payloads, contiguous.
     bytes: Vec<u8>,
-    /// Where each payload ends.
+    /// End offset of each payload.
     ends: Vec<usize>,
-    /// How the file of verdicts names each event; `None` if it does not know the event.
+    /// Key of each event in the file of verdicts; `None` if the file does not contain the event.
     keys: Vec<Option<String>>,
     verdicts: Option<Verdicts>,
-    /// Script blocks of the trace; more than payloads here if this is a part of it.
+    /// Number of script blocks in the trace, which has more than this workload if the workload is a part of it.
     events_in_trace: u64,
     trace: Option<TraceOnDisk>,
 }
 
-/// A file of the corpus on which other engines agree: which of Sigma's rules match which events.
+/// A file of the corpus with verdicts on which other engines agree: which of Sigma's rules match which events.
 #[derive(Clone, Debug)]
 struct Verdicts {
     path: PathBuf,
-    /// Columns that together name an event.
+    /// Columns that together identify an event.
     key: &'static [&'static str],
 }
 
 #[derive(Debug)]
 enum TraceOnDisk {
     Recorded(PathBuf),
-    /// Removed with the workload.
+    /// A file that is removed with the workload.
     Generated(NamedTempFile),
 }
 
-/// Every so-many-th event of a workload: slow contestants search only a part.
+/// A part of a workload for slow contestants: every n-th event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     stride: usize,
@@ -130,20 +130,20 @@ impl Part {
     /// Every event.
     pub const WHOLE: Self = Self { stride: 1 };
 
-    /// So few events, evenly spread, that they have about `bytes_max` bytes.
+    /// Returns the part, evenly spread, with about `bytes_max` bytes.
     pub fn of(workload: &Workload, bytes_max: u64) -> Self {
         let stride = (workload.bytes.len() as u64).div_ceil(bytes_max.max(1));
         Self { stride: (stride as usize).clamp(1, workload.len().max(1)) }
     }
 
-    /// Whether this event belongs to it.
+    /// Returns whether an event belongs to the part.
     pub fn contains(self, event: u32) -> bool {
         (event as usize).is_multiple_of(self.stride)
     }
 }
 
 impl Workload {
-    /// The trace's file. `None` for a workload that is not one whole trace.
+    /// Path of the trace; `None` for a workload that is not one whole trace.
     pub fn path(&self) -> Option<&Path> {
         match self.trace.as_ref()? {
             TraceOnDisk::Recorded(path) => Some(path),
@@ -156,12 +156,12 @@ impl Workload {
         self.ends.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no payloads.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Script blocks of the whole trace.
+    /// Number of script blocks in the whole trace.
     pub fn events_in_trace(&self) -> u64 {
         self.events_in_trace
     }
@@ -171,44 +171,44 @@ impl Workload {
         &self.bytes
     }
 
-    /// Events of a trace with the times that verdicts name them by.
+    /// Returns the events of a trace with the times that identify them in verdicts.
     pub fn times(&self) -> impl Iterator<Item = (u32, &str)> {
         (0..).zip(&self.keys).filter_map(|(event, key)| Some((event, key.as_deref()?)))
     }
 
-    /// The payload of an event.
+    /// Returns the payload of an event.
     ///
     /// # Panics
     ///
-    /// If there is no such event.
+    /// If the event does not exist.
     pub fn payload(&self, event: usize) -> &[u8] {
         let start = event.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.bytes[start..self.ends[event]]
     }
 
-    /// The payloads with their indices, in order.
+    /// Returns the payloads with their indices, in order.
     pub fn payloads(&self) -> impl Iterator<Item = (u32, &[u8])> {
         self.part(Part::WHOLE)
     }
 
-    /// The payloads of a part, with their indices in the whole.
+    /// Returns the payloads of a part, with their indices in the whole workload.
     pub fn part(&self, part: Part) -> impl Iterator<Item = (u32, &[u8])> {
         (0..self.len()).step_by(part.stride).map(|event| (event as u32, self.payload(event)))
     }
 
-    /// Whether texts recur within one pass, so that recognising repeats is part of the question.
+    /// Returns whether texts recur within one pass, so that remembering repeats pays.
     pub fn has_repeats(&self) -> bool {
         self.kind == Name::Busy
     }
 
-    /// What searching the events of `part` for these rules has to give, in ascending order.
+    /// Returns the expected pairs of a search of `part` for these rules, in ascending order.
     ///
-    /// Rules of plain needles are answered by decoding each text; Sigma's own by the corpus' verdicts, on which
-    /// other engines agree; rules or events that those do not know by the naive evaluator.
+    /// Rules of plain needles are evaluated on each decoded text. For Sigma's rules the verdicts of the corpus are used, on
+    /// which other engines agree. The naive evaluator decides all other rules and events.
     ///
     /// # Errors
     ///
-    /// [`BenchError::NoSuchEvent`] if the verdicts are of another trace.
+    /// [`BenchError::NoSuchEvent`] if the verdicts belong to another trace.
     pub fn expected(&self, rules: &RuleSet, part: Part) -> Result<Vec<Pair>, BenchError> {
         let mut pairs = Vec::new();
         if let Some(needles) = &rules.needles {
@@ -219,7 +219,7 @@ impl Workload {
             }
             return Ok(pairs);
         }
-        // The corpus has verdicts of its own rules, and so of copies that are the same.
+        // The corpus has verdicts for its own rules, and so for copies that are identical.
         let known = if self.verdicts.is_some() { rules.of_corpus } else { 0 };
         let twins = twins(rules, known);
         pairs = reference::verdicts(self, rules, part, |event, rule| {
@@ -249,12 +249,12 @@ impl Workload {
         let mut pairs = Vec::new();
         let columns: Vec<&str> = ["rule_id"].iter().chain(verdicts.key).copied().collect();
         for row in corpus::csv_rows(&verdicts.path, &columns) {
-            // The file holds the verdicts of other rules too.
+            // The file contains verdicts of other rules too.
             let Some(&rule) = by_id.get(row[0].as_str()) else { continue };
             let key = row[1..].join("#");
             match by_key.get(key.as_str()) {
                 Some(&event) => pairs.push((event, rule)),
-                // Of a part of the trace only its own rows count.
+                // In a part of the trace only the rows of its events count.
                 None if self.trace.is_none() || (self.len() as u64) < self.events_in_trace => {}
                 None => return Err(BenchError::NoSuchEvent { path: verdicts.path.clone(), key }),
             }
@@ -263,7 +263,7 @@ impl Workload {
     }
 }
 
-/// For each rule the place of one among the first `known` that says the same; mostly itself.
+/// Returns, for each rule, the index of an identical rule among the first `known` ones, usually its own.
 fn twins(rules: &RuleSet, known: usize) -> Vec<Option<usize>> {
     let first = &rules.rules[..known.min(rules.rules.len())];
     let twin = |(place, rule): (usize, &Rule)| {
@@ -272,7 +272,7 @@ fn twins(rules: &RuleSet, known: usize) -> Vec<Option<usize>> {
     rules.rules.iter().enumerate().map(twin).collect()
 }
 
-/// The part of a payload in which literals are looked for: everything from the text on, in whole code units.
+/// Returns the part of a payload that is searched for literals: everything from the text on, in whole code units.
 pub fn text_of(payload: &[u8]) -> &[u8] {
     let text = payload.get(TEXT_OFFSET..).unwrap_or_default();
     &text[..text.len() & !1]

@@ -1,7 +1,7 @@
-//! What the most expensive scripts cost beside an ordinary one, in steps of their budgets.
+//! Compares the cost of the most expensive scripts with that of an ordinary one, in steps of their budgets.
 //!
-//! Steps are counted, not timed, so the figures are the same on every machine. That a step stands for a bounded number of
-//! instructions is shown by running the same command under callgrind: `bench/README.md` has the command and the figures.
+//! Steps are counted, not timed, so the figures are the same on every machine. Running the command under callgrind, as
+//! described in `bench/README.md`, shows that a step takes a bounded number of instructions.
 
 mod scripts;
 
@@ -9,21 +9,21 @@ pub use scripts::{KINDS, Kind, ordinary};
 
 use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, ViewBudget, Views};
 
-/// Units of the ordinary script that all others are compared with.
+/// Length of the ordinary script that all others are compared with, in UTF-16 units.
 pub const ORDINARY_UNITS: usize = 20_000;
-/// No script may cost more than this many ordinary ones.
+/// Maximum cost of a script relative to the ordinary one.
 pub const RATIO_MAX: f64 = 50.0;
-/// Lengths of the scripts in units: a short one, one of a single event, the longest of an event, and a joined block.
+/// Lengths of the scripts in units: a short one, a usual one, the longest in a single event, and a joined block.
 pub const SIZES: [usize; 4] = [100, ORDINARY_UNITS, 65_000, 2 << 20];
 
-/// What one script costs.
+/// The cost of a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
     /// UTF-16 units of the script.
     pub units: usize,
     /// Steps of the candidates' programs on the text as recorded, and of all views.
     pub steps: u64,
-    /// Bytes that the views allocated, freed ones included.
+    /// Bytes that the views allocated, including freed ones.
     pub bytes: u64,
     /// Whether the views were cut short.
     pub is_cut: bool,
@@ -33,7 +33,7 @@ pub struct Cost {
 
 /// Searches a script as the sensor does: as recorded, then in the views that could differ.
 ///
-/// Never inlined, so that callgrind can be told to count its instructions alone.
+/// Never inlined, so that callgrind can count its instructions separately.
 #[inline(never)]
 pub fn cost(matcher: &Matcher, script: &str, scratch: &mut Scratch) -> Cost {
     let bytes = payload(script);
@@ -54,7 +54,7 @@ fn search(matcher: &Matcher, bytes: &[u8], units: usize, scratch: &mut Scratch) 
     Cost { units, steps, bytes: budget.bytes(), is_cut: budget.is_cut(), found }
 }
 
-/// The script in the layout of its event.
+/// Returns the payload of the script's event.
 fn payload(script: &str) -> Vec<u8> {
     let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];
     let behind = "\u{0}339311ba-d4cc-4a10-b04e-417ef95bc8b6\0\0";

@@ -1,7 +1,6 @@
-//! Access to the corpus: recordings, traces, rules and expected verdicts that lie beside the project, not in it.
+//! Access to the corpus: recordings, traces, rules and expected verdicts that are beside the repository, not in it.
 //!
-//! Where the folder is absent, as on a user's machine, tests say so and pass. Where it is present nothing is
-//! skipped.
+//! Without that folder tests report that they are skipped, and pass. With it nothing is skipped.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
@@ -14,27 +13,31 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 ///
 /// # Panics
 ///
-/// Never: the crate lies in a folder of the repository.
+/// Never: the crate is in a folder of the repository.
 pub fn repository() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    root.expect("the tests lie in a folder of the repository").to_owned()
+    root.expect("the tests are in a folder of the repository").to_owned()
 }
 
-/// The corpus, `../shared/data` beside the repository; `None`, with a word on standard error, if it is absent.
+/// The corpus, `../shared/data` beside the repository; `None`, with a message on standard error, if it does not exist.
 pub fn data() -> Option<PathBuf> {
-    let path = repository().parent()?.join("shared/data");
-    if path.is_dir() {
-        return Some(path);
+    let found = folder();
+    if found.is_none() {
+        eprintln!("skipped: there is no corpus at ../shared/data");
     }
-    eprintln!("skipped: there is no corpus at ../shared/data");
-    None
+    found
 }
 
-/// An unpacked trace of `data/traces`, named without its folder: `seed.etl`, `bench-busy.etl`.
+/// The same as [`data`] without a message.
+pub(crate) fn folder() -> Option<PathBuf> {
+    Some(repository().parent()?.join("shared/data")).filter(|path| path.is_dir())
+}
+
+/// Path of an unpacked trace of `data/traces`, such as `seed.etl` or `bench-busy.etl`. Unpacks it once.
 ///
 /// # Panics
 ///
-/// If the trace is not there or cannot be unpacked: a corpus without it is broken.
+/// If the trace does not exist or cannot be unpacked: a corpus without it is broken.
 pub fn trace(data: &Path, name: &str) -> PathBuf {
     let plain = data.join("traces").join(name);
     if plain.exists() {
@@ -49,7 +52,7 @@ pub fn trace(data: &Path, name: &str) -> PathBuf {
     }
     let unpack = || -> io::Result<()> {
         fs::create_dir_all(&folder)?;
-        // Several tests may unpack at once: each to a file of its own, the last rename wins.
+        // Several tests may unpack at once: each writes its own file, and the last rename wins.
         let mut file = tempfile::NamedTempFile::new_in(&folder)?;
         io::copy(&mut zstd_reader(&packed)?, &mut file)?;
         file.persist(&unpacked)?;
@@ -63,18 +66,18 @@ pub fn trace(data: &Path, name: &str) -> PathBuf {
 ///
 /// # Errors
 ///
-/// Those of opening it.
+/// Errors of opening the file.
 pub fn zstd_reader(path: &Path) -> io::Result<impl io::Read + use<>> {
     let mut decoder = zstd::Decoder::new(File::open(path)?)?;
     decoder.window_log_max(ZSTD_WINDOW_LOG)?;
     Ok(BufReader::new(decoder))
 }
 
-/// The rows of a CSV file, with the columns in the order asked for.
+/// Returns the rows of a CSV file with these columns, in this order.
 ///
 /// # Panics
 ///
-/// If the file or a column is not there.
+/// If the file or a column does not exist.
 pub fn csv_rows(path: &Path, columns: &[&str]) -> Vec<Vec<String>> {
     let mut reader = csv::Reader::from_path(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let headers = reader.headers().expect("a CSV file has headers").clone();
@@ -88,7 +91,7 @@ pub fn csv_rows(path: &Path, columns: &[&str]) -> Vec<Vec<String>> {
     reader.records().map(|record| row(record.expect("the CSV file is well-formed"))).collect()
 }
 
-/// Folders of rules in `data/rules`.
+/// Paths of these folders in `data/rules`.
 pub fn rules(data: &Path, folders: &[&str]) -> Vec<PathBuf> {
     folders.iter().map(|folder| data.join("rules").join(folder)).collect()
 }

@@ -1,18 +1,18 @@
-//! What must not lose, double or change a hit: killed processes, power losses, full disks, bad networks.
+//! The fault harness: no hit may be lost, doubled or changed by killed processes, power losses, full disks or bad networks.
 //!
-//! [`Programs`] are the real ones. [`Disk`] is a folder with the fault shim before it, [`Proxy`] the network,
-//! [`Batch`] what is sent, [`Account`] what must have arrived; [`run_course`] puts them together and lets things go
-//! wrong. Everything random comes from a seed ([`Rng`]); what the scheduler makes of it does not.
+//! [`Programs`] are the real sensor and collector. [`Disk`] is a folder behind the fault shim, [`Proxy`] is the network,
+//! [`Batch`] is sent, and [`Account`] checks what has arrived. [`run_campaign`] combines them and injects faults. All random
+//! decisions come from a seed ([`Rng`]); the scheduling of processes does not.
 
 mod account;
 mod batch;
-mod books;
+mod campaign;
 pub mod client;
 mod cluster;
 mod cluster_campaign;
 mod cluster_figures;
-mod course;
 mod hosts;
+mod ledger;
 mod power;
 mod programs;
 mod proxy;
@@ -20,13 +20,13 @@ mod rng;
 
 pub use account::{Account, Balance};
 pub use batch::{Batch, Script, name_in};
-pub use books::Books;
+pub use campaign::{Outcome, Plan, run as run_campaign};
 pub use cluster::Cluster;
 pub use cluster_campaign::{ClusterOutcome, run_cluster};
 pub use cluster_figures::{ClusterFigures, measure_cluster};
-pub use course::{Outcome, Plan, run as run_course};
 pub use hosts::{Collector, Sensor, tail};
+pub use ledger::Ledger;
 pub use power::{Loss, lose_power, take_as_durable};
 pub use programs::{Disk, PATIENCE, Programs, Running, command, free_address, listens, wait_for};
-pub use proxy::{Acks, Counts, Proxy, Weather};
+pub use proxy::{Acks, Counts, NetworkFaults, Proxy};
 pub use rng::Rng;

@@ -1,19 +1,19 @@
-//! The fuzz targets in short: what long runs found, and some thousand mutations of good input, the same every time.
+//! Short, deterministic runs of the fuzz targets: the findings of long runs, and some thousand mutations of valid input.
 
 use etwsieve_tests::writer::{AmsiScan, EventSpec, TraceWriter, script_block};
-use etwsieve_tests::{corpus, disguise, fuzz};
+use etwsieve_tests::{corpus, fuzz, obfuscation};
 use std::fs::{self, DirEntry};
 use std::io;
 
-/// Mutations of each seed.
+/// Number of mutations of each seed.
 const ROUNDS: u32 = 1_500;
 
-/// File header, chunk header and some records.
+/// Length of the seed in bytes: file header, chunk header and some records.
 const EVTX_SEED_LEN: usize = 24 * 1024;
 
 type Target = fn(&[u8]);
 
-/// A fuzz target, and good input for it.
+/// Returns the fuzz targets with valid input for them.
 fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
     let id = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
     let block = script_block(1, 1, "ab a?b1c cd a12b", id, Some("x"));
@@ -32,7 +32,7 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
         fs::read_dir(golden).and_then(|entries| entries.map(read).collect()).expect("golden files are there");
     let rule = etwsieve_matcher::builtin::TEXT.as_bytes().to_vec();
     let other = b"title: t\nlogsource: {product: windows, category: ps_script}\ndetection:\n  a:\n    - ScriptBlockText|re|i: 'x[0-9]+'\n      Path: null\n    - word\n  b: {ScriptBlockText|wide|base64offset|contains: [IEX]}\n  condition: (a or not b) and 1 of them\n".to_vec();
-    // No .evtx of our own making: the start of a recorded one, where there are recordings.
+    // The tests cannot write .evtx chunks with templates, so the seed is the start of a recorded file, if available.
     let evtx = corpus::data().map(|data| {
         let path = data.join("recorded/evtx/danielbohannon+Revoke-Obfuscation/Demo/demo.evtx");
         fs::read(path).expect("the recording is there")[..EVTX_SEED_LEN].to_vec()
@@ -46,9 +46,9 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
         r#"{"time_created":"2020-07-22 00:02:31","level":[[[]]],"payload":"p","context_info":"c","user_sid":"S-1-5-18"}"#,
     ];
     let script = "New-PSSession -ComputerName ab";
-    let disguised: Vec<Vec<u8>> = disguise::ALL
+    let obfuscated: Vec<Vec<u8>> = obfuscation::ALL
         .iter()
-        .filter_map(|disguise| (disguise.disguise)(script, 1))
+        .filter_map(|obfuscation| (obfuscation.apply)(script, 1))
         .map(String::into_bytes)
         .collect();
     vec![
@@ -59,8 +59,8 @@ fn targets() -> Vec<(&'static str, Target, Vec<Vec<u8>>)> {
         ("payload", fuzz::payload::payload, vec![block, laid_out]),
         ("rule", fuzz::rule::rule, vec![rule, other]),
         ("frame", fuzz::frame::frame, frames),
-        ("fold_cost", |data| _ = fuzz::fold_cost::fold_cost(data), disguised.clone()),
-        ("views", fuzz::views::views, disguised),
+        ("fold_cost", |data| _ = fuzz::fold_cost::fold_cost(data), obfuscated.clone()),
+        ("views", fuzz::views::views, obfuscated),
     ]
 }
 
@@ -78,7 +78,7 @@ fn findings_stay_fixed() {
 }
 
 #[test]
-fn mutations_of_good_input() {
+fn mutations_of_valid_input() {
     for (name, target, seeds) in targets() {
         assert!(!seeds.is_empty() || name == "evtx", "{name} has seeds");
         for seed in &seeds {
@@ -91,7 +91,7 @@ fn mutations_of_good_input() {
     }
 }
 
-/// Changes a few bytes, cuts, doubles and moves pieces.
+/// Changes a few bytes, and cuts, duplicates and moves pieces.
 fn mutate(seed: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     for _ in 0..=random.below(6) {
@@ -118,7 +118,7 @@ fn mutate(seed: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): the same numbers on every machine.
+/// SplitMix64 (Steele, Lea and Flood, 2014).
 struct Random(u64);
 
 impl Random {

@@ -7,11 +7,11 @@ use crate::workload::{Part, Workload, text_of};
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, Match};
 use memchr::memmem;
 
-/// Most payload bytes of one pass.
+/// Maximum number of payload bytes in one pass.
 const BYTES_MAX: u64 = 32 << 20;
-/// Up to so many bytes of literals the automaton is the fast and large kind; the crate chooses beyond.
+/// Maximum size of all literals in bytes for the fast and large kind of automaton; beyond, the crate chooses the kind.
 const FAST_KIND_LEN_MAX: usize = 100_000;
-/// From so many literals on it is not asked whether any are nested.
+/// Number of literals from which on some are assumed to be nested.
 const NESTED_MIN: usize = 100;
 
 pub(super) struct Automaton<'a> {
@@ -19,7 +19,7 @@ pub(super) struct Automaton<'a> {
     part: Part,
     searcher: AhoCorasick,
     narrows: bool,
-    /// Whether a literal stands within another, so that both can end at one place.
+    /// Whether a literal is contained in another one, so that both can end at the same position.
     is_nested: bool,
     text: Vec<u8>,
     /// The last event in which each literal was found.
@@ -27,12 +27,12 @@ pub(super) struct Automaton<'a> {
 }
 
 impl<'a> Automaton<'a> {
-    /// On UTF-16LE bytes; the automaton takes letters of both cases.
+    /// Searches UTF-16LE bytes and ignores case.
     pub(super) fn raw(field: &Field<'a>) -> Self {
         Self::new(field, false)
     }
 
-    /// On narrowed text, which narrowing is part of the work.
+    /// Searches narrowed text; narrowing is part of the measured work.
     pub(super) fn narrowed(field: &Field<'a>) -> Self {
         Self::new(field, true)
     }
@@ -48,11 +48,11 @@ impl<'a> Automaton<'a> {
             let stands = |other: &&[u8]| other.len() > needle.len() && memmem::find(other, needle).is_some();
             needles.iter().any(stands)
         };
-        // Where many are, some are nested.
+        // Among many literals some are nested.
         let is_nested = needles.len() > NESTED_MIN || needles.iter().any(within);
         let automaton = AhoCorasick::builder()
             .ascii_case_insensitive(!narrows)
-            // Each as it is faster: the bytes it would look for are frequent where letters have two cases.
+            // With the prefilter only where it is faster: if letters have two cases, the bytes that it searches for are frequent.
             .prefilter(narrows)
             .kind(is_small.then_some(AhoCorasickKind::DFA))
             .build(needles)
@@ -102,7 +102,7 @@ impl Contestant for Automaton<'_> {
                 self.searcher.find_overlapping_iter(text).for_each(take);
                 continue;
             }
-            // Faster, and enough where no two literals begin at one place.
+            // This is faster, and sufficient if no two literals begin at the same position.
             let mut from = 0;
             while let Some(stands) = self.searcher.find(Input::new(text).range(from..)) {
                 from = stands.start() + 1;

@@ -1,4 +1,4 @@
-//! The bounds: who only reads every byte, and who also writes it, does less than any search.
+//! The bounds: a contestant that reads every byte, and one that copies it, do less work than any search.
 
 use super::{Contestant, Question};
 use crate::answer::Pair;
@@ -6,20 +6,20 @@ use crate::workload::Workload;
 use memchr::memchr;
 use std::hint::black_box;
 
-/// `memchr` for a byte that no payload has.
+/// `memchr` for a byte that occurs in no payload.
 pub(super) struct Absent<'a> {
     workload: &'a Workload,
     byte: u8,
 }
 
 impl<'a> Absent<'a> {
-    /// `None` if every byte value occurs.
+    /// Returns `None` if every byte value occurs.
     pub(super) fn new(workload: &'a Workload) -> Option<Self> {
         Some(Self { workload, byte: absent_byte(workload.bytes())? })
     }
 }
 
-/// A byte value that does not occur.
+/// Returns a byte value that does not occur.
 pub(crate) fn absent_byte(bytes: &[u8]) -> Option<u8> {
     let mut occurs = [false; 256];
     for &byte in bytes {

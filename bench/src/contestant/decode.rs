@@ -1,13 +1,13 @@
-//! What one writes first: decode the text to a `String`, lower its case, look for the needles. For rules of plain
-//! needles only.
+//! The obvious implementation: decode the text to a `String`, convert it to lower case, search for the needles. For rules of
+//! plain needles only.
 //!
-//! It knows nothing of the matcher, so its verdicts are also the answer that is owed.
+//! It does not use the matcher, so its verdicts also serve as the expected ones.
 
 use super::Contestant;
 use crate::answer::Pair;
 use crate::workload::{Part, Workload, text_of};
 
-/// Most payload bytes of one pass.
+/// Maximum number of payload bytes in one pass.
 const BYTES_MAX: u64 = 64 << 20;
 
 /// Decodes every text.
@@ -18,13 +18,13 @@ pub struct Decode<'a> {
 }
 
 impl<'a> Decode<'a> {
-    /// Takes part on this workload. Of each rule all needles are wanted; they are in small letters.
+    /// Creates the contestant. A rule matches if all of its needles, which are in lower case, occur.
     pub fn new(workload: &'a Workload, needles: &'a [Vec<String>]) -> Self {
         Self { workload, part: Part::of(workload, BYTES_MAX), needles }
     }
 }
 
-/// The text of event 4104, up to the first NUL, in small letters.
+/// Returns the text of event 4104, up to the first NUL, in lower case.
 pub fn lowered(payload: &[u8]) -> String {
     let units = text_of(payload)
         .as_chunks()
@@ -37,7 +37,7 @@ pub fn lowered(payload: &[u8]) -> String {
     decoded.to_lowercase()
 }
 
-/// Whether the built-in rule matches this payload of event 4104.
+/// Returns whether the built-in rule matches this payload of event 4104.
 pub fn is_hit(payload: &[u8]) -> bool {
     let text = lowered(payload);
     text.contains("enter-pssession") && text.contains("-computername")

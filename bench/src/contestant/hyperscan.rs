@@ -1,5 +1,5 @@
-//! Vectorscan and Hyperscan: all literals on the bytes as they are, and in their best configuration, which is the
-//! gate's literals only, on text that was narrowed before (which is part of the work).
+//! Vectorscan and Hyperscan: all literals on raw bytes, and their best configuration, which is the gate literals on
+//! narrowed text; narrowing is part of the measured work.
 
 use super::{Contestant, Field, Question};
 use crate::answer::Pair;
@@ -8,7 +8,7 @@ use crate::hs::{Database, Library, Needle};
 use crate::narrow::narrow;
 use crate::workload::{Part, Workload, text_of};
 
-/// Most payload bytes of one pass over the bytes as they are.
+/// Maximum number of payload bytes in one pass over raw bytes.
 const BYTES_MAX: u64 = 32 << 20;
 
 pub(super) struct Hyperscan<'a> {

@@ -1,12 +1,11 @@
-//! `memchr::memmem` on the bytes as they are, once for each literal. It knows one spelling only, so its question is
-//! an easier one.
+//! `memchr::memmem` on raw bytes, once for each literal. It does not ignore case, so its question is easier.
 
 use super::{Contestant, Field, Question};
 use crate::answer::Pair;
 use crate::workload::{Part, Workload, text_of};
 use memchr::memmem::Finder;
 
-/// Most work of one pass, in payload bytes times literals.
+/// Maximum work of one pass, in payload bytes times literals.
 const WORK_MAX: u64 = 2 << 30;
 
 pub(super) struct Memmem<'a> {
@@ -43,7 +42,7 @@ impl Contestant for Memmem<'_> {
         for (event, payload) in self.workload.part(self.part) {
             let text = text_of(payload);
             for (literal, finder) in (0..).zip(&self.finders) {
-                // A match at half a unit is none, but then a real one may follow.
+                // A match at an odd offset does not count, but a real one may follow it.
                 let stands = match finder.find(text) {
                     None => false,
                     Some(at) if at % 2 == 0 => true,

@@ -1,4 +1,4 @@
-//! The matcher's oracle: every rule in turn, plainly. On a few events only.
+//! The naive evaluator of the matcher, which evaluates one rule after the other, on a few events.
 
 use super::Contestant;
 use crate::answer::Pair;
@@ -6,7 +6,7 @@ use crate::rules::RuleSet;
 use crate::workload::{Part, Workload};
 use etwsieve_matcher::{EventKind, naive};
 
-/// Most work of one pass, in payload bytes times rules.
+/// Maximum work of one pass, in payload bytes times rules.
 const WORK_MAX: u64 = 4 << 20;
 
 pub(super) struct Naive<'a> {

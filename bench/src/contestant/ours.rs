@@ -15,8 +15,8 @@ pub(super) struct Ours<'a> {
 }
 
 impl<'a> Ours<'a> {
-    /// As it is by default. Only where a pass is so small that it is repeated at once, every text would be a repeat
-    /// of the pass before: there repeats are not recognised.
+    /// Creates the matcher with default settings, except that it does not remember repeats in short workloads, where every
+    /// text would repeat one of the previous pass.
     pub(super) fn new(workload: &'a Workload, rules: &RuleSet) -> Self {
         let is_long = matches!(workload.kind, Name::Stream | Name::Busy);
         let repeats = if is_long { Repeats::Auto } else { Repeats::Never };
@@ -52,7 +52,7 @@ impl Contestant for Ours<'_> {
 
     fn search(&mut self, found: &mut dyn FnMut(Pair)) {
         if self.repeats != Repeats::Never {
-            // What the pass before has seen is forgotten.
+            // Forgets the texts of the previous pass.
             self.scratch = Scratch::default();
         }
         for (event, bytes) in self.workload.payloads() {

@@ -1,4 +1,4 @@
-//! `regex` on the bytes as they are: `(?i)` and one expression for each literal, or a set of them.
+//! `regex` on raw bytes: one expression with `(?i)` for each literal, or a set of them.
 
 use super::{Contestant, Field, Question};
 use crate::answer::Pair;
@@ -6,15 +6,15 @@ use crate::literals::Literal;
 use crate::workload::{Part, Workload, text_of};
 use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
-/// Up to so many literals, searching for one after the other is faster than a set.
+/// Maximum number of literals for which single expressions are faster than a set.
 const SINGLE_LITERALS_MAX: usize = 16;
-/// More literals than these make a set that takes minutes to build.
+/// Maximum number of literals in a set; building a larger one takes minutes.
 const LITERALS_MAX: usize = 2_000;
-/// Most payload bytes of one pass.
+/// Maximum number of payload bytes in one pass.
 const BYTES_MAX: u64 = 64 << 20;
-/// Most work of one pass of a set, in payload bytes times literals.
+/// Maximum work of one pass of a set, in payload bytes times literals.
 const SET_WORK_MAX: u64 = 8 << 20;
-/// Bytes that an expression may take.
+/// Maximum size of a compiled expression in bytes.
 const SIZE_MAX: usize = 1 << 30;
 
 pub(super) struct Regexes<'a> {
@@ -29,7 +29,7 @@ enum Engine {
 }
 
 impl<'a> Regexes<'a> {
-    /// The error is why it does not take part.
+    /// Fails with the reason why it does not take part.
     pub(super) fn new(field: &Field<'a>) -> Result<Self, String> {
         let literals = &field.literals.list;
         if literals.len() > LITERALS_MAX {
@@ -49,7 +49,7 @@ impl<'a> Regexes<'a> {
     }
 }
 
-/// `(?i)` and the literal's bytes, of which only printable ones stand for themselves.
+/// Returns `(?i)` and the literal's bytes, of which all but printable ones are escaped.
 fn expression(literal: &Literal) -> String {
     let unit = |byte: &u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => char::from(*byte).to_string(),

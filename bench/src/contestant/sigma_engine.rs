@@ -1,5 +1,4 @@
-//! `rsigma-eval`, a Sigma engine for decoded events. Decoding is a present: its events are built beforehand, and
-//! only its evaluation takes part.
+//! `rsigma-eval`, a Sigma engine for decoded events. Only its evaluation is measured; its events are decoded beforehand.
 
 use super::Contestant;
 use crate::answer::Pair;
@@ -12,16 +11,16 @@ use rsigma_eval::event::JsonEvent;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 
-/// The fields that an event is given, as the rules name them.
+/// The fields of an event, with their names in rules.
 const FIELDS: [(&str, Field); 3] = [
     ("ScriptBlockText", Field::ScriptBlockText),
     ("ScriptBlockId", Field::ScriptBlockId),
     ("Path", Field::Path),
 ];
 
-/// Most work of one pass, in payload bytes times rules.
+/// Maximum work of one pass, in payload bytes times rules.
 const WORK_MAX: u64 = 512 << 20;
-/// Decoding a few rules' texts takes its time too.
+/// Minimum number of rules that the work is computed with, since decoding takes time even for a few rules.
 const RULES_MIN: usize = 64;
 
 pub(super) struct SigmaEngine<'a> {
@@ -47,7 +46,7 @@ impl<'a> SigmaEngine<'a> {
     }
 }
 
-/// An event as the engine takes it: the text fields, decoded.
+/// Returns the event in the form of the engine: decoded text fields.
 pub(crate) fn event(payload: &[u8]) -> Value {
     let fields = Fields::split(EventKind::ScriptBlock, payload);
     let text = |field| {
@@ -72,7 +71,7 @@ impl Contestant for SigmaEngine<'_> {
     fn search(&mut self, found: &mut dyn FnMut(Pair)) {
         for (number, event) in &self.events {
             for result in self.engine.evaluate(&JsonEvent::borrow(event)) {
-                // A rule that nobody gave it would be a wrong answer, and is no rule of ours.
+                // A match of an unknown rule is a wrong answer.
                 let id = result.header.rule_id.as_deref().unwrap_or_default();
                 found((*number, self.by_id.get(id).copied().unwrap_or(u32::MAX)));
             }

@@ -1,4 +1,4 @@
-//! The run: all workloads, rule sets and contestants, one race after another.
+//! Runs the races of all workloads, rule sets and contestants, one after the other.
 
 use super::{Compiled, LeftOut, Report, Row, aims};
 use crate::contestant::{Entry, entries};
@@ -13,29 +13,29 @@ use etwsieve_matcher::{EventKind, Kernel, Matcher};
 use std::hint::black_box;
 use std::sync::Arc;
 
-/// Times that each rule set is compiled for its median.
+/// Number of times that each rule set is compiled, of which the median counts.
 const COMPILATIONS: usize = 5;
 
-/// What to run.
+/// The extent of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long and how often.
+    /// Number and duration of samples.
     pub effort: Effort,
-    /// How much of each workload.
+    /// Size of each workload.
     pub size: Size,
     /// Only races whose title contains this, such as `stream, sigma` or `reader`.
     pub only: String,
-    /// Rounds of whole programs; 0 leaves them out.
+    /// Rounds of whole programs; 0 omits them.
     pub program_rounds: usize,
-    /// Bursts of a round of the intake.
+    /// Bursts in a round of the callback.
     pub bursts: usize,
 }
 
-/// Runs everything.
+/// Runs all races.
 ///
 /// # Errors
 ///
-/// The first wrong answer, and whatever keeps a race from being run.
+/// The first wrong answer, or the first error that prevents a race.
 pub fn collect(options: &Options) -> Result<Report, BenchError> {
     let mut run = Run { options, report: Report { facts: facts(), ..Report::default() } };
     let effort = options.effort;
@@ -51,7 +51,7 @@ pub fn collect(options: &Options) -> Result<Report, BenchError> {
     }
     let rule_sets = RuleSet::all()?;
     if rule_sets.len() < 4 {
-        run.leave_out("rules", "sigma, sigma10", "there is no corpus");
+        run.leave_out("rules", "sigma, sigma10", "the corpus is not available");
     }
     for name in Name::ALL {
         run.workload(name, &rule_sets)?;
@@ -92,7 +92,7 @@ impl Run<'_> {
         for rules in rule_sets {
             let title = title("payloads", rules.name);
             if self.wants(&title) {
-                // What nine times as many rules cost shows best side by side.
+                // The smaller set takes part too, which shows the cost of nine times as many rules side by side.
                 let base = rule_sets.iter().find(|base| rules.name == "sigma10" && base.name == "sigma");
                 let found = entries(&workload, rules, base)?;
                 for (contestant, reason) in found.left_out {
@@ -146,7 +146,7 @@ impl Run<'_> {
 
     fn programs(&mut self, workload: &Workload, sigma: Option<&RuleSet>) -> Result<(), BenchError> {
         let Some(rules) = sigma.filter(|_| self.options.program_rounds > 0) else {
-            self.leave_out("programs", "whole programs", "not asked for, or no corpus");
+            self.leave_out("programs", "whole programs", "not requested, or the corpus is not available");
             return Ok(());
         };
         progress("programs: stream, sigma");
@@ -169,7 +169,9 @@ impl Run<'_> {
             self.rows("callback", &workload, "generated", "builtin", &measured);
             if dropped > 0 {
                 let events: u64 = measured[0].events * self.options.effort.rounds.max(1) as u64;
-                self.report.notes.push(format!("{workload}: {dropped} of {events} events found no room."));
+                self.report.notes.push(format!(
+                    "{workload}: {dropped} of {events} events were dropped because the pool was full."
+                ));
             }
         }
         Ok(())
@@ -194,7 +196,7 @@ impl Run<'_> {
     }
 }
 
-/// Tells on standard error how far the run is: it takes minutes.
+/// Reports progress on standard error, since a run takes minutes.
 fn progress(title: &str) {
     eprintln!("{title}");
 }
@@ -250,8 +252,8 @@ mod tests {
 
         let report = run("views: small, builtin");
         let contestants: Vec<&str> = report.rows.iter().map(|row| row.contestant.as_str()).collect();
-        assert_eq!(contestants, ["raw", "raw, cheap test", "raw, views"]);
-        let aims = report.aims.iter().filter(|aim| aim.text.contains("cheap test") && aim.measured.is_some());
+        assert_eq!(contestants, ["raw", "raw, prefilter", "raw, views"]);
+        let aims = report.aims.iter().filter(|aim| aim.text.contains("prefilter") && aim.measured.is_some());
         assert_eq!(aims.count(), 1, "on small events, in nanoseconds");
     }
 }

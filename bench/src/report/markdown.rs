@@ -1,32 +1,41 @@
-//! The report for people.
+//! The report as Markdown.
 
-use super::{Report, Row, short};
+use super::{Report, Row, short, summary};
 use crate::workload::Name;
 use std::io::{self, Write};
 
 const HOW_TO_READ: &str = "\
-GB/s are thousand million bytes of raw UTF-16LE payload a second (reader: of the file), medians of the rounds. Spread
-is the distance of the quartiles as a part of the median. A ratio is taken within each round: a contestant's time for a
-byte, in times that of the first row, so that 30 means that the first is 30 times as fast. Contestants take turns in one
-process; the time is that of the thread, where not stated otherwise. Slow contestants search evenly spread events of the
-workload only. Every answer was compared with the right one before any time counted, and again in every pass: pairs of
-event and rule for who gives verdicts, pairs of event and literal for who only looks for literals. *Literals* are all
-those of the rules; *gate literals* are the rarest choice such that no rule can match without one of its own, chosen
-with frequencies of the very text searched; *best* is those on text narrowed to one byte a unit, narrowing included.
-Where a pass is short (hot, small, evtx, hit) etwsieve does not recognise repeated texts, since each pass repeats the
-one before; in the others it starts every pass without memory. Absolute numbers hold for this machine at this hour.";
+All values are medians of the rounds. GB/s is 10^9 bytes of raw UTF-16LE payload a second (for the reader: of the file).
+*Spread* is the distance between the quartiles relative to the median. *Time* is the time for a byte relative to the first
+row, taken within each round: 30 means that the first row is 30 times as fast. Contestants take turns in one process, and
+the time is the processor time of the thread unless the heading says otherwise. Slow contestants search a sample of the
+events, evenly spread over the workload.
 
-/// Writes the report. `plots` are files beside it, with what they show.
+Every answer is checked before any time counts, and again in every pass: contestants that give verdicts must find the
+right pairs of event and rule, those that only search for literals the right pairs of event and literal. *Literals* are
+all literals of the rules. *Gate literals* are the rarest set such that no rule can match without one of its own, chosen
+by their frequency in the text that is searched. *Best* searches for those in text narrowed to one byte per UTF-16 unit,
+and its time includes the narrowing. In the short workloads (hot, small, evtx, hit) etwsieve does not remember texts that
+it has searched, since each pass repeats the one before; in the others it starts each pass without memory. Absolute
+numbers hold for this machine only.";
+
+/// Parts in the order of the report, which starts with default settings.
+const PARTS: [&str; 6] = ["programs", "views", "replay", "payloads", "reader", "callback"];
+
+/// Writes the report. `plots` are the names and titles of the image files beside it.
 ///
 /// # Errors
 ///
-/// Those of writing.
+/// Errors of writing.
 pub fn write(out: &mut dyn Write, report: &Report, plots: &[(String, String)]) -> io::Result<()> {
     writeln!(out, "# etwsieve, measured\n")?;
     for (name, value) in &report.facts {
         writeln!(out, "* {name}: {value}")?;
     }
     writeln!(out, "\n{HOW_TO_READ}\n\n## Aims\n")?;
+    if let Some(meaning) = summary::of_aims(&report.aims) {
+        writeln!(out, "{meaning}\n")?;
+    }
     writeln!(out, "| aim | where | wanted | measured | |\n|---|---|---:|---:|---|")?;
     for aim in &report.aims {
         let bound = if aim.at_most { "≤" } else { "≥" };
@@ -43,14 +52,14 @@ pub fn write(out: &mut dyn Write, report: &Report, plots: &[(String, String)]) -
     for (file, title) in plots {
         writeln!(out, "\n![{title}]({file})")?;
     }
-    writeln!(out, "\n## Payloads\n")?;
+    writeln!(out, "\n## Workloads\n")?;
     for name in Name::ALL {
         writeln!(out, "* {}: {}", name.as_str(), name.describe())?;
     }
     if !report.compiled.is_empty() {
         writeln!(
             out,
-            "\n## Rules\n\n| rules | count | needles of the gate | compiled in | memory |\n|---|---:|---:|---:|---:|"
+            "\n## Rules\n\nThe rule sets, and what it takes to compile them.\n\n| rules | count | gate needles | compiled in | memory |\n|---|---:|---:|---:|---:|"
         )?;
     }
     for compiled in &report.compiled {
@@ -64,10 +73,12 @@ pub fn write(out: &mut dyn Write, report: &Report, plots: &[(String, String)]) -
             compiled.memory >> 10
         )?;
     }
-    for race in report.races() {
+    let mut races: Vec<&[Row]> = report.races().collect();
+    races.sort_by_key(|race| PARTS.iter().position(|part| *part == race[0].part));
+    for race in races {
         table(out, race)?;
     }
-    writeln!(out, "\n## Left out\n")?;
+    writeln!(out, "\n## Not measured\n")?;
     if report.left_out.is_empty() {
         writeln!(out, "Nothing.")?;
     }
@@ -80,11 +91,14 @@ pub fn write(out: &mut dyn Write, report: &Report, plots: &[(String, String)]) -
     Ok(())
 }
 
-/// The table of one race.
+/// Writes the table of a race.
 fn table(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
     let Some(first) = rows.first() else { return Ok(()) };
-    let clock = if first.clock == "wall" { ", time on the wall" } else { "" };
+    let clock = if first.clock == "wall" { ", wall-clock time" } else { "" };
     writeln!(out, "\n## {}{clock}\n", first.title())?;
+    if let Some(meaning) = summary::of(rows) {
+        writeln!(out, "{meaning}\n")?;
+    }
     writeln!(
         out,
         "| contestant | answers | GB/s | spread | ns/event | time, first = 1 | quartiles | allocations/event | events |"
@@ -126,10 +140,11 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         let wanted = [
             "* processor: a test",
-            "| speed in times of memchr's scan for an absent byte | stream, builtin | ≥ 0.95 | 0.930 | missed by 2 % |",
+            "| speed in times of memchr's scan for an absent byte | stream, builtin | ≥ 0.95 | 0.930 | 98 % of the aim |",
             "| sigma | 178 | 700 | 61.0 ms | 1024 KiB |",
             "## payloads: hot, sigma (generated)",
             "| vectorscan-best | verdicts | 10.0 | 5 % | 200 | 2.00 | 1.80 to 2.20 | 0.00 | 400 |",
+            "etwsieve searches 20.0 GB/s, 93 % of the speed of memchr on the same bytes.",
             "* t: c: r",
             "a remark",
             "![One](one.svg)",
@@ -137,7 +152,7 @@ mod tests {
         for line in wanted {
             assert!(text.lines().any(|other| other == line), "{line}\n{text}");
         }
-        // Every table is as wide as its head.
+        // All rows of a table have the same number of columns.
         for lines in text.lines().collect::<Vec<_>>().windows(2) {
             if lines.iter().all(|line| line.starts_with('|')) {
                 let [a, b] = [lines[0], lines[1]].map(|line| line.matches('|').count());

@@ -1,4 +1,4 @@
-//! Bars of GB/s on a logarithmic axis, one picture a rule set; and what an event costs with more and more rules.
+//! Plots: bars of GB/s on a logarithmic axis for each rule set, and the time per event by number of rules.
 
 use super::{Report, Row};
 use crate::error::BenchError;
@@ -12,7 +12,7 @@ const BARS: [(&str, RGBColor); 3] =
     [("stream", RGBColor(31, 78, 121)), ("hot", RGBColor(196, 98, 16)), ("small", RGBColor(92, 140, 70))];
 /// Rule sets in order of their size.
 const SETS: [&str; 4] = ["builtin", "ten", "sigma", "sigma10"];
-/// Contestants of the second picture.
+/// Contestants of the plot by number of rules.
 const LINES: [(&str, RGBColor); 4] = [
     ("etwsieve", RGBColor(31, 78, 121)),
     ("vectorscan-best", RGBColor(196, 98, 16)),
@@ -20,16 +20,16 @@ const LINES: [(&str, RGBColor); 4] = [
     ("rsigma-eval", RGBColor(120, 60, 130)),
 ];
 const WIDTH: u32 = 860;
-/// Pixels of a contestant's bars.
+/// Height of a contestant's bars in pixels.
 const ROW_HEIGHT: u32 = 34;
-/// Pixels for the title and the axis.
+/// Height of the title and the axis in pixels.
 const FRAME_HEIGHT: u32 = 110;
 
-/// Draws all pictures into the folder; returns their file names and titles.
+/// Writes all plots into the folder and returns their file names and titles.
 ///
 /// # Errors
 ///
-/// [`BenchError::Plot`] and those of writing.
+/// [`BenchError::Plot`], and errors of writing.
 pub fn draw(report: &Report, folder: &Path) -> Result<Vec<(String, String)>, BenchError> {
     let mut files = Vec::new();
     for rules in SETS {
@@ -78,7 +78,7 @@ fn failed(error: impl Display) -> BenchError {
 
 fn save(folder: &Path, file: &str, text: &str) -> Result<(), BenchError> {
     let path = folder.join(file);
-    // The backend ends lines with blanks here and there.
+    // The backend leaves blanks at the ends of some lines.
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     fs::write(&path, lines.join("\n") + "\n").map_err(|source| BenchError::Io { path, source })
 }
@@ -110,7 +110,7 @@ fn throughput<'a>(out: &'a mut String, title: &str, names: &[&str], bars: &[Vec<
     for (place, (workload, color)) in BARS.iter().enumerate() {
         let bar = |row: &&Row| {
             let name = names.iter().position(|name| *name == row.contestant).unwrap_or(0);
-            // The first name stands at the top; a row holds one bar for each workload and a gap.
+            // The first name is at the top; a row has one bar for each workload and a gap.
             let top = rows - name as f64 - 0.1 - 0.27 * place as f64;
             Rectangle::new([(low, top), (row.gb_per_s, top - 0.25)], color.filled())
         };
@@ -125,7 +125,7 @@ fn throughput<'a>(out: &'a mut String, title: &str, names: &[&str], bars: &[Vec<
         };
         chart.draw_series(bars[place].iter().map(number))?;
     }
-    // Names stand beside their bars, which no axis of numbers does.
+    // Names are drawn beside their bars, which a numeric axis cannot do.
     let plotting = chart.plotting_area();
     for (at, name) in names.iter().enumerate() {
         let (_, y) = plotting.map_coordinate(&(low, rows - at as f64 - 0.35));

@@ -1,8 +1,8 @@
-//! Ten rules of one needle each: what somebody might start with.
+//! Ten rules of one needle each, as a beginner might write them.
 
 use std::fmt::Write;
 
-/// What the rules look for: names of attack tools, and words that harmless scripts have too.
+/// Needles of the rules: names of attack tools, and words that also occur in harmless scripts.
 pub(super) const NEEDLES: [&str; 10] = [
     "Enter-PSSession",
     "Invoke-Mimikatz",
@@ -16,7 +16,7 @@ pub(super) const NEEDLES: [&str; 10] = [
     "-ComputerName web07",
 ];
 
-/// The rule's file.
+/// Returns the text of the rule's file.
 pub(super) fn rule(number: u32, needle: &str) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.

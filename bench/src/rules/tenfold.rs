@@ -1,17 +1,17 @@
-//! Copies of rules in which the words differ, to see what more rules cost.
+//! Makes copies of rules with other words, to measure the cost of more rules.
 //!
-//! In every value of a rule's detection the longest word is replaced by another one of the same length, whose vowels
-//! stand where vowels stood: `Invoke-Mimikatz` becomes `Invoke-Lonepuzb`. The rest stays, so that the copies have
-//! what rules have in common. The same copy is the same text every time.
+//! In every value of a rule's detection the longest word is replaced by another one of the same length with vowels in the
+//! same positions: `Invoke-Mimikatz` becomes `Invoke-Lonepuzb`. The rest does not change, so that the copies share what
+//! real rules share. Copies are deterministic.
 
 use crate::answer::mix;
 
-/// Words shorter than this stay: they are what rules share, such as `-e` and `$_`.
+/// Minimum length of a replaced word. Rules share shorter words, such as `-e` and `$_`.
 const WORD_LEN_MIN: usize = 4;
 const VOWELS: &[u8] = b"aeiou";
 const CONSONANTS: &[u8] = b"bcdfghjklmnpqrstvwxyz";
 
-/// The text of a rule's copy; copy 0 is the rule itself.
+/// Returns the text of a copy of a rule; copy 0 is the rule itself.
 pub(super) fn varied(text: &str, copy: u32) -> String {
     if copy == 0 {
         return text.to_owned();
@@ -38,14 +38,14 @@ pub(super) fn varied(text: &str, copy: u32) -> String {
     out
 }
 
-/// An id that tells the copy from the others.
+/// Returns the id of a copy.
 fn id_of(id: &str, copy: u32) -> String {
     let (_, rest) = id.split_once('-').unwrap_or(("", id));
     let first = id.bytes().fold(u64::from(copy), |hash, byte| mix(hash ^ u64::from(byte)));
     format!("{:08x}-{rest}", first as u32)
 }
 
-/// The value in a line of a detection; empty if it has none, as names of selections and conditions have not.
+/// Returns the value in a line of a detection; empty if it has none, as for names of selections and for conditions.
 fn value_of(line: &str) -> &str {
     let item = line.trim_start();
     let item = item.strip_prefix("- ").map_or(item, str::trim_start);
@@ -53,7 +53,7 @@ fn value_of(line: &str) -> &str {
         .find(':')
         .filter(|end| item[..*end].bytes().all(|b| b.is_ascii_alphanumeric() || b"|_".contains(&b)));
     match key {
-        // A colon within a value has no space behind it, or quotes before it.
+        // A colon within a value is not followed by a space, or is in quotes.
         Some(end) if item[end + 1..].starts_with([' ', '\r', '\n']) => {
             let is_text = item[..end].contains('|') || item.starts_with("ScriptBlockText");
             if is_text && !item[..end].contains("|re") { &item[end + 1..] } else { "" }
@@ -63,13 +63,13 @@ fn value_of(line: &str) -> &str {
     }
 }
 
-/// Whether a value may be a regular expression, in which letters mean something.
+/// Returns whether a value may be a regular expression, in which letters have a meaning.
 fn is_expression(value: &str) -> bool {
     value.contains("(?") || value.contains("\\s") || value.contains("\\d") || value.contains("{1,")
 }
 
 fn vary(value: &str, copy: u32) -> String {
-    // Behind the value there may be a comment.
+    // A comment may follow the value.
     let end = value.find(" #").unwrap_or(value.len());
     let mut longest = 0..0;
     let mut start = 0;
@@ -91,7 +91,7 @@ fn vary(value: &str, copy: u32) -> String {
     format!("{}{word}{}", &value[..longest.start], &value[longest.end..])
 }
 
-/// Another letter of the same kind and case.
+/// Returns another letter of the same kind and case.
 fn other(letter: char, random: u64) -> char {
     let small = letter.to_ascii_lowercase();
     let kind = if VOWELS.contains(&(small as u8)) { VOWELS } else { CONSONANTS };

@@ -1,4 +1,4 @@
-//! How workloads come about: from the corpus, or generated where there is none.
+//! Loads workloads from the corpus, or generates them if it is not available.
 
 use super::{Name, Size, TraceOnDisk, Verdicts, Workload};
 use crate::error::BenchError;
@@ -16,17 +16,17 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use uuid::Uuid;
 
-/// Events of a small workload, at most.
+/// Maximum number of events in a small workload.
 const SMALL_EVENTS: u64 = 400;
-/// Events of the hit-heavy workload, at most.
+/// Maximum number of events in the workload of hits.
 const HIT_EVENTS: usize = 1_200;
-/// Payload bytes of an event of about 1 KB.
+/// Payload sizes in bytes that count as about 1 KB.
 const SMALL_PAYLOAD_LEN: std::ops::Range<usize> = 512..1_536;
-/// Column of the time in most files of verdicts.
+/// The column that identifies events in most files of verdicts.
 const BY_TIME: &[&str] = &["time"];
 
 impl Name {
-    /// The corpus' trace, its verdicts, and how many script blocks the corpus says it has.
+    /// The trace in the corpus, its verdicts, and the number of its script blocks according to the corpus.
     fn recorded(self) -> (&'static str, &'static str, u64) {
         match self {
             Self::Busy => ("bench-busy.etl", "verdicts-bench-busy.csv", 60_000),
@@ -34,7 +34,7 @@ impl Name {
         }
     }
 
-    /// A generated trace of about the size of the recorded one.
+    /// The shape of a generated trace of about the size of the recorded one.
     fn shape(self, size: Size) -> Shape {
         let (_, _, recorded) = self.recorded();
         let events = if size == Size::Small { SMALL_EVENTS } else { recorded };
@@ -46,11 +46,11 @@ impl Name {
 }
 
 impl Workload {
-    /// Loads a workload from the corpus, or generates one like it where there is none.
+    /// Loads a workload from the corpus, or generates a similar one if there is no corpus.
     ///
     /// # Errors
     ///
-    /// [`BenchError`] if the trace cannot be read, is damaged, or has not the events that it should have.
+    /// [`BenchError`] if the trace cannot be read, is damaged, or has an unexpected number of events.
     pub fn load(name: Name, size: Size) -> Result<Self, BenchError> {
         let Some(data) = corpus::data() else { return Self::generated(name, size) };
         match name {
@@ -68,11 +68,11 @@ impl Workload {
         }
     }
 
-    /// Generates a workload. Event logs cannot be generated: the beginning of the stream stands in for them.
+    /// Generates a workload. Event logs are replaced by the beginning of the stream.
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load).
+    /// Same as [`load`](Self::load).
     pub fn generated(name: Name, size: Size) -> Result<Self, BenchError> {
         let shape = name.shape(size);
         let failed = |source| BenchError::Io { path: std::env::temp_dir(), source };
@@ -124,13 +124,13 @@ impl Workload {
         Ok(())
     }
 
-    /// Makes the wanted workload of a whole trace.
+    /// Reduces a whole trace to the requested workload.
     fn cut_to(self, name: Name) -> Self {
         let in_cache = cache_len() / 2;
         match name {
             Name::Stream | Name::Busy => self,
             Name::Hot => {
-                // Evenly spread, so that it is like the whole.
+                // Evenly spread, so that the part is representative.
                 let stride = self.bytes.len().div_ceil(in_cache).max(1);
                 self.only(in_cache, |event, _| event % stride == 0)
             }
@@ -143,7 +143,7 @@ impl Workload {
         }
     }
 
-    /// The events that are wanted, up to so many bytes.
+    /// Keeps the wanted events, up to `bytes_max` bytes.
     fn only(self, bytes_max: usize, wanted: impl Fn(usize, &[u8]) -> bool) -> Self {
         let mut part = Self::empty(self.kind, &self.source);
         for (event, payload) in self.payloads() {
@@ -177,8 +177,8 @@ impl Workload {
         Ok(workload)
     }
 
-    /// Generated events of Sigma's rules that match, and those of the hand-made trace that hold both needles of the
-    /// built-in rule. Left out are events on which the engines that judged them disagree.
+    /// Loads generated events that match Sigma's rules, and the events of the hand-made trace that contain both needles of
+    /// the built-in rule. Omits events on which the other engines disagree.
     fn hits(data: &Path, size: Size) -> Result<Self, BenchError> {
         let folder = data.join("traces");
         let verdicts = Verdicts { path: folder.join("verdicts-synth.csv"), key: BY_TIME };
@@ -218,7 +218,7 @@ fn block_id(payload: &[u8]) -> Option<String> {
     Some(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect())
 }
 
-/// Takes the script blocks of a file.
+/// A sink that passes script blocks to a function.
 struct Collect<'a>(&'a mut dyn FnMut(&EventRef<'_>));
 
 impl Sink for Collect<'_> {
@@ -239,7 +239,7 @@ impl Sink for Collect<'_> {
         ControlFlow::Continue(())
     }
 
-    // Recorded logs have damaged records; what can be read is the workload.
+    // Recorded logs have damaged records, which are ignored.
     fn damaged(&mut self, _damage: &Damage) {}
 
     fn progress(&mut self, _bytes: u64) {}

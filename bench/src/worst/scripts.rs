@@ -1,8 +1,8 @@
-//! Scripts that are made to cost as much as they can: each of a kind that once did, or that a search by mutation found.
+//! Expensive scripts: each kind was once expensive, or was found by a search with mutations.
 
 use std::fmt::Write as _;
 
-/// A script of about that many UTF-16 units, at least one instance of what it is about.
+/// Makes a script of about this many UTF-16 units, with at least one instance of the expensive construct.
 type Make = fn(usize) -> String;
 
 /// A kind of expensive script.
@@ -13,11 +13,11 @@ pub struct Kind {
     make: Make,
 }
 
-/// What no prefilter passes by, so that each script is looked at whatever it consists of.
+/// Passes every prefilter, so that all views are computed for each script.
 const REASON: &str = "('a' -f 'b');[char]69;";
 
 impl Kind {
-    /// A script of this kind of about that many units, which the views are tried on.
+    /// Makes a script of this kind with about this many units that passes the prefilter.
     pub fn script(&self, units: usize) -> String {
         format!("{REASON}{}", (self.make)(units.saturating_sub(REASON.len())))
     }
@@ -81,7 +81,7 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "bodies", make: |n| filled("", "((1..60000)|%{$_});", n) },
     Kind { name: "long body", make: |n| format!("((1..60000)|%{{{}1}})", "$_ -bxor ".repeat(n / 9)) },
     Kind { name: "ranges", make: |n| filled("", "(1..65535)+", n) },
-    // These two a search by mutation found.
+    // These two were found by a search with mutations.
     Kind { name: "ranges of ranges", make: |n| filled("", "(1..60000)..", n) },
     Kind { name: "casts of ranges", make: |n| filled("", "\"|%{'$_0x41[char[]](1..60000)", n) },
     Kind { name: "indices", make: |n| filled("$a='abc';", "$a[(0..60000)];", n) },
@@ -193,7 +193,7 @@ fn needles(units: usize) -> String {
     filled("", "Enter-PSSession \u{2013}Co\u{6D} Invoke-Mimikatz -ComputerName DownloadString ", units)
 }
 
-/// Base64 of a stream that unpacks to much of what is no text.
+/// Base64 of a compressed stream that unpacks to many bytes that are not text.
 fn no_text() -> String {
     format!("$x=('a' -f 'b');$a=[Convert]::FromBase64String('{}');", base64(&bomb_of(0x80, 60_000)))
 }
@@ -219,7 +219,7 @@ fn bomb_of(byte: u8, len: usize) -> Vec<u8> {
     bits.bytes
 }
 
-/// Blocks with the fixed code and nothing in them.
+/// Empty blocks with the fixed code.
 fn empty_blocks(units: usize) -> String {
     let mut bits = Bits::default();
     for _ in 0..units * 6 / 10 {
@@ -229,7 +229,7 @@ fn empty_blocks(units: usize) -> String {
     format!("FromBase64String;('a'+'b');'{}'", base64(&bits.bytes))
 }
 
-/// Blocks with tables of their own and nothing in them.
+/// Empty blocks with dynamic codes.
 fn empty_tables(units: usize) -> String {
     let mut bits = Bits::default();
     while bits.bytes.len() < units * 3 / 4 {
@@ -293,7 +293,7 @@ fn base64(bytes: &[u8]) -> String {
     bytes.chunks(3).map(group).collect()
 }
 
-/// A script as administrators write them, with some expressions as in obfuscated ones, of about that many units.
+/// Makes a script of about this many units as administrators write them, with some expressions as in obfuscated scripts.
 pub fn ordinary(units: usize) -> String {
     const PLAIN: &str = r#"
 function Get-ServerReport {

@@ -1,15 +1,16 @@
-//! The campaign of faults: `cargo run --release -p etwsieve-tests --bin faults -- [--minutes N] [--seed S]`.
+//! The fault campaign: `cargo run --release -p etwsieve-tests --bin faults -- [--minutes N] [--seed S]`.
 //!
-//! Real programs on the loopback interface are killed, lose their power, find their disks full, fail to sync, and talk
-//! over a bad network. The last line of standard output is one JSON object. Exit code 0: nothing that was reported as
-//! delivered is lost, doubled or corrupt; 1: something is; 2: the campaign itself failed.
+//! Real programs on the loopback interface are killed, lose power, find their disks full, fail to sync, and communicate
+//! over a bad network. The last line of standard output is a JSON object. The exit code is 0 if no hit that was reported as
+//! delivered is lost, doubled or corrupt, 1 if one is, and 2 if the campaign itself failed.
 //!
-//! With `--cluster`, the store is a cluster of three nats-servers: nodes, collectors and drains are killed, streams and
-//! consumers changed and deleted, logins refused. `--cluster --figures` measures one without faults.
+//! With `--cluster` the store is a cluster of three nats-servers: nodes, collectors and drains are killed, streams and
+//! consumers are changed and deleted, logins are refused. `--cluster --figures` measures a cluster without faults.
 //!
-//! `--negative-control` has the collector acknowledge before it has synced. That must be found: exit code 1.
+//! With `--negative-control` the collector acknowledges hits before it syncs them. The campaign must detect that and end
+//! with exit code 1.
 
-use etwsieve_tests::faults::{Outcome, Plan, measure_cluster, run_cluster, run_course};
+use etwsieve_tests::faults::{Outcome, Plan, measure_cluster, run_campaign, run_cluster};
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const USAGE: &str =
     "usage: faults [--minutes N] [--seed S] [--cluster [--figures] | --negative-control] [--keep FOLDER]";
 
-/// What was asked for.
+/// The command line.
 struct Options {
     plan: Plan,
     keep: Option<String>,
@@ -25,14 +26,14 @@ struct Options {
     has_figures: bool,
 }
 
-/// Hits of a measurement.
+/// Number of hits in a measurement.
 const FIGURE_HITS: usize = 64_000;
 
 fn main() -> ExitCode {
     let Options { plan, keep, is_cluster, has_figures } = match options() {
         Ok(options) => options,
-        Err(word) => {
-            eprintln!("{word}\n{USAGE}");
+        Err(error) => {
+            eprintln!("{error}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line for each number of replicas and partitions.
+/// Prints a line for each number of replicas and partitions.
 fn figures(keep: Option<String>) -> ExitCode {
     let measured = tempfile::tempdir().and_then(|own| {
         let place = keep.map_or_else(|| own.path().to_owned(), std::path::PathBuf::from);
@@ -105,7 +106,7 @@ fn campaign(plan: &Plan, keep: Option<String>) -> std::io::Result<Outcome> {
     let place = keep.map_or_else(|| own.path().to_owned(), Into::into);
     std::fs::create_dir_all(&place)?;
     let is_terminal = std::io::stderr().is_terminal();
-    let outcome = run_course(plan, &place, |outcome| {
+    let outcome = run_campaign(plan, &place, |outcome| {
         if is_terminal {
             let Outcome { kills, power_losses, disk_full, sync_errors, connections, .. } = outcome;
             eprint!(
@@ -133,15 +134,16 @@ fn options() -> Result<Options, String> {
             "--cluster" => is_cluster = true,
             "--figures" => has_figures = true,
             "--negative-control" => negative_control = true,
-            other => return Err(format!("what is {other}?")),
+            other => return Err(format!("unknown option {other}")),
         }
     }
     let random = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let seconds = (minutes * 60.0).clamp(1.0, 86_400.0);
-    let mut plan = Plan::storm(seed.unwrap_or(random % 1_000_000), Duration::from_secs_f64(seconds));
+    let mut plan =
+        Plan::with_all_faults(seed.unwrap_or(random % 1_000_000), Duration::from_secs_f64(seconds));
     if negative_control {
         plan.negative_control = true;
-        // Each loss of power between an acknowledgement and its sync is one that must show.
+        // Power losses between an acknowledgement and its sync are what the campaign must detect.
         plan.power_collector *= 4;
     }
     Ok(Options { plan, keep, is_cluster, has_figures })

@@ -1,4 +1,4 @@
-//! What was sent, compared with what is stored.
+//! Compares the hits that were sent with the hits that are stored.
 
 use super::batch::{Batch, Script, name_in};
 use etwsieve_transport::hit::HitV1;
@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
-/// Names that a report shows at most.
+/// Maximum number of examples in a report.
 const EXAMPLES_MAX: usize = 5;
 
-/// What a sensor has reported as delivered, and what it may have delivered.
+/// The scripts that sensors may have delivered, and those that they have reported as delivered.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
     scripts: HashMap<String, Owed>,
@@ -24,26 +24,26 @@ struct Owed {
     found: u64,
 }
 
-/// How the account stands.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Balance {
-    /// Hits that were reported as delivered.
+    /// Hits that sensors reported as delivered.
     pub sent: u64,
-    /// Of these, hits that are in the store.
+    /// Of these, the hits in the store.
     pub stored: u64,
-    /// Of these, hits that are not, and are not counted as given up either.
+    /// Of these, the hits that are neither in the store nor counted as dropped by the sensor.
     pub lost: u64,
-    /// Hits that are there more than once.
+    /// Hits that are stored more than once.
     pub doubled: u64,
-    /// Hits that nobody sent in this form, and rows that cannot be read.
+    /// Stored hits that differ from everything sent, and rows that cannot be read.
     pub corrupt: u64,
-    /// What is wrong, for people.
+    /// Descriptions of the first errors.
     #[serde(skip)]
     pub examples: Vec<String>,
 }
 
 impl Account {
-    /// These scripts may arrive from now on.
+    /// Records that these scripts may arrive from now on.
     pub fn offer(&mut self, batch: &Batch) {
         for script in &batch.scripts {
             let owed = Owed { script: script.clone(), is_due: false, found: 0 };
@@ -51,7 +51,7 @@ impl Account {
         }
     }
 
-    /// These scripts must be there at the end.
+    /// Records that these scripts must be stored at the end.
     pub fn due(&mut self, batch: &Batch) {
         for script in &batch.scripts {
             if let Some(owed) = self.scripts.get_mut(&script.name) {
@@ -60,11 +60,11 @@ impl Account {
         }
     }
 
-    /// Compares with a store; `given_up` hits may be missing.
+    /// Compares with a store in which `given_up` hits may be missing.
     ///
     /// # Errors
     ///
-    /// If it cannot be opened or read as a whole; rows that are damaged are counted.
+    /// If the store cannot be opened or read. Damaged rows are no error; they are counted.
     pub fn compare_with_store(self, store: &Path, given_up: u64) -> Result<Balance, StoreError> {
         let store = Store::open_read_only(store)?;
         let mut rows = Vec::new();
@@ -84,7 +84,7 @@ impl Account {
         Ok(balance)
     }
 
-    /// Compares with hits.
+    /// Compares with these hits, of which `given_up` may be missing.
     pub fn compare<'h>(mut self, hits: impl Iterator<Item = &'h HitV1>, given_up: u64) -> Balance {
         let mut balance = Balance::default();
         for hit in hits {
@@ -108,7 +108,7 @@ impl Account {
             }
             if owed.found > 1 {
                 balance.doubled += 1;
-                balance.example(format_args!("there {} times: {name}", owed.found));
+                balance.example(format_args!("stored {} times: {name}", owed.found));
             }
         }
         balance.lost = u64::saturating_sub(missing, given_up);
@@ -117,7 +117,7 @@ impl Account {
 }
 
 impl Balance {
-    /// Whether everything that was sent is there, once and whole.
+    /// Whether everything that was sent is stored once and unchanged.
     pub fn is_even(&self) -> bool {
         self.lost == 0 && self.doubled == 0 && self.corrupt == 0
     }
@@ -138,7 +138,7 @@ mod tests {
     use etwsieve_transport::hit::HitV1;
 
     #[test]
-    fn each_kind_of_fault_is_told() {
+    fn each_kind_of_error_is_counted() {
         let batch = Batch::new("b", 4, 50..200, &mut Rng::new(1));
         let hits = batch.hits();
         let mut account = Account::default();

@@ -1,4 +1,4 @@
-//! Script blocks that the built-in rule finds, each told from every other, and what a store must hold of them.
+//! Script blocks that match the built-in rule, each with a unique name, and the hits that a store must contain for them.
 
 use super::rng::Rng;
 use crate::writer::{EventSpec, TraceWriter, script_block};
@@ -10,36 +10,36 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// Before the name of a script in its text.
+/// Precedes the name of a script in its text.
 const MARK: &str = "Enter-PSSession -ComputerName ";
 /// The built-in rule.
 const RULE_ID: &str = "a4e8f3a4-48b2-11ec-bcfc-3e22fbd008af";
 const PROVIDER: Uuid = uuid::uuid!("a0c1853b-5c40-4b15-8766-3cf1c58f985a");
 
-/// A script, and with it an event and a hit.
+/// A script; its event gives one hit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
-    /// Unlike every other's: the batch's name and a number.
+    /// Unique name: the name of the batch and a number.
     pub name: String,
-    /// The whole script.
+    /// The text of the script.
     pub text: String,
-    /// Its block.
+    /// The script block id.
     pub id: Uuid,
-    /// Who ran it.
+    /// The process that ran it.
     pub process_id: u32,
 }
 
-/// Scripts of one trace.
+/// The scripts of one trace.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Unlike every other's.
+    /// Unique name.
     pub name: String,
     /// In the order of their events.
     pub scripts: Vec<Script>,
 }
 
 impl Batch {
-    /// `count` scripts of so many characters.
+    /// Makes `count` scripts whose lengths in characters are in the range `len`.
     pub fn new(name: &str, count: usize, len: Range<u64>, rng: &mut Rng) -> Self {
         let script = |number| {
             let name = format!("{name}-{number}");
@@ -54,11 +54,11 @@ impl Batch {
         Self { name: name.to_owned(), scripts: (0..count).map(script).collect() }
     }
 
-    /// Writes the trace, named after the batch.
+    /// Writes a trace of the scripts to a file in `folder` named after the batch, and returns its path.
     ///
     /// # Errors
     ///
-    /// Those of writing the file.
+    /// Errors of writing the file.
     pub fn write(&self, folder: &Path) -> io::Result<PathBuf> {
         let mut writer = TraceWriter::new();
         for (ticks, script) in (1u64..).zip(&self.scripts) {
@@ -70,7 +70,7 @@ impl Batch {
         Ok(path)
     }
 
-    /// The hits as a sensor makes them, for a client that is none.
+    /// The hits that a sensor would send for the scripts.
     pub fn hits(&self) -> Vec<HitV1> {
         (1u64..).zip(&self.scripts).map(|(number, script)| script.hit(&self.name, number)).collect()
     }
@@ -111,7 +111,7 @@ impl Script {
         }
     }
 
-    /// Whether a hit is this script's, whole.
+    /// Whether `hit` is the complete hit of this script.
     pub fn is(&self, hit: &HitV1) -> bool {
         let EventContent::ScriptBlock { text, script_block_id, message_number, .. } = &hit.content else {
             return false;
@@ -126,7 +126,7 @@ impl Script {
     }
 }
 
-/// The name of the script in a text, if it has one.
+/// The name of the script in the text of a hit; `None` if the text has no name.
 pub fn name_in(hit: &HitV1) -> Option<String> {
     let EventContent::ScriptBlock { text, .. } = &hit.content else { return None };
     let text = text.to_string_lossy();

@@ -1,4 +1,4 @@
-//! A light sensor: the protocol of `docs/wire.md` without a spool, for what takes a thousand of them, or one that lies.
+//! A light sensor: the protocol of `docs/wire.md` without a spool, for tests with thousands of sensors or a hostile one.
 
 use super::rng::Rng;
 use etwsieve_transport::hit::HitV1;
@@ -10,10 +10,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longest silence of a collector.
+/// Maximum time without a byte from the collector.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// A connection.
+/// A connection to a collector over the stream `S`.
 #[derive(Debug)]
 pub struct Client<S> {
     stream: S,
@@ -23,14 +23,14 @@ pub struct Client<S> {
     refused: u64,
 }
 
-/// What a collector says.
+/// A message of the collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// It takes the connection.
+pub enum Reply {
+    /// The collector accepts the connection.
     Welcome(WelcomeV1),
-    /// All up to a number is durable.
+    /// All hits up to a sequence number are durable.
     Ack(AckV1),
-    /// It takes no more.
+    /// The collector accepts no more hits.
     Busy(BusyV1),
 }
 
@@ -39,33 +39,33 @@ impl Client<TcpStream> {
     ///
     /// # Errors
     ///
-    /// Those of connecting.
+    /// Errors of connecting.
     pub fn connect(address: SocketAddr, epoch: [u8; 16]) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE_MAX))?;
         stream.set_write_timeout(Some(SILENCE_MAX))?;
-        Ok(Self::over(stream, epoch))
+        Ok(Self::new(stream, epoch))
     }
 }
 
 impl<S: Read + Write> Client<S> {
-    /// Speaks over what there is.
-    pub fn over(stream: S, epoch: [u8; 16]) -> Self {
+    /// Uses a stream that is connected already.
+    pub fn new(stream: S, epoch: [u8; 16]) -> Self {
         Self { stream, epoch, input: Vec::new(), output: Vec::new(), refused: 0 }
     }
 
-    /// What carries it.
+    /// The underlying stream.
     pub fn stream(&self) -> &S {
         &self.stream
     }
 
-    /// Says HELLO and hears the answer.
+    /// Sends HELLO and returns the reply.
     ///
     /// # Errors
     ///
-    /// Those of the stream, `UnexpectedEof` at its end, `InvalidData` for bytes that are no frames.
-    pub fn hello(&mut self, first_unacknowledged: u64) -> io::Result<Word> {
+    /// Errors of the stream, `UnexpectedEof` at its end, `InvalidData` for bytes that are not valid frames.
+    pub fn hello(&mut self, first_unacknowledged: u64) -> io::Result<Reply> {
         let hello = HelloV1 {
             versions: vec![1],
             instance: self.epoch,
@@ -76,61 +76,61 @@ impl<S: Read + Write> Client<S> {
         };
         encode_message(&hello, &mut self.output).map_err(io::Error::other)?;
         self.flush()?;
-        self.hear()
+        self.receive()
     }
 
-    /// Puts a hit behind what is to be sent.
+    /// Appends a hit to the output buffer.
     ///
     /// # Errors
     ///
-    /// If it does not fit a frame.
+    /// If the hit does not fit into a frame.
     pub fn queue(&mut self, sequence: u64, hit: &HitV1) -> io::Result<()> {
         encode_data(sequence, hit, &mut self.output).map_err(io::Error::other)
     }
 
-    /// Puts bytes behind what is to be sent, whatever they are.
+    /// Appends arbitrary bytes to the output buffer.
     pub fn queue_bytes(&mut self, bytes: &[u8]) {
         self.output.extend_from_slice(bytes);
     }
 
-    /// Puts a sign of life behind what is to be sent.
+    /// Appends a heartbeat to the output buffer.
     ///
     /// # Errors
     ///
-    /// Never: it is short.
+    /// Never: a heartbeat fits into a frame.
     pub fn queue_status(&mut self) -> io::Result<()> {
         encode_message(&StatusV1::default(), &mut self.output).map_err(io::Error::other)
     }
 
-    /// Sends what is to be sent.
+    /// Sends the output buffer.
     ///
     /// # Errors
     ///
-    /// Those of the stream.
+    /// Errors of the stream.
     pub fn flush(&mut self) -> io::Result<()> {
         self.stream.write_all(&self.output)?;
         self.output.clear();
         self.stream.flush()
     }
 
-    /// Frames that the collector could not store.
+    /// Number of frames that the collector could not store.
     pub fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// The collector's next word. A REFUSED is counted, and the ACK that covers it follows.
+    /// Waits for the next message of the collector. REFUSED is only counted, because the ACK that covers it follows.
     ///
     /// # Errors
     ///
     /// As [`hello`](Self::hello).
-    pub fn hear(&mut self) -> io::Result<Word> {
+    pub fn receive(&mut self) -> io::Result<Reply> {
         loop {
             let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
             if let Some(split) = split_frame(&self.input).map_err(|error| invalid(error.to_string()))? {
-                let word = match split.frame_type {
-                    FrameType::Welcome => decode_message(split.payload).map(Word::Welcome),
-                    FrameType::Ack => decode_message(split.payload).map(Word::Ack),
-                    FrameType::Busy => decode_message(split.payload).map(Word::Busy),
+                let reply = match split.frame_type {
+                    FrameType::Welcome => decode_message(split.payload).map(Reply::Welcome),
+                    FrameType::Ack => decode_message(split.payload).map(Reply::Ack),
+                    FrameType::Busy => decode_message(split.payload).map(Reply::Busy),
                     FrameType::Refused => {
                         self.refused += 1;
                         self.input.drain(..HEADER_LEN + split.payload.len());
@@ -138,9 +138,9 @@ impl<S: Read + Write> Client<S> {
                     }
                     other => return Err(invalid(format!("a collector sent {other:?}"))),
                 };
-                let word = word.map_err(|error| invalid(error.to_string()))?;
+                let reply = reply.map_err(|error| invalid(error.to_string()))?;
                 self.input.drain(..HEADER_LEN + split.payload.len());
-                return Ok(word);
+                return Ok(reply);
             }
             let mut part = [0; 4096];
             match self.stream.read(&mut part)? {
@@ -151,20 +151,22 @@ impl<S: Read + Write> Client<S> {
     }
 }
 
-/// What it took to deliver.
+/// The connections that a delivery took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effort {
-    /// Connections that got a WELCOME.
+    /// Connections that were accepted.
     pub connections: u64,
-    /// Attempts that did not, and connections that ended too early.
+    /// Attempts that were not, and connections that ended too early.
     pub failures: u64,
 }
 
-/// Sends hits under the numbers from 1 until all are acknowledged, to one collector after the other, as a sensor does.
+/// Sends hits with sequence numbers from 1 until all are acknowledged, and tries one collector after the other, as a sensor
+/// does.
 ///
 /// # Errors
 ///
-/// `TimedOut` when that takes longer than `limit`, with the last error; `InvalidData` at once: a collector broke the protocol.
+/// `TimedOut` with the last error if delivery takes longer than `limit`; `InvalidData` as soon as a collector violates the
+/// protocol.
 pub fn deliver(
     collectors: &[SocketAddr],
     epoch: [u8; 16],
@@ -197,7 +199,7 @@ fn send(
     acknowledged: &mut u64,
     effort: &mut Effort,
 ) -> io::Result<()> {
-    let Word::Welcome(welcome) = client.hello(*acknowledged + 1)? else {
+    let Reply::Welcome(welcome) = client.hello(*acknowledged + 1)? else {
         return Err(io::Error::other("BUSY"));
     };
     effort.connections += 1;
@@ -209,13 +211,16 @@ fn send(
             sent += 1;
         }
         client.flush()?;
-        match client.hear()? {
-            Word::Ack(ack) if ack.epoch == client.epoch && ack.sequence > sent => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "an ACK above what was sent"));
+        match client.receive()? {
+            Reply::Ack(ack) if ack.epoch == client.epoch && ack.sequence > sent => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "an ACK above the last sent sequence number",
+                ));
             }
-            Word::Ack(ack) if ack.epoch == client.epoch => *acknowledged = ack.sequence.max(*acknowledged),
-            Word::Ack(_) | Word::Welcome(_) => {}
-            Word::Busy(busy) => return Err(io::Error::other(busy.reason.as_str())),
+            Reply::Ack(ack) if ack.epoch == client.epoch => *acknowledged = ack.sequence.max(*acknowledged),
+            Reply::Ack(_) | Reply::Welcome(_) => {}
+            Reply::Busy(busy) => return Err(io::Error::other(busy.reason.as_str())),
         }
     }
     Ok(())

@@ -1,14 +1,17 @@
-//! A cluster of real nats-servers on loopback, each of which can be killed and started again.
+//! A cluster of real nats-servers on the loopback interface, each of which can be killed and restarted.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a node may take to listen.
+/// Where nats-server may be installed.
+const NATS_SERVERS: [&str; 3] =
+    ["/usr/sbin/nats-server", "/usr/bin/nats-server", "/usr/local/bin/nats-server"];
+/// Maximum time until a node listens.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Nodes in a folder; all are killed when dropped.
+/// The nodes, with their files in one folder. Dropping the cluster kills them.
 #[derive(Debug)]
 pub struct Cluster {
     program: PathBuf,
@@ -16,7 +19,7 @@ pub struct Cluster {
     ports: Vec<u16>,
     routes: Vec<u16>,
     nodes: Vec<Option<Child>>,
-    /// Further configuration of every node.
+    /// Additional configuration of every node.
     more: String,
 }
 
@@ -27,7 +30,7 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    /// Starts `count` nodes. `None`, with a word, if there is no nats-server.
+    /// Starts `count` nodes. Returns `None`, with a message, if nats-server is not installed.
     ///
     /// # Panics
     ///
@@ -36,20 +39,19 @@ impl Cluster {
         Self::start_with(folder, count, "")
     }
 
-    /// Starts nodes with further configuration: logins, TLS, limits.
+    /// Starts nodes with additional configuration: logins, TLS, limits.
     ///
     /// # Panics
     ///
     /// As [`start`](Self::start).
     pub fn start_with(folder: &Path, count: usize, more: &str) -> Option<Self> {
-        let known = ["/usr/sbin/nats-server", "/usr/bin/nats-server", "/usr/local/bin/nats-server"];
-        let Some(program) = known.iter().map(PathBuf::from).find(|path| path.exists()) else {
+        let Some(program) = NATS_SERVERS.iter().map(PathBuf::from).find(|path| path.exists()) else {
             let required = std::env::var("ETWSIEVE_PEERS").is_ok_and(|value| value == "required");
             assert!(!required, "nats-server is required: apt-get install nats-server");
-            println!("skipped: there is no nats-server");
+            println!("skipped: nats-server is not installed");
             return None;
         };
-        // All at once, so that none is given twice.
+        // All sockets are open at once, so that no port is assigned twice.
         let sockets: Vec<TcpListener> =
             (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
         let mut ports: Vec<u16> =
@@ -75,13 +77,12 @@ impl Cluster {
         self.ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
     }
 
-    /// Addresses of all nodes, each with a login: `user:password@` or `token@`.
+    /// Addresses of all nodes, each with this login: `user:password@` or `token@`.
     pub fn url_with(&self, login: &str) -> String {
         self.url().replace("nats://", &format!("nats://{login}"))
     }
 
-    /// Changes the further configuration of all nodes, running or not; a running node takes it without
-    /// a restart.
+    /// Replaces the additional configuration of all nodes. A running node applies it without a restart.
     ///
     /// # Panics
     ///
@@ -96,7 +97,7 @@ impl Cluster {
         }
     }
 
-    /// SIGKILL.
+    /// Kills a node with SIGKILL.
     pub fn kill(&mut self, node: usize) {
         if let Some(mut child) = self.nodes[node].take() {
             let _ = child.kill();
@@ -104,7 +105,7 @@ impl Cluster {
         }
     }
 
-    /// Starts a node that was killed, with what it has on disk.
+    /// Starts a killed node again, with its files.
     ///
     /// # Panics
     ///

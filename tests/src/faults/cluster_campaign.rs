@@ -1,8 +1,8 @@
-//! A campaign against a cluster: collectors without state, sinks and three nats-servers, while everything of it is killed,
-//! changed, deleted or locked out at random.
+//! A campaign against a cluster: stateless collectors, sinks and three nats-servers are killed, changed, deleted or locked
+//! out at random.
 //!
-//! What is promised: an acknowledged hit reaches the sink, unless somebody deletes its stream before that; a hit that is
-//! repeated within the duplicate window is stored once. Sinks may get a hit again after a crash.
+//! The promise: an acknowledged hit reaches the sink, unless somebody deletes its stream first; a hit that is repeated
+//! within the duplicate window is stored once. Sinks may receive a hit again after a crash.
 
 mod admin;
 mod audit;
@@ -30,72 +30,72 @@ const NODES: usize = 3;
 const COLLECTORS: usize = 2;
 const DRAINS: usize = 2;
 const SENSORS: usize = 4;
-/// Hits of one epoch of a sensor.
+/// Number of hits in one epoch of a sensor.
 const BATCH: usize = 100;
-/// Time for a node to catch up after its restart: an election takes 4 to 9 s, and more than one node that is away is more
-/// than three replicas promise.
+/// Minimum time between two killed nodes. After a restart an election takes 4 to 9 s, and three replicas tolerate the loss
+/// of only one node.
 const SETTLE_TIME: Duration = Duration::from_secs(12);
-/// How long the sinks may take for what is left at the end.
+/// Maximum time for the sinks to deliver the rest at the end.
 const DRAIN_TIME: Duration = Duration::from_mins(3);
-/// How long the cluster may take to delete a stream and a collector to create it again.
+/// Maximum time for the cluster to delete a stream and for a collector to create it again.
 const DELETION_TIME: Duration = Duration::from_mins(1);
-/// How long a sensor may take for a batch: on a busy machine several elections fall into it.
+/// Maximum time for a sensor to deliver a batch; on a busy machine several elections may happen meanwhile.
 const DELIVERY_TIME: Duration = Duration::from_mins(10);
-/// Seconds within which a repeated hit is recognised.
+/// Period in which a repeated hit is recognised, in seconds.
 pub(super) const DUPLICATE_WINDOW: u64 = 120;
 const PASSWORD: &str = "p:w@1";
 const LOGIN: &str = "etwsieve:p%3Aw%401@";
 
-/// An epoch and a number in it.
+/// An epoch and a sequence number in it.
 pub(super) type Key = (u128, u64);
 
-/// What happened, and the result.
+/// The faults that happened, and the result.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ClusterOutcome {
     /// The seed.
     pub seed: u64,
-    /// Duration of the disturbances.
+    /// Duration of the faults, in seconds.
     pub seconds: u64,
-    /// SIGKILL of nats-servers.
+    /// Number of killed nats-servers.
     pub node_kills: u64,
-    /// SIGKILL of collectors.
+    /// Number of killed collectors.
     pub collector_kills: u64,
-    /// SIGKILL of drains.
+    /// Number of killed drains.
     pub drain_kills: u64,
-    /// Streams whose settings were changed so that they would lose hits.
+    /// Streams whose settings were changed in a way that would lose hits.
     pub streams_changed: u64,
     /// Streams that were deleted.
     pub streams_deleted: u64,
     /// Consumers that were deleted.
     pub consumers_deleted: u64,
-    /// Times that the servers refused the collectors' login.
+    /// Number of times that the servers refused the collectors' login.
     pub lockouts: u64,
-    /// Connections of sensors, and attempts that failed.
+    /// Connections of sensors, including failed attempts.
     pub connections: u64,
-    /// Hits that were acknowledged.
+    /// Acknowledged hits.
     pub sent: u64,
-    /// Of these, hits that the sinks have.
+    /// Of these, the hits that sinks have received.
     pub delivered: u64,
-    /// Of these, hits that sinks had not taken when somebody deleted their stream.
+    /// Of these, the hits that sinks had not received when somebody deleted their stream.
     pub forfeited: u64,
-    /// Of these, hits that are missing without an excuse.
+    /// Of these, the hits that are missing for no permitted reason.
     pub lost: u64,
-    /// Hits that a stream has twice although they were repeated within the duplicate window.
+    /// Hits that a stream contains twice although they were repeated within the duplicate window.
     pub doubled: u64,
-    /// Hits that were repeated later, and stored again as promised.
+    /// Hits that were repeated later and stored again, which is permitted.
     pub late: u64,
-    /// Records that sinks have more than once: delivery is at least once.
+    /// Records that sinks received more than once, which is permitted.
     pub redelivered: u64,
 }
 
 impl ClusterOutcome {
-    /// Whether the promise was kept.
+    /// Whether no hit was lost or doubled.
     pub fn is_kept(&self) -> bool {
         self.lost == 0 && self.doubled == 0
     }
 }
 
-/// What the sensors have sent so far.
+/// The hits that sensors have sent so far.
 #[derive(Default)]
 struct Sent {
     offered: HashSet<Key>,
@@ -104,7 +104,7 @@ struct Sent {
     connections: u64,
 }
 
-/// What the threads of the sensors share.
+/// The state that the threads of the sensors share.
 struct Shared {
     sent: Mutex<Sent>,
     stop: AtomicBool,
@@ -117,7 +117,7 @@ impl Shared {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A sensor: one epoch after the other, each delivered as a whole.
+    /// Runs a sensor: delivers one epoch after the other, each completely.
     fn send(&self, number: usize, mut rng: Rng) -> io::Result<()> {
         while !self.stop.load(Ordering::Acquire) {
             let epoch =
@@ -170,11 +170,11 @@ struct Campaign {
     last_node_kill: Option<Instant>,
 }
 
-/// Runs a campaign below `place`. `None`: there is no nats-server.
+/// Runs a campaign with its files below `place`. Returns `None` if nats-server is not installed.
 ///
 /// # Errors
 ///
-/// Those of the file system and of starting programs; `TimedOut` with logs if hits do not arrive once all is calm again.
+/// Errors of the file system and of starting programs; `TimedOut` with logs if hits do not arrive after the last fault.
 pub fn run_cluster(seed: u64, time: Duration, place: &Path) -> io::Result<Option<ClusterOutcome>> {
     Programs::find();
     let Some(cluster) = Cluster::start_with(place, NODES, &users(PASSWORD)) else { return Ok(None) };
@@ -193,7 +193,7 @@ pub fn run_cluster(seed: u64, time: Duration, place: &Path) -> io::Result<Option
     campaign.settle().map(Some)
 }
 
-/// A user whose password the collectors know or do not, and one for the campaign itself.
+/// Configuration with a user for the collectors, who has this password, and a user for the campaign itself.
 fn users(password: &str) -> String {
     format!(
         "authorization {{ users: [ {{ user: etwsieve, password: {password:?} }}, {{ user: admin, password: admin }} ] }}"
@@ -259,7 +259,7 @@ impl Campaign {
         })
     }
 
-    /// Starts again what has ended, as a service manager does.
+    /// Restarts programs that have ended, as a service manager does.
     fn supervise(&mut self) -> io::Result<()> {
         self.collectors.iter_mut().try_for_each(Collector::start)?;
         self.drains.iter_mut().try_for_each(Drain::keep_running)?;
@@ -305,11 +305,10 @@ impl Campaign {
         self.last_node_kill = Some(Instant::now());
     }
 
-    /// What the sinks do not have when the stream is gone, and what is under way then, may be lost: nobody can promise
-    /// otherwise.
+    /// Deletes the stream. Hits that the sinks have not received at that moment, or that are in flight, may be lost.
     fn delete_stream(&mut self) -> io::Result<()> {
         let Some(life) = self.admin.life() else { return Ok(()) };
-        // A request without an answer may be carried out later.
+        // A request that timed out may still be executed later.
         self.admin.delete_stream();
         let begun = Instant::now();
         while self.admin.life().is_none_or(|now| now == life) {
@@ -335,17 +334,17 @@ impl Campaign {
         self.outcome.lockouts += 1;
     }
 
-    /// What the sinks' files contain, and how many records are there again.
+    /// Returns the hits in the files of the sinks, and the number of records that repeat one.
     fn delivered(&self) -> io::Result<(HashSet<Key>, u64)> {
         let (mut found, mut again) = (HashSet::new(), 0);
         for drain in &self.drains {
             let Ok(file) = fs::File::open(&drain.file) else { continue };
             for line in io::BufReader::new(file).lines() {
-                // The last line may be under way.
+                // The last line may be incomplete.
                 let Ok(line) = serde_json::from_str::<serde_json::Value>(&line?) else { continue };
                 let epoch = line["epoch"].as_str().and_then(|text| u128::from_str_radix(text, 16).ok());
                 let (Some(epoch), Some(sequence)) = (epoch, line["sequence"].as_u64()) else {
-                    return Err(io::Error::other(format!("a record without a number: {line}")));
+                    return Err(io::Error::other(format!("a record without a sequence number: {line}")));
                 };
                 again += u64::from(!found.insert((epoch, sequence)));
             }
@@ -353,7 +352,7 @@ impl Campaign {
         Ok((found, again))
     }
 
-    /// No more faults: everything must arrive now.
+    /// Ends the campaign: without further faults everything must arrive.
     fn settle(mut self) -> io::Result<ClusterOutcome> {
         self.shared.stop.store(true, Ordering::Release);
         let limit = Instant::now() + DELIVERY_TIME;
@@ -361,14 +360,14 @@ impl Campaign {
             self.collectors.iter_mut().try_for_each(Collector::start)?;
             self.drains.iter_mut().try_for_each(Drain::keep_running)?;
             if Instant::now() > limit {
-                return Err(self.stuck("the sensors do not get rid of their hits"));
+                return Err(self.stuck("the sensors cannot deliver their hits"));
             }
             thread::sleep(Duration::from_millis(50));
         }
         for sensor in std::mem::take(&mut self.sensors) {
             sensor.join().map_err(|_| io::Error::other("a sensor has panicked"))??;
         }
-        // Until nothing is missing, or nothing has come for long: then it is lost.
+        // Until nothing is missing, or until nothing has arrived for so long that the rest is lost.
         let (mut best, mut since) = (0, Instant::now());
         let missing = |campaign: &Self| -> io::Result<(usize, usize, u64)> {
             let (delivered, again) = campaign.delivered()?;

@@ -1,8 +1,8 @@
-//! Figures of a cluster without faults: how many hits a second are acknowledged, what they cost, how fast a drain is.
+//! Measures a cluster without faults: acknowledged hits per second, their cost, and the speed of a drain.
 
 use super::Cluster;
 use super::batch::Batch;
-use super::client::{Client, Word, deliver};
+use super::client::{Client, Reply, deliver};
 use super::hosts::Collector;
 use super::programs::{PATIENCE, Programs, Running, command, wait_for};
 use super::rng::Rng;
@@ -13,39 +13,39 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Sensors that send at the same time.
+/// Number of sensors that send concurrently.
 const SENSORS: usize = 16;
-/// Hits that are sent one by one, to see when the sink has them.
+/// Number of hits that are sent one by one to measure when the sink receives them.
 const SINGLE_HITS: usize = 50;
-/// Clock ticks in a second of `/proc/PID/stat`.
+/// Clock ticks per second in `/proc/PID/stat`.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What was measured.
+/// The results of a measurement.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ClusterFigures {
-    /// nats-servers, and replicas of each stream.
+    /// Number of nats-servers and of replicas of each stream.
     pub replicas: usize,
-    /// Streams of hits.
+    /// Number of streams of hits.
     pub partitions: usize,
-    /// Hits that were acknowledged.
+    /// Number of acknowledged hits.
     pub hits: usize,
-    /// Acknowledged hits in a second.
+    /// Acknowledged hits per second.
     pub acknowledged_per_second: f64,
-    /// Milliseconds of processor time of the collector for 1,000 hits.
+    /// Processor time of the collector for 1,000 hits, in milliseconds.
     pub collector_cpu_ms_per_1000: f64,
-    /// Hits in a second that one drain writes to a file.
+    /// Hits per second that one drain writes to a file.
     pub drained_per_second: f64,
-    /// Milliseconds from an acknowledgement to the line in the file: the median and the longest.
+    /// Median time from an acknowledgement to the line in the file, in milliseconds.
     pub lag_ms_median: f64,
-    /// See above.
+    /// Maximum of the same.
     pub lag_ms_max: f64,
 }
 
-/// Measures with so many nodes. `None`: there is no nats-server.
+/// Measures with this number of nodes, partitions and hits. Returns `None` if nats-server is not installed.
 ///
 /// # Errors
 ///
-/// Those of the file system and of starting programs.
+/// Errors of the file system and of starting programs.
 pub fn measure_cluster(
     place: &Path,
     nodes: usize,
@@ -99,7 +99,7 @@ pub fn measure_cluster(
     let ended = drain(&["--once"])?.wait();
     let drained_per_second = hits as f64 / begun.elapsed().as_secs_f64();
     if !ended.is_some_and(|status| status.success()) {
-        return Err(io::Error::other("the drain did not end well"));
+        return Err(io::Error::other("the drain failed"));
     }
 
     let _running = drain(&[])?;
@@ -113,7 +113,7 @@ pub fn measure_cluster(
         let len = fs::metadata(&file)?.len();
         client.queue(sequence, hit)?;
         client.flush()?;
-        while !matches!(client.hear()?, Word::Ack(ack) if ack.sequence == sequence) {}
+        while !matches!(client.receive()?, Reply::Ack(ack) if ack.sequence == sequence) {}
         let acknowledged = Instant::now();
         let written =
             wait_for(PATIENCE, || fs::metadata(&file).is_ok_and(|file| file.len() > len).then_some(()));

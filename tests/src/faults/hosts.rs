@@ -1,4 +1,4 @@
-//! A collector and a sensor, each with its disk, as they are on their machines: they crash, and start again.
+//! A collector and a sensor, each with its disk, that can crash and be restarted.
 
 use super::batch::Batch;
 use super::programs::{Disk, Programs, Running, command, free_address, listens, wait_for};
@@ -10,30 +10,31 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// A collector, with the embedded store unless it is told otherwise.
+/// A collector; by default with the embedded store.
 #[derive(Debug)]
 pub struct Collector {
     /// Its files.
     pub disk: Disk,
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
     /// Standard output and standard error of all its processes.
     pub log: PathBuf,
     arguments: Vec<String>,
-    /// The URL of a cluster that is its store.
+    /// URL of the cluster that is its store, if any.
     cluster: Option<String>,
     has_shim: bool,
     running: Option<Running>,
 }
 
 impl Collector {
-    /// A machine for a collector below `place`; `arguments` come behind those that every one needs. It is not started.
+    /// Prepares a collector with its files below `place`; `arguments` follow those that every collector needs. Does not
+    /// start it.
     ///
     /// # Errors
     ///
-    /// Those of making folders, and of finding a free port.
+    /// Errors of creating folders and of finding a free port.
     pub fn new(place: &Path, arguments: &[&str]) -> io::Result<Self> {
-        // Without TLS all sensors have one name, so the bound for a sensor is one for all of them.
+        // Without TLS all sensors have the same name, so the limit for one sensor applies to all of them together.
         let config = place.join("collector.toml");
         fs::write(&config, "[limits]\nconnections_per_sensor_max = 20000\n[nats]\nmax_gb = 1\n")?;
         Ok(Self {
@@ -49,7 +50,7 @@ impl Collector {
         })
     }
 
-    /// With a cluster as its store.
+    /// Uses a cluster as the store.
     #[must_use]
     pub fn before_cluster(mut self, url: &str) -> Self {
         self.cluster = Some(url.to_owned());
@@ -63,16 +64,16 @@ impl Collector {
         self
     }
 
-    /// The store.
+    /// Path of the embedded store.
     pub fn store(&self) -> PathBuf {
         self.disk.folder.join("hits.db")
     }
 
-    /// Starts it, if it does not run.
+    /// Starts the collector unless it is running.
     ///
     /// # Errors
     ///
-    /// Those of starting it.
+    /// Errors of starting it.
     pub fn start(&mut self) -> io::Result<()> {
         if self.runs() {
             return Ok(());
@@ -91,11 +92,11 @@ impl Collector {
         Ok(())
     }
 
-    /// Starts it and waits until it listens.
+    /// Starts the collector and waits until it listens.
     ///
     /// # Errors
     ///
-    /// Those of starting it; `TimedOut` with its log if it does not listen within 20 seconds.
+    /// Errors of starting it; `TimedOut` with its log if it does not listen within 20 seconds.
     pub fn start_and_wait(&mut self) -> io::Result<()> {
         self.start()?;
         let address = self.address;
@@ -120,11 +121,11 @@ impl Collector {
         self.running.take().is_some_and(|mut running| running.kill())
     }
 
-    /// Asks it to end, and waits.
+    /// Requests the collector to stop and waits for its end.
     ///
     /// # Errors
     ///
-    /// `TimedOut` with its log if it does not end, or not well.
+    /// `TimedOut` with its log if it does not end or fails.
     pub fn stop(&mut self) -> io::Result<()> {
         let Some(mut running) = self.running.take() else { return Ok(()) };
         running.terminate();
@@ -134,7 +135,7 @@ impl Collector {
         }
     }
 
-    /// Processor time that it has used, in clock ticks.
+    /// Processor time that the collector has used, in clock ticks.
     ///
     /// # Errors
     ///
@@ -142,14 +143,14 @@ impl Collector {
     pub fn processor_ticks(&self) -> io::Result<u64> {
         let id = self.running.as_ref().ok_or(io::ErrorKind::NotFound)?.id();
         let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
-        // Behind the name, which may contain anything, come state and numbers; user and system time are 12 and 13.
+        // The name may contain anything. State and numbers follow it; user and system time are fields 12 and 13.
         let numbers = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let times = numbers.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
         let times: Result<Vec<u64>, _> = times.collect();
         times.map(|times| times.iter().sum()).map_err(io::Error::other)
     }
 
-    /// Bytes of memory that it holds now.
+    /// Resident memory of the collector, in bytes.
     ///
     /// # Errors
     ///
@@ -178,11 +179,11 @@ pub struct Sensor {
 }
 
 impl Sensor {
-    /// A machine for a sensor below `place`; `arguments` come behind those that every one needs.
+    /// Prepares a sensor with its files below `place`; `arguments` follow those that every sensor needs.
     ///
     /// # Errors
     ///
-    /// Those of making folders.
+    /// Errors of creating folders.
     pub fn new(place: &Path, name: &str, arguments: &[&str]) -> io::Result<Self> {
         Ok(Self {
             disk: Disk::new(place, name)?,
@@ -200,16 +201,16 @@ impl Sensor {
         self
     }
 
-    /// The spool.
+    /// Path of the spool.
     pub fn spool(&self) -> PathBuf {
         self.disk.folder.join("spool.db")
     }
 
-    /// Starts it on a trace, to one of these collectors.
+    /// Starts a replay of a trace that sends hits to one of these collectors.
     ///
     /// # Errors
     ///
-    /// Those of starting it.
+    /// Errors of starting it.
     pub fn start(&mut self, trace: &Path, collectors: &[SocketAddr]) -> io::Result<()> {
         let mut command = command(&Programs::find().sensor, ["replay", "--format", "jsonl"]);
         for collector in collectors {
@@ -223,7 +224,7 @@ impl Sensor {
         Ok(())
     }
 
-    /// How its process ended, if it did so by itself; asked once more, it has never run.
+    /// Returns how its process ended, if it did so by itself, and forgets the process.
     pub fn take_ended(&mut self) -> Option<ExitStatus> {
         let ended = self.running.as_mut().and_then(Running::ended);
         if ended.is_some() {
@@ -247,11 +248,11 @@ impl Sensor {
         self.running.take().is_some_and(|mut running| running.kill())
     }
 
-    /// Replays a batch without a disturbance, starting it again where it gives up.
+    /// Replays a batch without faults; repeats the replay if it fails, at most twice.
     ///
     /// # Errors
     ///
-    /// Those of the file system; `TimedOut` with its log.
+    /// Errors of the file system; `TimedOut` with its log if no replay succeeds.
     pub fn deliver(&mut self, batch: &Batch, place: &Path, collectors: &[SocketAddr]) -> io::Result<()> {
         let trace = batch.write(place)?;
         for _ in 0..3 {
@@ -263,17 +264,17 @@ impl Sensor {
         Err(io::Error::new(io::ErrorKind::TimedOut, tail(&self.log)))
     }
 
-    /// Makes what was spooled arrive: an empty trace is replayed.
+    /// Delivers the hits in the spool by replaying an empty trace.
     ///
     /// # Errors
     ///
-    /// As [`deliver`](Self::deliver).
+    /// Same as [`deliver`](Self::deliver).
     pub fn drain(&mut self, place: &Path, collectors: &[SocketAddr]) -> io::Result<()> {
         self.deliver(&Batch::new("nothing", 0, 0..1, &mut Rng::new(0)), place, collectors)
     }
 }
 
-/// The end of a log.
+/// Returns the last 3,000 bytes of a log.
 pub fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let from = text.floor_char_boundary(text.len().saturating_sub(3000));

@@ -1,8 +1,8 @@
-//! A power loss, played on the folder of a program that was killed.
+//! Simulates a power loss in the folder of a program that was killed.
 //!
-//! The fault shim has kept what is durable. Everything written since may be there or not: for each sector of 512 bytes
-//! it is drawn anew, and what is not there is the old bytes, zeros or garbage. Bytes that were not written stay as they
-//! are, as SQLite supposes of a disk (`SQLITE_IOCAP_POWERSAFE_OVERWRITE`).
+//! The fault shim has recorded what is durable. Everything written since may be lost: for each sector of 512 bytes a random
+//! choice decides whether it keeps the new bytes, the old bytes, zeros or garbage. Bytes that were not written do not
+//! change, as SQLite assumes (`SQLITE_IOCAP_POWERSAFE_OVERWRITE`).
 
 use super::rng::Rng;
 use std::collections::BTreeSet;
@@ -12,16 +12,16 @@ use std::path::{Path, PathBuf};
 
 const SECTOR_LEN: usize = 512;
 
-/// What a power loss did.
+/// The effect of a power loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Loss {
-    /// Files that are other than they were.
+    /// Number of files that changed.
     pub files: u64,
-    /// Bytes in them that are.
+    /// Number of bytes that changed.
     pub bytes: u64,
 }
 
-/// What becomes of what was written to a file and not synced.
+/// What happens to bytes that were written and not synced.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Lost,
@@ -30,12 +30,12 @@ enum Fate {
     Garbled,
 }
 
-/// Leaves in `folder` what a power loss leaves, and takes that for durable in `image`, the shim's folder. No program may
-/// have the files open.
+/// Changes the files in `folder` as a power loss may, and makes the result durable in `image`, the folder of the shim. No
+/// program may have the files open.
 ///
 /// # Errors
 ///
-/// Those of the file system; `InvalidData` if the journal of names is none.
+/// Errors of the file system; `InvalidData` if the journal of names is invalid.
 pub fn lose_power(folder: &Path, image: &Path, rng: &mut Rng) -> io::Result<Loss> {
     let durable_folder = image.join("files");
     fs::create_dir_all(&durable_folder)?;
@@ -59,11 +59,11 @@ pub fn lose_power(folder: &Path, image: &Path, rng: &mut Rng) -> io::Result<Loss
     Ok(loss)
 }
 
-/// Makes durable what is there: the starting point of a program whose folder was filled by another one.
+/// Makes all files in `folder` durable, for a program whose folder was filled by another one.
 ///
 /// # Errors
 ///
-/// Those of the file system.
+/// Errors of the file system.
 pub fn take_as_durable(folder: &Path, image: &Path) -> io::Result<()> {
     let mut names = BTreeSet::new();
     list(folder, Path::new(""), &mut names)?;
@@ -73,7 +73,7 @@ pub fn take_as_durable(folder: &Path, image: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The bytes of a file after the loss; `None`: there is no such file.
+/// Returns the bytes of a file after the loss; `None` if it no longer exists.
 fn left(live: Option<&[u8]>, durable: Option<&[u8]>, rng: &mut Rng) -> Option<Vec<u8>> {
     let Some(live) = live else { return durable.map(<[u8]>::to_vec) };
     if durable.is_none() && rng.chance(50) {
@@ -115,7 +115,7 @@ fn left(live: Option<&[u8]>, durable: Option<&[u8]>, rng: &mut Rng) -> Option<Ve
     Some(left)
 }
 
-/// Of the renames and removals since the last sync the first few have happened.
+/// Applies a random number of the first renames and removals since the last sync.
 fn apply_some_names(image: &Path, rng: &mut Rng) -> io::Result<()> {
     let journal = image.join("names");
     let Some(records) = read(&journal)? else { return Ok(()) };
@@ -125,7 +125,7 @@ fn apply_some_names(image: &Path, rng: &mut Rng) -> io::Result<()> {
     for record in records.lines().take(count) {
         let (from, to) = record.split_once('\0').ok_or(io::ErrorKind::InvalidData)?;
         let from = image.join("files").join(from);
-        // What was never synced has no name yet.
+        // A file that was never synced has no durable name yet.
         if !from.exists() {
             continue;
         }

@@ -1,5 +1,5 @@
-//! A bad network between sensors and a collector, on the loopback interface: connections that break at any byte, go
-//! dead without a word, are slow; and, where there is no TLS, acknowledgements that are lost, late, doubled or stale.
+//! A bad network between sensors and a collector, on the loopback interface. Connections are closed after any byte, stop
+//! carrying data without being closed, or are slow; without TLS, ACKs are dropped, delayed, duplicated or stale.
 
 mod acks;
 
@@ -12,60 +12,60 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Bytes forwarded at once.
+/// Maximum number of bytes forwarded at once.
 const PART_LEN: usize = 16 * 1024;
-/// How often a thread that waits looks whether it is to end.
+/// Interval in which waiting threads check whether to end.
 const TICK: Duration = Duration::from_millis(20);
 
-/// What the network does to connections. Chances are in percent and drawn for each connection.
+/// Faults of the network. Probabilities are in percent and apply to each connection.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Weather {
-    /// It is cut.
+pub struct NetworkFaults {
+    /// Probability that it is closed.
     pub cut: u64,
-    /// It goes dead: open at both ends, nothing comes through.
+    /// Probability that it stays open but no longer carries data.
     pub half_open: u64,
-    /// Cut or dead after at most so many bytes in both directions.
+    /// Maximum number of bytes, in both directions, before that happens.
     pub within_bytes: u64,
-    /// Longest delay of a part, in milliseconds.
+    /// Maximum delay of forwarded data, in milliseconds.
     pub delay_ms_max: u64,
-    /// What becomes of each ACK; for connections without TLS.
+    /// Faults of each ACK, for connections without TLS.
     pub acks: Acks,
 }
 
-/// What becomes of an ACK, in percent.
+/// Probabilities of what happens to an ACK, in percent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Acks {
     /// It never arrives.
     pub dropped: u64,
-    /// It arrives behind the next one.
+    /// It arrives after the next one.
     pub swapped: u64,
     /// It arrives twice.
     pub doubled: u64,
-    /// An old one arrives before it.
+    /// An older one arrives before it again.
     pub stale: u64,
 }
 
 impl Acks {
-    /// Whether all arrive as they are.
+    /// Whether all ACKs are forwarded unchanged.
     fn are_whole(self) -> bool {
         self.dropped + self.swapped + self.doubled + self.stale == 0
     }
 }
 
-/// What the network has done so far.
+/// Counts of what the network has done.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Connections that came.
+    /// Accepted connections.
     pub connections: AtomicU64,
-    /// Those that were cut.
+    /// Connections that were closed.
     pub cut: AtomicU64,
-    /// Those that went dead.
+    /// Connections that stopped carrying data.
     pub half_open: AtomicU64,
-    /// ACKs that did not arrive as they were sent.
+    /// ACKs that were not forwarded unchanged.
     pub acks: AtomicU64,
 }
 
-/// A proxy in front of one collector. Its threads end when it is dropped.
+/// A proxy in front of a collector. Dropping it ends its threads.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -76,18 +76,18 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     upstream: Mutex<SocketAddr>,
-    weather: Mutex<Weather>,
+    network: Mutex<NetworkFaults>,
     rng: Mutex<Rng>,
     counts: Counts,
-    /// Connections older than this are cut.
+    /// Connections of an older generation are closed.
     generation: AtomicU64,
     stops: AtomicBool,
 }
 
-/// What will happen to a connection.
+/// The faults of a connection.
 #[derive(Debug)]
 struct Fate {
-    /// Bytes until it ends; counted down by both directions.
+    /// Bytes until the fault happens; both directions count it down.
     bytes_left: AtomicU64,
     is_cut: bool,
     generation: u64,
@@ -96,18 +96,18 @@ struct Fate {
 }
 
 impl Proxy {
-    /// Listens on a free port, and leads to `upstream`.
+    /// Listens on a free port and forwards connections to `upstream`.
     ///
     /// # Errors
     ///
-    /// Those of listening.
-    pub fn start(upstream: SocketAddr, weather: Weather, rng: Rng) -> io::Result<Self> {
+    /// Errors of listening.
+    pub fn start(upstream: SocketAddr, network: NetworkFaults, rng: Rng) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             upstream: Mutex::new(upstream),
-            weather: Mutex::new(weather),
+            network: Mutex::new(network),
             rng: Mutex::new(rng),
             counts: Counts::default(),
             generation: AtomicU64::new(0),
@@ -120,27 +120,27 @@ impl Proxy {
         Ok(Self { address, shared, acceptor: Some(acceptor) })
     }
 
-    /// Where sensors connect.
+    /// The address for sensors to connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it has done.
+    /// Counts of what the network has done.
     pub fn counts(&self) -> &Counts {
         &self.shared.counts
     }
 
-    /// The weather for connections that come from now on.
-    pub fn set_weather(&self, weather: Weather) {
-        *lock(&self.shared.weather) = weather;
+    /// Sets the faults of future connections.
+    pub fn set_faults(&self, network: NetworkFaults) {
+        *lock(&self.shared.network) = network;
     }
 
-    /// The collector of connections that come from now on.
+    /// Sets the collector for future connections.
     pub fn set_upstream(&self, upstream: SocketAddr) {
         *lock(&self.shared.upstream) = upstream;
     }
 
-    /// Cuts all connections that there are.
+    /// Closes all current connections.
     pub fn cut_all(&self) {
         self.shared.generation.fetch_add(1, Ordering::Relaxed);
     }
@@ -169,7 +169,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         shared.counts.connections.fetch_add(1, Ordering::Relaxed);
         threads.retain(|thread| !thread.is_finished());
         let upstream = *lock(&shared.upstream);
-        // A collector that is down: the connection ends at once, as a refused one would.
+        // If the collector is down, the connection ends at once, as a refused one would.
         let Ok(collector) = TcpStream::connect_timeout(&upstream, Duration::from_secs(2)) else { continue };
         if let Ok(both) = forward(shared, &sensor, &collector) {
             threads.extend(both);
@@ -185,10 +185,10 @@ fn forward(
     sensor: &TcpStream,
     collector: &TcpStream,
 ) -> io::Result<[JoinHandle<()>; 2]> {
-    let weather = *lock(&shared.weather);
+    let network = *lock(&shared.network);
     let mut rng = lock(&shared.rng).fork();
-    let (is_cut, is_dead) = (rng.chance(weather.cut), rng.chance(weather.half_open));
-    let budget = if is_cut || is_dead { rng.within(1..weather.within_bytes.max(2)) } else { u64::MAX };
+    let (is_cut, is_dead) = (rng.chance(network.cut), rng.chance(network.half_open));
+    let budget = if is_cut || is_dead { rng.within(1..network.within_bytes.max(2)) } else { u64::MAX };
     let fate = Arc::new(Fate {
         bytes_left: AtomicU64::new(budget),
         is_cut,
@@ -206,14 +206,14 @@ fn forward(
         let (from, to) = (from.try_clone()?, to.try_clone()?);
         let (shared, fate) = (Arc::clone(shared), Arc::clone(&fate));
         Ok(thread::spawn(move || {
-            let mut pump = Pump { from, to, mangler, rng, delay_ms_max: weather.delay_ms_max };
+            let mut pump = Pump { from, to, mangler, rng, delay_ms_max: network.delay_ms_max };
             let _ = pump.run(&shared, &fate);
             fate.has_ended.store(true, Ordering::Relaxed);
             let _ = pump.from.shutdown(Shutdown::Both);
             let _ = pump.to.shutdown(Shutdown::Both);
         }))
     };
-    let mangler = (!weather.acks.are_whole()).then(|| Mangler::new(weather.acks, rng.fork()));
+    let mangler = (!network.acks.are_whole()).then(|| Mangler::new(network.acks, rng.fork()));
     let up = spawn(sensor, collector, None, rng.fork())?;
     let down = spawn(collector, sensor, mangler, rng.fork())?;
     Ok([up, down])
@@ -237,7 +237,7 @@ impl Pump {
                 return Ok(());
             }
             if fate.is_dead.load(Ordering::Relaxed) {
-                // Nothing is read any more: both ends find out by themselves.
+                // Nothing is read any more; both ends have to detect it.
                 thread::sleep(TICK);
                 continue;
             }

@@ -1,24 +1,24 @@
-//! Random numbers that a seed repeats: SplitMix64.
+//! Reproducible random numbers: SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>).
 
 use std::ops::Range;
 
-/// A generator. Not for secrets.
+/// A random number generator with a seed. Not for secrets.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// The generator of a seed.
+    /// Creates a generator from a seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A generator of its own for a part of the work, so that its course does not hang on that of others.
+    /// Creates an independent generator, so that one part of the work does not influence the numbers of another.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self(self.word())
     }
 
-    /// Any number.
+    /// Returns the next 64 bits.
     pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut word = self.0;
@@ -27,12 +27,12 @@ impl Rng {
         word ^ (word >> 31)
     }
 
-    /// A number of the range; its start if the range is empty.
+    /// Returns a number in the range; its start if the range is empty.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
         range.start + self.word() % range.end.saturating_sub(range.start).max(1)
     }
 
-    /// True so many times of a hundred.
+    /// Returns true with a probability of `percent`.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.within(0..100) < percent
     }

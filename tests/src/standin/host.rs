@@ -90,20 +90,13 @@ impl Host {
         Ok(copy)
     }
 
+    /// Why programs cannot be run against the stand-in; `None` if they can.
+    pub fn missing() -> Option<String> {
+        if cfg!(windows) { Self::beside().err() } else { cross_tools().err() }
+    }
+
     fn cross() -> Result<Self, String> {
-        let lib = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
-        let lib = lib.map_err(|error| format!("rustc: {error}"))?.stdout;
-        if !Path::new(String::from_utf8_lossy(&lib).trim()).is_dir() {
-            return Err(format!("the target {TARGET} is not installed"));
-        }
-        let paths = env::var_os("PATH").unwrap_or_default();
-        let has = |name: &str| env::split_paths(&paths).any(|folder| folder.join(name).exists());
-        if !has("x86_64-w64-mingw32-gcc") {
-            return Err("mingw is not installed".into());
-        }
-        if !Path::new("/usr/lib/wine/wine64").exists() && !has("wine64") && !has("wine") {
-            return Err("Wine is not installed".into());
-        }
+        cross_tools()?;
         let target_folder = profile_folder()?.parent().ok_or("the test lies in no target folder")?.to_owned();
         build(&target_folder, Some(TARGET));
         let runner = repository().join("tests/etw-standin/wine-runner");
@@ -194,6 +187,24 @@ impl Lab {
         command.env(SCENARIO_VARIABLE, windows_path(&self.folder().join("scenario.txt")));
         Ok(command)
     }
+}
+
+/// Checks for what it takes to build and run Windows programs on another system.
+fn cross_tools() -> Result<(), String> {
+    let lib = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
+    let lib = lib.map_err(|error| format!("rustc: {error}"))?.stdout;
+    if !Path::new(String::from_utf8_lossy(&lib).trim()).is_dir() {
+        return Err(format!("the Rust target {TARGET} is not installed"));
+    }
+    let paths = env::var_os("PATH").unwrap_or_default();
+    let has = |name: &str| env::split_paths(&paths).any(|folder| folder.join(name).exists());
+    if !has("x86_64-w64-mingw32-gcc") {
+        return Err("mingw is not installed".into());
+    }
+    if !Path::new("/usr/lib/wine/wine64").exists() && !has("wine64") && !has("wine") {
+        return Err("Wine is not installed".into());
+    }
+    Ok(())
 }
 
 /// How a Windows program names `path`: under Wine, drive Z is the root of the file system.

@@ -1,5 +1,4 @@
-//! A small trace, and what a reader sees of it: for the suites that damage it.
-#![allow(dead_code, reason = "each suite uses its part")]
+//! A small trace, and a walk over its events, for suites that damage it.
 
 use etwsieve_etl::{Compression, DamageKind, DamageLog, FileTime, Trace};
 use etwsieve_tests::fuzz;
@@ -11,7 +10,7 @@ pub(crate) const FORMATS: [Option<Compression>; 4] =
 pub(crate) const BUFFER_LEN: usize = 1024;
 pub(crate) const SID: [u8; 12] = [1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0];
 
-/// Offsets in a buffer's header.
+/// Offsets in the header of a buffer.
 pub(crate) const BUFFER_SIZE: usize = 0x00;
 pub(crate) const SAVED_OFFSET: usize = 0x04;
 pub(crate) const SEQUENCE_NUMBER: usize = 0x18;
@@ -19,7 +18,7 @@ pub(crate) const FILLED_BYTES: usize = 0x30;
 /// File offset of the log file header in a 64-bit trace.
 pub(crate) const LOG_FILE_HEADER: usize = 0x68;
 
-/// Three processors, three or more buffers each, events with and without extended items.
+/// Returns a trace of three processors with at least three buffers each, and events with and without extended items.
 pub(crate) fn small(format: Option<Compression>) -> TraceWriter {
     with_events(45, format)
 }
@@ -36,7 +35,7 @@ pub(crate) fn with_events(count: u64, format: Option<Compression>) -> TraceWrite
     writer
 }
 
-/// An event of a walk: its number (the process id says it), where it is, and how far it reaches.
+/// An event of a walk: its number, which is its process id, and its place in the trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Seen {
     pub(crate) number: u32,
@@ -80,7 +79,7 @@ impl Walk {
         self.seen.iter().map(|event| event.number).collect()
     }
 
-    /// The kinds of damage, with their counts.
+    /// Returns the kinds of damage with their counts.
     pub(crate) fn kinds(&self) -> Vec<(DamageKind, u64)> {
         self.damage.counts().collect()
     }
@@ -90,7 +89,7 @@ pub(crate) fn put(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
-/// Offsets of the buffers of an undamaged trace.
+/// Returns the offsets of the buffers of an undamaged trace.
 pub(crate) fn buffers(bytes: &[u8]) -> Vec<usize> {
     let mut offsets = vec![];
     let mut at = 0;
@@ -101,7 +100,7 @@ pub(crate) fn buffers(bytes: &[u8]) -> Vec<usize> {
     offsets
 }
 
-/// Numbers of the events in the buffer at `offset` of a trace that is not compressed.
+/// Returns the numbers of the events in the buffer at `offset` of an uncompressed trace.
 pub(crate) fn numbers_within(whole: &Walk, offset: usize) -> BTreeSet<u32> {
     let inside = |event: &&Seen| (offset..offset + BUFFER_LEN).contains(&event.offset);
     whole.seen.iter().filter(inside).map(|event| event.number).collect()

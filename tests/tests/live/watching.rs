@@ -1,5 +1,4 @@
-//! The release program `etwsieve watch` on a machine of the stand-in.
-#![allow(dead_code, reason = "each suite uses its part")]
+//! Runs the release program `etwsieve watch` on a machine of the stand-in.
 
 use etwsieve_tests::corpus::repository;
 use etwsieve_tests::standin::{Host, Lab, interrupt, windows_path};
@@ -13,9 +12,9 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Name of the session.
+/// Name of the sensor's session.
 pub(crate) const SESSION: &str = "etwsieve";
-/// How long anything may take before a test gives up; machines under test are slow.
+/// Maximum time to wait for anything. Machines that run tests may be slow.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Providers of a session: both editions of PowerShell, and ETW's own lost events. They are enabled one by one.
@@ -24,32 +23,38 @@ pub(crate) const PROVIDERS: usize = 3;
 const POWERSHELL: &str = "{a0c1853b-5c40-4b15-8766-3cf1c58f985a}";
 const PUBLISHERS: &str = r"HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\WINEVT\Publishers";
 
-/// A machine that no other test uses meanwhile: all share the objects of one Wine, and the processors.
-pub(crate) struct Alone {
-    lab: Lab,
+/// A [`Lab`] or a [`Host`] that no other test uses at the same time: all share the objects of one Wine, and the
+/// processors.
+pub(crate) struct Alone<T> {
+    inner: T,
     _guard: MutexGuard<'static, ()>,
 }
 
-impl Deref for Alone {
-    type Target = Lab;
+impl<T> Deref for Alone<T> {
+    type Target = T;
 
-    fn deref(&self) -> &Lab {
-        &self.lab
+    fn deref(&self) -> &T {
+        &self.inner
     }
 }
 
-/// The machine for a scenario; `None`, with a word, where the stand-in cannot run.
-pub(crate) fn lab(scenario: &str) -> Option<Alone> {
+/// The host of all machines; `None`, with a message, where the stand-in cannot run.
+pub(crate) fn host() -> Option<Alone<Host>> {
     static ALONE: Mutex<()> = Mutex::new(());
-    static REGISTERED: Once = Once::new();
     let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let host = Host::find()?;
-    REGISTERED.call_once(|| register(true));
-    let lab = host.lab(scenario).expect("the folder of a machine can be made");
-    Some(Alone { lab, _guard: guard })
+    Some(Alone { inner: Host::find()?, _guard: guard })
 }
 
-/// Registers the provider of Windows PowerShell, as Windows comes; or takes it away.
+/// A machine with a scenario; `None`, with a message, where the stand-in cannot run.
+pub(crate) fn lab(scenario: &str) -> Option<Alone<Lab>> {
+    static REGISTERED: Once = Once::new();
+    let Alone { inner: host, _guard } = host()?;
+    REGISTERED.call_once(|| register(true));
+    let lab = host.lab(scenario).expect("the folder of a machine can be made");
+    Some(Alone { inner: lab, _guard })
+}
+
+/// Registers the provider of Windows PowerShell, as on a real Windows, or removes its registration.
 pub(crate) fn register(registered: bool) {
     if cfg!(windows) {
         return;
@@ -65,19 +70,19 @@ pub(crate) fn register(registered: bool) {
     assert!(output.status.success() || !registered, "{output:?}");
 }
 
-/// A number for a campaign: the full one with `ETWSIEVE_CAMPAIGN=full` in the environment.
+/// Returns `full` if the environment contains `ETWSIEVE_CAMPAIGN=full`, otherwise `short`.
 pub(crate) fn campaign(short: u64, full: u64) -> u64 {
     if env::var("ETWSIEVE_CAMPAIGN").is_ok_and(|value| value == "full") { full } else { short }
 }
 
-/// A watch that runs.
+/// A running watch.
 pub(crate) struct Watching<'a> {
     lab: &'a Lab,
     child: Option<Child>,
     summary: PathBuf,
 }
 
-/// What a watch left behind.
+/// The results of a watch.
 pub(crate) struct Watched {
     /// Exit code.
     pub code: Option<i32>,
@@ -92,10 +97,10 @@ pub(crate) struct Watched {
 impl<'a> Watching<'a> {
     /// Starts `etwsieve watch` with JSON Lines on standard output, and waits until all providers are enabled.
     pub(crate) fn start(lab: &'a Lab, args: &[&str]) -> Self {
-        // One that a killed sensor has left is not the one that is waited for.
+        // A session left by a killed sensor must not be mistaken for the new one.
         let left = lab.machine().session(SESSION).expect("it can be read").map(|session| session.incarnation);
         let watching = Self::spawn(lab, args);
-        // The antimalware scanner's is one more.
+        // `--amsi` enables one more provider.
         let providers = PROVIDERS + usize::from(args.contains(&"--amsi"));
         lab.machine()
             .wait(SESSION, PATIENCE, |session| {
@@ -105,7 +110,7 @@ impl<'a> Watching<'a> {
         watching
     }
 
-    /// Starts it and does not wait.
+    /// Starts `etwsieve watch` and does not wait.
     pub(crate) fn spawn(lab: &'a Lab, args: &[&str]) -> Self {
         let summary = lab.folder().join("summary.json");
         let _ = fs::remove_file(&summary);
@@ -118,25 +123,25 @@ impl<'a> Watching<'a> {
         Self { lab, child: Some(child.expect("the program starts")), summary }
     }
 
-    /// Process id of the program, under Wine that of its Linux process.
+    /// Process id of the program; under Wine, of its Linux process.
     pub(crate) fn id(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Stops the program as Ctrl-C does, and waits for its end.
     pub(crate) fn finish(mut self) -> Watched {
         let child = self.child.take().expect("it runs");
         interrupt(&child).expect("a signal can be sent");
         self.wait(child)
     }
 
-    /// Waits for its end.
+    /// Waits until the program ends by itself.
     pub(crate) fn end(mut self) -> Watched {
         let child = self.child.take().expect("it runs");
         self.wait(child)
     }
 
-    /// Kills it; nothing is cleaned up.
+    /// Kills the program, which cleans nothing up.
     pub(crate) fn kill(mut self) {
         let mut child = self.child.take().expect("it runs");
         child.kill().expect("it can be killed");
@@ -159,12 +164,12 @@ impl<'a> Watching<'a> {
         let lines = text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
         let summary = fs::read_to_string(&self.summary).ok();
         let summary = summary.map_or(Value::Null, |text| serde_json::from_str(&text).expect("JSON"));
-        assert_eq!(self.lab.machine().complaint(), None, "the stand-in is content");
+        assert_eq!(self.lab.machine().complaint(), None, "the stand-in reports no error");
         let log = format!("{status}\n{}", self.log());
         Watched { code: status.code(), lines, log, summary }
     }
 
-    /// Standard error so far.
+    /// Returns standard error so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.lab.folder().join("log.txt")).unwrap_or_default()
     }
@@ -180,13 +185,13 @@ impl Drop for Watching<'_> {
 }
 
 impl Watched {
-    /// A count of the summary.
+    /// Returns a count of the summary.
     pub(crate) fn count(&self, name: &str) -> u64 {
         let value = name.split('.').fold(&self.summary, |value, key| &value[key]);
         value.as_u64().unwrap_or_else(|| panic!("{name} in {:#}\n{}", self.summary, self.log))
     }
 
-    /// Events dropped, for all reasons.
+    /// Returns the number of dropped events.
     pub(crate) fn dropped(&self) -> u64 {
         let dropped = self.summary["dropped"].as_object();
         dropped.map_or(0, |reasons| reasons.values().filter_map(Value::as_u64).sum())
@@ -199,19 +204,19 @@ impl Watched {
         assert_eq!(self.count("events_seen"), selected + self.count("events_other"), "{:#}", self.summary);
     }
 
-    /// Detections of events, without the sensor's notices.
+    /// Returns the detections of events, without the sensor's notices.
     pub(crate) fn detections(&self) -> Vec<&Value> {
         self.lines.iter().filter(|line| line["notice"].is_null()).collect()
     }
 
-    /// Titles of the notices.
+    /// Returns the titles of the notices.
     pub(crate) fn notices(&self) -> Vec<&str> {
         let notices = self.lines.iter().filter(|line| !line["notice"].is_null());
         notices.filter_map(|line| line["rule_title"].as_str()).collect()
     }
 }
 
-/// Runs another command of the program to its end.
+/// Runs another command of the program and waits for its end.
 pub(crate) fn run(lab: &Lab, args: &[&str]) -> Output {
     lab.command("etwsieve", args).expect("it can be patched").output().expect("it runs")
 }

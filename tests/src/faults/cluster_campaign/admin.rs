@@ -1,4 +1,4 @@
-//! An administrator who changes and deletes what collectors rely on.
+//! An administrator who changes and deletes streams and consumers that the collectors rely on.
 
 use crate::faults::rng::Rng;
 use async_nats::jetstream::context::Context;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 pub(super) const STREAM: &str = "ETWSIEVE";
-/// The cluster may be electing a leader.
+/// Maximum time of a request; the cluster may be electing a leader.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection with all rights.
+/// A connection with all permissions.
 pub(super) struct Admin {
     pub(super) runtime: Runtime,
     pub(super) context: Context,
@@ -22,18 +22,18 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let servers: Vec<String> = url.split(',').map(str::to_owned).collect();
         let options = async_nats::ConnectOptions::with_user_and_password("admin".into(), "admin".into());
-        // The context starts a task of its own, so it is made within the runtime.
+        // The context starts a task, so it is created within the runtime.
         let context =
             runtime.block_on(async { options.connect(servers).await.map(async_nats::jetstream::new) });
         Ok(Self { context: context.map_err(io::Error::other)?, runtime })
     }
 
-    /// Does something; whether it was done in time.
+    /// Runs a request. Returns whether it succeeded in time.
     fn attempt<E>(&self, action: impl Future<Output = Result<(), E>>) -> bool {
         self.runtime.block_on(async { matches!(tokio::time::timeout(TIMEOUT, action).await, Ok(Ok(()))) })
     }
 
-    /// Changes settings so that the stream would lose hits, or take none.
+    /// Changes a setting so that the stream would lose or refuse hits.
     pub(super) fn change_stream(&self, rng: &mut Rng) -> bool {
         let changes: [fn(&mut Config); 6] = [
             |it| it.discard = DiscardPolicy::Old,
@@ -71,7 +71,7 @@ impl Admin {
         self.attempt(async { self.context.delete_stream(STREAM).await.map(drop) });
     }
 
-    /// When the stream of hits was created, in nanoseconds; `None`: there is none, or no answer.
+    /// Returns when the stream of hits was created, in nanoseconds; `None` if it does not exist or there is no answer.
     pub(super) fn life(&self) -> Option<i128> {
         let mut created = None;
         self.attempt(async {

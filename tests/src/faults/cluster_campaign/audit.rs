@@ -1,4 +1,4 @@
-//! An auditor who reads every message of the stream and finds hits that were stored twice.
+//! An audit: reads every message of the stream and finds hits that were stored twice.
 
 use super::admin::{Admin, STREAM};
 use super::{DUPLICATE_WINDOW, Key};
@@ -11,25 +11,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
-/// Hits that are in the stream more than once.
+/// Number of hits that are in the stream more than once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Repeated {
     pub(super) doubled: u64,
     pub(super) late: u64,
 }
 
-/// A message: in which life of the stream, at which place, stored when (seconds since 1970).
+/// The place of a message: creation time of its stream, sequence number, and time of storing in seconds since 1970.
 type Place = (i64, u64, i64);
 
 #[derive(Default)]
 struct Seen {
     places: Mutex<HashMap<Key, Vec<Place>>>,
     is_ending: AtomicBool,
-    /// Everything there is has been read.
+    /// Whether all messages have been read.
     is_done: AtomicBool,
 }
 
-/// The auditor's task.
+/// The task of the audit.
 pub(super) struct Audit {
     seen: Arc<Seen>,
     task: JoinHandle<()>,
@@ -42,7 +42,7 @@ impl Audit {
         Self { seen, task }
     }
 
-    /// Reads what is left, for at most `limit`.
+    /// Reads the remaining messages, for at most `limit`.
     pub(super) fn finish(&self, limit: Duration) -> Repeated {
         self.seen.is_ending.store(true, Ordering::Release);
         let begun = Instant::now();
@@ -53,7 +53,7 @@ impl Audit {
         let mut repeated = Repeated::default();
         for places in self.seen.places.lock().unwrap_or_else(PoisonError::into_inner).values() {
             for (index, (life, _, time)) in places.iter().enumerate() {
-                // Compared with the last one before it in the same life of the stream.
+                // Compared with the previous one in the same stream; a stream that was created again is another one.
                 let before = places[..index].iter().rev().find(|(other, _, _)| other == life);
                 if let Some((_, _, first)) = before {
                     let is_late = time - first > DUPLICATE_WINDOW as i64 - 25;
@@ -79,7 +79,7 @@ async fn read(context: Context, seen: Arc<Seen>) {
     }
 }
 
-/// A consumer that acknowledges nothing and begins at the oldest message.
+/// Creates a consumer that acknowledges nothing and starts at the oldest message.
 async fn consumer(context: &Context) -> Option<(Consumer<Config>, i64)> {
     let stream = context.get_stream(STREAM).await.ok()?;
     let config = Config { ack_policy: AckPolicy::None, ..Config::default() };
@@ -87,7 +87,7 @@ async fn consumer(context: &Context) -> Option<(Consumer<Config>, i64)> {
     Some((stream.create_consumer(config).await.ok()?, life))
 }
 
-/// Reads some messages and returns their number; `None`: the consumer is gone.
+/// Reads some messages and returns their number; `None` if the consumer no longer exists.
 async fn read_batch(consumer: &Consumer<Config>, life: i64, seen: &Seen) -> Option<usize> {
     let request = consumer.batch().max_messages(500).expires(Duration::from_secs(1));
     let mut messages = request.messages().await.ok()?;

@@ -1,20 +1,20 @@
-//! Acknowledgements that do not arrive as they were sent.
+//! Drops, delays, duplicates and repeats ACKs.
 
 use super::{Acks, Counts};
 use crate::faults::rng::Rng;
 use etwsieve_transport::wire::frame::{FrameType, HEADER_LEN, split_frame};
 use std::sync::atomic::Ordering;
 
-/// Old ACKs that are remembered.
+/// Maximum number of old ACKs that are remembered.
 const OLD_MAX: usize = 32;
 
-/// Reads what a collector sends, and hands out something else.
+/// Changes the sequence of ACKs that a collector sends.
 pub(super) struct Mangler {
     acks: Acks,
     rng: Rng,
-    /// A frame that is still arriving.
+    /// The beginning of an incomplete frame.
     input: Vec<u8>,
-    /// An ACK that waits for the next one.
+    /// An ACK that is sent after the next one.
     held: Option<Vec<u8>>,
     old: Vec<Vec<u8>>,
 }
@@ -24,10 +24,10 @@ impl Mangler {
         Self { acks, rng, input: Vec::new(), held: None, old: Vec::new() }
     }
 
-    /// What is to be sent on, now that `part` has come; it may be nothing yet, and nothing may have come.
+    /// Takes the next bytes from the collector, which may be none, and returns the bytes to forward, which may be none.
     pub(super) fn pass(&mut self, part: &[u8], counts: &Counts) -> Vec<u8> {
         let mut out = Vec::new();
-        // Silence: the next ACK may never come, so the one that waits goes.
+        // The next ACK may never come, so a held one is sent when the collector is silent.
         if part.is_empty() {
             out.extend(self.held.take().unwrap_or_default());
             return out;
@@ -59,7 +59,7 @@ impl Mangler {
             self.old.push(frame.to_vec());
         }
         if self.rng.chance(acks.dropped) {
-            // Not a byte of it.
+            // Nothing is forwarded.
         } else if self.rng.chance(acks.swapped) && self.held.is_none() {
             self.held = Some(frame.to_vec());
             counts.acks.fetch_add(1, Ordering::Relaxed);

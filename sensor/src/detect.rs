@@ -4,7 +4,7 @@ pub mod block;
 
 use crate::amsi;
 use crate::event::{EventHeader, RawEvent};
-use crate::sid::Sid;
+use etwsieve_event::Sid;
 use etwsieve_matcher as matcher;
 use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Rule, Span, ViewMatch};
 use etwsieve_transport::hit::{

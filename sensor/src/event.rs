@@ -1,20 +1,10 @@
 //! One event as a source hands it over: header facts and the payload's bytes, nothing parsed.
 
-use crate::sid::Sid;
-use etwsieve_etl::FileTime;
 use etwsieve_matcher::EventKind;
-use uuid::{Uuid, uuid};
+use uuid::Uuid;
 
-/// Microsoft-Windows-PowerShell (Windows PowerShell 5.1).
-pub const POWERSHELL: Uuid = uuid!("a0c1853b-5c40-4b15-8766-3cf1c58f985a");
-/// PowerShellCore (PowerShell 7), with the same event templates.
-pub const POWERSHELL_CORE: Uuid = uuid!("f90714a8-5509-434a-bf6d-b1624c8a19a2");
-
-/// Microsoft-Antimalware-Scan-Interface: what is handed to the antimalware scanner.
-pub const AMSI: Uuid = uuid!("2a576b87-09a7-520e-c21a-4942f0271d67");
-
-/// The sensor itself, as the provider of its notices. A GUID of its own, registered nowhere.
-pub const SENSOR: Uuid = uuid!("5d0e9a4c-3c1b-4f63-9d0a-8a6f1f5b7e21");
+pub use etwsieve_event::provider::{AMSI, POWERSHELL, POWERSHELL_CORE, SENSOR, is_powershell};
+pub use etwsieve_event::{EventHeader, Sid};
 
 /// Module logging: `ContextInfo`, `UserData`, `Payload`.
 pub const MODULE_LOGGING: u16 = 4103;
@@ -31,37 +21,6 @@ pub const AMSI_SCAN: u16 = 1101;
 pub const ETW_EVENT_LEN_MAX: usize = 0xFFFF;
 /// The largest payload that passes the pipeline, in bytes. An .evtx chunk is 64 KiB, so no record exceeds it.
 pub const PAYLOAD_LEN_MAX: usize = 128 * 1024;
-
-/// The facts of an event header that reach a detection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EventHeader {
-    /// When the event was written.
-    pub time: FileTime,
-    /// The provider that wrote it.
-    pub provider: Uuid,
-    /// Event id of the descriptor.
-    pub event_id: u16,
-    /// Version of the descriptor.
-    pub version: u8,
-    /// Channel of the descriptor: 16 Operational, 17 Analytic.
-    pub channel: u8,
-    /// Level of the descriptor: 3 = PowerShell itself found the block suspicious, 5 = verbose.
-    pub level: u8,
-    /// Opcode of the descriptor.
-    pub opcode: u8,
-    /// Task of the descriptor.
-    pub task: u16,
-    /// Keywords of the descriptor.
-    pub keywords: u64,
-    /// Process that wrote the event, where the source knows it.
-    pub process_id: Option<u32>,
-    /// Thread that wrote the event, where the source knows it.
-    pub thread_id: Option<u32>,
-    /// Activity of the event; `None` for the nil GUID too.
-    pub activity_id: Option<Uuid>,
-    /// `System/EventRecordID` of an event log record.
-    pub event_record_id: Option<u64>,
-}
 
 /// An event borrowed from its source.
 #[derive(Clone, Copy, Debug)]
@@ -111,9 +70,4 @@ pub fn kind(provider: &Uuid, event_id: u16) -> Option<EventKind> {
 /// The providers that a live session enables: PowerShell's, and with `amsi` that of the antimalware scanner.
 pub fn providers(amsi: bool) -> &'static [Uuid] {
     if amsi { &[POWERSHELL, POWERSHELL_CORE, AMSI] } else { &[POWERSHELL, POWERSHELL_CORE] }
-}
-
-/// True for the two PowerShell providers.
-pub fn is_powershell(provider: &Uuid) -> bool {
-    *provider == POWERSHELL || *provider == POWERSHELL_CORE
 }

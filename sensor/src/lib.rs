@@ -16,7 +16,6 @@ pub mod payload;
 pub mod pipeline;
 pub mod rules;
 pub mod search;
-pub mod sid;
 pub mod sorter;
 pub mod source;
 pub mod sys;

@@ -23,7 +23,7 @@ use crate::search::Search;
 use crate::source::{Source, SourceError};
 use crate::stop::Stop;
 use crossbeam_channel::{RecvTimeoutError, bounded};
-use etwsieve_etl::FileTime;
+use etwsieve_event::FileTime;
 use etwsieve_transport::hit::HitV1;
 use feed::Feed;
 use std::sync::atomic::AtomicU64;

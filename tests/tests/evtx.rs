@@ -1,8 +1,7 @@
 //! Event log files and JSON Lines against the recorded corpus: every field of every event, every file's counts,
 //! and what is left of files that are cut, damaged or never closed.
 
-use etwsieve::event::{EventHeader, EventRef, PAYLOAD_LEN_MAX, POWERSHELL};
-use etwsieve::sid::Sid;
+use etwsieve::event::{EventHeader, EventRef, PAYLOAD_LEN_MAX, POWERSHELL, Sid};
 use etwsieve::source::{Damage, Sink, SourceError, evtx, jsonl};
 use serde_json::Value;
 use std::collections::BTreeMap;

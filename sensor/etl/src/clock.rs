@@ -1,6 +1,7 @@
 //! Raw time stamps to FILETIME.
 
-use crate::time::{FileTime, TICKS_PER_SECOND};
+use etwsieve_event::FileTime;
+use etwsieve_event::time::TICKS_PER_SECOND;
 use std::fmt;
 
 /// The clock of a session (`TRACE_LOGFILE_HEADER.ReservedFlags`).

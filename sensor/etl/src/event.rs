@@ -3,7 +3,7 @@
 use crate::bytes::{guid_at, u8_at, u16_at, u32_at, u64_at};
 use crate::decode::{Head, MESSAGE_HEADER_LEN, message, message_guid_at, message_options, message_time_at};
 use crate::extended::{ExtendedItems, item_type};
-use crate::time::FileTime;
+use etwsieve_event::FileTime;
 use std::fmt;
 use uuid::Uuid;
 

@@ -29,7 +29,8 @@ use crate::buffer::{BUFFER_HEADER_LEN, BUFFER_LEN_MAX, BufferHeader};
 use crate::bytes::{i64_at, u8_at, u16_at, u32_at};
 use crate::clock::{Clock, ClockType};
 use crate::error::EtlError;
-use crate::time::{FileTime, TICKS_PER_SECOND};
+use etwsieve_event::FileTime;
+use etwsieve_event::time::TICKS_PER_SECOND;
 
 const MARKER_32: u32 = 0xC001_0002;
 const MARKER_64: u32 = 0xC002_0002;

@@ -2,7 +2,7 @@
 
 use super::{Nuls, Recorded, bounded, content, rule_ref, view, view_rule_ref};
 use crate::event::EventHeader;
-use crate::sid::Sid;
+use etwsieve_event::Sid;
 use etwsieve_matcher::block::{Closed, Facts, Joined};
 use etwsieve_matcher::{Matcher, ViewMatch};
 use etwsieve_transport::hit::{

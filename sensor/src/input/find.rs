@@ -4,6 +4,7 @@
 mod tests;
 
 use super::{STDIN, ending};
+use crate::sys::FILE_NAMES_IGNORE_CASE;
 use etwsieve_transport::files::FileKind;
 use etwsieve_transport::printable;
 use glob::{MatchOptions, Pattern};
@@ -321,9 +322,9 @@ impl Search<'_> {
 /// As shells match: names that begin with a dot are matched only by a pattern that does; case counts where it does for
 /// the system.
 const MATCH: MatchOptions = MatchOptions {
-    case_sensitive: cfg!(not(windows)),
+    case_sensitive: !FILE_NAMES_IGNORE_CASE,
     require_literal_separator: true,
-    require_literal_leading_dot: cfg!(not(windows)),
+    require_literal_leading_dot: !FILE_NAMES_IGNORE_CASE,
 };
 
 /// A part of a pattern between two separators.

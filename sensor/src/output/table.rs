@@ -1,6 +1,6 @@
 //! Hits for people: one aligned line for each rule and event, with the beginning of the script.
 
-use etwsieve_etl::FileTime;
+use etwsieve_event::FileTime;
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
 use etwsieve_transport::printable::clip;
 use std::io::{self, Write};

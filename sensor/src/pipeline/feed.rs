@@ -9,7 +9,6 @@ use crate::rules::ActiveRules;
 use crate::source::{Damage, Sink};
 use crate::stop::Stop;
 use crossbeam_channel::{Receiver, Sender};
-use etwsieve_etl::FileTime;
 use etwsieve_matcher::{EventKind, Payload};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
@@ -302,21 +301,7 @@ impl RawEvent {
 
 fn empty_event(len: usize) -> RawEvent {
     RawEvent {
-        header: EventHeader {
-            time: FileTime(0),
-            provider: Uuid::nil(),
-            event_id: 0,
-            version: 0,
-            channel: 0,
-            level: 0,
-            opcode: 0,
-            task: 0,
-            keywords: 0,
-            process_id: None,
-            thread_id: None,
-            activity_id: None,
-            event_record_id: None,
-        },
+        header: EventHeader::default(),
         user_sid: None,
         source: 0,
         sequence: 0,

@@ -12,6 +12,7 @@ use crate::search::Search;
 use crate::stop::Stop;
 use blocks::{Blocks, Hands};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use etwsieve_event::time::TICKS_PER_SECOND;
 use etwsieve_matcher::block::Noted;
 use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, ViewBudget, ViewMatch};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 /// How often open blocks are looked at while no event comes.
 const QUIET_TICK: Duration = Duration::from_secs(5);
 /// Drops less than this far apart become one gap, in FILETIME ticks: a second.
-const GAP_TICKS: u64 = 10_000_000;
+const GAP_TICKS: u64 = TICKS_PER_SECOND;
 /// How often an event is searched while rules are exchanged, at most.
 const ATTEMPTS_MAX: u32 = 4;
 

@@ -2,19 +2,16 @@
 
 use crate::event::{EventHeader, EventRef};
 use crate::ledger::LossLedger;
-use crate::sid::Sid;
 use crate::source::{Cost, Damage, Sink, SourceError};
 use etwsieve_etl::{DAMAGE_KEPT_MAX, DamageLog, EtlError, Event, TraceFile, TraceInfo};
+use etwsieve_event::Sid;
+use etwsieve_event::provider::LOST_EVENT;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
-use uuid::Uuid;
 
 /// How many events pass between two reports of progress.
 const PROGRESS_EVENTS: u64 = 256;
 
-/// Provider of the events by which a session reports its losses to consumers: `RT_LostEvent`. A recorder that is
-/// itself a consumer may have written them to the file.
-const LOST_EVENT: Uuid = Uuid::from_u128(0x6a39_9ae0_4bc6_4de9_870b_3657_f894_7e7e);
 /// `EVENT_TRACE_TYPE_LOST_EVENT` and the two types of lost buffers, in memory and in a file.
 const LOST_EVENT_TYPES: RangeInclusive<u8> = 32..=34;
 

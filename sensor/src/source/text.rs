@@ -1,7 +1,7 @@
 //! Values that come as text: in forwarded .evtx records, and in JSON Lines.
 
-use etwsieve_etl::FileTime;
-use etwsieve_etl::time::TICKS_PER_SECOND;
+use etwsieve_event::FileTime;
+use etwsieve_event::time::TICKS_PER_SECOND;
 use uuid::Uuid;
 
 /// Parses a time as RFC 3339 has it; without an offset it is UTC. Cuts decimals behind the seventh: forwarded records

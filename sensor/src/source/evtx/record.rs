@@ -6,11 +6,10 @@ use super::value::{bytes, guid, integer, push_units, sid, text_steps, time, unti
 use crate::amsi::Scan;
 use crate::event::{AMSI, EventHeader, PAYLOAD_LEN_MAX, POWERSHELL, POWERSHELL_CORE};
 use crate::payload::{Absence, Field, FieldKind, PayloadError, PayloadWriter, amsi_field, write_scan};
-use crate::sid::Sid;
 use etwsieve_budget::{Budget, Exhausted};
-use etwsieve_etl::FileTime;
+use etwsieve_event::FileTime;
+use etwsieve_event::Sid;
 use std::ops::{ControlFlow, Range};
-use uuid::Uuid;
 
 /// Channel of the descriptor for the log that PowerShell events go to.
 const CHANNEL_OPERATIONAL: u8 = 16;
@@ -122,7 +121,7 @@ impl Record<'_> {
     /// Without facts or memory.
     pub(super) fn new() -> Self {
         Self {
-            header: blank_header(FileTime(0)),
+            header: EventHeader::default(),
             has_event_id: false,
             wanted: None,
             user_sid: None,
@@ -134,7 +133,7 @@ impl Record<'_> {
 
     /// Forgets the facts. `written` stands for the event's time until `TimeCreated` says better.
     pub(super) fn reset(&mut self, written: FileTime) {
-        self.header = blank_header(written);
+        self.header = EventHeader { time: written, ..EventHeader::default() };
         self.has_event_id = false;
         self.wanted = None;
         self.user_sid = None;
@@ -405,22 +404,4 @@ fn write_pieces(
         write_text(writer, piece)?;
     }
     Ok(())
-}
-
-fn blank_header(time: FileTime) -> EventHeader {
-    EventHeader {
-        time,
-        provider: Uuid::nil(),
-        event_id: 0,
-        version: 0,
-        channel: 0,
-        level: 0,
-        opcode: 0,
-        task: 0,
-        keywords: 0,
-        process_id: None,
-        thread_id: None,
-        activity_id: None,
-        event_record_id: None,
-    }
 }

@@ -8,7 +8,7 @@
 
 use super::{CHUNK_HEADER_LEN, CHUNK_LEN, RECORD_HEADER_LEN, RECORD_MAGIC, SIZE_LEN};
 use etwsieve_budget::{Budget, Exhausted};
-use etwsieve_etl::FileTime;
+use etwsieve_event::FileTime;
 use evtx::{EvtxChunkHeader, EvtxRecordHeader};
 use std::fmt;
 use std::ops::Range;

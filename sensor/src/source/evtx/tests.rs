@@ -5,9 +5,9 @@ mod lagging;
 
 use super::replay;
 use crate::event::{EventHeader, EventRef, POWERSHELL, POWERSHELL_CORE};
-use crate::sid::Sid;
 use crate::source::{Cost, Damage, Sink};
 use crate::stop::Stop;
+use etwsieve_event::Sid;
 use std::ops::ControlFlow;
 use std::path::Path;
 use uuid::Uuid;

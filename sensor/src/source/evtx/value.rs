@@ -2,9 +2,9 @@
 
 use super::input::{Value, kind};
 use crate::payload::{PayloadError, PayloadWriter};
-use crate::sid::Sid;
 use crate::source::text::{parse_guid, parse_integer, parse_time};
-use etwsieve_etl::FileTime;
+use etwsieve_event::FileTime;
+use etwsieve_event::Sid;
 use uuid::Uuid;
 
 /// Longest text that stands for a number, a GUID, a SID or a time, in UTF-16 units.

@@ -28,7 +28,7 @@ fn refused(lab: &Lab) -> String {
 fn each_refusal_says_what_to_do() {
     let rows = [
         ("deny_start\n", "elevated prompt"),
-        ("no_session_left\n", "no event tracing session is left"),
+        ("no_session_left\n", "all event tracing sessions of this machine are in use"),
         ("provider_full\n", "eight sessions"),
     ];
     for (scenario, expected) in rows {
@@ -46,7 +46,7 @@ fn two_sensors_do_not_share_a_session() {
     let output = run(&lab, &["watch"]);
     assert_eq!(output.status.code(), Some(2));
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(log.contains("belongs to a sensor that is running"), "{log}");
+    assert!(log.contains("belongs to a running sensor"), "{log}");
     // The first one has not been disturbed.
     assert!(lab.machine().session(SESSION).unwrap().is_some());
     let watched = first.finish();
@@ -164,7 +164,7 @@ fn the_doctor_tells_a_healthy_machine_from_one_without_providers() {
     // A killed sensor's session is found.
     Watching::start(&lab, &[]).kill();
     let page = String::from_utf8_lossy(&run(&lab, &["doctor"]).stdout).into_owned();
-    assert!(page.contains("it was left by a crash"), "{page}");
+    assert!(page.contains("a crashed sensor left it behind"), "{page}");
 }
 
 /// Named so that it runs last; the other tests need the registration.

@@ -2,12 +2,13 @@
 //!
 //! Both editions read `HKLM` before `HKCU` and never mix the two, but they differ in when a hive decides:
 //! - Windows PowerShell: if the policy's key exists, even if it is empty. The text "1" counts like the number 1.
-//! - PowerShell 7: if the key contains a valid setting; only numbers count. `UseWindowsPowerShellPolicySetting` redirects
-//!   it to the key of Windows PowerShell in the same hive.
+//! - PowerShell 7: if the key contains a valid setting; only numbers count. `UseWindowsPowerShellPolicySetting`
+//!   redirects it to the key of Windows PowerShell in the same hive.
 //!
-//! Source: `Utils.cs` and `CompiledScriptBlock.cs` of PowerShell. Two places are not read here: `powershell.config.json`
-//! next to `pwsh.exe`, which PowerShell 7 reads if the registry does not decide, and the `HKCU` of other accounts. Both can
-//! disable logging unless `HKLM` decides, so the policy of a monitored machine belongs in `HKLM`.
+//! Source: `Utils.cs` and `CompiledScriptBlock.cs` of PowerShell. Two places are not read here:
+//! `powershell.config.json` next to `pwsh.exe`, which PowerShell 7 reads if the registry does not decide, and the
+//! `HKCU` of other accounts. Both can disable logging unless `HKLM` decides, so the policy of a monitored machine
+//! belongs in `HKLM`.
 //!
 //! This module interprets values; it reads the registry through a function that the caller passes.
 
@@ -137,7 +138,7 @@ impl fmt::Display for Logging {
     }
 }
 
-/// What both editions log under a policy.
+/// Effect of a policy on both editions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EffectivePolicy {
     /// Windows PowerShell 5.1.
@@ -165,8 +166,8 @@ impl Policy {
     }
 }
 
-/// Reads the policies through `lookup`, which returns the values of a key, or `None` if the key does not exist. Keys that
-/// cannot be read are listed in the result.
+/// Reads the policies through `lookup`, which returns the values of a key, or `None` if the key does not exist. Keys
+/// that cannot be read are listed in the result.
 pub fn read_with(lookup: impl FnMut(Hive, &str) -> io::Result<Option<Values>>) -> Policy {
     Reader { lookup, unreadable: Vec::new() }.read()
 }

@@ -1,5 +1,5 @@
-//! Windows: the event tracing session, policies, registrations and the service. The parts that the collector uses too are
-//! in `transport/host`.
+//! Windows: the event tracing session, policies, registrations and the service. The parts that the collector uses too
+//! are in `transport/host`.
 //!
 //! This is the only part of the sensor with unsafe code. Each file wraps a few Windows functions in safe ones; none of
 //! their types is visible outside.

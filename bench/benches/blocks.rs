@@ -37,9 +37,9 @@ fn blocks(
         found += given.len();
         let fragment =
             Fragment { source: 0, process_id: Some(4), time, is_needed: false, noted: scratch.noted() };
-        assembly.take(fragment, bytes, &given, matcher, scratch, || time);
+        matcher.take_fragment(assembly, fragment, bytes, &given, scratch, || time);
         while let Some(closed) = assembly.next_closed() {
-            found += closed.search(matcher, scratch, joined).len();
+            found += matcher.find_joined(&closed, scratch, joined).len();
             assembly.recycle(closed);
         }
     }

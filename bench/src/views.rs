@@ -4,7 +4,7 @@
 use crate::answer::Difference;
 use crate::error::BenchError;
 use crate::measure::{ClockKind, Entrant};
-use crate::rules::RuleSet;
+use crate::rules::{RuleSet, compile};
 use crate::workload::{Name, Part, Workload};
 use etwsieve_matcher::{EventKind, Matcher, Payload, Repeats, Rule, Scratch, ViewBudget, Views, builtin};
 
@@ -141,5 +141,5 @@ pub fn entrants<'a>(
 
 /// The matcher of a race.
 pub fn matcher(set: &RuleSet) -> Matcher {
-    Matcher::new(rules(set)).with_repeats(Repeats::Never)
+    compile(rules(set)).with_repeats(Repeats::Never)
 }

@@ -20,18 +20,17 @@
 
 mod assembly;
 mod joined;
-pub(crate) mod lean;
 mod list;
 mod open;
 mod owners;
 pub(crate) mod search;
+pub(crate) mod trim;
 
 pub use assembly::{Assembly, Fragment, Noted};
 pub use joined::{Joined, Piece};
 pub use open::Closed;
 
 use crate::field::{EventKind, Fields};
-use crate::matcher::{Payload, Place};
 
 /// Most bytes that one [`Assembly`] holds: texts, and what it knows of them.
 pub const ASSEMBLY_BYTES_MAX: usize = 32 << 20;
@@ -125,26 +124,7 @@ impl BlockCounts {
     }
 }
 
-impl<'a> Payload<'a> {
-    /// The place of a fragment: `None` for an event that is a block by itself, for other kinds, and for payloads that
-    /// are cut.
-    pub fn fragment(&self) -> Option<Place<'a>> {
-        if self.kind != EventKind::ScriptBlock {
-            return None;
-        }
-        // Most events end here: part 1 of 1.
-        let numbers: &[u8; 8] = self.bytes.first_chunk()?;
-        if *numbers == [1, 0, 0, 0, 1, 0, 0, 0] {
-            return None;
-        }
-        self.place()
-    }
-}
-
 /// Where script, id and path of a fragment lie.
 fn fields(bytes: &[u8]) -> Fields<'_> {
     Fields::split(EventKind::ScriptBlock, bytes)
 }
-
-#[cfg(test)]
-mod tests;

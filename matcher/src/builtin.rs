@@ -23,7 +23,8 @@ pub fn rules() -> Vec<Rule> {
 #[cfg(test)]
 mod tests {
     use super::rules;
-    use crate::{Calls, EventKind, Matcher, Payload, Scratch, View, Views, naive};
+    use crate::testing::compile;
+    use crate::{Calls, EventKind, Payload, Scratch, View, Views, naive};
 
     #[test]
     fn examples_that_hit_and_nearly_hit() {
@@ -46,7 +47,7 @@ mod tests {
                 false,
             ),
         ];
-        let matcher = Matcher::new(rules());
+        let matcher = compile(rules());
         let mut scratch = Scratch::default();
         for (name, text, expected) in rows {
             let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];
@@ -86,7 +87,7 @@ mod tests {
             ("two calls", "Enter-PSSession -Session $s; Get-Service -Comp x", None),
             ("full-width letters", "\u{ff25}nter-PSSession srv01", None),
         ];
-        let matcher = Matcher::new(rules());
+        let matcher = compile(rules());
         let mut scratch = Scratch::default();
         for (name, text, expected) in rows {
             let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];

@@ -4,6 +4,5 @@ pub(crate) mod clause;
 pub(crate) mod literals;
 pub(crate) mod plan;
 pub(crate) mod program;
-pub(crate) mod rarity;
 pub(crate) mod spelling;
 pub(crate) mod window;

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Most problems that are listed for one file; others are counted.
+pub(crate) const PROBLEMS_MAX: usize = 100;
+
 /// A problem of one rule file: a reason to refuse a rule, or a doubt about one that is loaded.
 ///
 /// Displays as `file:line: what is wrong`, the form that editors jump to.

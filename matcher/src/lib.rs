@@ -25,26 +25,45 @@
 pub mod amsi;
 pub mod block;
 pub mod builtin;
+mod cmdlet;
 mod compile;
+mod engine;
 mod error;
 mod field;
+mod frequency;
+mod hash;
 mod matcher;
 pub mod naive;
 pub mod pattern;
+mod payload;
 pub mod rule;
 mod scan;
 mod view;
 mod yaml;
 
+pub use engine::cost::{Clock, CostMeter, RuleCost};
+pub use engine::spans::{SPANS_MAX, Span};
 pub use error::{Problem, RuleError};
 pub use field::{EventKind, EventKinds, Field, Fields};
-pub use matcher::cost::{Clock, CostMeter, RuleCost};
 pub use matcher::repeats::Repeats;
-pub use matcher::{Counts, Matcher, Payload, Place, SPANS_MAX, Scratch, Span};
+pub use matcher::{Counts, Matcher, Scratch};
+pub use payload::{Payload, Place};
 pub use rule::identity::DERIVED_ID_PREFIX;
-pub use rule::load::{Loaded, load};
+pub use rule::load::load;
+pub use rule::loaded::Loaded;
 pub use rule::report::{file_bytes_max, file_steps_max};
 pub use rule::{Calls, Origin, Rule};
 pub use scan::kernel::{KERNEL_VARIABLE, Kernel, KernelError};
 pub use view::{Transformation, View, ViewBudget, ViewMatch, Views};
 pub use yaml::RULE_FILE_LEN_MAX;
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use crate::{KERNEL_VARIABLE, Kernel, Matcher, Rule};
+
+    /// Compiles rules for the kernel that the environment names, so that one run of the tests can be had for each.
+    pub(crate) fn compile(rules: Vec<Rule>) -> Matcher {
+        let name = std::env::var_os(KERNEL_VARIABLE).unwrap_or_default();
+        Matcher::with_kernel(rules, Kernel::select(&name).expect("the environment names a kernel"))
+    }
+}

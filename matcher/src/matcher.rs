@@ -1,24 +1,25 @@
 //! The matcher: a payload in, the rules that match it out.
 
-pub(crate) mod cost;
+mod blocks;
 pub(crate) mod repeats;
-pub(crate) mod run;
-pub(crate) mod spans;
+mod spans;
+mod views;
 
-pub use spans::{SPANS_MAX, Span};
-
-use crate::block::search::BlockScratch;
-use crate::compile::plan::Plan;
-use crate::field::{EventKind, Field, Fields, text_units};
-use crate::matcher::cost::{CostMeter, Meter, NoMeter};
+use crate::block::search::{BlockMatcher, BlockScratch};
+use crate::block::trim::Ends;
+use crate::compile::plan::compile;
+use crate::engine::TextScratch;
+use crate::engine::cost::{CostMeter, Meter, NoMeter};
+use crate::engine::plan::Plan;
+use crate::engine::run::Run;
+use crate::field::{EventKind, Fields, text_units};
 use crate::matcher::repeats::{Key, RepeatCache, Repeats};
-use crate::matcher::run::{Memory, Run};
+use crate::payload::Payload;
 use crate::rule::{Calls, Rule};
-use crate::scan::gate::Found;
 use crate::scan::kernel::{Kernel, Usable};
-use crate::scan::narrow::Narrowed;
-use crate::view::ViewPlan;
+use crate::view::{ViewPlan, ViewScratch};
 use etwsieve_budget::Budget;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A compiled set of rules. Shared by any number of threads, each with a [`Scratch`] of its own.
@@ -29,49 +30,20 @@ pub struct Matcher {
     views: ViewPlan,
     usable: Usable,
     repeats: Repeats,
+    /// How fragments of blocks may be reduced; made when room first runs out.
+    ends: OnceLock<Option<Ends>>,
     /// Tells this matcher from all others of the process.
     identity: u64,
-}
-
-/// A payload to be searched, and its place in a block.
-#[derive(Clone, Copy, Debug)]
-pub struct Payload<'a> {
-    /// The kind of event.
-    pub kind: EventKind,
-    /// The process that wrote the event: with the script block id it names a block.
-    pub process_id: Option<u32>,
-    /// User data as it was written, little-endian.
-    pub bytes: &'a [u8],
-}
-
-/// The place of a fragment in its script block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
-    /// Number of the fragment, from 1 in honest events.
-    pub message_number: i32,
-    /// Number of fragments of the block.
-    pub message_total: i32,
-    /// The id that the fragments share: UTF-16LE bytes.
-    pub script_block_id: &'a [u8],
 }
 
 /// Memory that one thread reuses from event to event, whichever matcher searches it.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    pub(crate) narrowed: Narrowed,
-    pub(crate) found: Found,
-    /// The matcher whose needles `found` holds, those of the payload searched last; 0 if that is not so.
-    pub(crate) found_by: u64,
-    pub(crate) memory: Memory,
+    text: TextScratch,
     repeats: RepeatCache,
-    pub(crate) matched: Vec<u32>,
-    /// The payload of a view.
-    pub(crate) made: Vec<u8>,
-    /// Its text, narrowed.
-    pub(crate) names: Vec<u8>,
     counts: Counts,
-    /// What joined blocks need beyond.
-    pub(crate) block: BlockScratch,
+    block: BlockScratch,
+    view: ViewScratch,
 }
 
 /// What the matcher did, in events unless said otherwise.
@@ -94,10 +66,9 @@ pub struct Counts {
 impl Matcher {
     /// Compiles rules. Their order is kept: verdicts are indices into it.
     ///
-    /// The kernel is the one that [`Kernel::from_env`] names; the best one if that is an error, which a program
-    /// that takes the variable seriously asks for itself.
+    /// The kernel is the [best](Kernel::best) one.
     pub fn new(rules: Vec<Rule>) -> Self {
-        Self::with_kernel(rules, Kernel::from_env().unwrap_or_else(|_| Kernel::best()))
+        Self::with_kernel(rules, Kernel::best())
     }
 
     /// Compiles rules for this kernel, or for the widest below it that this processor can run; see
@@ -105,11 +76,11 @@ impl Matcher {
     pub fn with_kernel(rules: Vec<Rule>, kernel: Kernel) -> Self {
         static IDENTITIES: AtomicU64 = AtomicU64::new(1);
         let usable = Usable::new(kernel);
-        let plans = EventKind::POWERSHELL
-            .map(|kind| Plan::new(kind, &rules, usable, |rule| rule.calls != Calls::Only));
+        let plans =
+            EventKind::POWERSHELL.map(|kind| compile(kind, &rules, usable, |rule| rule.calls != Calls::Only));
         let views = ViewPlan::new(&rules, &plans[0], usable);
         let identity = IDENTITIES.fetch_add(1, Ordering::Relaxed);
-        Self { rules, plans, views, usable, repeats: Repeats::default(), identity }
+        Self { rules, plans, views, usable, repeats: Repeats::default(), ends: OnceLock::new(), identity }
     }
 
     /// Says when repeats of a harmless text are recognised instead of searched.
@@ -136,20 +107,7 @@ impl Matcher {
 
     /// Whether any rule is searched in the call-aware view.
     pub fn has_calls(&self) -> bool {
-        !self.views.calls.programs.is_empty()
-    }
-
-    pub(crate) fn view_plan(&self) -> &ViewPlan {
-        &self.views
-    }
-
-    pub(crate) fn usable(&self) -> Usable {
-        self.usable
-    }
-
-    /// The rule whose match makes a call-aware match of this one superfluous.
-    pub(crate) fn base(&self, rule: u32) -> Option<u32> {
-        self.views.bases.get(rule as usize).copied().flatten()
+        self.views.has_calls()
     }
 
     /// Number of rules of this kind that no needle gates: their programs run for every event.
@@ -168,9 +126,8 @@ impl Matcher {
         self.plans.iter().map(Plan::memory).sum::<usize>() + self.views.calls.memory()
     }
 
-    /// Tells this matcher from all others of the process.
-    pub(crate) fn identity(&self) -> u64 {
-        self.identity
+    pub(crate) fn blocks(&self) -> BlockMatcher<'_> {
+        BlockMatcher { plan: &self.plans[0], identity: self.identity, ends: &self.ends }
     }
 
     pub(crate) fn plan(&self, kind: EventKind) -> &Plan {
@@ -218,8 +175,8 @@ impl Matcher {
     ) -> &'s [u32] {
         let plan = self.plan(payload.kind);
         scratch.counts.searched += 1;
-        scratch.matched.clear();
-        scratch.found_by = 0;
+        scratch.text.matched.clear();
+        scratch.text.found_by = 0;
         if plan.programs.is_empty() {
             return &[];
         }
@@ -233,20 +190,21 @@ impl Matcher {
             return &[];
         }
         let units = text_units(payload.kind, payload.bytes);
-        scratch.narrowed.begin();
-        plan.gate.scan(units, &mut scratch.narrowed, &mut scratch.found);
-        scratch.found_by = self.identity;
+        let text = &mut scratch.text;
+        text.narrowed.begin();
+        plan.gate.scan(units, &mut text.narrowed, &mut text.found);
+        text.found_by = self.identity;
         meter.searched(start);
-        if !plan.ungated.is_empty() || !scratch.found.list().is_empty() {
+        if !plan.ungated.is_empty() || !text.found.list().is_empty() {
             self.evaluate(plan, payload, units, scratch, meter);
         }
         if let Some(key) = key {
             scratch.counts.repeat_misses += 1;
-            if scratch.matched.is_empty() {
+            if scratch.text.matched.is_empty() {
                 scratch.repeats.remember(key);
             }
         }
-        &scratch.matched
+        &scratch.text.matched
     }
 
     /// Runs the candidates of a payload whose needles have been found. Apart, so that events without one pay nothing for it.
@@ -260,22 +218,22 @@ impl Matcher {
         meter: &mut impl Meter,
     ) {
         scratch.counts.with_candidate += 1;
-        scratch.memory.begin(plan);
+        let text = &mut scratch.text;
+        text.memory.begin(plan);
         // The verdict on a text as recorded is never cut short; what it costs is counted all the same.
         let mut budget = Budget::new(u64::MAX, u64::MAX);
         let run = Run {
             plan,
             units,
             fields: Fields::split(payload.kind, payload.bytes),
-            narrow: scratch.narrowed.of(units, self.usable),
-            found: &scratch.found,
-            memory: &mut scratch.memory,
-            usable: self.usable,
+            narrow: text.narrowed.of(units, self.usable),
+            found: &text.found,
+            memory: &mut text.memory,
             budget: &mut budget,
         };
-        scratch.counts.candidates += run.candidates(&[], &mut scratch.matched, meter);
+        scratch.counts.candidates += run.candidates(&[], &mut text.matched, meter);
         scratch.counts.steps += budget.steps_spent();
-        scratch.matched.sort_unstable();
+        text.matched.sort_unstable();
     }
 
     /// The key under which this payload's text is remembered, if it is to be looked up.
@@ -292,24 +250,7 @@ impl Matcher {
     }
 }
 
-impl<'a> Payload<'a> {
-    /// The fragment's place in its block; `None` for events without blocks and for cut payloads.
-    pub fn place(&self) -> Option<Place<'a>> {
-        let fields = Fields::split(self.kind, self.bytes);
-        Some(Place {
-            message_number: fields.number(Field::MessageNumber)? as i32,
-            message_total: fields.number(Field::MessageTotal)? as i32,
-            script_block_id: fields.text(Field::ScriptBlockId)?,
-        })
-    }
-}
-
 impl Scratch {
-    /// The needles of the payload that was searched last, if it was searched by this matcher.
-    pub(crate) fn found_of(&self, matcher: u64) -> Option<&Found> {
-        (self.found_by == matcher).then_some(&self.found)
-    }
-
     /// What was done with this scratch so far.
     pub fn counts(&self) -> Counts {
         self.counts

@@ -5,7 +5,7 @@
 use crate::block::GAP;
 use crate::field::{EventKind, Field, Fields};
 use crate::pattern::{Part, Pattern, fold};
-use crate::rule::value::build_regex;
+use crate::rule::regex::build_regex;
 use crate::rule::{Calls, Expr, Op, Rule, Test};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};

@@ -3,15 +3,18 @@
 //! A rule's detection and condition are lowered to one [`Expr`] over [`Test`]s of fields. The naive evaluator
 //! walks it as it is; the compiler turns it into a gate and a program.
 
+mod cmdlets;
 pub(crate) mod condition;
 pub(crate) mod filter;
 pub(crate) mod identity;
 pub mod load;
+pub(crate) mod loaded;
 mod logsource;
 mod metadata;
 pub(crate) mod modifier;
 mod never;
 pub mod pcre;
+pub(crate) mod regex;
 pub(crate) mod report;
 pub(crate) mod selection;
 pub(crate) mod sigma;

@@ -2,17 +2,16 @@
 
 pub(crate) mod bigram;
 mod buckets;
-pub(crate) mod gate;
 pub(crate) mod glob;
+pub(crate) mod gram_filter;
 pub(crate) mod kernel;
 pub(crate) mod lanes;
-pub(crate) mod marks;
 pub(crate) mod narrow;
 pub(crate) mod pairs;
 pub(crate) mod teddy;
-pub(crate) mod words;
+pub(crate) mod triggers;
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod x86;
+mod x86;
 
 /// Sizes of the tests. Miri runs thousands of times slower and gets a sample of what the others get.
 #[cfg(test)]

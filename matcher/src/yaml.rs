@@ -4,8 +4,7 @@
 //! Anchors, aliases and tags are flaws of a document, which refuse it if it is a rule that this crate reads: rules do not
 //! need them, and aliases make small files large.
 
-use crate::error::{Located, Position, Problem};
-use crate::rule::report::PROBLEMS_MAX;
+use crate::error::{Located, PROBLEMS_MAX, Position, Problem};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use std::collections::HashSet;
 

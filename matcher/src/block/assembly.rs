@@ -3,12 +3,12 @@
 use super::list::{Linked, Links, List};
 use super::open::{Block, Closed, Kept, Key, Part, Pieces};
 use super::owners::{OWNER_BYTES, Owners, Tier};
+use super::search::{BlockMatcher, BlockScratch};
 use super::{BLOCK_FRAGMENTS_MAX, BlockCounts, Facts, Limits};
-use crate::matcher::repeats::secret;
-use crate::matcher::{Matcher, Scratch};
+use crate::engine::gate::Found;
+use crate::hash::SecretHash;
 use crate::rule::Rule;
 use std::collections::HashMap;
-use twox_hash::XxHash3_128;
 
 /// Buffers that are kept to be exchanged for those of fragments.
 const SPARES_MAX: usize = 32;
@@ -33,7 +33,7 @@ pub struct Assembly<T> {
     matcher: u64,
     closed: Vec<Closed<T>>,
     counts: BlockCounts,
-    secret: Vec<u8>,
+    hash: SecretHash,
 }
 
 #[derive(Debug)]
@@ -92,6 +92,14 @@ pub struct Fragment {
 #[derive(Clone, Debug, Default)]
 pub struct Noted(pub(super) Vec<(u32, u32)>);
 
+impl Noted {
+    pub(crate) fn of(found: &Found) -> Self {
+        let mut places = Vec::with_capacity(found.list().len());
+        found.each(|needle, place| places.push((needle, place as u32)));
+        Self(places)
+    }
+}
+
 impl<T: Facts> Assembly<T> {
     /// Without any block.
     pub fn new(limits: Limits) -> Self {
@@ -109,7 +117,7 @@ impl<T: Facts> Assembly<T> {
             matcher: 0,
             closed: Vec::new(),
             counts: BlockCounts::default(),
-            secret: secret(),
+            hash: SecretHash::new(),
         }
     }
 
@@ -139,17 +147,17 @@ impl<T: Facts> Assembly<T> {
     /// # Complexity
     ///
     /// Constant, but for a copy of at most half a buffer, and for what has to be given up.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         fragment: Fragment,
         payload: &mut Vec<u8>,
         given: &[u32],
-        matcher: &Matcher,
-        scratch: &mut Scratch,
+        matcher: BlockMatcher<'_>,
+        scratch: &mut BlockScratch,
         facts: impl FnOnce() -> T,
     ) {
-        if self.matcher != matcher.identity() {
-            self.exchange(&[], matcher);
+        if self.matcher != matcher.identity {
+            self.exchange(&[], &[], matcher.identity);
         }
         self.counts.fragments += 1;
         self.advance(fragment.time);
@@ -158,8 +166,7 @@ impl<T: Facts> Assembly<T> {
             return;
         };
         let owner = (fragment.source, fragment.process_id);
-        // The secret is as long as it must be.
-        let id = XxHash3_128::oneshot_with_secret(&self.secret, pieces.id).unwrap_or(0);
+        let id = self.hash.hash(pieces.id);
         let key: Key = (owner, id);
         let slot = match self.slots.get(&key) {
             Some(&slot) => slot,
@@ -240,13 +247,13 @@ impl<T: Facts> Assembly<T> {
 
     /// The rules were exchanged: what `old` rules have said of the fragments so far counts for the same rules among
     /// those of `new`, and the fragments are searched anew if their block comes to be searched.
-    pub fn exchange(&mut self, old: &[Rule], new: &Matcher) {
-        self.matcher = new.identity();
+    pub(crate) fn exchange(&mut self, old: &[Rule], new: &[Rule], identity: u64) {
+        self.matcher = identity;
         if self.slots.is_empty() {
             return;
         }
         let name = |rule: &Rule| (rule.id.clone(), rule.title.clone());
-        let numbers: HashMap<_, u32> = new.rules().iter().map(name).zip(0..).collect();
+        let numbers: HashMap<_, u32> = new.iter().map(name).zip(0..).collect();
         for block in self.blocks.0.iter_mut().flatten() {
             let given = std::mem::take(&mut block.given);
             let of_new = |rule: u32| numbers.get(&name(old.get(rule as usize)?)).copied();
@@ -265,7 +272,7 @@ impl<T: Facts> Assembly<T> {
 
     /// Reduces all that is open, as if there were no room.
     #[cfg(test)]
-    pub(super) fn lean_all(&mut self, matcher: &Matcher, scratch: &mut Scratch) {
+    pub(crate) fn lean_all(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) {
         for slot in self.slots.values().copied().collect::<Vec<_>>() {
             if self.blocks.get(slot).tier == Tier::Whole {
                 self.lean(slot, matcher, scratch);
@@ -332,7 +339,7 @@ impl<T: Facts> Assembly<T> {
     }
 
     /// Gives up what is beyond the limits: spare buffers, then the texts that no rule needs, then blocks.
-    fn make_room(&mut self, matcher: &Matcher, scratch: &mut Scratch) {
+    fn make_room(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) {
         while self.bytes() > self.limits.bytes || self.open() > self.limits.blocks {
             if self.spare_bytes > 0 {
                 self.spares.clear();
@@ -351,7 +358,7 @@ impl<T: Facts> Assembly<T> {
     }
 
     /// Keeps of a block only what some rule could need.
-    fn lean(&mut self, slot: u32, matcher: &Matcher, scratch: &mut Scratch) {
+    fn lean(&mut self, slot: u32, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) {
         let block = self.blocks.get(slot);
         let owner = block.key.0;
         for part in block.parts.iter_mut().filter(|part| part.kept == Kept::Whole) {

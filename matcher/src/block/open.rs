@@ -5,7 +5,6 @@ use super::joined::Joined;
 use super::list::Links;
 use super::owners::{Owner, Tier};
 use crate::field::Field;
-use crate::matcher::{Matcher, Scratch};
 use std::ops::Range;
 
 /// What names a block.
@@ -144,19 +143,6 @@ impl<T> Closed<T> {
     /// The rules that were reported for single fragments, ascending.
     pub fn given(&self) -> &[u32] {
         &self.block.given
-    }
-
-    /// The rules that match the joined block and were not reported for one of its fragments, ascending. `joined` then
-    /// holds the block; if there are none, it may hold another.
-    ///
-    /// # Complexity
-    ///
-    /// A few units for each border; the text only if a rule that was not reported becomes a candidate.
-    pub fn search<'s>(&self, matcher: &Matcher, scratch: &'s mut Scratch, joined: &mut Joined) -> &'s [u32] {
-        matcher.find_joined(&self.block, scratch, move || {
-            self.join(joined);
-            joined
-        })
     }
 
     /// Writes the whole as one payload.

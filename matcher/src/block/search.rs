@@ -1,16 +1,18 @@
 //! The search of a joined block from what the searches of its fragments found.
 
 use super::GAP;
-use super::assembly::Noted;
 use super::joined::{Joined, follows};
-use super::open::{Block, Kept, Part};
+use super::open::{Closed, Kept, Part};
+use super::trim::Ends;
+use crate::engine::TextScratch;
+use crate::engine::cost::NoMeter;
+use crate::engine::gate::{Found, Gate, NOWHERE};
+use crate::engine::plan::Plan;
+use crate::engine::run::Run;
 use crate::field::EventKind;
-use crate::matcher::cost::NoMeter;
-use crate::matcher::run::Run;
-use crate::matcher::{Matcher, Scratch};
-use crate::scan::gate::{Found, Gate, NOWHERE};
 use crate::scan::narrow::Narrowed;
 use etwsieve_budget::Budget;
+use std::sync::OnceLock;
 
 /// Memory for what joined blocks need beyond events.
 #[derive(Debug, Default)]
@@ -33,69 +35,77 @@ impl BlockScratch {
     }
 }
 
-impl Scratch {
-    /// What the search just done with this scratch has found, for an [`Assembly`](super::Assembly). Any other search
-    /// with this scratch changes it. Allocates if anything was found.
-    pub fn noted(&self) -> Noted {
-        let mut places = Vec::with_capacity(self.found.list().len());
-        self.found.each(|needle, place| places.push((needle, place as u32)));
-        Noted(places)
-    }
+/// The rules as blocks use them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockMatcher<'a> {
+    /// The rules for script blocks.
+    pub(crate) plan: &'a Plan,
+    /// Tells this set of rules from all others of the process.
+    pub(crate) identity: u64,
+    /// How fragments may be reduced; made when room first runs out.
+    pub(crate) ends: &'a OnceLock<Option<Ends>>,
 }
 
-impl Matcher {
-    /// The rules that match the joined block and were not reported for a fragment, ascending. `join` is called if some could.
-    pub(super) fn find_joined<'s, 'j>(
-        &self,
-        block: &Block<impl Sized>,
-        scratch: &'s mut Scratch,
-        join: impl FnOnce() -> &'j mut Joined,
+impl<'a> BlockMatcher<'a> {
+    /// How fragments may be reduced; `None` if they may not.
+    pub(crate) fn ends(self) -> Option<&'a Ends> {
+        self.ends.get_or_init(|| Ends::new(self.plan)).as_ref()
+    }
+
+    /// The rules that match the joined block and were not reported for one of its fragments, ascending. `joined` then
+    /// holds the block; if there are none, it may hold another.
+    pub(crate) fn find_joined<'s, T>(
+        self,
+        closed: &Closed<T>,
+        text: &'s mut TextScratch,
+        scratch: &mut BlockScratch,
+        joined: &mut Joined,
     ) -> &'s [u32] {
+        let block = &closed.block;
         let (parts, given) = (&block.parts[..], &block.given[..]);
-        scratch.matched.clear();
-        let plan = self.plan(EventKind::ScriptBlock);
+        text.matched.clear();
+        let plan = self.plan;
         // One fragment alone shows nothing that its event has not shown.
         if plan.programs.is_empty() || parts.len() < 2 {
             return &[];
         }
         let others = std::iter::once(&*block.id).chain(block.path.as_deref());
-        self.gather(parts, others, &mut scratch.block);
-        let gated = scratch.block.found.list().iter().flat_map(|&needle| &plan.by_needle[needle as usize]);
+        self.gather(parts, others, scratch);
+        let gated = scratch.found.list().iter().flat_map(|&needle| &plan.by_needle[needle as usize]);
         let mut candidates = plan.ungated.iter().chain(gated);
         if candidates.all(|&program| given.binary_search(&plan.programs[program as usize].rule).is_ok()) {
             return &[];
         }
-        let joined = join();
+        closed.join(joined);
         let units = joined.bytes()[EventKind::ScriptBlock.text_offset()..].as_chunks().0;
-        scratch.narrowed.begin();
-        scratch.memory.begin(plan);
+        text.narrowed.begin();
+        text.memory.begin(plan);
         let run = Run {
             plan,
             units,
             fields: joined.fields(),
-            narrow: scratch.narrowed.of(units, self.usable()),
-            found: &scratch.block.found,
-            memory: &mut scratch.memory,
-            usable: self.usable(),
+            narrow: text.narrowed.of(units, plan.usable),
+            found: &scratch.found,
+            memory: &mut text.memory,
             budget: &mut Budget::new(u64::MAX, u64::MAX),
         };
-        run.candidates(given, &mut scratch.matched, &mut NoMeter);
-        scratch.matched.sort_unstable();
+        run.candidates(given, &mut text.matched, &mut NoMeter);
+        text.matched.sort_unstable();
         if units.len() > BIG_UNITS {
-            scratch.narrowed.shrink_to(BIG_UNITS);
-            scratch.memory.shrink_to(BIG_UNITS);
+            text.narrowed.shrink_to(BIG_UNITS);
+            text.memory.shrink_to(BIG_UNITS);
         }
-        &scratch.matched
+        &text.matched
     }
 
     /// Finds the gate's needles in the whole: from what was found in each part, and around the borders.
-    fn gather<'a>(
-        &self,
+    fn gather<'b>(
+        self,
         parts: &[Part],
-        others: impl IntoIterator<Item = &'a [u8]>,
+        others: impl IntoIterator<Item = &'b [u8]>,
         scratch: &mut BlockScratch,
     ) {
-        let gate = &self.plan(EventKind::ScriptBlock).gate;
+        let gate = &self.plan.gate;
         let BlockScratch { found, border, narrowed, near } = scratch;
         found.clear(gate.len());
         // Of a needle across a border at least one unit stands on either side.

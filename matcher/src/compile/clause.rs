@@ -3,9 +3,9 @@
 //! The rarest clause of each rule goes into the gate. An empty clause means that the rule can never match. Needles
 //! are in narrowed form (see `scan/narrow.rs`): folded ASCII, and 0xFF for any unit that is not ASCII.
 
-use crate::compile::rarity::bits;
 use crate::compile::spelling::Spelling;
 use crate::field::EventKind;
+use crate::frequency::bits;
 use crate::pattern::{Part, Pattern};
 use crate::rule::{Expr, Op, Test};
 use crate::scan::narrow::narrow_unit;

@@ -5,10 +5,11 @@
 
 use crate::compile::clause::{self, Clause};
 use crate::compile::literals::Literals;
-use crate::compile::window::Windows;
-use crate::field::{EventKind, Field};
-use crate::rule::value::build_regex;
-use crate::rule::{Comparison, Expr, Op, Test};
+use crate::compile::window::windows;
+use crate::engine::program::{Check, CheckOp, Step};
+use crate::field::EventKind;
+use crate::rule::regex::build_regex;
+use crate::rule::{Expr, Op, Test};
 use crate::scan::glob::Glob;
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -19,47 +20,6 @@ const EXCLUSION_COST: u32 = 16;
 const REGEX_CLAUSES_MAX: usize = 4;
 /// Most literals of such a clause.
 const REGEX_CLAUSE_LITERALS_MAX: usize = 4;
-
-/// One step of a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Sets the verdict to a constant.
-    Set(bool),
-    /// Sets the verdict to the outcome of a check.
-    Check(u32),
-    /// Turns the verdict round.
-    Not,
-    /// Goes on at a step if the verdict is false.
-    JumpIfFalse(u32),
-    /// Goes on at a step if the verdict is true.
-    JumpIfTrue(u32),
-}
-
-/// A compiled test.
-#[derive(Debug)]
-pub(crate) struct Check {
-    /// The fields of which one must pass; more than one for a keyword.
-    pub(crate) fields: Vec<Field>,
-    pub(crate) op: CheckOp,
-}
-
-#[derive(Debug)]
-pub(crate) enum CheckOp {
-    /// A pattern, and the numbers of literals without which it cannot match.
-    Glob {
-        glob: Glob,
-        literals: Vec<u32>,
-    },
-    /// An expression on the decoded text, or on its windows if it has any. Of each of the clauses one literal must
-    /// stand in the text.
-    Regex {
-        regex: Box<regex::Regex>,
-        clauses: Vec<Vec<u32>>,
-        windows: Option<Windows>,
-    },
-    Number(Comparison, i64),
-    Exists(bool),
-}
 
 /// Collects the checks of one kind of event while rules are compiled.
 pub(crate) struct Checks<'a> {
@@ -155,7 +115,7 @@ impl<'a> Checks<'a> {
             // The loader has built it before; a rule made by hand with a broken one never matches.
             Op::Regex(source) => CheckOp::Regex {
                 regex: Box::new(build_regex(source).ok()?),
-                windows: Windows::new(source),
+                windows: windows(source),
                 clauses: self.quick(clause::of_regex(source)),
             },
             Op::Number(comparison, value) => CheckOp::Number(*comparison, *value),
@@ -199,28 +159,11 @@ fn cost(expr: &Expr) -> u32 {
     }
 }
 
-/// Runs a program; `check` answers for a check.
-pub(crate) fn run(steps: &[Step], mut check: impl FnMut(u32) -> bool) -> bool {
-    let mut verdict = false;
-    let mut at = 0;
-    while let Some(step) = steps.get(at) {
-        at += 1;
-        match *step {
-            Step::Set(value) => verdict = value,
-            Step::Check(number) => verdict = check(number),
-            Step::Not => verdict = !verdict,
-            Step::JumpIfFalse(to) if !verdict => at = to as usize,
-            Step::JumpIfTrue(to) if verdict => at = to as usize,
-            Step::JumpIfFalse(_) | Step::JumpIfTrue(_) => {}
-        }
-    }
-    verdict
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Checks, run};
+    use super::Checks;
     use crate::compile::literals::Literals;
+    use crate::engine::program::{CheckOp, run};
     use crate::field::{EventKind, Field};
     use crate::rule::{Comparison, Expr, Op, Test};
     use proptest::prelude::*;
@@ -252,7 +195,7 @@ mod tests {
             let mut checks = Checks::new(EventKind::ScriptBlock, Literals::default());
             let program = checks.program(&expr);
             let verdict = run(&program, |number| match checks.list[number as usize].op {
-                super::CheckOp::Number(_, bit) => truth >> bit & 1 != 0,
+                CheckOp::Number(_, bit) => truth >> bit & 1 != 0,
                 _ => unreachable!("checks here are numbers"),
             });
             prop_assert_eq!(verdict, value(&expr, truth));

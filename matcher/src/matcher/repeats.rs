@@ -8,8 +8,7 @@
 //! one would have to find a collision of 128 bits without knowing the secret.
 
 use crate::field::{EventKind, Field, Fields};
-use std::hash::{BuildHasher, RandomState};
-use twox_hash::XxHash3_128;
+use crate::hash::SecretHash;
 
 /// When repeats are looked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,8 +32,6 @@ const TRIAL_EVENTS: u32 = 512;
 const TRIAL_EVENTS_PER_HIT: u32 = 4;
 /// Events for which repeats are not looked for after a vain trial.
 const PAUSE_EVENTS: u32 = 8 * TRIAL_EVENTS;
-/// Bytes of the secret; XXH3 wants 136 at least.
-const SECRET_LEN: usize = 192;
 
 /// The hash of all that verdicts depend on.
 pub(crate) type Key = u128;
@@ -56,7 +53,7 @@ pub(crate) struct RepeatCache {
     matcher: u64,
     /// Empty before the first use.
     keys: Vec<Key>,
-    secret: Vec<u8>,
+    hash: SecretHash,
     looked: u32,
     hits: u32,
     pause: u32,
@@ -67,8 +64,8 @@ impl RepeatCache {
     pub(crate) fn begin(&mut self, matcher: u64, adapts: bool) -> bool {
         if self.matcher != matcher {
             // Other rules, other verdicts.
-            *self =
-                Self { matcher, keys: std::mem::take(&mut self.keys), secret: secret(), ..Self::default() };
+            let keys = std::mem::take(&mut self.keys);
+            *self = Self { matcher, keys, hash: SecretHash::new(), ..Self::default() };
             self.keys.clear();
             self.keys.resize(TEXTS_MAX, 0);
         }
@@ -96,17 +93,12 @@ impl RepeatCache {
         parts[0][0] = 1 + kind as u8;
         for (part, &field) in parts[1..].iter_mut().zip(reads) {
             *part = match (fields.text(field), fields.number(field)) {
-                (Some(text), _) => (self.hash(text).wrapping_add(text.len() as Key)).to_le_bytes(),
+                (Some(text), _) => (self.hash.hash(text).wrapping_add(text.len() as Key)).to_le_bytes(),
                 (None, Some(number)) => (1 << 64 | Key::from(number as u64)).to_le_bytes(),
                 (None, None) => [0; 16],
             };
         }
-        self.hash(&all)
-    }
-
-    fn hash(&self, bytes: &[u8]) -> Key {
-        // The secret is as long as it must be; zero, which no text is known by, would only cost time.
-        XxHash3_128::oneshot_with_secret(&self.secret, bytes).unwrap_or(0)
+        self.hash.hash(&all)
     }
 
     /// Whether the text is known to match nothing.
@@ -126,29 +118,4 @@ impl RepeatCache {
 
 fn slot(key: Key) -> usize {
     key as usize % TEXTS_MAX
-}
-
-/// Bytes that nobody outside can know: the standard library's random keys, stretched by its keyed hash.
-pub(crate) fn secret() -> Vec<u8> {
-    let random = RandomState::new();
-    (0..SECRET_LEN / 8).flat_map(|number| random.hash_one(number).to_le_bytes()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{RepeatCache, SECRET_LEN, secret};
-
-    #[test]
-    fn secrets_differ_and_hashes_with_them() {
-        assert_eq!(secret().len(), SECRET_LEN);
-        assert_ne!(secret(), secret());
-        let mut caches = [RepeatCache::default(), RepeatCache::default()];
-        for cache in &mut caches {
-            assert!(cache.begin(1, false));
-            for len in [0, 1, 3, 8, 16, 100, 200, 240, 241, 1_000, 20_000] {
-                assert_ne!(cache.hash(&vec![7; len]), 0, "{len}");
-            }
-        }
-        assert_ne!(caches[0].hash(b"text"), caches[1].hash(b"text"));
-    }
 }

@@ -1,8 +1,10 @@
-use super::cost::CostMeter;
-use super::{Matcher, Payload, Scratch};
+use super::{Matcher, Scratch};
+use crate::engine::cost::CostMeter;
 use crate::field::EventKind;
 use crate::matcher::repeats::Repeats;
+use crate::payload::Payload;
 use crate::scan::kernel::Kernel;
+use crate::testing::compile;
 use crate::{Rule, load, naive};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -87,7 +89,7 @@ fn a_scratch_serves_any_matcher() {
 
 #[test]
 fn repeats_are_recognised_by_what_rules_read() {
-    let matcher = Matcher::new(contains(&["evil"])).with_repeats(Repeats::Always);
+    let matcher = compile(contains(&["evil"])).with_repeats(Repeats::Always);
     let mut scratch = Scratch::default();
     let mut find = |bytes: &[u8]| {
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
@@ -123,7 +125,7 @@ fn repeats_differ_where_rules_read_more() {
         ("Path|exists: false", payload("t", "p"), payload("t", "")[..8 + 2 * 39].to_vec()),
     ];
     for (detection, harmless, evil) in rows {
-        let matcher = Matcher::new(rule(&format!("  s:\n    {detection}\n"))).with_repeats(Repeats::Always);
+        let matcher = compile(rule(&format!("  s:\n    {detection}\n"))).with_repeats(Repeats::Always);
         let mut scratch = Scratch::default();
         for (bytes, expected) in [(&harmless, 0), (&evil, 1), (&harmless, 0), (&evil, 1)] {
             let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
@@ -137,7 +139,7 @@ fn repeats_differ_where_rules_read_more() {
 #[test]
 fn looking_for_repeats_stops_where_it_is_vain() {
     let many: Vec<Rule> = (0..200).flat_map(|n| contains(&[&format!("word{n:03}x")])).collect();
-    let matcher = Matcher::new(many);
+    let matcher = compile(many);
     let mut scratch = Scratch::default();
     let mut find = |bytes: &[u8]| {
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
@@ -161,7 +163,7 @@ fn costs_are_metered_by_rule() {
     static TICKS: AtomicU64 = AtomicU64::new(0);
     let mut rules = contains(&["word007x"]);
     rules.extend(rule("  s:\n    ScriptBlockText|contains|all:\n      - word008\n      - abc\n"));
-    let matcher = Matcher::new(rules);
+    let matcher = compile(rules);
     let mut meter = CostMeter::new(2, || TICKS.fetch_add(1, Ordering::Relaxed));
     let mut scratch = Scratch::default();
     for text in ["word007x", "word008", "word008 abc", "harmless"] {

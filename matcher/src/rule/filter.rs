@@ -5,7 +5,7 @@
 
 use crate::error::{Position, Problem, RuleError};
 use crate::field::EventKinds;
-use crate::rule::load::Loaded;
+use crate::rule::loaded::Loaded;
 use crate::rule::{Expr, Origin, Rule};
 use std::collections::HashMap;
 

@@ -4,6 +4,7 @@ use crate::error::{Position, Problem, RuleError};
 use crate::rule::Rule;
 use crate::rule::filter::{self, FILTERS_MAX, Filter};
 use crate::rule::identity::DerivedIds;
+use crate::rule::loaded::Loaded;
 use crate::rule::report::{Report, file_bytes_max, file_steps_max};
 use crate::rule::sigma::{Found, document};
 use crate::yaml::{self, Node};
@@ -16,27 +17,6 @@ pub const RULES_MAX: usize = 20_000;
 const SET_STEPS_MAX: u64 = 16 << 30;
 /// Most memory of the rules of a set together, in bytes.
 const SET_BYTES_MAX: u64 = 1 << 30;
-
-/// What a set of rule files gave.
-#[derive(Debug, Default)]
-pub struct Loaded {
-    /// The rules, in the order of the files, with the filters applied.
-    pub rules: Vec<Rule>,
-    /// All reasons for which rules and filters were refused. A filter that is refused changes no rule.
-    pub errors: Vec<RuleError>,
-    /// Doubts about rules that are loaded and filters that are applied.
-    pub warnings: Vec<RuleError>,
-    /// Number of rules and filters that were refused. One may have several errors.
-    pub refused: usize,
-    /// Number of rules, correlation rules and filters for events that this sensor does not read. They are skipped.
-    pub other_log_sources: usize,
-    /// Number of filters applied.
-    pub filters: usize,
-    /// Work done, in steps of a [`Budget`].
-    pub steps: u64,
-    /// Memory charged, in bytes.
-    pub bytes: u64,
-}
 
 /// Loads rules and filters from files given as name and text.
 ///

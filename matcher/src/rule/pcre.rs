@@ -16,7 +16,7 @@ mod class;
 mod lower;
 mod parse;
 
-use crate::rule::value::REGEX_SIZE_MAX;
+use crate::rule::regex::REGEX_SIZE_MAX;
 use etwsieve_budget::Budget;
 use regex_syntax::hir::{Class, ClassUnicode, Hir, HirKind};
 

@@ -1,11 +1,9 @@
 //! The problems of a rule file, collected while it is read, and the budget for reading it.
 
-use crate::error::{Located, Position, Problem};
+use crate::error::{Located, PROBLEMS_MAX, Position, Problem};
 use crate::rule::suggest;
 use etwsieve_budget::{Budget, Exhausted};
 
-/// Most problems that are listed for one file; others are counted.
-pub(crate) const PROBLEMS_MAX: usize = 100;
 /// Most misspelt words of a file for which the nearest known one is searched.
 const SUGGESTIONS_MAX: usize = 200;
 

@@ -11,7 +11,6 @@ use crate::rule::logsource::{self, Source};
 use crate::rule::report::Report;
 use crate::rule::selection::selection;
 use crate::rule::{Calls, Expr, Origin, Rule, metadata, never};
-use crate::view::Names;
 use crate::yaml::{Document, Node, Value};
 
 /// The custom attribute of a rule that is about this program.
@@ -73,7 +72,7 @@ pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>)
             let calls = calls(node, events, report);
             let (calls, base) = report.take(calls).unwrap_or_default();
             let Some(expr) = detection_expr(detection, events, &[], report) else { return Found::Refused };
-            if calls != Calls::No && Names::of_expr(&expr).is_empty() {
+            if calls != Calls::No && expr.cmdlet_names().is_empty() {
                 let problem = Problem::Unsupported("`calls` without the name of a known cmdlet".into());
                 report.error(node.at, problem);
             }

@@ -8,6 +8,7 @@ use crate::field::{EventKind, Field};
 use crate::pattern::{Part, Pattern};
 use crate::rule::modifier::{Key, Place, Step, Wide, shown};
 use crate::rule::pcre;
+use crate::rule::regex::{REGEX_SIZE_MAX, build_regex};
 use crate::rule::report::Report;
 use crate::rule::{Comparison, Expr, Op, Test};
 use crate::yaml::{Node, Value};
@@ -16,8 +17,6 @@ use crate::yaml::{Node, Value};
 pub(crate) const VALUE_LEN_MAX: usize = 16 * 1024;
 /// Most dashes in one `windash` value: each may be written in five ways.
 pub(crate) const WINDASH_DASHES_MAX: usize = 4;
-/// Largest compiled form of a regular expression, in bytes, and of its lazy automaton's cache.
-pub(crate) const REGEX_SIZE_MAX: usize = 1 << 20;
 
 /// The dashes that Windows programs and PowerShell take for one another before an option.
 const DASHES: [u16; 5] = ['-' as u16, '/' as u16, 0x2013, 0x2014, 0x2015];
@@ -161,11 +160,6 @@ fn excerpt(text: &str) -> String {
 
 fn pattern_len(pattern: &Pattern) -> usize {
     size_of_val(pattern.parts())
-}
-
-/// Builds a rule's regular expression, which is in the syntax of the crate `regex`, within [`REGEX_SIZE_MAX`].
-pub(crate) fn build_regex(source: &str) -> Result<regex::Regex, regex::Error> {
-    regex::RegexBuilder::new(source).size_limit(REGEX_SIZE_MAX).dfa_size_limit(REGEX_SIZE_MAX).build()
 }
 
 /// Every spelling of the patterns in which a dash or slash before a word, and not inside one, is another dash.

@@ -5,11 +5,14 @@
 //! two finds every occurrence; the OR also makes other characters equal, so each is then compared exactly. `k` is
 //! where the two bigrams together are rarest.
 
-use crate::compile::rarity::bits;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::frequency::bits;
+#[cfg(target_arch = "x86_64")]
+use crate::scan::kernel::Kernel;
 use crate::scan::kernel::Usable;
 use crate::scan::narrow::narrow_unit;
-#[cfg(target_arch = "x86_64")]
-use crate::scan::{kernel::Kernel, x86};
 use std::ops::ControlFlow;
 
 /// Most needles of one pass.
@@ -164,7 +167,7 @@ fn lanes_like<const N: usize>(
 ) {
     match usable.kernel() {
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 | Kernel::Avx2 => x86::bigram::lanes_like(lanes, values, usable, passes),
+        Kernel::Avx512 | Kernel::Avx2 => x86::lanes_like(lanes, values, usable, passes),
         _ => lanes_like_plain(lanes, values, passes),
     }
 }

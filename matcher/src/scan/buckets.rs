@@ -4,8 +4,15 @@
 //! place, or in bytes that scripts hardly have. Each fingerprint begins alone; the two buckets whose union lets least
 //! through beyond what they did are made one, until few enough are left.
 
-use crate::compile::rarity::byte_likelihood;
-use crate::scan::teddy::{BUCKETS, Fingerprint, LEN};
+use crate::frequency::byte_likelihood;
+
+/// Buckets: bits of a byte.
+pub(super) const BUCKETS: usize = 8;
+/// Bytes of a fingerprint.
+pub(crate) const LEN: usize = 4;
+
+/// A needle's fingerprint: its bytes from some place on; behind its end any byte will do.
+pub(crate) type Fingerprint = [Option<u8>; LEN];
 
 /// Most buckets to begin with; further fingerprints join one at once.
 const BEGINNING_MAX: usize = 128;
@@ -153,8 +160,7 @@ fn united(a: &Bucket, b: &Bucket) -> [[u16; 2]; LEN] {
 
 #[cfg(test)]
 mod tests {
-    use super::{BUCKETS, SEARCHES_MAX, divide};
-    use crate::scan::teddy::Fingerprint;
+    use super::{BUCKETS, Fingerprint, SEARCHES_MAX, divide};
 
     fn fingerprints(texts: &[&str]) -> Vec<Fingerprint> {
         texts.iter().map(|text| std::array::from_fn(|place| text.as_bytes().get(place).copied())).collect()

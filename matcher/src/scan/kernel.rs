@@ -2,6 +2,7 @@
 //!
 //! Every kernel gives the same answers; tests hold each against the naive evaluator.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::str::FromStr;
 
@@ -85,13 +86,13 @@ impl Kernel {
         Usable::new(Self::Avx512).0
     }
 
-    /// The kernel that [`KERNEL_VARIABLE`] names; [`best`](Self::best) if it is unset or empty.
+    /// Returns the kernel of this name, as the user gave it in [`KERNEL_VARIABLE`]; the [best](Self::best) one if it is
+    /// empty.
     ///
     /// # Errors
     ///
-    /// [`KernelError`] if it names none, or one that this processor cannot run.
-    pub fn from_env() -> Result<Self, KernelError> {
-        let name = std::env::var_os(KERNEL_VARIABLE).unwrap_or_default();
+    /// [`KernelError`] if no kernel has this name, or if the processor cannot run it.
+    pub fn select(name: &OsStr) -> Result<Self, KernelError> {
         if name.is_empty() {
             return Ok(Self::best());
         }

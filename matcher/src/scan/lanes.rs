@@ -4,12 +4,15 @@
 //! for, one byte apart, so that wherever it stands a lane begins with one of them, and half the places need no look.
 //! The tables hold letters in both cases; every candidate is compared exactly.
 
-use crate::compile::rarity::bits;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::frequency::bits;
 use crate::scan::bigram::stands_at;
-use crate::scan::buckets::{self, Bucket};
+use crate::scan::buckets::{self, BUCKETS, Bucket, Fingerprint, LEN};
 use crate::scan::kernel::Usable;
 use crate::scan::narrow::NOT_ASCII;
-use crate::scan::teddy::{BUCKETS, Fingerprint, LEN, Teddy};
+use crate::scan::teddy::Teddy;
 
 /// Most needles.
 pub(crate) const NEEDLES_MAX: usize = 32;
@@ -80,7 +83,7 @@ impl Lanes {
             self.compare(units, unit, buckets, &mut left, &mut found);
         };
         #[cfg(target_arch = "x86_64")]
-        return crate::scan::x86::lanes::scan(&self.teddy, units, usable, candidate);
+        return x86::scan(&self.teddy, units, usable, candidate);
         #[cfg(not(target_arch = "x86_64"))]
         {
             let _ = (candidate, usable);
@@ -144,12 +147,12 @@ pub(crate) fn packed(unit: [u8; 2]) -> u8 {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
+    use super::LEN;
+    use super::x86;
     use super::{LANE, Lanes, packed};
     use crate::scan::bigram::stands_at;
     use crate::scan::kernel::{Kernel, Usable};
     use crate::scan::sample::{cases, every};
-    use crate::scan::teddy::LEN;
-    use crate::scan::x86;
     use proptest::prelude::*;
 
     fn boxed(needles: &[&str]) -> Vec<Box<[u8]>> {
@@ -243,7 +246,7 @@ mod tests {
                     .filter(|(_, buckets)| *buckets != 0)
                     .collect();
                 let mut found = Vec::new();
-                x86::lanes::scan(&lanes.teddy, &units, Usable::new(kernel), |at, buckets| found.push((at, buckets)));
+                x86::scan(&lanes.teddy, &units, Usable::new(kernel), |at, buckets| found.push((at, buckets)));
                 prop_assert_eq!(found, expected, "{}", kernel);
             }
         }

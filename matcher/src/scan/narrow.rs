@@ -8,9 +8,12 @@
 
 #![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
 
-use crate::scan::kernel::Usable;
 #[cfg(target_arch = "x86_64")]
-use crate::scan::{kernel::Kernel, x86};
+mod x86;
+
+#[cfg(target_arch = "x86_64")]
+use crate::scan::kernel::Kernel;
+use crate::scan::kernel::Usable;
 
 /// What a unit above U+007F becomes.
 pub(crate) const NOT_ASCII: u8 = 0xFF;
@@ -56,7 +59,7 @@ pub(crate) fn narrow(units: &[[u8; 2]], out: &mut Vec<u8>, usable: Usable) {
     out.resize(units.len(), 0);
     match usable.kernel() {
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 | Kernel::Avx2 => x86::narrow::narrow(units, out, usable),
+        Kernel::Avx512 | Kernel::Avx2 => x86::narrow(units, out, usable),
         _ => narrow_plain(units, out),
     }
 }
@@ -66,7 +69,7 @@ pub(crate) fn low_bytes(units: &[[u8; 2]], out: &mut Vec<u8>, usable: Usable) ->
     out.resize(units.len(), 0);
     match usable.kernel() {
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 | Kernel::Avx2 => x86::narrow::low_bytes(units, out, usable),
+        Kernel::Avx512 | Kernel::Avx2 => x86::low_bytes(units, out, usable),
         _ => low_bytes_plain(units, out),
     }
 }

@@ -3,8 +3,8 @@
 //! Each needle is entered under its rarest pair. A bit for every pair there is answers nearly all look-ups; what passes is
 //! compared with the needles.
 
-use crate::compile::rarity::bits;
-use crate::scan::teddy::{self, Fingerprint};
+use crate::frequency::bits;
+use crate::scan::buckets::{self, Fingerprint};
 use std::ops::Range;
 
 /// Bytes of a pair.
@@ -35,7 +35,7 @@ impl Pairs {
         let mut entries = Vec::new();
         for (needle, bytes) in needles {
             // Teddy looks at the bytes behind a pair, if there are some.
-            for offset in rarest_window(bytes, PAIR, 1, teddy::LEN) {
+            for offset in rarest_window(bytes, PAIR, 1, buckets::LEN) {
                 let pair = u16::from_le_bytes([bytes[offset], bytes[offset + 1]]);
                 entries.push(Entry { pair, needle, offset: offset as u32 });
             }

@@ -6,12 +6,11 @@
 //! low and the high half of a byte, which together let more through. Source of the idea: Geoffrey Langdale's Teddy in
 //! Hyperscan.
 
-use crate::scan::buckets::{Bucket, divide};
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-/// Buckets: bits of a byte.
-pub(super) const BUCKETS: usize = 8;
-/// Bytes of a fingerprint.
-pub(crate) const LEN: usize = 4;
+use crate::scan::buckets::{Bucket, Fingerprint, LEN, divide};
+use crate::scan::kernel::Usable;
 
 /// Tables over the fingerprints of needles.
 #[derive(Debug)]
@@ -22,13 +21,24 @@ pub(crate) struct Teddy {
     pub(super) bytes: [[u8; 128]; LEN],
 }
 
-/// A needle's fingerprint: its bytes from some place on; behind its end any byte will do.
-pub(crate) type Fingerprint = [Option<u8>; LEN];
-
 impl Teddy {
     /// As many searches as the fingerprints are worth.
     pub(crate) fn all(fingerprints: &[Fingerprint]) -> Vec<Self> {
         divide(fingerprints).iter().map(|buckets| Self::new(buckets, false)).collect()
+    }
+
+    /// Reports the candidates of `text`, ascending; behind its end the text is taken to go on with zeros.
+    ///
+    /// False, and nothing reported, if `usable` has no such vectors.
+    #[inline]
+    pub(crate) fn scan(&self, text: &[u8], usable: Usable, candidate: impl FnMut(usize)) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return x86::scan(self, text, usable, candidate);
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = (text, usable, candidate);
+            false
+        }
     }
 
     /// The tables of these buckets, if wanted with capital letters too.
@@ -75,7 +85,6 @@ mod tests {
     use super::{Fingerprint, LEN, Teddy};
     use crate::scan::kernel::{Kernel, Usable};
     use crate::scan::sample::cases;
-    use crate::scan::x86;
     use proptest::prelude::*;
 
     proptest! {
@@ -117,7 +126,7 @@ mod tests {
             }
             for (kernel, teddy) in Kernel::available().into_iter().flat_map(|kernel| teddies.iter().map(move |teddy| (kernel, teddy))) {
                 let mut found = Vec::new();
-                if x86::teddy::scan(teddy, text, Usable::new(kernel), |at| found.push(at)) {
+                if teddy.scan(text, Usable::new(kernel), |at| found.push(at)) {
                     prop_assert_eq!(found, expected(teddy, kernel == Kernel::Avx2), "{}", kernel);
                 } else {
                     prop_assert!(kernel < Kernel::Avx2);

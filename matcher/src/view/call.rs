@@ -8,17 +8,16 @@
 
 mod names;
 mod reader;
-mod table;
 
 pub(crate) use names::Names;
 
-use super::chars::{BLANK, DASH, is_word, lower};
+use super::chars::{BLANK, DASH, is_word};
 use super::mapped::{Builder, Mapped, PIECE_LEN};
 use super::transformation::{Done, Transformation};
 use super::work::Work;
+use crate::cmdlet::{CMDLETS, COMMON, COMMON_ALIASES, COMMON_SWITCHES, Cmdlet, is_name};
 use reader::Reader;
 use std::ops::Range;
-use table::{CMDLETS, COMMON, COMMON_ALIASES, COMMON_SWITCHES, Cmdlet};
 
 /// How deep a script may lie in the strings of `Invoke-Expression`.
 const STRINGS_DEPTH_MAX: u32 = 3;
@@ -30,12 +29,6 @@ const ARGUMENT_STEPS: usize = 24;
 const PARAMETER_STEPS: usize = 300;
 /// Units of a value that tell whether it may be a computer's name.
 const COMPUTER_UNITS_MAX: usize = 128;
-
-/// The name in any case.
-fn same(units: &[u16], name: &str) -> bool {
-    units.len() == name.len()
-        && name.bytes().zip(units).all(|(byte, unit)| u16::from(byte.to_ascii_lowercase()) == lower(*unit))
-}
 
 /// Hands over the calls of a text that are written otherwise than in full, one by one, each as a text that is written in
 /// full; at most `max`. Only one of them is held at a time: each may be as long as the text.
@@ -166,13 +159,13 @@ fn parameter(cmdlet: &'static Cmdlet, name: &[u16]) -> Option<(&'static str, Don
     let without = || cmdlet.switches.iter().chain(&COMMON_SWITCHES).copied();
     let aliases = || cmdlet.parameter_aliases.iter().chain(&COMMON_ALIASES).copied();
     let takes = |full: &str| with().any(|other| other == full);
-    if let Some(full) = with().chain(without()).find(|full| same(name, full)) {
+    if let Some(full) = with().chain(without()).find(|full| is_name(name, full)) {
         return Some((full, Done::NONE, takes(full)));
     }
-    if let Some((_, full)) = aliases().find(|(alias, _)| same(name, alias)) {
+    if let Some((_, full)) = aliases().find(|(alias, _)| is_name(name, alias)) {
         return Some((full, Done::only(Transformation::ParameterAlias), takes(full)));
     }
-    let begins = |full: &str| full.len() >= name.len() && same(name, &full[..name.len()]);
+    let begins = |full: &str| full.len() >= name.len() && is_name(name, &full[..name.len()]);
     let mut meant: Vec<&str> = with().chain(without()).filter(|full| begins(full)).collect();
     meant.extend(aliases().filter(|(alias, _)| begins(alias)).map(|(_, full)| full));
     meant.dedup();
@@ -193,10 +186,10 @@ fn cmdlet(name: &[u16]) -> Option<(&'static Cmdlet, Done)> {
     let done = if behind > 0 { Done::only(Transformation::ModuleQualified) } else { Done::NONE };
     let name = &name[behind..];
     CMDLETS.iter().find_map(|cmdlet| {
-        if same(name, cmdlet.name) {
+        if is_name(name, cmdlet.name) {
             return Some((cmdlet, done));
         }
-        let is_alias = cmdlet.aliases.iter().any(|alias| same(name, alias));
+        let is_alias = cmdlet.aliases.iter().any(|alias| is_name(name, alias));
         is_alias.then(|| (cmdlet, done.with(Transformation::Alias)))
     })
 }

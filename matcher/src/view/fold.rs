@@ -44,7 +44,12 @@ const TOKEN_STEPS: usize = 10;
 const PUT_STEPS: usize = 32;
 
 /// The text with its constant expressions folded; `None` if it has none. Decoded texts are added to `decoded`.
-pub(super) fn fold(source: &Mapped, work: &mut Work<'_, '_>, decoded: &mut Vec<Mapped>) -> Option<Mapped> {
+pub(super) fn fold(
+    source: &Mapped,
+    work: &mut Work<'_, '_>,
+    patterns: &mut Patterns,
+    decoded: &mut Vec<Mapped>,
+) -> Option<Mapped> {
     let text = source.units();
     work.copy(source)?;
     work.charge(text.len() / 2)?;
@@ -58,6 +63,7 @@ pub(super) fn fold(source: &Mapped, work: &mut Work<'_, '_>, decoded: &mut Vec<M
         name: String::new(),
         names_base64: names_base64(text),
         work,
+        patterns,
         decoded,
     };
     while folder.step().is_some() {}
@@ -117,6 +123,7 @@ struct Folder<'a, 'w, 'b> {
     /// Base64 is spoken of somewhere, so strings of it are decoded.
     names_base64: bool,
     work: &'a mut Work<'w, 'b>,
+    patterns: &'a mut Patterns,
     decoded: &'a mut Vec<Mapped>,
 }
 
@@ -196,7 +203,7 @@ impl Folder<'_, '_, '_> {
 
     /// The expression here, and where it ends. Does not move.
     fn parse(&mut self) -> Option<(Folded, usize)> {
-        let mut parser = Parser::new(self.text, self.at, self.work, &self.variables);
+        let mut parser = Parser::new(self.text, self.at, self.work, self.patterns, &self.variables);
         let mut folded = parser.expression()?;
         loop {
             let end = parser.at;

@@ -1,9 +1,10 @@
 //! A text made from another, and where each of its units comes from.
 
 use super::transformation::Done;
-use super::work::VIEW_UNITS_MAX;
 use std::ops::Range;
 
+/// Longest text that is viewed, in units; of a longer one (a joined block may be) the first part.
+pub(crate) const VIEW_UNITS_MAX: usize = 1 << 20;
 /// Bytes of a piece.
 pub(super) const PIECE_LEN: usize = size_of::<Piece>();
 

@@ -2,18 +2,21 @@
 
 use super::call;
 use super::fold::{self, Patterns};
-use super::hints::Reasons;
 use super::light;
-use super::mapped::Mapped;
+use super::mapped::{Mapped, VIEW_UNITS_MAX};
+use super::prefilter::Question;
+use super::prefilter::Reasons;
 use super::transformation::Done;
-use super::work::{VIEW_UNITS_MAX, Work};
-use super::{Question, View, ViewBudget, ViewMatch, Views};
-use crate::compile::plan::Plan;
+use super::views::{View, ViewMatch, Views};
+use super::work::{ViewBudget, Work};
+use super::{ViewMatcher, ViewScratch};
+use crate::engine::TextScratch;
+use crate::engine::cost::NoMeter;
+use crate::engine::plan::Plan;
+use crate::engine::run::Run;
+use crate::engine::spans::{Span, SpanFinder};
 use crate::field::{EventKind, Field, Fields, text_units};
-use crate::matcher::cost::NoMeter;
-use crate::matcher::run::Run;
-use crate::matcher::spans::SpanFinder;
-use crate::matcher::{Matcher, Payload, Scratch, Span};
+use crate::payload::Payload;
 use etwsieve_budget::{Budget, Exhausted};
 
 /// Most passes of folding: how deep a disguise may lie in another.
@@ -30,12 +33,13 @@ const LEFT_PER_TEXT: usize = 4;
 const SEARCH_STEPS: usize = 64;
 
 /// One search.
-pub(super) struct Search<'a> {
-    matcher: &'a Matcher,
+pub(crate) struct Search<'a> {
+    matcher: ViewMatcher<'a>,
     payload: &'a Payload<'a>,
     fields: Fields<'a>,
     raw: &'a [u32],
-    scratch: &'a mut Scratch,
+    text: &'a mut TextScratch,
+    scratch: &'a mut ViewScratch,
     found: Vec<ViewMatch>,
     /// The payload with another text.
     made: Vec<u8>,
@@ -44,30 +48,31 @@ pub(super) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(
-        matcher: &'a Matcher,
+    pub(crate) fn new(
+        matcher: ViewMatcher<'a>,
         payload: &'a Payload<'a>,
         raw: &'a [u32],
-        scratch: &'a mut Scratch,
+        text: &'a mut TextScratch,
+        scratch: &'a mut ViewScratch,
     ) -> Self {
         let fields = Fields::split(payload.kind, payload.bytes);
         let made = std::mem::take(&mut scratch.made);
-        Self { matcher, payload, fields, raw, scratch, found: Vec::new(), made, is_cut: false }
+        Self { matcher, payload, fields, raw, text, scratch, found: Vec::new(), made, is_cut: false }
     }
 
     /// What the views give that the text has reason for.
-    pub(super) fn run(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
+    pub(crate) fn run(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
         let Some(text) = self.fields.text(Field::ScriptBlockText) else { return Vec::new() };
         let units: &[[u8; 2]] = text.as_chunks().0;
         let units = &units[..units.len().min(VIEW_UNITS_MAX)];
-        let hints = &self.matcher.view_plan().hints;
+        let hints = &self.matcher.views.hints;
         let question = Question { views, first: false, raw: None };
-        let reasons = hints.reasons(units, question, self.matcher.usable(), &mut budget.prefilter);
+        let reasons = hints.reasons(units, question, self.matcher.plan.usable, &mut budget.prefilter);
         self.run_for(reasons, views, budget)
     }
 
     /// What the views give.
-    pub(super) fn run_all(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
+    pub(crate) fn run_all(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
         self.run_for(Reasons::ALL, views, budget)
     }
 
@@ -75,15 +80,14 @@ impl<'a> Search<'a> {
         let Some(text) = self.fields.text(Field::ScriptBlockText) else { return Vec::new() };
         let units = text.as_chunks().0;
         // The search is about to find needles of other texts.
-        self.scratch.found_by = 0;
+        self.text.found_by = 0;
         if reasons == Reasons::default() {
             return Vec::new();
         }
         if units.len() > VIEW_UNITS_MAX {
             budget.cut();
         }
-        let mut patterns = Patterns::default();
-        let (mut work, search) = budget.parts(&mut patterns);
+        let (mut work, search) = budget.parts();
         // Once either is exhausted, what has been found counts.
         let _ = self.search_all(units, reasons, views, &mut work, search);
         if self.is_cut {
@@ -108,8 +112,9 @@ impl<'a> Search<'a> {
         work.allocate(2 * units.len().min(VIEW_UNITS_MAX))?;
         let mut text = Mapped::original(units);
         let mut decoded = Vec::new();
+        let mut patterns = Patterns::default();
         // Where neither asks for it, nothing is normalised.
-        let calls = views.call && self.matcher.has_calls();
+        let calls = views.call && self.matcher.views.has_calls();
         let light = if calls || reasons.light { light::normalize(&text, work) } else { None };
         if views.normalized && reasons.light {
             self.made_text(&text, light.as_ref(), budget);
@@ -119,7 +124,7 @@ impl<'a> Search<'a> {
         let folds = reasons.fold || reasons.light;
         for _ in 0..if folds { PASSES_MAX } else { 0 } {
             let before = decoded.len();
-            text = fold::fold(&text, work, &mut decoded)?;
+            text = fold::fold(&text, work, &mut patterns, &mut decoded)?;
             let light = light::normalize(&text, work);
             if views.normalized {
                 self.made_text(&text, light.as_ref(), budget);
@@ -150,11 +155,11 @@ impl<'a> Search<'a> {
         work: &mut Work<'_, '_>,
         budget: &mut Budget<'_>,
     ) {
-        if !views.call || !self.matcher.has_calls() {
+        if !views.call || !self.matcher.views.has_calls() {
             return;
         }
         let plain = light.unwrap_or(text);
-        let names = self.matcher.view_plan().hints.names();
+        let names = self.matcher.views.hints.names();
         if names.stand_in(plain.units(), &mut self.scratch.names, work) == Some(true) {
             let _ = call::rewritten(text, CALLS_MAX, work, |call| {
                 let _ = self.search(call, View::Call, budget);
@@ -173,7 +178,7 @@ impl<'a> Search<'a> {
             .map(|found| found.rule)
             .collect();
         self.found.retain(|found| {
-            let base = matcher.base(found.rule);
+            let base = matcher.views.base(found.rule);
             found.view == View::Normalized
                 || base.is_none_or(|base| !raw.contains(&base) && !normalized.contains(&base))
         });
@@ -188,8 +193,8 @@ impl<'a> Search<'a> {
         let matcher = self.matcher;
         let kind = self.payload.kind;
         let plan = match view {
-            View::Normalized => matcher.plan(kind),
-            View::Call => &matcher.view_plan().calls,
+            View::Normalized => matcher.plan,
+            View::Call => &matcher.views.calls,
         };
         if plan.programs.is_empty() {
             return Ok(());
@@ -204,15 +209,14 @@ impl<'a> Search<'a> {
         self.write_with(script, &mut bytes);
         let fields = self.fields.with_script(&bytes, script.len());
         let units = text_units(kind, &bytes);
-        let Scratch { narrowed, found, memory, .. } = &mut *self.scratch;
+        let TextScratch { narrowed, found, memory, .. } = &mut *self.text;
         narrowed.begin();
         plan.gate.scan(units, narrowed, found);
         let mut rules_found = Vec::new();
         if !plan.ungated.is_empty() || !found.list().is_empty() {
             memory.begin(plan);
-            let usable = matcher.usable();
-            let narrow = narrowed.of(units, usable);
-            let run = Run { plan, units, fields: fields.clone(), narrow, found, memory, usable, budget };
+            let narrow = narrowed.of(units, plan.usable);
+            let run = Run { plan, units, fields: fields.clone(), narrow, found, memory, budget };
             run.candidates(&[], &mut rules_found, &mut NoMeter);
         }
         rules_found.retain(|rule| !self.is_known(*rule));
@@ -257,8 +261,8 @@ impl<'a> Search<'a> {
         view: View,
         budget: &mut Budget<'_>,
     ) {
-        let Ok(mut finder) = SpanFinder::new(plan, fields, self.matcher.usable(), budget) else { return };
-        let spans = finder.of_rules(self.matcher.rules(), rules);
+        let Ok(mut finder) = SpanFinder::new(plan, fields, budget) else { return };
+        let spans = finder.of_rules(self.matcher.rules, rules);
         if finder.is_exhausted() {
             return;
         }

@@ -3,7 +3,6 @@
 //! A step is worth at most twenty instructions, on average about ten. Work with a larger constant is charged as that many
 //! steps; the weights are beside the loops and were measured with callgrind (see `bench/README.md`).
 
-use super::fold::Patterns;
 use super::mapped::{Mapped, PIECE_LEN};
 use etwsieve_budget::{Budget, Exhausted};
 
@@ -19,8 +18,6 @@ pub(crate) const SEARCH_STEPS_MAX: u64 = 1_100_000;
 pub(crate) const PREFILTER_STEPS_MAX: u64 = 500_000;
 /// Most bytes that the views of one event allocate, freed ones included.
 pub(crate) const BYTES_MAX: u64 = 32 << 20;
-/// Longest text that is viewed, in units; of a longer one (a joined block may be) the first part.
-pub(crate) const VIEW_UNITS_MAX: usize = 1 << 20;
 /// Longest value of a folded expression, in units.
 pub(crate) const VALUE_UNITS_MAX: usize = 1 << 20;
 /// Longest value for a text of any length, in units.
@@ -37,7 +34,7 @@ const SCAN_UNITS: usize = 8;
 /// second ended is still searched. All of them are bounded whatever the length of the text.
 #[derive(Debug)]
 pub struct ViewBudget<'a> {
-    pub(super) prefilter: Budget<'a>,
+    pub(crate) prefilter: Budget<'a>,
     pub(super) make: Budget<'a>,
     pub(super) search: Budget<'a>,
     value_units_max: usize,
@@ -103,9 +100,9 @@ impl<'a> ViewBudget<'a> {
         self.is_cut = true;
     }
 
-    /// The budgets for making texts, with what folding remembers of the event, and for searching them.
-    pub(super) fn parts<'w>(&'w mut self, patterns: &'w mut Patterns) -> (Work<'w, 'a>, &'w mut Budget<'a>) {
-        let work = Work { budget: &mut self.make, value_units_max: self.value_units_max, patterns };
+    /// The budgets for making texts and for searching them.
+    pub(super) fn parts(&mut self) -> (Work<'_, 'a>, &mut Budget<'a>) {
+        let work = Work { budget: &mut self.make, value_units_max: self.value_units_max };
         (work, &mut self.search)
     }
 }
@@ -117,8 +114,6 @@ pub(super) struct Work<'w, 'b> {
     budget: &'w mut Budget<'b>,
     /// Longest value, in units: in proportion to the event's text.
     pub(super) value_units_max: usize,
-    /// The regular expressions that were built for this event.
-    pub(super) patterns: &'w mut Patterns,
 }
 
 impl Work<'_, '_> {

@@ -3,7 +3,7 @@
 use super::{CheckFormat, Exit, RuleArgs, RulesCheckArgs, after_writing, complain};
 use crate::input::InputError;
 use crate::rules::from_paths;
-use etwsieve_matcher::{EventKind, Kernel, Loaded, Matcher, RuleError};
+use etwsieve_matcher::{EventKind, KERNEL_VARIABLE, Kernel, Loaded, Matcher, RuleError};
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -28,7 +28,7 @@ pub(super) fn load(args: &RuleArgs) -> Result<Matcher, Exit> {
         let (rules, others) = (loaded.rules.len(), loaded.other_log_sources);
         anstream::eprintln!("rules: {rules} loaded, {others} for other log sources");
     }
-    let kernel = Kernel::from_env().map_err(|error| {
+    let kernel = Kernel::select(&std::env::var_os(KERNEL_VARIABLE).unwrap_or_default()).map_err(|error| {
         complain(error);
         Exit::Usage
     })?;

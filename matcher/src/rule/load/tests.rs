@@ -1,5 +1,7 @@
-use super::{Loaded, load};
-use crate::rule::report::{PROBLEMS_MAX, file_bytes_max, file_steps_max};
+use super::load;
+use crate::error::PROBLEMS_MAX;
+use crate::rule::loaded::Loaded;
+use crate::rule::report::{file_bytes_max, file_steps_max};
 use std::fmt::Write;
 
 const RULE: &str = "title: T

@@ -2,7 +2,7 @@
 //! with PCRE2 itself.
 
 use super::{Options, REGEX_DEPTH_MAX, translate};
-use crate::rule::value::build_regex;
+use crate::rule::regex::build_regex;
 use etwsieve_budget::Budget;
 use regex_syntax::hir::{Class, HirKind};
 

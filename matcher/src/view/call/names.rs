@@ -1,12 +1,9 @@
 //! The names of cmdlets that make a text worth a look at its calls.
 
-use super::same;
-use super::table::{CMDLETS, Cmdlet};
-use crate::compile::rarity;
-use crate::pattern::Part;
-use crate::rule::{Expr, Op, Rule};
-use crate::scan::marks::{Bucket, PLACES};
+use crate::frequency;
+use crate::rule::{Calls, Rule};
 use crate::scan::narrow::narrow_unit;
+use crate::scan::triggers::{Bucket, PLACES};
 use crate::view::chars::{DASH, is_word, lower};
 use crate::view::work::Work;
 use memchr::memmem;
@@ -25,11 +22,11 @@ impl Names {
     /// The names of the cmdlets that the rules of the call-aware view speak of.
     pub(crate) fn of(rules: &[Rule]) -> Self {
         let mut list: Vec<(Vec<u8>, usize)> = Vec::new();
-        for rule in rules.iter().filter(|rule| rule.calls != crate::rule::Calls::No) {
-            for name in Self::of_expr(&rule.expr) {
+        for rule in rules.iter().filter(|rule| rule.calls != Calls::No) {
+            for name in rule.expr.cmdlet_names() {
                 let name = name.to_ascii_lowercase().into_bytes();
                 let rarer = |a: &usize, b: &usize| {
-                    rarity::bits(&name[*a..a + PLACES]).total_cmp(&rarity::bits(&name[*b..b + PLACES]))
+                    frequency::bits(&name[*a..a + PLACES]).total_cmp(&frequency::bits(&name[*b..b + PLACES]))
                 };
                 let start = (0..(name.len() + 1).saturating_sub(PLACES)).max_by(rarer).unwrap_or(0);
                 if !list.iter().any(|(known, _)| *known == name) {
@@ -42,29 +39,6 @@ impl Names {
 
     pub(in crate::view) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.list.iter().map(|(name, _)| &name[..])
-    }
-
-    /// The names and aliases of the known cmdlets in the literals of an expression.
-    pub(crate) fn of_expr(expr: &Expr) -> Vec<&'static str> {
-        match expr {
-            Expr::And(parts) | Expr::Or(parts) => parts.iter().flat_map(Self::of_expr).collect(),
-            Expr::Not(_) => Vec::new(),
-            Expr::Test(test) => {
-                let Op::Text { pattern, .. } = &test.op else { return Vec::new() };
-                let units: Vec<u16> = pattern
-                    .parts()
-                    .iter()
-                    .map(|part| if let Part::Unit(unit) = part { *unit } else { 0 })
-                    .collect();
-                let named =
-                    |cmdlet: &&Cmdlet| units.windows(cmdlet.name.len()).any(|part| same(part, cmdlet.name));
-                CMDLETS
-                    .iter()
-                    .filter(named)
-                    .flat_map(|cmdlet| std::iter::once(cmdlet.name).chain(cmdlet.aliases.iter().copied()))
-                    .collect()
-            }
-        }
     }
 
     /// What the names have at the units by which they are looked for.

@@ -1,6 +1,7 @@
 //! Reads the calls of known cmdlets out of a script.
 
-use super::{Argument, Call, cmdlet, same};
+use super::{Argument, Call, cmdlet};
+use crate::cmdlet::is_name;
 use crate::view::chars::{
     BACKTICK, DASH, ends_token, is, is_dash, is_double_quote, is_newline, is_single_quote, is_whitespace,
     is_word,
@@ -273,7 +274,7 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
         let is_key = self.text.get(behind) == Some(&u16::from(b'='));
         let Some((cmdlet, own)) = cmdlet(name).filter(|_| !is_key) else { return Some(()) };
         // A name in quotes or with backticks is put in full, too.
-        let is_as_written = same(&self.text[part.clone()], cmdlet.name);
+        let is_as_written = is_name(&self.text[part.clone()], cmdlet.name);
         let name_done = if is_as_written { Done::NONE } else { done.and(own) };
         frame.call =
             Some(Call { cmdlet, name: part.clone(), name_done, arguments: Vec::new(), end: part.end });

@@ -7,7 +7,7 @@
 mod operand;
 
 use super::operation::{format, join, split_at_any};
-use super::pattern::Pattern;
+use super::pattern::{Pattern, Patterns};
 use super::value::{Folded, LIST_LEN_MAX, List, Value};
 use super::variables::Variables;
 use crate::view::chars::{BACKTICK, is_dash, is_newline, is_whitespace, is_word, lower};
@@ -30,6 +30,7 @@ pub(super) struct Parser<'a, 'w, 'b> {
     pub(super) text: &'a [u16],
     pub(super) at: usize,
     pub(super) work: &'a mut Work<'w, 'b>,
+    patterns: &'a mut Patterns,
     pub(super) variables: &'a Variables,
     /// `$_` in the body of a `ForEach-Object`.
     item: Option<Value>,
@@ -45,9 +46,10 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
         text: &'a [u16],
         at: usize,
         work: &'a mut Work<'w, 'b>,
+        patterns: &'a mut Patterns,
         variables: &'a Variables,
     ) -> Self {
-        Self { text, at, work, variables, item: None, depth: 0, inside: 0, arguments: false }
+        Self { text, at, work, patterns, variables, item: None, depth: 0, inside: 0, arguments: false }
     }
 
     fn peek(&self) -> Option<u16> {
@@ -172,7 +174,7 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
             (_, "replace") => {
                 let operands = right.value.list(self.work)?;
                 let source = operands.items().first()?.text(self.work)?;
-                let pattern = Pattern::new(&source, cased, self.work)?;
+                let pattern = Pattern::new(&source, cased, self.patterns, self.work)?;
                 let with = match operands.items().get(1) {
                     Some(with) => with.text(self.work)?,
                     None => Arc::default(),
@@ -182,7 +184,7 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
             }
             (_, "split") => {
                 let source = right.value.list(self.work)?.items().first()?.text(self.work)?;
-                let pattern = Pattern::new(&source, cased, self.work)?;
+                let pattern = Pattern::new(&source, cased, self.patterns, self.work)?;
                 let mut parts = List::default();
                 for item in left.value.clone().list(self.work)?.items() {
                     let text = item.text(self.work)?;

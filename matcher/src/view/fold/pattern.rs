@@ -66,7 +66,12 @@ pub(super) struct Expression {
 
 impl Pattern {
     /// `None`: one that the crate `regex` does not understand, or that costs too much.
-    pub(super) fn new(source: &[u16], is_cased: bool, work: &mut Work<'_, '_>) -> Option<Self> {
+    pub(super) fn new(
+        source: &[u16],
+        is_cased: bool,
+        patterns: &mut Patterns,
+        work: &mut Work<'_, '_>,
+    ) -> Option<Self> {
         const SIGNS: &[u8] = b"\\.^$|?*+()[]{}";
         let is_sign = |unit: &u16| u8::try_from(*unit).is_ok_and(|byte| SIGNS.contains(&byte));
         work.charge(2 * source.len())?;
@@ -80,7 +85,9 @@ impl Pattern {
                     text.push(*next);
                     units.next();
                 }
-                _ if is_sign(unit) => return Some(Self::Expression(expression(source, is_cased, work)?)),
+                _ if is_sign(unit) => {
+                    return Some(Self::Expression(expression(source, is_cased, patterns, work)?));
+                }
                 _ => text.push(*unit),
             }
         }
@@ -107,21 +114,26 @@ impl Pattern {
 }
 
 /// The expression, built once for an event.
-fn expression(source: &[u16], is_cased: bool, work: &mut Work<'_, '_>) -> Option<Arc<Expression>> {
+fn expression(
+    source: &[u16],
+    is_cased: bool,
+    patterns: &mut Patterns,
+    work: &mut Work<'_, '_>,
+) -> Option<Arc<Expression>> {
     if source.len() > PATTERN_LEN_MAX {
         return None;
     }
     work.charge(PATTERN_LEN_MAX / 4)?;
     let is_known = |(own, cased, _): &&(Vec<u16>, bool, _)| own == source && *cased == is_cased;
-    if let Some((_, _, known)) = work.patterns.0.iter().find(is_known) {
+    if let Some((_, _, known)) = patterns.0.iter().find(is_known) {
         return known.clone();
     }
-    if work.patterns.0.len() == PATTERNS_MAX {
+    if patterns.0.len() == PATTERNS_MAX {
         return None;
     }
     work.allocate(PATTERN_LEN_MAX)?;
     let made = Expression::new(source, is_cased, work).map(Arc::new);
-    work.patterns.0.push((source.to_vec(), is_cased, made.clone()));
+    patterns.0.push((source.to_vec(), is_cased, made.clone()));
     made
 }
 
@@ -404,7 +416,7 @@ impl Weight {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pattern, Weight};
+    use super::{Pattern, Patterns, Weight};
     use crate::view::fold::tests::with_work;
     use crate::view::fold::value::{List, Value};
     use proptest::prelude::*;
@@ -433,7 +445,7 @@ mod tests {
             let Ok(regex) = regex::RegexBuilder::new(&source).case_insensitive(true).build() else { return Ok(()) };
             let (what, text_units) = (units(&source), units(&text));
             let made = with_work(1 << 20, |work| {
-                let pattern = Pattern::new(&what, false, work)?;
+                let pattern = Pattern::new(&what, false, &mut Patterns::default(), work)?;
                 let mut parts = List::default();
                 pattern.split(&text_units, &mut parts, work)?;
                 Some((pattern.replace(&text_units, &units(&with), work), parts))
@@ -479,10 +491,11 @@ mod tests {
     /// Once built for an event, an expression is not built again; beyond a number none is.
     #[test]
     fn expressions_are_built_once_and_are_few() {
+        let mut patterns = Patterns::default();
         with_work(1 << 20, |work| {
             for number in 0..40 {
                 let source = units(&format!("a+{}", number % 20));
-                let built = Pattern::new(&source, true, work).is_some();
+                let built = Pattern::new(&source, true, &mut patterns, work).is_some();
                 assert_eq!(built, number % 20 < super::PATTERNS_MAX, "{number}");
             }
         });

@@ -1,25 +1,25 @@
 use super::{Patterns, fold};
-use crate::view::ViewBudget;
 use crate::view::mapped::Mapped;
 use crate::view::transformation::Transformation::{
     self, Base64, CharCast, Concatenation, Deflate, Format, Join, Replace, Reverse, Split,
 };
-use crate::view::work::{MAKE_STEPS_MAX, Work};
+use crate::view::work::{MAKE_STEPS_MAX, ViewBudget, Work};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 /// Calls `make` with a budget of a text for which that many units are enough.
 pub(in crate::view) fn with_work<T>(units: usize, make: impl FnOnce(&mut Work<'_, '_>) -> T) -> T {
-    make(&mut ViewBudget::new(2 * units).parts(&mut Patterns::default()).0)
+    make(&mut ViewBudget::new(2 * units).parts().0)
 }
 
 /// As many passes as change something, at most six; and what was done.
 fn folded(text: &str) -> (String, Vec<Transformation>) {
     let units: Vec<[u8; 2]> = text.encode_utf16().map(u16::to_le_bytes).collect();
     let mut text = Mapped::original(&units);
+    let mut patterns = Patterns::default();
     with_work(1 << 20, |work| {
         for _ in 0..6 {
-            let Some(next) = fold(&text, work, &mut Vec::new()) else { break };
+            let Some(next) = fold(&text, work, &mut patterns, &mut Vec::new()) else { break };
             text = next;
         }
     });
@@ -218,9 +218,9 @@ fn worst_cases_are_bounded() {
         let mut decoded = Vec::new();
         let mut budget = ViewBudget::new(2 * units.len());
         let mut patterns = Patterns::default();
-        let mut work = budget.parts(&mut patterns).0;
+        let mut work = budget.parts().0;
         for _ in 0..6 {
-            let Some(next) = fold(&text, &mut work, &mut decoded) else { break };
+            let Some(next) = fold(&text, &mut work, &mut patterns, &mut decoded) else { break };
             assert!(next.units().len() <= text.units().len() + 2 * super::GROWTH_UNITS_MAX, "{name}");
             text = next;
         }

@@ -3,6 +3,7 @@
 //! A script is taken to run straight through. What is assigned something unknown is unknown from there on.
 
 use super::value::{Folded, ITEM_STEPS, Value, owned_list, owned_text};
+use crate::view::transformation::Transformation;
 use crate::view::work::Work;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -59,7 +60,7 @@ impl Variables {
     pub(super) fn append(&mut self, name: &str, value: Option<Folded>, work: &mut Work<'_, '_>) {
         let Some(before) = self.take(name) else { return };
         let Some(value) = value else { return };
-        let done = before.done.and(value.done).with(super::Transformation::Concatenation);
+        let done = before.done.and(value.done).with(Transformation::Concatenation);
         if let Some(value) = before.value.plus(&value.value, work) {
             self.assign(name, Some(Folded { value, done }));
         }
@@ -69,7 +70,7 @@ impl Variables {
     pub(super) fn reverse(&mut self, name: &str, work: &mut Work<'_, '_>) {
         let Some(Folded { value, done }) = self.take(name) else { return };
         if let Some(value) = reversed(value, work) {
-            self.assign(name, Some(Folded { value, done: done.with(super::Transformation::Reverse) }));
+            self.assign(name, Some(Folded { value, done: done.with(Transformation::Reverse) }));
         }
     }
 

@@ -79,7 +79,7 @@ impl Blocks {
             noted,
         };
         let assembly = &mut self.shards[shard].assembly;
-        assembly.take(fragment, payload, given, hands.matcher, hands.scratch, || FirstFragment {
+        hands.matcher.take_fragment(assembly, fragment, payload, given, hands.scratch, || FirstFragment {
             header: *header,
             user_sid: *user_sid,
             computer: computer.as_str().into(),
@@ -103,7 +103,7 @@ impl Blocks {
 
     /// The rules have been exchanged.
     pub(super) fn exchange(&mut self, old: &[Rule], new: &Matcher) {
-        self.shards.iter_mut().for_each(|shard| shard.assembly.exchange(old, new));
+        self.shards.iter_mut().for_each(|shard| new.adopt(&mut shard.assembly, old));
     }
 
     /// Searches what is open, as far as it goes.
@@ -132,7 +132,7 @@ impl Blocks {
         if closed.fragments() < 2 {
             return;
         }
-        let raw = closed.search(hands.matcher, hands.scratch, &mut self.joined).to_vec();
+        let raw = hands.matcher.find_joined(closed, hands.scratch, &mut self.joined).to_vec();
         let name = &hands.names[self.source as usize];
         let mut detections = 0;
         if self.search.raw {

@@ -158,7 +158,7 @@ impl Parser<'_, '_, '_> {
                 (format(&arguments.text(0, work)?, rest.items(), work)?, Some(Transformation::Format))
             }
             ("regex" | "text.regularexpressions.regex", "replace") => {
-                let pattern = Pattern::new(&arguments.text(1, work)?, true, work)?;
+                let pattern = Pattern::new(&arguments.text(1, work)?, true, self.patterns, work)?;
                 let (text, with) = (arguments.text(0, work)?, arguments.text(2, work)?);
                 (pattern.replace(&text, &with, work)?, Some(Transformation::Replace))
             }

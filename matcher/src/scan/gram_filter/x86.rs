@@ -1,8 +1,10 @@
 //! Looking up words with AVX2 and AVX-512: hashes of a vector of words, and a gather from the filter.
 
+#![expect(unsafe_code, reason = "vector instructions that not every processor has")]
+
+use crate::scan::gram_filter::{HASH_FACTOR, NEXT_MASK, SECOND_SHIFT, WORD, Words, padded};
 use crate::scan::kernel::{Kernel, Usable};
 use crate::scan::narrow::NOT_ASCII;
-use crate::scan::words::{HASH_FACTOR, NEXT_MASK, SECOND_SHIFT, WORD, Words, padded};
 use std::arch::x86_64::{
     __m128i, __m256i, __m512i, _mm_cvtsi32_si128, _mm256_and_si256, _mm256_castsi256_ps,
     _mm256_i32gather_epi32, _mm256_loadu_si256, _mm256_movemask_ps, _mm256_mullo_epi32, _mm256_set1_epi32,
@@ -21,7 +23,7 @@ const READ_AVX512: usize = WORD * (WORDS_AVX512 + 1);
 /// Calls `candidate` with the number of each word that passes the filter; behind its end the text is taken to go on with
 /// [`NOT_ASCII`].
 #[inline]
-pub(crate) fn scan(text: &[u8], words: &Words, usable: Usable, candidate: impl FnMut(usize)) {
+pub(super) fn scan(text: &[u8], words: &Words, usable: Usable, candidate: impl FnMut(usize)) {
     match usable.kernel() {
         // SAFETY: `Usable` vouches for the processor's AVX-512 F, BW, VL and VBMI.
         Kernel::Avx512 => unsafe { scan_avx512(text, words, candidate) },

@@ -5,23 +5,25 @@
 //! not been compared with the attributes in the source. An abbreviation is taken if it begins one parameter alone, the
 //! common ones counted.
 
+use crate::pattern::fold;
+
 /// A cmdlet.
 #[derive(Debug)]
-pub(super) struct Cmdlet {
-    pub(super) name: &'static str,
-    pub(super) aliases: &'static [&'static str],
+pub(crate) struct Cmdlet {
+    pub(crate) name: &'static str,
+    pub(crate) aliases: &'static [&'static str],
     /// Parameters that take an argument.
-    pub(super) parameters: &'static [&'static str],
+    pub(crate) parameters: &'static [&'static str],
     /// Parameters that take none.
-    pub(super) switches: &'static [&'static str],
+    pub(crate) switches: &'static [&'static str],
     /// Aliases of parameters.
-    pub(super) parameter_aliases: &'static [(&'static str, &'static str)],
+    pub(crate) parameter_aliases: &'static [(&'static str, &'static str)],
     /// The parameters that take arguments without a name, in their order.
-    pub(super) positions: &'static [&'static str],
+    pub(crate) positions: &'static [&'static str],
 }
 
 /// Parameters that every cmdlet has, with an argument.
-pub(super) const COMMON: [&str; 9] = [
+pub(crate) const COMMON: [&str; 9] = [
     "ErrorAction",
     "ErrorVariable",
     "InformationAction",
@@ -34,10 +36,10 @@ pub(super) const COMMON: [&str; 9] = [
 ];
 
 /// Parameters that every cmdlet has, without one.
-pub(super) const COMMON_SWITCHES: [&str; 2] = ["Debug", "Verbose"];
+pub(crate) const COMMON_SWITCHES: [&str; 2] = ["Debug", "Verbose"];
 
 /// Aliases of the common parameters.
-pub(super) const COMMON_ALIASES: [(&str, &str); 11] = [
+pub(crate) const COMMON_ALIASES: [(&str, &str); 11] = [
     ("ea", "ErrorAction"),
     ("ev", "ErrorVariable"),
     ("infa", "InformationAction"),
@@ -56,7 +58,7 @@ const SESSION_ALIASES: [(&str, &str); 4] =
     [("Cn", "ComputerName"), ("URI", "ConnectionUri"), ("CU", "ConnectionUri"), ("VMGuid", "VMId")];
 
 /// The cmdlets that are known.
-pub(super) const CMDLETS: [Cmdlet; 9] = [
+pub(crate) const CMDLETS: [Cmdlet; 9] = [
     Cmdlet {
         name: "Enter-PSSession",
         aliases: &["etsn"],
@@ -298,3 +300,9 @@ pub(super) const CMDLETS: [Cmdlet; 9] = [
         positions: &["Class", "Name", "ArgumentList"],
     },
 ];
+
+/// Returns true if the units are this name, in any case.
+pub(crate) fn is_name(units: &[u16], name: &str) -> bool {
+    units.len() == name.len()
+        && name.bytes().zip(units).all(|(byte, unit)| u16::from(byte.to_ascii_lowercase()) == fold(*unit))
+}

@@ -1,7 +1,8 @@
-use super::{Transformation, View, ViewBudget, ViewMatch, Views};
-use crate::field::{EventKind, Field};
-use crate::matcher::{Matcher, Payload, Scratch};
-use crate::{builtin, load};
+use crate::testing::compile;
+use crate::{
+    EventKind, Field, Matcher, Payload, Scratch, Transformation, View, ViewBudget, ViewMatch, Views, builtin,
+    load,
+};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -27,13 +28,13 @@ fn matcher(detection: &str) -> Matcher {
     );
     let loaded = load([("t.yml", rule.as_str())]);
     assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
-    Matcher::new(loaded.rules)
+    compile(loaded.rules)
 }
 
 /// The spans are places of the original, and the transformations those of what matched there.
 #[test]
 fn spans_in_the_original() {
-    let matcher = Matcher::new(builtin::rules());
+    let matcher = compile(builtin::rules());
     let rows: [(&str, &[&str], &[Transformation]); 5] = [
         (
             "x \u{2014}y; Enter\u{2013}PSSession  -Comp`uterName a",
@@ -76,7 +77,7 @@ fn spans_in_the_original() {
 /// An operator between blanks that are not ASCII, which no bucket of the cheap test has.
 #[test]
 fn blanks_of_other_kinds_beside_operators() {
-    let matcher = Matcher::new(builtin::rules());
+    let matcher = compile(builtin::rules());
     for blank in [" ", "\t", "\u{A0}", "\u{2003}", "\u{3000}", "\u{85}"] {
         let texts = [
             format!("iex ('Enter-PS'{blank}+'Session') -ComputerName a"),
@@ -104,7 +105,7 @@ fn what_is_undone_elsewhere_gives_nothing() {
 
 #[test]
 fn rules_that_are_reported_are_not_tried() {
-    let matcher = Matcher::new(builtin::rules());
+    let matcher = compile(builtin::rules());
     let bytes = payload("Enter-PSSession -ComputerName a; Enter-P`SSession -ComputerName; etsn b");
     let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
     let find = |raw: &[u32]| {
@@ -127,7 +128,7 @@ fn a_rule_may_ask_for_the_call_aware_view_as_well() {
     for (own, expected) in [("", 0), ("etwsieve: {calls: also}\n", 1), ("etwsieve: {calls: only}\n", 1)] {
         let loaded = load([("t.yml", text(own).as_str())]);
         assert_eq!(loaded.errors, []);
-        let matcher = Matcher::new(loaded.rules);
+        let matcher = compile(loaded.rules);
         assert_eq!(find(&matcher, "$x = nsn srv", Views::ALL).len(), expected, "{own}");
         let bytes = payload("New-PSSession -ComputerName a");
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
@@ -154,7 +155,7 @@ fn a_rule_may_ask_for_the_call_aware_view_as_well() {
 
 #[test]
 fn the_cheap_test_passes_by_what_scripts_are_full_of() {
-    let matcher = Matcher::new(builtin::rules());
+    let matcher = compile(builtin::rules());
     for text in [
         "Get-PSSession -ComputerName a",
         "nothing",
@@ -176,7 +177,7 @@ fn the_cheap_test_passes_by_what_scripts_are_full_of() {
 /// Once the budget ends, what was found until then counts, and the rest is known to be missing.
 #[test]
 fn what_was_found_before_the_budget_ended_counts() {
-    let matcher = Matcher::new(builtin::rules());
+    let matcher = compile(builtin::rules());
     let bomb = "$a='{0,60000}' -f '';".to_owned() + &"$b=$a+'c';".repeat(3_000);
     let text = format!("iex ('Enter-PS'+'Session -ComputerName a');{bomb}");
     let bytes = payload(&text);
@@ -190,7 +191,7 @@ fn what_was_found_before_the_budget_ended_counts() {
 
 #[test]
 fn a_stop_is_honoured_between_steps() {
-    let matcher = Matcher::new(builtin::rules());
+    let matcher = compile(builtin::rules());
     let bytes = payload(&"('a'+'b');[char]69;".repeat(3_000));
     let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
     let stop = || true;
@@ -202,7 +203,7 @@ fn a_stop_is_honoured_between_steps() {
 /// Of a block that is too long the first part is viewed, and the cut is known.
 #[test]
 fn the_first_part_of_a_long_text_is_viewed() {
-    let matcher = Matcher::new(builtin::rules());
+    let matcher = compile(builtin::rules());
     for (before, expected) in [(true, 1), (false, 0)] {
         let (own, filler) = ("Enter\u{2013}PSSession -ComputerName a\n", "x".repeat(1 << 20));
         let bytes = payload(&if before { format!("{own}{filler}") } else { format!("{filler}\n{own}") });
@@ -272,7 +273,7 @@ fn many_rules() -> Matcher {
     let texts: Vec<String> = detections.iter().enumerate().map(|(at, own)| rule(at, own)).collect();
     let loaded = load(texts.iter().map(|text| ("t.yml", text.as_str())));
     assert_eq!(loaded.errors, []);
-    Matcher::new(loaded.rules)
+    compile(loaded.rules)
 }
 
 /// What random texts have found.
@@ -307,7 +308,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whatever_the_text(text in "(Enter-PS|Session|'|\"|`|\\+|-join|-f|\\(|\\)|\\[char\\]|[0-9]{2}|,|etsn |-ComputerName|\u{2013}| |\\$a|=|;|\\{|\\}|\\||iex|\0|\n){0,30}") {
-        let matcher = Matcher::new(builtin::rules());
+        let matcher = compile(builtin::rules());
         let units: Vec<u16> = text.encode_utf16().collect();
         let bytes: Vec<[u8; 2]> = units.iter().map(|unit| unit.to_le_bytes()).collect();
         let found = find(&matcher, &text, Views::ALL);

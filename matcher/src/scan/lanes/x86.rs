@@ -3,13 +3,13 @@
 //! Packing makes bytes of four vectors of units, those of even and of odd places apart: the first bytes of the lanes and the
 //! second ones. What is not ASCII becomes 0x7F, or 0 from U+8000 on, for which packing takes units as negative.
 
+#![expect(unsafe_code, reason = "vector instructions that not every processor has")]
 #![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
 
 use crate::scan::kernel::{Kernel, Usable};
 use crate::scan::lanes::LANE;
 use crate::scan::teddy::Teddy;
-use crate::scan::x86::ahead::fetch_ahead;
-use crate::scan::x86::teddy::{behind_avx2, broadcast_avx2, load_avx512};
+use crate::scan::x86::{behind_avx2, broadcast_avx2, fetch_ahead, load_avx512};
 use std::arch::x86_64::{
     __m256i, __m512i, _mm256_and_si256, _mm256_loadu_si256, _mm256_packs_epi16, _mm256_packus_epi16,
     _mm256_permutevar8x32_epi32, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setr_epi32,
@@ -34,7 +34,7 @@ const VECTORS: usize = 4;
 ///
 /// False, and nothing reported, if `usable` has no such vectors.
 #[inline]
-pub(crate) fn scan(
+pub(super) fn scan(
     teddy: &Teddy,
     units: &[[u8; 2]],
     usable: Usable,

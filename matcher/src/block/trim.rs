@@ -15,12 +15,11 @@
 
 use super::GAP;
 use super::open::{Kept, Part};
-use crate::compile::plan::Plan;
-use crate::compile::program::CheckOp;
-use crate::field::{EventKind, Field};
-use crate::matcher::{Matcher, Scratch};
-use crate::scan::gate::Gate;
-use crate::scan::kernel::Usable;
+use super::search::{BlockMatcher, BlockScratch};
+use crate::engine::gate::Gate;
+use crate::engine::plan::Plan;
+use crate::engine::program::CheckOp;
+use crate::field::Field;
 
 /// A test that may reach further than so many units into a fragment keeps it whole.
 const REACH_MAX: usize = 1024;
@@ -38,7 +37,7 @@ pub(crate) struct Ends {
 
 impl Ends {
     /// `None` if some rule may need more than the ends.
-    pub(crate) fn new(plan: &Plan, usable: Usable) -> Option<Self> {
+    pub(crate) fn new(plan: &Plan) -> Option<Self> {
         let mut units = 0;
         for check in plan.checks.iter().filter(|check| check.fields.contains(&Field::ScriptBlockText)) {
             let reach = match &check.op {
@@ -61,13 +60,13 @@ impl Ends {
             return None;
         }
         units = all().map(<[u8]>::len).max().unwrap_or(0).max(units);
-        (units <= REACH_MAX).then(|| Self { units, literals: Gate::new(rest, usable) })
+        (units <= REACH_MAX).then(|| Self { units, literals: Gate::new(rest, plan.usable) })
     }
 }
 
 impl Part {
     /// Reduces the part to its ends if no rule needs the rest, and to its text otherwise; says whether it did.
-    pub(super) fn lean(&mut self, matcher: &Matcher, scratch: &mut Scratch) -> bool {
+    pub(super) fn lean(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) -> bool {
         let is_lean = self.reduce_to_ends(matcher, scratch).is_some();
         if !is_lean {
             self.kept = Kept::Needed;
@@ -80,15 +79,14 @@ impl Part {
         is_lean
     }
 
-    fn reduce_to_ends(&mut self, matcher: &Matcher, scratch: &mut Scratch) -> Option<()> {
-        let plan = matcher.plan(EventKind::ScriptBlock);
-        let ends = plan.ends(matcher.usable())?;
+    fn reduce_to_ends(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) -> Option<()> {
+        let ends = matcher.ends()?;
         let text: &[[u8; 2]] = self.text().as_chunks().0;
         let (units, end_units) = (text.len(), ends.units);
         if units < 2 * end_units + GAP.len() + LEFT_OUT_MIN || !self.found.as_ref()?.is_empty() {
             return None;
         }
-        if scratch.block.holds_any(&ends.literals, text) {
+        if scratch.holds_any(&ends.literals, text) {
             return None;
         }
         let kept = [&text[..end_units], &text[units - end_units..]].concat();

@@ -1,10 +1,10 @@
 //! What the raw search of a text has found out about its rules.
 
-use crate::compile::plan::{Plan, Program};
-use crate::compile::program::{CheckOp, Step};
-use crate::matcher::run::Memory;
-use crate::scan::gate::Found;
-use crate::scan::marks;
+use crate::engine::gate::Found;
+use crate::engine::plan::{Plan, Program};
+use crate::engine::program::{CheckOp, Step};
+use crate::engine::run::Memory;
+use crate::scan::triggers;
 
 /// What is known of a text from its raw search.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +33,10 @@ impl FromRaw<'_> {
         let plan = self.plan;
         // No view has a backtick.
         let is_absent = |&literal: &u32| match (literal as usize).checked_sub(plan.gate.len()) {
-            Some(own) => self.memory.is_absent(own) || plan.finders[own].needle().contains(&marks::BACKTICK),
-            None => !self.found.contains(literal) || plan.gate.needle(literal).contains(&marks::BACKTICK),
+            Some(own) => {
+                self.memory.is_absent(own) || plan.finders[own].needle().contains(&triggers::BACKTICK)
+            }
+            None => !self.found.contains(literal) || plan.gate.needle(literal).contains(&triggers::BACKTICK),
         };
         program.steps.iter().all(|step| match step {
             Step::Check(check) => match &plan.checks[*check as usize].op {

@@ -1,31 +1,31 @@
 //! The cheap test: whether anything stands in a text that a view undoes, where that could make a rule match.
 //!
 //! [`Marks`] finds units that disguises cannot do without; here each is looked at more closely, as far as a few
-//! neighbours tell. Marks inside words count only if a literal of the rules would stand around them ([`contexts`]): one
-//! of the gate, or of a rule that became a candidate. Rules that are more than literals are in [`wild`].
+//! neighbours tell. Marks inside words count only if a literal of the rules would stand around them ([`literals`]): one
+//! of the gate, or of a rule that became a candidate. Rules that are more than literals are in [`regex`].
 
-mod contexts;
-mod near;
+mod context;
+mod literals;
 mod raw;
 mod reader;
-mod wild;
+mod regex;
 
 pub(crate) use raw::FromRaw;
 
-use super::Views;
 use super::call::Names;
 use super::chars::{BACKTICK, BLANK, escaped, is_dash, is_double_quote, is_newline, is_whitespace, is_word};
-use crate::compile::plan::Plan;
+use super::views::Views;
+use crate::engine::plan::Plan;
 use crate::rule::{Expr, Op, Rule};
 use crate::scan::kernel::Usable;
-use crate::scan::marks::{self, Bucket, Mark, Marks};
-use contexts::{Between, Contexts, Literals};
+use crate::scan::triggers::{self, Bucket, Mark, Marks};
+use context::{Around, bracket, closed, dashed, is_plain, is_quote};
 use etwsieve_budget::Budget;
-use near::{Around, bracket, closed, dashed, is_plain, is_quote};
+use literals::{Between, Contexts, Literals};
 use reader::Reader;
+use regex::{Wild, line_of};
 use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
-use wild::{Wild, line_of};
 
 /// Units that are searched for marks in a step.
 const UNITS_PER_STEP: usize = 8;
@@ -144,7 +144,7 @@ impl Hints {
         let bucket =
             |first: [&[u8]; 3], last: Option<&[u8]>| Bucket { first: first.map(set), last: last.map(set) };
         // What may stand before `+`: a string or an index, behind which a parenthesis may close, and a name.
-        let word = (1..marks::HIGH).filter(|byte| is_word(u16::from(*byte)));
+        let word = (1..triggers::HIGH).filter(|byte| is_word(u16::from(*byte)));
         let summand: Vec<u8> = word.chain(set(b"'\")]` \t\r\n\x0b\x0c")).collect();
         let buckets = [
             bucket([b"'\")", b".", b"rsti'\""], Some(b"epuonrsti")),

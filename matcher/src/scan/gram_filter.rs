@@ -5,11 +5,14 @@
 //! look-ups: a hash of the word says where, the low halves of the next two bytes which two bits must be set. So a look-up
 //! loads once, and knows six bytes. What passes is compared with the needles.
 
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(target_arch = "x86_64")]
+use crate::scan::kernel::Kernel;
 use crate::scan::kernel::Usable;
 use crate::scan::narrow::NOT_ASCII;
 use crate::scan::pairs::rarest_window;
-#[cfg(target_arch = "x86_64")]
-use crate::scan::{kernel::Kernel, x86};
 
 /// Bytes of a word; words begin where the text does.
 pub(crate) const WORD: usize = 4;
@@ -116,7 +119,7 @@ impl Words {
     pub(crate) fn scan(&self, text: &[u8], usable: Usable, mut candidate: impl FnMut(usize)) {
         match usable.kernel() {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 | Kernel::Avx2 => x86::words::scan(text, self, usable, candidate),
+            Kernel::Avx512 | Kernel::Avx2 => x86::scan(text, self, usable, candidate),
             _ => {
                 let (words, rest) = text.as_chunks::<WORD>();
                 let last = u32::from_le_bytes(padded(rest, NOT_ASCII));

@@ -1,12 +1,14 @@
 //! Looking for marks with AVX2.
 
+#![expect(unsafe_code, reason = "vector instructions that not every processor has")]
+
 use crate::scan::kernel::{Kernel, Usable};
-use crate::scan::marks::{BACKTICK, BEHIND, HIGH, Mark, Marks, PLACES};
+use crate::scan::triggers::{BACKTICK, BEHIND, HIGH, Mark, Marks, PLACES};
+use crate::scan::x86::broadcast_avx2;
 use std::arch::x86_64::{
-    __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8,
-    _mm256_loadu_si256, _mm256_max_epu8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_packus_epi16,
-    _mm256_permute4x64_epi64, _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16,
-    _mm256_sub_epi8, _mm256_xor_si256,
+    __m256i, _mm256_and_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_max_epu8, _mm256_movemask_epi8,
+    _mm256_or_si256, _mm256_packus_epi16, _mm256_permute4x64_epi64, _mm256_set1_epi8, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_sub_epi8, _mm256_xor_si256,
 };
 
 /// Units of a vector.
@@ -18,7 +20,7 @@ const SEEN: usize = STEPS * STEP + PLACES - 1;
 
 /// As [`Marks::scan`]; the vectors are those of `usable`.
 #[inline]
-pub(crate) fn scan(
+pub(super) fn scan(
     marks: &Marks,
     units: &[[u8; 2]],
     narrow: Option<&[u8]>,
@@ -49,7 +51,7 @@ fn scan_avx2<const NARROWED: bool, const BLANKS: bool>(
     mut report: impl FnMut(usize, Mark) -> bool,
 ) -> bool {
     let size = if NARROWED { 1 } else { 2 };
-    let tables = marks.halves.map(|place| place.map(|table| broadcast(&table)));
+    let tables = marks.halves.map(|place| place.map(|table| broadcast_avx2(&table)));
     let mut at = 0;
     loop {
         // No call in here, so that the tables stay where they are.
@@ -222,11 +224,4 @@ fn load(bytes: &[u8], from: usize) -> __m256i {
     let bytes = &bytes[from..from + STEP];
     // SAFETY: the slice has 32 readable bytes, and the load asks for no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx2")]
-fn broadcast(table: &[u8; 16]) -> __m256i {
-    // SAFETY: the reference is to 16 readable bytes, and the load asks for no alignment.
-    let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
-    _mm256_broadcastsi128_si256(table)
 }

@@ -3,6 +3,8 @@
 //! Two vectors of units are packed to one of bytes, so that half as many comparisons are made. Packing turns units above
 //! U+00FF into U+00FF or 0, so more lanes pass than are equal; the caller looks at each anyway.
 
+#![expect(unsafe_code, reason = "vector instructions that not every processor has")]
+
 use crate::scan::bigram::{FOLD, lanes_like_plain};
 use crate::scan::kernel::{Kernel, Usable};
 use std::arch::x86_64::{
@@ -21,7 +23,7 @@ const STEP: usize = 64;
 
 /// As [`lanes_like_plain`]; the vectors are those of `usable`.
 #[inline]
-pub(crate) fn lanes_like<const N: usize>(
+pub(super) fn lanes_like<const N: usize>(
     lanes: &[[u8; 4]],
     values: &[u32; N],
     usable: Usable,

@@ -3,12 +3,12 @@
 //! Nothing is done twice for an event: checks, literals and decoded fields are remembered with the number of the
 //! event for which they were made, so that nothing has to be cleared between events.
 
-use crate::compile::plan::Plan;
-use crate::compile::program::{Check, CheckOp, run};
-use crate::compile::window::Windows;
+use super::cost::Meter;
+use super::gate::Found;
+use super::plan::Plan;
+use super::program::{Check, CheckOp, run};
+use super::window::Windows;
 use crate::field::{Field, Fields};
-use crate::matcher::cost::Meter;
-use crate::scan::gate::Found;
 use crate::scan::glob::{Glob, Text};
 use crate::scan::kernel::Usable;
 use crate::scan::narrow::low_bytes;
@@ -71,7 +71,6 @@ pub(crate) struct Run<'a, 'b> {
     pub(crate) fields: Fields<'a>,
     pub(crate) found: &'a Found,
     pub(crate) memory: &'a mut Memory,
-    pub(crate) usable: Usable,
     /// What the run may cost. Once it is exhausted, no further rule matches.
     pub(crate) budget: &'a mut Budget<'b>,
 }
@@ -205,7 +204,7 @@ impl Run<'_, '_> {
                 // Nothing more is looked at.
                 return true;
             }
-            decode(&units[window], &mut self.memory.window, self.usable);
+            decode(&units[window], &mut self.memory.window, self.plan.usable);
             regex.is_match(&self.memory.window)
         });
         refused.map_or(Ok(is_match), Err)
@@ -233,7 +232,7 @@ impl Run<'_, '_> {
         let (event, text) = &mut self.memory.decoded[slot];
         if *event != self.memory.event {
             *event = self.memory.event;
-            decode(bytes.as_chunks().0, text, self.usable);
+            decode(bytes.as_chunks().0, text, self.plan.usable);
         }
         Ok(Some(text))
     }

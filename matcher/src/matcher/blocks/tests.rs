@@ -1,7 +1,8 @@
 //! The assembly against the naive twin, and its bounds.
 
-use super::{Assembly, BLOCK_FRAGMENTS_MAX, Fragment, Joined, Limits};
+use crate::block::{Assembly, BLOCK_FRAGMENTS_MAX, Fragment, GAP, Joined, Limits};
 use crate::naive::{self, NaiveBlock};
+use crate::testing::compile;
 use crate::{EventKind, Matcher, Payload, Rule, Scratch, load};
 use proptest::prelude::*;
 
@@ -63,7 +64,7 @@ impl Run {
     fn close(&mut self, assembly: &mut Assembly<u64>, matcher: &Matcher, scratch: &mut Scratch) {
         let mut joined = Joined::default();
         while let Some(closed) = assembly.next_closed() {
-            let found = closed.search(matcher, scratch, &mut joined).to_vec();
+            let found = matcher.find_joined(&closed, scratch, &mut joined).to_vec();
             closed.join(&mut joined);
             if closed.fragments() > 1 {
                 self.blocks.push((*closed.facts(), closed.is_partial(), text(&joined), found));
@@ -94,7 +95,7 @@ fn assemble(matcher: &Matcher, fragments: &[(Option<u32>, Vec<u8>)], limits: Lim
             noted: scratch.noted(),
         };
         let mut buffer = bytes.clone();
-        assembly.take(fragment, &mut buffer, &given, matcher, &mut scratch, || at);
+        matcher.take_fragment(&mut assembly, fragment, &mut buffer, &given, &mut scratch, || at);
         run.close(&mut assembly, matcher, &mut scratch);
     }
     while assembly.give_up() {
@@ -114,7 +115,7 @@ fn assert_equal(rules: Vec<Rule>, fragments: &[(Option<u32>, Vec<u8>)]) {
         .into_iter()
         .map(|block| (block.first as u64, block.is_partial, block.text, block.rules))
         .collect();
-    let (run, assembly) = assemble(&Matcher::new(rules), fragments, Limits::default());
+    let (run, assembly) = assemble(&compile(rules), fragments, Limits::default());
     assert_eq!(run.blocks, expected);
     assert_eq!((assembly.open(), assembly.counts().evicted), (0, 0));
     assert!(assembly.bytes() <= Limits::default().bytes);
@@ -186,8 +187,8 @@ proptest! {
 fn modest_rules() -> Vec<Rule> {
     let modest = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13].map(|at| DETECTIONS[at]);
     let rules = rules(&modest);
-    let matcher = Matcher::new(rules.clone());
-    assert!(matcher.plan(EventKind::ScriptBlock).ends(matcher.usable()).is_some());
+    let matcher = compile(rules.clone());
+    assert!(matcher.blocks().ends().is_some());
     rules
 }
 
@@ -205,8 +206,8 @@ fn assemble_lean(matcher: &Matcher, fragments: &[(Option<u32>, Vec<u8>)]) -> (Ru
             is_needed: false,
             noted: scratch.noted(),
         };
-        assembly.take(fragment, &mut bytes.clone(), &given, matcher, &mut scratch, || at);
-        assembly.lean_all(matcher, &mut scratch);
+        matcher.take_fragment(&mut assembly, fragment, &mut bytes.clone(), &given, &mut scratch, || at);
+        assembly.lean_all(matcher.blocks(), &mut scratch.block);
         run.close(&mut assembly, matcher, &mut scratch);
     }
     while assembly.give_up() {
@@ -251,7 +252,7 @@ proptest! {
             .into_iter()
             .map(|block| (block.first as u64, block.is_partial, block.rules))
             .collect();
-        let (run, _) = assemble_lean(&Matcher::new(rules), &fragments);
+        let (run, _) = assemble_lean(&compile(rules), &fragments);
         prop_assert_eq!(run.blocks.into_iter().map(verdicts).collect::<Vec<_>>(), expected);
     }
 }
@@ -263,14 +264,14 @@ fn a_fragment_without_a_literal_is_reduced() {
     let texts = [needle("abcab"), filler.clone(), needle("-b")];
     let fragments: Vec<_> =
         (1..).zip(&texts).map(|(n, text)| (Some(4), payload(n, 3, text, ID, None))).collect();
-    let matcher = Matcher::new(rules(&DETECTIONS[..1]));
+    let matcher = compile(rules(&DETECTIONS[..1]));
     let (run, lean) = assemble_lean(&matcher, &fragments);
     assert_eq!(lean, 1, "the filler");
     let [(0, false, text, found)] = &run.blocks[..] else { panic!("one block: {:?}", run.blocks.len()) };
     assert_eq!(found, &[0]);
     assert!(text.len() < 100, "{} units are left", text.len());
     // A rule that may need any text keeps it.
-    let (run, lean) = assemble_lean(&Matcher::new(rules(&DETECTIONS[4..5])), &fragments);
+    let (run, lean) = assemble_lean(&compile(rules(&DETECTIONS[4..5])), &fragments);
     assert_eq!((lean, run.blocks[0].2.len()), (0, filler.len() + 7));
 }
 
@@ -285,7 +286,7 @@ fn rules_change_within_a_block() {
         "  s:\n    ScriptBlockText|contains: never\n  condition: s",
     ]);
     new.extend(old.clone());
-    let (old, new) = (Matcher::new(old), Matcher::new(new));
+    let (old, new) = (compile(old), compile(new));
     let mut assembly = Assembly::<u64>::new(Limits::default());
     let (mut scratch, mut run) = (Scratch::default(), Run::default());
     let mut take = |matcher: &Matcher, number, words: &str, assembly: &mut Assembly<u64>| {
@@ -296,11 +297,11 @@ fn rules_change_within_a_block() {
         };
         let noted = scratch.noted();
         let fragment = Fragment { source: 0, process_id: Some(4), time: 0, is_needed: false, noted };
-        assembly.take(fragment, &mut bytes, &given, matcher, &mut scratch, || 7);
+        matcher.take_fragment(assembly, fragment, &mut bytes, &given, &mut scratch, || 7);
         given
     };
     assert_eq!(take(&old, 1, "reported early bo", &mut assembly), [0]);
-    assembly.exchange(old.rules(), &new);
+    new.adopt(&mut assembly, old.rules());
     assert!(take(&new, 2, "rd late", &mut assembly).is_empty());
     run.close(&mut assembly, &new, &mut Scratch::default());
     let [(7, false, _, found)] = &run.blocks[..] else { panic!("one block") };
@@ -318,7 +319,7 @@ fn rules_of_one_title_are_told_apart_when_they_change() {
     let of = |documents: &[String]| {
         let loaded = load([("test.yml", documents.join("---\n").as_str())]);
         assert_eq!(loaded.errors, []);
-        Matcher::new(loaded.rules)
+        compile(loaded.rules)
     };
     let (reported, across) = (document("[reported]"), document("[early, late]"));
     let old = of(&[reported.clone(), across.clone()]);
@@ -332,11 +333,11 @@ fn rules_of_one_title_are_told_apart_when_they_change() {
         let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
         let noted = scratch.noted();
         let fragment = Fragment { source: 0, process_id: Some(4), time: 0, is_needed: false, noted };
-        assembly.take(fragment, &mut bytes, &given, matcher, &mut scratch, || 7);
+        matcher.take_fragment(assembly, fragment, &mut bytes, &given, &mut scratch, || 7);
         given
     };
     assert_eq!(take(&old, 1, "reported early", &mut assembly), [0]);
-    assembly.exchange(old.rules(), &new);
+    new.adopt(&mut assembly, old.rules());
     assert!(take(&new, 2, " late", &mut assembly).is_empty());
     run.close(&mut assembly, &new, &mut Scratch::default());
     let [(7, false, _, found)] = &run.blocks[..] else { panic!("one block") };
@@ -348,7 +349,7 @@ fn rules_of_one_title_are_told_apart_when_they_change() {
 fn a_flood_pushes_out_itself() {
     let limits = Limits { bytes: 1 << 20, blocks: 2_000, ..Limits::default() };
     let rules = rules(&DETECTIONS[..1]);
-    let matcher = Matcher::new(rules);
+    let matcher = compile(rules);
     let filler: Vec<u16> = "Get-Date | Format-List; ".repeat(200).encode_utf16().collect();
     let text = |text: &str| text.encode_utf16().collect::<Vec<_>>();
     for (name, flood_text, needs_room) in [("large", &filler, true), ("empty", &Vec::new(), false)] {
@@ -361,7 +362,7 @@ fn a_flood_pushes_out_itself() {
                 let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
                 let fragment =
                     Fragment { source: 0, process_id, time: n, is_needed: false, noted: scratch.noted() };
-                assembly.take(fragment, bytes, &given, &matcher, &mut scratch, || n);
+                matcher.take_fragment(&mut assembly, fragment, bytes, &given, &mut scratch, || n);
                 run.close(&mut assembly, &matcher, &mut Scratch::default());
                 most_open = most_open.max(assembly.open());
                 most_bytes = most_bytes.max(assembly.bytes());
@@ -397,14 +398,14 @@ fn a_flood_pushes_out_itself() {
 
 #[test]
 fn bounds_of_one_block() {
-    let matcher = Matcher::new(rules(&DETECTIONS[..1]));
+    let matcher = compile(rules(&DETECTIONS[..1]));
     let text: Vec<u16> = vec![0x78; 100];
     let fragments: Vec<_> = (1..=BLOCK_FRAGMENTS_MAX as i32 + 5)
         .map(|number| (None, payload(number, i32::MAX, &text, ID, None)))
         .collect();
     let (run, assembly) = assemble(&matcher, &fragments, Limits::default());
     let lengths: Vec<usize> = run.blocks.iter().map(|(_, _, text, _)| text.len()).collect();
-    let gap = super::GAP.len();
+    let gap = GAP.len();
     assert_eq!(lengths, [100 * BLOCK_FRAGMENTS_MAX + gap, 500 + 2 * gap]);
     assert_eq!((assembly.counts().evicted, assembly.counts().partial), (1, 1));
     let limits = Limits { block_bytes: 2_000, ..Limits::default() };

@@ -4,9 +4,12 @@
 //! last place may also be whatever it is. Units count as bytes: those above U+00FF as 0xFF, those from U+8000 on as 0,
 //! which is how vectors pack them. Letters are in a set in both cases.
 
-use crate::scan::kernel::Usable;
 #[cfg(target_arch = "x86_64")]
-use crate::scan::{kernel::Kernel, x86};
+mod x86;
+
+#[cfg(target_arch = "x86_64")]
+use crate::scan::kernel::Kernel;
+use crate::scan::kernel::Usable;
 
 /// Most buckets.
 pub(crate) const BUCKETS_MAX: usize = 8;
@@ -88,7 +91,7 @@ impl Marks {
     ) -> bool {
         match usable.kernel() {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 | Kernel::Avx2 => x86::marks::scan(self, units, narrow, usable, report),
+            Kernel::Avx512 | Kernel::Avx2 => x86::scan(self, units, narrow, usable, report),
             _ => self.scan_plain(units, &mut report),
         }
     }

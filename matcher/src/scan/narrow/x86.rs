@@ -1,8 +1,10 @@
 //! Narrowing with AVX2 and AVX-512.
 
+#![expect(unsafe_code, reason = "vector instructions that not every processor has")]
+
 use crate::scan::kernel::{Kernel, Usable};
 use crate::scan::narrow::{low_bytes_plain, narrow_plain};
-use crate::scan::x86::ahead::fetch_ahead;
+use crate::scan::x86::fetch_ahead;
 use std::arch::x86_64::{
     __m256i, _mm256_add_epi8, _mm256_and_si256, _mm256_cmpgt_epi8, _mm256_loadu_si256, _mm256_min_epu16,
     _mm256_or_si256, _mm256_packus_epi16, _mm256_permute4x64_epi64, _mm256_set1_epi8, _mm256_set1_epi16,
@@ -10,7 +12,7 @@ use std::arch::x86_64::{
 };
 
 /// As [`narrow_plain`]; the vectors are those of `usable`. `out` is as long as `units`.
-pub(crate) fn narrow(units: &[[u8; 2]], out: &mut [u8], usable: Usable) {
+pub(super) fn narrow(units: &[[u8; 2]], out: &mut [u8], usable: Usable) {
     match usable.kernel() {
         // SAFETY: `Usable` vouches for the processor's AVX2, which every processor with AVX-512 has.
         Kernel::Avx512 | Kernel::Avx2 => unsafe { narrow_avx2(units, out) },
@@ -19,7 +21,7 @@ pub(crate) fn narrow(units: &[[u8; 2]], out: &mut [u8], usable: Usable) {
 }
 
 /// As [`low_bytes_plain`]; the vectors are those of `usable`.
-pub(crate) fn low_bytes(units: &[[u8; 2]], out: &mut [u8], usable: Usable) -> bool {
+pub(super) fn low_bytes(units: &[[u8; 2]], out: &mut [u8], usable: Usable) -> bool {
     match usable.kernel() {
         // SAFETY: `Usable` vouches for the processor's AVX-512 F, BW and VL.
         Kernel::Avx512 => unsafe { low_bytes_avx512(units, out) },

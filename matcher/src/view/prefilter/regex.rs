@@ -8,7 +8,7 @@ use crate::compile::clause::{Clause, necessary, of_pattern, of_regex};
 use crate::field::EventKind;
 use crate::pattern::Part;
 use crate::rule::{Expr, Op};
-use crate::scan::marks::BACKTICK;
+use crate::scan::triggers::BACKTICK;
 use memchr::memmem::Finder;
 use memchr::{memchr_iter, memrchr_iter};
 use regex_syntax::hir::{Class, Hir, HirKind};

@@ -8,12 +8,12 @@
 //! same set.
 
 use crate::scan::bigram::{self, Bigrams};
+use crate::scan::gram_filter::{self, WORD, Words};
 use crate::scan::kernel::{Kernel, Usable};
 use crate::scan::lanes::Lanes;
 use crate::scan::narrow::Narrowed;
 use crate::scan::pairs::{PAIR, Pairs};
 use crate::scan::teddy::Teddy;
-use crate::scan::words::{self, WORD, Words};
 use memchr::memmem;
 
 /// Most needles that are found sooner by bigrams than in lanes.
@@ -112,14 +112,14 @@ impl Gate {
         let several = several.filter(|_| few.is_none());
         let is_raw = few.is_some() || several.is_some();
         let one_by_one = |needle: &[u8]| !is_raw && (is_few || needle.len() < PAIR);
-        let is_short = |needle: &[u8]| (PAIR..words::NEEDLE_LEN_MIN).contains(&needle.len());
+        let is_short = |needle: &[u8]| (PAIR..gram_filter::NEEDLE_LEN_MIN).contains(&needle.len());
         let of = |belongs: &dyn Fn(&[u8]) -> bool| -> Vec<_> {
             numbered().filter(|(_, needle)| !is_raw && !is_few && belongs(needle)).collect()
         };
         let single = numbered().filter(|(_, needle)| one_by_one(needle));
         let single = single.map(|(number, needle)| (number, memmem::Finder::new(needle).into_owned()));
         let short = Pairs::new(of(&is_short).into_iter());
-        let long = of(&|needle| needle.len() >= words::NEEDLE_LEN_MIN);
+        let long = of(&|needle| needle.len() >= gram_filter::NEEDLE_LEN_MIN);
         Self {
             single: single.collect(),
             words: Words::new(long.into_iter()),
@@ -224,10 +224,9 @@ impl Gate {
                 self.compare(number, start, text, found);
             }
         };
-        #[cfg(target_arch = "x86_64")]
         if !self.teddies.is_empty() {
             for teddy in &self.teddies {
-                crate::scan::x86::teddy::scan(teddy, text, self.usable, &mut candidate);
+                teddy.scan(text, self.usable, &mut candidate);
             }
             return;
         }

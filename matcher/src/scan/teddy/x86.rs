@@ -1,21 +1,23 @@
 //! Teddy's look-ups with AVX2 and AVX-512.
 
+#![expect(unsafe_code, reason = "vector instructions that not every processor has")]
 #![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
 
+use crate::scan::buckets::LEN;
 use crate::scan::kernel::{Kernel, Usable};
-use crate::scan::teddy::{LEN, Teddy};
+use crate::scan::teddy::Teddy;
+use crate::scan::x86::{behind_avx2, broadcast_avx2, load_avx512};
 use std::arch::x86_64::{
-    __m256i, __m512i, _mm_loadu_si128, _mm256_alignr_epi8, _mm256_and_si256, _mm256_broadcastsi128_si256,
-    _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_permute2x128_si256, _mm256_set1_epi8,
+    __m256i, _mm256_and_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_set1_epi8,
     _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_testz_si256, _mm512_and_si512,
-    _mm512_loadu_si512, _mm512_permutex2var_epi8, _mm512_set1_epi8, _mm512_test_epi8_mask,
+    _mm512_permutex2var_epi8, _mm512_set1_epi8, _mm512_test_epi8_mask,
 };
 
 /// Reports the candidates of `text`, ascending; behind its end the text is taken to go on with zeros.
 ///
 /// False, and nothing reported, if `usable` has no such vectors.
 #[inline]
-pub(crate) fn scan(teddy: &Teddy, text: &[u8], usable: Usable, candidate: impl FnMut(usize)) -> bool {
+pub(super) fn scan(teddy: &Teddy, text: &[u8], usable: Usable, candidate: impl FnMut(usize)) -> bool {
     match usable.kernel() {
         // SAFETY: `Usable` vouches for the processor's AVX-512 F, BW, VL and VBMI.
         Kernel::Avx512 => unsafe { scan_avx512(teddy, text, candidate) },
@@ -135,22 +137,10 @@ impl Search {
     }
 }
 
-/// The last bytes of a vector, then the first of the next: in all 32, `16 - SHIFT` of them from before.
-#[target_feature(enable = "avx2")]
-pub(super) fn behind_avx2<const SHIFT: i32>(before: __m256i, own: __m256i) -> __m256i {
-    _mm256_alignr_epi8::<SHIFT>(own, _mm256_permute2x128_si256::<0x21>(before, own))
-}
-
 #[target_feature(enable = "avx2")]
 fn load_avx2(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: the reference is to 32 readable bytes, and the load asks for no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx2")]
-pub(super) fn broadcast_avx2(table: &[u8; 16]) -> __m256i {
-    // SAFETY: the reference is to 16 readable bytes, and the load asks for no alignment.
-    _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
@@ -172,10 +162,4 @@ fn scan_avx512(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
             report(at, places, text.len(), &mut candidate);
         }
     });
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn load_avx512(bytes: &[u8; 64]) -> __m512i {
-    // SAFETY: the reference is to 64 readable bytes, and the load asks for no alignment.
-    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }

@@ -1,6 +1,6 @@
 //! A look at what stands around a mark.
 
-use super::super::chars::{
+use crate::view::chars::{
     BACKTICK, is_dash, is_double_quote, is_newline, is_single_quote, is_whitespace, is_word, lower,
     unicode_escape,
 };

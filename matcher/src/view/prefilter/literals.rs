@@ -4,10 +4,10 @@
 //! units on either side tell in most cases that it does not: those of all places in literals are kept as bits by a hash.
 //! What passes is compared with the literals that have such a place.
 
-use super::super::chars::BLANK;
 use super::reader::Reader;
 use crate::pattern::Part;
 use crate::scan::narrow::narrow_unit;
+use crate::view::chars::BLANK;
 use std::collections::HashMap;
 
 /// In the place of a unit: the literal begins or ends here.

@@ -1,11 +1,11 @@
 //! Reading on from a mark, in either direction, as the light normalisation would have the text.
 
-use super::super::chars::{
+use super::context::{Around, NEIGHBOUR_UNITS_MAX, is_plain, is_quote};
+use super::literals::{ANY, Side};
+use crate::scan::narrow::narrow_unit;
+use crate::view::chars::{
     BACKTICK, BLANK, is_dash, is_double_quote, is_newline, is_single_quote, is_whitespace,
 };
-use super::contexts::{ANY, Side};
-use super::near::{Around, NEIGHBOUR_UNITS_MAX, is_plain, is_quote};
-use crate::scan::narrow::narrow_unit;
 
 /// As the light normalisation has it.
 fn plain(unit: u16) -> u16 {

@@ -50,8 +50,8 @@ fn flood(matcher: &Matcher, text: &str, limits: Limits) -> Flooded {
                 source: 0,
                 process_id: Some(process_id),
                 time: n,
-                is_needed: false,
-                noted: scratch.noted(),
+                views_could_differ: false,
+                found_needles: scratch.found_needles(),
             };
             matcher.take_fragment(&mut assembly, fragment, &mut buffer, &given, &mut scratch, || n);
             while let Some(closed) = assembly.next_closed() {

@@ -26,7 +26,7 @@ mod owners;
 pub(crate) mod search;
 pub(crate) mod trim;
 
-pub use assembly::{Assembly, Fragment, Noted};
+pub use assembly::{Assembly, FoundNeedles, Fragment};
 pub use joined::{Joined, Piece};
 pub use open::Closed;
 
@@ -85,7 +85,7 @@ impl Facts for u64 {}
 
 /// Counts of an [`Assembly`], in fragments or in blocks.
 ///
-/// `fragments = duplicates + unplaced + those in blocks that were joined, given up, or are open`.
+/// `fragments = duplicates + unplaced + those in blocks that were joined, reported up, or are open`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockCounts {
     /// Fragments taken.
@@ -94,7 +94,7 @@ pub struct BlockCounts {
     pub duplicates: u64,
     /// Fragments with a number or a total that cannot be: below 1, beyond the total, or another total than before.
     /// Joined all the same, in the order of their numbers.
-    pub lying: u64,
+    pub inconsistent: u64,
     /// Fragments that name no block: not joined.
     pub unplaced: u64,
     /// Blocks that became complete.
@@ -104,7 +104,7 @@ pub struct BlockCounts {
     /// Blocks given up incomplete for want of room.
     pub evicted: u64,
     /// Fragments of which only the ends are kept, for want of room, since no rule needs the rest.
-    pub lean: u64,
+    pub trimmed: u64,
 }
 
 impl BlockCounts {
@@ -114,12 +114,12 @@ impl BlockCounts {
         Self {
             fragments: self.fragments - earlier.fragments,
             duplicates: self.duplicates - earlier.duplicates,
-            lying: self.lying - earlier.lying,
+            inconsistent: self.inconsistent - earlier.inconsistent,
             unplaced: self.unplaced - earlier.unplaced,
             joined: self.joined - earlier.joined,
             partial: self.partial - earlier.partial,
             evicted: self.evicted - earlier.evicted,
-            lean: self.lean - earlier.lean,
+            trimmed: self.trimmed - earlier.trimmed,
         }
     }
 }

@@ -13,7 +13,7 @@ pub(crate) mod window;
 
 use crate::scan::narrow::Narrowed;
 use gate::Found;
-use run::Memory;
+use run::TextMemo;
 
 /// Memory that one thread reuses from text to text.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(crate) struct TextScratch {
     pub(crate) found: Found,
     /// The matcher whose needles `found` holds, those of the payload searched last; 0 if that is not so.
     pub(crate) found_by: u64,
-    pub(crate) memory: Memory,
+    pub(crate) memo: TextMemo,
     pub(crate) matched: Vec<u32>,
 }
 

@@ -6,17 +6,17 @@ mod spans;
 mod views;
 
 use crate::block::search::{BlockMatcher, BlockScratch};
-use crate::block::trim::Ends;
+use crate::block::trim::TrimPlan;
 use crate::compile::plan::compile;
 use crate::engine::TextScratch;
 use crate::engine::cost::{CostMeter, Meter, NoMeter};
 use crate::engine::plan::Plan;
-use crate::engine::run::Run;
+use crate::engine::run::Evaluation;
 use crate::field::{EventKind, Fields, text_units};
 use crate::matcher::repeats::{Key, RepeatCache, Repeats};
 use crate::payload::Payload;
 use crate::rule::{Calls, Rule};
-use crate::scan::kernel::{Kernel, Usable};
+use crate::scan::kernel::{Isa, Kernel};
 use crate::view::{ViewPlan, ViewScratch};
 use etwsieve_budget::Budget;
 use std::sync::OnceLock;
@@ -28,10 +28,10 @@ pub struct Matcher {
     rules: Vec<Rule>,
     plans: [Plan; EventKind::POWERSHELL.len()],
     views: ViewPlan,
-    usable: Usable,
+    isa: Isa,
     repeats: Repeats,
     /// How fragments of blocks may be reduced; made when room first runs out.
-    ends: OnceLock<Option<Ends>>,
+    trim_plan: OnceLock<Option<TrimPlan>>,
     /// Tells this matcher from all others of the process.
     identity: u64,
 }
@@ -75,12 +75,12 @@ impl Matcher {
     /// [`kernel`](Self::kernel).
     pub fn with_kernel(rules: Vec<Rule>, kernel: Kernel) -> Self {
         static IDENTITIES: AtomicU64 = AtomicU64::new(1);
-        let usable = Usable::new(kernel);
+        let isa = Isa::new(kernel);
         let plans =
-            EventKind::POWERSHELL.map(|kind| compile(kind, &rules, usable, |rule| rule.calls != Calls::Only));
-        let views = ViewPlan::new(&rules, &plans[0], usable);
+            EventKind::POWERSHELL.map(|kind| compile(kind, &rules, isa, |rule| rule.calls != Calls::Only));
+        let views = ViewPlan::new(&rules, &plans[0], isa);
         let identity = IDENTITIES.fetch_add(1, Ordering::Relaxed);
-        Self { rules, plans, views, usable, repeats: Repeats::default(), ends: OnceLock::new(), identity }
+        Self { rules, plans, views, isa, repeats: Repeats::default(), trim_plan: OnceLock::new(), identity }
     }
 
     /// Says when repeats of a harmless text are recognised instead of searched.
@@ -97,7 +97,7 @@ impl Matcher {
 
     /// The kernel in use.
     pub fn kernel(&self) -> Kernel {
-        self.usable.kernel()
+        self.isa.kernel()
     }
 
     /// Whether any rule is about this kind of event. A source need not hand over the others.
@@ -127,7 +127,7 @@ impl Matcher {
     }
 
     pub(crate) fn blocks(&self) -> BlockMatcher<'_> {
-        BlockMatcher { plan: &self.plans[0], identity: self.identity, ends: &self.ends }
+        BlockMatcher { plan: &self.plans[0], identity: self.identity, trim_plan: &self.trim_plan }
     }
 
     pub(crate) fn plan(&self, kind: EventKind) -> &Plan {
@@ -150,7 +150,7 @@ impl Matcher {
 
     /// As [`find`](Self::find), for a fragment that an [`Assembly`](crate::block::Assembly) then takes, and which
     /// therefore is searched even if it is a repeat. What it found is to be asked of the scratch
-    /// before another search: [`Scratch::noted`].
+    /// before another search: [`Scratch::found_needles`].
     pub fn find_fragment<'s>(&self, payload: &Payload<'_>, scratch: &'s mut Scratch) -> &'s [u32] {
         self.search(payload, scratch, &mut NoMeter, false)
     }
@@ -219,16 +219,16 @@ impl Matcher {
     ) {
         scratch.counts.with_candidate += 1;
         let text = &mut scratch.text;
-        text.memory.begin(plan);
+        text.memo.begin(plan);
         // The verdict on a text as recorded is never cut short; what it costs is counted all the same.
         let mut budget = Budget::new(u64::MAX, u64::MAX);
-        let run = Run {
+        let run = Evaluation {
             plan,
             units,
             fields: Fields::split(payload.kind, payload.bytes),
-            narrow: text.narrowed.of(units, self.usable),
+            narrow: text.narrowed.of(units, self.isa),
             found: &text.found,
-            memory: &mut text.memory,
+            memo: &mut text.memo,
             budget: &mut budget,
         };
         scratch.counts.candidates += run.candidates(&[], &mut text.matched, meter);

@@ -22,9 +22,9 @@ use crate::compile::plan::compile;
 use crate::engine::plan::Plan;
 use crate::field::EventKind;
 use crate::rule::{Calls, Rule};
-use crate::scan::kernel::Usable;
+use crate::scan::kernel::Isa;
 use call::Names;
-use prefilter::Hints;
+use prefilter::Prefilter;
 
 /// Whether events of this kind hold scripts.
 pub(crate) fn has_views(kind: EventKind) -> bool {
@@ -52,7 +52,7 @@ pub(crate) struct ViewMatcher<'a> {
 /// What a set of rules needs for the views.
 #[derive(Debug)]
 pub(crate) struct ViewPlan {
-    pub(crate) hints: Hints,
+    pub(crate) prefilter: Prefilter,
     /// The rules of the call-aware view.
     pub(crate) calls: Plan,
     /// For each rule its base, if it has one in the set.
@@ -61,13 +61,13 @@ pub(crate) struct ViewPlan {
 
 impl ViewPlan {
     /// `plan`: that of script blocks in the raw view.
-    pub(crate) fn new(rules: &[Rule], plan: &Plan, usable: Usable) -> Self {
-        let calls = compile(EventKind::ScriptBlock, rules, usable, |rule| rule.calls != Calls::No);
+    pub(crate) fn new(rules: &[Rule], plan: &Plan, isa: Isa) -> Self {
+        let calls = compile(EventKind::ScriptBlock, rules, isa, |rule| rule.calls != Calls::No);
         let number = |id: &str| rules.iter().position(|rule| rule.id == id).map(|at| at as u32);
         let base = |rule: &Rule| if rule.base.is_empty() { None } else { number(&rule.base) };
         let bases = rules.iter().map(base).collect();
-        let hints = Hints::new(rules, Names::of(rules), [plan, &calls]);
-        Self { hints, calls, bases }
+        let prefilter = Prefilter::new(rules, Names::of(rules), [plan, &calls]);
+        Self { prefilter, calls, bases }
     }
 
     /// Whether any rule is searched in the call-aware view.

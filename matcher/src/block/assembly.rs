@@ -1,7 +1,7 @@
 //! The open blocks of one thread.
 
 use super::list::{Linked, Links, List};
-use super::open::{Block, Closed, Kept, Key, Part, Pieces};
+use super::open::{Block, Closed, FragmentFields, Kept, Key, StoredFragment};
 use super::owners::{OWNER_BYTES, Owners, Tier};
 use super::search::{BlockMatcher, BlockScratch};
 use super::{BLOCK_FRAGMENTS_MAX, BlockCounts, Facts, Limits};
@@ -83,16 +83,16 @@ pub struct Fragment {
     /// When it was written.
     pub time: u64,
     /// Whether its text is needed whole whatever the rules find in it: another view of it could differ.
-    pub is_needed: bool,
-    /// What its search has found; see [`Scratch::noted`].
-    pub noted: Noted,
+    pub views_could_differ: bool,
+    /// What its search has found; see [`Scratch::found_needles`].
+    pub found_needles: FoundNeedles,
 }
 
 /// What the search of a fragment has found of the gate's needles, and where.
 #[derive(Clone, Debug, Default)]
-pub struct Noted(pub(super) Vec<(u32, u32)>);
+pub struct FoundNeedles(pub(super) Vec<(u32, u32)>);
 
-impl Noted {
+impl FoundNeedles {
     pub(crate) fn of(found: &Found) -> Self {
         let mut places = Vec::with_capacity(found.list().len());
         found.each(|needle, place| places.push((needle, place as u32)));
@@ -141,7 +141,7 @@ impl<T: Facts> Assembly<T> {
         self.closed.pop()
     }
 
-    /// Takes a fragment that [`Matcher::find_fragment`] has searched; `given` are the rules, ascending, that were reported for it. Its buffer may be kept: another one of no less capacity
+    /// Takes a fragment that [`Matcher::find_fragment`] has searched; `reported` are the rules, ascending, that were reported for it. Its buffer may be kept: another one of no less capacity
     /// then lies there, empty.
     ///
     /// # Complexity
@@ -151,13 +151,13 @@ impl<T: Facts> Assembly<T> {
         &mut self,
         fragment: Fragment,
         payload: &mut Vec<u8>,
-        given: &[u32],
+        reported: &[u32],
         matcher: BlockMatcher<'_>,
         scratch: &mut BlockScratch,
         facts: impl FnOnce() -> T,
     ) {
         if self.matcher != matcher.identity {
-            self.exchange(&[], &[], matcher.identity);
+            self.change_rules(&[], &[], matcher.identity);
         }
         self.counts.fragments += 1;
         self.advance(fragment.time);
@@ -173,13 +173,13 @@ impl<T: Facts> Assembly<T> {
             None => self.begin(key, total, &pieces, facts()),
         };
         let block = self.blocks.get(slot);
-        block.touched = self.now;
+        block.last_seen = self.now;
         if number < 1 || number > total.max(block.total) || total != block.total {
-            self.counts.lying += 1;
+            self.counts.inconsistent += 1;
         }
         block.total = block.total.max(total);
-        block.is_needed |= fragment.is_needed;
-        block.give(given);
+        block.views_could_differ |= fragment.views_could_differ;
+        block.report(reported);
         match block.parts.binary_search_by_key(&number, |part| part.number) {
             // With another text or the same: what a hit shows must not depend on who writes last.
             Ok(_) => self.counts.duplicates += 1,
@@ -193,8 +193,9 @@ impl<T: Facts> Assembly<T> {
                     let text = 0..copy.len();
                     (copy, text)
                 };
-                let kept = if fragment.is_needed { Kept::Needed } else { Kept::Whole };
-                let part = Part { number, bytes, text, found: Some(fragment.noted.0), kept };
+                let kept = if fragment.views_could_differ { Kept::Needed } else { Kept::Whole };
+                let part =
+                    StoredFragment { number, bytes, text, found: Some(fragment.found_needles.0), kept };
                 self.blocks.get(slot).parts.insert(at, part);
             }
         }
@@ -203,7 +204,7 @@ impl<T: Facts> Assembly<T> {
         self.all.push(slot, &mut self.blocks.all());
         self.blocks.get(slot).tier = Tier::Whole;
         self.owners.touch(owner, slot, (tier, Tier::Whole), &mut self.blocks.owned());
-        self.weigh(slot);
+        self.recount(slot);
         let block = self.blocks.get(slot);
         if block.is_complete() {
             self.counts.joined += 1;
@@ -219,7 +220,7 @@ impl<T: Facts> Assembly<T> {
     pub fn advance(&mut self, time: u64) {
         self.now = self.now.max(time);
         while let Some(slot) = self.all.first()
-            && self.now - self.blocks.get(slot).touched > self.limits.age
+            && self.now - self.blocks.get(slot).last_seen > self.limits.age
         {
             self.counts.partial += 1;
             self.close(slot, false);
@@ -227,7 +228,7 @@ impl<T: Facts> Assembly<T> {
     }
 
     /// Closes the stillest block, as at the end of a source; false if there is none.
-    pub fn give_up(&mut self) -> bool {
+    pub fn close_oldest(&mut self) -> bool {
         let Some(slot) = self.all.first() else { return false };
         self.counts.partial += 1;
         self.close(slot, false);
@@ -247,7 +248,7 @@ impl<T: Facts> Assembly<T> {
 
     /// The rules were exchanged: what `old` rules have said of the fragments so far counts for the same rules among
     /// those of `new`, and the fragments are searched anew if their block comes to be searched.
-    pub(crate) fn exchange(&mut self, old: &[Rule], new: &[Rule], identity: u64) {
+    pub(crate) fn change_rules(&mut self, old: &[Rule], new: &[Rule], identity: u64) {
         self.matcher = identity;
         if self.slots.is_empty() {
             return;
@@ -255,15 +256,15 @@ impl<T: Facts> Assembly<T> {
         let name = |rule: &Rule| (rule.id.clone(), rule.title.clone());
         let numbers: HashMap<_, u32> = new.iter().map(name).zip(0..).collect();
         for block in self.blocks.0.iter_mut().flatten() {
-            let given = std::mem::take(&mut block.given);
+            let reported = std::mem::take(&mut block.reported);
             let of_new = |rule: u32| numbers.get(&name(old.get(rule as usize)?)).copied();
-            block.give(&given.into_iter().filter_map(of_new).collect::<Vec<_>>());
+            block.report(&reported.into_iter().filter_map(of_new).collect::<Vec<_>>());
             for part in &mut block.parts {
                 part.found = None;
                 match &mut part.kept {
                     Kept::Ends { is_known, .. } => *is_known = false,
                     // What was needed may be needless now; what a view needs stays.
-                    kept if !block.is_needed => *kept = Kept::Whole,
+                    kept if !block.views_could_differ => *kept = Kept::Whole,
                     _ => {}
                 }
             }
@@ -272,15 +273,15 @@ impl<T: Facts> Assembly<T> {
 
     /// Reduces all that is open, as if there were no room.
     #[cfg(test)]
-    pub(crate) fn lean_all(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) {
+    pub(crate) fn trim_all(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) {
         for slot in self.slots.values().copied().collect::<Vec<_>>() {
             if self.blocks.get(slot).tier == Tier::Whole {
-                self.lean(slot, matcher, scratch);
+                self.trim(slot, matcher, scratch);
             }
         }
     }
 
-    fn begin(&mut self, key: Key, total: i32, pieces: &Pieces<'_>, facts: T) -> u32 {
+    fn begin(&mut self, key: Key, total: i32, pieces: &FragmentFields<'_>, facts: T) -> u32 {
         let block = Box::new(Block {
             key,
             facts,
@@ -288,11 +289,11 @@ impl<T: Facts> Assembly<T> {
             path: pieces.path.map(Into::into),
             total,
             parts: Vec::new(),
-            given: Vec::new(),
-            touched: self.now,
+            reported: Vec::new(),
+            last_seen: self.now,
             bytes: 0,
             tier: Tier::Whole,
-            is_needed: false,
+            views_could_differ: false,
             links: [Links::default(); 2],
         });
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -307,13 +308,13 @@ impl<T: Facts> Assembly<T> {
     }
 
     /// Counts the bytes of a block anew.
-    fn weigh(&mut self, slot: u32) {
+    fn recount(&mut self, slot: u32) {
         let block = self.blocks.get(slot);
         let (owner, before) = (block.key.0, block.bytes);
-        let now = block.weigh(block.facts.heap_bytes());
+        let now = block.recount(block.facts.heap_bytes());
         block.bytes = now;
         self.bytes = self.bytes - before + now;
-        self.owners.weigh(owner, before, now);
+        self.owners.recount(owner, before, now);
     }
 
     fn close(&mut self, slot: u32, is_complete: bool) {
@@ -346,10 +347,10 @@ impl<T: Facts> Assembly<T> {
                 self.spare_bytes = 0;
                 continue;
             }
-            let may_lean = self.open() <= self.limits.blocks;
-            let Some((slot, tier)) = self.owners.victim(may_lean) else { return };
-            if may_lean && tier == Tier::Whole {
-                self.lean(slot, matcher, scratch);
+            let may_trim = self.open() <= self.limits.blocks;
+            let Some((slot, tier)) = self.owners.victim(may_trim) else { return };
+            if may_trim && tier == Tier::Whole {
+                self.trim(slot, matcher, scratch);
             } else {
                 self.counts.evicted += 1;
                 self.close(slot, false);
@@ -358,23 +359,23 @@ impl<T: Facts> Assembly<T> {
     }
 
     /// Keeps of a block only what some rule could need.
-    fn lean(&mut self, slot: u32, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) {
+    fn trim(&mut self, slot: u32, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) {
         let block = self.blocks.get(slot);
         let owner = block.key.0;
         for part in block.parts.iter_mut().filter(|part| part.kept == Kept::Whole) {
-            if part.lean(matcher, scratch) {
-                self.counts.lean += 1;
+            if part.trim(matcher, scratch) {
+                self.counts.trimmed += 1;
             }
         }
-        block.tier = Tier::Lean;
-        self.owners.touch(owner, slot, (Tier::Whole, Tier::Lean), &mut self.blocks.owned());
-        self.weigh(slot);
+        block.tier = Tier::Trimmed;
+        self.owners.touch(owner, slot, (Tier::Whole, Tier::Trimmed), &mut self.blocks.owned());
+        self.recount(slot);
     }
 }
 
 /// Where a fragment's strings lie, its number and the total.
-fn place(payload: &[u8]) -> Option<(Pieces<'_>, i32, i32)> {
+fn place(payload: &[u8]) -> Option<(FragmentFields<'_>, i32, i32)> {
     let (number, rest) = payload.split_first_chunk()?;
     let (total, _) = rest.split_first_chunk()?;
-    Some((Pieces::of(payload)?, i32::from_le_bytes(*number), i32::from_le_bytes(*total)))
+    Some((FragmentFields::of(payload)?, i32::from_le_bytes(*number), i32::from_le_bytes(*total)))
 }

@@ -1,7 +1,7 @@
 //! A joined block as one payload, and which of its units were which in the script.
 
 use super::GAP;
-use super::open::{Kept, Part};
+use super::open::{Kept, StoredFragment};
 use crate::field::{EventKind, Fields};
 use std::ops::Range;
 
@@ -84,7 +84,7 @@ impl Joined {
         self.pieces.iter().any(has_nul)
     }
 
-    pub(super) fn write(&mut self, total: i32, parts: &[Part], id: &[u8], path: Option<&[u8]>) {
+    pub(super) fn write(&mut self, total: i32, parts: &[StoredFragment], id: &[u8], path: Option<&[u8]>) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_CAPACITY_MAX);
         self.pieces.clear();

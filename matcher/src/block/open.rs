@@ -21,23 +21,23 @@ pub(super) struct Block<T> {
     /// The largest that a fragment claimed.
     pub(super) total: i32,
     /// By ascending number, each once.
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<StoredFragment>,
     /// Rules that were reported for single fragments, ascending.
-    pub(super) given: Vec<u32>,
+    pub(super) reported: Vec<u32>,
     /// The assembly's time at the last fragment.
-    pub(super) touched: u64,
+    pub(super) last_seen: u64,
     /// What it holds, all in all, as last counted.
     pub(super) bytes: usize,
     pub(super) tier: Tier,
     /// Whether another view of some fragment could differ.
-    pub(super) is_needed: bool,
+    pub(super) views_could_differ: bool,
     /// Among all blocks, and among those of its owner.
     pub(super) links: [Links; 2],
 }
 
 /// A fragment.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct StoredFragment {
     pub(super) number: i32,
     /// What is kept: the text stands at `text`.
     pub(super) bytes: Vec<u8>,
@@ -60,7 +60,7 @@ pub(super) enum Kept {
     Ends { units: usize, end_units: usize, is_known: bool },
 }
 
-impl Part {
+impl StoredFragment {
     pub(super) fn text(&self) -> &[u8] {
         self.bytes.get(self.text.clone()).unwrap_or_default()
     }
@@ -80,14 +80,14 @@ impl<T> Block<T> {
     }
 
     /// Bytes that it holds, `facts_heap` being those of its facts: counted anew, which takes a look at each part.
-    pub(super) fn weigh(&self, facts_heap: usize) -> usize {
+    pub(super) fn recount(&self, facts_heap: usize) -> usize {
         Self::OVERHEAD_BYTES
             + facts_heap
             + self.id.len()
             + self.path.as_ref().map_or(0, |path| path.len())
-            + self.given.capacity() * size_of::<u32>()
-            + self.parts.capacity() * size_of::<Part>()
-            + self.parts.iter().map(Part::bytes_held).sum::<usize>()
+            + self.reported.capacity() * size_of::<u32>()
+            + self.parts.capacity() * size_of::<StoredFragment>()
+            + self.parts.iter().map(StoredFragment::bytes_held).sum::<usize>()
     }
 
     /// The block itself, its places in the tables, which may be half empty, and what an allocator needs for each of
@@ -97,10 +97,10 @@ impl<T> Block<T> {
         + 96;
 
     /// Adds rules that were reported for a fragment.
-    pub(super) fn give(&mut self, rules: &[u32]) {
+    pub(super) fn report(&mut self, rules: &[u32]) {
         for &rule in rules {
-            if let Err(place) = self.given.binary_search(&rule) {
-                self.given.insert(place, rule);
+            if let Err(place) = self.reported.binary_search(&rule) {
+                self.reported.insert(place, rule);
             }
         }
     }
@@ -136,13 +136,13 @@ impl<T> Closed<T> {
 
     /// Whether some of it was missing, or unknown to the rules of today, when it closed.
     pub fn is_partial(&self) -> bool {
-        let is_unknown = |part: &Part| matches!(part.kept, Kept::Ends { is_known: false, .. });
+        let is_unknown = |part: &StoredFragment| matches!(part.kept, Kept::Ends { is_known: false, .. });
         !self.is_complete || self.block.parts.iter().any(is_unknown)
     }
 
     /// The rules that were reported for single fragments, ascending.
-    pub fn given(&self) -> &[u32] {
-        &self.block.given
+    pub fn reported(&self) -> &[u32] {
+        &self.block.reported
     }
 
     /// Writes the whole as one payload.
@@ -152,8 +152,8 @@ impl<T> Closed<T> {
     }
 
     /// Whether another view of some fragment could differ, as was said when it came.
-    pub fn is_needed(&self) -> bool {
-        self.block.is_needed
+    pub fn views_could_differ(&self) -> bool {
+        self.block.views_could_differ
     }
 
     /// What stands around each border of two fragments, at most so many units of either.
@@ -167,14 +167,14 @@ impl<T> Closed<T> {
 }
 
 /// Id, path and text of a fragment's payload.
-pub(super) struct Pieces<'a> {
+pub(super) struct FragmentFields<'a> {
     pub(super) id: &'a [u8],
     pub(super) path: Option<&'a [u8]>,
     /// In bytes of the payload.
     pub(super) text: Range<usize>,
 }
 
-impl<'a> Pieces<'a> {
+impl<'a> FragmentFields<'a> {
     /// `None` if the payload has no text, or no id.
     pub(super) fn of(payload: &'a [u8]) -> Option<Self> {
         let fields = fields(payload);

@@ -16,7 +16,7 @@ pub(super) enum Tier {
     /// As it came.
     Whole,
     /// Reduced to what some rule could still need.
-    Lean,
+    Trimmed,
 }
 
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ struct Share {
     bytes: usize,
     blocks: usize,
     whole: List,
-    lean: List,
+    trimmed: List,
 }
 
 /// The owners of open blocks.
@@ -64,7 +64,7 @@ impl Owners {
     }
 
     /// The owner holds other bytes than before.
-    pub(super) fn weigh(&mut self, owner: Owner, before: usize, now: usize) {
+    pub(super) fn recount(&mut self, owner: Owner, before: usize, now: usize) {
         if before == now {
             return;
         }
@@ -84,7 +84,7 @@ impl Owners {
         bytes: usize,
         blocks: &mut impl Linked,
     ) {
-        self.weigh(owner, bytes, 0);
+        self.recount(owner, bytes, 0);
         if let Some(share) = self.shares.get_mut(&owner) {
             share.list(tier).remove(slot, blocks);
             share.blocks -= 1;
@@ -100,8 +100,8 @@ impl Owners {
         let (_, owner) = self.by_bytes.last()?;
         let share = self.shares.get(owner)?;
         let whole = share.whole.first().map(|slot| (slot, Tier::Whole));
-        let lean = share.lean.first().map(|slot| (slot, Tier::Lean));
-        if whole_first { whole.or(lean) } else { lean.or(whole) }
+        let trimmed = share.trimmed.first().map(|slot| (slot, Tier::Trimmed));
+        if whole_first { whole.or(trimmed) } else { trimmed.or(whole) }
     }
 }
 
@@ -109,7 +109,7 @@ impl Share {
     fn list(&mut self, tier: Tier) -> &mut List {
         match tier {
             Tier::Whole => &mut self.whole,
-            Tier::Lean => &mut self.lean,
+            Tier::Trimmed => &mut self.trimmed,
         }
     }
 }

@@ -2,19 +2,19 @@
 
 use super::GAP;
 use super::joined::{Joined, follows};
-use super::open::{Closed, Kept, Part};
-use super::trim::Ends;
+use super::open::{Closed, Kept, StoredFragment};
+use super::trim::TrimPlan;
 use crate::engine::TextScratch;
 use crate::engine::cost::NoMeter;
 use crate::engine::gate::{Found, Gate, NOWHERE};
 use crate::engine::plan::Plan;
-use crate::engine::run::Run;
+use crate::engine::run::Evaluation;
 use crate::field::EventKind;
 use crate::scan::narrow::Narrowed;
 use etwsieve_budget::Budget;
 use std::sync::OnceLock;
 
-/// Memory for what joined blocks need beyond events.
+/// TextMemo for what joined blocks need beyond events.
 #[derive(Debug, Default)]
 pub(crate) struct BlockScratch {
     /// The needles of the whole.
@@ -43,13 +43,13 @@ pub(crate) struct BlockMatcher<'a> {
     /// Tells this set of rules from all others of the process.
     pub(crate) identity: u64,
     /// How fragments may be reduced; made when room first runs out.
-    pub(crate) ends: &'a OnceLock<Option<Ends>>,
+    pub(crate) trim_plan: &'a OnceLock<Option<TrimPlan>>,
 }
 
 impl<'a> BlockMatcher<'a> {
     /// How fragments may be reduced; `None` if they may not.
-    pub(crate) fn ends(self) -> Option<&'a Ends> {
-        self.ends.get_or_init(|| Ends::new(self.plan)).as_ref()
+    pub(crate) fn trim_plan(self) -> Option<&'a TrimPlan> {
+        self.trim_plan.get_or_init(|| TrimPlan::new(self.plan)).as_ref()
     }
 
     /// The rules that match the joined block and were not reported for one of its fragments, ascending. `joined` then
@@ -62,7 +62,7 @@ impl<'a> BlockMatcher<'a> {
         joined: &mut Joined,
     ) -> &'s [u32] {
         let block = &closed.block;
-        let (parts, given) = (&block.parts[..], &block.given[..]);
+        let (parts, reported) = (&block.parts[..], &block.reported[..]);
         text.matched.clear();
         let plan = self.plan;
         // One fragment alone shows nothing that its event has not shown.
@@ -73,27 +73,27 @@ impl<'a> BlockMatcher<'a> {
         self.gather(parts, others, scratch);
         let gated = scratch.found.list().iter().flat_map(|&needle| &plan.by_needle[needle as usize]);
         let mut candidates = plan.ungated.iter().chain(gated);
-        if candidates.all(|&program| given.binary_search(&plan.programs[program as usize].rule).is_ok()) {
+        if candidates.all(|&program| reported.binary_search(&plan.programs[program as usize].rule).is_ok()) {
             return &[];
         }
         closed.join(joined);
         let units = joined.bytes()[EventKind::ScriptBlock.text_offset()..].as_chunks().0;
         text.narrowed.begin();
-        text.memory.begin(plan);
-        let run = Run {
+        text.memo.begin(plan);
+        let run = Evaluation {
             plan,
             units,
             fields: joined.fields(),
-            narrow: text.narrowed.of(units, plan.usable),
+            narrow: text.narrowed.of(units, plan.isa),
             found: &scratch.found,
-            memory: &mut text.memory,
+            memo: &mut text.memo,
             budget: &mut Budget::new(u64::MAX, u64::MAX),
         };
-        run.candidates(given, &mut text.matched, &mut NoMeter);
+        run.candidates(reported, &mut text.matched, &mut NoMeter);
         text.matched.sort_unstable();
         if units.len() > BIG_UNITS {
             text.narrowed.shrink_to(BIG_UNITS);
-            text.memory.shrink_to(BIG_UNITS);
+            text.memo.shrink_to(BIG_UNITS);
         }
         &text.matched
     }
@@ -101,7 +101,7 @@ impl<'a> BlockMatcher<'a> {
     /// Finds the gate's needles in the whole: from what was found in each part, and around the borders.
     fn gather<'b>(
         self,
-        parts: &[Part],
+        parts: &[StoredFragment],
         others: impl IntoIterator<Item = &'b [u8]>,
         scratch: &mut BlockScratch,
     ) {

@@ -4,7 +4,7 @@
 //! the whole stay the same, since for every test of the script
 //!
 //! * a pattern of plain text holds where its literals stand, in their order: none stands in what is left out, and one
-//!   that crosses into the fragment ends within the [end](Ends::units), which is longer than any literal;
+//!   that crosses into the fragment ends within the [end](TrimPlan::units), which is longer than any literal;
 //! * a pattern with one other segment (`?`, signs that are not ASCII, upper and lower case apart) and a regular
 //!   expression of bounded length contain a literal wherever they match, so that they reach into the fragment no
 //!   further than their own length;
@@ -14,7 +14,7 @@
 //! What is left out becomes a [`GAP`](super::GAP), in which no literal stands.
 
 use super::GAP;
-use super::open::{Kept, Part};
+use super::open::{Kept, StoredFragment};
 use super::search::{BlockMatcher, BlockScratch};
 use crate::engine::gate::Gate;
 use crate::engine::plan::Plan;
@@ -28,14 +28,14 @@ const LEFT_OUT_MIN: usize = 256;
 
 /// How fragments without a literal may be reduced.
 #[derive(Debug)]
-pub(crate) struct Ends {
+pub(crate) struct TrimPlan {
     /// Units that are kept at either end.
     pub(crate) units: usize,
     /// The literals that the gate of the plan does not look for.
     literals: Gate,
 }
 
-impl Ends {
+impl TrimPlan {
     /// `None` if some rule may need more than the ends.
     pub(crate) fn new(plan: &Plan) -> Option<Self> {
         let mut units = 0;
@@ -60,15 +60,15 @@ impl Ends {
             return None;
         }
         units = all().map(<[u8]>::len).max().unwrap_or(0).max(units);
-        (units <= REACH_MAX).then(|| Self { units, literals: Gate::new(rest, plan.usable) })
+        (units <= REACH_MAX).then(|| Self { units, literals: Gate::new(rest, plan.isa) })
     }
 }
 
-impl Part {
+impl StoredFragment {
     /// Reduces the part to its ends if no rule needs the rest, and to its text otherwise; says whether it did.
-    pub(super) fn lean(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) -> bool {
-        let is_lean = self.reduce_to_ends(matcher, scratch).is_some();
-        if !is_lean {
+    pub(super) fn trim(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) -> bool {
+        let is_trimmed = self.reduce_to_ends(matcher, scratch).is_some();
+        if !is_trimmed {
             self.kept = Kept::Needed;
             // The buffer may be twice as long as the event.
             if self.bytes.capacity() > self.text.len() + self.text.len() / 8 {
@@ -76,17 +76,17 @@ impl Part {
                 self.text = 0..self.bytes.len();
             }
         }
-        is_lean
+        is_trimmed
     }
 
     fn reduce_to_ends(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) -> Option<()> {
-        let ends = matcher.ends()?;
+        let trim_plan = matcher.trim_plan()?;
         let text: &[[u8; 2]] = self.text().as_chunks().0;
-        let (units, end_units) = (text.len(), ends.units);
+        let (units, end_units) = (text.len(), trim_plan.units);
         if units < 2 * end_units + GAP.len() + LEFT_OUT_MIN || !self.found.as_ref()?.is_empty() {
             return None;
         }
-        if scratch.holds_any(&ends.literals, text) {
+        if scratch.holds_any(&trim_plan.literals, text) {
             return None;
         }
         let kept = [&text[..end_units], &text[units - end_units..]].concat();

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 
 /// Numbers literals while rules are compiled.
 #[derive(Debug, Default)]
-pub(crate) struct Literals {
+pub(crate) struct LiteralTable {
     numbers: HashMap<Box<[u8]>, u32>,
     list: Vec<Box<[u8]>>,
     gate: u32,
 }
 
-impl Literals {
+impl LiteralTable {
     /// The number of a literal in narrowed form.
     pub(crate) fn number(&mut self, literal: Box<[u8]>) -> u32 {
         let next = self.list.len() as u32;

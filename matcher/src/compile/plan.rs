@@ -1,17 +1,17 @@
 //! Compiles the rules of one kind of event.
 
 use crate::compile::clause;
-use crate::compile::literals::Literals;
+use crate::compile::literals::LiteralTable;
 use crate::compile::program::Checks;
 use crate::engine::gate::Gate;
 use crate::engine::plan::{Plan, Program};
 use crate::field::{EventKind, Field};
 use crate::rule::Rule;
-use crate::scan::kernel::Usable;
+use crate::scan::kernel::Isa;
 
 /// Compiles the rules that are about `kind`, of these the wanted ones.
-pub(crate) fn compile(kind: EventKind, rules: &[Rule], usable: Usable, wanted: fn(&Rule) -> bool) -> Plan {
-    let mut literals = Literals::default();
+pub(crate) fn compile(kind: EventKind, rules: &[Rule], isa: Isa, wanted: fn(&Rule) -> bool) -> Plan {
+    let mut literals = LiteralTable::default();
     let (mut ungated, mut by_needle) = (Vec::new(), Vec::new());
     let own = || (0u32..).zip(rules).filter(|(_, rule)| rule.events.contains(kind) && wanted(rule));
     for (program, (_, rule)) in (0u32..).zip(own()) {
@@ -38,6 +38,6 @@ pub(crate) fn compile(kind: EventKind, rules: &[Rule], usable: Usable, wanted: f
     let mut reads: Vec<Field> = checks.iter().flat_map(|check| check.fields.iter().copied()).collect();
     reads.sort_unstable();
     reads.dedup();
-    let gate = Gate::new(needles, usable);
-    Plan { gate, finders, checks, programs, ungated, by_needle, reads, usable }
+    let gate = Gate::new(needles, isa);
+    Plan { gate, finders, checks, programs, ungated, by_needle, reads, isa }
 }

@@ -4,7 +4,7 @@
 //! rules ask for it.
 
 use crate::compile::clause::{self, Clause};
-use crate::compile::literals::Literals;
+use crate::compile::literals::LiteralTable;
 use crate::compile::window::windows;
 use crate::engine::program::{Check, CheckOp, Step};
 use crate::field::EventKind;
@@ -26,12 +26,12 @@ pub(crate) struct Checks<'a> {
     kind: EventKind,
     known: HashMap<&'a Test, u32>,
     pub(crate) list: Vec<Check>,
-    pub(crate) literals: Literals,
+    pub(crate) literals: LiteralTable,
 }
 
 impl<'a> Checks<'a> {
     /// `literals` already holds the needles of the gate.
-    pub(crate) fn new(kind: EventKind, literals: Literals) -> Self {
+    pub(crate) fn new(kind: EventKind, literals: LiteralTable) -> Self {
         Self { kind, known: HashMap::new(), list: Vec::new(), literals }
     }
 
@@ -162,7 +162,7 @@ fn cost(expr: &Expr) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::Checks;
-    use crate::compile::literals::Literals;
+    use crate::compile::literals::LiteralTable;
     use crate::engine::program::{CheckOp, run};
     use crate::field::{EventKind, Field};
     use crate::rule::{Comparison, Expr, Op, Test};
@@ -192,7 +192,7 @@ mod tests {
             ]),
             truth: u8,
         ) {
-            let mut checks = Checks::new(EventKind::ScriptBlock, Literals::default());
+            let mut checks = Checks::new(EventKind::ScriptBlock, LiteralTable::default());
             let program = checks.program(&expr);
             let verdict = run(&program, |number| match checks.list[number as usize].op {
                 CheckOp::Number(_, bit) => truth >> bit & 1 != 0,

@@ -8,8 +8,8 @@
 //! same set.
 
 use crate::scan::bigram::{self, Bigrams};
-use crate::scan::gram_filter::{self, WORD, Words};
-use crate::scan::kernel::{Kernel, Usable};
+use crate::scan::gram_filter::{self, GRAM, GramFilter};
+use crate::scan::kernel::{Isa, Kernel};
 use crate::scan::lanes::Lanes;
 use crate::scan::narrow::Narrowed;
 use crate::scan::pairs::{PAIR, Pairs};
@@ -27,12 +27,12 @@ pub(crate) const NOWHERE: usize = usize::MAX / 2;
 pub(crate) struct Gate {
     needles: Vec<Box<[u8]>>,
     longest: usize,
-    usable: Usable,
-    few: Option<Bigrams>,
-    several: Option<Lanes>,
+    isa: Isa,
+    bigrams: Option<Bigrams>,
+    lanes: Option<Lanes>,
     /// Needles searched one by one.
     single: Vec<(u32, memmem::Finder<'static>)>,
-    words: Words,
+    grams: GramFilter,
     short: Pairs,
     teddies: Vec<Teddy>,
 }
@@ -96,21 +96,21 @@ impl Found {
 
 impl Gate {
     /// Builds the gate. A needle's number is its place in `needles`; none is empty, none stands there twice.
-    pub(crate) fn new(needles: Vec<Box<[u8]>>, usable: Usable) -> Self {
-        Self::with_ways(needles, usable, bigram::NEEDLES_MAX, true)
+    pub(crate) fn new(needles: Vec<Box<[u8]>>, isa: Isa) -> Self {
+        Self::with_methods(needles, isa, bigram::NEEDLES_MAX, true)
     }
 
-    fn with_ways(needles: Vec<Box<[u8]>>, usable: Usable, few_max: usize, has_lanes: bool) -> Self {
+    fn with_methods(needles: Vec<Box<[u8]>>, isa: Isa, few_max: usize, has_lanes: bool) -> Self {
         let is_few = needles.len() <= few_max;
         let numbered = || (0u32..).zip(&needles).map(|(number, needle)| (number, &needle[..]));
-        let has_shuffle = matches!(usable.kernel(), Kernel::Avx2 | Kernel::Avx512);
-        let several = if has_shuffle && has_lanes { Lanes::new(&needles) } else { None };
+        let has_shuffle = matches!(isa.kernel(), Kernel::Avx2 | Kernel::Avx512);
+        let lanes = if has_shuffle && has_lanes { Lanes::new(&needles) } else { None };
         // With more needles bigrams take longer than lanes.
-        let wants_bigrams = is_few && (several.is_none() || needles.len() <= BIGRAMS_BEST_MAX);
-        let few =
-            if wants_bigrams && usable.kernel() != Kernel::Portable { Bigrams::new(&needles) } else { None };
-        let several = several.filter(|_| few.is_none());
-        let is_raw = few.is_some() || several.is_some();
+        let wants_bigrams = is_few && (lanes.is_none() || needles.len() <= BIGRAMS_BEST_MAX);
+        let bigrams =
+            if wants_bigrams && isa.kernel() != Kernel::Portable { Bigrams::new(&needles) } else { None };
+        let lanes = lanes.filter(|_| bigrams.is_none());
+        let is_raw = bigrams.is_some() || lanes.is_some();
         let one_by_one = |needle: &[u8]| !is_raw && (is_few || needle.len() < PAIR);
         let is_short = |needle: &[u8]| (PAIR..gram_filter::NEEDLE_LEN_MIN).contains(&needle.len());
         let of = |belongs: &dyn Fn(&[u8]) -> bool| -> Vec<_> {
@@ -122,14 +122,14 @@ impl Gate {
         let long = of(&|needle| needle.len() >= gram_filter::NEEDLE_LEN_MIN);
         Self {
             single: single.collect(),
-            words: Words::new(long.into_iter()),
+            grams: GramFilter::new(long.into_iter()),
             teddies: if has_shuffle { Teddy::all(&short.fingerprints(&needles)) } else { Vec::new() },
             short,
-            few,
-            several,
+            bigrams,
+            lanes,
             longest: needles.iter().map(|needle| needle.len()).max().unwrap_or(0),
             needles,
-            usable,
+            isa,
         }
     }
 
@@ -164,11 +164,11 @@ impl Gate {
             self.single.iter().map(|(_, finder)| finder.needle().len() + size_of_val(finder)).sum();
         needles
             + single
-            + self.words.memory()
+            + self.grams.memory()
             + self.short.memory()
             + size_of_val(&self.teddies[..])
-            + self.few.as_ref().map_or(0, Bigrams::memory)
-            + self.several.as_ref().map_or(0, Lanes::memory)
+            + self.bigrams.as_ref().map_or(0, Bigrams::memory)
+            + self.lanes.as_ref().map_or(0, Lanes::memory)
             + size_of::<Self>()
     }
 
@@ -181,18 +181,18 @@ impl Gate {
     #[inline]
     pub(crate) fn scan(&self, units: &[[u8; 2]], narrowed: &mut Narrowed, found: &mut Found) {
         found.clear(self.needles.len());
-        if let Some(few) = &self.few {
-            few.scan(units, self.usable, |number, place| found.insert(number, place));
+        if let Some(bigrams) = &self.bigrams {
+            bigrams.scan(units, self.isa, |number, place| found.insert(number, place));
         } else {
             self.scan_many(units, narrowed, found);
         }
     }
 
     fn scan_many(&self, units: &[[u8; 2]], narrowed: &mut Narrowed, found: &mut Found) {
-        if let Some(several) = &self.several {
-            several.scan(units, self.usable, |number, place| found.insert(number, place));
+        if let Some(lanes) = &self.lanes {
+            lanes.scan(units, self.isa, |number, place| found.insert(number, place));
         } else if !self.needles.is_empty() {
-            self.scan_narrowed(narrowed.of(units, self.usable), found);
+            self.scan_narrowed(narrowed.of(units, self.isa), found);
         }
     }
 
@@ -202,17 +202,17 @@ impl Gate {
                 found.insert(*number, place);
             }
         }
-        if !self.words.is_empty() {
-            self.scan_words(text, found);
+        if !self.grams.is_empty() {
+            self.scan_grams(text, found);
         }
         if !self.short.is_empty() {
             self.scan_short(text, found);
         }
     }
 
-    fn scan_words(&self, text: &[u8], found: &mut Found) {
-        self.words.scan(text, self.usable, |word| {
-            for (number, start) in self.words.holders(text, WORD * word) {
+    fn scan_grams(&self, text: &[u8], found: &mut Found) {
+        self.grams.scan(text, self.isa, |gram| {
+            for (number, start) in self.grams.holders(text, GRAM * gram) {
                 self.compare(number, start, text, found);
             }
         });
@@ -226,7 +226,7 @@ impl Gate {
         };
         if !self.teddies.is_empty() {
             for teddy in &self.teddies {
-                teddy.scan(text, self.usable, &mut candidate);
+                teddy.scan(text, self.isa, &mut candidate);
             }
             return;
         }
@@ -249,7 +249,7 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::{Found, Gate};
-    use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::kernel::{Isa, Kernel};
     use crate::scan::narrow::Narrowed;
     use crate::scan::sample::{cases, every};
     use proptest::prelude::*;
@@ -269,11 +269,12 @@ mod tests {
     }
 
     fn every_gate(needles: &[Box<[u8]>]) -> Vec<Gate> {
-        let ways = [0, usize::MAX].into_iter().flat_map(|few_max| [(few_max, false), (few_max, true)]);
-        let gates =
-            Kernel::available().into_iter().flat_map(|kernel| ways.clone().map(move |way| (kernel, way)));
+        let methods = [0, usize::MAX].into_iter().flat_map(|few_max| [(few_max, false), (few_max, true)]);
+        let gates = Kernel::available()
+            .into_iter()
+            .flat_map(|kernel| methods.clone().map(move |method| (kernel, method)));
         let gate = |(kernel, (few_max, has_lanes))| {
-            Gate::with_ways(needles.to_vec(), Usable::new(kernel), few_max, has_lanes)
+            Gate::with_methods(needles.to_vec(), Isa::new(kernel), few_max, has_lanes)
         };
         gates.map(gate).collect()
     }

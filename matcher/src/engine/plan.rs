@@ -4,7 +4,7 @@ use super::gate::Gate;
 use super::program::{Check, CheckOp, Step};
 use super::window::Windows;
 use crate::field::Field;
-use crate::scan::kernel::Usable;
+use crate::scan::kernel::Isa;
 use memchr::memmem;
 
 /// Bytes of a compiled regular expression beyond those that its rule's text shows, taken as known from none.
@@ -24,7 +24,7 @@ pub(crate) struct Plan {
     pub(crate) by_needle: Vec<Vec<u32>>,
     /// The fields on which verdicts depend.
     pub(crate) reads: Vec<Field>,
-    pub(crate) usable: Usable,
+    pub(crate) isa: Isa,
 }
 
 /// A rule's program.

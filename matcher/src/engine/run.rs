@@ -10,7 +10,7 @@ use super::program::{Check, CheckOp, run};
 use super::window::Windows;
 use crate::field::{Field, Fields};
 use crate::scan::glob::{Glob, Text};
-use crate::scan::kernel::Usable;
+use crate::scan::kernel::Isa;
 use crate::scan::narrow::low_bytes;
 use etwsieve_budget::{Budget, Exhausted};
 
@@ -23,7 +23,7 @@ const REGEX_STEPS_PER_UNIT: usize = 8;
 
 /// What is remembered of the event at hand.
 #[derive(Debug, Default)]
-pub(crate) struct Memory {
+pub(crate) struct TextMemo {
     event: u64,
     /// For each check: the event for which it was made, and its outcome in the lowest bit.
     outcomes: Vec<u64>,
@@ -37,7 +37,7 @@ pub(crate) struct Memory {
     window: String,
 }
 
-impl Memory {
+impl TextMemo {
     /// Forgets the event before.
     pub(crate) fn begin(&mut self, plan: &Plan) {
         self.event += 1;
@@ -64,18 +64,18 @@ impl Memory {
     }
 }
 
-pub(crate) struct Run<'a, 'b> {
+pub(crate) struct Evaluation<'a, 'b> {
     pub(crate) plan: &'a Plan,
     pub(crate) units: &'a [[u8; 2]],
     pub(crate) narrow: &'a [u8],
     pub(crate) fields: Fields<'a>,
     pub(crate) found: &'a Found,
-    pub(crate) memory: &'a mut Memory,
+    pub(crate) memo: &'a mut TextMemo,
     /// What the run may cost. Once it is exhausted, no further rule matches.
     pub(crate) budget: &'a mut Budget<'b>,
 }
 
-impl Run<'_, '_> {
+impl Evaluation<'_, '_> {
     /// Runs the programs of all candidates but those of the rules in `but`, which ascend; adds the rules that match to
     /// `matched`, and counts the candidates.
     pub(crate) fn candidates(mut self, but: &[u32], matched: &mut Vec<u32>, meter: &mut impl Meter) -> u64 {
@@ -83,11 +83,11 @@ impl Run<'_, '_> {
         let mut count = 0;
         let gated = self.found.list().iter().flat_map(|&needle| &plan.by_needle[needle as usize]);
         for &program in plan.ungated.iter().chain(gated) {
-            let mark = &mut self.memory.candidates[program as usize];
-            if *mark == self.memory.event {
+            let mark = &mut self.memo.candidates[program as usize];
+            if *mark == self.memo.event {
                 continue;
             }
-            *mark = self.memory.event;
+            *mark = self.memo.event;
             let program = &plan.programs[program as usize];
             if !but.is_empty() && but.binary_search(&program.rule).is_ok() {
                 continue;
@@ -109,13 +109,13 @@ impl Run<'_, '_> {
     }
 
     fn check(&mut self, number: u32) -> bool {
-        let known = self.memory.outcomes[number as usize];
-        if known >> 1 == self.memory.event {
+        let known = self.memo.outcomes[number as usize];
+        if known >> 1 == self.memo.event {
             return known & 1 != 0;
         }
         let plan = self.plan;
         let outcome = self.make(&plan.checks[number as usize]).unwrap_or(false);
-        self.memory.outcomes[number as usize] = self.memory.event << 1 | u64::from(outcome);
+        self.memo.outcomes[number as usize] = self.memo.event << 1 | u64::from(outcome);
         outcome
     }
 
@@ -204,8 +204,8 @@ impl Run<'_, '_> {
                 // Nothing more is looked at.
                 return true;
             }
-            decode(&units[window], &mut self.memory.window, self.plan.usable);
-            regex.is_match(&self.memory.window)
+            decode(&units[window], &mut self.memo.window, self.plan.isa);
+            regex.is_match(&self.memo.window)
         });
         refused.map_or(Ok(is_match), Err)
     }
@@ -215,10 +215,10 @@ impl Run<'_, '_> {
         let Some(own) = (number as usize).checked_sub(self.plan.gate.len()) else {
             return Ok(self.found.place(number));
         };
-        let (event, place) = &mut self.memory.literals[own];
-        if *event != self.memory.event {
+        let (event, place) = &mut self.memo.literals[own];
+        if *event != self.memo.event {
             self.budget.charge(1 + self.narrow.len() / LITERAL_UNITS_PER_STEP)?;
-            (*event, *place) = (self.memory.event, self.plan.finders[own].find(self.narrow));
+            (*event, *place) = (self.memo.event, self.plan.finders[own].find(self.narrow));
         }
         Ok(*place)
     }
@@ -229,19 +229,19 @@ impl Run<'_, '_> {
         let Some(slot) = field.slot() else { return Ok(None) };
         let Some(bytes) = self.fields.text(field) else { return Ok(None) };
         self.budget.charge(1 + REGEX_STEPS_PER_UNIT * (bytes.len() / 2))?;
-        let (event, text) = &mut self.memory.decoded[slot];
-        if *event != self.memory.event {
-            *event = self.memory.event;
-            decode(bytes.as_chunks().0, text, self.plan.usable);
+        let (event, text) = &mut self.memo.decoded[slot];
+        if *event != self.memo.event {
+            *event = self.memo.event;
+            decode(bytes.as_chunks().0, text, self.plan.isa);
         }
         Ok(Some(text))
     }
 }
 
 /// Replaces `text` by the decoded units. Nearly all scripts are ASCII, which needs no decoding.
-pub(crate) fn decode(units: &[[u8; 2]], text: &mut String, usable: Usable) {
+pub(crate) fn decode(units: &[[u8; 2]], text: &mut String, isa: Isa) {
     let mut bytes = std::mem::take(text).into_bytes();
-    if low_bytes(units, &mut bytes, usable) {
+    if low_bytes(units, &mut bytes, isa) {
         // Always valid, as just checked.
         *text = String::from_utf8(bytes).unwrap_or_default();
         return;

@@ -32,7 +32,7 @@ pub struct Span {
 }
 
 /// The first spans of each list before the second of any, ascending, none twice.
-fn few(lists: &[Rc<[Span]>]) -> Vec<Span> {
+fn select(lists: &[Rc<[Span]>]) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     let longest = lists.iter().map(|list| list.len()).max().unwrap_or(0);
     for span in (0..longest).flat_map(|number| lists.iter().filter_map(move |list| list.get(number))) {
@@ -80,8 +80,8 @@ impl<'a, 'b> SpanFinder<'a, 'b> {
         let text = |&field: &Field| {
             let units = fields.text(field)?.as_chunks().0;
             let (mut narrowed, mut decoded) = (Vec::new(), String::new());
-            narrow(units, &mut narrowed, plan.usable);
-            decode(units, &mut decoded, plan.usable);
+            narrow(units, &mut narrowed, plan.isa);
+            decode(units, &mut decoded, plan.isa);
             Some(FieldText { field, units, narrow: narrowed, decoded })
         };
         let texts = fields.kind().text_fields().iter().filter_map(text).collect();
@@ -95,7 +95,7 @@ impl<'a, 'b> SpanFinder<'a, 'b> {
 
     /// The spans of each of these rules.
     pub(crate) fn of_rules(&mut self, all: &[Rule], rules: &[u32]) -> Vec<Vec<Span>> {
-        let of_rule = |rule: &u32| Some(few(&self.expr(&all.get(*rule as usize)?.expr)?));
+        let of_rule = |rule: &u32| Some(select(&self.expr(&all.get(*rule as usize)?.expr)?));
         rules.iter().map(of_rule).map(Option::unwrap_or_default).collect()
     }
 

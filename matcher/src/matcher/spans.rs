@@ -26,8 +26,8 @@ impl Matcher {
 mod tests {
     use crate::engine::spans::{SPANS_MAX, Span};
     use crate::field::{EventKind, Fields};
-    use crate::testing::compile;
     use crate::load;
+    use crate::testing::compile;
 
     const ID: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
 

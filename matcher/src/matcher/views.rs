@@ -3,7 +3,7 @@
 use super::{Matcher, Scratch};
 use crate::field::{EventKind, text_units};
 use crate::payload::Payload;
-use crate::view::prefilter::{FromRaw, Question, Reasons};
+use crate::view::prefilter::{Query, RawSearch, Reasons};
 use crate::view::search::Search;
 use crate::view::{ViewBudget, ViewMatch, ViewMatcher, Views, has_views};
 
@@ -22,7 +22,7 @@ impl Matcher {
         views: Views,
         budget: &mut ViewBudget<'_>,
     ) -> bool {
-        self.has_view_reason(kind, units, Question { views, first: true, raw: None }, budget)
+        self.has_view_reason(kind, units, Query { views, first: true, raw: None }, budget)
     }
 
     /// As [`views_could_differ`](Self::views_could_differ) for the payload that was just searched with this scratch, more
@@ -38,29 +38,29 @@ impl Matcher {
         scratch: &Scratch,
         budget: &mut ViewBudget<'_>,
     ) -> bool {
-        let raw = scratch.text.found_of(self.identity).map(|found| FromRaw {
+        let raw = scratch.text.found_of(self.identity).map(|found| RawSearch {
             plan: self.plan(payload.kind),
             found,
-            memory: &scratch.text.memory,
+            memo: &scratch.text.memo,
             narrow: scratch.text.narrowed.made(),
         });
         // All text: to find the end of the script's would take as long as to look at the little that is behind it.
         let units = text_units(payload.kind, payload.bytes);
-        self.has_view_reason(payload.kind, units, Question { views, first: true, raw }, budget)
+        self.has_view_reason(payload.kind, units, Query { views, first: true, raw }, budget)
     }
 
     fn has_view_reason(
         &self,
         kind: EventKind,
         units: &[[u8; 2]],
-        question: Question<'_>,
+        query: Query<'_>,
         budget: &mut ViewBudget<'_>,
     ) -> bool {
         // What a module event records PowerShell has read already.
-        if !has_views(kind) || !question.views.any() {
+        if !has_views(kind) || !query.views.any() {
             return false;
         }
-        let reasons = self.views.hints.reasons(units, question, self.usable, &mut budget.prefilter);
+        let reasons = self.views.prefilter.reasons(units, query, self.isa, &mut budget.prefilter);
         reasons != Reasons::default()
     }
 
@@ -93,7 +93,7 @@ impl Matcher {
     /// # Complexity
     ///
     /// As there for a text with every reason.
-    pub fn find_views_slowly(
+    pub fn find_views_unfiltered(
         &self,
         payload: &Payload<'_>,
         views: Views,
@@ -102,7 +102,7 @@ impl Matcher {
         budget: &mut ViewBudget<'_>,
     ) -> Vec<ViewMatch> {
         let search = self.view_search(payload, views, raw, scratch);
-        search.map(|search| search.run_all(views, budget)).unwrap_or_default()
+        search.map(|search| search.run_unfiltered(views, budget)).unwrap_or_default()
     }
 
     /// `None` if there is nothing to search.

@@ -6,7 +6,7 @@ use crate::rule::filter::{self, FILTERS_MAX, Filter};
 use crate::rule::identity::DerivedIds;
 use crate::rule::loaded::Loaded;
 use crate::rule::report::{Report, file_bytes_max, file_steps_max};
-use crate::rule::sigma::{Found, document};
+use crate::rule::sigma::{DocumentKind, document};
 use crate::yaml::{self, Node};
 use etwsieve_budget::Budget;
 use std::collections::{HashMap, HashSet};
@@ -101,17 +101,19 @@ impl Set {
         for own in &parsed.documents {
             let at = own.root.at;
             match document(own, file, report) {
-                Found::Refused => self.loaded.refused += 1,
-                Found::Other { id, name } => {
+                DocumentKind::Refused => self.loaded.refused += 1,
+                DocumentKind::Other { id, name } => {
                     self.loaded.other_log_sources += 1;
                     self.others.extend([id.to_ascii_lowercase(), name]);
                 }
-                Found::Correlation { rules } => {
+                DocumentKind::Correlation { rules } => {
                     self.correlations.push(Correlation { file: file.into(), at, rules });
                 }
-                Found::Rule(rule) => self.rule(*rule, file, &own.root, report),
-                Found::Filter(filter) if self.filters.len() < FILTERS_MAX => self.filters.push(*filter),
-                Found::Filter(_) => {
+                DocumentKind::Rule(rule) => self.rule(*rule, file, &own.root, report),
+                DocumentKind::Filter(filter) if self.filters.len() < FILTERS_MAX => {
+                    self.filters.push(*filter)
+                }
+                DocumentKind::Filter(_) => {
                     self.loaded.refused += 1;
                     report.error(at, Problem::TooLarge { what: "number of filters", max: FILTERS_MAX });
                 }

@@ -45,7 +45,7 @@ const SCRIPT_FIELDS: [&str; 6] =
 const MODULE_FIELDS: [&str; 4] = ["ContextInfo", "UserData", "Payload", "EventID"];
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) enum Place {
+pub(crate) enum Anchor {
     #[default]
     Whole,
     Contains,
@@ -81,7 +81,7 @@ pub(crate) enum Wide {
 pub(crate) struct Key {
     pub(crate) field: Option<Field>,
     pub(crate) events: EventKinds,
-    pub(crate) place: Place,
+    pub(crate) anchor: Anchor,
     pub(crate) steps: Vec<Step>,
     pub(crate) all: bool,
     pub(crate) cased: bool,
@@ -145,9 +145,9 @@ impl Key {
             return Ok(());
         }
         let own = match modifier {
-            "contains" => self.set_place(Place::Contains),
-            "startswith" => self.set_place(Place::StartsWith),
-            "endswith" => self.set_place(Place::EndsWith),
+            "contains" => self.set_anchor(Anchor::Contains),
+            "startswith" => self.set_anchor(Anchor::StartsWith),
+            "endswith" => self.set_anchor(Anchor::EndsWith),
             "windash" => self.add_windash(),
             "re" if self.regex.is_none() => {
                 self.regex = Some(Options::default());
@@ -175,11 +175,11 @@ impl Key {
         own.map_err(Refusal::Reason)
     }
 
-    fn set_place(&mut self, place: Place) -> Result<(), &'static str> {
-        if self.place != Place::Whole {
+    fn set_anchor(&mut self, anchor: Anchor) -> Result<(), &'static str> {
+        if self.anchor != Anchor::Whole {
             return Err("is not supported beside contains, startswith or endswith");
         }
-        self.place = place;
+        self.anchor = anchor;
         Ok(())
     }
 
@@ -200,13 +200,13 @@ impl Key {
         if self.steps.iter().any(|step| *step != Step::Windash) || self.wide.is_some() {
             return Err("is written behind another encoding");
         }
-        self.before_place()?;
+        self.before_anchor()?;
         self.wide = Some(wide);
         Ok(())
     }
 
     fn add_base64(&mut self, any_offset: bool) -> Result<(), &'static str> {
-        self.before_place()?;
+        self.before_anchor()?;
         if self.steps.len() == STEPS_MAX {
             return Err("is one encoding too many");
         }
@@ -214,8 +214,8 @@ impl Key {
         Ok(())
     }
 
-    fn before_place(&self) -> Result<(), &'static str> {
-        if self.place == Place::Whole {
+    fn before_anchor(&self) -> Result<(), &'static str> {
+        if self.anchor == Anchor::Whole {
             return Ok(());
         }
         Err("must be written before contains, startswith and endswith, whose wildcards cannot be encoded")
@@ -231,7 +231,7 @@ impl Key {
 
     fn check(&self) -> Result<(), &'static str> {
         let textual =
-            self.place != Place::Whole || !self.steps.is_empty() || self.wide.is_some() || self.cased;
+            self.anchor != Anchor::Whole || !self.steps.is_empty() || self.wide.is_some() || self.cased;
         let number = self.field.is_some_and(Field::is_number);
         let kinds = usize::from(textual)
             + usize::from(self.regex.is_some())

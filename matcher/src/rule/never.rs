@@ -119,7 +119,7 @@ fn sign(comparison: Comparison) -> &'static str {
 
 /// The demands of a conjunction's parts on one field.
 #[derive(Clone, Copy)]
-struct Asked<'e> {
+struct Demands<'e> {
     low: i64,
     high: i64,
     absent: bool,
@@ -127,17 +127,17 @@ struct Asked<'e> {
     literal: Option<&'e [Part]>,
 }
 
-const NOTHING: Asked<'_> =
-    Asked { low: i32::MIN as i64, high: i32::MAX as i64, absent: false, present: false, literal: None };
+const NOTHING: Demands<'_> =
+    Demands { low: i32::MIN as i64, high: i32::MAX as i64, absent: false, present: false, literal: None };
 
 /// Why parts that must hold at once cannot.
 fn contradiction(parts: &[Expr]) -> Option<String> {
     let mut flat = Vec::new();
     flatten(parts, &mut flat);
-    let mut asked = [NOTHING; Field::COUNT];
+    let mut demands = [NOTHING; Field::COUNT];
     for part in &flat {
         let Expr::Test(Test { field: Some(field), op }) = part else { continue };
-        let own = &mut asked[*field as usize];
+        let own = &mut demands[*field as usize];
         match op {
             Op::Exists(exists) => {
                 own.present |= exists;

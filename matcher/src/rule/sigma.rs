@@ -17,7 +17,7 @@ use crate::yaml::{Document, Node, Value};
 const EXTENSION: &str = "etwsieve";
 
 /// The result of reading a document.
-pub(crate) enum Found {
+pub(crate) enum DocumentKind {
     Rule(Box<Rule>),
     Filter(Box<Filter>),
     /// A rule or filter for events that this sensor does not read.
@@ -34,18 +34,18 @@ pub(crate) enum Found {
 }
 
 /// Understands one document of the file called `file`. All its errors are reported.
-pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>) -> Found {
+pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>) -> DocumentKind {
     let node = &document.root;
     let mark = report.mark();
     if !matches!(node.value, Value::Map(_)) {
         let (at, problem) = node.form("document", "a map with title, logsource and detection");
         report.error(at, problem);
-        return Found::Refused;
+        return DocumentKind::Refused;
     }
     if let Some(correlation) = node.get("correlation") {
         let rules = correlation.get("rules").map(Node::items).unwrap_or_default();
         let rules = rules.iter().filter_map(|rule| rule.text().map(str::to_owned)).collect();
-        return Found::Correlation { rules };
+        return DocumentKind::Correlation { rules };
     }
     if let Some(action) = node.get("action") {
         report.error(action.at, Problem::Unsupported("a rule collection (`action`)".into()));
@@ -58,7 +58,7 @@ pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>)
     };
     if source == Some(Source::Other) && !report.failed_since(mark) {
         let text = |key| node.get(key).and_then(Node::text).unwrap_or_default().trim().to_owned();
-        return Found::Other { id: text("id"), name: text("name") };
+        return DocumentKind::Other { id: text("id"), name: text("name") };
     }
     for (at, problem) in &document.flaws {
         report.error(*at, problem.clone());
@@ -71,7 +71,9 @@ pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>)
         (Some(detection), None) => {
             let calls = calls(node, events, report);
             let (calls, base) = report.take(calls).unwrap_or_default();
-            let Some(expr) = detection_expr(detection, events, &[], report) else { return Found::Refused };
+            let Some(expr) = detection_expr(detection, events, &[], report) else {
+                return DocumentKind::Refused;
+            };
             if calls != Calls::No && expr.cmdlet_names().is_empty() {
                 let problem = Problem::Unsupported("`calls` without the name of a known cmdlet".into());
                 report.error(node.at, problem);
@@ -79,7 +81,7 @@ pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>)
             if let Some(reason) = never::reason(&expr, events) {
                 report.error(detection.at, Problem::Never(reason));
             }
-            Found::Rule(Box::new(Rule {
+            DocumentKind::Rule(Box::new(Rule {
                 id: metadata.id,
                 title: metadata.title,
                 level: metadata.level,
@@ -96,19 +98,19 @@ pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>)
             let rules = filtered_rules(filter);
             let rules = report.take(rules);
             let expr = detection_expr(filter, events, &["rules"], report);
-            let (Some(rules), Some(expr)) = (rules, expr) else { return Found::Refused };
-            Found::Filter(Box::new(Filter { origin, at: node.at, events, rules, expr }))
+            let (Some(rules), Some(expr)) = (rules, expr) else { return DocumentKind::Refused };
+            DocumentKind::Filter(Box::new(Filter { origin, at: node.at, events, rules, expr }))
         }
         (Some(_), Some(filter)) => {
             report.error(filter.at, Problem::Unsupported("a filter inside a rule".into()));
-            Found::Refused
+            DocumentKind::Refused
         }
         (None, None) => {
             metadata::missing(node, "detection", report);
-            Found::Refused
+            DocumentKind::Refused
         }
     };
-    if report.failed_since(mark) { Found::Refused } else { found }
+    if report.failed_since(mark) { DocumentKind::Refused } else { found }
 }
 
 /// What the rule asks of this program, in a map named after it: `calls` and `base`.

@@ -6,7 +6,7 @@
 use crate::error::{Located, Position, Problem};
 use crate::field::{EventKind, Field};
 use crate::pattern::{Part, Pattern};
-use crate::rule::modifier::{Key, Place, Step, Wide, shown};
+use crate::rule::modifier::{Anchor, Key, Step, Wide, shown};
 use crate::rule::pcre;
 use crate::rule::regex::{REGEX_SIZE_MAX, build_regex};
 use crate::rule::report::Report;
@@ -55,7 +55,7 @@ impl Key {
         let at = value.at;
         report.allocate(at, TEST_LEN)?;
         if value.is_null() && self.field.is_some() {
-            let is_plain = self.place == Place::Whole
+            let is_plain = self.anchor == Anchor::Whole
                 && self.steps.is_empty()
                 && !self.cased
                 && self.regex.is_none()
@@ -134,13 +134,13 @@ impl Key {
     }
 
     fn text(&self, pattern: Pattern) -> Expr {
-        let pattern = match self.place {
+        let pattern = match self.anchor {
             // A keyword may stand anywhere in the event.
-            Place::Contains => pattern.any_before().any_after(),
-            Place::Whole if self.field.is_none() => pattern.any_before().any_after(),
-            Place::Whole => pattern,
-            Place::StartsWith => pattern.any_after(),
-            Place::EndsWith => pattern.any_before(),
+            Anchor::Contains => pattern.any_before().any_after(),
+            Anchor::Whole if self.field.is_none() => pattern.any_before().any_after(),
+            Anchor::Whole => pattern,
+            Anchor::StartsWith => pattern.any_after(),
+            Anchor::EndsWith => pattern.any_before(),
         };
         self.test(Op::Text { pattern, cased: self.cased })
     }

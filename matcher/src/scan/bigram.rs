@@ -9,9 +9,9 @@
 mod x86;
 
 use crate::frequency::bits;
+use crate::scan::kernel::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::scan::kernel::Kernel;
-use crate::scan::kernel::Usable;
 use crate::scan::narrow::narrow_unit;
 use std::ops::ControlFlow;
 
@@ -65,13 +65,13 @@ impl Bigrams {
     ///
     /// Linear in the text, plus a comparison for each lane that looks like a needle's.
     #[inline]
-    pub(crate) fn scan(&self, units: &[[u8; 2]], usable: Usable, mut found: impl FnMut(u32, usize)) {
+    pub(crate) fn scan(&self, units: &[[u8; 2]], isa: Isa, mut found: impl FnMut(u32, usize)) {
         // Lanes that begin with the second unit find every needle as well; vectors like aligned ones.
         let skipped = usize::from(units.as_ptr().addr() % 4 == 2).min(units.len());
         let lanes: &[[[u8; 2]; 2]] = units[skipped..].as_chunks().0;
         let lanes = lanes.as_flattened().as_flattened().as_chunks::<4>().0;
         let mut left: u32 = (1 << self.needles.len()) - 1;
-        self.values.lanes_like(lanes, usable, |lane| {
+        self.values.lanes_like(lanes, isa, |lane| {
             left = self.compare(units, skipped + 2 * lane, left, &mut found);
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -147,11 +147,11 @@ impl Values {
     }
 
     #[inline]
-    fn lanes_like(&self, lanes: &[[u8; 4]], usable: Usable, passes: impl FnMut(usize) -> ControlFlow<()>) {
+    fn lanes_like(&self, lanes: &[[u8; 4]], isa: Isa, passes: impl FnMut(usize) -> ControlFlow<()>) {
         match self {
-            Self::One(values) => lanes_like(lanes, values, usable, passes),
-            Self::Two(values) => lanes_like(lanes, values, usable, passes),
-            Self::Four(values) => lanes_like(lanes, values, usable, passes),
+            Self::One(values) => lanes_like(lanes, values, isa, passes),
+            Self::Two(values) => lanes_like(lanes, values, isa, passes),
+            Self::Four(values) => lanes_like(lanes, values, isa, passes),
         }
     }
 }
@@ -162,12 +162,12 @@ impl Values {
 fn lanes_like<const N: usize>(
     lanes: &[[u8; 4]],
     values: &[u32; N],
-    usable: Usable,
+    isa: Isa,
     passes: impl FnMut(usize) -> ControlFlow<()>,
 ) {
-    match usable.kernel() {
+    match isa.kernel() {
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 | Kernel::Avx2 => x86::lanes_like(lanes, values, usable, passes),
+        Kernel::Avx512 | Kernel::Avx2 => x86::lanes_like(lanes, values, isa, passes),
         _ => lanes_like_plain(lanes, values, passes),
     }
 }
@@ -197,13 +197,13 @@ pub(super) fn lanes_like_plain<const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::{Bigrams, stands_at};
-    use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::kernel::{Isa, Kernel};
     use crate::scan::sample::{cases, every};
     use proptest::prelude::*;
 
     fn found(needles: &[Box<[u8]>], units: &[[u8; 2]], kernel: Kernel) -> Vec<u32> {
         let mut list = Vec::new();
-        Bigrams::new(needles).unwrap().scan(units, Usable::new(kernel), |number, at| {
+        Bigrams::new(needles).unwrap().scan(units, Isa::new(kernel), |number, at| {
             assert!(stands_at(units, at, &needles[number as usize]));
             list.push(number);
         });

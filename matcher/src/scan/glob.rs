@@ -236,7 +236,7 @@ mod tests {
     use super::{Glob, Text};
     use crate::naive::pattern_matches;
     use crate::pattern::Pattern;
-    use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::kernel::{Isa, Kernel};
     use crate::scan::narrow::narrow;
     use crate::scan::sample::cases;
     use proptest::prelude::*;
@@ -244,7 +244,7 @@ mod tests {
     fn fast(pattern: &Pattern, cased: bool, units: &[u16]) -> bool {
         let bytes: Vec<[u8; 2]> = units.iter().map(|unit| unit.to_le_bytes()).collect();
         let mut narrowed = Vec::new();
-        narrow(&bytes, &mut narrowed, Usable::new(Kernel::best()));
+        narrow(&bytes, &mut narrowed, Isa::new(Kernel::best()));
         Glob::new(pattern, cased).matches(Text { narrow: &narrowed, units: &bytes })
     }
 

@@ -8,18 +8,18 @@
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use crate::scan::kernel::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::scan::kernel::Kernel;
-use crate::scan::kernel::Usable;
 use crate::scan::narrow::NOT_ASCII;
 use crate::scan::pairs::rarest_window;
 
 /// Bytes of a word; words begin where the text does.
-pub(crate) const WORD: usize = 4;
+pub(crate) const GRAM: usize = 4;
 /// Shortest needle: it has a word wherever it stands.
-pub(crate) const NEEDLE_LEN_MIN: usize = 2 * WORD - 1;
+pub(crate) const NEEDLE_LEN_MIN: usize = 2 * GRAM - 1;
 /// Bytes that a look-up knows.
-const LOOKED_AT: usize = WORD + 2;
+const EXAMINED: usize = GRAM + 2;
 /// Bytes of a needle that are kept with its word.
 const KEPT: usize = 8;
 
@@ -33,9 +33,9 @@ pub(super) const NEXT_MASK: u32 = 15;
 /// Where the bits of the second byte behind a word begin.
 pub(super) const SECOND_SHIFT: u32 = 16;
 
-/// Words of many needles.
+/// GramFilter of many needles.
 #[derive(Debug)]
-pub(crate) struct Words {
+pub(crate) struct GramFilter {
     /// A power of two of bit sets: from the highest bit downwards 16 for the first byte behind a word, 16 for the second.
     filter: Vec<u32>,
     /// Ordered by their place in the filter.
@@ -54,12 +54,12 @@ struct Entry {
     offset: u32,
 }
 
-impl Words {
+impl GramFilter {
     /// Collects the words of `needles`, given as number and bytes, none shorter than [`NEEDLE_LEN_MIN`].
     pub(crate) fn new<'a>(needles: impl Iterator<Item = (u32, &'a [u8])>) -> Self {
         let mut entries = Vec::new();
         for (needle, bytes) in needles {
-            for offset in rarest_window(bytes, WORD, WORD, LOOKED_AT) {
+            for offset in rarest_window(bytes, GRAM, GRAM, EXAMINED) {
                 let kept = &bytes[offset..bytes.len().min(offset + KEPT)];
                 let number = u64::from_le_bytes(padded(kept, 0));
                 let known = u64::MAX >> (u8::BITS as usize * (KEPT - kept.len()));
@@ -92,8 +92,8 @@ impl Words {
     }
 
     /// Whether a needle may have this word, before `next`.
-    pub(super) fn holds(&self, word: u32, next: u32) -> bool {
-        let place = place(word, self.filter.len().ilog2());
+    pub(super) fn holds(&self, gram: u32, next: u32) -> bool {
+        let place = place(gram, self.filter.len().ilog2());
         // The place is always inside; `get` spares the check's panic path in the hot loop.
         let set = self.filter.get(place).copied().unwrap_or(0);
         let second = SECOND_SHIFT + (next >> 8 & NEXT_MASK);
@@ -116,15 +116,15 @@ impl Words {
     /// Calls `candidate`, in ascending order, with the number of each word that passes the filter. What lies behind the
     /// end of the text may be taken for anything, so words near it may pass that should not.
     #[inline]
-    pub(crate) fn scan(&self, text: &[u8], usable: Usable, mut candidate: impl FnMut(usize)) {
-        match usable.kernel() {
+    pub(crate) fn scan(&self, text: &[u8], isa: Isa, mut candidate: impl FnMut(usize)) {
+        match isa.kernel() {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 | Kernel::Avx2 => x86::scan(text, self, usable, candidate),
+            Kernel::Avx512 | Kernel::Avx2 => x86::scan(text, self, isa, candidate),
             _ => {
-                let (words, rest) = text.as_chunks::<WORD>();
+                let (grams, rest) = text.as_chunks::<GRAM>();
                 let last = u32::from_le_bytes(padded(rest, NOT_ASCII));
-                let word = |at: usize| words.get(at).map_or(last, |word| u32::from_le_bytes(*word));
-                (0..words.len()).filter(|&at| self.holds(word(at), word(at + 1))).for_each(&mut candidate);
+                let gram = |at: usize| grams.get(at).map_or(last, |gram| u32::from_le_bytes(*gram));
+                (0..grams.len()).filter(|&at| self.holds(gram(at), gram(at + 1))).for_each(&mut candidate);
             }
         }
     }
@@ -134,7 +134,7 @@ impl Entry {
     /// The bits of the filter that texts with this entry ask for; all of those for bytes that are not known.
     fn bits(&self) -> u32 {
         let next = |number: usize| {
-            let shift = u8::BITS as usize * (WORD + number);
+            let shift = u8::BITS as usize * (GRAM + number);
             (self.known >> shift & 0xFF != 0).then_some((self.bytes >> shift) as u32 & NEXT_MASK)
         };
         let top = 1 << (u32::BITS - 1);
@@ -153,14 +153,14 @@ pub(super) fn padded<const N: usize>(rest: &[u8], other: u8) -> [u8; N] {
 
 /// A word's place in a filter of length `2^log2`.
 #[inline]
-fn place(word: u32, log2: u32) -> usize {
-    (word.wrapping_mul(HASH_FACTOR) >> (u32::BITS - log2)) as usize
+fn place(gram: u32, log2: u32) -> usize {
+    (gram.wrapping_mul(HASH_FACTOR) >> (u32::BITS - log2)) as usize
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{WORD, Words};
-    use crate::scan::kernel::{Kernel, Usable};
+    use super::{GRAM, GramFilter};
+    use crate::scan::kernel::{Isa, Kernel};
     use crate::scan::sample::cases;
     use proptest::prelude::*;
 
@@ -171,12 +171,12 @@ mod tests {
             needles in proptest::collection::vec("[a-d]{7,14}", 0..200),
             text in "[a-d]{0,300}",
         ) {
-            let words = Words::new((0u32..).zip(needles.iter().map(String::as_bytes)));
+            let grams = GramFilter::new((0u32..).zip(needles.iter().map(String::as_bytes)));
             let found = |kernel| {
                 let mut list = Vec::new();
-                words.scan(text.as_bytes(), Usable::new(kernel), |at| list.push(at));
+                grams.scan(text.as_bytes(), Isa::new(kernel), |at| list.push(at));
                 // Only words with a whole one behind them must be the same.
-                list.retain(|at| WORD * (at + 2) <= text.len());
+                list.retain(|at| GRAM * (at + 2) <= text.len());
                 list
             };
             let expected = found(Kernel::Portable);

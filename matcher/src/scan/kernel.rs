@@ -83,7 +83,7 @@ impl Kernel {
 
     /// The widest kernel that this processor can run.
     pub fn best() -> Self {
-        Usable::new(Self::Avx512).0
+        Isa::new(Self::Avx512).0
     }
 
     /// Returns the kernel of this name, as the user gave it in [`KERNEL_VARIABLE`]; the [best](Self::best) one if it is
@@ -118,13 +118,13 @@ impl fmt::Display for Kernel {
 
 /// A kernel that this processor can run. Its existence is what calls into vector code rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Usable(Kernel);
+pub(crate) struct Isa(Kernel);
 
-impl Usable {
+impl Isa {
     /// `kernel`, or the widest below it that can run here.
     pub(crate) fn new(kernel: Kernel) -> Self {
-        let usable = |other: &Kernel| *other <= kernel && other.is_available();
-        Self(Kernel::ALL.into_iter().rev().find(usable).unwrap_or(Kernel::Portable))
+        let isa = |other: &Kernel| *other <= kernel && other.is_available();
+        Self(Kernel::ALL.into_iter().rev().find(isa).unwrap_or(Kernel::Portable))
     }
 
     pub(crate) fn kernel(self) -> Kernel {
@@ -134,7 +134,7 @@ impl Usable {
 
 #[cfg(test)]
 mod tests {
-    use super::{Kernel, KernelError, Usable};
+    use super::{Isa, Kernel, KernelError};
 
     #[test]
     fn names() {
@@ -149,9 +149,9 @@ mod tests {
     fn what_is_used_can_run() {
         assert!(Kernel::available().contains(&Kernel::Portable));
         for kernel in Kernel::ALL {
-            let usable = Usable::new(kernel).kernel();
-            assert!(usable.is_available() && usable <= kernel);
-            assert_eq!(usable == kernel, kernel.is_available());
+            let isa = Isa::new(kernel).kernel();
+            assert!(isa.is_available() && isa <= kernel);
+            assert_eq!(isa == kernel, kernel.is_available());
         }
     }
 }

@@ -10,7 +10,7 @@ mod x86;
 use crate::frequency::bits;
 use crate::scan::bigram::stands_at;
 use crate::scan::buckets::{self, BUCKETS, Bucket, Fingerprint, LEN};
-use crate::scan::kernel::Usable;
+use crate::scan::kernel::Isa;
 use crate::scan::narrow::NOT_ASCII;
 use crate::scan::teddy::Teddy;
 
@@ -71,22 +71,22 @@ impl Lanes {
 
     /// Reports each needle that stands in `units` once, by number and place.
     ///
-    /// False, and nothing reported, if `usable` has no vectors for it.
+    /// False, and nothing reported, if `isa` has no vectors for it.
     ///
     /// # Complexity
     ///
     /// Linear in the text, plus a comparison for each fingerprint of a bucket that a lane is in.
-    pub(crate) fn scan(&self, units: &[[u8; 2]], usable: Usable, mut found: impl FnMut(u32, usize)) -> bool {
+    pub(crate) fn scan(&self, units: &[[u8; 2]], isa: Isa, mut found: impl FnMut(u32, usize)) -> bool {
         // A bit for each needle that has not been found.
         let mut left = u32::MAX;
         let candidate = |unit: usize, buckets: u8| {
             self.compare(units, unit, buckets, &mut left, &mut found);
         };
         #[cfg(target_arch = "x86_64")]
-        return x86::scan(&self.teddy, units, usable, candidate);
+        return x86::scan(&self.teddy, units, isa, candidate);
         #[cfg(not(target_arch = "x86_64"))]
         {
-            let _ = (candidate, usable);
+            let _ = (candidate, isa);
             false
         }
     }
@@ -151,7 +151,7 @@ mod tests {
     use super::x86;
     use super::{LANE, Lanes, packed};
     use crate::scan::bigram::stands_at;
-    use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::kernel::{Isa, Kernel};
     use crate::scan::sample::{cases, every};
     use proptest::prelude::*;
 
@@ -162,7 +162,7 @@ mod tests {
     /// The numbers found; `None` if this kernel finds none so.
     fn found(lanes: &Lanes, units: &[[u8; 2]], kernel: Kernel) -> Option<Vec<u32>> {
         let mut list = Vec::new();
-        let is_searched = lanes.scan(units, Usable::new(kernel), |number, at| {
+        let is_searched = lanes.scan(units, Isa::new(kernel), |number, at| {
             assert!(stands_at(units, at, &lanes.needles[number as usize]));
             list.push(number);
         });
@@ -246,7 +246,7 @@ mod tests {
                     .filter(|(_, buckets)| *buckets != 0)
                     .collect();
                 let mut found = Vec::new();
-                x86::scan(&lanes.teddy, &units, Usable::new(kernel), |at, buckets| found.push((at, buckets)));
+                x86::scan(&lanes.teddy, &units, Isa::new(kernel), |at, buckets| found.push((at, buckets)));
                 prop_assert_eq!(found, expected, "{}", kernel);
             }
         }

@@ -11,9 +11,9 @@
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use crate::scan::kernel::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::scan::kernel::Kernel;
-use crate::scan::kernel::Usable;
 
 /// What a unit above U+007F becomes.
 pub(crate) const NOT_ASCII: u8 = 0xFF;
@@ -44,9 +44,9 @@ impl Narrowed {
     }
 
     /// The narrowed form of `units`, which are the same until the next [`begin`](Self::begin).
-    pub(crate) fn of(&mut self, units: &[[u8; 2]], usable: Usable) -> &[u8] {
+    pub(crate) fn of(&mut self, units: &[[u8; 2]], isa: Isa) -> &[u8] {
         if !self.is_made {
-            narrow(units, &mut self.bytes, usable);
+            narrow(units, &mut self.bytes, isa);
             self.is_made = true;
         }
         &self.bytes
@@ -54,22 +54,22 @@ impl Narrowed {
 }
 
 /// Writes the narrowed form of `units` to `out`, replacing what it held. Allocates only while `out` grows.
-pub(crate) fn narrow(units: &[[u8; 2]], out: &mut Vec<u8>, usable: Usable) {
+pub(crate) fn narrow(units: &[[u8; 2]], out: &mut Vec<u8>, isa: Isa) {
     // No clearing: every byte is written below.
     out.resize(units.len(), 0);
-    match usable.kernel() {
+    match isa.kernel() {
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 | Kernel::Avx2 => x86::narrow(units, out, usable),
+        Kernel::Avx512 | Kernel::Avx2 => x86::narrow(units, out, isa),
         _ => narrow_plain(units, out),
     }
 }
 
 /// Writes the low byte of each unit to `out`, replacing what it held; whether all units are ASCII.
-pub(crate) fn low_bytes(units: &[[u8; 2]], out: &mut Vec<u8>, usable: Usable) -> bool {
+pub(crate) fn low_bytes(units: &[[u8; 2]], out: &mut Vec<u8>, isa: Isa) -> bool {
     out.resize(units.len(), 0);
-    match usable.kernel() {
+    match isa.kernel() {
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 | Kernel::Avx2 => x86::low_bytes(units, out, usable),
+        Kernel::Avx512 | Kernel::Avx2 => x86::low_bytes(units, out, isa),
         _ => low_bytes_plain(units, out),
     }
 }
@@ -102,7 +102,7 @@ pub(crate) fn narrow_unit(unit: u16) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::{NOT_ASCII, low_bytes, narrow, narrow_unit};
-    use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::kernel::{Isa, Kernel};
     use crate::scan::sample::every;
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
         let units: Vec<[u8; 2]> = all().map(u16::to_le_bytes).collect();
         for kernel in Kernel::available() {
             let mut out = vec![1; 100];
-            narrow(&units, &mut out, Usable::new(kernel));
+            narrow(&units, &mut out, Isa::new(kernel));
             assert_eq!(out.len(), units.len());
             for (unit, &narrowed) in all().zip(&out) {
                 let expected = match u8::try_from(unit) {
@@ -131,16 +131,16 @@ mod tests {
             .flat_map(u16::to_le_bytes)
             .collect();
         for kernel in Kernel::available() {
-            let usable = Usable::new(kernel);
+            let isa = Isa::new(kernel);
             for start in every(0..70, 23) {
                 for len in every(0..200, 37) {
                     let units = text[start..start + 2 * len].as_chunks().0;
                     let expected: Vec<u8> =
                         units.iter().map(|unit| narrow_unit(u16::from_le_bytes(*unit))).collect();
                     let mut out = Vec::new();
-                    narrow(units, &mut out, usable);
+                    narrow(units, &mut out, isa);
                     assert_eq!(out, expected, "{kernel} {start} {len}");
-                    let ascii = low_bytes(units, &mut out, usable);
+                    let ascii = low_bytes(units, &mut out, isa);
                     assert_eq!(ascii, units.iter().all(|[low, high]| *low < 0x80 && *high == 0));
                     assert!(units.iter().zip(&out).all(|(unit, low)| unit[0] == *low));
                 }

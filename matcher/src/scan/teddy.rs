@@ -10,7 +10,7 @@
 mod x86;
 
 use crate::scan::buckets::{Bucket, Fingerprint, LEN, divide};
-use crate::scan::kernel::Usable;
+use crate::scan::kernel::Isa;
 
 /// Tables over the fingerprints of needles.
 #[derive(Debug)]
@@ -29,14 +29,14 @@ impl Teddy {
 
     /// Reports the candidates of `text`, ascending; behind its end the text is taken to go on with zeros.
     ///
-    /// False, and nothing reported, if `usable` has no such vectors.
+    /// False, and nothing reported, if `isa` has no such vectors.
     #[inline]
-    pub(crate) fn scan(&self, text: &[u8], usable: Usable, candidate: impl FnMut(usize)) -> bool {
+    pub(crate) fn scan(&self, text: &[u8], isa: Isa, candidate: impl FnMut(usize)) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return x86::scan(self, text, usable, candidate);
+        return x86::scan(self, text, isa, candidate);
         #[cfg(not(target_arch = "x86_64"))]
         {
-            let _ = (text, usable, candidate);
+            let _ = (text, isa, candidate);
             false
         }
     }
@@ -83,7 +83,7 @@ impl Teddy {
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use super::{Fingerprint, LEN, Teddy};
-    use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::kernel::{Isa, Kernel};
     use crate::scan::sample::cases;
     use proptest::prelude::*;
 
@@ -126,7 +126,7 @@ mod tests {
             }
             for (kernel, teddy) in Kernel::available().into_iter().flat_map(|kernel| teddies.iter().map(move |teddy| (kernel, teddy))) {
                 let mut found = Vec::new();
-                if teddy.scan(text, Usable::new(kernel), |at| found.push(at)) {
+                if teddy.scan(text, Isa::new(kernel), |at| found.push(at)) {
                     prop_assert_eq!(found, expected(teddy, kernel == Kernel::Avx2), "{}", kernel);
                 } else {
                     prop_assert!(kernel < Kernel::Avx2);

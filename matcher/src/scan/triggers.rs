@@ -1,4 +1,4 @@
-//! Marks: four neighbouring units, single units, and runs of blanks, that tell that a text may be disguised.
+//! TriggerScanner: four neighbouring units, single units, and runs of blanks, that tell that a text may be disguised.
 //!
 //! Four units are in a bucket if each is in the bucket's set of bytes for its place. Only ASCII is in sets, and no NUL; the
 //! last place may also be whatever it is. Units count as bytes: those above U+00FF as 0xFF, those from U+8000 on as 0,
@@ -7,24 +7,24 @@
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use crate::scan::kernel::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::scan::kernel::Kernel;
-use crate::scan::kernel::Usable;
 
 /// Most buckets.
-pub(crate) const BUCKETS_MAX: usize = 8;
+pub(crate) const SEQUENCES_MAX: usize = 8;
 /// Units of a bucket.
 pub(crate) const PLACES: usize = 4;
 
 /// What the text is taken to go on with. No bucket has it at every place.
-pub(crate) const BEHIND: u8 = b'\n';
+pub(crate) const PADDING: u8 = b'\n';
 /// The single unit of ASCII that is a mark.
 pub(crate) const BACKTICK: u8 = b'`';
 /// From this byte on a unit is a mark by itself.
-pub(crate) const HIGH: u8 = 0x80;
+pub(crate) const NOT_ASCII_MIN: u8 = 0x80;
 /// A set of units for each place.
 #[derive(Clone, Debug)]
-pub(crate) struct Bucket {
+pub(crate) struct ByteSets {
     /// The bytes of the first places, in small letters.
     pub(crate) first: [Vec<u8>; PLACES - 1],
     /// Those of the last; `None` for any unit.
@@ -33,7 +33,7 @@ pub(crate) struct Bucket {
 
 /// The sets of each bucket.
 #[derive(Clone, Debug)]
-pub(crate) struct Marks {
+pub(crate) struct TriggerScanner {
     /// For each place and byte the buckets in whose set it is.
     sets: [[u8; 256]; PLACES],
     /// The same for vectors that look up halves of bytes, the low ones first, of the last place only those; in more buckets
@@ -45,39 +45,39 @@ pub(crate) struct Marks {
 
 /// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Mark {
+pub(crate) enum Trigger {
     /// Four units, and their buckets.
-    Bucket(u8),
+    Sequence(u8),
     /// A backtick, or a unit from U+0080 to U+7FFF.
     Other,
     /// A unit above U+0020 before two blanks or a tab.
     Blanks,
 }
 
-impl Marks {
+impl TriggerScanner {
     /// # Panics
     ///
-    /// If a bucket has [`BEHIND`] at every place.
-    pub(crate) fn new(buckets: &[Bucket], blanks: bool) -> Self {
-        let mut marks = Self { sets: [[0; 256]; PLACES], halves: [[[0; 16]; 2]; PLACES], blanks };
-        for (number, bucket) in buckets.iter().take(BUCKETS_MAX).enumerate() {
-            let has_behind = bucket.first.iter().chain(&bucket.last).all(|set| set.contains(&BEHIND));
+    /// If a bucket has [`PADDING`] at every place.
+    pub(crate) fn new(sequences: &[ByteSets], blanks: bool) -> Self {
+        let mut scanner = Self { sets: [[0; 256]; PLACES], halves: [[[0; 16]; 2]; PLACES], blanks };
+        for (number, bucket) in sequences.iter().take(SEQUENCES_MAX).enumerate() {
+            let has_behind = bucket.first.iter().chain(&bucket.last).all(|set| set.contains(&PADDING));
             assert!(!has_behind, "nothing stands behind the text");
             let bit = 1 << number;
             for (place, set) in bucket.first.iter().chain(&bucket.last).enumerate() {
-                let ascii = set.iter().filter(|byte| (1..HIGH).contains(*byte));
+                let ascii = set.iter().filter(|byte| (1..NOT_ASCII_MIN).contains(*byte));
                 for byte in ascii.flat_map(|byte| [*byte, byte.to_ascii_uppercase()]) {
-                    marks.sets[place][usize::from(byte)] |= bit;
-                    marks.halves[place][0][usize::from(byte & 15)] |= bit;
-                    marks.halves[place][1][usize::from(byte >> 4)] |= bit;
+                    scanner.sets[place][usize::from(byte)] |= bit;
+                    scanner.halves[place][0][usize::from(byte & 15)] |= bit;
+                    scanner.halves[place][1][usize::from(byte >> 4)] |= bit;
                 }
             }
             if bucket.last.is_none() {
-                marks.sets[PLACES - 1].iter_mut().for_each(|buckets| *buckets |= bit);
-                marks.halves[PLACES - 1][0].iter_mut().for_each(|buckets| *buckets |= bit);
+                scanner.sets[PLACES - 1].iter_mut().for_each(|buckets| *buckets |= bit);
+                scanner.halves[PLACES - 1][0].iter_mut().for_each(|buckets| *buckets |= bit);
             }
         }
-        marks
+        scanner
     }
 
     /// Reports every mark, until `report` says that it is enough. `narrow`: the text narrowed, if it has been; it is
@@ -86,31 +86,35 @@ impl Marks {
         &self,
         units: &[[u8; 2]],
         narrow: Option<&[u8]>,
-        usable: Usable,
-        mut report: impl FnMut(usize, Mark) -> bool,
+        isa: Isa,
+        mut report: impl FnMut(usize, Trigger) -> bool,
     ) -> bool {
-        match usable.kernel() {
+        match isa.kernel() {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 | Kernel::Avx2 => x86::scan(self, units, narrow, usable, report),
+            Kernel::Avx512 | Kernel::Avx2 => x86::scan(self, units, narrow, isa, report),
             _ => self.scan_plain(units, &mut report),
         }
     }
 
     /// Looks at every place by itself.
-    pub(crate) fn scan_plain(&self, units: &[[u8; 2]], report: &mut impl FnMut(usize, Mark) -> bool) -> bool {
+    pub(crate) fn scan_plain(
+        &self,
+        units: &[[u8; 2]],
+        report: &mut impl FnMut(usize, Trigger) -> bool,
+    ) -> bool {
         (0..units.len()).any(|at| {
             let byte = narrow(units[at]);
             let buckets = self.buckets(units, at);
-            ((byte == BACKTICK || byte >= HIGH) && report(at, Mark::Other))
-                || (buckets != 0 && report(at, Mark::Bucket(buckets)))
-                || (self.blanks && is_before_blanks(units, at) && report(at, Mark::Blanks))
+            ((byte == BACKTICK || byte >= NOT_ASCII_MIN) && report(at, Trigger::Other))
+                || (buckets != 0 && report(at, Trigger::Sequence(buckets)))
+                || (self.blanks && is_before_blanks(units, at) && report(at, Trigger::Blanks))
         })
     }
 
     /// The buckets of the four units at a place.
     #[inline]
     pub(crate) fn buckets(&self, units: &[[u8; 2]], at: usize) -> u8 {
-        let byte = |at: usize| units.get(at).map_or(BEHIND, |unit| narrow(*unit));
+        let byte = |at: usize| units.get(at).map_or(PADDING, |unit| narrow(*unit));
         (0..PLACES).fold(u8::MAX, |all, place| all & self.sets[place][usize::from(byte(at + place))])
     }
 }
@@ -137,31 +141,31 @@ fn is_before_blanks(units: &[[u8; 2]], at: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bucket, Mark, Marks};
-    use crate::scan::kernel::{Kernel, Usable};
+    use super::{ByteSets, Trigger, TriggerScanner};
+    use crate::scan::kernel::{Isa, Kernel};
     use crate::scan::narrow::narrow_unit;
     use crate::scan::sample::{cases, every};
     use proptest::prelude::*;
 
-    fn marks() -> Marks {
+    fn scanner() -> TriggerScanner {
         let ascii = || (1..0x80).collect::<Vec<u8>>();
-        let bucket = |first: [Vec<u8>; 3], last| Bucket { first, last };
+        let bucket = |first: [Vec<u8>; 3], last| ByteSets { first, last };
         let buckets = [
             bucket([b"'\"".to_vec(), b"+".to_vec(), ascii()], None),
             bucket([b"-".to_vec(), b"fj".to_vec(), b" o".to_vec()], Some(b"' e".to_vec())),
             bucket([ascii(), b"x".to_vec(), b"\n".to_vec()], None),
         ];
-        Marks::new(&buckets, true)
+        TriggerScanner::new(&buckets, true)
     }
 
     /// The slow twin: the definitions, on strings.
-    fn slow(text: &[u16]) -> Vec<(usize, Mark)> {
+    fn slow(text: &[u16]) -> Vec<(usize, Trigger)> {
         let mut found = Vec::new();
         let char_at = |at: usize| char::from_u32(u32::from(text[at])).unwrap_or('\0').to_ascii_lowercase();
         for at in 0..text.len() {
             let behind = |count: usize| if at + count < text.len() { char_at(at + count) } else { '\n' };
             if (0x80..0x8000).contains(&text[at]) || char_at(at) == '`' {
-                found.push((at, Mark::Other));
+                found.push((at, Trigger::Other));
             }
             let mut bits = 0;
             let is_ascii = |at: usize| text.get(at).is_none_or(|unit| (1..0x80).contains(unit));
@@ -170,24 +174,24 @@ mod tests {
             bits |= u8::from(operator && "' e".contains(behind(3))) << 1;
             bits |= u8::from(is_ascii(at) && behind(1) == 'x' && behind(2) == '\n') << 2;
             if bits != 0 {
-                found.push((at, Mark::Bucket(bits)));
+                found.push((at, Trigger::Sequence(bits)));
             }
             let inner = text[at] > 0x20 || text[at] == 0;
             if inner && (behind(1) == '\t' || (behind(1) == ' ' && " \t".contains(behind(2)))) {
-                found.push((at, Mark::Blanks));
+                found.push((at, Trigger::Blanks));
             }
         }
         found.sort_unstable();
         found
     }
 
-    fn fast(text: &[u16], kernel: Kernel) -> Vec<(usize, Mark)> {
+    fn fast(text: &[u16], kernel: Kernel) -> Vec<(usize, Trigger)> {
         let units: Vec<[u8; 2]> = text.iter().map(|unit| unit.to_le_bytes()).collect();
         let narrow: Vec<u8> = text.iter().map(|unit| narrow_unit(*unit)).collect();
         let found = [None, Some(&narrow[..])].map(|narrow| {
             let mut found = Vec::new();
-            let ended = marks().scan(&units, narrow, Usable::new(kernel), |at, mark| {
-                found.push((at, mark));
+            let ended = scanner().scan(&units, narrow, Isa::new(kernel), |at, trigger| {
+                found.push((at, trigger));
                 false
             });
             assert!(!ended);
@@ -221,7 +225,7 @@ mod tests {
         let units = vec![[b'`', 0]; 300];
         for kernel in Kernel::available() {
             let mut count = 0;
-            let ended = marks().scan(&units, None, Usable::new(kernel), |_, _| {
+            let ended = scanner().scan(&units, None, Isa::new(kernel), |_, _| {
                 count += 1;
                 count == 7
             });

@@ -13,7 +13,7 @@ pub(crate) use names::Names;
 
 use super::chars::{BLANK, DASH, is_word};
 use super::mapped::{Builder, Mapped, PIECE_LEN};
-use super::transformation::{Done, Transformation};
+use super::transformation::{Transformation, Transformations};
 use super::work::Work;
 use crate::cmdlet::{CMDLETS, COMMON, COMMON_ALIASES, COMMON_SWITCHES, Cmdlet, is_name};
 use reader::Reader;
@@ -58,7 +58,7 @@ pub(super) fn rewritten<'w, 'b>(
         if depth < STRINGS_DEPTH_MAX {
             for (part, value) in inner.into_iter().take(max) {
                 work.allocate(PIECE_LEN * script.pieces_in(&part))?;
-                strings.push((Mapped::made(script, part, value, Done::NONE), depth + 1));
+                strings.push((Mapped::made(script, part, value, Transformations::NONE), depth + 1));
             }
         }
         current = Some(strings.pop()?);
@@ -70,7 +70,7 @@ pub(super) fn rewritten<'w, 'b>(
 struct Call {
     cmdlet: &'static Cmdlet,
     name: Range<usize>,
-    name_done: Done,
+    name_done: Transformations,
     arguments: Vec<Argument>,
     end: usize,
 }
@@ -135,7 +135,11 @@ impl Call {
                     builder.copy_to(part.start);
                     let name = std::iter::once(DASH).chain(position.encode_utf16()).chain([BLANK]);
                     let value = text[part.clone()].iter().copied();
-                    builder.put(part.end, name.chain(value), Done::only(Transformation::Positional));
+                    builder.put(
+                        part.end,
+                        name.chain(value),
+                        Transformations::only(Transformation::Positional),
+                    );
                 }
             }
         }
@@ -154,36 +158,40 @@ fn may_be_computer(value: &[u16], work: &mut Work<'_, '_>) -> Option<bool> {
 }
 
 /// The parameter that a name means: in full, what was done, and whether it takes an argument.
-fn parameter(cmdlet: &'static Cmdlet, name: &[u16]) -> Option<(&'static str, Done, bool)> {
+fn parameter(cmdlet: &'static Cmdlet, name: &[u16]) -> Option<(&'static str, Transformations, bool)> {
     let with = || cmdlet.parameters.iter().chain(&COMMON).copied();
     let without = || cmdlet.switches.iter().chain(&COMMON_SWITCHES).copied();
     let aliases = || cmdlet.parameter_aliases.iter().chain(&COMMON_ALIASES).copied();
     let takes = |full: &str| with().any(|other| other == full);
     if let Some(full) = with().chain(without()).find(|full| is_name(name, full)) {
-        return Some((full, Done::NONE, takes(full)));
+        return Some((full, Transformations::NONE, takes(full)));
     }
     if let Some((_, full)) = aliases().find(|(alias, _)| is_name(name, alias)) {
-        return Some((full, Done::only(Transformation::ParameterAlias), takes(full)));
+        return Some((full, Transformations::only(Transformation::ParameterAlias), takes(full)));
     }
     let begins = |full: &str| full.len() >= name.len() && is_name(name, &full[..name.len()]);
     let mut meant: Vec<&str> = with().chain(without()).filter(|full| begins(full)).collect();
     meant.extend(aliases().filter(|(alias, _)| begins(alias)).map(|(_, full)| full));
     meant.dedup();
     match meant[..] {
-        [full] => Some((full, Done::only(Transformation::ParameterPrefix), takes(full))),
+        [full] => Some((full, Transformations::only(Transformation::ParameterPrefix), takes(full))),
         _ => None,
     }
 }
 
 /// The cmdlet that a command's name means, and what was done.
-fn cmdlet(name: &[u16]) -> Option<(&'static Cmdlet, Done)> {
+fn cmdlet(name: &[u16]) -> Option<(&'static Cmdlet, Transformations)> {
     let behind = name.iter().rposition(|unit| *unit == u16::from(b'\\')).map_or(0, |at| at + 1);
     let module = &name[..behind.saturating_sub(1)];
     let is_module = |unit: &u16| is_word(*unit) || *unit == u16::from(b'.');
     if behind > 0 && (module.is_empty() || !module.iter().all(is_module)) {
         return None;
     }
-    let done = if behind > 0 { Done::only(Transformation::ModuleQualified) } else { Done::NONE };
+    let done = if behind > 0 {
+        Transformations::only(Transformation::ModuleQualified)
+    } else {
+        Transformations::NONE
+    };
     let name = &name[behind..];
     CMDLETS.iter().find_map(|cmdlet| {
         if is_name(name, cmdlet.name) {

@@ -19,13 +19,13 @@ mod pattern;
 mod value;
 mod variables;
 
-pub(super) use {literal::read as read_literal, pattern::Patterns, variables::Variables};
+pub(super) use {literal::read as read_literal, pattern::PatternCache, variables::Variables};
 
 use super::chars::{
     BACKTICK, is_dash, is_double_quote, is_newline, is_single_quote, is_whitespace, is_word, starts_with,
 };
 use super::mapped::{Builder, Mapped, PIECE_LEN};
-use super::transformation::{Done, Transformation};
+use super::transformation::{Transformation, Transformations};
 use super::work::Work;
 use decode::BASE64_UNITS_MIN;
 use parse::Parser;
@@ -47,7 +47,7 @@ const PUT_STEPS: usize = 32;
 pub(super) fn fold(
     source: &Mapped,
     work: &mut Work<'_, '_>,
-    patterns: &mut Patterns,
+    patterns: &mut PatternCache,
     decoded: &mut Vec<Mapped>,
 ) -> Option<Mapped> {
     let text = source.units();
@@ -118,12 +118,12 @@ struct Folder<'a, 'w, 'b> {
     variables: Variables,
     /// As at the beginning.
     unknown: Variables,
-    /// Memory for the name of a variable.
+    /// TextMemo for the name of a variable.
     name: String,
     /// Base64 is spoken of somewhere, so strings of it are decoded.
     names_base64: bool,
     work: &'a mut Work<'w, 'b>,
-    patterns: &'a mut Patterns,
+    patterns: &'a mut PatternCache,
     decoded: &'a mut Vec<Mapped>,
 }
 
@@ -316,7 +316,7 @@ impl Folder<'_, '_, '_> {
         {
             return self.put_decoded(part, units, done.and(own).with(Transformation::Base64));
         }
-        if done.is_none() || done == Done::only(Transformation::Backtick) {
+        if done.is_none() || done == Transformations::only(Transformation::Backtick) {
             return Some(());
         }
         let is_mark = |unit: u16| is_newline(unit) || is_single_quote(unit) || is_double_quote(unit);
@@ -343,7 +343,7 @@ impl Folder<'_, '_, '_> {
         self.work.allocate(PIECE_LEN * (2 + self.source.pieces_in(part)) + 2 * units)
     }
 
-    fn put_decoded(&mut self, part: Range<usize>, units: Vec<u16>, done: Done) -> Option<()> {
+    fn put_decoded(&mut self, part: Range<usize>, units: Vec<u16>, done: Transformations) -> Option<()> {
         self.pay_for(&part, units.len())?;
         if self.decoded.len() < DECODED_MAX {
             self.pay_for(&part, units.len())?;

@@ -16,7 +16,7 @@ use super::chars::{
     is_whitespace, unicode_escape,
 };
 use super::mapped::{Builder, Mapped, PIECE_LEN};
-use super::transformation::{Done, Transformation};
+use super::transformation::{Transformation, Transformations};
 use super::work::Work;
 
 /// Units that are looked at in one go.
@@ -110,14 +110,14 @@ fn one(
     work.charge(CHANGE_STEPS)?;
     work.allocate(2 * PIECE_LEN)?;
     builder.copy_to(at);
-    builder.put(at + 1, [unit], Done::only(done));
+    builder.put(at + 1, [unit], Transformations::only(done));
     Some(at + 1)
 }
 
 /// Backticks and the unit behind them become that unit.
 fn backticks(units: &[u16], at: usize, behind: usize, builder: &mut Builder<'_>) -> usize {
     builder.copy_to(at);
-    let done = Done::only(Transformation::Backtick);
+    let done = Transformations::only(Transformation::Backtick);
     if let Some((c, len)) = unicode_escape(&units[behind..]) {
         builder.put(behind + len, c.encode_utf16(&mut [0; 2]).iter().copied(), done);
         return behind + len;
@@ -132,13 +132,13 @@ fn backticks(units: &[u16], at: usize, behind: usize, builder: &mut Builder<'_>)
 }
 
 /// The unit without its disguise.
-fn plain(unit: u16) -> (u16, Done) {
+fn plain(unit: u16) -> (u16, Transformations) {
     match unit {
-        0..0x80 => (unit, Done::NONE),
-        _ if is_dash(unit) => (DASH, Done::only(Transformation::Dash)),
-        _ if is_single_quote(unit) => (SINGLE, Done::only(Transformation::Quote)),
-        _ if is_double_quote(unit) => (DOUBLE, Done::only(Transformation::Quote)),
-        _ => (unit, Done::NONE),
+        0..0x80 => (unit, Transformations::NONE),
+        _ if is_dash(unit) => (DASH, Transformations::only(Transformation::Dash)),
+        _ if is_single_quote(unit) => (SINGLE, Transformations::only(Transformation::Quote)),
+        _ if is_double_quote(unit) => (DOUBLE, Transformations::only(Transformation::Quote)),
+        _ => (unit, Transformations::NONE),
     }
 }
 
@@ -170,7 +170,7 @@ fn blanks(units: &[u16], at: usize, builder: &mut Builder<'_>, work: &mut Work<'
     }
     let at_border = |unit: Option<&u16>| unit.is_none_or(|unit| is_newline(*unit));
     let begins = at_border(at.checked_sub(1).map(|before| &units[before]));
-    let done = Done::only(Transformation::Whitespace);
+    let done = Transformations::only(Transformation::Whitespace);
     let done = if continued || ticks_inside > 0 { done.with(Transformation::Backtick) } else { done };
     if continued || !(begins || at_border(units.get(next))) {
         if units[at..end] != [BLANK] {

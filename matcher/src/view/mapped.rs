@@ -1,6 +1,6 @@
 //! A text made from another, and where each of its units comes from.
 
-use super::transformation::Done;
+use super::transformation::Transformations;
 use std::ops::Range;
 
 /// Longest text that is viewed, in units; of a longer one (a joined block may be) the first part.
@@ -26,7 +26,7 @@ struct Piece {
     /// Units of the original.
     len: u32,
     /// Nothing: a copy, unit for unit.
-    done: Done,
+    done: Transformations,
 }
 
 impl Mapped {
@@ -35,12 +35,12 @@ impl Mapped {
         let units: Vec<u16> =
             units.iter().take(VIEW_UNITS_MAX).map(|unit| u16::from_le_bytes(*unit)).collect();
         let len = units.len() as u32;
-        let pieces = vec![Piece { at: 0, from: 0, len, done: Done::NONE }];
+        let pieces = vec![Piece { at: 0, from: 0, len, done: Transformations::NONE }];
         Self { units, pieces, original_len: len }
     }
 
     /// A text that is all made from one part of `source`.
-    pub(super) fn made(source: &Self, part: Range<usize>, units: Vec<u16>, done: Done) -> Self {
+    pub(super) fn made(source: &Self, part: Range<usize>, units: Vec<u16>, done: Transformations) -> Self {
         let (from, before) = source.origin(&part);
         let piece = Piece { at: 0, from: from.start as u32, len: from.len() as u32, done: before.and(done) };
         Self { units, pieces: vec![piece], original_len: source.original_len }
@@ -68,9 +68,9 @@ impl Mapped {
 
     /// Where a part comes from, and what was done to it. A part that touches what was made from a whole expression
     /// comes from all of that. Linear in [`pieces_in`](Self::pieces_in).
-    pub(super) fn origin(&self, part: &Range<usize>) -> (Range<usize>, Done) {
+    pub(super) fn origin(&self, part: &Range<usize>) -> (Range<usize>, Transformations) {
         let first = self.pieces.partition_point(|piece| piece.at as usize <= part.start).saturating_sub(1);
-        let (mut start, mut end, mut done) = (usize::MAX, 0, Done::NONE);
+        let (mut start, mut end, mut done) = (usize::MAX, 0, Transformations::NONE);
         for piece in &self.pieces[first..] {
             let at = piece.at as usize;
             if at >= part.end.max(part.start + 1) {
@@ -139,7 +139,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Puts `units` in the place of the source up to `to`.
-    pub(super) fn put(&mut self, to: usize, units: impl IntoIterator<Item = u16>, done: Done) {
+    pub(super) fn put(&mut self, to: usize, units: impl IntoIterator<Item = u16>, done: Transformations) {
         let part = self.at..to;
         let (from, before) = self.source.origin(&part);
         let at = self.made.units.len() as u32;
@@ -177,7 +177,7 @@ impl<'a> Builder<'a> {
 #[cfg(test)]
 mod tests {
     use super::{Builder, Mapped};
-    use crate::view::transformation::{Done, Transformation};
+    use crate::view::transformation::{Transformation, Transformations};
 
     fn text(text: &str) -> Mapped {
         let units: Vec<[u8; 2]> = text.encode_utf16().map(u16::to_le_bytes).collect();
@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn origins_through_two_changes() {
-        let (dash, join) = (Done::only(Transformation::Dash), Done::only(Transformation::Join));
+        let (dash, join) =
+            (Transformations::only(Transformation::Dash), Transformations::only(Transformation::Join));
         let first = text("abcdefghij");
         let mut builder = Builder::new(&first);
         builder.copy_to(2);
@@ -199,13 +200,13 @@ mod tests {
         let third = builder.finish().unwrap();
         assert_eq!(String::from_utf16(third.units()).unwrap(), "abXYfghij");
         let rows = [
-            (0..2, 0..2, Done::NONE),
+            (0..2, 0..2, Transformations::NONE),
             (1..3, 1..4, dash),
             (2..3, 2..4, dash),
             (3..4, 2..5, dash.and(join)),
             (3..5, 2..6, dash.and(join)),
-            (4..9, 5..10, Done::NONE),
-            (8..9, 9..10, Done::NONE),
+            (4..9, 5..10, Transformations::NONE),
+            (8..9, 9..10, Transformations::NONE),
             (0..9, 0..10, dash.and(join)),
         ];
         for (part, from, done) in rows {

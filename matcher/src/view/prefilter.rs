@@ -1,7 +1,7 @@
 //! The cheap test: whether anything stands in a text that a view undoes, where that could make a rule match.
 //!
-//! [`Marks`] finds units that disguises cannot do without; here each is looked at more closely, as far as a few
-//! neighbours tell. Marks inside words count only if a literal of the rules would stand around them ([`literals`]): one
+//! [`TriggerScanner`] finds units that disguises cannot do without; here each is looked at more closely, as far as a few
+//! neighbours tell. TriggerScanner inside words count only if a literal of the rules would stand around them ([`literals`]): one
 //! of the gate, or of a rule that became a candidate. Rules that are more than literals are in [`regex`].
 
 mod context;
@@ -10,31 +10,33 @@ mod raw;
 mod reader;
 mod regex;
 
-pub(crate) use raw::FromRaw;
+pub(crate) use raw::RawSearch;
 
 use super::call::Names;
 use super::chars::{BACKTICK, BLANK, escaped, is_dash, is_double_quote, is_newline, is_whitespace, is_word};
 use super::views::Views;
 use crate::engine::plan::Plan;
 use crate::rule::{Expr, Op, Rule};
-use crate::scan::kernel::Usable;
-use crate::scan::triggers::{self, Bucket, Mark, Marks};
-use context::{Around, bracket, closed, dashed, is_plain, is_quote};
+use crate::scan::kernel::Isa;
+use crate::scan::triggers::{self, ByteSets, Trigger, TriggerScanner};
+use context::{
+    Surroundings, is_cast_or_static_method, is_dash_operator, is_plain, is_quote, is_string_method,
+};
 use etwsieve_budget::Budget;
-use literals::{Between, Contexts, Literals};
+use literals::{Between, LiteralIndex, LiteralSet};
 use reader::Reader;
-use regex::{Wild, line_of};
+use regex::{NonLiteral, line_of};
 use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 
 /// Units that are searched for marks in a step.
 const UNITS_PER_STEP: usize = 8;
 /// Steps to look at a mark and its neighbours.
-const MARK_STEPS: usize = 24;
+const TRIGGER_STEPS: usize = 24;
 
-const CLOSED: u8 = 1;
+const METHODS: u8 = 1;
 const PLUS: u8 = 1 << 1;
-const DASHED: u8 = 1 << 2 | 1 << 3 | 1 << 4;
+const OPERATORS: u8 = 1 << 2 | 1 << 3 | 1 << 4;
 /// `}${`, and casts to characters or indices from behind.
 const BRACES: u8 = 1 << 5;
 /// Static methods, and the end of `base64`.
@@ -79,33 +81,33 @@ impl Reasons {
 
 /// The test, made for a set of rules.
 #[derive(Debug)]
-pub(crate) struct Hints {
-    marks: Marks,
-    contexts: Contexts,
+pub(crate) struct Prefilter {
+    scanner: TriggerScanner,
+    index: LiteralIndex,
     names: Names,
     /// What each rule has beyond its literals.
-    wild: Vec<Wild>,
-    any_wild: bool,
+    non_literal: Vec<NonLiteral>,
+    any_non_literal: bool,
 }
 
 /// What is asked of a text.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Question<'a> {
+pub(crate) struct Query<'a> {
     pub(crate) views: Views,
     /// One reason is enough.
     pub(crate) first: bool,
-    pub(crate) raw: Option<FromRaw<'a>>,
+    pub(crate) raw: Option<RawSearch<'a>>,
 }
 
 /// A text that is looked at, and which rules it may concern.
-struct Look<'a, 'b> {
-    hints: &'a Hints,
-    text: Around<'a>,
-    raw: Option<FromRaw<'a>>,
+struct Inspector<'a, 'b> {
+    prefilter: &'a Prefilter,
+    text: Surroundings<'a>,
+    raw: Option<RawSearch<'a>>,
     /// Once it is asked for.
-    wild_text: OnceCell<Candidates>,
+    non_literal_text: OnceCell<Candidates>,
     /// The line that was asked about last, and whether a rule may match within it.
-    wild_line: RefCell<(Range<usize>, bool)>,
+    non_literal_line: RefCell<(Range<usize>, bool)>,
     /// Whether a string begins like base64, once it is asked for.
     has_base64: OnceCell<bool>,
     budget: RefCell<&'a mut Budget<'b>>,
@@ -121,14 +123,14 @@ enum Candidates {
     AcrossLines,
 }
 
-impl Hints {
+impl Prefilter {
     /// For rules and their plans, that of script blocks and that of calls.
     pub(crate) fn new(rules: &[Rule], names: Names, plans: [&Plan; 2]) -> Self {
-        let mut literals = Literals::default();
-        let mut wild = Vec::new();
+        let mut literals = LiteralSet::default();
+        let mut non_literal = Vec::new();
         for (number, rule) in (0u32..).zip(rules) {
             collect(&rule.expr, number, &mut literals);
-            wild.push(Wild::of(&rule.expr, |needle| literals.push(needle, Some(number))));
+            non_literal.push(NonLiteral::of(&rule.expr, |needle| literals.push(needle, Some(number))));
         }
         for plan in plans {
             plan.gate.needles().for_each(|needle| literals.push(needle, None));
@@ -138,13 +140,13 @@ impl Hints {
         for word in FOLDED_WORDS {
             literals.push(word.as_bytes(), None);
         }
-        let contexts = Contexts::new(literals);
-        let any_wild = wild.iter().any(Wild::is_any);
+        let index = LiteralIndex::new(literals);
+        let any_non_literal = non_literal.iter().any(NonLiteral::is_any);
         let set = <[u8]>::to_vec;
         let bucket =
-            |first: [&[u8]; 3], last: Option<&[u8]>| Bucket { first: first.map(set), last: last.map(set) };
+            |first: [&[u8]; 3], last: Option<&[u8]>| ByteSets { first: first.map(set), last: last.map(set) };
         // What may stand before `+`: a string or an index, behind which a parenthesis may close, and a name.
-        let word = (1..triggers::HIGH).filter(|byte| is_word(u16::from(*byte)));
+        let word = (1..triggers::NOT_ASCII_MIN).filter(|byte| is_word(u16::from(*byte)));
         let summand: Vec<u8> = word.chain(set(b"'\")]` \t\r\n\x0b\x0c")).collect();
         let buckets = [
             bucket([b"'\")", b".", b"rsti'\""], Some(b"epuonrsti")),
@@ -154,10 +156,10 @@ impl Hints {
             bucket([b"-", b"ej", b"onc'\": \t\x0b\x0c"], None),
             bucket([b"[}", b"c-$", b"h{0123456789"], None),
             bucket([b":s", b":e", b"rmjf6"], Some(b"eao4")),
-            names.bucket(),
+            names.byte_sets(),
         ];
-        let marks = Marks::new(&buckets, contexts.blanks || any_wild);
-        Self { marks, contexts, names, wild, any_wild }
+        let scanner = TriggerScanner::new(&buckets, index.blanks || any_non_literal);
+        Self { scanner, index, names, non_literal, any_non_literal }
     }
 
     /// The names of the call-aware view.
@@ -170,48 +172,50 @@ impl Hints {
     pub(crate) fn reasons(
         &self,
         units: &[[u8; 2]],
-        question: Question<'_>,
-        usable: Usable,
+        query: Query<'_>,
+        isa: Isa,
         budget: &mut Budget<'_>,
     ) -> Reasons {
-        let Question { views, first, raw } = question;
+        let Query { views, first, raw } = query;
         let mut reasons = Reasons::default();
-        let text = Around { units };
+        let text = Surroundings { units };
         if budget.charge(units.len() / UNITS_PER_STEP).is_err() {
             return Reasons::ALL;
         }
-        let look = Look {
-            hints: self,
+        let inspector = Inspector {
+            prefilter: self,
             text,
             raw,
-            wild_text: OnceCell::new(),
-            wild_line: RefCell::new((0..0, false)),
+            non_literal_text: OnceCell::new(),
+            non_literal_line: RefCell::new((0..0, false)),
             has_base64: OnceCell::new(),
             budget: RefCell::new(budget),
         };
         let narrow = raw.and_then(|raw| raw.narrow);
-        self.marks.scan(units, narrow, usable, |at, mark| {
-            if !look.pays(MARK_STEPS) {
+        self.scanner.scan(units, narrow, isa, |at, trigger| {
+            if !inspector.can_afford(TRIGGER_STEPS) {
                 reasons = Reasons::ALL;
                 return true;
             }
-            match mark {
-                Mark::Other if !reasons.light => {
-                    reasons.light = look.other(at);
-                    reasons.fold |= is_whitespace(text.get(at)) && look.operator_beside(at);
-                    reasons.fold |= is_dash(text.get(at)) && dashed(text, at);
-                    reasons.fold |= is_quote(text.get(at)) && look.quote(at);
+            match trigger {
+                Trigger::Other if !reasons.light => {
+                    reasons.light = inspector.other(at);
+                    reasons.fold |= is_whitespace(text.get(at)) && inspector.operator_beside(at);
+                    reasons.fold |= is_dash(text.get(at)) && is_dash_operator(text, at);
+                    reasons.fold |= is_quote(text.get(at)) && inspector.quote(at);
                 }
-                Mark::Blanks if !reasons.light => reasons.light = look.blanks_behind(at),
-                Mark::Other | Mark::Blanks => {}
-                Mark::Bucket(buckets) => {
+                Trigger::Blanks if !reasons.light => reasons.light = inspector.blanks_behind(at),
+                Trigger::Other | Trigger::Blanks => {}
+                Trigger::Sequence(buckets) => {
                     if !reasons.fold {
-                        reasons.fold = (buckets & CLOSED != 0 && closed(text, at))
-                            || (buckets & PLUS != 0 && look.plus(at))
-                            || (buckets & DASHED != 0 && dashed(text, at))
-                            || (buckets & BRACES != 0 && (bracket(text, at) || text.word_from(at, "}${")))
+                        reasons.fold = (buckets & METHODS != 0 && is_string_method(text, at))
+                            || (buckets & PLUS != 0 && inspector.plus(at))
+                            || (buckets & OPERATORS != 0 && is_dash_operator(text, at))
+                            || (buckets & BRACES != 0
+                                && (is_cast_or_static_method(text, at) || text.word_from(at, "}${")))
                             || (buckets & STATIC != 0
-                                && (bracket(text, at) || look.base64(at.wrapping_sub(2))));
+                                && (is_cast_or_static_method(text, at)
+                                    || inspector.base64(at.wrapping_sub(2))));
                     }
                     if views.call && buckets & NAMES != 0 && !reasons.call {
                         reasons.call = self.names.stands(units, at);
@@ -225,48 +229,53 @@ impl Hints {
     }
 }
 
-impl Look<'_, '_> {
+impl Inspector<'_, '_> {
     /// Charges work. False if it is not to be done: then the answer is yes, which costs time but hides nothing.
-    fn pays(&self, steps: usize) -> bool {
+    fn can_afford(&self, steps: usize) -> bool {
         self.budget.borrow_mut().charge(steps).is_ok()
     }
 
     /// Whether a rule that is more than its literals may match around a mark here.
-    fn is_wild(&self, at: usize) -> bool {
-        let Some(raw) = self.raw else { return self.hints.any_wild };
-        let wild = || {
+    fn may_match_beyond_literals(&self, at: usize) -> bool {
+        let Some(raw) = self.raw else { return self.prefilter.any_non_literal };
+        let non_literal = || {
             raw.programs()
-                .map(|program| (&self.hints.wild[program.rule as usize], program))
-                .filter(|(wild, program)| wild.is_any() && !(wild.is_regex && raw.lacks_literals(program)))
-                .map(|(wild, _)| wild)
+                .map(|program| (&self.prefilter.non_literal[program.rule as usize], program))
+                .filter(|(non_literal, program)| {
+                    non_literal.is_any() && !(non_literal.is_regex && raw.lacks_literals(program))
+                })
+                .map(|(non_literal, _)| non_literal)
         };
-        let of_text = self.wild_text.get_or_init(|| {
-            if !self.hints.any_wild || wild().next().is_none() {
+        let of_text = self.non_literal_text.get_or_init(|| {
+            if !self.prefilter.any_non_literal || non_literal().next().is_none() {
                 return Candidates::None;
             }
             let Some(text) = raw.narrow else { return Candidates::AcrossLines };
-            if !wild().all(|wild| self.pays(wild.steps(text.len()))) {
+            if !non_literal().all(|non_literal| self.can_afford(non_literal.steps(text.len()))) {
                 return Candidates::AcrossLines;
             }
-            wild().map(|wild| wild.holds(text)).fold(Candidates::None, |known, holds| match holds {
-                Some(true) => Candidates::AcrossLines,
-                Some(false) => known,
-                None => known.max(Candidates::InLines),
+            non_literal().map(|non_literal| non_literal.holds(text)).fold(Candidates::None, |known, holds| {
+                match holds {
+                    Some(true) => Candidates::AcrossLines,
+                    Some(false) => known,
+                    None => known.max(Candidates::InLines),
+                }
             })
         });
         match of_text {
             Candidates::None => false,
             Candidates::AcrossLines => true,
             Candidates::InLines => {
-                let mut known = self.wild_line.borrow_mut();
+                let mut known = self.non_literal_line.borrow_mut();
                 if !known.0.contains(&at) {
                     let text = raw.narrow.unwrap_or_default();
-                    // Marks ascend, so each line is looked for once.
+                    // TriggerScanner ascend, so each line is looked for once.
                     let line = line_of(text, at);
-                    let holds = |wild: &Wild| {
-                        !self.pays(wild.steps(line.len())) || wild.holds(&text[line.clone()]) != Some(false)
+                    let holds = |non_literal: &NonLiteral| {
+                        !self.can_afford(non_literal.steps(line.len()))
+                            || non_literal.holds(&text[line.clone()]) != Some(false)
                     };
-                    let is_any = wild().any(holds);
+                    let is_any = non_literal().any(holds);
                     *known = (line, is_any);
                 }
                 known.1
@@ -277,8 +286,8 @@ impl Look<'_, '_> {
     /// Whether a literal would stand around a place, read on from it in both directions.
     fn is_in_literal(&self, between: Between, readers: &[Reader<'_>; 2]) -> bool {
         let sides = [readers[0].side(), readers[1].side()];
-        let candidates = || self.raw.as_ref().map(FromRaw::candidates);
-        self.hints.contexts.contains(between, sides, readers, &candidates, &|steps| self.pays(steps))
+        let candidates = || self.raw.as_ref().map(RawSearch::candidates);
+        self.prefilter.index.contains(between, sides, readers, &candidates, &|steps| self.can_afford(steps))
     }
 
     /// A backtick, or a unit that is not ASCII.
@@ -296,11 +305,11 @@ impl Look<'_, '_> {
                         Between::Nothing,
                         &[text.reader_before(at + 1), text.reader_from(at + 1)],
                     )
-                    || self.is_wild(at));
+                    || self.may_match_beyond_literals(at));
         }
         let next = text.get(at + 1);
         if is_newline(next) {
-            return self.hints.marks.blanks && self.blanks(at);
+            return self.prefilter.scanner.blanks && self.blanks(at);
         }
         // Nothing is more frequent than `r and `n, and nothing is disguised by them: both are escapes.
         let is_line_end = next == u16::from(b'n')
@@ -313,12 +322,14 @@ impl Look<'_, '_> {
             return false;
         }
         let before = text.get(at.wrapping_sub(1));
-        if is_plain(before) && is_plain(next) && !self.hints.contexts.may_touch(before, next) {
+        if is_plain(before) && is_plain(next) && !self.prefilter.index.may_touch(before, next) {
             // As nearly all are.
-            return text.is_escape(at + 1) || self.is_wild(at);
+            return text.is_escape(at + 1) || self.may_match_beyond_literals(at);
         }
         let readers = [text.reader_before(at), text.reader_from(at)];
-        text.is_escape(at + 1) || self.is_in_literal(Between::Nothing, &readers) || self.is_wild(at)
+        text.is_escape(at + 1)
+            || self.is_in_literal(Between::Nothing, &readers)
+            || self.may_match_beyond_literals(at)
     }
 
     /// A quotation mark of another kind in what may be an expression.
@@ -327,7 +338,7 @@ impl Look<'_, '_> {
         let next = text.get(at + 1);
         let (before, behind) = (text.before(at, is_whitespace), text.behind(at, is_whitespace));
         [before, behind].contains(&u16::from(b'+'))
-            || (next == u16::from(b'.') && closed(text, at))
+            || (next == u16::from(b'.') && is_string_method(text, at))
             || (behind == u16::from(b'-') && is_quote(text.get(at)))
             || is_word(before)
     }
@@ -343,10 +354,10 @@ impl Look<'_, '_> {
         let behind = text.get(end);
         if is_plain(before) && is_plain(behind) {
             // As nearly all are.
-            let contexts = &self.hints.contexts;
+            let index = &self.prefilter.index;
             let sides = || [text.reader_before(at + 1).side(), text.reader_from(end).side()];
-            if !contexts.may_hold_blank(before, behind) || !contexts.may_stand_around_blank(sides()) {
-                return self.is_wild(at);
+            if !index.may_hold_blank(before, behind) || !index.may_stand_around_blank(sides()) {
+                return self.may_match_beyond_literals(at);
             }
         }
         self.blanks(at + 1)
@@ -365,13 +376,13 @@ impl Look<'_, '_> {
             return false;
         }
         let is_inside = !first && !last && is_plain(before) && is_plain(behind);
-        if is_inside && !self.hints.contexts.may_hold_blank(before, behind) {
-            return self.is_wild(at);
+        if is_inside && !self.prefilter.index.may_hold_blank(before, behind) {
+            return self.may_match_beyond_literals(at);
         }
         // A literal that begins with the blank needs the one at the end of the run.
         let between = Between::Blank { first: last, last: first };
         let readers = [text.reader_before(run.start), text.reader_from(run.end)];
-        self.is_in_literal(between, &readers.map(Reader::behind_blank)) || self.is_wild(at)
+        self.is_in_literal(between, &readers.map(Reader::behind_blank)) || self.may_match_beyond_literals(at)
     }
 
     /// What is spoken of as base64, at the `b`: a call that decodes it, or a string that may be it.
@@ -383,16 +394,16 @@ impl Look<'_, '_> {
         if text.word_from(at + 6, "string") {
             return !text.word_from(at.wrapping_sub(2), "to");
         }
-        *self.has_base64.get_or_init(|| !self.pays(text.units.len()) || text.has_base64())
+        *self.has_base64.get_or_init(|| !self.can_afford(text.units.len()) || text.has_base64())
     }
 
     /// An operator beside a blank that is not ASCII, so that no bucket has it.
     fn operator_beside(&self, at: usize) -> bool {
         let text = self.text;
         let is_plus = |at: usize| text.get(at) == u16::from(b'+');
-        at.checked_sub(2)
-            .is_some_and(|before| (is_plus(before + 1) && self.plus(before)) || dashed(text, before))
-            || (is_plus(at + 1) && self.plus(at))
+        at.checked_sub(2).is_some_and(|before| {
+            (is_plus(before + 1) && self.plus(before)) || is_dash_operator(text, before)
+        }) || (is_plus(at + 1) && self.plus(at))
     }
 
     /// `+` between strings.
@@ -423,12 +434,13 @@ impl Look<'_, '_> {
         let next = text.get(right_at + 1);
         let is_control =
             is_double_quote(right) && next == BACKTICK && escaped(text.get(right_at + 2)) < u16::from(b' ');
-        !is_control && (self.is_in_literal(Between::Nothing, &[before, behind]) || self.is_wild(at))
+        !is_control
+            && (self.is_in_literal(Between::Nothing, &[before, behind]) || self.may_match_beyond_literals(at))
     }
 }
 
 /// Adds the literals of a rule's expression.
-fn collect(expr: &Expr, rule: u32, literals: &mut Literals) {
+fn collect(expr: &Expr, rule: u32, literals: &mut LiteralSet) {
     match expr {
         Expr::And(parts) | Expr::Or(parts) => parts.iter().for_each(|part| collect(part, rule, literals)),
         // A rule that matches because something is gone has nothing to show for it.

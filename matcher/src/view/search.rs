@@ -1,19 +1,19 @@
 //! The search of the views: the texts that are made of a script, and the rules on each of them.
 
 use super::call;
-use super::fold::{self, Patterns};
+use super::fold::{self, PatternCache};
 use super::light;
 use super::mapped::{Mapped, VIEW_UNITS_MAX};
-use super::prefilter::Question;
+use super::prefilter::Query;
 use super::prefilter::Reasons;
-use super::transformation::Done;
+use super::transformation::Transformations;
 use super::views::{View, ViewMatch, Views};
 use super::work::{ViewBudget, Work};
 use super::{ViewMatcher, ViewScratch};
 use crate::engine::TextScratch;
 use crate::engine::cost::NoMeter;
 use crate::engine::plan::Plan;
-use crate::engine::run::Run;
+use crate::engine::run::Evaluation;
 use crate::engine::spans::{Span, SpanFinder};
 use crate::field::{EventKind, Field, Fields, text_units};
 use crate::payload::Payload;
@@ -65,14 +65,14 @@ impl<'a> Search<'a> {
         let Some(text) = self.fields.text(Field::ScriptBlockText) else { return Vec::new() };
         let units: &[[u8; 2]] = text.as_chunks().0;
         let units = &units[..units.len().min(VIEW_UNITS_MAX)];
-        let hints = &self.matcher.views.hints;
-        let question = Question { views, first: false, raw: None };
-        let reasons = hints.reasons(units, question, self.matcher.plan.usable, &mut budget.prefilter);
+        let prefilter = &self.matcher.views.prefilter;
+        let query = Query { views, first: false, raw: None };
+        let reasons = prefilter.reasons(units, query, self.matcher.plan.isa, &mut budget.prefilter);
         self.run_for(reasons, views, budget)
     }
 
     /// What the views give.
-    pub(crate) fn run_all(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
+    pub(crate) fn run_unfiltered(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
         self.run_for(Reasons::ALL, views, budget)
     }
 
@@ -112,7 +112,7 @@ impl<'a> Search<'a> {
         work.allocate(2 * units.len().min(VIEW_UNITS_MAX))?;
         let mut text = Mapped::original(units);
         let mut decoded = Vec::new();
-        let mut patterns = Patterns::default();
+        let mut patterns = PatternCache::default();
         // Where neither asks for it, nothing is normalised.
         let calls = views.call && self.matcher.views.has_calls();
         let light = if calls || reasons.light { light::normalize(&text, work) } else { None };
@@ -159,7 +159,7 @@ impl<'a> Search<'a> {
             return;
         }
         let plain = light.unwrap_or(text);
-        let names = self.matcher.views.hints.names();
+        let names = self.matcher.views.prefilter.names();
         if names.stand_in(plain.units(), &mut self.scratch.names, work) == Some(true) {
             let _ = call::rewritten(text, CALLS_MAX, work, |call| {
                 let _ = self.search(call, View::Call, budget);
@@ -209,14 +209,14 @@ impl<'a> Search<'a> {
         self.write_with(script, &mut bytes);
         let fields = self.fields.with_script(&bytes, script.len());
         let units = text_units(kind, &bytes);
-        let TextScratch { narrowed, found, memory, .. } = &mut *self.text;
+        let TextScratch { narrowed, found, memo, .. } = &mut *self.text;
         narrowed.begin();
         plan.gate.scan(units, narrowed, found);
         let mut rules_found = Vec::new();
         if !plan.ungated.is_empty() || !found.list().is_empty() {
-            memory.begin(plan);
-            let narrow = narrowed.of(units, plan.usable);
-            let run = Run { plan, units, fields: fields.clone(), narrow, found, memory, budget };
+            memo.begin(plan);
+            let narrow = narrowed.of(units, plan.isa);
+            let run = Evaluation { plan, units, fields: fields.clone(), narrow, found, memo, budget };
             run.candidates(&[], &mut rules_found, &mut NoMeter);
         }
         rules_found.retain(|rule| !self.is_known(*rule));
@@ -267,7 +267,7 @@ impl<'a> Search<'a> {
             return;
         }
         for (&rule, spans) in rules.iter().zip(spans) {
-            let mut done = Done::NONE;
+            let mut done = Transformations::NONE;
             let mut origins = Vec::with_capacity(spans.len());
             for Span { field, units } in spans {
                 if field != Field::ScriptBlockText {

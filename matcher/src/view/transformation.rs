@@ -70,9 +70,9 @@ impl Transformation {
 
 /// A set of transformations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Done(u32);
+pub(crate) struct Transformations(u32);
 
-impl Done {
+impl Transformations {
     pub(crate) const NONE: Self = Self(0);
 
     pub(crate) const fn only(transformation: Transformation) -> Self {

@@ -12,7 +12,7 @@ use crate::search::Search;
 use crate::stop::Stop;
 use blocks::{Blocks, Hands};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use etwsieve_matcher::block::Noted;
+use etwsieve_matcher::block::FoundNeedles;
 use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, ViewBudget, ViewMatch};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ struct Found {
     /// The rules that match it as recorded, ascending.
     raw: Vec<u32>,
     views: Vec<ViewMatch>,
-    noted: Noted,
+    found_needles: FoundNeedles,
     /// Whether a view could differ from the text as recorded.
     could_differ: bool,
     /// Whether the views were cut short.
@@ -172,14 +172,14 @@ impl<'a> Worker<'a> {
                 let _ = self.ends.outcomes.send(Outcome::Hit(event.source, hit));
             }
         }
-        let Found { raw: mut given, views, noted, could_differ, .. } = found;
+        let Found { raw: mut given, views, found_needles, could_differ, .. } = found;
         given.extend(views.iter().map(|found| found.rule));
         given.sort_unstable();
         let time = event.header.time.0;
         self.time = time;
         self.with_blocks(|blocks, hands| {
             if is_fragment {
-                blocks.take(event, &given, (noted, could_differ), hands);
+                blocks.take(event, &given, (found_needles, could_differ), hands);
             } else if blocks.any_open() {
                 blocks.advance(time, hands);
             }
@@ -195,7 +195,7 @@ impl<'a> Worker<'a> {
         };
         // Empty as a rule, and then made without an allocation.
         let raw = matched.to_vec();
-        let noted = if is_fragment { self.scratch.noted() } else { Noted::default() };
+        let found_needles = if is_fragment { self.scratch.found_needles() } else { FoundNeedles::default() };
         let (rules, generation, stop) = (self.rules, self.generation, self.stop);
         let is_exchanged = || may_give_up && rules.generation() != generation;
         let ends = || stop.requested() || is_exchanged();
@@ -211,7 +211,7 @@ impl<'a> Worker<'a> {
         if budget.is_stopped() && is_exchanged() {
             return None;
         }
-        Some(Found { raw, views: found, noted, could_differ, is_cut: budget.is_cut() })
+        Some(Found { raw, views: found, found_needles, could_differ, is_cut: budget.is_cut() })
     }
 
     /// Takes the rules that are active now.

@@ -86,19 +86,19 @@ fn assemble(matcher: &Matcher, fragments: &[(Option<u32>, Vec<u8>)], limits: Lim
     let (mut scratch, mut run) = (Scratch::default(), Run::default());
     for (at, (process_id, bytes)) in (0u64..).zip(fragments) {
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: *process_id, bytes };
-        let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
+        let reported = matcher.find_fragment(&payload, &mut scratch).to_vec();
         let fragment = Fragment {
             source: 0,
             process_id: *process_id,
             time: at,
-            is_needed: false,
-            noted: scratch.noted(),
+            views_could_differ: false,
+            found_needles: scratch.found_needles(),
         };
         let mut buffer = bytes.clone();
-        matcher.take_fragment(&mut assembly, fragment, &mut buffer, &given, &mut scratch, || at);
+        matcher.take_fragment(&mut assembly, fragment, &mut buffer, &reported, &mut scratch, || at);
         run.close(&mut assembly, matcher, &mut scratch);
     }
-    while assembly.give_up() {
+    while assembly.close_oldest() {
         run.close(&mut assembly, matcher, &mut scratch);
     }
     run.blocks.sort();
@@ -188,33 +188,33 @@ fn modest_rules() -> Vec<Rule> {
     let modest = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13].map(|at| DETECTIONS[at]);
     let rules = rules(&modest);
     let matcher = compile(rules.clone());
-    assert!(matcher.blocks().ends().is_some());
+    assert!(matcher.blocks().trim_plan().is_some());
     rules
 }
 
 /// Takes payloads, and after each gives up all that no rule needs.
-fn assemble_lean(matcher: &Matcher, fragments: &[(Option<u32>, Vec<u8>)]) -> (Run, u64) {
+fn assemble_trimmed(matcher: &Matcher, fragments: &[(Option<u32>, Vec<u8>)]) -> (Run, u64) {
     let mut assembly = Assembly::<u64>::new(Limits::default());
     let (mut scratch, mut run) = (Scratch::default(), Run::default());
     for (at, (process_id, bytes)) in (0u64..).zip(fragments) {
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: *process_id, bytes };
-        let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
+        let reported = matcher.find_fragment(&payload, &mut scratch).to_vec();
         let fragment = Fragment {
             source: 0,
             process_id: *process_id,
             time: at,
-            is_needed: false,
-            noted: scratch.noted(),
+            views_could_differ: false,
+            found_needles: scratch.found_needles(),
         };
-        matcher.take_fragment(&mut assembly, fragment, &mut bytes.clone(), &given, &mut scratch, || at);
-        assembly.lean_all(matcher.blocks(), &mut scratch.block);
+        matcher.take_fragment(&mut assembly, fragment, &mut bytes.clone(), &reported, &mut scratch, || at);
+        assembly.trim_all(matcher.blocks(), &mut scratch.block);
         run.close(&mut assembly, matcher, &mut scratch);
     }
-    while assembly.give_up() {
+    while assembly.close_oldest() {
         run.close(&mut assembly, matcher, &mut scratch);
     }
     run.blocks.sort();
-    (run, assembly.counts().lean)
+    (run, assembly.counts().trimmed)
 }
 
 /// A script with long stretches in which no rule finds anything.
@@ -252,7 +252,7 @@ proptest! {
             .into_iter()
             .map(|block| (block.first as u64, block.is_partial, block.rules))
             .collect();
-        let (run, _) = assemble_lean(&compile(rules), &fragments);
+        let (run, _) = assemble_trimmed(&compile(rules), &fragments);
         prop_assert_eq!(run.blocks.into_iter().map(verdicts).collect::<Vec<_>>(), expected);
     }
 }
@@ -265,14 +265,14 @@ fn a_fragment_without_a_literal_is_reduced() {
     let fragments: Vec<_> =
         (1..).zip(&texts).map(|(n, text)| (Some(4), payload(n, 3, text, ID, None))).collect();
     let matcher = compile(rules(&DETECTIONS[..1]));
-    let (run, lean) = assemble_lean(&matcher, &fragments);
-    assert_eq!(lean, 1, "the filler");
+    let (run, trimmed) = assemble_trimmed(&matcher, &fragments);
+    assert_eq!(trimmed, 1, "the filler");
     let [(0, false, text, found)] = &run.blocks[..] else { panic!("one block: {:?}", run.blocks.len()) };
     assert_eq!(found, &[0]);
     assert!(text.len() < 100, "{} units are left", text.len());
     // A rule that may need any text keeps it.
-    let (run, lean) = assemble_lean(&compile(rules(&DETECTIONS[4..5])), &fragments);
-    assert_eq!((lean, run.blocks[0].2.len()), (0, filler.len() + 7));
+    let (run, trimmed) = assemble_trimmed(&compile(rules(&DETECTIONS[4..5])), &fragments);
+    assert_eq!((trimmed, run.blocks[0].2.len()), (0, filler.len() + 7));
 }
 
 /// Rules change while a block is open: the whole is searched with the new ones, and what was reported stays so.
@@ -291,14 +291,15 @@ fn rules_change_within_a_block() {
     let (mut scratch, mut run) = (Scratch::default(), Run::default());
     let mut take = |matcher: &Matcher, number, words: &str, assembly: &mut Assembly<u64>| {
         let mut bytes = payload(number, 2, &text(words), ID, Some("xabc"));
-        let given = {
+        let reported = {
             let payload = Payload { kind: EventKind::ScriptBlock, process_id: Some(4), bytes: &bytes };
             matcher.find_fragment(&payload, &mut scratch).to_vec()
         };
-        let noted = scratch.noted();
-        let fragment = Fragment { source: 0, process_id: Some(4), time: 0, is_needed: false, noted };
-        matcher.take_fragment(assembly, fragment, &mut bytes, &given, &mut scratch, || 7);
-        given
+        let found_needles = scratch.found_needles();
+        let fragment =
+            Fragment { source: 0, process_id: Some(4), time: 0, views_could_differ: false, found_needles };
+        matcher.take_fragment(assembly, fragment, &mut bytes, &reported, &mut scratch, || 7);
+        reported
     };
     assert_eq!(take(&old, 1, "reported early bo", &mut assembly), [0]);
     new.adopt(&mut assembly, old.rules());
@@ -330,11 +331,12 @@ fn rules_of_one_title_are_told_apart_when_they_change() {
         let text: Vec<u16> = words.encode_utf16().collect();
         let mut bytes = payload(number, 2, &text, ID, None);
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: Some(4), bytes: &bytes };
-        let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
-        let noted = scratch.noted();
-        let fragment = Fragment { source: 0, process_id: Some(4), time: 0, is_needed: false, noted };
-        matcher.take_fragment(assembly, fragment, &mut bytes, &given, &mut scratch, || 7);
-        given
+        let reported = matcher.find_fragment(&payload, &mut scratch).to_vec();
+        let found_needles = scratch.found_needles();
+        let fragment =
+            Fragment { source: 0, process_id: Some(4), time: 0, views_could_differ: false, found_needles };
+        matcher.take_fragment(assembly, fragment, &mut bytes, &reported, &mut scratch, || 7);
+        reported
     };
     assert_eq!(take(&old, 1, "reported early", &mut assembly), [0]);
     new.adopt(&mut assembly, old.rules());
@@ -359,10 +361,15 @@ fn a_flood_pushes_out_itself() {
         for n in 0..6_000u64 {
             let mut take = |process_id, bytes: &mut Vec<u8>| {
                 let payload = Payload { kind: EventKind::ScriptBlock, process_id, bytes };
-                let given = matcher.find_fragment(&payload, &mut scratch).to_vec();
-                let fragment =
-                    Fragment { source: 0, process_id, time: n, is_needed: false, noted: scratch.noted() };
-                matcher.take_fragment(&mut assembly, fragment, bytes, &given, &mut scratch, || n);
+                let reported = matcher.find_fragment(&payload, &mut scratch).to_vec();
+                let fragment = Fragment {
+                    source: 0,
+                    process_id,
+                    time: n,
+                    views_could_differ: false,
+                    found_needles: scratch.found_needles(),
+                };
+                matcher.take_fragment(&mut assembly, fragment, bytes, &reported, &mut scratch, || n);
                 run.close(&mut assembly, &matcher, &mut Scratch::default());
                 most_open = most_open.max(assembly.open());
                 most_bytes = most_bytes.max(assembly.bytes());
@@ -388,7 +395,7 @@ fn a_flood_pushes_out_itself() {
         let counts = assembly.counts();
         assert_eq!((counts.joined, honest), (2, 2), "{name}: {counts:?}");
         assert!(counts.evicted > 1_000, "{name}: {counts:?}");
-        assert_eq!(counts.lean > 0, needs_room, "{name}: {counts:?}");
+        assert_eq!(counts.trimmed > 0, needs_room, "{name}: {counts:?}");
         let placed = counts.fragments - counts.duplicates - counts.unplaced;
         let open = assembly.open() as u64;
         assert_eq!(placed, 6_006, "{name}: {counts:?}");

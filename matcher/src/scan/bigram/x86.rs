@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "vector instructions that not every processor has")]
 
 use crate::scan::bigram::{FOLD, lanes_like_plain};
-use crate::scan::kernel::{Kernel, Usable};
+use crate::scan::kernel::{Isa, Kernel};
 use std::arch::x86_64::{
     __m256i, _mm256_cmpeq_epi16, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_or_si256,
     _mm256_packs_epi16, _mm256_packus_epi16, _mm256_set1_epi32, _mm256_testz_si256,
@@ -21,16 +21,16 @@ const VECTOR: usize = LANES / 2;
 /// Lanes of a step: a bit for each fills a word.
 const STEP: usize = 64;
 
-/// As [`lanes_like_plain`]; the vectors are those of `usable`.
+/// As [`lanes_like_plain`]; the vectors are those of `isa`.
 #[inline]
 pub(super) fn lanes_like<const N: usize>(
     lanes: &[[u8; 4]],
     values: &[u32; N],
-    usable: Usable,
+    isa: Isa,
     passes: impl FnMut(usize) -> ControlFlow<()>,
 ) {
-    match usable.kernel() {
-        // SAFETY: `Usable` vouches for the processor's AVX2, also where it has AVX-512, with which this is no faster.
+    match isa.kernel() {
+        // SAFETY: `Isa` vouches for the processor's AVX2, also where it has AVX-512, with which this is no faster.
         Kernel::Avx512 | Kernel::Avx2 => unsafe { lanes_like_avx2(lanes, values, passes) },
         Kernel::Sse2 | Kernel::Portable => lanes_like_plain(lanes, values, passes),
     }

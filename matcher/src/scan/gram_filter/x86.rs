@@ -2,8 +2,8 @@
 
 #![expect(unsafe_code, reason = "vector instructions that not every processor has")]
 
-use crate::scan::gram_filter::{HASH_FACTOR, NEXT_MASK, SECOND_SHIFT, WORD, Words, padded};
-use crate::scan::kernel::{Kernel, Usable};
+use crate::scan::gram_filter::{GRAM, GramFilter, HASH_FACTOR, NEXT_MASK, SECOND_SHIFT, padded};
+use crate::scan::kernel::{Isa, Kernel};
 use crate::scan::narrow::NOT_ASCII;
 use std::arch::x86_64::{
     __m128i, __m256i, __m512i, _mm_cvtsi32_si128, _mm256_and_si256, _mm256_castsi256_ps,
@@ -13,22 +13,22 @@ use std::arch::x86_64::{
     _mm512_sllv_epi32, _mm512_srl_epi32, _mm512_srli_epi32, _mm512_test_epi32_mask,
 };
 
-/// Words of a vector.
-const WORDS_AVX2: usize = 8;
-const WORDS_AVX512: usize = 16;
+/// GramFilter of a vector.
+const GRAMS_AVX2: usize = 8;
+const GRAMS_AVX512: usize = 16;
 /// Bytes that are read for a vector: its words and the one behind them.
-const READ_AVX2: usize = WORD * (WORDS_AVX2 + 1);
-const READ_AVX512: usize = WORD * (WORDS_AVX512 + 1);
+const READ_AVX2: usize = GRAM * (GRAMS_AVX2 + 1);
+const READ_AVX512: usize = GRAM * (GRAMS_AVX512 + 1);
 
 /// Calls `candidate` with the number of each word that passes the filter; behind its end the text is taken to go on with
 /// [`NOT_ASCII`].
 #[inline]
-pub(super) fn scan(text: &[u8], words: &Words, usable: Usable, candidate: impl FnMut(usize)) {
-    match usable.kernel() {
-        // SAFETY: `Usable` vouches for the processor's AVX-512 F, BW, VL and VBMI.
-        Kernel::Avx512 => unsafe { scan_avx512(text, words, candidate) },
-        // SAFETY: the caller has one of these kernels, and `Usable` vouches for the processor's AVX2.
-        _ => unsafe { scan_avx2(text, words, candidate) },
+pub(super) fn scan(text: &[u8], grams: &GramFilter, isa: Isa, candidate: impl FnMut(usize)) {
+    match isa.kernel() {
+        // SAFETY: `Isa` vouches for the processor's AVX-512 F, BW, VL and VBMI.
+        Kernel::Avx512 => unsafe { scan_avx512(text, grams, candidate) },
+        // SAFETY: the caller has one of these kernels, and `Isa` vouches for the processor's AVX2.
+        _ => unsafe { scan_avx2(text, grams, candidate) },
     }
 }
 
@@ -49,36 +49,36 @@ fn shift(filter: &[u32]) -> __m128i {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn scan_avx512(text: &[u8], words: &Words, mut candidate: impl FnMut(usize)) {
-    let (filter, shift) = (words.filter(), shift(words.filter()));
+fn scan_avx512(text: &[u8], grams: &GramFilter, mut candidate: impl FnMut(usize)) {
+    let (filter, shift) = (grams.filter(), shift(grams.filter()));
     let passes = |bytes: &[u8; READ_AVX512]| u32::from(look_up_avx512(filter, shift, load_avx512(bytes)));
     let mut at = 0;
     while let Some(bytes) = text.get(at..).and_then(<[u8]>::first_chunk) {
         let bits = passes(bytes);
         if bits != 0 {
-            report(at / WORD, bits, &mut candidate);
+            report(at / GRAM, bits, &mut candidate);
         }
-        at += WORD * WORDS_AVX512;
+        at += GRAM * GRAMS_AVX512;
     }
     let Some(start) = text.len().checked_sub(READ_AVX512) else {
-        return report(at / WORD, passes(&padded(text, NOT_ASCII)), &mut candidate);
+        return report(at / GRAM, passes(&padded(text, NOT_ASCII)), &mut candidate);
     };
     // The last vector overlaps the one before; behind it is one whole word.
-    let start = start / WORD * WORD;
+    let start = start / GRAM * GRAM;
     if let Some(bytes) = text[start..].first_chunk() {
-        report(at / WORD, passes(bytes) >> ((at - start) / WORD), &mut candidate);
+        report(at / GRAM, passes(bytes) >> ((at - start) / GRAM), &mut candidate);
     }
-    let last = u64::from_le_bytes(padded(&text[start + WORD * WORDS_AVX512..], NOT_ASCII));
-    if words.holds(last as u32, (last >> u32::BITS) as u32) {
-        candidate(start / WORD + WORDS_AVX512);
+    let last = u64::from_le_bytes(padded(&text[start + GRAM * GRAMS_AVX512..], NOT_ASCII));
+    if grams.holds(last as u32, (last >> u32::BITS) as u32) {
+        candidate(start / GRAM + GRAMS_AVX512);
     }
 }
 
 /// A bit for each word, whether the filter holds it before the next one.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn look_up_avx512(filter: &[u32], shift: __m128i, [words, next]: [__m512i; 2]) -> u16 {
-    let product = _mm512_mullo_epi32(words, _mm512_set1_epi32(HASH_FACTOR.cast_signed()));
+fn look_up_avx512(filter: &[u32], shift: __m128i, [grams, next]: [__m512i; 2]) -> u16 {
+    let product = _mm512_mullo_epi32(grams, _mm512_set1_epi32(HASH_FACTOR.cast_signed()));
     let place = _mm512_srl_epi32(product, shift);
     // SAFETY: a number of `ilog2(len)` bits is less than `len`, so every lane reads an element of the filter.
     let sets = unsafe { _mm512_i32gather_epi32::<4>(place, filter.as_ptr().cast()) };
@@ -94,40 +94,40 @@ fn load_avx512(bytes: &[u8; READ_AVX512]) -> [__m512i; 2] {
     let from = bytes.as_ptr();
     // SAFETY: the reference is to `READ_AVX512` readable bytes, 64 from each of the two places; the loads ask for no
     // alignment.
-    unsafe { [_mm512_loadu_si512(from.cast()), _mm512_loadu_si512(from.add(WORD).cast())] }
+    unsafe { [_mm512_loadu_si512(from.cast()), _mm512_loadu_si512(from.add(GRAM).cast())] }
 }
 
 #[target_feature(enable = "avx2")]
-fn scan_avx2(text: &[u8], words: &Words, mut candidate: impl FnMut(usize)) {
-    let (filter, shift) = (words.filter(), shift(words.filter()));
+fn scan_avx2(text: &[u8], grams: &GramFilter, mut candidate: impl FnMut(usize)) {
+    let (filter, shift) = (grams.filter(), shift(grams.filter()));
     let passes = |bytes: &[u8; READ_AVX2]| look_up_avx2(filter, shift, load_avx2(bytes));
     let mut at = 0;
     while let Some(bytes) = text.get(at..).and_then(<[u8]>::first_chunk) {
         let bits = passes(bytes);
         if bits != 0 {
-            report(at / WORD, bits, &mut candidate);
+            report(at / GRAM, bits, &mut candidate);
         }
-        at += WORD * WORDS_AVX2;
+        at += GRAM * GRAMS_AVX2;
     }
     let Some(start) = text.len().checked_sub(READ_AVX2) else {
-        return report(at / WORD, passes(&padded(text, NOT_ASCII)), &mut candidate);
+        return report(at / GRAM, passes(&padded(text, NOT_ASCII)), &mut candidate);
     };
     // The last vector overlaps the one before; behind it is one whole word.
-    let start = start / WORD * WORD;
+    let start = start / GRAM * GRAM;
     if let Some(bytes) = text[start..].first_chunk() {
-        report(at / WORD, passes(bytes) >> ((at - start) / WORD), &mut candidate);
+        report(at / GRAM, passes(bytes) >> ((at - start) / GRAM), &mut candidate);
     }
-    let last = u64::from_le_bytes(padded(&text[start + WORD * WORDS_AVX2..], NOT_ASCII));
-    if words.holds(last as u32, (last >> u32::BITS) as u32) {
-        candidate(start / WORD + WORDS_AVX2);
+    let last = u64::from_le_bytes(padded(&text[start + GRAM * GRAMS_AVX2..], NOT_ASCII));
+    if grams.holds(last as u32, (last >> u32::BITS) as u32) {
+        candidate(start / GRAM + GRAMS_AVX2);
     }
 }
 
 /// As [`look_up_avx512`].
 #[inline]
 #[target_feature(enable = "avx2")]
-fn look_up_avx2(filter: &[u32], shift: __m128i, [words, next]: [__m256i; 2]) -> u32 {
-    let product = _mm256_mullo_epi32(words, _mm256_set1_epi32(HASH_FACTOR.cast_signed()));
+fn look_up_avx2(filter: &[u32], shift: __m128i, [grams, next]: [__m256i; 2]) -> u32 {
+    let product = _mm256_mullo_epi32(grams, _mm256_set1_epi32(HASH_FACTOR.cast_signed()));
     let place = _mm256_srl_epi32(product, shift);
     // SAFETY: a number of `ilog2(len)` bits is less than `len`, so every lane reads an element of the filter.
     let sets = unsafe { _mm256_i32gather_epi32::<4>(filter.as_ptr().cast(), place) };
@@ -144,5 +144,5 @@ fn load_avx2(bytes: &[u8; READ_AVX2]) -> [__m256i; 2] {
     let from = bytes.as_ptr();
     // SAFETY: the reference is to `READ_AVX2` readable bytes, 32 from each of the two places; the loads ask for no
     // alignment.
-    unsafe { [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(WORD).cast())] }
+    unsafe { [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(GRAM).cast())] }
 }

@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "vector instructions that not every processor has")]
 #![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
 
-use crate::scan::kernel::{Kernel, Usable};
+use crate::scan::kernel::{Isa, Kernel};
 use crate::scan::lanes::LANE;
 use crate::scan::teddy::Teddy;
 use crate::scan::x86::{behind_avx2, broadcast_avx2, fetch_ahead, load_avx512};
@@ -32,18 +32,13 @@ const VECTORS: usize = 4;
 /// Reports the unit with which each lane begins that is in a bucket, and its buckets, ascending; behind its end the text
 /// is taken to go on with zeros.
 ///
-/// False, and nothing reported, if `usable` has no such vectors.
+/// False, and nothing reported, if `isa` has no such vectors.
 #[inline]
-pub(super) fn scan(
-    teddy: &Teddy,
-    units: &[[u8; 2]],
-    usable: Usable,
-    candidate: impl FnMut(usize, u8),
-) -> bool {
-    match usable.kernel() {
-        // SAFETY: `Usable` vouches for the processor's AVX-512 F, BW, VL and VBMI.
+pub(super) fn scan(teddy: &Teddy, units: &[[u8; 2]], isa: Isa, candidate: impl FnMut(usize, u8)) -> bool {
+    match isa.kernel() {
+        // SAFETY: `Isa` vouches for the processor's AVX-512 F, BW, VL and VBMI.
         Kernel::Avx512 => unsafe { scan_avx512(teddy, units, candidate) },
-        // SAFETY: `Usable` vouches for the processor's AVX2.
+        // SAFETY: `Isa` vouches for the processor's AVX2.
         Kernel::Avx2 => unsafe { scan_avx2(teddy, units, candidate) },
         Kernel::Sse2 | Kernel::Portable => return false,
     }

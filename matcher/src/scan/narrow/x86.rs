@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "vector instructions that not every processor has")]
 
-use crate::scan::kernel::{Kernel, Usable};
+use crate::scan::kernel::{Isa, Kernel};
 use crate::scan::narrow::{low_bytes_plain, narrow_plain};
 use crate::scan::x86::fetch_ahead;
 use std::arch::x86_64::{
@@ -11,21 +11,21 @@ use std::arch::x86_64::{
     _mm256_setzero_si256, _mm256_storeu_si256,
 };
 
-/// As [`narrow_plain`]; the vectors are those of `usable`. `out` is as long as `units`.
-pub(super) fn narrow(units: &[[u8; 2]], out: &mut [u8], usable: Usable) {
-    match usable.kernel() {
-        // SAFETY: `Usable` vouches for the processor's AVX2, which every processor with AVX-512 has.
+/// As [`narrow_plain`]; the vectors are those of `isa`. `out` is as long as `units`.
+pub(super) fn narrow(units: &[[u8; 2]], out: &mut [u8], isa: Isa) {
+    match isa.kernel() {
+        // SAFETY: `Isa` vouches for the processor's AVX2, which every processor with AVX-512 has.
         Kernel::Avx512 | Kernel::Avx2 => unsafe { narrow_avx2(units, out) },
         Kernel::Sse2 | Kernel::Portable => narrow_plain(units, out),
     }
 }
 
-/// As [`low_bytes_plain`]; the vectors are those of `usable`.
-pub(super) fn low_bytes(units: &[[u8; 2]], out: &mut [u8], usable: Usable) -> bool {
-    match usable.kernel() {
-        // SAFETY: `Usable` vouches for the processor's AVX-512 F, BW and VL.
+/// As [`low_bytes_plain`]; the vectors are those of `isa`.
+pub(super) fn low_bytes(units: &[[u8; 2]], out: &mut [u8], isa: Isa) -> bool {
+    match isa.kernel() {
+        // SAFETY: `Isa` vouches for the processor's AVX-512 F, BW and VL.
         Kernel::Avx512 => unsafe { low_bytes_avx512(units, out) },
-        // SAFETY: `Usable` vouches for the processor's AVX2.
+        // SAFETY: `Isa` vouches for the processor's AVX2.
         Kernel::Avx2 => unsafe { low_bytes_avx2(units, out) },
         Kernel::Sse2 | Kernel::Portable => low_bytes_plain(units, out),
     }

@@ -4,7 +4,7 @@
 #![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
 
 use crate::scan::buckets::LEN;
-use crate::scan::kernel::{Kernel, Usable};
+use crate::scan::kernel::{Isa, Kernel};
 use crate::scan::teddy::Teddy;
 use crate::scan::x86::{behind_avx2, broadcast_avx2, load_avx512};
 use std::arch::x86_64::{
@@ -15,13 +15,13 @@ use std::arch::x86_64::{
 
 /// Reports the candidates of `text`, ascending; behind its end the text is taken to go on with zeros.
 ///
-/// False, and nothing reported, if `usable` has no such vectors.
+/// False, and nothing reported, if `isa` has no such vectors.
 #[inline]
-pub(super) fn scan(teddy: &Teddy, text: &[u8], usable: Usable, candidate: impl FnMut(usize)) -> bool {
-    match usable.kernel() {
-        // SAFETY: `Usable` vouches for the processor's AVX-512 F, BW, VL and VBMI.
+pub(super) fn scan(teddy: &Teddy, text: &[u8], isa: Isa, candidate: impl FnMut(usize)) -> bool {
+    match isa.kernel() {
+        // SAFETY: `Isa` vouches for the processor's AVX-512 F, BW, VL and VBMI.
         Kernel::Avx512 => unsafe { scan_avx512(teddy, text, candidate) },
-        // SAFETY: `Usable` vouches for the processor's AVX2.
+        // SAFETY: `Isa` vouches for the processor's AVX2.
         Kernel::Avx2 => unsafe { scan_avx2(teddy, text, candidate) },
         Kernel::Sse2 | Kernel::Portable => return false,
     }
@@ -73,7 +73,7 @@ fn report(at: usize, mut places: u64, in_text: usize, candidate: &mut impl FnMut
 
 #[target_feature(enable = "avx2")]
 fn scan_avx2(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
-    let mut search = Search::new(teddy);
+    let mut search = VectorSearch::new(teddy);
     let (vectors, rest) = text.as_chunks::<32>();
     for (number, bytes) in vectors.iter().enumerate() {
         let ends = search.ends(load_avx2(bytes));
@@ -99,13 +99,13 @@ fn scan_avx2(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
 }
 
 /// A search under way.
-struct Search {
+struct VectorSearch {
     tables: [[__m256i; 2]; LEN],
     /// What the first three tables say of the vector before.
     before: [__m256i; LEN - 1],
 }
 
-impl Search {
+impl VectorSearch {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn new(teddy: &Teddy) -> Self {

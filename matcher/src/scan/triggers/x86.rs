@@ -2,8 +2,8 @@
 
 #![expect(unsafe_code, reason = "vector instructions that not every processor has")]
 
-use crate::scan::kernel::{Kernel, Usable};
-use crate::scan::triggers::{BACKTICK, BEHIND, HIGH, Mark, Marks, PLACES};
+use crate::scan::kernel::{Isa, Kernel};
+use crate::scan::triggers::{BACKTICK, NOT_ASCII_MIN, PADDING, PLACES, Trigger, TriggerScanner};
 use crate::scan::x86::broadcast_avx2;
 use std::arch::x86_64::{
     __m256i, _mm256_and_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_max_epu8, _mm256_movemask_epi8,
@@ -18,26 +18,26 @@ const STEPS: usize = 2;
 /// Units that these look at.
 const SEEN: usize = STEPS * STEP + PLACES - 1;
 
-/// As [`Marks::scan`]; the vectors are those of `usable`.
+/// As [`TriggerScanner::scan`]; the vectors are those of `isa`.
 #[inline]
 pub(super) fn scan(
-    marks: &Marks,
+    scanner: &TriggerScanner,
     units: &[[u8; 2]],
     narrow: Option<&[u8]>,
-    usable: Usable,
-    mut report: impl FnMut(usize, Mark) -> bool,
+    isa: Isa,
+    mut report: impl FnMut(usize, Trigger) -> bool,
 ) -> bool {
-    if !matches!(usable.kernel(), Kernel::Avx512 | Kernel::Avx2) {
-        return marks.scan_plain(units, &mut report);
+    if !matches!(isa.kernel(), Kernel::Avx512 | Kernel::Avx2) {
+        return scanner.scan_plain(units, &mut report);
     }
     let narrow = narrow.filter(|narrow| narrow.len() == units.len());
-    // SAFETY: `Usable` vouches for the processor's AVX2, which every processor with AVX-512 has.
+    // SAFETY: `Isa` vouches for the processor's AVX2, which every processor with AVX-512 has.
     unsafe {
-        match (narrow, marks.blanks) {
-            (Some(narrow), true) => scan_avx2::<true, true>(marks, units, narrow, report),
-            (Some(narrow), false) => scan_avx2::<true, false>(marks, units, narrow, report),
-            (None, true) => scan_avx2::<false, true>(marks, units, units.as_flattened(), report),
-            (None, false) => scan_avx2::<false, false>(marks, units, units.as_flattened(), report),
+        match (narrow, scanner.blanks) {
+            (Some(narrow), true) => scan_avx2::<true, true>(scanner, units, narrow, report),
+            (Some(narrow), false) => scan_avx2::<true, false>(scanner, units, narrow, report),
+            (None, true) => scan_avx2::<false, true>(scanner, units, units.as_flattened(), report),
+            (None, false) => scan_avx2::<false, false>(scanner, units, units.as_flattened(), report),
         }
     }
 }
@@ -45,13 +45,13 @@ pub(super) fn scan(
 /// `bytes`: the units as they are, or narrowed to one byte each. `BLANKS`: whether runs of them count.
 #[target_feature(enable = "avx2")]
 fn scan_avx2<const NARROWED: bool, const BLANKS: bool>(
-    marks: &Marks,
+    scanner: &TriggerScanner,
     units: &[[u8; 2]],
     bytes: &[u8],
-    mut report: impl FnMut(usize, Mark) -> bool,
+    mut report: impl FnMut(usize, Trigger) -> bool,
 ) -> bool {
     let size = if NARROWED { 1 } else { 2 };
-    let tables = marks.halves.map(|place| place.map(|table| broadcast_avx2(&table)));
+    let tables = scanner.halves.map(|place| place.map(|table| broadcast_avx2(&table)));
     let mut at = 0;
     loop {
         // No call in here, so that the tables stay where they are.
@@ -64,7 +64,7 @@ fn scan_avx2<const NARROWED: bool, const BLANKS: bool>(
             at += STEPS * STEP;
         };
         let Some(found) = found else { break };
-        if tell::<NARROWED>(marks, units, at, &found, &mut report) {
+        if report_vectors::<NARROWED>(scanner, units, at, &found, &mut report) {
             return true;
         }
         at += STEPS * STEP;
@@ -72,11 +72,11 @@ fn scan_avx2<const NARROWED: bool, const BLANKS: bool>(
     // The rest, with nothing behind it that is a mark.
     while at < units.len() {
         let own = &bytes[size * at..(size * (at + SEEN)).min(bytes.len())];
-        let mut rest = [if NARROWED { [BEHIND; 2] } else { [BEHIND, 0] }; SEEN];
+        let mut rest = [if NARROWED { [PADDING; 2] } else { [PADDING, 0] }; SEEN];
         let rest = rest.as_flattened_mut();
         rest[..own.len()].copy_from_slice(own);
         let found = [0, 1].map(|step| step_at::<NARROWED, BLANKS>(&tables, rest, step * STEP));
-        if is_any(&found) && tell::<NARROWED>(marks, units, at, &found, &mut report) {
+        if is_any(&found) && report_vectors::<NARROWED>(scanner, units, at, &found, &mut report) {
             return true;
         }
         at += STEPS * STEP;
@@ -87,7 +87,7 @@ fn scan_avx2<const NARROWED: bool, const BLANKS: bool>(
 /// What is found in the places of a vector, in the highest bit of each byte.
 struct Step {
     /// Four units are in a bucket.
-    in_bucket: __m256i,
+    in_sequence: __m256i,
     /// A single one is a mark.
     other: __m256i,
     /// A run of blanks begins.
@@ -110,7 +110,7 @@ fn step_at<const NARROWED: bool, const BLANKS: bool>(
     let in_none = _mm256_cmpeq_epi8(_mm256_and_si256(buckets, last), _mm256_setzero_si256());
     let backtick = _mm256_cmpeq_epi8(here, _mm256_set1_epi8(BACKTICK.cast_signed()));
     Step {
-        in_bucket: _mm256_xor_si256(in_none, _mm256_set1_epi8(-1)),
+        in_sequence: _mm256_xor_si256(in_none, _mm256_set1_epi8(-1)),
         other: _mm256_or_si256(here, backtick),
         blanks: if BLANKS { begin_of_blanks(here, next, third) } else { _mm256_setzero_si256() },
     }
@@ -119,7 +119,7 @@ fn step_at<const NARROWED: bool, const BLANKS: bool>(
 #[inline]
 #[target_feature(enable = "avx2")]
 fn is_any(found: &[Step; STEPS]) -> bool {
-    let of_step = |step: &Step| _mm256_or_si256(_mm256_or_si256(step.in_bucket, step.other), step.blanks);
+    let of_step = |step: &Step| _mm256_or_si256(_mm256_or_si256(step.in_sequence, step.other), step.blanks);
     let [first, second] = found;
     _mm256_movemask_epi8(_mm256_or_si256(of_step(first), of_step(second))) != 0
 }
@@ -127,22 +127,22 @@ fn is_any(found: &[Step; STEPS]) -> bool {
 /// Reports the marks from `at` on.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn tell<const NARROWED: bool>(
-    marks: &Marks,
+fn report_vectors<const NARROWED: bool>(
+    scanner: &TriggerScanner,
     units: &[[u8; 2]],
     at: usize,
     found: &[Step; STEPS],
-    report: &mut impl FnMut(usize, Mark) -> bool,
+    report: &mut impl FnMut(usize, Trigger) -> bool,
 ) -> bool {
     (0..STEPS).any(|step| {
-        let Step { in_bucket, other, blanks } = &found[step];
-        let places = [in_bucket, other, blanks].map(|packed| bits::<NARROWED>(*packed));
+        let Step { in_sequence, other, blanks } = &found[step];
+        let places = [in_sequence, other, blanks].map(|packed| bits::<NARROWED>(*packed));
         // Behind the end of the text nothing is.
-        places != [0; 3] && told(marks, units, at + step * STEP, places, report)
+        places != [0; 3] && report_places(scanner, units, at + step * STEP, places, report)
     })
 }
 
-/// The units before a run of blanks inside a line, or before a tab: see [`Mark::Blanks`].
+/// The units before a run of blanks inside a line, or before a tab: see [`Trigger::Blanks`].
 #[inline]
 #[target_feature(enable = "avx2")]
 fn begin_of_blanks(here: __m256i, next: __m256i, third: __m256i) -> __m256i {
@@ -159,21 +159,21 @@ fn begin_of_blanks(here: __m256i, next: __m256i, third: __m256i) -> __m256i {
 
 /// Reports the marks of a step.
 #[inline(never)]
-fn told(
-    marks: &Marks,
+fn report_places(
+    scanner: &TriggerScanner,
     units: &[[u8; 2]],
     at: usize,
-    [in_bucket, other, blanks]: [u32; 3],
-    report: &mut impl FnMut(usize, Mark) -> bool,
+    [in_sequence, other, blanks]: [u32; 3],
+    report: &mut impl FnMut(usize, Trigger) -> bool,
 ) -> bool {
     let bucket = |place| {
-        let buckets = marks.buckets(units, place);
-        buckets != 0 && report(place, Mark::Bucket(buckets))
+        let buckets = scanner.buckets(units, place);
+        buckets != 0 && report(place, Trigger::Sequence(buckets))
     };
-    each(at, in_bucket, bucket)
+    each(at, in_sequence, bucket)
         // Narrowed, those from U+8000 on look the same.
-        || each(at, other, |at| units[at][1] < HIGH && report(at, Mark::Other))
-        || each(at, blanks, |at| report(at, Mark::Blanks))
+        || each(at, other, |at| units[at][1] < NOT_ASCII_MIN && report(at, Trigger::Other))
+        || each(at, blanks, |at| report(at, Trigger::Blanks))
 }
 
 /// Hands over the place of each bit, until it is enough.

@@ -3,7 +3,7 @@
 use crate::frequency;
 use crate::rule::{Calls, Rule};
 use crate::scan::narrow::narrow_unit;
-use crate::scan::triggers::{Bucket, PLACES};
+use crate::scan::triggers::{ByteSets, PLACES};
 use crate::view::chars::{DASH, is_word, lower};
 use crate::view::work::Work;
 use memchr::memmem;
@@ -42,10 +42,10 @@ impl Names {
     }
 
     /// What the names have at the units by which they are looked for.
-    pub(in crate::view) fn bucket(&self) -> Bucket {
+    pub(in crate::view) fn byte_sets(&self) -> ByteSets {
         let own = |place: usize| self.list.iter().map(move |(name, start)| name.get(start + place).copied());
         let first = std::array::from_fn(|place| own(place).flatten().collect());
-        Bucket { first, last: own(PLACES - 1).collect() }
+        ByteSets { first, last: own(PLACES - 1).collect() }
     }
 
     /// Whether one of the names stands anywhere in a text in light normalisation; `None` if the work is exhausted. `narrow`

@@ -7,7 +7,7 @@ use crate::view::chars::{
     is_word,
 };
 use crate::view::fold::{Variables, end_of_comment, read_literal};
-use crate::view::transformation::{Done, Transformation};
+use crate::view::transformation::{Transformation, Transformations};
 use crate::view::work::Work;
 use std::ops::Range;
 
@@ -171,7 +171,7 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
     fn literal(&mut self, frame: &mut Frame, part: Range<usize>, value: Option<Vec<u16>>) -> Option<()> {
         let called = frame.command && self.is_called(part.start);
         if let (true, Some(value)) = (called, &value) {
-            return self.command(frame, part, value, Done::NONE);
+            return self.command(frame, part, value, Transformations::NONE);
         }
         frame.command = false;
         let is_iex = frame.call.as_ref().is_some_and(|call| call.cmdlet.name == INVOKE_EXPRESSION);
@@ -201,7 +201,7 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
 
     fn token_into(&mut self, frame: &mut Frame, name: &mut Vec<u16>) -> Option<()> {
         let start = self.at;
-        let mut done = Done::NONE;
+        let mut done = Transformations::NONE;
         while let Some(&unit) = self.text.get(self.at) {
             self.work.charge(2)?;
             if ends_token(unit) || (self.at > start && unit == u16::from(b'=') && frame.call.is_none()) {
@@ -259,7 +259,13 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
     }
 
     /// What stands at the place of a command.
-    fn command(&mut self, frame: &mut Frame, part: Range<usize>, name: &[u16], done: Done) -> Option<()> {
+    fn command(
+        &mut self,
+        frame: &mut Frame,
+        part: Range<usize>,
+        name: &[u16],
+        done: Transformations,
+    ) -> Option<()> {
         const GO_ON: [&str; 14] = [
             "return", "else", "do", "try", "finally", "begin", "process", "end", "throw", "exit", "trap",
             "in", "!", "not",
@@ -275,7 +281,7 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
         let Some((cmdlet, own)) = cmdlet(name).filter(|_| !is_key) else { return Some(()) };
         // A name in quotes or with backticks is put in full, too.
         let is_as_written = is_name(&self.text[part.clone()], cmdlet.name);
-        let name_done = if is_as_written { Done::NONE } else { done.and(own) };
+        let name_done = if is_as_written { Transformations::NONE } else { done.and(own) };
         frame.call =
             Some(Call { cmdlet, name: part.clone(), name_done, arguments: Vec::new(), end: part.end });
         Some(())

@@ -5,7 +5,7 @@ use super::decode::{self, BASE64_UNITS_MIN, is_base64};
 use crate::view::chars::{
     BACKTICK, is, is_dash, is_double_quote, is_single_quote, is_whitespace, is_word, lower,
 };
-use crate::view::transformation::{Done, Transformation};
+use crate::view::transformation::{Transformation, Transformations};
 
 /// Units behind a dash that are looked at.
 const LETTERS_MAX: usize = 24;
@@ -97,6 +97,10 @@ impl Folder<'_, '_, '_> {
         let Some(units) = decoded else { return Some(()) };
         let closed =
             quoted && self.text.get(end).is_some_and(|unit| is_single_quote(*unit) || is_double_quote(*unit));
-        self.put_decoded(start..end + usize::from(closed), units, Done::only(Transformation::Base64))
+        self.put_decoded(
+            start..end + usize::from(closed),
+            units,
+            Transformations::only(Transformation::Base64),
+        )
     }
 }

@@ -2,7 +2,7 @@
 
 use super::inflate::unpack;
 use crate::view::chars::is_whitespace;
-use crate::view::transformation::{Done, Transformation};
+use crate::view::transformation::{Transformation, Transformations};
 use crate::view::work::{VALUE_UNITS_MAX, Work};
 use base64::Engine as _;
 use base64::alphabet;
@@ -43,18 +43,18 @@ pub(super) fn base64(text: &[u16], work: &mut Work<'_, '_>) -> Option<Vec<u8>> {
 }
 
 /// The text that bytes are: a stream of gzip, deflate or zlib unpacked first, then UTF-16 or UTF-8 by what prints.
-pub(super) fn text(bytes: &[u8], work: &mut Work<'_, '_>) -> Option<(Vec<u16>, Done)> {
+pub(super) fn text(bytes: &[u8], work: &mut Work<'_, '_>) -> Option<(Vec<u16>, Transformations)> {
     if let Some(stream) = gzip(bytes, work) {
         let unpacked = unpack(stream, work)?;
-        return Some((plain_text(&unpacked, work)?, Done::only(Transformation::Gzip)));
+        return Some((plain_text(&unpacked, work)?, Transformations::only(Transformation::Gzip)));
     }
     if let Some(text) = plain_text(bytes, work) {
-        return Some((text, Done::NONE));
+        return Some((text, Transformations::NONE));
     }
     let zlib = bytes.first() == Some(&0x78) && bytes.len() > 2;
     let stream = if zlib { &bytes[2..] } else { bytes };
     let unpacked = unpack(stream, work).or_else(|| if zlib { unpack(bytes, work) } else { None })?;
-    Some((plain_text(&unpacked, work)?, Done::only(Transformation::Deflate)))
+    Some((plain_text(&unpacked, work)?, Transformations::only(Transformation::Deflate)))
 }
 
 /// The stream behind a header of gzip (RFC 1952): ten bytes, then what its flags announce.
@@ -124,12 +124,12 @@ mod tests {
     use super::super::inflate::UNPACKED_LEN_MAX;
     use super::super::tests::with_work;
     use super::{base64, text};
-    use crate::view::transformation::{Done, Transformation};
+    use crate::view::transformation::{Transformation, Transformations};
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     use miniz_oxide::deflate::{compress_to_vec, compress_to_vec_zlib};
 
-    fn round(bytes: &[u8]) -> Option<(String, Done)> {
+    fn round(bytes: &[u8]) -> Option<(String, Transformations)> {
         let encoded: Vec<u16> = STANDARD.encode(bytes).encode_utf16().collect();
         let (units, done) = with_work(1 << 24, |work| text(&base64(&encoded, work)?, work))?;
         Some((String::from_utf16(&units).unwrap(), done))
@@ -145,14 +145,14 @@ mod tests {
     fn every_encoding() {
         let script = "Enter-PSSession -ComputerName srv01";
         let wide: Vec<u8> = script.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let deflate = Done::only(Transformation::Deflate);
+        let deflate = Transformations::only(Transformation::Deflate);
         let rows = [
-            ("UTF-8", script.as_bytes().to_vec(), Done::NONE),
-            ("UTF-16", wide.clone(), Done::NONE),
+            ("UTF-8", script.as_bytes().to_vec(), Transformations::NONE),
+            ("UTF-16", wide.clone(), Transformations::NONE),
             ("deflate", compress_to_vec(script.as_bytes(), 6), deflate),
             ("deflate of UTF-16", compress_to_vec(&wide, 6), deflate),
             ("zlib", compress_to_vec_zlib(script.as_bytes(), 6), deflate),
-            ("gzip", gzip(script.as_bytes()), Done::only(Transformation::Gzip)),
+            ("gzip", gzip(script.as_bytes()), Transformations::only(Transformation::Gzip)),
         ];
         for (name, bytes, done) in rows {
             assert_eq!(round(&bytes), Some((script.to_owned(), done)), "{name}");

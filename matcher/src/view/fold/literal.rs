@@ -10,7 +10,7 @@ use crate::view::chars::{
     BACKTICK, escaped, is_double_quote, is_newline, is_single_quote, is_whitespace, is_word, lower,
     unicode_escape,
 };
-use crate::view::transformation::{Done, Transformation};
+use crate::view::transformation::{Transformation, Transformations};
 use crate::view::work::Work;
 
 /// Longest name of a variable, in units.
@@ -28,7 +28,7 @@ pub(in crate::view) struct Literal {
     pub(in crate::view) end: usize,
     /// `None`: it holds what is not known, or is too long.
     pub(in crate::view) value: Option<Vec<u16>>,
-    pub(in crate::view) done: Done,
+    pub(in crate::view) done: Transformations,
 }
 
 /// The string that begins at `at`, if one does; `None` too if the work is exhausted.
@@ -43,7 +43,8 @@ pub(in crate::view) fn read(
         return single(text, at + 1, work);
     }
     if is_double_quote(unit) {
-        return Double { text, at: at + 1, value: Some(Vec::new()), done: Done::NONE }.read(variables, work);
+        return Double { text, at: at + 1, value: Some(Vec::new()), done: Transformations::NONE }
+            .read(variables, work);
     }
     if unit == u16::from(b'@') {
         let quote = *text.get(at + 1)?;
@@ -83,7 +84,7 @@ fn single(text: &[u16], start: usize, work: &mut Work<'_, '_>) -> Option<Literal
         push(&mut value, &[quote], work)?;
         at += 1;
     }
-    Some(Literal { end: at, value, done: Done::NONE })
+    Some(Literal { end: at, value, done: Transformations::NONE })
 }
 
 /// A string in double quotes that is being read.
@@ -91,7 +92,7 @@ struct Double<'a> {
     text: &'a [u16],
     at: usize,
     value: Option<Vec<u16>>,
-    done: Done,
+    done: Transformations,
 }
 
 impl Double<'_> {
@@ -199,7 +200,7 @@ fn here(text: &[u16], start: usize, expands: bool, work: &mut Work<'_, '_>) -> O
     let dollar = if expands { work.find(inside, 0, |unit| unit == u16::from(b'$'))? } else { inside.len() };
     let mut value = (dollar == inside.len()).then(Vec::new);
     push(&mut value, inside, work)?;
-    Some(Literal { end, value, done: Done::NONE })
+    Some(Literal { end, value, done: Transformations::NONE })
 }
 
 /// The variable at `at`: its name in small letters without a scope, and where it ends.

@@ -7,7 +7,7 @@
 mod operand;
 
 use super::operation::{format, join, split_at_any};
-use super::pattern::{Pattern, Patterns};
+use super::pattern::{OperatorPattern, PatternCache};
 use super::value::{Folded, LIST_LEN_MAX, List, Value};
 use super::variables::Variables;
 use crate::view::chars::{BACKTICK, is_dash, is_newline, is_whitespace, is_word, lower};
@@ -30,7 +30,7 @@ pub(super) struct Parser<'a, 'w, 'b> {
     pub(super) text: &'a [u16],
     pub(super) at: usize,
     pub(super) work: &'a mut Work<'w, 'b>,
-    patterns: &'a mut Patterns,
+    patterns: &'a mut PatternCache,
     pub(super) variables: &'a Variables,
     /// `$_` in the body of a `ForEach-Object`.
     item: Option<Value>,
@@ -46,7 +46,7 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
         text: &'a [u16],
         at: usize,
         work: &'a mut Work<'w, 'b>,
-        patterns: &'a mut Patterns,
+        patterns: &'a mut PatternCache,
         variables: &'a Variables,
     ) -> Self {
         Self { text, at, work, patterns, variables, item: None, depth: 0, inside: 0, arguments: false }
@@ -174,7 +174,7 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
             (_, "replace") => {
                 let operands = right.value.list(self.work)?;
                 let source = operands.items().first()?.text(self.work)?;
-                let pattern = Pattern::new(&source, cased, self.patterns, self.work)?;
+                let pattern = OperatorPattern::new(&source, cased, self.patterns, self.work)?;
                 let with = match operands.items().get(1) {
                     Some(with) => with.text(self.work)?,
                     None => Arc::default(),
@@ -184,7 +184,7 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
             }
             (_, "split") => {
                 let source = right.value.list(self.work)?.items().first()?.text(self.work)?;
-                let pattern = Pattern::new(&source, cased, self.patterns, self.work)?;
+                let pattern = OperatorPattern::new(&source, cased, self.patterns, self.work)?;
                 let mut parts = List::default();
                 for item in left.value.clone().list(self.work)?.items() {
                     let text = item.text(self.work)?;
@@ -197,7 +197,7 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
     }
 
     /// `-replace` on a text, or on each text of a list.
-    fn replace_each(&mut self, value: &Value, pattern: &Pattern, with: &[u16]) -> Option<Value> {
+    fn replace_each(&mut self, value: &Value, pattern: &OperatorPattern, with: &[u16]) -> Option<Value> {
         let Value::List(items) = value else {
             let text = value.text(self.work)?;
             return pattern.replace(&text, with, self.work);

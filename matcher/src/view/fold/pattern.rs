@@ -43,10 +43,10 @@ const CHARACTER_LEN_MAX: usize = 4;
 
 /// The expressions that were built for one event; `None` for those that were refused.
 #[derive(Debug, Default)]
-pub(in crate::view) struct Patterns(Vec<(Vec<u16>, bool, Option<Arc<Expression>>)>);
+pub(in crate::view) struct PatternCache(Vec<(Vec<u16>, bool, Option<Arc<Expression>>)>);
 
 /// A pattern.
-pub(super) enum Pattern {
+pub(super) enum OperatorPattern {
     /// Plain text that is empty: it stands everywhere.
     Empty,
     /// No character of it has a meaning.
@@ -64,12 +64,12 @@ pub(super) struct Expression {
     lookahead: Option<usize>,
 }
 
-impl Pattern {
+impl OperatorPattern {
     /// `None`: one that the crate `regex` does not understand, or that costs too much.
     pub(super) fn new(
         source: &[u16],
         is_cased: bool,
-        patterns: &mut Patterns,
+        patterns: &mut PatternCache,
         work: &mut Work<'_, '_>,
     ) -> Option<Self> {
         const SIGNS: &[u8] = b"\\.^$|?*+()[]{}";
@@ -117,7 +117,7 @@ impl Pattern {
 fn expression(
     source: &[u16],
     is_cased: bool,
-    patterns: &mut Patterns,
+    patterns: &mut PatternCache,
     work: &mut Work<'_, '_>,
 ) -> Option<Arc<Expression>> {
     if source.len() > PATTERN_LEN_MAX {
@@ -416,7 +416,7 @@ impl Weight {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pattern, Patterns, Weight};
+    use super::{OperatorPattern, PatternCache, Weight};
     use crate::view::fold::tests::with_work;
     use crate::view::fold::value::{List, Value};
     use proptest::prelude::*;
@@ -445,7 +445,7 @@ mod tests {
             let Ok(regex) = regex::RegexBuilder::new(&source).case_insensitive(true).build() else { return Ok(()) };
             let (what, text_units) = (units(&source), units(&text));
             let made = with_work(1 << 20, |work| {
-                let pattern = Pattern::new(&what, false, &mut Patterns::default(), work)?;
+                let pattern = OperatorPattern::new(&what, false, &mut PatternCache::default(), work)?;
                 let mut parts = List::default();
                 pattern.split(&text_units, &mut parts, work)?;
                 Some((pattern.replace(&text_units, &units(&with), work), parts))
@@ -491,11 +491,11 @@ mod tests {
     /// Once built for an event, an expression is not built again; beyond a number none is.
     #[test]
     fn expressions_are_built_once_and_are_few() {
-        let mut patterns = Patterns::default();
+        let mut patterns = PatternCache::default();
         with_work(1 << 20, |work| {
             for number in 0..40 {
                 let source = units(&format!("a+{}", number % 20));
-                let built = Pattern::new(&source, true, &mut patterns, work).is_some();
+                let built = OperatorPattern::new(&source, true, &mut patterns, work).is_some();
                 assert_eq!(built, number % 20 < super::PATTERNS_MAX, "{number}");
             }
         });

@@ -1,4 +1,4 @@
-use super::{Patterns, fold};
+use super::{PatternCache, fold};
 use crate::view::mapped::Mapped;
 use crate::view::transformation::Transformation::{
     self, Base64, CharCast, Concatenation, Deflate, Format, Join, Replace, Reverse, Split,
@@ -16,7 +16,7 @@ pub(in crate::view) fn with_work<T>(units: usize, make: impl FnOnce(&mut Work<'_
 fn folded(text: &str) -> (String, Vec<Transformation>) {
     let units: Vec<[u8; 2]> = text.encode_utf16().map(u16::to_le_bytes).collect();
     let mut text = Mapped::original(&units);
-    let mut patterns = Patterns::default();
+    let mut patterns = PatternCache::default();
     with_work(1 << 20, |work| {
         for _ in 0..6 {
             let Some(next) = fold(&text, work, &mut patterns, &mut Vec::new()) else { break };
@@ -217,7 +217,7 @@ fn worst_cases_are_bounded() {
         let mut text = Mapped::original(&units);
         let mut decoded = Vec::new();
         let mut budget = ViewBudget::new(2 * units.len());
-        let mut patterns = Patterns::default();
+        let mut patterns = PatternCache::default();
         let mut work = budget.parts().0;
         for _ in 0..6 {
             let Some(next) = fold(&text, &mut work, &mut patterns, &mut decoded) else { break };

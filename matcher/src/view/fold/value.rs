@@ -3,7 +3,7 @@
 //! Texts and lists are shared: a clone costs nothing, and what is changed is copied first only if somebody else has it.
 
 use crate::view::chars::{hex_digit, is_newline, is_whitespace};
-use crate::view::transformation::Done;
+use crate::view::transformation::Transformations;
 use crate::view::work::Work;
 use std::sync::Arc;
 
@@ -45,12 +45,12 @@ pub(super) struct List {
 #[derive(Clone, Debug)]
 pub(super) struct Folded {
     pub(super) value: Value,
-    pub(super) done: Done,
+    pub(super) done: Transformations,
 }
 
 impl Folded {
     pub(super) fn plain(value: Value) -> Self {
-        Self { value, done: Done::NONE }
+        Self { value, done: Transformations::NONE }
     }
 }
 

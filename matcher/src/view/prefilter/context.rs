@@ -27,7 +27,7 @@ pub(super) fn is_quote(unit: u16) -> bool {
 }
 
 /// A string or parenthesis, and a method of strings.
-pub(super) fn closed(text: Around<'_>, at: usize) -> bool {
+pub(super) fn is_string_method(text: Surroundings<'_>, at: usize) -> bool {
     if text.get(at) == u16::from(b')') {
         let inner = text.before(at, |unit| is_whitespace(unit) || is_newline(unit));
         if !u8::try_from(inner).is_ok_and(|byte| b"'\")]".contains(&byte)) {
@@ -41,7 +41,7 @@ pub(super) fn closed(text: Around<'_>, at: usize) -> bool {
 }
 
 /// An operator, or the parameter of an encoded command.
-pub(super) fn dashed(text: Around<'_>, at: usize) -> bool {
+pub(super) fn is_dash_operator(text: Surroundings<'_>, at: usize) -> bool {
     if !is_dash(text.get(at)) || is_word(text.get(at.wrapping_sub(1))) {
         // A verb and a noun; `1-join` is no disguise.
         return false;
@@ -93,7 +93,7 @@ pub(super) fn dashed(text: Around<'_>, at: usize) -> bool {
 }
 
 /// Whether a constant may begin behind `at`, parentheses left out.
-fn right_is_constant(text: Around<'_>, at: usize) -> bool {
+fn right_is_constant(text: Surroundings<'_>, at: usize) -> bool {
     let skipped = |unit: u16| {
         is_whitespace(unit) || is_newline(unit) || unit == u16::from(b'(') || unit == u16::from(b'@')
     };
@@ -101,14 +101,14 @@ fn right_is_constant(text: Around<'_>, at: usize) -> bool {
     is_quote(unit) || (unit == u16::from(b'[') && text.is_cast(place))
 }
 
-fn empty_string(text: Around<'_>, at: usize) -> bool {
+fn empty_string(text: Surroundings<'_>, at: usize) -> bool {
     let skipped = |unit: u16| is_whitespace(unit) || unit == u16::from(b'(');
     let (unit, place) = text.behind_at(at, skipped);
     is_quote(unit) && text.get(place + 1) == unit
 }
 
 /// A cast to characters, an index from behind, or a static method that makes a string.
-pub(super) fn bracket(text: Around<'_>, at: usize) -> bool {
+pub(super) fn is_cast_or_static_method(text: Surroundings<'_>, at: usize) -> bool {
     if text.get(at) == u16::from(b'[') {
         return text.is_char_cast(at) || (text.get(at + 1) == u16::from(b'-') && ranges(text, at));
     }
@@ -123,17 +123,17 @@ pub(super) fn bracket(text: Around<'_>, at: usize) -> bool {
 }
 
 /// Two dots within the brackets.
-fn ranges(text: Around<'_>, at: usize) -> bool {
+fn ranges(text: Surroundings<'_>, at: usize) -> bool {
     (at..at + 8).any(|at| text.get(at) == u16::from(b'.') && text.get(at + 1) == u16::from(b'.'))
 }
 
 /// A text, and what stands around a place; 0 outside and too far away.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Around<'a> {
+pub(super) struct Surroundings<'a> {
     pub(super) units: &'a [[u8; 2]],
 }
 
-impl Around<'_> {
+impl Surroundings<'_> {
     pub(super) fn get(self, at: usize) -> u16 {
         self.units.get(at).map_or(0, |unit| u16::from_le_bytes(*unit))
     }

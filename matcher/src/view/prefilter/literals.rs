@@ -68,7 +68,7 @@ pub(super) struct Literal {
 
 /// Collects literals.
 #[derive(Debug, Default)]
-pub(super) struct Literals {
+pub(super) struct LiteralSet {
     list: Vec<Literal>,
     numbers: HashMap<Vec<u8>, usize>,
     places: usize,
@@ -76,7 +76,7 @@ pub(super) struct Literals {
 
 /// The surroundings of all places in literals.
 #[derive(Debug)]
-pub(super) struct Contexts {
+pub(super) struct LiteralIndex {
     literals: Vec<Literal>,
     /// For each unit those that stand behind it, or behind it and a blank, in a literal: the first thing that is looked at.
     pairs: Vec<u128>,
@@ -99,13 +99,17 @@ impl Side {
 
 impl Literal {
     /// Whether it tells something of the rules in `candidates`; `None` for all rules.
-    fn tells<C: Iterator<Item = u32>>(&self, candidates: Option<C>, pays: &impl Fn(usize) -> bool) -> bool {
-        let has = |rule| !pays(2 + self.rules.len() / 4) || self.rules.contains(&rule);
+    fn applies_to<C: Iterator<Item = u32>>(
+        &self,
+        candidates: Option<C>,
+        can_afford: &impl Fn(usize) -> bool,
+    ) -> bool {
+        let has = |rule| !can_afford(2 + self.rules.len() / 4) || self.rules.contains(&rule);
         self.is_gate || candidates.is_none_or(|mut rules| rules.any(has))
     }
 }
 
-impl Literals {
+impl LiteralSet {
     /// Adds a literal of a rule, or one that every rule may need.
     pub(super) fn push(&mut self, literal: &[u8], rule: Option<u32>) {
         let number = *self.numbers.entry(literal.to_vec()).or_insert(self.list.len());
@@ -133,11 +137,11 @@ impl Literals {
     }
 }
 
-impl Contexts {
-    pub(super) fn new(literals: Literals) -> Self {
+impl LiteralIndex {
+    pub(super) fn new(literals: LiteralSet) -> Self {
         let all = literals.places > PLACES_MAX;
         let bits = (literals.places * BITS_PER_PLACE).next_power_of_two().clamp(BITS_MIN, BITS_MAX);
-        let mut contexts = Self {
+        let mut index = Self {
             literals: Vec::new(),
             pairs: vec![0; 256],
             bits: vec![0; bits / 64],
@@ -147,12 +151,12 @@ impl Contexts {
         };
         if !all {
             for (number, literal) in (0u32..).zip(&literals.list) {
-                contexts.add(number, &literal.units);
+                index.add(number, &literal.units);
             }
-            contexts.places.sort_unstable();
-            contexts.literals = literals.list;
+            index.places.sort_unstable();
+            index.literals = literals.list;
         }
-        contexts
+        index
     }
 
     fn add(&mut self, number: u32, literal: &[u8]) {
@@ -199,14 +203,14 @@ impl Contexts {
     }
 
     /// Whether some literal that tells of the candidates has a place with these around it, and goes on so in the text:
-    /// `readers` read on from the place in either direction. The answer is yes where `pays` refuses the work.
+    /// `readers` read on from the place in either direction. The answer is yes where `can_afford` refuses the work.
     pub(super) fn contains<C: Iterator<Item = u32>>(
         &self,
         between: Between,
         [before, behind]: [Side; 2],
         readers: &[Reader<'_>; 2],
         candidates: &impl Fn() -> Option<C>,
-        pays: &impl Fn(usize) -> bool,
+        can_afford: &impl Fn(usize) -> bool,
     ) -> bool {
         if self.all || before.near == ANY || behind.near == ANY {
             return true;
@@ -221,8 +225,9 @@ impl Contexts {
         if !first && !last && self.pairs[row] >> (behind.near & 0x7F) & 1 == 0 {
             return false;
         }
-        self.forms(between, [before, behind], (first, last))
-            .any(|(before, behind)| self.is_any_there(between, [before, behind], readers, candidates, pays))
+        self.forms(between, [before, behind], (first, last)).any(|(before, behind)| {
+            self.is_any_there(between, [before, behind], readers, candidates, can_afford)
+        })
     }
 
     /// Whether some literal may have a blank between these, as far as they alone tell.
@@ -254,21 +259,21 @@ impl Contexts {
         [before, behind]: [Side; 2],
         readers: &[Reader<'_>; 2],
         candidates: &impl Fn() -> Option<C>,
-        pays: &impl Fn(usize) -> bool,
+        can_afford: &impl Fn(usize) -> bool,
     ) -> bool {
         let key = key(between, before, behind);
         let from = self.places.partition_point(|(other, ..)| *other < key);
         let own = self.places[from..].iter().take_while(|(other, ..)| *other == key);
         own.into_iter().any(|&(_, literal, at)| {
             let literal = &self.literals[literal as usize];
-            if !pays(PLACE_STEPS + literal.units.len()) {
+            if !can_afford(PLACE_STEPS + literal.units.len()) {
                 return true;
             }
             let (head, tail) = literal.units.split_at(at as usize);
             let tail = &tail[usize::from(between.is_blank())..];
             readers[0].clone().reads(head.iter().rev().copied())
                 && readers[1].clone().reads(tail.iter().copied())
-                && literal.tells(candidates(), pays)
+                && literal.applies_to(candidates(), can_afford)
         })
     }
 

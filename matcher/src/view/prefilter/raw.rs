@@ -3,21 +3,21 @@
 use crate::engine::gate::Found;
 use crate::engine::plan::{Plan, Program};
 use crate::engine::program::{CheckOp, Step};
-use crate::engine::run::Memory;
+use crate::engine::run::TextMemo;
 use crate::scan::triggers;
 
 /// What is known of a text from its raw search.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct FromRaw<'a> {
+pub(crate) struct RawSearch<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) found: &'a Found,
     /// What the candidates' programs looked for.
-    pub(crate) memory: &'a Memory,
+    pub(crate) memo: &'a TextMemo,
     /// The narrowed text, if it was made.
     pub(crate) narrow: Option<&'a [u8]>,
 }
 
-impl FromRaw<'_> {
+impl RawSearch<'_> {
     pub(super) fn programs(&self) -> impl Iterator<Item = &Program> {
         let gated = self.found.list().iter().flat_map(|&needle| &self.plan.by_needle[needle as usize]);
         self.plan.ungated.iter().chain(gated).map(|&program| &self.plan.programs[program as usize])
@@ -33,9 +33,7 @@ impl FromRaw<'_> {
         let plan = self.plan;
         // No view has a backtick.
         let is_absent = |&literal: &u32| match (literal as usize).checked_sub(plan.gate.len()) {
-            Some(own) => {
-                self.memory.is_absent(own) || plan.finders[own].needle().contains(&triggers::BACKTICK)
-            }
+            Some(own) => self.memo.is_absent(own) || plan.finders[own].needle().contains(&triggers::BACKTICK),
             None => !self.found.contains(literal) || plan.gate.needle(literal).contains(&triggers::BACKTICK),
         };
         program.steps.iter().all(|step| match step {

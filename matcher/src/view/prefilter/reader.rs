@@ -1,6 +1,6 @@
 //! Reading on from a mark, in either direction, as the light normalisation would have the text.
 
-use super::context::{Around, NEIGHBOUR_UNITS_MAX, is_plain, is_quote};
+use super::context::{NEIGHBOUR_UNITS_MAX, Surroundings, is_plain, is_quote};
 use super::literals::{ANY, Side};
 use crate::scan::narrow::narrow_unit;
 use crate::view::chars::{
@@ -29,7 +29,7 @@ fn plain(unit: u16) -> u16 {
 /// row as one.
 #[derive(Clone, Debug)]
 pub(super) struct Reader<'a> {
-    text: Around<'a>,
+    text: Surroundings<'a>,
     at: usize,
     is_forward: bool,
     end: Ends,
@@ -104,7 +104,7 @@ impl Reader<'_> {
     }
 }
 
-impl<'a> Around<'a> {
+impl<'a> Surroundings<'a> {
     /// Reads what stands before `at`, backwards.
     pub(super) fn reader_before(self, at: usize) -> Reader<'a> {
         Reader { text: self, at, is_forward: false, end: Ends::Never, blank: false }

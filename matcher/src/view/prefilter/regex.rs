@@ -21,24 +21,24 @@ const BYTES_PER_STEP: usize = 32;
 
 /// The ways in which one rule may match beyond its literals.
 #[derive(Debug, Default)]
-pub(super) struct Wild {
-    ways: Vec<Way>,
+pub(super) struct NonLiteral {
+    alternatives: Vec<Alternative>,
     /// No pattern with `?` is among them.
     pub(super) is_regex: bool,
 }
 
 #[derive(Debug)]
-struct Way {
+struct Alternative {
     clauses: Vec<Vec<Finder<'static>>>,
     /// What matches lies within one line.
     in_line: bool,
 }
 
-impl Wild {
+impl NonLiteral {
     /// Of a rule's expression; the needles of its clauses go to `needle`.
     pub(super) fn of(expr: &Expr, mut needle: impl FnMut(&[u8])) -> Self {
-        let mut ways = Vec::new();
-        for (clauses, in_line) in ways_of(expr).unwrap_or_default() {
+        let mut alternatives = Vec::new();
+        for (clauses, in_line) in alternatives_of(expr).unwrap_or_default() {
             // No view has a backtick.
             let never = |clause: &Clause| clause.needles.iter().all(|needle| needle.contains(&BACKTICK));
             if clauses.iter().any(never) {
@@ -49,20 +49,25 @@ impl Wild {
                 clause.needles.iter().map(|needle| Finder::new(&needle[..]).into_owned()).collect()
             };
             let short = clauses.iter().filter(|clause| clause.needles.len() <= NEEDLES_MAX);
-            ways.push(Way { clauses: short.map(finders).collect(), in_line });
+            alternatives.push(Alternative { clauses: short.map(finders).collect(), in_line });
         }
         let is_regex = !has_one(expr);
-        Self { ways, is_regex }
+        Self { alternatives, is_regex }
     }
 
     /// Whether there is any.
     pub(super) fn is_any(&self) -> bool {
-        !self.ways.is_empty()
+        !self.alternatives.is_empty()
     }
 
     /// Steps to ask whether it holds in a text of this length.
     pub(super) fn steps(&self, len: usize) -> usize {
-        let needles = self.ways.iter().flat_map(|way| &way.clauses).map(Vec::len).sum::<usize>();
+        let needles = self
+            .alternatives
+            .iter()
+            .flat_map(|alternative| &alternative.clauses)
+            .map(Vec::len)
+            .sum::<usize>();
         needles * (2 + len / BYTES_PER_STEP)
     }
 
@@ -70,9 +75,10 @@ impl Wild {
     /// that is to be asked again.
     pub(super) fn holds(&self, text: &[u8]) -> Option<bool> {
         let stands = |clause: &Vec<Finder<'_>>| clause.iter().any(|needle| needle.find(text).is_some());
-        let mut holding = self.ways.iter().filter(|way| way.clauses.iter().all(stands)).peekable();
+        let mut holding =
+            self.alternatives.iter().filter(|alternative| alternative.clauses.iter().all(stands)).peekable();
         let is_any = holding.peek().is_some();
-        (!is_any || holding.any(|way| !way.in_line)).then_some(is_any)
+        (!is_any || holding.any(|alternative| !alternative.in_line)).then_some(is_any)
     }
 }
 
@@ -86,26 +92,27 @@ pub(super) fn line_of(text: &[u8], at: usize) -> Range<usize> {
 }
 
 /// The clauses of each way, and whether they hold within one line; `None` for an expression of literals only.
-fn ways_of(expr: &Expr) -> Option<Vec<(Vec<Clause>, bool)>> {
+fn alternatives_of(expr: &Expr) -> Option<Vec<(Vec<Clause>, bool)>> {
     match expr {
         Expr::Or(parts) => {
-            let ways: Vec<_> = parts.iter().filter_map(ways_of).flatten().collect();
-            (!ways.is_empty()).then_some(ways)
+            let alternatives: Vec<_> = parts.iter().filter_map(alternatives_of).flatten().collect();
+            (!alternatives.is_empty()).then_some(alternatives)
         }
         Expr::And(parts) => {
-            let (at, mut ways) =
-                parts.iter().enumerate().find_map(|(at, part)| Some((at, ways_of(part)?)))?;
+            let (at, mut alternatives) =
+                parts.iter().enumerate().find_map(|(at, part)| Some((at, alternatives_of(part)?)))?;
             for (other, part) in parts.iter().enumerate() {
                 if other != at
                     && let Some(clause) = necessary(part, EventKind::ScriptBlock)
                 {
                     // It may hold in another line.
-                    ways.iter_mut()
+                    alternatives
+                        .iter_mut()
                         .filter(|(_, in_line)| !in_line)
-                        .for_each(|(way, _)| way.push(clause.clone()));
+                        .for_each(|(alternative, _)| alternative.push(clause.clone()));
                 }
             }
-            Some(ways)
+            Some(alternatives)
         }
         Expr::Not(_) => None,
         Expr::Test(test) => match &test.op {

@@ -7,7 +7,7 @@ use crate::detect::{RULES_PER_HIT, by_view};
 use crate::event::RawEvent;
 use crate::search::Search;
 use crossbeam_channel::Sender;
-use etwsieve_matcher::block::{Assembly, BlockCounts, Closed, Fragment, Joined, Limits, Noted};
+use etwsieve_matcher::block::{Assembly, BlockCounts, Closed, FoundNeedles, Fragment, Joined, Limits};
 use etwsieve_matcher::{EventKind, Matcher, Payload, Rule, Scratch, ViewBudget};
 
 /// UTF-16 units on either side of a border that are looked at as one, to see whether a view could differ there.
@@ -66,7 +66,7 @@ impl Blocks {
         &mut self,
         event: &mut RawEvent,
         given: &[u32],
-        (noted, views_could_differ): (Noted, bool),
+        (found_needles, views_could_differ): (FoundNeedles, bool),
         hands: &mut Hands<'_>,
     ) {
         let RawEvent { header, user_sid, computer, sequence, payload, shard, .. } = event;
@@ -75,8 +75,8 @@ impl Blocks {
             source: self.source,
             process_id: header.process_id,
             time: header.time.0,
-            is_needed: views_could_differ,
-            noted,
+            views_could_differ,
+            found_needles,
         };
         let assembly = &mut self.shards[shard].assembly;
         hands.matcher.take_fragment(assembly, fragment, payload, given, hands.scratch, || FirstFragment {
@@ -109,7 +109,7 @@ impl Blocks {
     /// Searches what is open, as far as it goes.
     pub(super) fn finish(&mut self, hands: &mut Hands<'_>) {
         for shard in 0..self.shards.len() {
-            while self.shards[shard].assembly.give_up() {
+            while self.shards[shard].assembly.close_oldest() {
                 self.search_closed(shard, hands);
             }
             self.tell(shard, hands);
@@ -148,9 +148,9 @@ impl Blocks {
         let mut differs = |units: &[[u8; 2]]| {
             hands.matcher.views_could_differ(EventKind::ScriptBlock, units, views, &mut budget)
         };
-        if views.any() && (closed.is_needed() || closed.borders(BORDER_UNITS).any(|units| differs(&units))) {
+        if views.any() && (closed.views_could_differ() || closed.borders(BORDER_UNITS).any(|units| differs(&units))) {
             closed.join(&mut self.joined);
-            let mut known = [closed.given(), &raw].concat();
+            let mut known = [closed.reported(), &raw].concat();
             known.sort_unstable();
             let payload = Payload {
                 kind: EventKind::ScriptBlock,

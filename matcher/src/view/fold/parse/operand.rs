@@ -7,9 +7,9 @@ use crate::view::fold::decode;
 use crate::view::fold::literal::{self, Literal};
 use crate::view::fold::needle::Needle;
 use crate::view::fold::operation::{format, index, insert, join, remove, replace, split_at_any};
-use crate::view::fold::pattern::Pattern;
+use crate::view::fold::pattern::OperatorPattern;
 use crate::view::fold::value::{Folded, LIST_LEN_MAX, List, Text, Value, parse};
-use crate::view::transformation::{Done, Transformation};
+use crate::view::transformation::{Transformation, Transformations};
 use crate::view::work::Work;
 use std::ops::Range;
 use std::sync::Arc;
@@ -112,7 +112,7 @@ impl Parser<'_, '_, '_> {
             return Some(Folded { value: Value::of_text(text, self.work)?, done });
         }
         let arguments = self.call_arguments()?;
-        let done = arguments.iter().fold(Done::NONE, |done, argument| done.and(argument.done));
+        let done = arguments.iter().fold(Transformations::NONE, |done, argument| done.and(argument.done));
         let arguments = Arguments(arguments);
         let (value, own) = self.static_call(owner, &member, &arguments)?;
         Some(Folded { value, done: own.map_or(done, |own| done.with(own)) })
@@ -158,7 +158,7 @@ impl Parser<'_, '_, '_> {
                 (format(&arguments.text(0, work)?, rest.items(), work)?, Some(Transformation::Format))
             }
             ("regex" | "text.regularexpressions.regex", "replace") => {
-                let pattern = Pattern::new(&arguments.text(1, work)?, true, self.patterns, work)?;
+                let pattern = OperatorPattern::new(&arguments.text(1, work)?, true, self.patterns, work)?;
                 let (text, with) = (arguments.text(0, work)?, arguments.text(2, work)?);
                 (pattern.replace(&text, &with, work)?, Some(Transformation::Replace))
             }

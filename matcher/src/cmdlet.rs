@@ -1,9 +1,9 @@
-//! Cmdlets, their aliases and parameters.
+//! Cmdlets with their aliases and parameters.
 //!
-//! The aliases are those of PowerShell/PowerShell, `engine/InitialSessionState.cs` (`SessionStateAliasEntry`), as of Windows
-//! PowerShell 5.1. Parameters, their aliases and positions are those that the help pages of version 5.1 document; they have
-//! not been compared with the attributes in the source. An abbreviation is taken if it begins one parameter alone, the
-//! common ones counted.
+//! The aliases are taken from PowerShell/PowerShell, `engine/InitialSessionState.cs` (`SessionStateAliasEntry`), as of
+//! Windows PowerShell 5.1. Parameters, their aliases and positions are those that the help pages of version 5.1
+//! document; they have not been compared with the attributes in the source. An abbreviation is accepted if it is the
+//! prefix of exactly one parameter, common parameters included.
 
 use crate::pattern::fold;
 
@@ -14,15 +14,15 @@ pub(crate) struct Cmdlet {
     pub(crate) aliases: &'static [&'static str],
     /// Parameters that take an argument.
     pub(crate) parameters: &'static [&'static str],
-    /// Parameters that take none.
+    /// Parameters that take no argument.
     pub(crate) switches: &'static [&'static str],
     /// Aliases of parameters.
     pub(crate) parameter_aliases: &'static [(&'static str, &'static str)],
-    /// The parameters that take arguments without a name, in their order.
+    /// The parameters that positional arguments belong to, in order.
     pub(crate) positions: &'static [&'static str],
 }
 
-/// Parameters that every cmdlet has, with an argument.
+/// Common parameters with an argument.
 pub(crate) const COMMON: [&str; 9] = [
     "ErrorAction",
     "ErrorVariable",
@@ -35,7 +35,7 @@ pub(crate) const COMMON: [&str; 9] = [
     "WarningVariable",
 ];
 
-/// Parameters that every cmdlet has, without one.
+/// Common parameters without an argument.
 pub(crate) const COMMON_SWITCHES: [&str; 2] = ["Debug", "Verbose"];
 
 /// Aliases of the common parameters.
@@ -53,11 +53,11 @@ pub(crate) const COMMON_ALIASES: [(&str, &str); 11] = [
     ("vb", "Verbose"),
 ];
 
-/// Aliases of the parameters of cmdlets that open a session.
+/// Parameter aliases of the cmdlets that open a session.
 const SESSION_ALIASES: [(&str, &str); 4] =
     [("Cn", "ComputerName"), ("URI", "ConnectionUri"), ("CU", "ConnectionUri"), ("VMGuid", "VMId")];
 
-/// The cmdlets that are known.
+/// The known cmdlets.
 pub(crate) const CMDLETS: [Cmdlet; 9] = [
     Cmdlet {
         name: "Enter-PSSession",
@@ -301,7 +301,7 @@ pub(crate) const CMDLETS: [Cmdlet; 9] = [
     },
 ];
 
-/// Returns true if the units are this name, in any case.
+/// Returns true if the units are this name, ignoring case.
 pub(crate) fn is_name(units: &[u16], name: &str) -> bool {
     units.len() == name.len()
         && name.bytes().zip(units).all(|(byte, unit)| u16::from(byte.to_ascii_lowercase()) == fold(*unit))

@@ -1,4 +1,4 @@
-//! From rules to what runs: a gate over one necessary clause of each rule, and a program for each candidate.
+//! Compiles rules to plans: a gate over one necessary clause of each rule, and a program per rule for its candidates.
 
 pub(crate) mod clause;
 pub(crate) mod literals;

@@ -1,6 +1,6 @@
-//! The search of one text: a gate finds needles, and the programs of the rules that they make candidates decide.
+//! The search of one text: a gate finds needles, and the programs of candidate rules decide.
 //!
-//! Nothing here knows of blocks or views: [`block`](crate::block) and [`view`](crate::view) use the engine for the texts
+//! The engine knows neither blocks nor views: [`block`](crate::block) and [`view`](crate::view) use it for the texts
 //! that they make.
 
 pub(crate) mod cost;
@@ -20,14 +20,14 @@ use run::TextMemo;
 pub(crate) struct TextScratch {
     pub(crate) narrowed: Narrowed,
     pub(crate) found: Found,
-    /// The matcher whose needles `found` holds, those of the payload searched last; 0 if that is not so.
+    /// Identity of the matcher to which `found` belongs; 0 if it does not belong to the payload searched last.
     pub(crate) found_by: u64,
     pub(crate) memo: TextMemo,
     pub(crate) matched: Vec<u32>,
 }
 
 impl TextScratch {
-    /// The needles of the payload that was searched last, if it was searched by this matcher.
+    /// Returns the needles of the payload searched last, if this matcher searched it.
     pub(crate) fn found_of(&self, matcher: u64) -> Option<&Found> {
         (self.found_by == matcher).then_some(&self.found)
     }

@@ -1,42 +1,42 @@
-//! How rare a needle is in script text, estimated from measured frequencies.
+//! Frequencies: estimates how rare a needle is in script text.
 //!
-//! A needle is spelled with common words where it holds any, and with single bytes elsewhere, each with the
-//! likelihood it has behind its neighbour; the shortest spelling counts. Only the order matters: between two
-//! clauses the rarer one makes the better gate.
+//! A needle is spelled with common words where it contains any, and with single bytes elsewhere, each with its
+//! probability given its predecessor. The shortest spelling counts. Only the order of the estimates matters: of two
+//! clauses, the rarer one is better for the gate.
 
 mod table;
 
 use memchr::memmem;
 use std::sync::LazyLock;
 
-/// Longest part of a needle that counts: beyond it no needle is common.
+/// Length of a needle that is examined; no longer needle is common.
 const LEN_COUNTED: usize = 32;
 
-/// Shorter needles are parts of too many words to be judged by them.
+/// Shorter needles are parts of too many words for this to say anything.
 const WORD_PART_LEN_MIN: usize = 3;
 
-/// Classes of bytes, with that of all others.
+/// Number of byte classes, including the one for all other bytes.
 const CLASS_COUNT: usize = table::CLASSES.len() + 1;
 
-/// A needle that the estimate takes to be rarer than this is as rare as any.
+/// Needles for which the estimate is higher count as equally rare.
 const BITS_MAX: f64 = 60.0;
 
-/// For a run of one sign, as in rulers and indents: each behind the first tells little.
+/// For each repetition of a character that is not a letter, as in rulers and indentation.
 const RUN_BITS: f64 = 0.5;
 
-/// What is made of the tables for look-ups.
+/// Lookup structures made from the tables.
 struct Tables {
     /// The class of each byte.
     classes: [u8; 256],
     words: Vec<Word>,
-    /// For each pair of classes, the places in `words` of those that begin so.
+    /// For each pair of classes, the indices in `words` of the words that begin with it.
     by_start: Vec<Vec<usize>>,
 }
 
 struct Word {
     bytes: &'static [u8],
     bits: f64,
-    /// Where it stands in [`table::WORDS`].
+    /// Its offset in [`table::WORDS`].
     offset: usize,
 }
 
@@ -70,17 +70,17 @@ impl Tables {
             + usize::from(self.classes[usize::from(second)])
     }
 
-    /// Bits of the commonest word of which the needle is a part.
+    /// Returns the bits of the most common word that contains the needle.
     fn bits_as_part(&self, needle: &[u8]) -> Option<f64> {
-        // The commonest come first.
+        // The most common words come first.
         let at = memmem::find(table::WORDS.as_bytes(), needle)?;
         let word = self.words.partition_point(|word| word.offset <= at).checked_sub(1)?;
         Some(self.words[word].bits)
     }
 }
 
-/// Estimated information of `needle` (folded ASCII) in bits: it stands at a given place of a text with a
-/// likelihood of about 2 to the minus this.
+/// Returns the estimated information of `needle` (folded ASCII) in bits: it occurs at a given position of a text with a
+/// probability of about 2 to the power of minus this.
 pub(crate) fn bits(needle: &[u8]) -> f64 {
     let tables = &*TABLES;
     let needle = &needle[..needle.len().min(LEN_COUNTED)];
@@ -101,20 +101,20 @@ pub(crate) fn bits(needle: &[u8]) -> f64 {
         }
     }
     let spelled = shortest[needle.len()].min(BITS_MAX);
-    // A part of a common word is at least as common.
+    // A part of a common word is at least as common as the word.
     if needle.len() < WORD_PART_LEN_MIN {
         return spelled;
     }
     tables.bits_as_part(needle).map_or(spelled, |whole| spelled.min(whole))
 }
 
-/// Likelihood, as estimated, that a place of a narrowed text holds this byte.
+/// Returns the estimated probability that a position of a narrowed text has this byte.
 pub(crate) fn byte_likelihood(byte: u8) -> f64 {
     let likelihood = (-bits(&[byte])).exp2();
     match byte {
-        // The table knows all digits as one.
+        // The table has one class for all digits.
         b'0'..=b'9' => likelihood / 10.0,
-        // Narrowed texts have none of these.
+        // These bytes do not occur in narrowed text.
         b'A'..=b'Z' | 0x80..=0xFE => 0.0,
         _ => likelihood,
     }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_whole() {
+    fn the_tables_are_complete() {
         assert!(TABLES.words.len() > 200);
         for word in &TABLES.words {
             assert!(word.bytes.len() >= 4 && (8.0..=20.0).contains(&word.bits));

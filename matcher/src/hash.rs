@@ -1,20 +1,20 @@
-//! Hashes of 128 bits whose collisions nobody outside the process can compute.
+//! 128-bit hashes with a random secret, so that nobody outside the process can construct collisions.
 
 use std::hash::{BuildHasher, RandomState};
 use twox_hash::XxHash3_128;
 
-/// Bytes of the secret; XXH3 wants 136 at least.
+/// Bytes of the secret; XXH3 requires at least 136.
 const SECRET_LEN: usize = 192;
 
 /// XXH3 with a random secret.
 #[derive(Debug, Default)]
 pub(crate) struct SecretHash {
-    /// Empty until [`new`](Self::new) has made one: then every hash is 0.
+    /// Empty until [`new`](Self::new) has drawn one; every hash is 0 until then.
     secret: Vec<u8>,
 }
 
 impl SecretHash {
-    /// Draws a secret: the standard library's random keys, stretched by its keyed hash.
+    /// Draws a secret: the standard library's random keys, expanded by its keyed hash.
     pub(crate) fn new() -> Self {
         let random = RandomState::new();
         let words = (0..SECRET_LEN / 8).flat_map(|number| random.hash_one(number).to_le_bytes());

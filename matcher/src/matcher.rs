@@ -1,4 +1,4 @@
-//! The matcher: a payload in, the rules that match it out.
+//! The matcher: finds the rules that match a payload, a joined block, or a view.
 
 mod blocks;
 pub(crate) mod repeats;
@@ -22,7 +22,7 @@ use etwsieve_budget::Budget;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A compiled set of rules. Shared by any number of threads, each with a [`Scratch`] of its own.
+/// A compiled set of rules, shared by any number of threads, each with its own [`Scratch`].
 #[derive(Debug)]
 pub struct Matcher {
     rules: Vec<Rule>,
@@ -30,13 +30,13 @@ pub struct Matcher {
     views: ViewPlan,
     isa: Isa,
     repeats: Repeats,
-    /// How fragments of blocks may be reduced; made when room first runs out.
+    /// The way in which fragments of blocks may be trimmed; made when memory first runs out.
     trim_plan: OnceLock<Option<TrimPlan>>,
-    /// Tells this matcher from all others of the process.
+    /// Identifies this matcher among all others of the process.
     identity: u64,
 }
 
-/// Memory that one thread reuses from event to event, whichever matcher searches it.
+/// Memory that one thread reuses from event to event, with any matcher.
 #[derive(Debug, Default)]
 pub struct Scratch {
     text: TextScratch,
@@ -46,7 +46,7 @@ pub struct Scratch {
     view: ViewScratch,
 }
 
-/// What the matcher did, in events unless said otherwise.
+/// Counters of a matcher, in events unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Events searched.
@@ -55,23 +55,21 @@ pub struct Counts {
     pub with_candidate: u64,
     /// Candidates: pairs of an event and a rule whose program ran.
     pub candidates: u64,
-    /// Events known from an equal one before to match nothing; they were not searched.
+    /// Events that were not searched, because an equal one is known to match nothing.
     pub repeat_hits: u64,
-    /// Events that were looked up as repeats in vain.
+    /// Events that were looked up as repeats without success.
     pub repeat_misses: u64,
     /// Work of the candidates' programs, in steps of a [`Budget`].
     pub steps: u64,
 }
 
 impl Matcher {
-    /// Compiles rules. Their order is kept: verdicts are indices into it.
-    ///
-    /// The kernel is the [best](Kernel::best) one.
+    /// Compiles rules for the [best](Kernel::best) kernel. Verdicts are indices into `rules`.
     pub fn new(rules: Vec<Rule>) -> Self {
         Self::with_kernel(rules, Kernel::best())
     }
 
-    /// Compiles rules for this kernel, or for the widest below it that this processor can run; see
+    /// Compiles rules for this kernel, or for the best lower one that this processor supports; see
     /// [`kernel`](Self::kernel).
     pub fn with_kernel(rules: Vec<Rule>, kernel: Kernel) -> Self {
         static IDENTITIES: AtomicU64 = AtomicU64::new(1);
@@ -83,45 +81,45 @@ impl Matcher {
         Self { rules, plans, views, isa, repeats: Repeats::default(), trim_plan: OnceLock::new(), identity }
     }
 
-    /// Says when repeats of a harmless text are recognised instead of searched.
+    /// Sets when repeats of a text that matched nothing are recognised instead of searched.
     #[must_use]
     pub fn with_repeats(mut self, repeats: Repeats) -> Self {
         self.repeats = repeats;
         self
     }
 
-    /// The rules.
+    /// Returns the rules.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
 
-    /// The kernel in use.
+    /// Returns the kernel in use.
     pub fn kernel(&self) -> Kernel {
         self.isa.kernel()
     }
 
-    /// Whether any rule is about this kind of event. A source need not hand over the others.
+    /// Returns true if any rule applies to this kind of event. A source need not deliver other kinds.
     pub fn wants(&self, kind: EventKind) -> bool {
         !self.plan(kind).programs.is_empty() || (kind == EventKind::ScriptBlock && self.has_calls())
     }
 
-    /// Whether any rule is searched in the call-aware view.
+    /// Returns true if any rule is searched in the call-aware view.
     pub fn has_calls(&self) -> bool {
         self.views.has_calls()
     }
 
-    /// Number of rules of this kind that no needle gates: their programs run for every event.
+    /// Returns the number of rules of this kind without a prefilter: their programs run for every event.
     pub fn ungated(&self, kind: EventKind) -> usize {
         self.plan(kind).ungated.len()
     }
 
-    /// Number of needles in the gate of this kind.
+    /// Returns the number of needles in the gate of this kind.
     pub fn gate_needles(&self, kind: EventKind) -> usize {
         self.plan(kind).gate.len()
     }
 
-    /// Bytes that the compiled rules hold, about; the rules as loaded and caches of regular expressions not
-    /// counted.
+    /// Returns the approximate memory of the compiled rules in bytes, without the rules as loaded and without the
+    /// caches of regular expressions.
     pub fn memory(&self) -> usize {
         self.plans.iter().map(Plan::memory).sum::<usize>() + self.views.calls.memory()
     }
@@ -137,25 +135,25 @@ impl Matcher {
         }
     }
 
-    /// The rules that match, as ascending indices.
+    /// Returns the rules that match, as ascending indices.
     ///
     /// # Complexity
     ///
-    /// One pass over the payload for the gate, before it one to narrow it if there are many rules, and one to hash
-    /// it if repeats are looked for. Only candidates are looked at closer, each literal at most once. Allocates
-    /// nothing once `scratch` has grown to the largest event.
+    /// One pass over the payload for the gate, preceded by one to narrow it if there are many rules, and one to hash it
+    /// if repeats are looked up. Only candidates are evaluated further, and each literal is searched at most once.
+    /// Allocates nothing once `scratch` has grown to the largest event.
     pub fn find<'s>(&self, payload: &Payload<'_>, scratch: &'s mut Scratch) -> &'s [u32] {
         self.search(payload, scratch, &mut NoMeter, true)
     }
 
-    /// As [`find`](Self::find), for a fragment that an [`Assembly`](crate::block::Assembly) then takes, and which
-    /// therefore is searched even if it is a repeat. What it found is to be asked of the scratch
-    /// before another search: [`Scratch::found_needles`].
+    /// Searches a fragment that an [`Assembly`](crate::block::Assembly) then receives; otherwise like
+    /// [`find`](Self::find). A fragment is searched even if it is a repeat. Call [`Scratch::found_needles`] before the
+    /// next search.
     pub fn find_fragment<'s>(&self, payload: &Payload<'_>, scratch: &'s mut Scratch) -> &'s [u32] {
         self.search(payload, scratch, &mut NoMeter, false)
     }
 
-    /// As [`find`](Self::find), and notes in `meter` what each rule costs.
+    /// Records in `meter` what each rule costs; otherwise like [`find`](Self::find).
     pub fn find_metered<'s>(
         &self,
         payload: &Payload<'_>,
@@ -207,7 +205,8 @@ impl Matcher {
         &scratch.text.matched
     }
 
-    /// Runs the candidates of a payload whose needles have been found. Apart, so that events without one pay nothing for it.
+    /// Evaluates the candidates of a payload whose needles have been found. Not inlined, so that events without a
+    /// needle do not pay for it.
     #[inline(never)]
     fn evaluate(
         &self,
@@ -220,7 +219,7 @@ impl Matcher {
         scratch.counts.with_candidate += 1;
         let text = &mut scratch.text;
         text.memo.begin(plan);
-        // The verdict on a text as recorded is never cut short; what it costs is counted all the same.
+        // The search of a text as recorded is never cut short; its cost is only counted.
         let mut budget = Budget::new(u64::MAX, u64::MAX);
         let run = Evaluation {
             plan,
@@ -236,7 +235,7 @@ impl Matcher {
         text.matched.sort_unstable();
     }
 
-    /// The key under which this payload's text is remembered, if it is to be looked up.
+    /// Returns the key under which this payload's text is remembered, if it is to be looked up.
     fn key(&self, plan: &Plan, payload: &Payload<'_>, scratch: &mut Scratch) -> Option<Key> {
         if !self.repeats.pays(plan.gate.len()) {
             return None;
@@ -251,7 +250,7 @@ impl Matcher {
 }
 
 impl Scratch {
-    /// What was done with this scratch so far.
+    /// Returns the counters of this scratch.
     pub fn counts(&self) -> Counts {
         self.counts
     }

@@ -2,30 +2,30 @@
 
 use crate::field::{EventKind, Field, Fields};
 
-/// A payload to be searched, and its place in a block.
+/// A payload to search, with the process that wrote it.
 #[derive(Clone, Copy, Debug)]
 pub struct Payload<'a> {
     /// The kind of event.
     pub kind: EventKind,
-    /// The process that wrote the event: with the script block id it names a block.
+    /// The process that wrote the event. Together with the script block id it identifies a block.
     pub process_id: Option<u32>,
-    /// User data as it was written, little-endian.
+    /// User data as written, little-endian.
     pub bytes: &'a [u8],
 }
 
 /// The place of a fragment in its script block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place<'a> {
-    /// Number of the fragment, from 1 in honest events.
+    /// Number of the fragment, normally from 1.
     pub message_number: i32,
     /// Number of fragments of the block.
     pub message_total: i32,
-    /// The id that the fragments share: UTF-16LE bytes.
+    /// The id that the fragments share, as UTF-16LE bytes.
     pub script_block_id: &'a [u8],
 }
 
 impl<'a> Payload<'a> {
-    /// The fragment's place in its block; `None` for events without blocks and for cut payloads.
+    /// Returns the fragment's place in its block; `None` for events without blocks and for truncated payloads.
     pub fn place(&self) -> Option<Place<'a>> {
         let fields = Fields::split(self.kind, self.bytes);
         Some(Place {
@@ -35,13 +35,13 @@ impl<'a> Payload<'a> {
         })
     }
 
-    /// The place of a fragment: `None` for an event that is a block by itself, for other kinds, and for payloads that
-    /// are cut.
+    /// Returns the place of a fragment; `None` for an event that is a whole block, for other kinds, and for truncated
+    /// payloads.
     pub fn fragment(&self) -> Option<Place<'a>> {
         if self.kind != EventKind::ScriptBlock {
             return None;
         }
-        // Most events end here: part 1 of 1.
+        // Most events are part 1 of 1.
         let numbers: &[u8; 8] = self.bytes.first_chunk()?;
         if *numbers == [1, 0, 0, 0, 1, 0, 0, 0] {
             return None;

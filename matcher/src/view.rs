@@ -1,7 +1,8 @@
-//! Other views of a text: what PowerShell would make of it, searched where the text as recorded gave nothing.
+//! Views: texts that PowerShell would make of a script, searched where the script as recorded did not match.
 //!
-//! [`Matcher::views_could_differ`](crate::Matcher::views_could_differ) is the cheap test, [`Matcher::find_views`](crate::Matcher::find_views) the search. A view never executes
-//! anything; what it makes of a text is bounded in size, depth and work.
+//! [`Matcher::views_could_differ`](crate::Matcher::views_could_differ) is the prefilter, and
+//! [`Matcher::find_views`](crate::Matcher::find_views) the search. A view never executes anything; the texts that it
+//! makes are bounded in size, depth and work.
 
 mod call;
 mod chars;
@@ -26,41 +27,41 @@ use crate::scan::kernel::Isa;
 use call::Names;
 use prefilter::Prefilter;
 
-/// Whether events of this kind hold scripts.
+/// Returns true if events of this kind contain scripts.
 pub(crate) fn has_views(kind: EventKind) -> bool {
     matches!(kind, EventKind::ScriptBlock | EventKind::Amsi)
 }
 
-/// Memory for what views need beyond the search of a text.
+/// Memory that views need in addition to that for searching a text.
 #[derive(Debug, Default)]
 pub(crate) struct ViewScratch {
     /// The payload of a view.
     made: Vec<u8>,
-    /// Its text, narrowed.
+    /// The narrowed text of a view.
     names: Vec<u8>,
 }
 
-/// The rules as views use them.
+/// The rules and plans that views need of a matcher.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ViewMatcher<'a> {
     pub(crate) rules: &'a [Rule],
-    /// The rules for the kind of event at hand.
+    /// The rules for the kind of the event.
     pub(crate) plan: &'a Plan,
     pub(crate) views: &'a ViewPlan,
 }
 
-/// What a set of rules needs for the views.
+/// The compiled rules for views.
 #[derive(Debug)]
 pub(crate) struct ViewPlan {
     pub(crate) prefilter: Prefilter,
     /// The rules of the call-aware view.
     pub(crate) calls: Plan,
-    /// For each rule its base, if it has one in the set.
+    /// The base of each rule, if the set contains it.
     pub(crate) bases: Vec<Option<u32>>,
 }
 
 impl ViewPlan {
-    /// `plan`: that of script blocks in the raw view.
+    /// Compiles rules; `plan` is that of script blocks in the raw view.
     pub(crate) fn new(rules: &[Rule], plan: &Plan, isa: Isa) -> Self {
         let calls = compile(EventKind::ScriptBlock, rules, isa, |rule| rule.calls != Calls::No);
         let number = |id: &str| rules.iter().position(|rule| rule.id == id).map(|at| at as u32);
@@ -70,12 +71,12 @@ impl ViewPlan {
         Self { prefilter, calls, bases }
     }
 
-    /// Whether any rule is searched in the call-aware view.
+    /// Returns true if any rule is searched in the call-aware view.
     pub(crate) fn has_calls(&self) -> bool {
         !self.calls.programs.is_empty()
     }
 
-    /// The rule whose match makes a call-aware match of this one superfluous.
+    /// Returns the rule whose match makes a call-aware match of this one redundant.
     fn base(&self, rule: u32) -> Option<u32> {
         self.bases.get(rule as usize).copied().flatten()
     }

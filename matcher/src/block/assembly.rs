@@ -10,7 +10,7 @@ use crate::hash::SecretHash;
 use crate::rule::Rule;
 use std::collections::HashMap;
 
-/// Buffers that are kept to be exchanged for those of fragments.
+/// Maximum number of spare buffers, which replace the buffers taken from fragments.
 const SPARES_MAX: usize = 32;
 
 /// Joins fragments to blocks, within [`Limits`]; see the [module](super).
@@ -20,16 +20,16 @@ pub struct Assembly<T> {
     slots: HashMap<Key, u32>,
     blocks: Slab<T>,
     free: Vec<u32>,
-    /// All blocks, the stillest first.
+    /// All blocks, the least recently used first.
     all: List,
     owners: Owners,
     /// Bytes of all blocks and owners.
     bytes: usize,
     spares: Vec<Vec<u8>>,
     spare_bytes: usize,
-    /// The latest time that any fragment bore.
+    /// The latest time of any fragment.
     now: u64,
-    /// Of the matcher that has searched the fragments.
+    /// Identity of the matcher that searched the fragments.
     matcher: u64,
     closed: Vec<Closed<T>>,
     counts: BlockCounts,
@@ -39,7 +39,7 @@ pub struct Assembly<T> {
 #[derive(Debug)]
 struct Slab<T>(Vec<Option<Box<Block<T>>>>);
 
-/// One kind of links of the blocks.
+/// One of the two kinds of lists that blocks are linked into.
 struct Table<'a, T> {
     blocks: &'a mut Slab<T>,
     which: usize,
@@ -49,7 +49,7 @@ impl<T> Linked for Table<'_, T> {
     fn links(&mut self, slot: u32) -> &mut Links {
         match self.blocks.0.get_mut(slot as usize) {
             Some(Some(block)) => &mut block.links[self.which],
-            // Lists hold open blocks only.
+            // Lists contain open blocks only.
             _ => unreachable!("slot {slot} of a list is empty"),
         }
     }
@@ -59,7 +59,7 @@ impl<T> Slab<T> {
     fn get(&mut self, slot: u32) -> &mut Block<T> {
         match self.0.get_mut(slot as usize) {
             Some(Some(block)) => block,
-            // Whoever knows a slot has it from a table that only holds open blocks.
+            // Slots come from tables that contain open blocks only.
             _ => unreachable!("slot {slot} is empty"),
         }
     }
@@ -73,22 +73,23 @@ impl<T> Slab<T> {
     }
 }
 
-/// What a fragment brings beside its payload.
+/// A fragment, without its payload.
 #[derive(Clone, Debug)]
 pub struct Fragment {
-    /// The source that it came from: blocks never span two.
+    /// The source of the event; no block spans two sources.
     pub source: u32,
     /// The process that wrote it.
     pub process_id: Option<u32>,
-    /// When it was written.
+    /// The time of the event.
     pub time: u64,
-    /// Whether its text is needed whole whatever the rules find in it: another view of it could differ.
+    /// True if a view of the fragment could differ from its text: the whole text is then kept, whatever the rules find
+    /// in it.
     pub views_could_differ: bool,
-    /// What its search has found; see [`Scratch::found_needles`].
+    /// The needles that its search found; see [`Scratch::found_needles`](crate::Scratch::found_needles).
     pub found_needles: FoundNeedles,
 }
 
-/// What the search of a fragment has found of the gate's needles, and where.
+/// The needles of the gate that the search of a fragment found, and their positions.
 #[derive(Clone, Debug, Default)]
 pub struct FoundNeedles(pub(super) Vec<(u32, u32)>);
 
@@ -101,7 +102,7 @@ impl FoundNeedles {
 }
 
 impl<T: Facts> Assembly<T> {
-    /// Without any block.
+    /// Creates an assembly without blocks.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -121,32 +122,33 @@ impl<T: Facts> Assembly<T> {
         }
     }
 
-    /// Number of open blocks.
+    /// Returns the number of open blocks.
     pub fn open(&self) -> usize {
         self.slots.len()
     }
 
-    /// Bytes held, as they are counted against the limit: texts, and what is known of the blocks.
+    /// Returns the memory in use, in bytes, as counted against the limit: texts and bookkeeping.
     pub fn bytes(&self) -> usize {
         self.bytes + self.spare_bytes + self.owners.len() * OWNER_BYTES
     }
 
-    /// What was done so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> BlockCounts {
         self.counts
     }
 
-    /// A block that has closed, if there is one. Ask until there is none after every call that may close some.
+    /// Returns a closed block, if there is one. Call it until it returns `None` after every call that may close blocks.
     pub fn next_closed(&mut self) -> Option<Closed<T>> {
         self.closed.pop()
     }
 
-    /// Takes a fragment that [`Matcher::find_fragment`] has searched; `reported` are the rules, ascending, that were reported for it. Its buffer may be kept: another one of no less capacity
-    /// then lies there, empty.
+    /// Adds a fragment that [`Matcher::find_fragment`](crate::Matcher::find_fragment) has searched. `reported` are the
+    /// rules that were reported for it, ascending. The assembly may keep the buffer; `payload` is then an empty buffer
+    /// of at least the same capacity.
     ///
     /// # Complexity
     ///
-    /// Constant, but for a copy of at most half a buffer, and for what has to be given up.
+    /// Constant, except for copying at most half a buffer and for closing blocks when memory runs out.
     pub(crate) fn take(
         &mut self,
         fragment: Fragment,
@@ -181,7 +183,7 @@ impl<T: Facts> Assembly<T> {
         block.views_could_differ |= fragment.views_could_differ;
         block.report(reported);
         match block.parts.binary_search_by_key(&number, |part| part.number) {
-            // With another text or the same: what a hit shows must not depend on who writes last.
+            // Even if the texts differ: a hit must not depend on who writes last.
             Ok(_) => self.counts.duplicates += 1,
             Err(at) => {
                 let text = pieces.text;
@@ -216,7 +218,7 @@ impl<T: Facts> Assembly<T> {
         self.make_room(matcher, scratch);
     }
 
-    /// An event of this time has come: closes the blocks that have waited too long.
+    /// Closes the blocks that have waited too long, given the time of another event.
     pub fn advance(&mut self, time: u64) {
         self.now = self.now.max(time);
         while let Some(slot) = self.all.first()
@@ -227,7 +229,7 @@ impl<T: Facts> Assembly<T> {
         }
     }
 
-    /// Closes the stillest block, as at the end of a source; false if there is none.
+    /// Closes the least recently used block, as at the end of a source. Returns false if there is none.
     pub fn close_oldest(&mut self) -> bool {
         let Some(slot) = self.all.first() else { return false };
         self.counts.partial += 1;
@@ -235,7 +237,7 @@ impl<T: Facts> Assembly<T> {
         true
     }
 
-    /// Takes a buffer back whose block is done with.
+    /// Reuses the buffers of a block that has been searched.
     pub fn recycle(&mut self, closed: Closed<T>) {
         for part in closed.block.parts {
             let capacity = part.bytes.capacity();
@@ -246,8 +248,8 @@ impl<T: Facts> Assembly<T> {
         }
     }
 
-    /// The rules were exchanged: what `old` rules have said of the fragments so far counts for the same rules among
-    /// those of `new`, and the fragments are searched anew if their block comes to be searched.
+    /// Continues with other rules. Rules that were reported already and are in both sets stay reported; the fragments
+    /// are searched again when their block is.
     pub(crate) fn change_rules(&mut self, old: &[Rule], new: &[Rule], identity: u64) {
         self.matcher = identity;
         if self.slots.is_empty() {
@@ -263,7 +265,7 @@ impl<T: Facts> Assembly<T> {
                 part.found = None;
                 match &mut part.kept {
                     Kept::Ends { is_known, .. } => *is_known = false,
-                    // What was needed may be needless now; what a view needs stays.
+                    // A fragment that was needed may not be needed now, but the views still need theirs.
                     kept if !block.views_could_differ => *kept = Kept::Whole,
                     _ => {}
                 }
@@ -271,7 +273,7 @@ impl<T: Facts> Assembly<T> {
         }
     }
 
-    /// Reduces all that is open, as if there were no room.
+    /// Trims all open blocks, as if memory had run out.
     #[cfg(test)]
     pub(crate) fn trim_all(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) {
         for slot in self.slots.values().copied().collect::<Vec<_>>() {
@@ -307,7 +309,7 @@ impl<T: Facts> Assembly<T> {
         slot
     }
 
-    /// Counts the bytes of a block anew.
+    /// Updates the count of a block's bytes.
     fn recount(&mut self, slot: u32) {
         let block = self.blocks.get(slot);
         let (owner, before) = (block.key.0, block.bytes);
@@ -330,7 +332,7 @@ impl<T: Facts> Assembly<T> {
         }
     }
 
-    /// An empty buffer of this capacity.
+    /// Returns an empty buffer of this capacity.
     fn spare(&mut self, capacity: usize) -> Vec<u8> {
         let Some(mut spare) = self.spares.pop() else { return Vec::with_capacity(capacity) };
         self.spare_bytes -= spare.capacity();
@@ -339,7 +341,7 @@ impl<T: Facts> Assembly<T> {
         spare
     }
 
-    /// Gives up what is beyond the limits: spare buffers, then the texts that no rule needs, then blocks.
+    /// Releases memory until the limits hold: spare buffers first, then texts that no rule needs, then whole blocks.
     fn make_room(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) {
         while self.bytes() > self.limits.bytes || self.open() > self.limits.blocks {
             if self.spare_bytes > 0 {
@@ -358,7 +360,7 @@ impl<T: Facts> Assembly<T> {
         }
     }
 
-    /// Keeps of a block only what some rule could need.
+    /// Keeps only the parts of a block that some rule could need.
     fn trim(&mut self, slot: u32, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) {
         let block = self.blocks.get(slot);
         let owner = block.key.0;
@@ -373,7 +375,7 @@ impl<T: Facts> Assembly<T> {
     }
 }
 
-/// Where a fragment's strings lie, its number and the total.
+/// Returns the fields of a fragment, its number and the total.
 fn place(payload: &[u8]) -> Option<(FragmentFields<'_>, i32, i32)> {
     let (number, rest) = payload.split_first_chunk()?;
     let (total, _) = rest.split_first_chunk()?;

@@ -1,4 +1,4 @@
-//! The search of a joined block from what the searches of its fragments found.
+//! The search of a joined block, based on the searches of its fragments.
 
 use super::GAP;
 use super::joined::{Joined, follows};
@@ -14,20 +14,20 @@ use crate::scan::narrow::Narrowed;
 use etwsieve_budget::Budget;
 use std::sync::OnceLock;
 
-/// TextMemo for what joined blocks need beyond events.
+/// Memory that joined blocks need in addition.
 #[derive(Debug, Default)]
 pub(crate) struct BlockScratch {
-    /// The needles of the whole.
+    /// The needles in the joined text.
     found: Found,
     /// The units around a border.
     border: Vec<[u8; 2]>,
     narrowed: Narrowed,
-    /// The needles around a border.
+    /// The needles found around a border.
     near: Found,
 }
 
 impl BlockScratch {
-    /// Whether some literal stands in the text.
+    /// Returns true if the text contains a literal.
     pub(super) fn holds_any(&mut self, literals: &Gate, text: &[[u8; 2]]) -> bool {
         self.narrowed.begin();
         literals.scan(text, &mut self.narrowed, &mut self.near);
@@ -35,25 +35,25 @@ impl BlockScratch {
     }
 }
 
-/// The rules as blocks use them.
+/// The rules and plans that blocks need of a matcher.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockMatcher<'a> {
     /// The rules for script blocks.
     pub(crate) plan: &'a Plan,
-    /// Tells this set of rules from all others of the process.
+    /// Identifies the matcher among all others of the process.
     pub(crate) identity: u64,
-    /// How fragments may be reduced; made when room first runs out.
+    /// The way in which fragments may be trimmed; made when memory first runs out.
     pub(crate) trim_plan: &'a OnceLock<Option<TrimPlan>>,
 }
 
 impl<'a> BlockMatcher<'a> {
-    /// How fragments may be reduced; `None` if they may not.
+    /// Returns how fragments may be trimmed; `None` if they may not be.
     pub(crate) fn trim_plan(self) -> Option<&'a TrimPlan> {
         self.trim_plan.get_or_init(|| TrimPlan::new(self.plan)).as_ref()
     }
 
-    /// The rules that match the joined block and were not reported for one of its fragments, ascending. `joined` then
-    /// holds the block; if there are none, it may hold another.
+    /// Returns the rules that match the joined block and were not reported for one of its fragments, ascending. If
+    /// there are any, `joined` contains the block afterwards.
     pub(crate) fn find_joined<'s, T>(
         self,
         closed: &Closed<T>,
@@ -65,7 +65,7 @@ impl<'a> BlockMatcher<'a> {
         let (parts, reported) = (&block.parts[..], &block.reported[..]);
         text.matched.clear();
         let plan = self.plan;
-        // One fragment alone shows nothing that its event has not shown.
+        // A single fragment shows nothing that its own event has not shown.
         if plan.programs.is_empty() || parts.len() < 2 {
             return &[];
         }
@@ -98,7 +98,7 @@ impl<'a> BlockMatcher<'a> {
         &text.matched
     }
 
-    /// Finds the gate's needles in the whole: from what was found in each part, and around the borders.
+    /// Collects the needles of the gate in the joined text: those found in each fragment, and those around the borders.
     fn gather<'b>(
         self,
         parts: &[StoredFragment],
@@ -108,7 +108,7 @@ impl<'a> BlockMatcher<'a> {
         let gate = &self.plan.gate;
         let BlockScratch { found, border, narrowed, near } = scratch;
         found.clear(gate.len());
-        // Of a needle across a border at least one unit stands on either side.
+        // A needle that crosses a border has at least one unit on either side.
         let reach = gate.longest().saturating_sub(1);
         border.clear();
         let (mut offset, mut before, mut is_anew) = (0, None, false);
@@ -130,7 +130,7 @@ impl<'a> BlockMatcher<'a> {
             if let Some(list) = &part.found {
                 for &(needle, place) in list {
                     let end = place as usize + gate.needle_len(needle);
-                    // Elsewhere in the event, and perhaps in the text too.
+                    // The position is outside the text, but the needle may occur in the text as well.
                     let place = if end <= text.len() { offset + place as usize } else { NOWHERE };
                     found.insert(needle, place);
                 }
@@ -155,7 +155,7 @@ impl<'a> BlockMatcher<'a> {
                 }
             }
         }
-        // What the searches of the events have said of id and path, they have not said of today's rules.
+        // Id and path were searched for the needles of the old rules only.
         for text in others.into_iter().filter(|_| is_anew) {
             narrowed.begin();
             gate.scan(text.as_chunks().0, narrowed, near);
@@ -164,7 +164,7 @@ impl<'a> BlockMatcher<'a> {
     }
 }
 
-/// Beyond so many units a block's memory is given back.
+/// The memory of longer texts, in units, is released after the search.
 const BIG_UNITS: usize = 1 << 19;
 
 fn keep_last(border: &mut Vec<[u8; 2]>, text: &[[u8; 2]], reach: usize) {

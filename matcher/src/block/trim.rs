@@ -1,17 +1,17 @@
-//! What may be given up of a fragment without changing a verdict.
+//! Trims fragments without changing a verdict.
 //!
-//! Where room runs out, a fragment in which no literal of any rule stands is reduced to its two ends. The verdicts on
-//! the whole stay the same, since for every test of the script
+//! When memory runs out, a fragment that contains no literal of any rule is reduced to its two ends. This does not
+//! change the verdict on the block, because for every test of the script
 //!
-//! * a pattern of plain text holds where its literals stand, in their order: none stands in what is left out, and one
-//!   that crosses into the fragment ends within the [end](TrimPlan::units), which is longer than any literal;
-//! * a pattern with one other segment (`?`, signs that are not ASCII, upper and lower case apart) and a regular
-//!   expression of bounded length contain a literal wherever they match, so that they reach into the fragment no
-//!   further than their own length;
-//! * for any other test (an expression that goes on as far as it likes, `.*`, or one without a literal) the text
-//!   between could matter: with such a rule nothing is left out.
+//! * a pattern of plain text matches where its literals occur, in order. None of them occurs in the removed text, and
+//!   one that reaches into the fragment ends within the [end](TrimPlan::units), which is longer than any literal;
+//! * a pattern with a single segment of another kind (with `?`, with characters that are not ASCII, or case-sensitive)
+//!   and a regular expression of bounded length contain a literal wherever they match, so they reach into the fragment
+//!   no further than their own length;
+//! * for any other test, such as an expression with `.*` or one without a literal, the removed text could matter: if
+//!   there is such a rule, nothing is trimmed.
 //!
-//! What is left out becomes a [`GAP`](super::GAP), in which no literal stands.
+//! The removed text becomes a [`GAP`](super::GAP), which contains no literal.
 
 use super::GAP;
 use super::open::{Kept, StoredFragment};
@@ -21,22 +21,22 @@ use crate::engine::plan::Plan;
 use crate::engine::program::CheckOp;
 use crate::field::Field;
 
-/// A test that may reach further than so many units into a fragment keeps it whole.
+/// Maximum reach of a test into a fragment, in units. Tests that may reach further prevent trimming.
 const REACH_MAX: usize = 1024;
-/// Units that must be left out at least, so that it is worth it.
+/// Minimum number of units to remove; below it trimming is not worthwhile.
 const LEFT_OUT_MIN: usize = 256;
 
-/// How fragments without a literal may be reduced.
+/// The way in which fragments without a literal may be trimmed.
 #[derive(Debug)]
 pub(crate) struct TrimPlan {
-    /// Units that are kept at either end.
+    /// Units kept at either end.
     pub(crate) units: usize,
-    /// The literals that the gate of the plan does not look for.
+    /// The literals that the gate of the plan does not search for.
     literals: Gate,
 }
 
 impl TrimPlan {
-    /// `None` if some rule may need more than the ends.
+    /// Returns `None` if some rule may need more than the ends.
     pub(crate) fn new(plan: &Plan) -> Option<Self> {
         let mut units = 0;
         for check in plan.checks.iter().filter(|check| check.fields.contains(&Field::ScriptBlockText)) {
@@ -44,7 +44,8 @@ impl TrimPlan {
                 CheckOp::Glob { glob, literals } => glob.reach(!literals.is_empty())?,
                 CheckOp::Regex { regex, clauses, .. } => {
                     let hir = regex_syntax::parse(regex.as_str()).ok()?;
-                    // Bytes of UTF-8, of which a unit is at least one; and a neighbour that it may look at.
+                    // The length is in bytes of UTF-8, and a unit takes at least one. A match may also depend on the
+                    // character beside it.
                     let len = hir.properties().maximum_len().filter(|_| !clauses.is_empty())?;
                     len + 2
                 }
@@ -54,7 +55,7 @@ impl TrimPlan {
         }
         let rest: Vec<Box<[u8]>> = plan.finders.iter().map(|finder| finder.needle().into()).collect();
         let all = || rest.iter().map(|literal| &literal[..]).chain(plan.gate.needles());
-        // A literal that stands in a gap would be found there.
+        // Such a literal would be found in a gap.
         let is_of_gap = |literal: &[u8]| literal.contains(&0) || literal == b"\n";
         if all().any(is_of_gap) {
             return None;
@@ -65,7 +66,8 @@ impl TrimPlan {
 }
 
 impl StoredFragment {
-    /// Reduces the part to its ends if no rule needs the rest, and to its text otherwise; says whether it did.
+    /// Reduces the fragment to its ends if no rule needs the rest, and to its text otherwise. Returns true in the first
+    /// case.
     pub(super) fn trim(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) -> bool {
         let is_trimmed = self.reduce_to_ends(matcher, scratch).is_some();
         if !is_trimmed {

@@ -9,7 +9,7 @@ use crate::field::{EventKind, Field};
 use crate::rule::Rule;
 use crate::scan::kernel::Isa;
 
-/// Compiles the rules that are about `kind`, of these the wanted ones.
+/// Compiles those of the `wanted` rules that apply to events of `kind`.
 pub(crate) fn compile(kind: EventKind, rules: &[Rule], isa: Isa, wanted: fn(&Rule) -> bool) -> Plan {
     let mut literals = LiteralTable::default();
     let (mut ungated, mut by_needle) = (Vec::new(), Vec::new());
@@ -17,7 +17,7 @@ pub(crate) fn compile(kind: EventKind, rules: &[Rule], isa: Isa, wanted: fn(&Rul
     for (program, (_, rule)) in (0u32..).zip(own()) {
         match clause::necessary(&rule.expr, kind).filter(clause::Clause::is_selective) {
             None => ungated.push(program),
-            // Without a needle that could let it through, the rule never runs.
+            // A rule whose clause has no needle never runs.
             Some(clause) => {
                 for needle in clause.needles {
                     let needle = literals.number(needle) as usize;

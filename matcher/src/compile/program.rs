@@ -1,7 +1,4 @@
-//! A rule's expression as a short program, and the checks that programs share.
-//!
-//! The machine has one register, the verdict so far. Each check is made at most once for an event, however many
-//! rules ask for it.
+//! Compiles a rule's expression to a short program, and the checks that programs share.
 
 use crate::compile::clause::{self, Clause};
 use crate::compile::literals::LiteralTable;
@@ -14,11 +11,11 @@ use crate::scan::glob::Glob;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-/// More than that of any part that selects.
+/// Greater than the cost of any part that is not negated.
 const EXCLUSION_COST: u32 = 16;
-/// Clauses that are looked at before a regular expression runs, beside its rarest, at most.
+/// Maximum number of clauses that are checked before a regular expression runs.
 const REGEX_CLAUSES_MAX: usize = 4;
-/// Most literals of such a clause.
+/// Maximum number of literals of such a clause.
 const REGEX_CLAUSE_LITERALS_MAX: usize = 4;
 
 /// Collects the checks of one kind of event while rules are compiled.
@@ -30,7 +27,7 @@ pub(crate) struct Checks<'a> {
 }
 
 impl<'a> Checks<'a> {
-    /// `literals` already holds the needles of the gate.
+    /// Starts with literals that already contain the needles of the gate.
     pub(crate) fn new(kind: EventKind, literals: LiteralTable) -> Self {
         Self { kind, known: HashMap::new(), list: Vec::new(), literals }
     }
@@ -53,7 +50,7 @@ impl<'a> Checks<'a> {
             Expr::Test(test) => {
                 let step = match self.check(test) {
                     Some(check) => Step::Check(check),
-                    // These events do not have the field.
+                    // Events of this kind do not have the field.
                     None => Step::Set(test.op == Op::Exists(false)),
                 };
                 steps.push(step);
@@ -61,7 +58,8 @@ impl<'a> Checks<'a> {
         }
     }
 
-    /// Cheap parts first, of those the rarest where all must hold; the rest is skipped once the outcome stands.
+    /// Emits cheap parts first, and among those of a conjunction the rarest first. The rest is skipped once the outcome
+    /// is known.
     fn emit_list(&mut self, parts: &'a [Expr], steps: &mut Vec<Step>, all: bool) {
         let keyed = |part| (cost(part), if all { self.frequency(part) } else { 0.0 }, part);
         let mut parts: Vec<(u32, f64, &Expr)> = parts.iter().map(keyed).collect();
@@ -112,7 +110,7 @@ impl<'a> Checks<'a> {
                 }
                 CheckOp::Glob { glob, literals }
             }
-            // The loader has built it before; a rule made by hand with a broken one never matches.
+            // The loader has built it before. A rule made by hand with an invalid expression never matches.
             Op::Regex(source) => CheckOp::Regex {
                 regex: Box::new(build_regex(source).ok()?),
                 windows: windows(source),
@@ -129,7 +127,7 @@ impl<'a> Checks<'a> {
 }
 
 impl Checks<'_> {
-    /// The clauses that are quickly looked at, the rarest first.
+    /// Selects the clauses that are cheap to check, the rarest first.
     fn quick(&mut self, all: Vec<Clause>) -> Vec<Vec<u32>> {
         let mut clauses: Vec<Vec<u32>> = Vec::new();
         for clause in all {
@@ -143,11 +141,12 @@ impl Checks<'_> {
     }
 }
 
-/// Orders parts: numbers, then literal text, then patterns on raw units, then regular expressions; then what excludes.
+/// Returns the cost class of a part: numbers, literal text, patterns on raw units, regular expressions, and last
+/// negations.
 fn cost(expr: &Expr) -> u32 {
     match expr {
         Expr::And(parts) | Expr::Or(parts) => parts.iter().map(cost).max().unwrap_or(0),
-        // What excludes rarely decides, and nothing of what is not selected.
+        // An exclusion is rarely decisive, and never for what is not selected.
         Expr::Not(part) => EXCLUSION_COST + cost(part),
         Expr::Test(Test { op, .. }) => match op {
             Op::Number(..) | Op::Exists(_) => 0,

@@ -1,10 +1,10 @@
-//! Windows: how much of a text a regular expression has to see around a literal that every match contains.
+//! Windows: the part of a text around a required literal that a regular expression has to see.
 //!
-//! What an expression may repeat without a near end (`\w+`, `.*`) is told by the bytes of it; all other places of
-//! a match are counted. So a match holds only a few bytes that may not be repeated, the separators, and lies
-//! between the separators next beyond that number on either side of the literal. For most expressions on `.` that
-//! is the line. A match in the whole text is then one in the window and the other way round, as long as the
-//! expression does not look at what surrounds a match, as `^` and `\b` do.
+//! The bytes that an expression may repeat without a small limit (`\w+`, `.*`) are collected; all other positions of a
+//! match are counted. A match therefore contains only a limited number of bytes that cannot be repeated, the
+//! separators. It lies between the separators that follow that number on either side of the literal. For most
+//! expressions with `.` that is the line. The expression matches in the whole text exactly if it matches in a window,
+//! provided that it does not depend on the surroundings of a match as `^` and `\b` do.
 
 use crate::compile::clause;
 use crate::engine::window::{LITERALS_MAX, Windows};
@@ -12,13 +12,12 @@ use crate::scan::narrow::narrow_unit;
 use memchr::memmem;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// Copies beyond so many count as repetition without end.
+/// Repetitions with more copies count as unlimited.
 const COPIES_MAX: u32 = 8;
-/// An expression of which a match may hold more separators gets no windows: they would hardly be smaller than the
-/// text.
+/// Maximum number of separators in a match. Beyond it, windows would hardly be smaller than the text.
 const SEPARATORS_MAX: u32 = 64;
 
-/// `None` if the expression can match beyond any window, or without a literal.
+/// Returns the windows of an expression; `None` if a match may exceed any window, or needs no literal.
 pub(crate) fn windows(source: &str) -> Option<Windows> {
     let hir = regex_syntax::parse(source).ok()?;
     let clauses = clause::singles_of_regex(&hir);
@@ -39,14 +38,14 @@ pub(crate) fn windows(source: &str) -> Option<Windows> {
         [needle] => needle.iter().map(|&byte| (byte, least(&hir, byte))).max_by_key(|(_, least)| *least),
         _ => None,
     };
-    // Once it has.
+    // A single occurrence is implied by the literal.
     let least = least.filter(|(_, least)| *least > 1);
     let finder = |needle: Box<[u8]>| memmem::Finder::new(&needle).into_owned();
     let literals = clause.needles.into_iter().map(finder).collect();
     Some(Windows { literals, is_separator, separators, least })
 }
 
-/// Takes the bytes that may be repeated without a near end from the separators.
+/// Removes the bytes that may be repeated without a small limit from the separators.
 fn repeated(hir: &Hir, is_repeated: bool, is_separator: &mut [bool; 256]) {
     match hir.kind() {
         HirKind::Literal(_) | HirKind::Class(_) if is_repeated => {
@@ -66,7 +65,7 @@ fn repeated(hir: &Hir, is_repeated: bool, is_separator: &mut [bool; 256]) {
     }
 }
 
-/// Most separators of a match.
+/// Returns the maximum number of separators of a match.
 fn most_separators(hir: &Hir, is_separator: &[bool; 256]) -> u32 {
     let most = |part| most_separators(part, is_separator);
     match hir.kind() {
@@ -81,7 +80,7 @@ fn most_separators(hir: &Hir, is_separator: &[bool; 256]) -> u32 {
             bytes(hir, |byte| any |= is_separator[usize::from(byte)]);
             u32::from(any)
         }
-        // What has no near end holds none.
+        // An unlimited repetition contains no separators.
         HirKind::Repetition(repetition) => most(&repetition.sub).saturating_mul(repetition.max.unwrap_or(1)),
         HirKind::Capture(capture) => most(&capture.sub),
         HirKind::Concat(parts) => parts.iter().map(most).fold(0, u32::saturating_add),
@@ -89,7 +88,7 @@ fn most_separators(hir: &Hir, is_separator: &[bool; 256]) -> u32 {
     }
 }
 
-/// How often every match has the byte, in narrowed form.
+/// Returns how often the byte, in narrowed form, occurs at least in every match.
 fn least(hir: &Hir, byte: u8) -> u32 {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => 0,
@@ -110,7 +109,7 @@ fn least(hir: &Hir, byte: u8) -> u32 {
     }
 }
 
-/// The ASCII characters of a literal, or in a class, in narrowed form.
+/// Calls `each` with the ASCII characters of a literal or class, in narrowed form.
 fn bytes(hir: &Hir, mut each: impl FnMut(u8)) {
     let mut range = |start: u32, end: u32| {
         for c in start..=end.min(0x7F) {
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_are_as_small_as_the_expression_lets_them_be() {
+    fn windows_are_minimal() {
         let far = "-".repeat(100);
         let rows: [(&str, &str, String, Option<Vec<String>>); 8] = [
             ("line", "a.*foo", format!("b\nc foo d\n{far}"), Some(vec!["c foo d".into()])),
@@ -175,7 +174,7 @@ mod tests {
         }
     }
 
-    /// Expressions of what Sigma's are made of.
+    /// Generates expressions from the constructs that Sigma rules use.
     fn sources() -> impl Strategy<Value = String> {
         const ATOMS: [&str; 15] = [
             "`",
@@ -224,7 +223,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn a_match_in_the_text_is_a_match_in_a_window(
+        fn windows_match_where_the_text_matches(
             source in sources(),
             pieces in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..40),
         ) {
@@ -235,7 +234,7 @@ mod tests {
             let found = windows.any(&narrowed(&units), |range| {
                 assert!(last <= range.start && range.start < range.end);
                 last = range.end;
-                // Windows cut no character in two.
+                // No window splits a surrogate pair.
                 regex.is_match(&String::from_utf16(&units[range]).unwrap())
             });
             prop_assert_eq!(found, regex.is_match(&pieces.concat()), "{}", source);

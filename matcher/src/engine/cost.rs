@@ -1,11 +1,11 @@
-//! What each rule costs: how often its needles let it through, how often it matched, how long it took.
+//! Costs per rule: how often its needles made it a candidate, how often it matched, and how long it took.
 //!
-//! Metering is a type parameter of the search, so that a search without it pays nothing.
+//! The meter is a type parameter of the search, so that a search without one pays nothing.
 
-/// A clock: ticks of any unit, never going back. The crate has none of its own.
+/// A clock that returns ticks of any unit and never goes back. The crate does not read a clock itself.
 pub type Clock = fn() -> u64;
 
-/// Collects costs over any number of events; give it to [`Matcher::find_metered`](crate::Matcher::find_metered).
+/// Collects costs over any number of events; pass it to [`Matcher::find_metered`](crate::Matcher::find_metered).
 #[derive(Clone, Debug)]
 pub struct CostMeter {
     clock: Clock,
@@ -13,29 +13,29 @@ pub struct CostMeter {
     gate_ticks: u64,
 }
 
-/// What one rule cost.
+/// The cost of one rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RuleCost {
     /// Events for which its program ran.
     pub candidates: u64,
     /// Events that it matched.
     pub matches: u64,
-    /// Time of its programs, in ticks of the clock. What rules share is charged to the one that asks first.
+    /// Time of its programs, in ticks of the clock. The cost of shared checks goes to the first rule that needs them.
     pub ticks: u64,
 }
 
 impl CostMeter {
-    /// A meter for `rules` rules, all at nothing.
+    /// Creates a meter for this many rules, with all costs 0.
     pub fn new(rules: usize, clock: Clock) -> Self {
         Self { clock, rules: vec![RuleCost::default(); rules], gate_ticks: 0 }
     }
 
-    /// The cost of each rule, by its index in the set.
+    /// Returns the cost of each rule, by its index in the set.
     pub fn rules(&self) -> &[RuleCost] {
         &self.rules
     }
 
-    /// Time before any rule was looked at, in ticks: narrowing, the gate, and looking up repeats.
+    /// Returns the time before rules are evaluated, in ticks: narrowing, the gate, and looking up repeats.
     pub fn gate_ticks(&self) -> u64 {
         self.gate_ticks
     }
@@ -45,19 +45,19 @@ impl CostMeter {
         self.rules.iter().map(|rule| rule.ticks).sum()
     }
 
-    /// The rule's part of [`rule_ticks`](Self::rule_ticks), from 0 to 1; 0 if there is no such rule.
+    /// Returns the rule's share of [`rule_ticks`](Self::rule_ticks), from 0 to 1; 0 if there is no such rule.
     pub fn share(&self, rule: usize) -> f64 {
         let own = self.rules.get(rule).map_or(0, |cost| cost.ticks);
         own as f64 / self.rule_ticks().max(1) as f64
     }
 }
 
-/// What a search tells about its course.
+/// Receives the times of a search.
 pub(crate) trait Meter {
     fn now(&self) -> u64;
-    /// The gate is done.
+    /// Records that the gate is done.
     fn searched(&mut self, start: u64);
-    /// A candidate's program is done.
+    /// Records that a candidate's program is done.
     fn evaluated(&mut self, rule: u32, is_match: bool, start: u64);
 }
 
@@ -83,7 +83,7 @@ impl Meter for CostMeter {
 
     fn evaluated(&mut self, rule: u32, is_match: bool, start: u64) {
         let ticks = self.now().saturating_sub(start);
-        // A meter made for fewer rules leaves the others out.
+        // A meter made for fewer rules ignores the others.
         if let Some(cost) = self.rules.get_mut(rule as usize) {
             cost.candidates += 1;
             cost.matches += u64::from(is_match);

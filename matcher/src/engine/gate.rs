@@ -1,11 +1,11 @@
-//! The gate: which of many needles stand in a text.
+//! The gate: finds out which of many needles occur in a text.
 //!
-//! Few are found in one pass over the raw units: one or two by their bigrams ([`bigram`](super::bigram)), some dozens by
-//! their fingerprints ([`lanes`](super::lanes)). Where the processor cannot do the latter, bigrams find up to four; the
-//! portable kernel looks for as many one by one with `memchr::memmem`. More are found in the narrowed text, in two
-//! passes: those of seven bytes and more by their [`words`], shorter ones by [`pairs`](super::pairs), which
-//! [`teddy`](super::teddy) leads to where the processor can. Single bytes are searched one by one. All ways give the
-//! same set.
+//! A few needles are searched in one pass over the raw units: one or two by their bigrams ([`bigram`]), some dozens by
+//! their fingerprints ([`lanes`](crate::scan::lanes)). Without the instructions for the latter, bigrams find up to
+//! four; the portable kernel searches as many one by one with `memchr::memmem`. More needles are searched in the
+//! narrowed text, in two passes: those of seven bytes and more by their [grams](gram_filter), shorter ones by
+//! [`pairs`](crate::scan::pairs), with candidates from [`teddy`](crate::scan::teddy) if the processor allows it. Single
+//! bytes are searched one by one. All methods find the same set.
 
 use crate::scan::bigram::{self, Bigrams};
 use crate::scan::gram_filter::{self, GRAM, GramFilter};
@@ -16,10 +16,10 @@ use crate::scan::pairs::{PAIR, Pairs};
 use crate::scan::teddy::Teddy;
 use memchr::memmem;
 
-/// Most needles that are found sooner by bigrams than in lanes.
+/// Maximum number of needles for which bigrams are faster than lanes.
 const BIGRAMS_BEST_MAX: usize = 2;
 
-/// The place of a needle that stands somewhere in the text: beyond the end of any.
+/// The position of a needle that occurs somewhere in the text: beyond the end of any text.
 pub(crate) const NOWHERE: usize = usize::MAX / 2;
 
 /// A set of needles in narrowed form.
@@ -42,15 +42,15 @@ pub(crate) struct Gate {
 pub(crate) struct Found {
     bits: Vec<u64>,
     list: Vec<u32>,
-    /// A place of each needle found.
+    /// A position of each needle found.
     places: Vec<usize>,
 }
 
 impl Found {
-    /// Forgets everything, in time proportional to what was found.
+    /// Clears the set, in time proportional to its size.
     #[inline]
     pub(crate) fn clear(&mut self, needles: usize) {
-        // As nearly always.
+        // The usual case.
         if self.list.is_empty() && self.places.len() == needles {
             return;
         }
@@ -67,24 +67,24 @@ impl Found {
         self.bits.get(needle as usize / 64).is_some_and(|word| word >> (needle % 64) & 1 != 0)
     }
 
-    /// A place at which the needle stands, if it does; not always the first.
+    /// Returns a position of the needle, not necessarily the first; `None` if it was not found.
     pub(crate) fn place(&self, needle: u32) -> Option<usize> {
         if self.contains(needle) { self.places.get(needle as usize).copied() } else { None }
     }
 
-    /// The needles found, in the order of the finding.
+    /// Returns the needles found, in the order in which they were found.
     pub(crate) fn list(&self) -> &[u32] {
         &self.list
     }
 
-    /// Hands over every needle found, and a place of it.
+    /// Calls `each` with every needle found and a position of it.
     pub(crate) fn each(&self, mut each: impl FnMut(u32, usize)) {
         for &needle in &self.list {
             each(needle, self.places[needle as usize]);
         }
     }
 
-    /// Adds a needle of the text for which this was last [cleared](Self::clear), unless it is there.
+    /// Adds a needle, unless it is present. It must be one of the text for which this was last [cleared](Self::clear).
     pub(crate) fn insert(&mut self, needle: u32, place: usize) {
         if !self.contains(needle) {
             self.bits[needle as usize / 64] |= 1 << (needle % 64);
@@ -95,7 +95,7 @@ impl Found {
 }
 
 impl Gate {
-    /// Builds the gate. A needle's number is its place in `needles`; none is empty, none stands there twice.
+    /// Builds the gate. The number of a needle is its index in `needles`. Needles must not be empty or repeated.
     pub(crate) fn new(needles: Vec<Box<[u8]>>, isa: Isa) -> Self {
         Self::with_methods(needles, isa, bigram::NEEDLES_MAX, true)
     }
@@ -105,7 +105,7 @@ impl Gate {
         let numbered = || (0u32..).zip(&needles).map(|(number, needle)| (number, &needle[..]));
         let has_shuffle = matches!(isa.kernel(), Kernel::Avx2 | Kernel::Avx512);
         let lanes = if has_shuffle && has_lanes { Lanes::new(&needles) } else { None };
-        // With more needles bigrams take longer than lanes.
+        // With more needles, bigrams are slower than lanes.
         let wants_bigrams = is_few && (lanes.is_none() || needles.len() <= BIGRAMS_BEST_MAX);
         let bigrams =
             if wants_bigrams && isa.kernel() != Kernel::Portable { Bigrams::new(&needles) } else { None };
@@ -137,27 +137,27 @@ impl Gate {
         self.needles.iter().map(|needle| &needle[..])
     }
 
-    /// A needle by its number.
+    /// Returns a needle by its number.
     pub(crate) fn needle(&self, needle: u32) -> &[u8] {
         self.needles.get(needle as usize).map_or(&[], |needle| needle)
     }
 
-    /// Length of the longest needle, in units.
+    /// Returns the length of the longest needle, in units.
     pub(crate) fn longest(&self) -> usize {
         self.longest
     }
 
-    /// Length of a needle, in units.
+    /// Returns the length of a needle, in units.
     pub(crate) fn needle_len(&self, needle: u32) -> usize {
         self.needles.get(needle as usize).map_or(0, |needle| needle.len())
     }
 
-    /// Number of needles.
+    /// Returns the number of needles.
     pub(crate) fn len(&self) -> usize {
         self.needles.len()
     }
 
-    /// Bytes held, about.
+    /// Returns the approximate memory in bytes.
     pub(crate) fn memory(&self) -> usize {
         let needles: usize = self.needles.iter().map(|needle| needle.len() + size_of::<Box<[u8]>>()).sum();
         let single: usize =
@@ -172,12 +172,12 @@ impl Gate {
             + size_of::<Self>()
     }
 
-    /// Finds the needles that stand in `units`. Narrows them only if it has to.
+    /// Finds the needles that occur in `units`, which are narrowed only if necessary.
     ///
     /// # Complexity
     ///
-    /// Linear in the text, plus a comparison for each gram that passes the filter. Allocates only while `found`
-    /// and `narrowed` grow.
+    /// Linear in the text, plus a comparison for each gram that passes the filter. Allocates only while `found` and
+    /// `narrowed` grow.
     #[inline]
     pub(crate) fn scan(&self, units: &[[u8; 2]], narrowed: &mut Narrowed, found: &mut Found) {
         found.clear(self.needles.len());
@@ -279,9 +279,9 @@ mod tests {
         gates.map(gate).collect()
     }
 
-    /// Each length at each alignment, at the start, in the middle and at the end of the text.
+    /// Tests each length at each alignment, at the start, in the middle and at the end of the text.
     #[test]
-    fn every_length_and_place() {
+    fn finds_every_length_at_every_position() {
         let needles: Vec<Box<[u8]>> = (1..30).map(|len| (b'\x20'..).take(len).collect()).collect();
         for gate in every_gate(&needles) {
             for before in every((0..9).chain([31, 62, 64]), 5) {
@@ -302,7 +302,7 @@ mod tests {
     proptest! {
         #![proptest_config(cases(2000))]
         #[test]
-        fn every_gate_equals_one_by_one(
+        fn every_method_finds_what_single_searches_find(
             needles in proptest::collection::btree_set("[ab]{1,14}", 0..24),
             text in "[aBbc]{0,160}",
         ) {

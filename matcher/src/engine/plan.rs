@@ -1,4 +1,4 @@
-//! Everything that runs for one kind of event.
+//! The compiled rules of one kind of event.
 
 use super::gate::Gate;
 use super::program::{Check, CheckOp, Step};
@@ -7,7 +7,7 @@ use crate::field::Field;
 use crate::scan::kernel::Isa;
 use memchr::memmem;
 
-/// Bytes of a compiled regular expression beyond those that its rule's text shows, taken as known from none.
+/// Estimated memory of a compiled regular expression in bytes; the crate does not report it.
 const REGEX_BYTES: usize = 16 * 1024;
 
 /// The compiled rules of one kind of event.
@@ -20,7 +20,7 @@ pub(crate) struct Plan {
     pub(crate) programs: Vec<Program>,
     /// Programs that are candidates for every event.
     pub(crate) ungated: Vec<u32>,
-    /// For each needle of the gate, the programs that it makes candidates.
+    /// For each needle of the gate, the programs that become candidates by it.
     pub(crate) by_needle: Vec<Vec<u32>>,
     /// The fields on which verdicts depend.
     pub(crate) reads: Vec<Field>,
@@ -36,7 +36,7 @@ pub(crate) struct Program {
 }
 
 impl Plan {
-    /// Bytes held, about: regular expressions are taken at [`REGEX_BYTES`] each.
+    /// Returns the approximate memory in bytes; each regular expression counts as [`REGEX_BYTES`].
     pub(crate) fn memory(&self) -> usize {
         let of_check = |check: &Check| {
             let op = match &check.op {

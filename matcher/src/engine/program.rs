@@ -1,6 +1,7 @@
-//! Programs: a rule's expression as a few steps over shared checks.
+//! Programs: rules as a few steps over shared checks.
 //!
-//! The machine has one register, the verdict so far.
+//! The machine has one register, the verdict so far. Each check is evaluated at most once per event, however many rules
+//! need it.
 
 use super::window::Windows;
 use crate::field::Field;
@@ -14,11 +15,11 @@ pub(crate) enum Step {
     Set(bool),
     /// Sets the verdict to the outcome of a check.
     Check(u32),
-    /// Turns the verdict round.
+    /// Negates the verdict.
     Not,
-    /// Goes on at a step if the verdict is false.
+    /// Continues at a step if the verdict is false.
     JumpIfFalse(u32),
-    /// Goes on at a step if the verdict is true.
+    /// Continues at a step if the verdict is true.
     JumpIfTrue(u32),
 }
 
@@ -32,13 +33,13 @@ pub(crate) struct Check {
 
 #[derive(Debug)]
 pub(crate) enum CheckOp {
-    /// A pattern, and the numbers of literals without which it cannot match.
+    /// A pattern, with the numbers of literals without which it cannot match.
     Glob {
         glob: Glob,
         literals: Vec<u32>,
     },
-    /// An expression on the decoded text, or on its windows if it has any. Of each of the clauses one literal must
-    /// stand in the text.
+    /// A regular expression on the decoded text, or on its windows if it has any. One literal of each clause must occur
+    /// in the text.
     Regex {
         regex: Box<regex::Regex>,
         clauses: Vec<Vec<u32>>,
@@ -48,7 +49,7 @@ pub(crate) enum CheckOp {
     Exists(bool),
 }
 
-/// Runs a program; `check` answers for a check.
+/// Runs a program; `check` returns the outcome of a check.
 pub(crate) fn run(steps: &[Step], mut check: impl FnMut(u32) -> bool) -> bool {
     let mut verdict = false;
     let mut at = 0;

@@ -1,7 +1,7 @@
-//! The evaluation of one event's candidates.
+//! Evaluation of the candidates of one event.
 //!
-//! Nothing is done twice for an event: checks, literals and decoded fields are remembered with the number of the
-//! event for which they were made, so that nothing has to be cleared between events.
+//! Checks, literals and decoded fields are computed at most once per event. They are stored with the number of the
+//! event, so that nothing has to be cleared between events.
 
 use super::cost::Meter;
 use super::gate::Found;
@@ -14,45 +14,45 @@ use crate::scan::kernel::Isa;
 use crate::scan::narrow::low_bytes;
 use etwsieve_budget::{Budget, Exhausted};
 
-/// Steps to run a program, beyond its checks.
+/// Steps to run a program, without its checks.
 const PROGRAM_STEPS: usize = 16;
-/// Units in which a literal is looked for in a step.
+/// Units searched for a literal per step.
 const LITERAL_UNITS_PER_STEP: usize = 16;
-/// Steps for each unit that a regular expression of a rule searches.
+/// Steps per unit that a regular expression of a rule searches.
 const REGEX_STEPS_PER_UNIT: usize = 8;
 
-/// What is remembered of the event at hand.
+/// Results that are stored for the current event.
 #[derive(Debug, Default)]
 pub(crate) struct TextMemo {
     event: u64,
-    /// For each check: the event for which it was made, and its outcome in the lowest bit.
+    /// For each check: the event, and the outcome in the lowest bit.
     outcomes: Vec<u64>,
-    /// For each literal that the gate does not look for: the event, and where it first stands.
+    /// For each literal that the gate does not search for: the event, and its first position.
     literals: Vec<(u64, Option<usize>)>,
     /// For each program: the last event for which it was a candidate.
     candidates: Vec<u64>,
-    /// The fields decoded for regular expressions, and for which event.
+    /// Fields decoded for regular expressions, with their event.
     decoded: [(u64, String); 3],
-    /// A part of a field, decoded.
+    /// Part of a field, decoded.
     window: String,
 }
 
 impl TextMemo {
-    /// Forgets the event before.
+    /// Starts a new event.
     pub(crate) fn begin(&mut self, plan: &Plan) {
         self.event += 1;
-        // Growing keeps old marks of other plans; marks name their event, so none is taken for a new one.
+        // Entries of other plans may remain; they carry the number of their event and are never mistaken for new ones.
         self.outcomes.resize(plan.checks.len().max(self.outcomes.len()), 0);
         self.literals.resize(plan.finders.len().max(self.literals.len()), (0, None));
         self.candidates.resize(plan.programs.len().max(self.candidates.len()), 0);
     }
 
-    /// Whether the search of this event looked for a literal that the gate does not look for, and did not find it.
+    /// Returns true if this event was searched for a literal that is not in the gate and does not contain it.
     pub(crate) fn is_absent(&self, own: usize) -> bool {
         self.literals.get(own).is_some_and(|(event, place)| *event == self.event && place.is_none())
     }
 
-    /// Gives the memory of texts longer than this back, in units.
+    /// Releases the memory of texts longer than this many units.
     pub(crate) fn shrink_to(&mut self, units: usize) {
         for (event, text) in &mut self.decoded {
             if text.capacity() > 3 * units {
@@ -71,13 +71,13 @@ pub(crate) struct Evaluation<'a, 'b> {
     pub(crate) fields: Fields<'a>,
     pub(crate) found: &'a Found,
     pub(crate) memo: &'a mut TextMemo,
-    /// What the run may cost. Once it is exhausted, no further rule matches.
+    /// The budget. Once it is exhausted, no further rule matches.
     pub(crate) budget: &'a mut Budget<'b>,
 }
 
 impl Evaluation<'_, '_> {
-    /// Runs the programs of all candidates but those of the rules in `but`, which ascend; adds the rules that match to
-    /// `matched`, and counts the candidates.
+    /// Runs the programs of all candidates except those of the rules in `but`, which is ascending. Appends the rules
+    /// that match to `matched` and returns the number of candidates.
     pub(crate) fn candidates(mut self, but: &[u32], matched: &mut Vec<u32>, meter: &mut impl Meter) -> u64 {
         let plan = self.plan;
         let mut count = 0;
@@ -98,7 +98,7 @@ impl Evaluation<'_, '_> {
             let is_match = charged.is_ok() && run(&program.steps, |check| self.check(check));
             meter.evaluated(program.rule, is_match, start);
             if self.budget.exhausted().is_some() {
-                // A check that was not made proves nothing, least of all where it is negated.
+                // A check that did not run proves nothing, least of all if it is negated.
                 break;
             }
             if is_match {
@@ -132,7 +132,7 @@ impl Evaluation<'_, '_> {
                 let mut place = None;
                 for &literal in literals {
                     place = self.literal(literal)?;
-                    // What stands nowhere in the event stands in no field.
+                    // A literal that is not in the event is in none of its fields.
                     if place.is_none() {
                         return Ok(false);
                     }
@@ -173,7 +173,7 @@ impl Evaluation<'_, '_> {
         Ok(false)
     }
 
-    /// `place`: where the last of the pattern's needles stands.
+    /// Matches a pattern against a field; `place` is a position of the last of its needles.
     fn glob(&mut self, glob: &Glob, field: Field, place: Option<usize>) -> Result<bool, Exhausted> {
         let Some(range) = self.fields.range(field) else { return Ok(false) };
         if let Some(start) = place
@@ -187,7 +187,7 @@ impl Evaluation<'_, '_> {
         Ok(glob.matches(Text { narrow: &self.narrow[range.clone()], units: &self.units[range] }))
     }
 
-    /// Decodes no more than the windows.
+    /// Searches a field for a regular expression, decoding only its windows.
     fn any_window(
         &mut self,
         windows: &Windows,
@@ -201,7 +201,7 @@ impl Evaluation<'_, '_> {
         let is_match = windows.any(&self.narrow[range], |window| {
             if let Err(error) = self.budget.charge(1 + REGEX_STEPS_PER_UNIT * window.len()) {
                 refused = Some(error);
-                // Nothing more is looked at.
+                // Ends the search.
                 return true;
             }
             decode(&units[window], &mut self.memo.window, self.plan.isa);
@@ -210,7 +210,7 @@ impl Evaluation<'_, '_> {
         refused.map_or(Ok(is_match), Err)
     }
 
-    /// A place at which the literal stands in the event.
+    /// Returns a position of the literal in the event.
     fn literal(&mut self, number: u32) -> Result<Option<usize>, Exhausted> {
         let Some(own) = (number as usize).checked_sub(self.plan.gate.len()) else {
             return Ok(self.found.place(number));
@@ -223,8 +223,8 @@ impl Evaluation<'_, '_> {
         Ok(*place)
     }
 
-    /// The field as text; lone surrogates become U+FFFD. Decoded once for an event.
-    /// Charges the search of it as well.
+    /// Returns the field as text, decoded once per event, with lone surrogates as U+FFFD. Charges the search of it as
+    /// well.
     fn decoded(&mut self, field: Field) -> Result<Option<&str>, Exhausted> {
         let Some(slot) = field.slot() else { return Ok(None) };
         let Some(bytes) = self.fields.text(field) else { return Ok(None) };
@@ -238,11 +238,11 @@ impl Evaluation<'_, '_> {
     }
 }
 
-/// Replaces `text` by the decoded units. Nearly all scripts are ASCII, which needs no decoding.
+/// Replaces `text` with the decoded units. Nearly all scripts are ASCII, which needs no decoding.
 pub(crate) fn decode(units: &[[u8; 2]], text: &mut String, isa: Isa) {
     let mut bytes = std::mem::take(text).into_bytes();
     if low_bytes(units, &mut bytes, isa) {
-        // Always valid, as just checked.
+        // Checked above: all bytes are ASCII.
         *text = String::from_utf8(bytes).unwrap_or_default();
         return;
     }

@@ -1,4 +1,4 @@
-//! What matched: the places of the literals and expressions that made a rule true. Only for hits, which are rare.
+//! Spans: where the literals and expressions that made a rule true occur. Computed for hits only, which are rare.
 
 use super::plan::Plan;
 use super::program::CheckOp;
@@ -12,26 +12,26 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-/// Most spans of one rule: the first of each of its tests before the second of any.
+/// Maximum number of spans of one rule. The first span of every test precedes the second one of any.
 pub const SPANS_MAX: usize = 16;
 
-/// Bytes for each unit: narrowed and decoded.
+/// Bytes per unit: narrowed and decoded text.
 const BYTES_PER_UNIT: usize = 4;
-/// Steps to look a test up.
+/// Steps to look up a test.
 const TEST_STEPS: usize = 64;
 /// Steps for each unit that a regular expression searches.
 const REGEX_STEPS_PER_UNIT: usize = 8;
 
-/// What matched, in a text field.
+/// A match in a text field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
     /// The field.
     pub field: Field,
-    /// UTF-16 units, counted from the field's beginning.
+    /// Range in UTF-16 units from the beginning of the field.
     pub units: Range<usize>,
 }
 
-/// The first spans of each list before the second of any, ascending, none twice.
+/// Selects spans, ascending and without duplicates: the first span of every list before the second one of any.
 fn select(lists: &[Rc<[Span]>]) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     let longest = lists.iter().map(|list| list.len()).max().unwrap_or(0);
@@ -47,14 +47,14 @@ fn select(lists: &[Rc<[Span]>]) -> Vec<Span> {
     spans
 }
 
-/// Looks at one event's text fields; tests that rules share are made once.
+/// Finds spans in the text fields of one event. Tests that rules share run once.
 pub(crate) struct SpanFinder<'a, 'b> {
-    /// What it may cost. Once it is exhausted, nothing more is found.
+    /// The budget. Once it is exhausted, no further spans are found.
     budget: &'a mut Budget<'b>,
     plan: &'a Plan,
     texts: Vec<FieldText<'a>>,
     fields: &'a Fields<'a>,
-    /// What is known of a test: where it holds, or that it does not.
+    /// The spans of each test that has run; `None` if it does not hold.
     known: HashMap<Test, Option<Rc<[Span]>>>,
 }
 
@@ -62,14 +62,16 @@ struct FieldText<'a> {
     field: Field,
     units: &'a [[u8; 2]],
     narrow: Vec<u8>,
-    /// Made for regular expressions.
+    /// The text for regular expressions.
     decoded: String,
 }
 
 impl<'a, 'b> SpanFinder<'a, 'b> {
+    /// Prepares the texts.
+    ///
     /// # Errors
     ///
-    /// [`Exhausted`] if the budget does not suffice for the texts.
+    /// Returns [`Exhausted`] if the budget does not suffice for the texts.
     pub(crate) fn new(
         plan: &'a Plan,
         fields: &'a Fields<'a>,
@@ -88,18 +90,18 @@ impl<'a, 'b> SpanFinder<'a, 'b> {
         Ok(Self { budget, plan, texts, fields, known: HashMap::new() })
     }
 
-    /// Whether some of the spans are unknown.
+    /// Returns true if some spans are unknown.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.budget.exhausted().is_some()
     }
 
-    /// The spans of each of these rules.
+    /// Returns the spans of each of these rules.
     pub(crate) fn of_rules(&mut self, all: &[Rule], rules: &[u32]) -> Vec<Vec<Span>> {
         let of_rule = |rule: &u32| Some(select(&self.expr(&all.get(*rule as usize)?.expr)?));
         rules.iter().map(of_rule).map(Option::unwrap_or_default).collect()
     }
 
-    /// The spans of the tests that make the expression true, a list for each; `None` if it is not.
+    /// Returns the spans of the tests that make the expression true, one list per test; `None` if it is false.
     fn expr(&mut self, expr: &Expr) -> Option<Vec<Rc<[Span]>>> {
         match expr {
             Expr::And(parts) => {
@@ -123,7 +125,7 @@ impl<'a, 'b> SpanFinder<'a, 'b> {
         }
     }
 
-    /// Where a test holds; `None` if it does not.
+    /// Returns the spans of a test; `None` if it does not hold.
     fn test(&mut self, test: &Test) -> Option<Vec<Span>> {
         self.budget.charge(TEST_STEPS).ok()?;
         let mut spans = Vec::new();
@@ -151,7 +153,7 @@ impl<'a, 'b> SpanFinder<'a, 'b> {
             Op::Regex(source) => {
                 let regex = self.regex(source)?;
                 for text in self.texts.iter().filter(|text| asked(text.field)) {
-                    // A search for each span; the way to it is counted once more.
+                    // Each span takes a search; the text up to it is counted twice.
                     let steps = REGEX_STEPS_PER_UNIT.saturating_mul(2 * text.units.len());
                     self.budget.charge(steps).ok()?;
                     holds |= text.regex(regex, &mut spans);
@@ -163,7 +165,7 @@ impl<'a, 'b> SpanFinder<'a, 'b> {
 }
 
 impl<'a> SpanFinder<'a, '_> {
-    /// The expression as it was compiled for the rules.
+    /// Returns the compiled expression of the plan.
     fn regex(&self, source: &str) -> Option<&'a regex::Regex> {
         self.plan.checks.iter().find_map(|check| match &check.op {
             CheckOp::Regex { regex, .. } if regex.as_str() == source => Some(&**regex),
@@ -177,7 +179,7 @@ impl FieldText<'_> {
         Span { field: self.field, units }
     }
 
-    /// Whether the pattern matches; adds where its literals stand.
+    /// Returns true if the pattern matches, and appends the positions of its literals.
     fn glob(&self, glob: &Glob, spans: &mut Vec<Span>) -> bool {
         let text = Text { narrow: &self.narrow, units: self.units };
         let before = spans.len();
@@ -196,9 +198,9 @@ impl FieldText<'_> {
         is_match
     }
 
-    /// Whether the expression matches; adds where, empty matches left out.
+    /// Returns true if the expression matches, and appends the matches that are not empty.
     fn regex(&self, regex: &regex::Regex, spans: &mut Vec<Span>) -> bool {
-        // Bytes of the decoded text, and the units that they were.
+        // Position in bytes of the decoded text, and in units.
         let (mut byte, mut unit) = (0, 0);
         let mut units_to = |to: usize| {
             unit += self.decoded.get(byte..to).map_or(0, |part| part.encode_utf16().count());

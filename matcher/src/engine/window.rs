@@ -1,29 +1,29 @@
-//! The windows of a text in which a regular expression has to be searched.
+//! The windows of a text in which a regular expression is searched.
 
 use memchr::{memchr_iter, memmem};
 use std::ops::Range;
 
-/// Most literals that are searched for the windows of one expression.
+/// Maximum number of literals per expression.
 pub(crate) const LITERALS_MAX: usize = 4;
-/// Windows with at most so many bytes between them are joined: looking at these bytes takes less time than
-/// starting anew.
+/// Windows with at most this many bytes between them are joined, because searching those bytes is faster than starting
+/// again.
 const JOIN_LEN_MAX: usize = 64;
 
 /// The windows of one expression.
 #[derive(Debug)]
 pub(crate) struct Windows {
-    /// Of these one stands in every match.
+    /// Literals of which one occurs in every match.
     pub(crate) literals: Vec<memmem::Finder<'static>>,
-    /// By narrowed byte: whether it ends what is repeated. Never true of what is not ASCII.
+    /// For each narrowed byte: true if it ends a repetition. Always false for units that are not ASCII.
     pub(crate) is_separator: Box<[bool; 256]>,
-    /// Most separators of a match.
+    /// Maximum number of separators of a match.
     pub(crate) separators: u32,
-    /// A byte of the only literal, and how often a match has it at least.
+    /// A byte of the only literal, and how often it occurs at least in a match.
     pub(crate) least: Option<(u8, u32)>,
 }
 
 impl Windows {
-    /// Bytes held, about.
+    /// Returns the approximate memory in bytes.
     pub(crate) fn memory(&self) -> usize {
         let of_finder = |finder: &memmem::Finder<'_>| size_of_val(finder) + finder.needle().len();
         size_of::<Self>()
@@ -31,12 +31,12 @@ impl Windows {
             + self.literals.iter().map(of_finder).sum::<usize>()
     }
 
-    /// Whether `is_match` holds for one of the windows of a narrowed text in which the expression could match. They
-    /// ascend, lie apart, and begin and end where the text does or beside an ASCII character.
+    /// Returns true if `is_match` holds for one of the windows of a narrowed text. Windows ascend, do not overlap, and
+    /// begin and end at an end of the text or beside an ASCII character.
     ///
     /// # Complexity
     ///
-    /// Linear in the text for each literal, beside `is_match`.
+    /// Linear in the text for each literal, plus the calls of `is_match`.
     pub(crate) fn any(&self, text: &[u8], mut is_match: impl FnMut(Range<usize>) -> bool) -> bool {
         let mut places = [None; LITERALS_MAX];
         for (literal, place) in self.literals.iter().zip(&mut places) {
@@ -50,7 +50,7 @@ impl Windows {
             let Some(place) = place else { return open.is_some_and(is_match) };
             let start = self.start(text, place, open.as_ref().map_or(0, |open| open.end));
             if let Some(open) = open.as_mut().filter(|open| start <= open.end + JOIN_LEN_MAX) {
-                // From the window's end on, so that all literals up to there are done with.
+                // Continues at the end of the window, so that all literals before it are covered.
                 let behind = open.end.max(place);
                 open.end = self.end(text, behind);
                 from = behind.max(place + 1);
@@ -64,13 +64,13 @@ impl Windows {
         }
     }
 
-    /// Whether the text of a window has what every match has.
+    /// Returns true if a window contains what every match contains.
     fn may_match(&self, text: &[u8]) -> bool {
         let has = |byte, least: u32| memchr_iter(byte, text).nth(least.saturating_sub(1) as usize).is_some();
         self.least.is_none_or(|(byte, least)| has(byte, least))
     }
 
-    /// Where the next literal stands. `places`: for each the last answer.
+    /// Returns the position of the next literal. `places` stores the last position of each.
     fn next_place(
         &self,
         text: &[u8],
@@ -86,7 +86,7 @@ impl Windows {
         self.literals.iter().zip(places).filter_map(next).min()
     }
 
-    /// Behind the last separator that no match reaches from `place`, or `least` if that is further on.
+    /// Returns the position after the last separator that a match around `place` cannot include, but at least `least`.
     fn start(&self, text: &[u8], place: usize, least: usize) -> usize {
         let before = text.get(least..place).unwrap_or_default();
         let is_separator = |byte: &u8| self.is_separator[usize::from(*byte)];
@@ -94,7 +94,7 @@ impl Windows {
         separators.nth(self.separators as usize).map_or(least.min(place), |(at, _)| place - at)
     }
 
-    /// Before the first separator that no match reaches from `place`.
+    /// Returns the position of the first separator that a match around `place` cannot include.
     fn end(&self, text: &[u8], place: usize) -> usize {
         let behind = text.get(place..).unwrap_or_default();
         let is_separator = |byte: &u8| self.is_separator[usize::from(*byte)];

@@ -1,18 +1,18 @@
 //! Frequencies measured in PowerShell text; data for [`bits`](super::bits).
 //!
-//! Counted over every second script fragment of a trace of harmless modules (administration of databases, mail and
-//! cloud tenants, and PowerShell's own; 37 MB of UTF-16), narrowed as the scanner narrows it. Words that belong to
-//! one of those modules only were left out by hand. A row or character is one class of [`CLASSES`], the last being
-//! all other bytes; a character `c` stands for `(c - b'0') / 2` bits.
+//! Counted in every second script fragment of a trace of harmless modules (administration of databases, mail and cloud
+//! tenants, and PowerShell's own; 37 MB of UTF-16), narrowed as the scanner does. Words that belong to a single one of
+//! those modules were removed by hand. Each row or character is one class of [`CLASSES`], and the last one is all other
+//! bytes; a character `c` means `(c - b'0') / 2` bits.
 
-/// The classes. Digits are one, `0`.
+/// The classes. All digits are one class, `0`.
 pub(super) const CLASSES: &[u8; 58] = b"abcdefghijklmnopqrstuvwxyz0 \t\r\n$-.\"'()={}[],:;_#|\\/`&<>+*@";
 
-/// Bits of each class, wherever it stands.
+/// Bits of each class, without regard to its predecessor.
 pub(super) const ALONE: &[u8; CLASSES.len() + 1] =
     b"9=:;7===9CA;;9:;B998<??@>F<3JK;==>>????@@AAABFDCDBEEMGFGHCD";
 
-/// Bits of the column's class behind the row's.
+/// Bits of the column's class after the row's class.
 pub(super) const BEHIND: [&[u8; CLASSES.len() + 1]; CLASSES.len() + 1] = [
     b"@99:C@9J:E?666F;F685;?DA=B><XWCPBAEELGMXRKKGGLIUWJJQXUNPDSF",
     b"5?=>5?CE:7D5?>7;F<;A9EFE;I9;XXAK>=ACICKXJKHCHJCQSGFPOXCKLMC",
@@ -75,7 +75,7 @@ pub(super) const BEHIND: [&[u8; CLASSES.len() + 1]; CLASSES.len() + 1] = [
     b";;3;;;ICCUK<AGG?IEAAF@FDHX49XX=:D@;;<@@EK>BD??IHH>BBH?BIFG:",
 ];
 
-/// Common words, and the bits of each: it begins at one of about `2^bits` places.
+/// Common words with their bits: a word begins at one of about `2^bits` positions.
 pub(super) const WORDS: &str = "\
     parameter=10 system=10 should=10 string=10 write=11 message=11 object=11 server=11 return=11 \
     commandname=12 credential=12 false=12 verbose=12 -message=12 database=12 function=12 results=12 \

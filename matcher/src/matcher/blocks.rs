@@ -1,24 +1,25 @@
-//! Script blocks whose fragments are joined: see [`block`](crate::block).
+//! Joins the fragments of script blocks: see [`block`](crate::block).
 
 use super::{Matcher, Scratch};
 use crate::block::{Assembly, Closed, Facts, FoundNeedles, Fragment, Joined};
 use crate::rule::Rule;
 
 impl Scratch {
-    /// What the search just done with this scratch has found, for an [`Assembly`]. Any other search
-    /// with this scratch changes it. Allocates if anything was found.
+    /// Returns the needles that the last search with this scratch found, for an [`Assembly`]. Allocates if there are
+    /// any.
     pub fn found_needles(&self) -> FoundNeedles {
         FoundNeedles::of(&self.text.found)
     }
 }
 
 impl Matcher {
-    /// Takes a fragment that [`find_fragment`](Self::find_fragment) has searched; `reported` are the rules, ascending, that were reported for it. Its buffer may be kept: another one of no less capacity
-    /// then lies there, empty.
+    /// Adds a fragment that [`find_fragment`](Self::find_fragment) has searched to an assembly. `reported` are the
+    /// rules that were reported for it, ascending. The assembly may keep the buffer; `payload` is then an empty buffer
+    /// of at least the same capacity.
     ///
     /// # Complexity
     ///
-    /// Constant, but for a copy of at most half a buffer, and for what has to be given up.
+    /// Constant, except for copying at most half a buffer and for closing blocks when memory runs out.
     pub fn take_fragment<T: Facts>(
         &self,
         assembly: &mut Assembly<T>,
@@ -31,18 +32,18 @@ impl Matcher {
         assembly.take(fragment, payload, reported, self.blocks(), &mut scratch.block, facts);
     }
 
-    /// The rules were exchanged: what `old` rules have said of the fragments so far counts for the same rules among
-    /// those of this matcher, and the fragments are searched anew if their block comes to be searched.
+    /// Lets an assembly continue with the rules of this matcher. Rules of `old` that were reported already and are in
+    /// this matcher too stay reported; the fragments are searched again when their block is.
     pub fn adopt<T: Facts>(&self, assembly: &mut Assembly<T>, old: &[Rule]) {
         assembly.change_rules(old, &self.rules, self.identity);
     }
 
-    /// The rules that match the joined block and were not reported for one of its fragments, ascending. `joined` then
-    /// holds the block; if there are none, it may hold another.
+    /// Returns the rules that match the joined block and were not reported for one of its fragments, ascending. If
+    /// there are any, `joined` contains the block afterwards.
     ///
     /// # Complexity
     ///
-    /// A few units for each border; the text only if a rule that was not reported becomes a candidate.
+    /// A few units per border; the whole text only if a rule that was not reported becomes a candidate.
     pub fn find_joined<'s, T>(
         &self,
         closed: &Closed<T>,

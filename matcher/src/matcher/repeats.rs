@@ -1,39 +1,40 @@
-//! Texts known to match nothing.
+//! Texts that are known to match nothing.
 //!
-//! Busy machines compile the same script blocks again and again. A text that matched no rule is remembered by a
-//! 128-bit hash, and its repeats are not searched. Matches are never remembered: a hit has fields of its own.
+//! Busy machines compile the same script blocks again and again. A text that matches no rule is remembered by a 128-bit
+//! hash, and its repeats are not searched. Matches are never remembered, because every hit has its own fields.
 //!
-//! The hash covers every field that a rule of the set reads, and nothing else, so that a new script block id does
-//! not make an old text new. It is XXH3 with a random secret: who wants an evil text to be taken for a harmless
-//! one would have to find a collision of 128 bits without knowing the secret.
+//! The hash covers exactly the fields that the rules read, so that a text is recognised under a new script block id. It
+//! is XXH3 with a random secret: to have a malicious text mistaken for a harmless one, an attacker would have to find a
+//! 128-bit collision without knowing the secret.
 
 use crate::field::{EventKind, Field, Fields};
 use crate::hash::SecretHash;
 
-/// When repeats are looked for.
+/// When repeats are looked up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Repeats {
-    /// With many rules, and while enough of the events are repeats.
+    /// With many rules, as long as enough events are repeats.
     #[default]
     Auto,
     /// For every event.
     Always,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
-/// With fewer needles the search is as fast as the hash.
+/// Minimum number of needles: with fewer, searching is as fast as hashing.
 const AUTO_NEEDLES_MIN: usize = 32;
-/// Texts remembered, at 16 bytes each: the newest for each value of the hash's lowest bits.
+/// Number of texts remembered, at 16 bytes each: the newest for each value of the lowest bits of the hash.
 const TEXTS_MAX: usize = 1 << 15;
-/// Events after which is seen whether looking for repeats pays.
+/// Number of events after which the benefit is assessed.
 const TRIAL_EVENTS: u32 = 512;
-/// It pays if one of so many is a repeat: hashing takes about a fifth of the time of searching.
+/// Looking up repeats pays if one of this many events is a repeat: hashing takes about a fifth of the time of
+/// searching.
 const TRIAL_EVENTS_PER_HIT: u32 = 4;
-/// Events for which repeats are not looked for after a vain trial.
+/// Number of events without look-ups after an unsuccessful trial.
 const PAUSE_EVENTS: u32 = 8 * TRIAL_EVENTS;
 
-/// The hash of all that verdicts depend on.
+/// Hash of everything that a verdict depends on.
 pub(crate) type Key = u128;
 
 impl Repeats {
@@ -46,10 +47,10 @@ impl Repeats {
     }
 }
 
-/// The texts that one thread remembers, of one matcher.
+/// The texts of one matcher that one thread remembers.
 #[derive(Debug, Default)]
 pub(crate) struct RepeatCache {
-    /// Whose verdicts these are; 0 before the first.
+    /// Identity of the matcher; 0 before the first event.
     matcher: u64,
     /// Empty before the first use.
     keys: Vec<Key>,
@@ -60,10 +61,10 @@ pub(crate) struct RepeatCache {
 }
 
 impl RepeatCache {
-    /// Prepares for an event of this matcher; false if it is not to be looked up.
+    /// Prepares for an event of this matcher. Returns false if the event is not to be looked up.
     pub(crate) fn begin(&mut self, matcher: u64, adapts: bool) -> bool {
         if self.matcher != matcher {
-            // Other rules, other verdicts.
+            // Other rules give other verdicts.
             let keys = std::mem::take(&mut self.keys);
             *self = Self { matcher, keys, hash: SecretHash::new(), ..Self::default() };
             self.keys.clear();
@@ -86,7 +87,7 @@ impl RepeatCache {
         true
     }
 
-    /// The hash of these fields, whether present, and how long.
+    /// Returns a hash of these fields, their presence and lengths.
     pub(crate) fn key(&self, kind: EventKind, reads: &[Field], fields: &Fields<'_>) -> Key {
         let mut all = [0; 16 * (Field::COUNT + 1)];
         let (parts, _) = all.as_chunks_mut::<16>();
@@ -101,14 +102,14 @@ impl RepeatCache {
         self.hash.hash(&all)
     }
 
-    /// Whether the text is known to match nothing.
+    /// Returns true if the text is known to match nothing.
     pub(crate) fn knows(&mut self, key: Key) -> bool {
         let is_known = key != 0 && self.keys.get(slot(key)) == Some(&key);
         self.hits += u32::from(is_known);
         is_known
     }
 
-    /// The text matches nothing.
+    /// Remembers that the text matches nothing.
     pub(crate) fn remember(&mut self, key: Key) {
         if let Some(place) = self.keys.get_mut(slot(key)) {
             *place = key;

@@ -1,4 +1,4 @@
-//! Where rules match.
+//! Spans of the rules that match an event.
 
 use super::Matcher;
 use crate::engine::spans::{Span, SpanFinder};
@@ -6,14 +6,14 @@ use crate::field::Fields;
 use etwsieve_budget::Budget;
 
 impl Matcher {
-    /// Where the rules that match an event or a joined block do so: for each of `rules`, in their order, what made it
-    /// true, ascending, at most [`SPANS_MAX`]. Nothing for a rule that does not match.
+    /// Returns the spans where rules match an event or a joined block: for each of `rules`, what made it true,
+    /// ascending, at most [`SPANS_MAX`](crate::SPANS_MAX). The list is empty for a rule that does not match.
     ///
     /// # Complexity
     ///
-    /// Each test of the rules looks at the text once more.
+    /// Each test of the rules searches the text once more.
     pub fn spans(&self, fields: &Fields<'_>, rules: &[u32]) -> Vec<Vec<Span>> {
-        // Hits are not cut short.
+        // The spans of hits are never cut short.
         let mut budget = Budget::new(u64::MAX, u64::MAX);
         match SpanFinder::new(self.plan(fields.kind()), fields, &mut budget) {
             Ok(mut finder) => finder.of_rules(&self.rules, rules),
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn what_made_the_rule_true() {
+    fn spans_are_what_made_the_rule_true() {
         let rows: [(&str, &str, &str, &[&str]); 9] = [
             (
                 "both",
@@ -75,7 +75,7 @@ mod tests {
                 &["ScriptBlockText 16 bar"],
             ),
             (
-                "what is excluded is no span",
+                "excluded text has no span",
                 "  a:\n    ScriptBlockText|contains: foo\n  b:\n    ScriptBlockText|contains: bar\n  condition: a and not b",
                 "foo",
                 &["ScriptBlockText 8 foo"],
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_test_shows_before_one_shows_all() {
+    fn the_first_span_of_every_test_comes_first() {
         let text = format!("{}bar", "foo ".repeat(100));
         let spans = spans("  s:\n    ScriptBlockText|contains|all: [foo, bar]\n  condition: s", &text);
         assert_eq!(spans.len(), SPANS_MAX);

@@ -1,4 +1,4 @@
-//! Views of a text: see [`view`](crate::view).
+//! Searches views of a text: see [`view`](crate::view).
 
 use super::{Matcher, Scratch};
 use crate::field::{EventKind, text_units};
@@ -8,13 +8,13 @@ use crate::view::search::Search;
 use crate::view::{ViewBudget, ViewMatch, ViewMatcher, Views, has_views};
 
 impl Matcher {
-    /// Whether a view of this text could give what the raw view does not. Cheap, and yes may turn out to be no. `units` is
-    /// the script text or a part of it.
+    /// Returns true if a view of this text could match where the raw view does not. This prefilter is fast and may have
+    /// false positives. `units` is the script text or a part of it.
     ///
     /// # Complexity
     ///
-    /// One pass over the text at the speed of the gate, which ends at the first reason. Allocates nothing. The answer is yes
-    /// once that part of the budget is exhausted.
+    /// One pass over the text at the speed of the gate, which ends at the first reason. Allocates nothing. Returns true
+    /// once the prefilter's part of the budget is exhausted.
     pub fn views_could_differ(
         &self,
         kind: EventKind,
@@ -25,12 +25,13 @@ impl Matcher {
         self.has_view_reason(kind, units, Query { views, first: true, raw: None }, budget)
     }
 
-    /// As [`views_could_differ`](Self::views_could_differ) for the payload that was just searched with this scratch, more
-    /// sharply: what a rule needs that is more than its literals is looked for only if it became a candidate.
+    /// Does the same as [`views_could_differ`](Self::views_could_differ) for the payload that was just searched with
+    /// this scratch, with fewer false positives: regular expressions of a rule are considered only if the rule became a
+    /// candidate.
     ///
     /// # Complexity
     ///
-    /// As there.
+    /// That of [`views_could_differ`](Self::views_could_differ).
     pub fn views_could_differ_from_raw(
         &self,
         payload: &Payload<'_>,
@@ -44,7 +45,8 @@ impl Matcher {
             memo: &scratch.text.memo,
             narrow: scratch.text.narrowed.made(),
         });
-        // All text: to find the end of the script's would take as long as to look at the little that is behind it.
+        // Includes the other fields: locating the end of the script would take as long as scanning the little text
+        // after it.
         let units = text_units(payload.kind, payload.bytes);
         self.has_view_reason(payload.kind, units, Query { views, first: true, raw }, budget)
     }
@@ -56,7 +58,7 @@ impl Matcher {
         query: Query<'_>,
         budget: &mut ViewBudget<'_>,
     ) -> bool {
-        // What a module event records PowerShell has read already.
+        // PowerShell has already interpreted what a module event records.
         if !has_views(kind) || !query.views.any() {
             return false;
         }
@@ -64,18 +66,18 @@ impl Matcher {
         reasons != Reasons::default()
     }
 
-    /// The rules that match a view of the payload, each once: first those of the normalised view, then those of the
-    /// call-aware one, ascending. `raw`: the rules that are reported already; they are not tried again, nor are those
-    /// that have one of them for their base.
+    /// Returns the rules that match a view of the payload, each once: first those of the normalised view, then those of
+    /// the call-aware one, each ascending. `raw` are the rules that have been reported already; neither they nor rules
+    /// based on them are tried again.
     ///
-    /// The payload is in the layout of an event; its text may be a joined block of megabytes, of which the first part is
-    /// viewed. `budget` is that of the event, with what the prefilter took from it.
+    /// The payload has the layout of an event. Its text may be a joined block of megabytes, of which only the first
+    /// part is viewed. `budget` is that of the event, from which the prefilter has been paid.
     ///
     /// # Complexity
     ///
-    /// Nothing beyond [`views_could_differ`](Self::views_could_differ) for a text without a reason. Otherwise some passes
-    /// over the text and over what is made of it, all of which is charged to the budget. Once that is exhausted, what was
-    /// found so far is returned, and [`ViewBudget::is_cut`] says so.
+    /// For a text that passes no prefilter, that of [`views_could_differ`](Self::views_could_differ). Otherwise several
+    /// passes over the text and over the texts made from it, all charged to the budget. Once it is exhausted, the
+    /// matches found so far are returned and [`ViewBudget::is_cut`] is true.
     pub fn find_views(
         &self,
         payload: &Payload<'_>,
@@ -88,11 +90,11 @@ impl Matcher {
         search.map(|search| search.run(views, budget)).unwrap_or_default()
     }
 
-    /// The slow twin of [`find_views`](Self::find_views): everything is tried, whether the cheap test gives a reason or not.
+    /// Does the same as [`find_views`](Self::find_views) without the prefilter: the slow reference implementation.
     ///
     /// # Complexity
     ///
-    /// As there for a text with every reason.
+    /// That of [`find_views`](Self::find_views) for a text that passes every prefilter.
     pub fn find_views_unfiltered(
         &self,
         payload: &Payload<'_>,
@@ -105,7 +107,7 @@ impl Matcher {
         search.map(|search| search.run_unfiltered(views, budget)).unwrap_or_default()
     }
 
-    /// `None` if there is nothing to search.
+    /// Returns `None` if there is nothing to search.
     fn view_search<'a>(
         &'a self,
         payload: &'a Payload<'_>,

@@ -1,11 +1,11 @@
-//! The cmdlets that a rule names.
+//! The cmdlets that a rule refers to.
 
 use crate::cmdlet::{CMDLETS, Cmdlet, is_name};
 use crate::pattern::Part;
 use crate::rule::{Expr, Op};
 
 impl Expr {
-    /// The names and aliases of the known cmdlets that the literals of the expression contain.
+    /// Returns the names and aliases of the known cmdlets that the literals of the expression contain.
     pub(crate) fn cmdlet_names(&self) -> Vec<&'static str> {
         match self {
             Self::And(parts) | Self::Or(parts) => parts.iter().flat_map(Self::cmdlet_names).collect(),

@@ -3,16 +3,16 @@
 use crate::error::RuleError;
 use crate::rule::Rule;
 
-/// What a set of rule files gave.
+/// The result of loading a set of rule files.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The rules, in the order of the files, with the filters applied.
     pub rules: Vec<Rule>,
-    /// All reasons for which rules and filters were refused. A filter that is refused changes no rule.
+    /// All reasons why rules and filters were rejected. A rejected filter changes no rule.
     pub errors: Vec<RuleError>,
-    /// Doubts about rules that are loaded and filters that are applied.
+    /// Warnings about rules that are loaded and filters that are applied.
     pub warnings: Vec<RuleError>,
-    /// Number of rules and filters that were refused. One may have several errors.
+    /// Number of rules and filters that were rejected. One may have several errors.
     pub refused: usize,
     /// Number of rules, correlation rules and filters for events that this sensor does not read. They are skipped.
     pub other_log_sources: usize,

@@ -1,7 +1,7 @@
-//! A Sigma document: a rule or a filter.
+//! Sigma documents: rules and filters.
 //!
-//! Source: Sigma specification 2.1, "Sigma Rules" and "Sigma Filters". Keys that only describe a rule are left
-//! alone, as the specification allows any; what changes a rule's meaning is understood or refused.
+//! Source: Sigma specification 2.1, "Sigma Rules" and "Sigma Filters". Keys that only describe a rule are ignored,
+//! because the specification allows any; keys that change its meaning are supported or rejected.
 
 use crate::error::{Located, Problem};
 use crate::field::{EventKind, EventKinds};
@@ -13,7 +13,7 @@ use crate::rule::selection::selection;
 use crate::rule::{Calls, Expr, Origin, Rule, metadata, never};
 use crate::yaml::{Document, Node, Value};
 
-/// The custom attribute of a rule that is about this program.
+/// The custom attribute of a rule for this program.
 const EXTENSION: &str = "etwsieve";
 
 /// The result of reading a document.
@@ -25,15 +25,15 @@ pub(crate) enum DocumentKind {
         id: String,
         name: String,
     },
-    /// A correlation rule, with the ids and names of the rules that it is about.
+    /// A correlation rule, with the ids and names of the rules that it refers to.
     Correlation {
         rules: Vec<String>,
     },
-    /// It is wrong, which has been reported.
+    /// Invalid; the error has been reported.
     Refused,
 }
 
-/// Understands one document of the file called `file`. All its errors are reported.
+/// Reads one document of the file called `file` and reports all its errors.
 pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>) -> DocumentKind {
     let node = &document.root;
     let mark = report.mark();
@@ -63,7 +63,7 @@ pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>)
     for (at, problem) in &document.flaws {
         report.error(*at, problem.clone());
     }
-    // Without a log source the rest is read as for all events, to find its other errors.
+    // Without a log source, the rest is read as if for all events, to find its other errors.
     let events = if let Some(Source::Ours(events)) = source { events } else { EventKinds::ALL };
     let metadata = metadata::read(node, report);
     let origin = Origin { file: file.into(), line: node.at.line };
@@ -113,7 +113,7 @@ pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>)
     if report.failed_since(mark) { DocumentKind::Refused } else { found }
 }
 
-/// What the rule asks of this program, in a map named after it: `calls` and `base`.
+/// Reads the custom attribute: `calls` and `base`.
 fn calls(node: &Node, events: EventKinds, report: &mut Report<'_>) -> Result<(Calls, String), Located> {
     let Some(own) = node.get(EXTENSION) else { return Ok((Calls::No, String::new())) };
     let Value::Map(entries) = &own.value else {
@@ -156,8 +156,8 @@ fn filtered_rules(filter: &Node) -> Result<Option<Vec<String>>, Located> {
     }
 }
 
-/// The expression of a `detection` or `filter` map; `metadata` names keys that are not selections. `None`: it is wrong,
-/// which has been reported.
+/// Returns the expression of a `detection` or `filter` map; `metadata` names keys that are not selections. Returns
+/// `None` if it is invalid; the error has been reported.
 fn detection_expr(
     node: &Node,
     events: EventKinds,
@@ -175,7 +175,7 @@ fn detection_expr(
             "condition" => {}
             "timeframe" => report.error(value.at, Problem::Unsupported("`timeframe`".into())),
             name if metadata.contains(&name) => {}
-            // Read as a selection, a misspelt condition would only be a keyword.
+            // As a selection, a misspelled condition would silently become a keyword.
             name if condition.is_none() && report.nearest(name, ["condition"]).is_some() => {
                 let found = Some(name.chars().take(60).collect());
                 report.error(value.at, Problem::Missing { key: "condition", found });

@@ -1,9 +1,10 @@
-//! The needles of seven bytes and more: which stand in a narrowed text? Looks up every fourth place of it.
+//! Gram filter: finds needles of seven bytes and more in a narrowed text, with one look-up per four bytes.
 //!
-//! A word is four bytes that begin at a multiple of four. Wherever a needle of at least seven bytes stands, a word begins
-//! with one of any four neighbouring bytes of it, of which the rarest lot is chosen. A filter answers nearly all
-//! look-ups: a hash of the word says where, the low halves of the next two bytes which two bits must be set. So a look-up
-//! loads once, and knows six bytes. What passes is compared with the needles.
+//! A gram is four bytes that begin at a multiple of four. Wherever a needle of at least seven bytes occurs, one of any
+//! four consecutive positions of it begins a gram; the four positions with the rarest grams are chosen. A filter
+//! answers nearly all look-ups: a hash of the gram selects a word, and the low halves of the next two bytes select two
+//! bits of it that must be set. A look-up thus loads one word and takes six bytes into account. What passes is compared
+//! with the needles.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -14,48 +15,49 @@ use crate::scan::kernel::Kernel;
 use crate::scan::narrow::NOT_ASCII;
 use crate::scan::pairs::rarest_window;
 
-/// Bytes of a word; words begin where the text does.
+/// Bytes of a gram; the first one begins at the start of the text.
 pub(crate) const GRAM: usize = 4;
-/// Shortest needle: it has a word wherever it stands.
+/// Minimum length of a needle: it contains a gram wherever it occurs.
 pub(crate) const NEEDLE_LEN_MIN: usize = 2 * GRAM - 1;
-/// Bytes that a look-up knows.
+/// Bytes that a look-up takes into account.
 const EXAMINED: usize = GRAM + 2;
-/// Bytes of a needle that are kept with its word.
+/// Bytes of a needle that are stored with its gram.
 const KEPT: usize = 8;
 
-/// Least and greatest binary logarithm of a filter's length, of 4 bytes each; even the largest fits the second-level
-/// cache. Between, it is as long as there are words: twice that was measured no faster.
+/// Minimum and maximum binary logarithm of the filter's length in words; even the largest filter fits the second-level
+/// cache. In between, there is one word per gram: twice as many were measured to be no faster.
 const FILTER_LOG2: std::ops::RangeInclusive<u32> = 9..=15;
 /// Factor of the hash: an odd number near 2^32 divided by the golden ratio (Knuth, multiplicative hashing).
 pub(super) const HASH_FACTOR: u32 = 0x9E37_79B1;
-/// Of a byte behind a word so many bits count.
+/// Bits used of each byte after the gram.
 pub(super) const NEXT_MASK: u32 = 15;
-/// Where the bits of the second byte behind a word begin.
+/// Shift to the bits for the second byte after a gram.
 pub(super) const SECOND_SHIFT: u32 = 16;
 
-/// GramFilter of many needles.
+/// The grams of many needles.
 #[derive(Debug)]
 pub(crate) struct GramFilter {
-    /// A power of two of bit sets: from the highest bit downwards 16 for the first byte behind a word, 16 for the second.
+    /// A power of two of words. From the highest bit downwards, 16 bits are for the first byte after a gram and 16 for
+    /// the second.
     filter: Vec<u32>,
-    /// Ordered by their place in the filter.
+    /// Ordered by their index in the filter.
     entries: Vec<Entry>,
-    /// For each place in the filter, the first entry.
+    /// For each index in the filter, the first entry.
     starts: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// The word and what the needle has behind it, little-endian, as far as `known` has bits.
+    /// The gram and the bytes of the needle after it, little-endian, as far as `known` has bits.
     bytes: u64,
     known: u64,
     needle: u32,
-    /// Where the word stands in the needle.
+    /// Position of the gram in the needle.
     offset: u32,
 }
 
 impl GramFilter {
-    /// Collects the words of `needles`, given as number and bytes, none shorter than [`NEEDLE_LEN_MIN`].
+    /// Collects the grams of `needles`, given as number and bytes, each at least [`NEEDLE_LEN_MIN`] long.
     pub(crate) fn new<'a>(needles: impl Iterator<Item = (u32, &'a [u8])>) -> Self {
         let mut entries = Vec::new();
         for (needle, bytes) in needles {
@@ -81,26 +83,27 @@ impl GramFilter {
         self.entries.is_empty()
     }
 
-    /// The filter: a power of two of bit sets.
+    /// Returns the filter, whose length is a power of two.
     pub(super) fn filter(&self) -> &[u32] {
         &self.filter
     }
 
-    /// Bytes held, about.
+    /// Returns the approximate memory in bytes.
     pub(crate) fn memory(&self) -> usize {
         size_of_val(&self.filter[..]) + size_of_val(&self.entries[..]) + size_of_val(&self.starts[..])
     }
 
-    /// Whether a needle may have this word, before `next`.
+    /// Returns true if a needle may contain this gram followed by `next`.
     pub(super) fn holds(&self, gram: u32, next: u32) -> bool {
         let place = place(gram, self.filter.len().ilog2());
-        // The place is always inside; `get` spares the check's panic path in the hot loop.
+        // The index is always in bounds; `get` avoids a panic path in the hot loop.
         let set = self.filter.get(place).copied().unwrap_or(0);
         let second = SECOND_SHIFT + (next >> 8 & NEXT_MASK);
         (set << (next & NEXT_MASK) & set << second).cast_signed() < 0
     }
 
-    /// Number of each needle that may have the word at this place of the text, and where it then stands.
+    /// Returns the number of each needle that may contain the gram at this position of the text, and where the needle
+    /// would start.
     pub(crate) fn holders(&self, text: &[u8], at: usize) -> impl Iterator<Item = (u32, usize)> {
         let rest = text.get(at..).unwrap_or_default();
         let bytes = rest.first_chunk().copied().unwrap_or_else(|| padded(rest, NOT_ASCII));
@@ -113,8 +116,8 @@ impl GramFilter {
             .filter_map(move |entry| Some((entry.needle, at.checked_sub(entry.offset as usize)?)))
     }
 
-    /// Calls `candidate`, in ascending order, with the number of each word that passes the filter. What lies behind the
-    /// end of the text may be taken for anything, so words near it may pass that should not.
+    /// Calls `candidate`, in ascending order, with the index of each gram that passes the filter. The bytes after the
+    /// end of the text are unspecified, so grams near the end may pass that should not.
     #[inline]
     pub(crate) fn scan(&self, text: &[u8], isa: Isa, mut candidate: impl FnMut(usize)) {
         match isa.kernel() {
@@ -131,7 +134,7 @@ impl GramFilter {
 }
 
 impl Entry {
-    /// The bits of the filter that texts with this entry ask for; all of those for bytes that are not known.
+    /// Returns the bits of the filter that texts with this entry may test; all bits for bytes that are unknown.
     fn bits(&self) -> u32 {
         let next = |number: usize| {
             let shift = u8::BITS as usize * (GRAM + number);
@@ -144,14 +147,14 @@ impl Entry {
     }
 }
 
-/// The last bytes of a text, followed by others.
+/// Returns the last bytes of a text, padded.
 pub(super) fn padded<const N: usize>(rest: &[u8], other: u8) -> [u8; N] {
     let mut bytes = [other; N];
     bytes[..rest.len()].copy_from_slice(rest);
     bytes
 }
 
-/// A word's place in a filter of length `2^log2`.
+/// Returns the index of a gram in a filter of length `2^log2`.
 #[inline]
 fn place(gram: u32, log2: u32) -> usize {
     (gram.wrapping_mul(HASH_FACTOR) >> (u32::BITS - log2)) as usize
@@ -175,7 +178,7 @@ mod tests {
             let found = |kernel| {
                 let mut list = Vec::new();
                 grams.scan(text.as_bytes(), Isa::new(kernel), |at| list.push(at));
-                // Only words with a whole one behind them must be the same.
+                // Only grams that are followed by a complete one must be the same.
                 list.retain(|at| GRAM * (at + 2) <= text.len());
                 list
             };

@@ -1,10 +1,10 @@
-//! UTF-16LE to one byte a unit, folded: the haystack of every ASCII search.
+//! Narrowing: converts UTF-16LE to one folded byte per unit, the haystack of all ASCII searches.
 //!
-//! A unit below U+0080 becomes its byte, capital letters their small ones; every other unit becomes
-//! [`NOT_ASCII`], which no ASCII needle contains. So a needle of folded ASCII bytes stands in the narrowed text
-//! exactly where it stands in the original, at even offsets only, whatever the case.
+//! A unit below U+0080 becomes its byte, with letters in lower case; every other unit becomes [`NOT_ASCII`], which no
+//! ASCII needle contains. A needle of folded ASCII bytes therefore occurs in the narrowed text exactly where it occurs
+//! in the original, ignoring case, and only at even offsets.
 //!
-//! The loops are plain; [`x86`](super::x86) compiles them again for wider vectors.
+//! The loops are plain; the vector code compiles them again for wider vectors.
 
 #![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
 
@@ -15,10 +15,10 @@ use crate::scan::kernel::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::scan::kernel::Kernel;
 
-/// What a unit above U+007F becomes.
+/// The byte for units above U+007F.
 pub(crate) const NOT_ASCII: u8 = 0xFF;
 
-/// The narrowed form of one event's text, made when it is first asked for.
+/// The narrowed form of one event's text, made on first use.
 #[derive(Debug, Default)]
 pub(crate) struct Narrowed {
     bytes: Vec<u8>,
@@ -26,24 +26,24 @@ pub(crate) struct Narrowed {
 }
 
 impl Narrowed {
-    /// Forgets the text before.
+    /// Starts a new text.
     pub(crate) fn begin(&mut self) {
         self.is_made = false;
     }
 
-    /// Forgets the text, and gives memory beyond so many units back.
+    /// Drops the text and releases memory beyond this many units.
     pub(crate) fn shrink_to(&mut self, units: usize) {
         self.is_made = false;
         self.bytes.truncate(units);
         self.bytes.shrink_to(units);
     }
 
-    /// The narrowed form of the text, if it has been made.
+    /// Returns the narrowed form of the text, if it has been made.
     pub(crate) fn made(&self) -> Option<&[u8]> {
         self.is_made.then_some(&self.bytes[..])
     }
 
-    /// The narrowed form of `units`, which are the same until the next [`begin`](Self::begin).
+    /// Returns the narrowed form of `units`, which must not change until the next [`begin`](Self::begin).
     pub(crate) fn of(&mut self, units: &[[u8; 2]], isa: Isa) -> &[u8] {
         if !self.is_made {
             narrow(units, &mut self.bytes, isa);
@@ -53,9 +53,9 @@ impl Narrowed {
     }
 }
 
-/// Writes the narrowed form of `units` to `out`, replacing what it held. Allocates only while `out` grows.
+/// Writes the narrowed form of `units` to `out`, replacing its contents. Allocates only while `out` grows.
 pub(crate) fn narrow(units: &[[u8; 2]], out: &mut Vec<u8>, isa: Isa) {
-    // No clearing: every byte is written below.
+    // No need to clear: every byte is written below.
     out.resize(units.len(), 0);
     match isa.kernel() {
         #[cfg(target_arch = "x86_64")]
@@ -64,7 +64,7 @@ pub(crate) fn narrow(units: &[[u8; 2]], out: &mut Vec<u8>, isa: Isa) {
     }
 }
 
-/// Writes the low byte of each unit to `out`, replacing what it held; whether all units are ASCII.
+/// Writes the low byte of each unit to `out`, replacing its contents. Returns true if all units are ASCII.
 pub(crate) fn low_bytes(units: &[[u8; 2]], out: &mut Vec<u8>, isa: Isa) -> bool {
     out.resize(units.len(), 0);
     match isa.kernel() {

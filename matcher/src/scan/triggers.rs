@@ -1,8 +1,9 @@
-//! TriggerScanner: four neighbouring units, single units, and runs of blanks, that tell that a text may be disguised.
+//! Triggers: places in a text that indicate possible obfuscation, namely sequences of four units, single units, and
+//! runs of blanks.
 //!
-//! Four units are in a bucket if each is in the bucket's set of bytes for its place. Only ASCII is in sets, and no NUL; the
-//! last place may also be whatever it is. Units count as bytes: those above U+00FF as 0xFF, those from U+8000 on as 0,
-//! which is how vectors pack them. Letters are in a set in both cases.
+//! Four units match a sequence if each is in the sequence's set of bytes for its position. Sets contain ASCII only,
+//! without NUL, and letters in both cases; the last position may accept any unit. Units count as bytes as vectors pack
+//! them: those above U+00FF as 0xFF, those from U+8000 on as 0.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -11,42 +12,42 @@ use crate::scan::kernel::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::scan::kernel::Kernel;
 
-/// Most buckets.
+/// Maximum number of sequences.
 pub(crate) const SEQUENCES_MAX: usize = 8;
-/// Units of a bucket.
+/// Units of a sequence.
 pub(crate) const PLACES: usize = 4;
 
-/// What the text is taken to go on with. No bucket has it at every place.
+/// The padding after the text. No sequence accepts it at every position.
 pub(crate) const PADDING: u8 = b'\n';
-/// The single unit of ASCII that is a mark.
+/// The only ASCII character that is a trigger by itself.
 pub(crate) const BACKTICK: u8 = b'`';
-/// From this byte on a unit is a mark by itself.
+/// Bytes from this one on are triggers by themselves.
 pub(crate) const NOT_ASCII_MIN: u8 = 0x80;
-/// A set of units for each place.
+/// A sequence: the set of units that it accepts at each position.
 #[derive(Clone, Debug)]
 pub(crate) struct ByteSets {
-    /// The bytes of the first places, in small letters.
+    /// The bytes of the first positions, in lower case.
     pub(crate) first: [Vec<u8>; PLACES - 1],
-    /// Those of the last; `None` for any unit.
+    /// The bytes of the last position; `None` for any unit.
     pub(crate) last: Option<Vec<u8>>,
 }
 
-/// The sets of each bucket.
+/// Finds triggers.
 #[derive(Clone, Debug)]
 pub(crate) struct TriggerScanner {
-    /// For each place and byte the buckets in whose set it is.
+    /// For each position and byte, the sequences that accept it.
     sets: [[u8; 256]; PLACES],
-    /// The same for vectors that look up halves of bytes, the low ones first, of the last place only those; in more buckets
-    /// than it should be, never in fewer.
+    /// The same for vectors, which look up the low and the high halves of bytes (for the last position only the low
+    /// ones). This may accept too much, but never too little.
     pub(crate) halves: [[[u8; 16]; 2]; PLACES],
-    /// Whether runs of blanks count.
+    /// True if runs of blanks are triggers.
     pub(crate) blanks: bool,
 }
 
-/// What was found.
+/// A place that indicates possible obfuscation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Trigger {
-    /// Four units, and their buckets.
+    /// Four units, with the set of sequences that they match.
     Sequence(u8),
     /// A backtick, or a unit from U+0080 to U+7FFF.
     Other,
@@ -55,14 +56,16 @@ pub(crate) enum Trigger {
 }
 
 impl TriggerScanner {
+    /// Makes a scanner for sequences, and for runs of blanks if `blanks`.
+    ///
     /// # Panics
     ///
-    /// If a bucket has [`PADDING`] at every place.
+    /// Panics if a sequence accepts [`PADDING`] at every position.
     pub(crate) fn new(sequences: &[ByteSets], blanks: bool) -> Self {
         let mut scanner = Self { sets: [[0; 256]; PLACES], halves: [[[0; 16]; 2]; PLACES], blanks };
         for (number, bucket) in sequences.iter().take(SEQUENCES_MAX).enumerate() {
-            let has_behind = bucket.first.iter().chain(&bucket.last).all(|set| set.contains(&PADDING));
-            assert!(!has_behind, "nothing stands behind the text");
+            let accepts_padding = bucket.first.iter().chain(&bucket.last).all(|set| set.contains(&PADDING));
+            assert!(!accepts_padding, "the padding must not be a trigger");
             let bit = 1 << number;
             for (place, set) in bucket.first.iter().chain(&bucket.last).enumerate() {
                 let ascii = set.iter().filter(|byte| (1..NOT_ASCII_MIN).contains(*byte));
@@ -80,8 +83,8 @@ impl TriggerScanner {
         scanner
     }
 
-    /// Reports every mark, until `report` says that it is enough. `narrow`: the text narrowed, if it has been; it is
-    /// looked at in half the time.
+    /// Reports every trigger until `report` returns true, and returns whether it did. `narrow` is the narrowed text if
+    /// it has been made; scanning it takes half the time.
     pub(crate) fn scan(
         &self,
         units: &[[u8; 2]],
@@ -96,7 +99,7 @@ impl TriggerScanner {
         }
     }
 
-    /// Looks at every place by itself.
+    /// Examines every position separately.
     pub(crate) fn scan_plain(
         &self,
         units: &[[u8; 2]],
@@ -111,7 +114,7 @@ impl TriggerScanner {
         })
     }
 
-    /// The buckets of the four units at a place.
+    /// Returns the sequences that the four units at a position match.
     #[inline]
     pub(crate) fn buckets(&self, units: &[[u8; 2]], at: usize) -> u8 {
         let byte = |at: usize| units.get(at).map_or(PADDING, |unit| narrow(*unit));
@@ -119,7 +122,7 @@ impl TriggerScanner {
     }
 }
 
-/// As vectors pack a unit.
+/// Packs a unit as the vector code does.
 #[inline]
 fn narrow(unit: [u8; 2]) -> u8 {
     match unit[1] {
@@ -129,7 +132,7 @@ fn narrow(unit: [u8; 2]) -> u8 {
     }
 }
 
-/// Whether a run of blanks inside a line begins behind this place.
+/// Returns true if a run of blanks within a line begins after this position.
 fn is_before_blanks(units: &[[u8; 2]], at: usize) -> bool {
     const BLANK: [u8; 2] = [b' ', 0];
     const TAB: [u8; 2] = [b'\t', 0];
@@ -158,7 +161,7 @@ mod tests {
         TriggerScanner::new(&buckets, true)
     }
 
-    /// The slow twin: the definitions, on strings.
+    /// Slow reference implementation on strings.
     fn slow(text: &[u16]) -> Vec<(usize, Trigger)> {
         let mut found = Vec::new();
         let char_at = |at: usize| char::from_u32(u32::from(text[at])).unwrap_or('\0').to_ascii_lowercase();
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn enough_is_enough() {
+    fn a_scan_ends_when_the_report_returns_true() {
         let units = vec![[b'`', 0]; 300];
         for kernel in Kernel::available() {
             let mut count = 0;
@@ -236,7 +239,7 @@ mod tests {
     proptest! {
         #![proptest_config(cases(2000))]
         #[test]
-        fn every_kernel_equals_the_slow_twin(text in proptest::collection::vec(
+        fn every_kernel_equals_the_reference(text in proptest::collection::vec(
             prop_oneof![4 => 0x20u16..0x7F, 3 => Just(0x20), 1 => Just(0), 1 => 0x7000u16..0x9000, 1 => Just(0x09), 1 => Just(0x0A), 1 => Just(0x27),
                 1 => Just(0x2B), 1 => Just(0x2D), 1 => Just(0x66), 1 => any::<u16>()], 0..150)) {
             for kernel in Kernel::available() {

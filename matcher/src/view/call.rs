@@ -1,10 +1,10 @@
-//! Calls of known cmdlets, rewritten as if every name had been written out.
+//! Calls of known cmdlets, rewritten in full.
 //!
-//! A call is a command at the place of one: at the beginning of a statement or of a part of a pipeline, behind `&` or
-//! `.`, behind `=`, in parentheses or braces; never in a string or a comment, but in a string that `Invoke-Expression`
-//! gets. Its alias becomes the cmdlet's name, the abbreviation or alias of a parameter its name, an argument without a
-//! name gets that of the parameter at its position, and a module's name before the cmdlet is left out. Each call is a
-//! text of its own, so what a rule asks for has to stand in one call.
+//! A call is a command in command position: at the beginning of a statement or pipeline element, after `&` or `.`,
+//! after `=`, or in parentheses or braces. Strings and comments contain no calls, except for strings that are passed to
+//! `Invoke-Expression`. Rewriting replaces an alias with the name of the cmdlet and an abbreviated or aliased parameter
+//! with its full name, adds the parameter name before a positional argument, and removes the module name before a
+//! cmdlet. Each call becomes a separate text, so everything that a rule requires must occur in one call.
 
 mod names;
 mod reader;
@@ -19,19 +19,19 @@ use crate::cmdlet::{CMDLETS, COMMON, COMMON_ALIASES, COMMON_SWITCHES, Cmdlet, is
 use reader::Reader;
 use std::ops::Range;
 
-/// How deep a script may lie in the strings of `Invoke-Expression`.
+/// Maximum nesting depth of strings of `Invoke-Expression`.
 const STRINGS_DEPTH_MAX: u32 = 3;
-/// Steps to write a call in full, beyond its arguments and units.
+/// Steps to rewrite a call, without its arguments and units.
 const CALL_STEPS: usize = 48;
-/// Steps for an argument.
+/// Steps per argument.
 const ARGUMENT_STEPS: usize = 24;
-/// Steps to find the parameter that a name means, which is compared with all of the cmdlet's.
+/// Steps to resolve the name of a parameter, which is compared with all parameters of the cmdlet.
 const PARAMETER_STEPS: usize = 300;
-/// Units of a value that tell whether it may be a computer's name.
+/// Units of a value that decide whether it may be the name of a computer.
 const COMPUTER_UNITS_MAX: usize = 128;
 
-/// Hands over the calls of a text that are written otherwise than in full, one by one, each as a text that is written in
-/// full; at most `max`. Only one of them is held at a time: each may be as long as the text.
+/// Calls `each` with the calls of a text that are not written in full, one at a time, each rewritten in full; at most
+/// `max` of them. Only one of them is in memory at a time, because each may be as long as the text.
 pub(super) fn rewritten<'w, 'b>(
     text: &Mapped,
     max: usize,
@@ -39,7 +39,7 @@ pub(super) fn rewritten<'w, 'b>(
     mut each: impl FnMut(&Mapped),
 ) -> Option<()> {
     let mut made = 0;
-    // Those that are still to be read, the last one first.
+    // Strings that have not been read yet, the next one last.
     let mut strings: Vec<(Mapped, u32)> = Vec::new();
     let mut current = None;
     loop {
@@ -77,13 +77,14 @@ struct Call {
 
 #[derive(Debug)]
 enum Argument {
-    /// Where its name with the dash stands, and the name.
+    /// Range of the name including the dash, and the name.
     Parameter(Range<usize>, Vec<u16>),
     Value(Range<usize>),
 }
 
 impl Call {
-    /// The call as a text; the inner `None` if that is the text as it is, the outer one if the work is exhausted.
+    /// Rewrites the call. The inner `None` means that it is written in full already, the outer one that the work is
+    /// exhausted.
     #[expect(clippy::option_option, reason = "the outer one is the work that is exhausted")]
     fn rewrite(&self, script: &Mapped, work: &mut Work<'_, '_>) -> Option<Option<Mapped>> {
         let text = script.units();
@@ -100,11 +101,11 @@ impl Call {
         let mut known = true;
         for argument in &self.arguments {
             let Argument::Parameter(_, name) = argument else { continue };
-            // Here and below.
+            // Needed twice.
             work.charge(2 * PARAMETER_STEPS)?;
             match parameter(self.cmdlet, name) {
                 Some((full, _, _)) => taken.push(full),
-                // Whether an argument belongs to it cannot be told.
+                // It is unknown whether the next argument belongs to it.
                 None => known = false,
             }
         }
@@ -148,7 +149,8 @@ impl Call {
     }
 }
 
-/// A script block is none, nor is a variable that is called a session: both go to other sets of parameters.
+/// Returns false for script blocks, and for variables that are named like a session: both belong to other parameter
+/// sets.
 fn may_be_computer(value: &[u16], work: &mut Work<'_, '_>) -> Option<bool> {
     let near = &value[..value.len().min(COMPUTER_UNITS_MAX)];
     work.charge(4 * near.len())?;
@@ -157,7 +159,7 @@ fn may_be_computer(value: &[u16], work: &mut Work<'_, '_>) -> Option<bool> {
     Some(!text.starts_with(['{', '@', '(']) && !is_session)
 }
 
-/// The parameter that a name means: in full, what was done, and whether it takes an argument.
+/// Resolves the name of a parameter. Returns its full name, the transformations, and whether it takes an argument.
 fn parameter(cmdlet: &'static Cmdlet, name: &[u16]) -> Option<(&'static str, Transformations, bool)> {
     let with = || cmdlet.parameters.iter().chain(&COMMON).copied();
     let without = || cmdlet.switches.iter().chain(&COMMON_SWITCHES).copied();
@@ -179,7 +181,7 @@ fn parameter(cmdlet: &'static Cmdlet, name: &[u16]) -> Option<(&'static str, Tra
     }
 }
 
-/// The cmdlet that a command's name means, and what was done.
+/// Resolves the name of a command. Returns the cmdlet and the transformations.
 fn cmdlet(name: &[u16]) -> Option<(&'static Cmdlet, Transformations)> {
     let behind = name.iter().rposition(|unit| *unit == u16::from(b'\\')).map_or(0, |at| at + 1);
     let module = &name[..behind.saturating_sub(1)];

@@ -1,20 +1,21 @@
-//! A text made from another, and where each of its units comes from.
+//! A text made from another, with the origin of each of its units.
 
 use super::transformation::Transformations;
 use std::ops::Range;
 
-/// Longest text that is viewed, in units; of a longer one (a joined block may be) the first part.
+/// Maximum length of a text that is viewed, in units; only the first part of a longer one, such as a joined block, is
+/// viewed.
 pub(crate) const VIEW_UNITS_MAX: usize = 1 << 20;
-/// Bytes of a piece.
+/// Size of a piece, in bytes.
 pub(super) const PIECE_LEN: usize = size_of::<Piece>();
 
 /// A text with its origin.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mapped {
     units: Vec<u16>,
-    /// Ascending; each goes on to the next one's beginning, the last to the end.
+    /// Ascending; each extends to the beginning of the next one, and the last to the end.
     pieces: Vec<Piece>,
-    /// Units of the original.
+    /// Length of the original, in units.
     original_len: u32,
 }
 
@@ -23,14 +24,15 @@ pub(super) struct Mapped {
 struct Piece {
     at: u32,
     from: u32,
-    /// Units of the original.
+    /// Length in the original, in units.
     len: u32,
-    /// Nothing: a copy, unit for unit.
+    /// The transformations; none for an exact copy.
     done: Transformations,
 }
 
 impl Mapped {
-    /// The original itself; of a longer one than [`VIEW_UNITS_MAX`] the beginning. 32 bits count its units.
+    /// Creates a copy of the original, or of the first [`VIEW_UNITS_MAX`] units of it, so that 32 bits suffice for
+    /// positions.
     pub(super) fn original(units: &[[u8; 2]]) -> Self {
         let units: Vec<u16> =
             units.iter().take(VIEW_UNITS_MAX).map(|unit| u16::from_le_bytes(*unit)).collect();
@@ -39,14 +41,14 @@ impl Mapped {
         Self { units, pieces, original_len: len }
     }
 
-    /// A text that is all made from one part of `source`.
+    /// Creates a text that is made entirely from one part of `source`.
     pub(super) fn made(source: &Self, part: Range<usize>, units: Vec<u16>, done: Transformations) -> Self {
         let (from, before) = source.origin(&part);
         let piece = Piece { at: 0, from: from.start as u32, len: from.len() as u32, done: before.and(done) };
         Self { units, pieces: vec![piece], original_len: source.original_len }
     }
 
-    /// Whether it is not the original as it is.
+    /// Returns true if it differs from the original.
     pub(super) fn is_made(&self) -> bool {
         !matches!(&self.pieces[..], [piece] if piece.done.is_none() && piece.len == self.original_len)
     }
@@ -55,19 +57,19 @@ impl Mapped {
         &self.units
     }
 
-    /// Number of pieces.
+    /// Returns the number of pieces.
     pub(super) fn pieces(&self) -> usize {
         self.pieces.len()
     }
 
-    /// Number of pieces that a part touches: what [`origin`](Self::origin) looks at.
+    /// Returns the number of pieces that a part overlaps, which [`origin`](Self::origin) visits.
     pub(super) fn pieces_in(&self, part: &Range<usize>) -> usize {
         let before = |at: usize| self.pieces.partition_point(|piece| (piece.at as usize) < at);
         1 + before(part.end.max(part.start + 1)) - before(part.start)
     }
 
-    /// Where a part comes from, and what was done to it. A part that touches what was made from a whole expression
-    /// comes from all of that. Linear in [`pieces_in`](Self::pieces_in).
+    /// Returns the origin of a part and the transformations. If the part overlaps the value of an expression, its
+    /// origin includes the whole expression. Linear in [`pieces_in`](Self::pieces_in).
     pub(super) fn origin(&self, part: &Range<usize>) -> (Range<usize>, Transformations) {
         let first = self.pieces.partition_point(|piece| piece.at as usize <= part.start).saturating_sub(1);
         let (mut start, mut end, mut done) = (usize::MAX, 0, Transformations::NONE);
@@ -90,13 +92,13 @@ impl Mapped {
     }
 }
 
-/// Makes a text from another, from the beginning to the end.
+/// Makes a text from another, from beginning to end.
 pub(super) struct Builder<'a> {
     source: &'a Mapped,
     made: Mapped,
     /// The source's piece at which the last copy ended.
     piece: usize,
-    /// What of the source has been dealt with.
+    /// The position in the source up to which it has been processed.
     at: usize,
     changed: bool,
 }
@@ -107,12 +109,12 @@ impl<'a> Builder<'a> {
         Self { source, made, piece: 0, at: 0, changed: false }
     }
 
-    /// Units made so far.
+    /// Returns the number of units made so far.
     pub(super) fn len(&self) -> usize {
         self.made.units.len()
     }
 
-    /// Takes over the source up to here.
+    /// Copies the source up to this position.
     pub(super) fn copy_to(&mut self, to: usize) {
         while self.at < to {
             let Some(piece) = self.source.pieces.get(self.piece).copied() else { return };
@@ -138,7 +140,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Puts `units` in the place of the source up to `to`.
+    /// Replaces the source up to `to` with `units`.
     pub(super) fn put(&mut self, to: usize, units: impl IntoIterator<Item = u16>, done: Transformations) {
         let part = self.at..to;
         let (from, before) = self.source.origin(&part);
@@ -156,18 +158,18 @@ impl<'a> Builder<'a> {
         self.changed = true;
     }
 
-    /// Leaves out the source up to here.
+    /// Skips the source up to this position.
     pub(super) fn drop_to(&mut self, to: usize) {
         self.piece = self.source.pieces.partition_point(|piece| piece.at as usize <= to).saturating_sub(1);
         self.at = to;
     }
 
-    /// The text so far; the rest of the source is left out.
+    /// Returns the text so far, without the rest of the source.
     pub(super) fn cut(self) -> Mapped {
         self.made
     }
 
-    /// The text, if it is another than the source.
+    /// Copies the rest of the source. Returns `None` if nothing was changed.
     pub(super) fn finish(mut self) -> Option<Mapped> {
         self.copy_to(self.source.units.len());
         self.changed.then_some(self.made)
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_changed_is_nothing_made() {
+    fn an_unchanged_text_is_not_copied() {
         let source = text("abc");
         assert!(Builder::new(&source).finish().is_none());
         let source = text("");

@@ -1,8 +1,10 @@
-//! The cheap test: whether anything stands in a text that a view undoes, where that could make a rule match.
+//! The prefilter: decides whether a text contains anything that a view undoes, in a place where that could make a rule
+//! match.
 //!
-//! [`TriggerScanner`] finds units that disguises cannot do without; here each is looked at more closely, as far as a few
-//! neighbours tell. TriggerScanner inside words count only if a literal of the rules would stand around them ([`literals`]): one
-//! of the gate, or of a rule that became a candidate. Rules that are more than literals are in [`regex`].
+//! [`TriggerScanner`] finds units without which there is no obfuscation. Here each of these triggers is examined with a
+//! few neighbours. A trigger inside a word counts only if a literal of the rules would occur around it ([`literals`]):
+//! one of the gate, or of a rule that is a candidate. Rules that consist of more than literals are handled by
+//! [`regex`].
 
 mod context;
 mod literals;
@@ -29,21 +31,21 @@ use regex::{NonLiteral, line_of};
 use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 
-/// Units that are searched for marks in a step.
+/// Units scanned for triggers per step.
 const UNITS_PER_STEP: usize = 8;
-/// Steps to look at a mark and its neighbours.
+/// Steps to examine a trigger and its neighbours.
 const TRIGGER_STEPS: usize = 24;
 
 const METHODS: u8 = 1;
 const PLUS: u8 = 1 << 1;
 const OPERATORS: u8 = 1 << 2 | 1 << 3 | 1 << 4;
-/// `}${`, and casts to characters or indices from behind.
+/// `}${`, and casts to characters or negative indices.
 const BRACES: u8 = 1 << 5;
 /// Static methods, and the end of `base64`.
 const STATIC: u8 = 1 << 6;
 const NAMES: u8 = 1 << 7;
 
-/// Words by which folding knows its expressions, and which a mark inside may cut in two.
+/// Words by which folding recognises expressions. A trigger inside may split them.
 const FOLDED_WORDS: [&str; 16] = [
     "-join",
     "-split",
@@ -63,14 +65,14 @@ const FOLDED_WORDS: [&str; 16] = [
     "righttoleft",
 ];
 
-/// What a text gives reason to.
+/// The normalisations that a text gives reason for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reasons {
     /// Light normalisation.
     pub(super) light: bool,
     /// Folding.
     pub(super) fold: bool,
-    /// A look at its calls.
+    /// Reading its calls.
     pub(super) call: bool,
 }
 
@@ -79,52 +81,52 @@ impl Reasons {
     pub(super) const ALL: Self = Self { light: true, fold: true, call: true };
 }
 
-/// The test, made for a set of rules.
+/// The prefilter for a set of rules.
 #[derive(Debug)]
 pub(crate) struct Prefilter {
     scanner: TriggerScanner,
     index: LiteralIndex,
     names: Names,
-    /// What each rule has beyond its literals.
+    /// For each rule, the conditions other than literals.
     non_literal: Vec<NonLiteral>,
     any_non_literal: bool,
 }
 
-/// What is asked of a text.
+/// A request to the prefilter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Query<'a> {
     pub(crate) views: Views,
-    /// One reason is enough.
+    /// True to stop at the first reason.
     pub(crate) first: bool,
     pub(crate) raw: Option<RawSearch<'a>>,
 }
 
-/// A text that is looked at, and which rules it may concern.
+/// A text that is examined, with the rules that may be affected.
 struct Inspector<'a, 'b> {
     prefilter: &'a Prefilter,
     text: Surroundings<'a>,
     raw: Option<RawSearch<'a>>,
-    /// Once it is asked for.
+    /// Computed on first use.
     non_literal_text: OnceCell<Candidates>,
-    /// The line that was asked about last, and whether a rule may match within it.
+    /// The line that was examined last, and whether a rule may match within it.
     non_literal_line: RefCell<(Range<usize>, bool)>,
-    /// Whether a string begins like base64, once it is asked for.
+    /// True if a string begins like base64; computed on first use.
     has_base64: OnceCell<bool>,
     budget: RefCell<&'a mut Budget<'b>>,
 }
 
-/// The candidates that are more than their literals.
+/// The kinds of candidates that depend on more than literals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Candidates {
     None,
-    /// Some match within a line only, where their clauses hold.
+    /// Some, all of which match within a line, where their clauses must hold.
     InLines,
-    /// The clauses of one that matches across lines hold, so every mark counts.
+    /// One that matches across lines and whose clauses hold, so that every trigger counts.
     AcrossLines,
 }
 
 impl Prefilter {
-    /// For rules and their plans, that of script blocks and that of calls.
+    /// Makes the prefilter for rules and their plans, that of script blocks and that of calls.
     pub(crate) fn new(rules: &[Rule], names: Names, plans: [&Plan; 2]) -> Self {
         let mut literals = LiteralSet::default();
         let mut non_literal = Vec::new();
@@ -136,7 +138,7 @@ impl Prefilter {
             plan.gate.needles().for_each(|needle| literals.push(needle, None));
         }
         names.iter().for_each(|name| literals.push(name, None));
-        // What folding goes by may be in disguise itself.
+        // The words by which folding recognises expressions may be obfuscated themselves.
         for word in FOLDED_WORDS {
             literals.push(word.as_bytes(), None);
         }
@@ -145,7 +147,7 @@ impl Prefilter {
         let set = <[u8]>::to_vec;
         let bucket =
             |first: [&[u8]; 3], last: Option<&[u8]>| ByteSets { first: first.map(set), last: last.map(set) };
-        // What may stand before `+`: a string or an index, behind which a parenthesis may close, and a name.
+        // Characters that may precede `+`: the end of a string or index, a closing parenthesis, and the end of a name.
         let word = (1..triggers::NOT_ASCII_MIN).filter(|byte| is_word(u16::from(*byte)));
         let summand: Vec<u8> = word.chain(set(b"'\")]` \t\r\n\x0b\x0c")).collect();
         let buckets = [
@@ -162,13 +164,13 @@ impl Prefilter {
         Self { scanner, index, names, non_literal, any_non_literal }
     }
 
-    /// The names of the call-aware view.
+    /// Returns the names for the call-aware view.
     pub(super) fn names(&self) -> &Names {
         &self.names
     }
 
-    /// What the text gives reason to; only that is looked for which the views of the question could use. Once the budget is
-    /// exhausted, it gives reason to everything.
+    /// Returns the reasons that the text gives, limited to what the views of the query can use. Once the budget is
+    /// exhausted, returns all reasons.
     pub(crate) fn reasons(
         &self,
         units: &[[u8; 2]],
@@ -230,12 +232,13 @@ impl Prefilter {
 }
 
 impl Inspector<'_, '_> {
-    /// Charges work. False if it is not to be done: then the answer is yes, which costs time but hides nothing.
+    /// Charges work. Returns false if it must not be done; the caller then assumes yes, which costs time but hides
+    /// nothing.
     fn can_afford(&self, steps: usize) -> bool {
         self.budget.borrow_mut().charge(steps).is_ok()
     }
 
-    /// Whether a rule that is more than its literals may match around a mark here.
+    /// Returns true if a rule that depends on more than literals may match around a trigger here.
     fn may_match_beyond_literals(&self, at: usize) -> bool {
         let Some(raw) = self.raw else { return self.prefilter.any_non_literal };
         let non_literal = || {
@@ -269,7 +272,7 @@ impl Inspector<'_, '_> {
                 let mut known = self.non_literal_line.borrow_mut();
                 if !known.0.contains(&at) {
                     let text = raw.narrow.unwrap_or_default();
-                    // TriggerScanner ascend, so each line is looked for once.
+                    // Triggers ascend, so each line is located once.
                     let line = line_of(text, at);
                     let holds = |non_literal: &NonLiteral| {
                         !self.can_afford(non_literal.steps(line.len()))
@@ -283,14 +286,14 @@ impl Inspector<'_, '_> {
         }
     }
 
-    /// Whether a literal would stand around a place, read on from it in both directions.
+    /// Returns true if a literal would occur around a position, read in both directions from it.
     fn is_in_literal(&self, between: Between, readers: &[Reader<'_>; 2]) -> bool {
         let sides = [readers[0].side(), readers[1].side()];
         let candidates = || self.raw.as_ref().map(RawSearch::candidates);
         self.prefilter.index.contains(between, sides, readers, &candidates, &|steps| self.can_afford(steps))
     }
 
-    /// A backtick, or a unit that is not ASCII.
+    /// Examines a backtick, or a unit that is not ASCII.
     fn other(&self, at: usize) -> bool {
         let text = self.text;
         let unit = text.get(at);
@@ -298,7 +301,7 @@ impl Inspector<'_, '_> {
             if is_whitespace(unit) {
                 return self.blanks(at);
             }
-            // Read as it is meant, before the place or behind it.
+            // The plain form may be the last unit of a literal's part, or the first.
             return (is_dash(unit) || is_quote(unit))
                 && (self.is_in_literal(Between::Made, &[text.reader_before(at), text.reader_from(at)])
                     || self.is_in_literal(
@@ -311,7 +314,7 @@ impl Inspector<'_, '_> {
         if is_newline(next) {
             return self.prefilter.scanner.blanks && self.blanks(at);
         }
-        // Nothing is more frequent than `r and `n, and nothing is disguised by them: both are escapes.
+        // The escapes `r and `n are most frequent, and not obfuscation.
         let is_line_end = next == u16::from(b'n')
             && text.get(at.wrapping_sub(1)) == u16::from(b'r')
             && text.get(at.wrapping_sub(2)) == BACKTICK;
@@ -323,7 +326,7 @@ impl Inspector<'_, '_> {
         }
         let before = text.get(at.wrapping_sub(1));
         if is_plain(before) && is_plain(next) && !self.prefilter.index.may_touch(before, next) {
-            // As nearly all are.
+            // The usual case.
             return text.is_escape(at + 1) || self.may_match_beyond_literals(at);
         }
         let readers = [text.reader_before(at), text.reader_from(at)];
@@ -332,7 +335,7 @@ impl Inspector<'_, '_> {
             || self.may_match_beyond_literals(at)
     }
 
-    /// A quotation mark of another kind in what may be an expression.
+    /// Examines a quotation mark of another kind that may be part of an expression.
     fn quote(&self, at: usize) -> bool {
         let text = self.text;
         let next = text.get(at + 1);
@@ -343,7 +346,7 @@ impl Inspector<'_, '_> {
             || is_word(before)
     }
 
-    /// A run of blanks behind the unit at `at`.
+    /// Examines a run of blanks after the unit at `at`.
     fn blanks_behind(&self, at: usize) -> bool {
         let text = self.text;
         let before = text.get(at);
@@ -353,7 +356,7 @@ impl Inspector<'_, '_> {
         }
         let behind = text.get(end);
         if is_plain(before) && is_plain(behind) {
-            // As nearly all are.
+            // The usual case.
             let index = &self.prefilter.index;
             let sides = || [text.reader_before(at + 1).side(), text.reader_from(end).side()];
             if !index.may_hold_blank(before, behind) || !index.may_stand_around_blank(sides()) {
@@ -363,14 +366,14 @@ impl Inspector<'_, '_> {
         self.blanks(at + 1)
     }
 
-    /// A run of blanks, one of which is at `at`.
+    /// Examines a run of blanks that contains `at`.
     fn blanks(&self, at: usize) -> bool {
         let text = self.text;
         let Some(run) = text.blanks(at) else { return true };
         let (before, behind) = (text.get(run.start.wrapping_sub(1)), text.get(run.end));
         let [first, last] = [run.start, run.end - 1].map(|at| text.get(at) != BLANK);
-        // At the end of a line a literal can only end with the blank, at its beginning only begin with it: either stands in
-        // the text if that has a blank there itself.
+        // At the end of a line, a literal can only end with the blank, and at its beginning only begin with it. It
+        // occurs in the text as recorded if that has a blank there itself.
         let is_edge = |unit: u16| is_newline(unit) || unit == 0;
         if (is_edge(behind) && !first) || (is_edge(before) && !last) {
             return false;
@@ -379,13 +382,14 @@ impl Inspector<'_, '_> {
         if is_inside && !self.prefilter.index.may_hold_blank(before, behind) {
             return self.may_match_beyond_literals(at);
         }
-        // A literal that begins with the blank needs the one at the end of the run.
+        // A literal that begins with the blank requires the one at the end of the run.
         let between = Between::Blank { first: last, last: first };
         let readers = [text.reader_before(run.start), text.reader_from(run.end)];
         self.is_in_literal(between, &readers.map(Reader::behind_blank)) || self.may_match_beyond_literals(at)
     }
 
-    /// What is spoken of as base64, at the `b`: a call that decodes it, or a string that may be it.
+    /// Examines the word `base64`, at the `b`: part of a call that decodes it, or a mention while some string may be
+    /// base64.
     fn base64(&self, at: usize) -> bool {
         let text = self.text;
         if !text.word_from(at, "base64") {
@@ -397,7 +401,7 @@ impl Inspector<'_, '_> {
         *self.has_base64.get_or_init(|| !self.can_afford(text.units.len()) || text.has_base64())
     }
 
-    /// An operator beside a blank that is not ASCII, so that no bucket has it.
+    /// Examines an operator beside a blank that is not ASCII, which no sequence accepts.
     fn operator_beside(&self, at: usize) -> bool {
         let text = self.text;
         let is_plus = |at: usize| text.get(at) == u16::from(b'+');
@@ -406,17 +410,17 @@ impl Inspector<'_, '_> {
         }) || (is_plus(at + 1) && self.plus(at))
     }
 
-    /// `+` between strings.
+    /// Examines `+` between strings.
     fn plus(&self, at: usize) -> bool {
         let (text, plus) = (self.text, at + 1);
         if is_word(text.get(at)) {
-            // Two variables without blanks between.
+            // Two variables that are adjacent to the operator.
             let name =
                 text.before(plus, |unit| is_word(unit) || unit == u16::from(b'}') || unit == u16::from(b':'));
             return text.get(plus + 1) == u16::from(b'$') && name == u16::from(b'$');
         }
         let blank = |unit: u16| is_whitespace(unit) || is_newline(unit) || unit == BACKTICK;
-        // What is behind it is a string, perhaps in parentheses.
+        // The right operand must be a string, possibly in parentheses.
         let (right, right_at) = text.behind_at(plus, |unit| blank(unit) || unit == u16::from(b'('));
         if !is_quote(right) {
             return false;
@@ -428,7 +432,7 @@ impl Inspector<'_, '_> {
         if !is_quote(left) {
             return false;
         }
-        // Two strings: what ends the one and what begins the other stand side by side in the sum.
+        // The end of the left string and the beginning of the right one become adjacent.
         let before = text.reader_before(left_at).in_string();
         let behind = text.reader_from(right_at + 1).in_string();
         let next = text.get(right_at + 1);
@@ -439,11 +443,11 @@ impl Inspector<'_, '_> {
     }
 }
 
-/// Adds the literals of a rule's expression.
+/// Adds the literals of an expression.
 fn collect(expr: &Expr, rule: u32, literals: &mut LiteralSet) {
     match expr {
         Expr::And(parts) | Expr::Or(parts) => parts.iter().for_each(|part| collect(part, rule, literals)),
-        // A rule that matches because something is gone has nothing to show for it.
+        // A rule that matches because something was removed has no span to show for it.
         Expr::Not(_) => {}
         Expr::Test(test) => {
             if let Op::Text { pattern, .. } = &test.op {

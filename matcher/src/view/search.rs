@@ -1,4 +1,4 @@
-//! The search of the views: the texts that are made of a script, and the rules on each of them.
+//! Searches views: makes texts from a script, and evaluates the rules on each of them.
 
 use super::call;
 use super::fold::{self, PatternCache};
@@ -19,17 +19,17 @@ use crate::field::{EventKind, Field, Fields, text_units};
 use crate::payload::Payload;
 use etwsieve_budget::{Budget, Exhausted};
 
-/// Most passes of folding: how deep a disguise may lie in another.
+/// Maximum number of folding passes, and so the depth of nested obfuscation.
 pub(crate) const PASSES_MAX: usize = 6;
-/// Most calls of one text that are rewritten.
+/// Maximum number of calls of one text that are rewritten.
 pub(crate) const CALLS_MAX: usize = 256;
 
-/// Longest payload whose memory is kept for the next one.
+/// Maximum capacity that is kept from payload to payload, in bytes.
 const MADE_LEN_KEPT_MAX: usize = 1 << 20;
-/// A text may use this part of the steps that are left to be written, narrowed and searched for the gate's needles, which
-/// takes a step for each unit.
+/// Divisor for the share of the remaining steps that a text may use to be written, narrowed and searched for the gate's
+/// needles, which takes one step per unit.
 const LEFT_PER_TEXT: usize = 4;
-/// Steps to begin a search of a text.
+/// Steps to start the search of a text.
 const SEARCH_STEPS: usize = 64;
 
 /// One search.
@@ -43,7 +43,7 @@ pub(crate) struct Search<'a> {
     found: Vec<ViewMatch>,
     /// The payload with another text.
     made: Vec<u8>,
-    /// A text was searched in part.
+    /// True if only a part of some text was searched.
     is_cut: bool,
 }
 
@@ -60,7 +60,7 @@ impl<'a> Search<'a> {
         Self { matcher, payload, fields, raw, text, scratch, found: Vec::new(), made, is_cut: false }
     }
 
-    /// What the views give that the text has reason for.
+    /// Searches the views for which the text gives reason.
     pub(crate) fn run(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
         let Some(text) = self.fields.text(Field::ScriptBlockText) else { return Vec::new() };
         let units: &[[u8; 2]] = text.as_chunks().0;
@@ -71,7 +71,7 @@ impl<'a> Search<'a> {
         self.run_for(reasons, views, budget)
     }
 
-    /// What the views give.
+    /// Searches all views.
     pub(crate) fn run_unfiltered(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
         self.run_for(Reasons::ALL, views, budget)
     }
@@ -88,7 +88,7 @@ impl<'a> Search<'a> {
             budget.cut();
         }
         let (mut work, search) = budget.parts();
-        // Once either is exhausted, what has been found counts.
+        // Matches found before either budget is exhausted count.
         let _ = self.search_all(units, reasons, views, &mut work, search);
         if self.is_cut {
             budget.cut();
@@ -113,14 +113,14 @@ impl<'a> Search<'a> {
         let mut text = Mapped::original(units);
         let mut decoded = Vec::new();
         let mut patterns = PatternCache::default();
-        // Where neither asks for it, nothing is normalised.
+        // Normalises only if one of the two needs it.
         let calls = views.call && self.matcher.views.has_calls();
         let light = if calls || reasons.light { light::normalize(&text, work) } else { None };
         if views.normalized && reasons.light {
             self.made_text(&text, light.as_ref(), budget);
         }
         self.calls(&text, light.as_ref(), views, work, budget);
-        // A mark that a backtick cuts in two is no reason yet.
+        // A backtick may split the trigger of an expression.
         let folds = reasons.fold || reasons.light;
         for _ in 0..if folds { PASSES_MAX } else { 0 } {
             let before = decoded.len();
@@ -146,7 +146,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Searches the calls of a text. `light`: its light normalisation, in which a name has no backticks.
+    /// Searches the calls of a text; `light` is its light normalisation, in which names have no backticks.
     fn calls(
         &mut self,
         text: &Mapped,
@@ -167,7 +167,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Takes out the rules of the call-aware view whose base matched otherwise.
+    /// Removes the matches of the call-aware view whose base rule matched otherwise.
     fn without_bases(&mut self) {
         let matcher = self.matcher;
         let raw = self.raw;
@@ -188,7 +188,7 @@ impl<'a> Search<'a> {
         self.raw.contains(&rule) || self.found.iter().any(|found| found.rule == rule)
     }
 
-    /// Runs the rules on a text that was made.
+    /// Evaluates the rules on a text.
     fn search(&mut self, text: &Mapped, view: View, budget: &mut Budget<'_>) -> Result<(), Exhausted> {
         let matcher = self.matcher;
         let kind = self.payload.kind;
@@ -200,7 +200,8 @@ impl<'a> Search<'a> {
             return Ok(());
         }
         budget.charge(SEARCH_STEPS + self.other_units())?;
-        // Of a text that would use the budget up the first part, so that its candidates can be looked at, and other texts.
+        // Searches only the first part of a text that would exhaust the budget, so that its candidates can be evaluated
+        // and other texts searched.
         let most = budget.steps_left() as usize / LEFT_PER_TEXT;
         let script = &text.units()[..text.units().len().min(most)];
         self.is_cut |= script.len() < text.units().len();
@@ -227,13 +228,13 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// Units of the payload beside the script.
+    /// Returns the number of units of the payload without the script.
     fn other_units(&self) -> usize {
         let own = self.fields.range(Field::ScriptBlockText).map_or(0, |own| own.len());
         (self.payload.bytes.len() / 2).saturating_sub(own)
     }
 
-    /// The payload with `script` in the place of its own, in `bytes`.
+    /// Writes the payload with another script to `bytes`.
     fn write_with(&self, script: &[u16], bytes: &mut Vec<u8>) {
         let original = self.payload.bytes;
         let offset = self.payload.kind.text_offset();
@@ -251,7 +252,7 @@ impl<'a> Search<'a> {
         bytes.extend_from_slice(&original[offset + 2 * own.end..]);
     }
 
-    /// Adds what matched, if what was made has a part in it.
+    /// Adds the rules that match, if something that was undone is part of the match.
     fn add(
         &mut self,
         plan: &Plan,

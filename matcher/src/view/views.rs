@@ -1,47 +1,47 @@
-//! The views, and the matches in them.
+//! The views, and matches in them.
 
 use super::transformation::Transformation;
 use crate::engine::spans::Span;
 
-/// Which views are wanted beside the raw one.
+/// The views to search in addition to the raw one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Views {
-    /// The normalised view.
+    /// Search the normalised view.
     pub normalized: bool,
-    /// The call-aware view.
+    /// Search the call-aware view.
     pub call: bool,
 }
 
-/// A view beside the raw one.
+/// A view other than the raw one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum View {
-    /// With PowerShell's own equivalences folded.
+    /// Equivalent notations of PowerShell are unified, and constant expressions folded.
     Normalized,
-    /// By cmdlet and parameter.
+    /// Calls of known cmdlets are written in full.
     Call,
 }
 
-/// A rule that a view matches.
+/// A rule that matches a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViewMatch {
     /// Index of the rule in the set.
     pub rule: u32,
     /// The view.
     pub view: View,
-    /// Where, in units of the original: of a folded expression all of it. Ascending, at most
+    /// The matching parts of the original, in units; a folded expression counts as a whole. Ascending, at most
     /// [`SPANS_MAX`](crate::SPANS_MAX).
     pub spans: Vec<Span>,
-    /// What was undone at these places, in the order of [`Transformation`].
+    /// The transformations of these parts, in the order of [`Transformation`].
     pub transformations: Vec<Transformation>,
 }
 
 impl Views {
     /// Both views.
     pub const ALL: Self = Self { normalized: true, call: true };
-    /// None: only the raw view.
+    /// No view, only the raw one.
     pub const NONE: Self = Self { normalized: false, call: false };
 
-    /// Whether any is wanted.
+    /// Returns true if any view is requested.
     pub fn any(self) -> bool {
         self.normalized || self.call
     }

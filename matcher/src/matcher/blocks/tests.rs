@@ -1,4 +1,4 @@
-//! The assembly against the naive twin, and its bounds.
+//! Compares the assembly with the naive implementation, and tests its limits.
 
 use crate::block::{Assembly, BLOCK_FRAGMENTS_MAX, Fragment, GAP, Joined, Limits};
 use crate::naive::{self, NaiveBlock};
@@ -21,7 +21,7 @@ fn rules(detections: &[&str]) -> Vec<Rule> {
     detections.iter().enumerate().flat_map(of).collect()
 }
 
-/// Rules of every kind of test.
+/// Rules with every kind of test.
 const DETECTIONS: [&str; 16] = [
     "  s:\n    ScriptBlockText|contains|all: [abcab, '-b']\n  condition: s",
     "  s:\n    ScriptBlockText|contains: bcabca\n  condition: s",
@@ -54,7 +54,7 @@ fn payload(number: i32, total: i32, text: &[u16], id: &str, path: Option<&str>) 
     bytes
 }
 
-/// What an assembly made of fragments.
+/// The blocks that an assembly made.
 #[derive(Default)]
 struct Run {
     blocks: Vec<(u64, bool, Vec<u16>, Vec<u32>)>,
@@ -80,7 +80,7 @@ fn text(joined: &Joined) -> Vec<u16> {
     bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect()
 }
 
-/// Takes payloads, each a tick later than the last; then closes what is open.
+/// Feeds payloads to an assembly, one per tick, then closes all open blocks.
 fn assemble(matcher: &Matcher, fragments: &[(Option<u32>, Vec<u8>)], limits: Limits) -> (Run, Assembly<u64>) {
     let mut assembly = Assembly::<u64>::new(limits);
     let (mut scratch, mut run) = (Scratch::default(), Run::default());
@@ -121,7 +121,7 @@ fn assert_equal(rules: Vec<Rule>, fragments: &[(Option<u32>, Vec<u8>)]) {
     assert!(assembly.bytes() <= Limits::default().bytes);
 }
 
-/// Lies about numbers and totals, and honest ones more often.
+/// Generates fragments with wrong numbers and totals, and more often with right ones.
 fn fragment() -> impl Strategy<Value = (Option<u32>, Vec<u8>)> {
     let number = prop_oneof![6 => 1..4i32, 1 => -1..6i32, 1 => Just(i32::MAX), 1 => Just(i32::MIN)];
     let total = prop_oneof![8 => Just(3), 2 => 1..5i32, 1 => -1..1i32, 1 => Just(i32::MAX)];
@@ -138,7 +138,7 @@ fn fragment() -> impl Strategy<Value = (Option<u32>, Vec<u8>)> {
     })
 }
 
-/// A script cut anywhere, its fragments in some order, some of them twice.
+/// Generates a script that is split anywhere, its fragments in some order and some of them repeated.
 fn script() -> impl Strategy<Value = Vec<(Option<u32>, Vec<u8>)>> {
     let piece = proptest::sample::select(
         &["abc", "bca", "-b", "cab", "\r\n", "\u{1F600}", "a", "--", "aBc", " ", "x", "-c"][..],
@@ -178,21 +178,21 @@ proptest! {
     #[test]
     fn cut_scripts_equal_the_naive_join(fragments in script()) {
         assert_equal(rules(&DETECTIONS), &fragments);
-        // With few rules the gate takes another way.
+        // With few rules, the gate uses another method.
         assert_equal(rules(&DETECTIONS[..2]), &fragments);
     }
 }
 
-/// Rules of which none needs more of a fragment without a literal than its ends.
-fn modest_rules() -> Vec<Rule> {
-    let modest = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13].map(|at| DETECTIONS[at]);
-    let rules = rules(&modest);
+/// Returns rules that need only the ends of a fragment without a literal.
+fn trimmable_rules() -> Vec<Rule> {
+    let trimmable = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13].map(|at| DETECTIONS[at]);
+    let rules = rules(&trimmable);
     let matcher = compile(rules.clone());
     assert!(matcher.blocks().trim_plan().is_some());
     rules
 }
 
-/// Takes payloads, and after each gives up all that no rule needs.
+/// Feeds payloads to an assembly and trims it after each.
 fn assemble_trimmed(matcher: &Matcher, fragments: &[(Option<u32>, Vec<u8>)]) -> (Run, u64) {
     let mut assembly = Assembly::<u64>::new(Limits::default());
     let (mut scratch, mut run) = (Scratch::default(), Run::default());
@@ -217,7 +217,7 @@ fn assemble_trimmed(matcher: &Matcher, fragments: &[(Option<u32>, Vec<u8>)]) -> 
     (run, assembly.counts().trimmed)
 }
 
-/// A script with long stretches in which no rule finds anything.
+/// Generates a script with long stretches in which no rule finds anything.
 fn long_script() -> impl Strategy<Value = Vec<Vec<u16>>> {
     let text = proptest::collection::vec(
         proptest::sample::select(&["abc", "bca", "-b", "cab", "\u{1F600}", "a", "--", "aBc", "-c"][..]),
@@ -234,7 +234,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_no_rule_needs_changes_no_verdict(parts in long_script(), backwards: bool, leaves_out: bool) {
+    fn trimming_changes_no_verdict(parts in long_script(), backwards: bool, leaves_out: bool) {
         let total = parts.len() as i32;
         let mut fragments: Vec<_> = (1..)
             .zip(&parts)
@@ -246,7 +246,7 @@ proptest! {
         if backwards {
             fragments.reverse();
         }
-        let rules = modest_rules();
+        let rules = trimmable_rules();
         let verdicts = |(first, is_partial, _, rules): (u64, bool, Vec<u16>, Vec<u32>)| (first, is_partial, rules);
         let expected: Vec<_> = naive(&rules, &fragments)
             .into_iter()
@@ -258,7 +258,7 @@ proptest! {
 }
 
 #[test]
-fn a_fragment_without_a_literal_is_reduced() {
+fn a_fragment_without_a_literal_is_trimmed() {
     let filler: Vec<u16> = "x y ".repeat(5_000).encode_utf16().collect();
     let needle = |text: &str| text.encode_utf16().collect::<Vec<_>>();
     let texts = [needle("abcab"), filler.clone(), needle("-b")];
@@ -270,14 +270,14 @@ fn a_fragment_without_a_literal_is_reduced() {
     let [(0, false, text, found)] = &run.blocks[..] else { panic!("one block: {:?}", run.blocks.len()) };
     assert_eq!(found, &[0]);
     assert!(text.len() < 100, "{} units are left", text.len());
-    // A rule that may need any text keeps it.
+    // A rule that may need any text prevents trimming.
     let (run, trimmed) = assemble_trimmed(&compile(rules(&DETECTIONS[4..5])), &fragments);
     assert_eq!((trimmed, run.blocks[0].2.len()), (0, filler.len() + 7));
 }
 
-/// Rules change while a block is open: the whole is searched with the new ones, and what was reported stays so.
+/// The rules change while a block is open: the block is searched with the new ones, and reported rules stay reported.
 #[test]
-fn rules_change_within_a_block() {
+fn rules_can_change_within_a_block() {
     let text = |text: &str| text.encode_utf16().collect::<Vec<_>>();
     let old = rules(&["  s:\n    ScriptBlockText|contains: reported\n  condition: s"]);
     let mut new = rules(&[
@@ -309,9 +309,9 @@ fn rules_change_within_a_block() {
     assert_eq!(found, &[0, 1], "the rule that was reported for the first fragment is not repeated");
 }
 
-/// Rules without an id that share a title: what one of them has reported says nothing of the other.
+/// Two rules without ids share a title: one being reported does not affect the other.
 #[test]
-fn rules_of_one_title_are_told_apart_when_they_change() {
+fn rules_with_the_same_title_are_distinguished_when_rules_change() {
     let document = |words: &str| {
         format!(
             "title: same\nlogsource:\n  category: ps_script\ndetection:\n  s:\n    ScriptBlockText|contains|all: {words}\n  condition: s\n"
@@ -346,9 +346,10 @@ fn rules_of_one_title_are_told_apart_when_they_change() {
     assert_eq!(found, &[2]);
 }
 
-/// Never-finished blocks of one process: memory stays in its bound, and blocks of others get through.
+/// A process floods the assembly with blocks that never complete: memory stays bounded, and the blocks of others
+/// complete.
 #[test]
-fn a_flood_pushes_out_itself() {
+fn a_flood_evicts_its_own_blocks() {
     let limits = Limits { bytes: 1 << 20, blocks: 2_000, ..Limits::default() };
     let rules = rules(&DETECTIONS[..1]);
     let matcher = compile(rules);
@@ -376,7 +377,7 @@ fn a_flood_pushes_out_itself() {
             };
             let id = format!("{n:08x}-d4cc-4a10-b04e-417ef95bc8b6");
             take(Some(666), &mut payload(1, 2, flood_text, &id, None));
-            // An honest block whose three fragments come far apart.
+            // A regular block whose three fragments arrive far apart.
             let id = format!("{:08x}-aaaa-4a10-b04e-417ef95bc8b6", n / 3_000);
             match n % 3_000 {
                 0 => take(Some(4), &mut payload(1, 3, &text("abc"), &id, None)),
@@ -404,7 +405,7 @@ fn a_flood_pushes_out_itself() {
 }
 
 #[test]
-fn bounds_of_one_block() {
+fn limits_of_one_block() {
     let matcher = compile(rules(&DETECTIONS[..1]));
     let text: Vec<u16> = vec![0x78; 100];
     let fragments: Vec<_> = (1..=BLOCK_FRAGMENTS_MAX as i32 + 5)

@@ -31,7 +31,7 @@ fn matcher(detection: &str) -> Matcher {
     compile(loaded.rules)
 }
 
-/// The spans are places of the original, and the transformations those of what matched there.
+/// Spans refer to the original text, and transformations to what matched there.
 #[test]
 fn spans_in_the_original() {
     let matcher = compile(builtin::rules());
@@ -74,9 +74,9 @@ fn spans_in_the_original() {
     }
 }
 
-/// An operator between blanks that are not ASCII, which no bucket of the cheap test has.
+/// Operators between blanks that are not ASCII, which no byte set of the prefilter contains.
 #[test]
-fn blanks_of_other_kinds_beside_operators() {
+fn operators_beside_other_kinds_of_blanks() {
     let matcher = compile(builtin::rules());
     for blank in [" ", "\t", "\u{A0}", "\u{2003}", "\u{3000}", "\u{85}"] {
         let texts = [
@@ -92,19 +92,19 @@ fn blanks_of_other_kinds_beside_operators() {
     }
 }
 
-/// A rule counts only where something that was undone has a part in the match.
+/// A rule counts only if something that was undone is part of the match.
 #[test]
-fn what_is_undone_elsewhere_gives_nothing() {
+fn transformations_outside_the_match_do_not_count() {
     let matcher = matcher(
         "  a:\n    ScriptBlockText|contains: foo\n  b:\n    ScriptBlockText|contains: 'x`y'\n  condition: a and not b",
     );
-    assert_eq!(find(&matcher, "foo x`y", Views::ALL), [], "the exclusion is gone, foo stands as before");
+    assert_eq!(find(&matcher, "foo x`y", Views::ALL), [], "the exclusion is removed, but foo is unchanged");
     assert_eq!(find(&matcher, "fo`o x", Views::ALL).len(), 1);
     assert_eq!(find(&matcher, "fo`o x", Views { normalized: false, call: true }), []);
 }
 
 #[test]
-fn rules_that_are_reported_are_not_tried() {
+fn reported_rules_are_not_tried_again() {
     let matcher = compile(builtin::rules());
     let bytes = payload("Enter-PSSession -ComputerName a; Enter-P`SSession -ComputerName; etsn b");
     let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
@@ -119,7 +119,7 @@ fn rules_that_are_reported_are_not_tried() {
 }
 
 #[test]
-fn a_rule_may_ask_for_the_call_aware_view_as_well() {
+fn rules_can_request_the_call_aware_view() {
     let text = |own: &str| {
         format!(
             "title: t\nid: r\nlogsource: {{category: ps_script}}\ndetection:\n  s:\n    ScriptBlockText|contains: New-PSSession -ComputerName\n  condition: s\n{own}"
@@ -154,7 +154,7 @@ fn a_rule_may_ask_for_the_call_aware_view_as_well() {
 }
 
 #[test]
-fn the_cheap_test_passes_by_what_scripts_are_full_of() {
+fn the_prefilter_rejects_common_script_text() {
     let matcher = compile(builtin::rules());
     for text in [
         "Get-PSSession -ComputerName a",
@@ -174,9 +174,9 @@ fn the_cheap_test_passes_by_what_scripts_are_full_of() {
     }
 }
 
-/// Once the budget ends, what was found until then counts, and the rest is known to be missing.
+/// Matches found before the budget is exhausted count, and the rest is known to be missing.
 #[test]
-fn what_was_found_before_the_budget_ended_counts() {
+fn matches_found_before_the_budget_is_exhausted_count() {
     let matcher = compile(builtin::rules());
     let bomb = "$a='{0,60000}' -f '';".to_owned() + &"$b=$a+'c';".repeat(3_000);
     let text = format!("iex ('Enter-PS'+'Session -ComputerName a');{bomb}");
@@ -190,7 +190,7 @@ fn what_was_found_before_the_budget_ended_counts() {
 }
 
 #[test]
-fn a_stop_is_honoured_between_steps() {
+fn a_stop_takes_effect_between_steps() {
     let matcher = compile(builtin::rules());
     let bytes = payload(&"('a'+'b');[char]69;".repeat(3_000));
     let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
@@ -200,7 +200,7 @@ fn a_stop_is_honoured_between_steps() {
     assert!(budget.is_stopped() && budget.is_cut(), "{budget:?}");
 }
 
-/// Of a block that is too long the first part is viewed, and the cut is known.
+/// Only the first part of a long block is viewed, and the cut is reported.
 #[test]
 fn the_first_part_of_a_long_text_is_viewed() {
     let matcher = compile(builtin::rules());
@@ -216,9 +216,9 @@ fn the_first_part_of_a_long_text_is_viewed() {
     }
 }
 
-/// Content of the scanner has the same views, with the name behind it where it was.
+/// AMSI content has the same views, with its name after it.
 #[test]
-fn content_of_the_scanner() {
+fn amsi_content_has_views() {
     let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let matcher = matcher(
         "  s:\n    ScriptBlockText|contains|all: [Enter-PSSession, '-ComputerName']\n    Path|endswith: '.ps1'\n  condition: s",
@@ -239,9 +239,10 @@ fn content_of_the_scanner() {
     }
 }
 
-/// After the raw search the cheap test knows the candidates; it passes by nothing that a view would find without folding.
-/// Of sums of strings it looks at what stands around the `+`; folding also takes away the marks at their ends.
-fn never_passed_by(matcher: &Matcher, text: &str) -> Result<(), TestCaseError> {
+/// Checks that the prefilter, which knows the candidates of the raw search, rejects no text that a view matches without
+/// folding. Of sums of strings it examines only the surroundings of the `+`, while folding also removes the quotation
+/// marks at the ends.
+fn assert_prefilter_accepts(matcher: &Matcher, text: &str) -> Result<(), TestCaseError> {
     let bytes = payload(text);
     let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes: &bytes };
     let mut scratch = Scratch::default();
@@ -254,7 +255,7 @@ fn never_passed_by(matcher: &Matcher, text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Several rules of every kind, more than a gate of few needles takes.
+/// Compiles rules of every kind, more than the gate takes as few needles.
 fn many_rules() -> Matcher {
     let rule = |number: usize, detection: &str| {
         format!(
@@ -276,12 +277,12 @@ fn many_rules() -> Matcher {
     compile(loaded.rules)
 }
 
-/// What random texts have found.
+/// Texts that random tests have found.
 #[test]
-fn findings_are_not_passed_by() {
+fn the_prefilter_accepts_past_findings() {
     let rules = many_rules();
     for text in ["`-abcd`\n", "-abcd\t\n", "-ab\ncd`\n\n", "\t-w x Invoke", "x Invoke\n`\n-w x"] {
-        never_passed_by(&rules, text).unwrap();
+        assert_prefilter_accepts(&rules, text).unwrap();
     }
 }
 
@@ -289,25 +290,25 @@ proptest! {
     #![proptest_config(ProptestConfig {
         cases: 6000,
         failure_persistence: None,
-        // The same cases every time, unless others are asked for (PROPTEST_RNG_SEED, PROPTEST_CASES).
+        // Uses the same cases every time, unless PROPTEST_RNG_SEED or PROPTEST_CASES asks for others.
         rng_seed: match ProptestConfig::default().rng_seed {
             RngSeed::Random => RngSeed::Fixed(4104),
             chosen @ RngSeed::Fixed(_) => chosen,
         },
         ..ProptestConfig::default()
     })]
-    /// Light disguises of texts that the rules are about, in pieces.
+    /// Light obfuscation of texts that the rules match, in pieces.
     #[test]
-    fn nothing_light_is_passed_by(text in "(Enter-PS|Session|net|user|Invoke|-w|Get-|ab|-Path|-ab|cd|cmd|clip|in|v|oke-it|-Computer|Name|x|[0-9]|`|``|\u{2013}|\u{2019}| |  |\t|\u{A0}|`\n|\n|`r`n|`u\\{45\\}|'\\+'|\"\\+\"|' \\+ '|'|\"){0,24}") {
+    fn the_prefilter_accepts_light_obfuscation(text in "(Enter-PS|Session|net|user|Invoke|-w|Get-|ab|-Path|-ab|cd|cmd|clip|in|v|oke-it|-Computer|Name|x|[0-9]|`|``|\u{2013}|\u{2019}| |  |\t|\u{A0}|`\n|\n|`r`n|`u\\{45\\}|'\\+'|\"\\+\"|' \\+ '|'|\"){0,24}") {
         static RULES: std::sync::LazyLock<Matcher> = std::sync::LazyLock::new(many_rules);
-        never_passed_by(&RULES, &text)?;
+        assert_prefilter_accepts(&RULES, &text)?;
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn whatever_the_text(text in "(Enter-PS|Session|'|\"|`|\\+|-join|-f|\\(|\\)|\\[char\\]|[0-9]{2}|,|etsn |-ComputerName|\u{2013}| |\\$a|=|;|\\{|\\}|\\||iex|\0|\n){0,30}") {
+    fn any_text_gives_consistent_matches(text in "(Enter-PS|Session|'|\"|`|\\+|-join|-f|\\(|\\)|\\[char\\]|[0-9]{2}|,|etsn |-ComputerName|\u{2013}| |\\$a|=|;|\\{|\\}|\\||iex|\0|\n){0,30}") {
         let matcher = compile(builtin::rules());
         let units: Vec<u16> = text.encode_utf16().collect();
         let bytes: Vec<[u8; 2]> = units.iter().map(|unit| unit.to_le_bytes()).collect();
@@ -325,7 +326,7 @@ proptest! {
         let mut budget = ViewBudget::new(bytes.len());
         let slowly =
             matcher.find_views_unfiltered(&payload, Views::ALL, &raw, &mut Scratch::default(), &mut budget);
-        // What only the removal of quotation marks makes, which the test does not look at, may be more.
+        // Matches that depend on removed quotation marks, which the prefilter ignores, may be missing.
         prop_assert!(found.iter().all(|found| slowly.iter().any(|slow| slow.rule == found.rule)));
     }
 }

@@ -1,7 +1,7 @@
 //! Comparing lanes with AVX2.
 //!
-//! Two vectors of units are packed to one of bytes, so that half as many comparisons are made. Packing turns units above
-//! U+00FF into U+00FF or 0, so more lanes pass than are equal; the caller looks at each anyway.
+//! Two vectors of units are packed into one of bytes, which halves the number of comparisons. Packing maps units above
+//! U+00FF to U+00FF or 0, so some lanes pass that are not equal; the caller compares each exactly anyway.
 
 #![expect(unsafe_code, reason = "vector instructions that not every processor has")]
 
@@ -14,14 +14,14 @@ use std::arch::x86_64::{
 use std::hint::cold_path;
 use std::ops::ControlFlow;
 
-/// Lanes that make one vector of bytes.
+/// Lanes in a vector of bytes.
 const LANES: usize = 16;
-/// Lanes that fill a vector as they are.
+/// Lanes in a vector of units.
 const VECTOR: usize = LANES / 2;
-/// Lanes of a step: a bit for each fills a word.
+/// Lanes per step: one per bit of a `u64`.
 const STEP: usize = 64;
 
-/// As [`lanes_like_plain`]; the vectors are those of `isa`.
+/// Vector version of [`lanes_like_plain`].
 #[inline]
 pub(super) fn lanes_like<const N: usize>(
     lanes: &[[u8; 4]],
@@ -30,19 +30,19 @@ pub(super) fn lanes_like<const N: usize>(
     passes: impl FnMut(usize) -> ControlFlow<()>,
 ) {
     match isa.kernel() {
-        // SAFETY: `Isa` vouches for the processor's AVX2, also where it has AVX-512, with which this is no faster.
+        // SAFETY: `Isa` guarantees that the processor has AVX2. With AVX-512 this would not be faster.
         Kernel::Avx512 | Kernel::Avx2 => unsafe { lanes_like_avx2(lanes, values, passes) },
         Kernel::Sse2 | Kernel::Portable => lanes_like_plain(lanes, values, passes),
     }
 }
 
-/// Hands over the lanes of a step whose bit is set.
+/// Calls `passes` for the lanes of a step whose bit is set.
 #[cold]
 #[inline(never)]
 fn report(at: usize, mut bits: u64, passes: &mut impl FnMut(usize) -> ControlFlow<()>) -> ControlFlow<()> {
     while bits != 0 {
         let bit = bits.trailing_zeros() as usize;
-        // Where packing has put the lane: four of one vector, four of the next, then the upper halves of both.
+        // Undoes the order of packing: four lanes of one vector, four of the next, then the upper halves of both.
         passes(at + (bit & 0x23 | bit >> 2 & 4 | bit << 1 & 0x18))?;
         bits &= bits - 1;
     }
@@ -58,7 +58,7 @@ fn lanes_like_avx2<const N: usize>(
     let Some(last) = lanes.last_chunk::<STEP>() else {
         return few_lanes_avx2(lanes, values, passes);
     };
-    // Packed as the lanes will be.
+    // Packed in the same way as the lanes.
     let [fold] = pack_values_avx2(&[FOLD]);
     let wanted = pack_values_avx2(values);
     let mut step = |at: usize, step: &[[u8; 4]; STEP]| {
@@ -76,7 +76,7 @@ fn lanes_like_avx2<const N: usize>(
         report(at, low | high << 32, &mut passes)
     };
     let mut at = 0;
-    // A load that crosses the border of a cache line takes twice as long.
+    // A load that crosses a cache line takes twice as long.
     let unaligned = lanes.as_ptr().align_offset(size_of::<__m256i>());
     if let (1..VECTOR, Some(first)) = (unaligned, lanes.first_chunk::<STEP>()) {
         if step(0, first).is_break() {
@@ -92,12 +92,12 @@ fn lanes_like_avx2<const N: usize>(
         at += STEP;
     }
     if !rest.is_empty() {
-        // Some lanes are looked at twice.
+        // Some lanes are compared twice.
         let _ = step(lanes.len() - STEP, last);
     }
 }
 
-/// A vector of each value.
+/// Returns a vector filled with each value.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn pack_values_avx2<const N: usize>(values: &[u32; N]) -> [__m256i; N] {
@@ -107,7 +107,7 @@ fn pack_values_avx2<const N: usize>(values: &[u32; N]) -> [__m256i; N] {
     })
 }
 
-/// Fewer than a step.
+/// Handles fewer lanes than a step.
 #[cold]
 #[target_feature(enable = "avx2")]
 fn few_lanes_avx2<const N: usize>(
@@ -121,7 +121,7 @@ fn few_lanes_avx2<const N: usize>(
     lanes_like_avx2(&padded, values, passes);
 }
 
-/// For each lane, as packed, all ones if it is like a value.
+/// For each packed lane, returns all ones if it equals one of the values.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn compare_avx2<const N: usize>(
@@ -130,7 +130,7 @@ fn compare_avx2<const N: usize>(
     wanted: &[__m256i; N],
 ) -> [__m256i; STEP / LANES] {
     let (halves, _) = step.as_chunks::<{ LANES / 2 }>();
-    // SAFETY: each half is a reference to 32 readable bytes, and the loads ask for no alignment.
+    // SAFETY: each half is a reference to 32 readable bytes, and the load requires no alignment.
     let load = |half: usize| unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) };
     [0, 1, 2, 3].map(|vector| {
         let folded = _mm256_or_si256(_mm256_packus_epi16(load(2 * vector), load(2 * vector + 1)), fold);

@@ -1,4 +1,4 @@
-//! Looking up words with AVX2 and AVX-512: hashes of a vector of words, and a gather from the filter.
+//! Gram look-ups with AVX2 and AVX-512: hashes of a vector of grams, and a gather from the filter.
 
 #![expect(unsafe_code, reason = "vector instructions that not every processor has")]
 
@@ -13,26 +13,25 @@ use std::arch::x86_64::{
     _mm512_sllv_epi32, _mm512_srl_epi32, _mm512_srli_epi32, _mm512_test_epi32_mask,
 };
 
-/// GramFilter of a vector.
+/// Grams per vector.
 const GRAMS_AVX2: usize = 8;
 const GRAMS_AVX512: usize = 16;
-/// Bytes that are read for a vector: its words and the one behind them.
+/// Bytes read per vector: its grams and the next one.
 const READ_AVX2: usize = GRAM * (GRAMS_AVX2 + 1);
 const READ_AVX512: usize = GRAM * (GRAMS_AVX512 + 1);
 
-/// Calls `candidate` with the number of each word that passes the filter; behind its end the text is taken to go on with
-/// [`NOT_ASCII`].
+/// Calls `candidate` with the index of each gram that passes the filter. The text is padded with [`NOT_ASCII`].
 #[inline]
 pub(super) fn scan(text: &[u8], grams: &GramFilter, isa: Isa, candidate: impl FnMut(usize)) {
     match isa.kernel() {
-        // SAFETY: `Isa` vouches for the processor's AVX-512 F, BW, VL and VBMI.
+        // SAFETY: `Isa` guarantees that the processor has AVX-512 F, BW, VL and VBMI.
         Kernel::Avx512 => unsafe { scan_avx512(text, grams, candidate) },
-        // SAFETY: the caller has one of these kernels, and `Isa` vouches for the processor's AVX2.
+        // SAFETY: the caller has one of these kernels, so `Isa` guarantees that the processor has AVX2.
         _ => unsafe { scan_avx2(text, grams, candidate) },
     }
 }
 
-/// Calls `candidate` for each bit, as the number of a word from `first` on.
+/// Calls `candidate` for each set bit, counting grams from `first`.
 #[cold]
 #[inline(never)]
 fn report(first: usize, mut bits: u32, candidate: &mut impl FnMut(usize)) {
@@ -42,9 +41,9 @@ fn report(first: usize, mut bits: u32, candidate: &mut impl FnMut(usize)) {
     }
 }
 
-/// The shift that takes a word's place in the filter from its hash.
+/// Returns the shift that extracts the index in the filter from a hash.
 fn shift(filter: &[u32]) -> __m128i {
-    // SAFETY: SSE2 belongs to every x86-64 processor.
+    // SAFETY: every x86-64 processor has SSE2.
     unsafe { _mm_cvtsi32_si128((u32::BITS - filter.len().ilog2()).cast_signed()) }
 }
 
@@ -63,7 +62,7 @@ fn scan_avx512(text: &[u8], grams: &GramFilter, mut candidate: impl FnMut(usize)
     let Some(start) = text.len().checked_sub(READ_AVX512) else {
         return report(at / GRAM, passes(&padded(text, NOT_ASCII)), &mut candidate);
     };
-    // The last vector overlaps the one before; behind it is one whole word.
+    // The last vector overlaps the one before. It is followed by one complete gram.
     let start = start / GRAM * GRAM;
     if let Some(bytes) = text[start..].first_chunk() {
         report(at / GRAM, passes(bytes) >> ((at - start) / GRAM), &mut candidate);
@@ -74,7 +73,7 @@ fn scan_avx512(text: &[u8], grams: &GramFilter, mut candidate: impl FnMut(usize)
     }
 }
 
-/// A bit for each word, whether the filter holds it before the next one.
+/// For each gram, sets a bit if the filter contains it followed by the next one.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn look_up_avx512(filter: &[u32], shift: __m128i, [grams, next]: [__m512i; 2]) -> u16 {
@@ -92,8 +91,8 @@ fn look_up_avx512(filter: &[u32], shift: __m128i, [grams, next]: [__m512i; 2]) -
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn load_avx512(bytes: &[u8; READ_AVX512]) -> [__m512i; 2] {
     let from = bytes.as_ptr();
-    // SAFETY: the reference is to `READ_AVX512` readable bytes, 64 from each of the two places; the loads ask for no
-    // alignment.
+    // SAFETY: the reference is to `READ_AVX512` readable bytes, 64 from each of the two addresses, and the loads
+    // require no alignment.
     unsafe { [_mm512_loadu_si512(from.cast()), _mm512_loadu_si512(from.add(GRAM).cast())] }
 }
 
@@ -112,7 +111,7 @@ fn scan_avx2(text: &[u8], grams: &GramFilter, mut candidate: impl FnMut(usize)) 
     let Some(start) = text.len().checked_sub(READ_AVX2) else {
         return report(at / GRAM, passes(&padded(text, NOT_ASCII)), &mut candidate);
     };
-    // The last vector overlaps the one before; behind it is one whole word.
+    // The last vector overlaps the one before. It is followed by one complete gram.
     let start = start / GRAM * GRAM;
     if let Some(bytes) = text[start..].first_chunk() {
         report(at / GRAM, passes(bytes) >> ((at - start) / GRAM), &mut candidate);
@@ -123,7 +122,7 @@ fn scan_avx2(text: &[u8], grams: &GramFilter, mut candidate: impl FnMut(usize)) 
     }
 }
 
-/// As [`look_up_avx512`].
+/// AVX2 version of [`look_up_avx512`].
 #[inline]
 #[target_feature(enable = "avx2")]
 fn look_up_avx2(filter: &[u32], shift: __m128i, [grams, next]: [__m256i; 2]) -> u32 {
@@ -142,7 +141,7 @@ fn look_up_avx2(filter: &[u32], shift: __m128i, [grams, next]: [__m256i; 2]) -> 
 #[target_feature(enable = "avx2")]
 fn load_avx2(bytes: &[u8; READ_AVX2]) -> [__m256i; 2] {
     let from = bytes.as_ptr();
-    // SAFETY: the reference is to `READ_AVX2` readable bytes, 32 from each of the two places; the loads ask for no
-    // alignment.
+    // SAFETY: the reference is to `READ_AVX2` readable bytes, 32 from each of the two addresses, and the loads require
+    // no alignment.
     unsafe { [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(GRAM).cast())] }
 }

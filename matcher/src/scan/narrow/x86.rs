@@ -11,21 +11,21 @@ use std::arch::x86_64::{
     _mm256_setzero_si256, _mm256_storeu_si256,
 };
 
-/// As [`narrow_plain`]; the vectors are those of `isa`. `out` is as long as `units`.
+/// Vector version of [`narrow_plain`]. `out` must be as long as `units`.
 pub(super) fn narrow(units: &[[u8; 2]], out: &mut [u8], isa: Isa) {
     match isa.kernel() {
-        // SAFETY: `Isa` vouches for the processor's AVX2, which every processor with AVX-512 has.
+        // SAFETY: `Isa` guarantees that the processor has AVX2, which every processor with AVX-512 has.
         Kernel::Avx512 | Kernel::Avx2 => unsafe { narrow_avx2(units, out) },
         Kernel::Sse2 | Kernel::Portable => narrow_plain(units, out),
     }
 }
 
-/// As [`low_bytes_plain`]; the vectors are those of `isa`.
+/// Vector version of [`low_bytes_plain`].
 pub(super) fn low_bytes(units: &[[u8; 2]], out: &mut [u8], isa: Isa) -> bool {
     match isa.kernel() {
-        // SAFETY: `Isa` vouches for the processor's AVX-512 F, BW and VL.
+        // SAFETY: `Isa` guarantees that the processor has AVX-512 F, BW and VL.
         Kernel::Avx512 => unsafe { low_bytes_avx512(units, out) },
-        // SAFETY: `Isa` vouches for the processor's AVX2.
+        // SAFETY: `Isa` guarantees that the processor has AVX2.
         Kernel::Avx2 => unsafe { low_bytes_avx2(units, out) },
         Kernel::Sse2 | Kernel::Portable => low_bytes_plain(units, out),
     }
@@ -40,7 +40,7 @@ fn narrow_avx2(units: &[[u8; 2]], out: &mut [u8]) {
         fetch_ahead(units);
         store_avx2(narrow_32(units), out);
     }
-    // The last vector overlaps units that were narrowed.
+    // The last vector overlaps units that have been narrowed.
     if let Some(out) = out.last_chunk_mut() {
         store_avx2(narrow_32(last), out);
     }
@@ -49,16 +49,16 @@ fn narrow_avx2(units: &[[u8; 2]], out: &mut [u8]) {
 #[target_feature(enable = "avx2")]
 fn narrow_32(units: &[[u8; 2]; 32]) -> __m256i {
     let (halves, _) = units.as_chunks::<16>();
-    // SAFETY: each half is a reference to 32 readable bytes, and the loads ask for no alignment.
+    // SAFETY: each half is a reference to 32 readable bytes, and the load requires no alignment.
     let [low, high] = [0, 1].map(|half| unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) });
-    // Packing takes units for signed, so those above U+00FF are cut to it before.
+    // Packing treats units as signed, so units above U+00FF are clamped first.
     let byte_max = _mm256_set1_epi16(0xFF);
     let packed = _mm256_packus_epi16(_mm256_min_epu16(low, byte_max), _mm256_min_epu16(high, byte_max));
-    // It goes by halves of a vector; this puts their quarters in order.
+    // Packing works within the halves of a vector; this restores the order of the quarters.
     let bytes = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
-    // Bytes are taken for signed: what is not ASCII is negative, and becomes 0xFF.
+    // As signed bytes, those that are not ASCII are negative; they become 0xFF.
     let bytes = _mm256_or_si256(bytes, _mm256_cmpgt_epi8(_mm256_setzero_si256(), bytes));
-    // Moves the capital letters to the top of the signed bytes, so that one comparison finds them.
+    // Moves upper-case letters to the top of the signed range, so that one comparison finds them.
     let moved = _mm256_add_epi8(bytes, _mm256_set1_epi8(i8::MAX - b'Z' as i8));
     let capital = _mm256_cmpgt_epi8(moved, _mm256_set1_epi8(i8::MAX - 26));
     _mm256_or_si256(bytes, _mm256_and_si256(capital, _mm256_set1_epi8(0x20)))
@@ -66,7 +66,7 @@ fn narrow_32(units: &[[u8; 2]; 32]) -> __m256i {
 
 #[target_feature(enable = "avx2")]
 fn store_avx2(bytes: __m256i, out: &mut [u8; 32]) {
-    // SAFETY: the reference is to 32 writable bytes, and the store asks for no alignment.
+    // SAFETY: the reference is to 32 writable bytes, and the store requires no alignment.
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes) }
 }
 

@@ -1,4 +1,4 @@
-//! Teddy's look-ups with AVX2 and AVX-512.
+//! Teddy look-ups with AVX2 and AVX-512.
 
 #![expect(unsafe_code, reason = "vector instructions that not every processor has")]
 #![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
@@ -13,23 +13,20 @@ use std::arch::x86_64::{
     _mm512_permutex2var_epi8, _mm512_set1_epi8, _mm512_test_epi8_mask,
 };
 
-/// Reports the candidates of `text`, ascending; behind its end the text is taken to go on with zeros.
-///
-/// False, and nothing reported, if `isa` has no such vectors.
+/// Vector version of [`Teddy::scan`].
 #[inline]
 pub(super) fn scan(teddy: &Teddy, text: &[u8], isa: Isa, candidate: impl FnMut(usize)) -> bool {
     match isa.kernel() {
-        // SAFETY: `Isa` vouches for the processor's AVX-512 F, BW, VL and VBMI.
+        // SAFETY: `Isa` guarantees that the processor has AVX-512 F, BW, VL and VBMI.
         Kernel::Avx512 => unsafe { scan_avx512(teddy, text, candidate) },
-        // SAFETY: `Isa` vouches for the processor's AVX2.
+        // SAFETY: `Isa` guarantees that the processor has AVX2.
         Kernel::Avx2 => unsafe { scan_avx2(teddy, text, candidate) },
         Kernel::Sse2 | Kernel::Portable => return false,
     }
     true
 }
 
-/// Calls `block` for each stretch of `N` places with its bytes from there, `LEN - 1` more than `N`; the last are
-/// padded with zeros.
+/// Calls `block` for every `N` positions with `N + LEN - 1` bytes from there. The last blocks are padded with zeros.
 #[inline(always)]
 fn for_blocks<const N: usize>(text: &[u8], mut block: impl FnMut(usize, &[u8])) {
     let mut at = 0;
@@ -46,7 +43,7 @@ fn for_blocks<const N: usize>(text: &[u8], mut block: impl FnMut(usize, &[u8])) 
     }
 }
 
-/// Reports where the fingerprints begin that end at these places.
+/// Reports the starts of the fingerprints that end at these positions.
 #[cold]
 #[inline(never)]
 fn report_ends(at: usize, mut ends: u32, in_text: usize, candidate: &mut impl FnMut(usize)) {
@@ -81,8 +78,8 @@ fn scan_avx2(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
             report_ends(32 * number, ends, text.len(), &mut candidate);
         }
     }
-    // The last vector overlaps the one before, unless that is all but the same: the first bytes of an overlapping one tell
-    // nothing of the fingerprints that end there.
+    // The last vector overlaps the one before, unless nearly all of it would: the first bytes of an overlapping vector
+    // give no result for fingerprints that end there.
     let (at, seen, bytes) = match text.last_chunk() {
         Some(last) if (1..=32 - LEN).contains(&rest.len()) => {
             (text.len() - 32, 32 - rest.len(), load_avx2(last))
@@ -94,14 +91,14 @@ fn scan_avx2(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
         }
     };
     report_ends(at, search.ends(bytes) & u32::MAX << seen, text.len(), &mut candidate);
-    // Fingerprints that begin in the text may end behind it.
+    // Fingerprints that begin in the text may end after it.
     report_ends(at + 32, search.ends(_mm256_setzero_si256()), text.len(), &mut candidate);
 }
 
-/// A search under way.
+/// A search in progress.
 struct VectorSearch {
     tables: [[__m256i; 2]; LEN],
-    /// What the first three tables say of the vector before.
+    /// Results of the first three tables for the previous vector.
     before: [__m256i; LEN - 1],
 }
 
@@ -113,7 +110,7 @@ impl VectorSearch {
         Self { tables, before: [_mm256_setzero_si256(); LEN - 1] }
     }
 
-    /// A bit for each byte of the next vector at which a fingerprint may end.
+    /// Returns one bit per byte of the next vector at which a fingerprint may end.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn ends(&mut self, bytes: __m256i) -> u32 {
@@ -139,7 +136,7 @@ impl VectorSearch {
 
 #[target_feature(enable = "avx2")]
 fn load_avx2(bytes: &[u8; 32]) -> __m256i {
-    // SAFETY: the reference is to 32 readable bytes, and the load asks for no alignment.
+    // SAFETY: the reference is to 32 readable bytes, and the load requires no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
@@ -153,7 +150,7 @@ fn scan_avx512(teddy: &Teddy, text: &[u8], mut candidate: impl FnMut(usize)) {
         let mut buckets = _mm512_set1_epi8(-1);
         for (place, [low, high]) in tables.iter().enumerate() {
             let Some(bytes) = bytes[place..].first_chunk() else { return };
-            // Looks at the lowest seven bits of each byte.
+            // Uses the lowest seven bits of each byte.
             let own = _mm512_permutex2var_epi8(*low, load_avx512(bytes), *high);
             buckets = _mm512_and_si512(buckets, own);
         }

@@ -1,4 +1,4 @@
-//! Looking for marks with AVX2.
+//! Scanning for triggers with AVX2.
 
 #![expect(unsafe_code, reason = "vector instructions that not every processor has")]
 
@@ -11,14 +11,14 @@ use std::arch::x86_64::{
     _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_sub_epi8, _mm256_xor_si256,
 };
 
-/// Units of a vector.
+/// Units per vector.
 const STEP: usize = 32;
-/// Vectors that are looked at before the outcome is.
+/// Vectors that are examined between two tests of the result.
 const STEPS: usize = 2;
-/// Units that these look at.
+/// Units that these vectors cover.
 const SEEN: usize = STEPS * STEP + PLACES - 1;
 
-/// As [`TriggerScanner::scan`]; the vectors are those of `isa`.
+/// Vector version of [`TriggerScanner::scan`].
 #[inline]
 pub(super) fn scan(
     scanner: &TriggerScanner,
@@ -31,7 +31,7 @@ pub(super) fn scan(
         return scanner.scan_plain(units, &mut report);
     }
     let narrow = narrow.filter(|narrow| narrow.len() == units.len());
-    // SAFETY: `Isa` vouches for the processor's AVX2, which every processor with AVX-512 has.
+    // SAFETY: `Isa` guarantees that the processor has AVX2, which every processor with AVX-512 has.
     unsafe {
         match (narrow, scanner.blanks) {
             (Some(narrow), true) => scan_avx2::<true, true>(scanner, units, narrow, report),
@@ -42,7 +42,8 @@ pub(super) fn scan(
     }
 }
 
-/// `bytes`: the units as they are, or narrowed to one byte each. `BLANKS`: whether runs of them count.
+/// Scans `bytes`, which are the units as they are, or narrowed to one byte each. `BLANKS`: whether runs of blanks are
+/// triggers.
 #[target_feature(enable = "avx2")]
 fn scan_avx2<const NARROWED: bool, const BLANKS: bool>(
     scanner: &TriggerScanner,
@@ -54,7 +55,7 @@ fn scan_avx2<const NARROWED: bool, const BLANKS: bool>(
     let tables = scanner.halves.map(|place| place.map(|table| broadcast_avx2(&table)));
     let mut at = 0;
     loop {
-        // No call in here, so that the tables stay where they are.
+        // This loop calls nothing, so that the tables stay in registers.
         let found = loop {
             let Some(seen) = bytes.get(size * at..size * at + size * SEEN) else { break None };
             let found = [0, 1].map(|step| step_at::<NARROWED, BLANKS>(&tables, seen, step * STEP));
@@ -69,7 +70,7 @@ fn scan_avx2<const NARROWED: bool, const BLANKS: bool>(
         }
         at += STEPS * STEP;
     }
-    // The rest, with nothing behind it that is a mark.
+    // The rest, followed by padding that is not a trigger.
     while at < units.len() {
         let own = &bytes[size * at..(size * (at + SEEN)).min(bytes.len())];
         let mut rest = [if NARROWED { [PADDING; 2] } else { [PADDING, 0] }; SEEN];
@@ -84,17 +85,17 @@ fn scan_avx2<const NARROWED: bool, const BLANKS: bool>(
     false
 }
 
-/// What is found in the places of a vector, in the highest bit of each byte.
+/// Triggers at the positions of a vector, in the highest bit of each byte.
 struct Step {
-    /// Four units are in a bucket.
+    /// Four units match a sequence.
     in_sequence: __m256i,
-    /// A single one is a mark.
+    /// A single unit is a trigger.
     other: __m256i,
     /// A run of blanks begins.
     blanks: __m256i,
 }
 
-/// Looks at the places from `from` on.
+/// Examines the positions from `from` on.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn step_at<const NARROWED: bool, const BLANKS: bool>(
@@ -124,7 +125,7 @@ fn is_any(found: &[Step; STEPS]) -> bool {
     _mm256_movemask_epi8(_mm256_or_si256(of_step(first), of_step(second))) != 0
 }
 
-/// Reports the marks from `at` on.
+/// Reports the triggers from `at` on.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn report_vectors<const NARROWED: bool>(
@@ -137,12 +138,12 @@ fn report_vectors<const NARROWED: bool>(
     (0..STEPS).any(|step| {
         let Step { in_sequence, other, blanks } = &found[step];
         let places = [in_sequence, other, blanks].map(|packed| bits::<NARROWED>(*packed));
-        // Behind the end of the text nothing is.
+        // The padding has none.
         places != [0; 3] && report_places(scanner, units, at + step * STEP, places, report)
     })
 }
 
-/// The units before a run of blanks inside a line, or before a tab: see [`Trigger::Blanks`].
+/// Returns the units before a run of blanks within a line, or before a tab: see [`Trigger::Blanks`].
 #[inline]
 #[target_feature(enable = "avx2")]
 fn begin_of_blanks(here: __m256i, next: __m256i, third: __m256i) -> __m256i {
@@ -151,13 +152,13 @@ fn begin_of_blanks(here: __m256i, next: __m256i, third: __m256i) -> __m256i {
     let tab_next = _mm256_cmpeq_epi8(next, tab);
     let blank_next = _mm256_or_si256(_mm256_cmpeq_epi8(next, blank), tab_next);
     let blank_third = _mm256_or_si256(_mm256_cmpeq_epi8(third, blank), _mm256_cmpeq_epi8(third, tab));
-    // Above the blank, or 0, which becomes the highest.
+    // Above the blank, or 0, which becomes the highest value.
     let less = _mm256_sub_epi8(here, all(1));
     let inner = _mm256_cmpeq_epi8(_mm256_max_epu8(less, blank), less);
     _mm256_and_si256(inner, _mm256_or_si256(tab_next, _mm256_and_si256(blank_next, blank_third)))
 }
 
-/// Reports the marks of a step.
+/// Reports the triggers of a vector.
 #[inline(never)]
 fn report_places(
     scanner: &TriggerScanner,
@@ -171,12 +172,12 @@ fn report_places(
         buckets != 0 && report(place, Trigger::Sequence(buckets))
     };
     each(at, in_sequence, bucket)
-        // Narrowed, those from U+8000 on look the same.
+        // In narrowed form, units from U+8000 on look the same.
         || each(at, other, |at| units[at][1] < NOT_ASCII_MIN && report(at, Trigger::Other))
         || each(at, blanks, |at| report(at, Trigger::Blanks))
 }
 
-/// Hands over the place of each bit, until it is enough.
+/// Calls `report` with the position of each bit until it returns true.
 #[inline]
 fn each(at: usize, mut places: u32, mut report: impl FnMut(usize) -> bool) -> bool {
     while places != 0 {
@@ -188,27 +189,27 @@ fn each(at: usize, mut places: u32, mut report: impl FnMut(usize) -> bool) -> bo
     false
 }
 
-/// The buckets of each byte.
+/// Returns the sequences that accept each byte.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn look_up(bytes: __m256i, [low, high]: &[__m256i; 2]) -> __m256i {
     let half = _mm256_set1_epi8(15);
     let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), half);
-    // Only the lowest four bits count, and of a byte beyond ASCII nothing is looked up.
+    // Only the lowest four bits matter, and bytes beyond ASCII give no result.
     _mm256_and_si256(_mm256_shuffle_epi8(*low, bytes), _mm256_shuffle_epi8(*high, upper))
 }
 
-/// One bit for each unit, in their order.
+/// Returns one bit per unit, in order.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn bits<const NARROWED: bool>(packed: __m256i) -> u32 {
-    // Packing goes by quarters.
+    // Restores the order of the quarters after packing.
     let packed = if NARROWED { packed } else { _mm256_permute4x64_epi64::<0b11_01_10_00>(packed) };
     _mm256_movemask_epi8(packed).cast_unsigned()
 }
 
-/// One byte for each of the units from `from` on; if they are not narrowed, quarters of them come in the order first,
-/// third, second, fourth.
+/// Returns one byte for each of the units from `from` on. If they are not narrowed, the quarters are in the order
+/// first, third, second, fourth.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn pack<const NARROWED: bool>(seen: &[u8], from: usize) -> __m256i {
@@ -222,6 +223,6 @@ fn pack<const NARROWED: bool>(seen: &[u8], from: usize) -> __m256i {
 #[target_feature(enable = "avx2")]
 fn load(bytes: &[u8], from: usize) -> __m256i {
     let bytes = &bytes[from..from + STEP];
-    // SAFETY: the slice has 32 readable bytes, and the load asks for no alignment.
+    // SAFETY: the slice has 32 readable bytes, and the load requires no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }

@@ -1,4 +1,4 @@
-//! The names of cmdlets that make a text worth a look at its calls.
+//! Names of cmdlets that make it worthwhile to read the calls of a text.
 
 use crate::frequency;
 use crate::rule::{Calls, Rule};
@@ -8,18 +8,18 @@ use crate::view::chars::{DASH, is_word, lower};
 use crate::view::work::Work;
 use memchr::memmem;
 
-/// Units in which one name is looked for in a step.
+/// Units searched for one name per step.
 const NAME_UNITS_PER_STEP: usize = 4;
 
-/// The names under which the cmdlets of the rules are called, each with the units by which it is looked for.
+/// The names and aliases of the cmdlets in the rules, each with the position of the units that are scanned for.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// Small letters, and where in them these units stand; behind a shorter name may stand anything.
+    /// The name in lower case, and the position of those units. A name that is shorter may be followed by anything.
     list: Vec<(Vec<u8>, usize)>,
 }
 
 impl Names {
-    /// The names of the cmdlets that the rules of the call-aware view speak of.
+    /// Collects the names of the cmdlets in the rules of the call-aware view.
     pub(crate) fn of(rules: &[Rule]) -> Self {
         let mut list: Vec<(Vec<u8>, usize)> = Vec::new();
         for rule in rules.iter().filter(|rule| rule.calls != Calls::No) {
@@ -41,15 +41,15 @@ impl Names {
         self.list.iter().map(|(name, _)| &name[..])
     }
 
-    /// What the names have at the units by which they are looked for.
+    /// Returns the sequence that accepts those units of all names.
     pub(in crate::view) fn byte_sets(&self) -> ByteSets {
         let own = |place: usize| self.list.iter().map(move |(name, start)| name.get(start + place).copied());
         let first = std::array::from_fn(|place| own(place).flatten().collect());
         ByteSets { first, last: own(PLACES - 1).collect() }
     }
 
-    /// Whether one of the names stands anywhere in a text in light normalisation; `None` if the work is exhausted. `narrow`
-    /// is memory.
+    /// Returns true if one of the names occurs in a text in light normalisation; `None` if the work is exhausted.
+    /// `narrow` is scratch memory.
     pub(in crate::view) fn stand_in(
         &self,
         units: &[u16],
@@ -62,7 +62,7 @@ impl Names {
         Some(self.list.iter().any(|(name, _)| memmem::find(narrow, name).is_some()))
     }
 
-    /// Whether one of the names stands at a place at which its units may be.
+    /// Returns true if one of the names occurs with those units at this position.
     pub(in crate::view) fn stands(&self, units: &[[u8; 2]], at: usize) -> bool {
         let unit = |at: usize| units.get(at).map_or(0, |unit| lower(u16::from_le_bytes(*unit)));
         self.list.iter().any(|(name, own)| {

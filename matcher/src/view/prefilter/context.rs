@@ -1,4 +1,4 @@
-//! A look at what stands around a mark.
+//! The context of a trigger.
 
 use crate::view::chars::{
     BACKTICK, is_dash, is_double_quote, is_newline, is_single_quote, is_whitespace, is_word, lower,
@@ -6,18 +6,18 @@ use crate::view::chars::{
 };
 use std::ops::Range;
 
-/// Farthest neighbour that is looked at, in units.
+/// Maximum distance of a neighbour that is examined, in units.
 pub(super) const NEIGHBOUR_UNITS_MAX: usize = 64;
-/// Shortest base64 behind `-EncodedCommand` that counts.
+/// Minimum length of base64 after `-EncodedCommand`.
 const BASE64_UNITS_MIN: usize = 16;
-/// Longest name behind a dash that is looked at.
+/// Maximum length of a name after a dash that is examined.
 const NAME_UNITS_MAX: usize = 16;
-/// Longest `u{…}`.
+/// Maximum length of `u{…}`.
 const ESCAPE_UNITS_MAX: usize = 9;
-/// How far behind `[regex]::Matches(` its option is looked for.
+/// Maximum distance from `[regex]::Matches(` to its option.
 const PATTERN_UNITS_MAX: usize = 512;
 
-/// ASCII that is what it is.
+/// Returns true for printable ASCII except the backtick.
 pub(super) fn is_plain(unit: u16) -> bool {
     (0x21..0x7F).contains(&unit) && unit != BACKTICK
 }
@@ -26,7 +26,7 @@ pub(super) fn is_quote(unit: u16) -> bool {
     is_single_quote(unit) || is_double_quote(unit)
 }
 
-/// A string or parenthesis, and a method of strings.
+/// Returns true for a string or parenthesis followed by a method of strings.
 pub(super) fn is_string_method(text: Surroundings<'_>, at: usize) -> bool {
     if text.get(at) == u16::from(b')') {
         let inner = text.before(at, |unit| is_whitespace(unit) || is_newline(unit));
@@ -40,17 +40,17 @@ pub(super) fn is_string_method(text: Surroundings<'_>, at: usize) -> bool {
         .any(|method| text.word_from(name, method))
 }
 
-/// An operator, or the parameter of an encoded command.
+/// Returns true for an operator, or the parameter of an encoded command.
 pub(super) fn is_dash_operator(text: Surroundings<'_>, at: usize) -> bool {
     if !is_dash(text.get(at)) || is_word(text.get(at.wrapping_sub(1))) {
-        // A verb and a noun; `1-join` is no disguise.
+        // Part of a name such as verb and noun; `1-join` is not obfuscation.
         return false;
     }
     let blank = |unit: u16| is_whitespace(unit) || is_newline(unit);
     let mut letters = [0; NAME_UNITS_MAX];
     let mut len = 0;
     while is_word(text.get(at + 1 + len)) {
-        // No operator that is looked for is as long.
+        // Longer than any of the operators.
         let Some(letter) = letters.get_mut(len) else { return false };
         *letter = lower(text.get(at + 1 + len)) as u8;
         len += 1;
@@ -70,7 +70,7 @@ pub(super) fn is_dash_operator(text: Surroundings<'_>, at: usize) -> bool {
         b"f" => opens && right_is_constant(text, end - 1) && is_value(),
         b"join" => {
             let is_empty = empty_string(text, end - 1);
-            // What is joined is a list.
+            // The left operand is a list.
             if is_empty {
                 is_quote(left) || is_value() || ends(b'}') || is_word(left)
             } else {
@@ -81,7 +81,7 @@ pub(super) fn is_dash_operator(text: Surroundings<'_>, at: usize) -> bool {
         _ => {
             let is_mark = |unit: u16| is_whitespace(unit) || is_quote(unit) || unit == u16::from(b':');
             let (_, mut start) = text.behind_at(end - 1, is_mark);
-            // The value may be an expression.
+            // The value must not be an expression.
             let is_base64 = |unit: u16| is_word(unit) || unit == u16::from(b'+') || unit == u16::from(b'/');
             let from = start;
             while is_base64(text.get(start)) && start - from < BASE64_UNITS_MIN {
@@ -92,7 +92,7 @@ pub(super) fn is_dash_operator(text: Surroundings<'_>, at: usize) -> bool {
     }
 }
 
-/// Whether a constant may begin behind `at`, parentheses left out.
+/// Returns true if a constant may begin after `at`, ignoring parentheses.
 fn right_is_constant(text: Surroundings<'_>, at: usize) -> bool {
     let skipped = |unit: u16| {
         is_whitespace(unit) || is_newline(unit) || unit == u16::from(b'(') || unit == u16::from(b'@')
@@ -107,7 +107,7 @@ fn empty_string(text: Surroundings<'_>, at: usize) -> bool {
     is_quote(unit) && text.get(place + 1) == unit
 }
 
-/// A cast to characters, an index from behind, or a static method that makes a string.
+/// Returns true for a cast to characters, a negative index, or a static method that makes a string.
 pub(super) fn is_cast_or_static_method(text: Surroundings<'_>, at: usize) -> bool {
     if text.get(at) == u16::from(b'[') {
         return text.is_char_cast(at) || (text.get(at + 1) == u16::from(b'-') && ranges(text, at));
@@ -122,12 +122,12 @@ pub(super) fn is_cast_or_static_method(text: Surroundings<'_>, at: usize) -> boo
         || (text.word_from(name, "format(") && right_is_constant(text, name + 6))
 }
 
-/// Two dots within the brackets.
+/// Returns true if there are two dots within the brackets.
 fn ranges(text: Surroundings<'_>, at: usize) -> bool {
     (at..at + 8).any(|at| text.get(at) == u16::from(b'.') && text.get(at + 1) == u16::from(b'.'))
 }
 
-/// A text, and what stands around a place; 0 outside and too far away.
+/// A text with access to the neighbours of a position; 0 for units outside the text or too far away.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surroundings<'a> {
     pub(super) units: &'a [[u8; 2]],
@@ -138,7 +138,8 @@ impl Surroundings<'_> {
         self.units.get(at).map_or(0, |unit| u16::from_le_bytes(*unit))
     }
 
-    /// The run of blanks, backticks and line ends behind backticks in which `at` is; `None` if it is too long to tell.
+    /// Returns the run of blanks, backticks, and line ends after backticks that contains `at`; `None` if it is too long
+    /// to decide.
     pub(super) fn blanks(self, at: usize) -> Option<Range<usize>> {
         let is_blank = |unit: u16| is_whitespace(unit) || unit == BACKTICK;
         let (mut start, mut end) = (at, at);
@@ -157,7 +158,7 @@ impl Surroundings<'_> {
         Some(start..end)
     }
 
-    /// The first unit before `at` that is not skipped, and where it stands.
+    /// Returns the last unit before `at` that is not skipped, and its position.
     pub(super) fn before_with_place(self, at: usize, skip: impl Fn(u16) -> bool) -> (u16, usize) {
         match self.before_at(at, skip) {
             usize::MAX => (0, usize::MAX),
@@ -165,7 +166,7 @@ impl Surroundings<'_> {
         }
     }
 
-    /// The first unit before `at` that is not skipped.
+    /// Returns the last unit before `at` that is not skipped.
     pub(super) fn before(self, at: usize, skip: impl Fn(u16) -> bool) -> u16 {
         match self.before_at(at, skip) {
             usize::MAX => 0,
@@ -191,15 +192,15 @@ impl Surroundings<'_> {
         }
     }
 
-    /// Whether the operand of an operator at `at` may be a constant: a string that is not itself the operand of another
-    /// operator or one of several arguments, or something in parentheses or brackets that ends with a constant.
+    /// Returns true if the left operand of an operator at `at` may be constant: a string that is neither the operand of
+    /// another operator nor one of several arguments, or parentheses or brackets that end with a constant.
     fn ends_value(self, at: usize) -> bool {
         let blank = |unit: u16| is_whitespace(unit) || is_newline(unit) || unit == BACKTICK;
         let (left, left_at) = self.before_with_place(at, blank);
         if is_quote(left) {
             let (open, open_at) = self.before_with_place(left_at, |unit| !is_quote(unit));
             if !is_quote(open) {
-                // Too far away to tell.
+                // The beginning is too far away.
                 return true;
             }
             let (before, before_at) = self.before_with_place(open_at, blank);
@@ -217,7 +218,7 @@ impl Surroundings<'_> {
         left != inner && (is_quote(inner) || digit || inner == u16::from(b'_'))
     }
 
-    /// Whether `u{…}` here is a character of ASCII.
+    /// Returns true if `u{…}` at this position stands for an ASCII character.
     pub(super) fn is_escape(self, at: usize) -> bool {
         if !self.word_from(at, "u{") {
             return false;
@@ -226,7 +227,7 @@ impl Surroundings<'_> {
         unicode_escape(&units).is_none_or(|(c, _)| c.is_ascii())
     }
 
-    /// Whether the bracket that closes here is that of an index of numbers.
+    /// Returns true if the closing bracket at this position ends an index of numbers.
     pub(super) fn is_index(self, at: usize) -> bool {
         let number = |unit: u16| {
             is_whitespace(unit)
@@ -241,12 +242,12 @@ impl Surroundings<'_> {
                 || u8::try_from(indexed).is_ok_and(|byte| b")]}".contains(&byte)))
     }
 
-    /// `[char` or `[string`.
+    /// Returns true for `[char` and `[string`.
     fn is_cast(self, at: usize) -> bool {
         self.word_from(at + 1, "char") || self.word_from(at + 1, "string")
     }
 
-    /// `[char]`, `[char[]]` before something that may be constant.
+    /// Returns true for `[char]` and `[char[]]` before something that may be constant.
     fn is_char_cast(self, at: usize) -> bool {
         if !self.word_from(at + 1, "char") {
             return false;
@@ -262,12 +263,12 @@ impl Surroundings<'_> {
         is_quote(unit) || digit || current || parenthesis
     }
 
-    /// Whether a word begins within so many units behind `at`.
+    /// Returns true if a word begins within this many units after `at`.
     fn word_within(self, at: usize, units: usize, word: &str) -> bool {
         (at..(at + units).min(self.units.len())).any(|at| self.word_from(at, word))
     }
 
-    /// Whether a string begins like base64. Linear in the text.
+    /// Returns true if a string begins like base64. Linear in the text.
     pub(super) fn has_base64(self) -> bool {
         let is_base64 = |unit: u16| is_word(unit) || unit == u16::from(b'+') || unit == u16::from(b'/');
         let mut len = BASE64_UNITS_MIN;
@@ -287,7 +288,7 @@ impl Surroundings<'_> {
         false
     }
 
-    /// Whether a backtick makes the line end at `at` a blank.
+    /// Returns true if a backtick turns the line end at `at` into a blank.
     pub(super) fn continues(self, at: usize) -> bool {
         let before = self.get(at.wrapping_sub(1));
         before == BACKTICK || (before == 0x0D && self.get(at.wrapping_sub(2)) == BACKTICK)

@@ -1,8 +1,8 @@
-//! What stands around each place inside the literals of rules.
+//! Index of the positions inside the literals of rules, by their surroundings.
 //!
-//! A disguise that is undone at a place of a text makes a new match only if the place then lies inside a literal. Two
-//! units on either side tell in most cases that it does not: those of all places in literals are kept as bits by a hash.
-//! What passes is compared with the literals that have such a place.
+//! Undoing obfuscation at a position of a text gives a new match only if that position is then inside a literal. In
+//! most cases, two units on either side show that it is not: a bit set, addressed by a hash, contains the surroundings
+//! of all positions in literals. Positions that pass are compared with the literals in question.
 
 use super::reader::Reader;
 use crate::pattern::Part;
@@ -10,39 +10,39 @@ use crate::scan::narrow::narrow_unit;
 use crate::view::chars::BLANK;
 use std::collections::HashMap;
 
-/// In the place of a unit: the literal begins or ends here.
+/// In place of a unit: the literal begins or ends here.
 const EDGE: u8 = 1;
-/// In the place of a unit: whatever stands there.
+/// In place of a unit: any unit.
 pub(super) const ANY: u8 = 2;
 
-/// Bits for each place of a literal, of which some are set.
+/// Bits per position of a literal, several of which are set.
 const BITS_PER_PLACE: usize = 64;
-/// Most bits: 256 KiB.
+/// Maximum number of bits: 256 KiB.
 const BITS_MAX: usize = 1 << 21;
-/// Fewest.
+/// Minimum number of bits.
 const BITS_MIN: usize = 1 << 12;
-/// Most places of all literals; with more every mark counts.
+/// Maximum number of positions in all literals; with more, every trigger counts.
 const PLACES_MAX: usize = 1 << 22;
 
-/// Steps to compare the surroundings of a place, beyond the literal's units.
+/// Steps to compare the surroundings of a position, without the literal's units.
 const PLACE_STEPS: usize = 12;
 
-/// Two units before a place or behind it, in narrowed form, the nearer one first; [`ANY`] where it is not known.
+/// Two units before or after a position, in narrowed form, the nearer one first; [`ANY`] for unknown ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Side {
     pub(super) near: u8,
     pub(super) far: u8,
 }
 
-/// What is between the two sides.
+/// The text between the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Between {
-    /// Nothing: they stand side by side.
+    /// Nothing: they are adjacent.
     Nothing,
-    /// Nothing, and what is behind was made, so that it may be a literal by itself.
+    /// Nothing, and the unit after it was made, so that it may be a literal by itself.
     Made,
-    /// One blank. Whether it may be the literal's first unit, and whether its last: where the text has a blank itself, a
-    /// literal that begins or ends with it stands there as it is.
+    /// One blank. It may be the first or the last unit of the literal if so stated; otherwise the text as recorded has
+    /// a blank there itself, and such a literal occurs in it unchanged.
     Blank { first: bool, last: bool },
 }
 
@@ -56,13 +56,13 @@ impl Between {
     }
 }
 
-/// A literal: units in narrowed form.
+/// A literal in narrowed form.
 #[derive(Debug)]
 pub(super) struct Literal {
     units: Vec<u8>,
-    /// In a gate, or a name: it tells even of rules that are no candidates.
+    /// True if it is in a gate, or the name of a cmdlet: then it counts even for rules that are not candidates.
     is_gate: bool,
-    /// Indices of the rules that have it.
+    /// Indices of the rules that contain it.
     rules: Vec<u32>,
 }
 
@@ -74,23 +74,23 @@ pub(super) struct LiteralSet {
     places: usize,
 }
 
-/// The surroundings of all places in literals.
+/// The surroundings of all positions in literals.
 #[derive(Debug)]
 pub(super) struct LiteralIndex {
     literals: Vec<Literal>,
-    /// For each unit those that stand behind it, or behind it and a blank, in a literal: the first thing that is looked at.
+    /// For each unit, those that follow it in a literal, directly or after a blank. Tested first.
     pairs: Vec<u128>,
     bits: Vec<u64>,
-    /// Places by their key, which is of the nearer units: the literal, and where in it.
+    /// Positions by key, which consists of the nearer units: the literal, and the position in it.
     places: Vec<(u32, u32, u32)>,
-    /// Whether any literal has a blank.
+    /// True if any literal contains a blank.
     pub(super) blanks: bool,
-    /// There are too many literals to tell.
+    /// True if there are too many literals to decide.
     all: bool,
 }
 
 impl Side {
-    /// As it is looked up: the literal goes on, or ends between the two units, or before them.
+    /// Returns the forms to look up: the literal continues, or ends after the nearer unit, or before it.
     fn at_edges(self, may_end: bool) -> impl Iterator<Item = Self> + Clone {
         let ends_here = may_end.then_some(Self { near: EDGE, far: EDGE });
         [self, Self { far: EDGE, ..self }].into_iter().chain(ends_here)
@@ -98,7 +98,7 @@ impl Side {
 }
 
 impl Literal {
-    /// Whether it tells something of the rules in `candidates`; `None` for all rules.
+    /// Returns true if it counts for the rules in `candidates`; `None` stands for all rules.
     fn applies_to<C: Iterator<Item = u32>>(
         &self,
         candidates: Option<C>,
@@ -110,7 +110,7 @@ impl Literal {
 }
 
 impl LiteralSet {
-    /// Adds a literal of a rule, or one that every rule may need.
+    /// Adds a literal of a rule, or one that any rule may need.
     pub(super) fn push(&mut self, literal: &[u8], rule: Option<u32>) {
         let number = *self.numbers.entry(literal.to_vec()).or_insert(self.list.len());
         if number == self.list.len() {
@@ -125,7 +125,7 @@ impl LiteralSet {
         }
     }
 
-    /// The runs of units of a pattern of a rule.
+    /// Adds the runs of units in a pattern of a rule.
     pub(super) fn push_pattern(&mut self, parts: &[Part], rule: u32) {
         for run in parts.split(|part| !matches!(part, Part::Unit(_))) {
             let unit = |part: &Part| if let Part::Unit(unit) = part { narrow_unit(*unit) } else { 0 };
@@ -162,7 +162,7 @@ impl LiteralIndex {
     fn add(&mut self, number: u32, literal: &[u8]) {
         let unit = |at: Option<usize>| at.and_then(|at| literal.get(at)).copied().unwrap_or(EDGE);
         let side = |near: Option<usize>, far: Option<usize>| Side { near: unit(near), far: unit(far) };
-        // A literal of one unit has a place too: before it.
+        // A literal of one unit has a position as well: before it.
         for at in (1..literal.len()).chain((literal.len() == 1).then_some(0)) {
             let before = side(at.checked_sub(1), at.checked_sub(2));
             self.insert(Between::Nothing, before, side(Some(at), Some(at + 1)), (number, at as u32));
@@ -190,20 +190,21 @@ impl LiteralIndex {
         self.places.push((key(between, before, behind), literal, at));
     }
 
-    /// Whether some literal may have a blank between these units of ASCII, as far as they alone tell.
+    /// Returns true if some literal may have a blank between these ASCII units.
     pub(super) fn may_hold_blank(&self, before: u16, behind: u16) -> bool {
         let row = usize::from(narrow_unit(before) & 0x7F) + 128;
         self.all || self.pairs[row] >> (narrow_unit(behind) & 0x7F) & 1 != 0
     }
 
-    /// Whether these units of ASCII may stand side by side in some literal, as far as they alone tell.
+    /// Returns true if these ASCII units may be adjacent in some literal.
     pub(super) fn may_touch(&self, before: u16, behind: u16) -> bool {
         self.all
             || self.pairs[usize::from(narrow_unit(before) & 0x7F)] >> (narrow_unit(behind) & 0x7F) & 1 != 0
     }
 
-    /// Whether some literal that tells of the candidates has a place with these around it, and goes on so in the text:
-    /// `readers` read on from the place in either direction. The answer is yes where `can_afford` refuses the work.
+    /// Returns true if some literal that counts for the candidates contains a position with these surroundings, and
+    /// agrees with the text that `readers` read from there in either direction. Also returns true if `can_afford`
+    /// refuses the work.
     pub(super) fn contains<C: Iterator<Item = u32>>(
         &self,
         between: Between,
@@ -217,7 +218,7 @@ impl LiteralIndex {
         }
         let (first, last) = match between {
             Between::Nothing => (false, false),
-            // Only a literal of one unit begins behind the place.
+            // Only a literal of one unit begins after the position.
             Between::Made => (true, false),
             Between::Blank { first, last } => (first, last),
         };
@@ -230,13 +231,13 @@ impl LiteralIndex {
         })
     }
 
-    /// Whether some literal may have a blank between these, as far as they alone tell.
+    /// Returns true if some literal may have a blank between these.
     pub(super) fn may_stand_around_blank(&self, [before, behind]: [Side; 2]) -> bool {
         let between = Between::Blank { first: false, last: false };
         self.all || self.forms(between, [before, behind], (false, false)).next().is_some()
     }
 
-    /// The forms of the two sides that some literal may have.
+    /// Returns the forms of the two sides that some literal may have.
     fn forms(
         &self,
         between: Between,

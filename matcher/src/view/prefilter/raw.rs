@@ -1,4 +1,4 @@
-//! What the raw search of a text has found out about its rules.
+//! Results of the raw search of a text.
 
 use crate::engine::gate::Found;
 use crate::engine::plan::{Plan, Program};
@@ -6,12 +6,12 @@ use crate::engine::program::{CheckOp, Step};
 use crate::engine::run::TextMemo;
 use crate::scan::triggers;
 
-/// What is known of a text from its raw search.
+/// Results of the raw search of a text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RawSearch<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) found: &'a Found,
-    /// What the candidates' programs looked for.
+    /// The results of the candidates' programs.
     pub(crate) memo: &'a TextMemo,
     /// The narrowed text, if it was made.
     pub(crate) narrow: Option<&'a [u8]>,
@@ -23,15 +23,15 @@ impl RawSearch<'_> {
         self.plan.ungated.iter().chain(gated).map(|&program| &self.plan.programs[program as usize])
     }
 
-    /// The indices of the candidates.
+    /// Returns the rule indices of the candidates.
     pub(super) fn candidates(&self) -> impl Iterator<Item = u32> {
         self.programs().map(|program| program.rule)
     }
 
-    /// Whether each regular expression of a program is known to lack some literal.
+    /// Returns true if each regular expression of a program is known to lack some literal.
     pub(super) fn lacks_literals(&self, program: &Program) -> bool {
         let plan = self.plan;
-        // No view has a backtick.
+        // No view contains a backtick.
         let is_absent = |&literal: &u32| match (literal as usize).checked_sub(plan.gate.len()) {
             Some(own) => self.memo.is_absent(own) || plan.finders[own].needle().contains(&triggers::BACKTICK),
             None => !self.found.contains(literal) || plan.gate.needle(literal).contains(&triggers::BACKTICK),

@@ -1,4 +1,4 @@
-//! Reading on from a mark, in either direction, as the light normalisation would have the text.
+//! Reads the text around a trigger in either direction, in light normalisation.
 
 use super::context::{NEIGHBOUR_UNITS_MAX, Surroundings, is_plain, is_quote};
 use super::literals::{ANY, Side};
@@ -7,7 +7,7 @@ use crate::view::chars::{
     BACKTICK, BLANK, is_dash, is_double_quote, is_newline, is_single_quote, is_whitespace,
 };
 
-/// As the light normalisation has it.
+/// Returns a unit in light normalisation.
 fn plain(unit: u16) -> u16 {
     match unit {
         0..0x80 => {
@@ -25,41 +25,41 @@ fn plain(unit: u16) -> u16 {
     }
 }
 
-/// Reads units in one direction as the light normalisation has them, in narrowed form: without backticks, blanks in a
-/// row as one.
+/// Reads units in one direction, in light normalisation and narrowed form: without backticks, and with one blank for a
+/// run of them.
 #[derive(Clone, Debug)]
 pub(super) struct Reader<'a> {
     text: Surroundings<'a>,
     at: usize,
     is_forward: bool,
     end: Ends,
-    /// The last unit was a blank.
+    /// True if the last unit was a blank.
     blank: bool,
 }
 
-/// Where reading ends.
+/// The condition that ends reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ends {
-    /// With the text.
+    /// The end of the text.
     Never,
-    /// At a quotation mark: what lies beyond is another string, and may be anything.
+    /// A quotation mark: another string follows, which may be anything.
     AtQuote,
 }
 
 impl Reader<'_> {
-    /// Ends at a quotation mark, behind which anything may be.
+    /// Ends at a quotation mark, after which any text may follow.
     pub(super) fn in_string(self) -> Self {
         Self { end: Ends::AtQuote, ..self }
     }
 
-    /// What was undone is a blank.
+    /// Starts after a blank that was undone.
     pub(super) fn behind_blank(self) -> Self {
         Self { blank: true, ..self }
     }
 
-    /// The next two units: 0 where the text ends, [`ANY`] where it cannot be told.
+    /// Returns the next two units: 0 at the end of the text, [`ANY`] if unknown.
     pub(super) fn side(&self) -> Side {
-        // As nearly all are.
+        // The usual case.
         if self.end == Ends::Never {
             let behind = |count: usize| {
                 if self.is_forward { self.at + count } else { self.at.wrapping_sub(count + 1) }
@@ -74,7 +74,7 @@ impl Reader<'_> {
         Side { near, far: if matches!(near, 0 | ANY) { near } else { reader.next() } }
     }
 
-    /// Whether these units come next.
+    /// Returns true if these units follow.
     pub(super) fn reads(mut self, units: impl IntoIterator<Item = u8>) -> bool {
         units.into_iter().all(|unit| {
             let own = self.next();
@@ -105,12 +105,12 @@ impl Reader<'_> {
 }
 
 impl<'a> Surroundings<'a> {
-    /// Reads what stands before `at`, backwards.
+    /// Reads backwards from `at`.
     pub(super) fn reader_before(self, at: usize) -> Reader<'a> {
         Reader { text: self, at, is_forward: false, end: Ends::Never, blank: false }
     }
 
-    /// Reads what stands from `at` on.
+    /// Reads forwards from `at`.
     pub(super) fn reader_from(self, at: usize) -> Reader<'a> {
         Reader { text: self, at, is_forward: true, end: Ends::Never, blank: false }
     }

@@ -1,8 +1,9 @@
-//! Rules that have more to match than literals: regular expressions, and patterns with `?`.
+//! Rules that depend on more than literals: regular expressions, and patterns with `?`.
 //!
-//! What a disguise hides from them need not lie in a literal. But each way to match them has clauses, sets of needles of
-//! which one must stand in the text. Where a clause does not hold in the text as recorded, a view has to make one of its
-//! needles, so these count as literals; only where all clauses hold any mark may matter.
+//! Obfuscation may hide a match of these without being inside a literal. But each alternative of such a rule has
+//! clauses, sets of needles of which one must occur in the text. If a clause does not hold in the text as recorded, a
+//! view has to produce one of its needles, so these needles count as literals. Only if all clauses hold may any trigger
+//! matter.
 
 use crate::compile::clause::{Clause, necessary, of_pattern, of_regex};
 use crate::field::EventKind;
@@ -14,32 +15,32 @@ use memchr::{memchr_iter, memrchr_iter};
 use regex_syntax::hir::{Class, Hir, HirKind};
 use std::ops::Range;
 
-/// Most needles of a clause that are searched for; a longer one is taken to hold.
+/// Maximum number of needles of a clause that is tested; a longer one is assumed to hold.
 const NEEDLES_MAX: usize = 16;
-/// Bytes in which one needle is looked for in a step.
+/// Bytes searched for one needle per step.
 const BYTES_PER_STEP: usize = 32;
 
-/// The ways in which one rule may match beyond its literals.
+/// The alternatives of one rule that depend on more than literals.
 #[derive(Debug, Default)]
 pub(super) struct NonLiteral {
     alternatives: Vec<Alternative>,
-    /// No pattern with `?` is among them.
+    /// True if none of them is a pattern with `?`.
     pub(super) is_regex: bool,
 }
 
 #[derive(Debug)]
 struct Alternative {
     clauses: Vec<Vec<Finder<'static>>>,
-    /// What matches lies within one line.
+    /// True if matches are within one line.
     in_line: bool,
 }
 
 impl NonLiteral {
-    /// Of a rule's expression; the needles of its clauses go to `needle`.
+    /// Derives them from a rule's expression; `needle` receives the needles of their clauses.
     pub(super) fn of(expr: &Expr, mut needle: impl FnMut(&[u8])) -> Self {
         let mut alternatives = Vec::new();
         for (clauses, in_line) in alternatives_of(expr).unwrap_or_default() {
-            // No view has a backtick.
+            // No view contains a backtick.
             let never = |clause: &Clause| clause.needles.iter().all(|needle| needle.contains(&BACKTICK));
             if clauses.iter().any(never) {
                 continue;
@@ -55,12 +56,12 @@ impl NonLiteral {
         Self { alternatives, is_regex }
     }
 
-    /// Whether there is any.
+    /// Returns true if there are any.
     pub(super) fn is_any(&self) -> bool {
         !self.alternatives.is_empty()
     }
 
-    /// Steps to ask whether it holds in a text of this length.
+    /// Returns the steps of [`holds`](Self::holds) for a text of this length.
     pub(super) fn steps(&self, len: usize) -> usize {
         let needles = self
             .alternatives
@@ -71,8 +72,8 @@ impl NonLiteral {
         needles * (2 + len / BYTES_PER_STEP)
     }
 
-    /// Whether all clauses of some way hold in a narrowed text; `None` if it can only match within a line, in whose text
-    /// that is to be asked again.
+    /// Returns true if all clauses of an alternative hold in a narrowed text; `None` if all such alternatives match
+    /// within a line only, for which this must be called again.
     pub(super) fn holds(&self, text: &[u8]) -> Option<bool> {
         let stands = |clause: &Vec<Finder<'_>>| clause.iter().any(|needle| needle.find(text).is_some());
         let mut holding =
@@ -82,7 +83,7 @@ impl NonLiteral {
     }
 }
 
-/// The line of a narrowed text in which `at` is, with those that a backtick joins to it.
+/// Returns the line of a narrowed text that contains `at`, with those that a backtick joins to it.
 pub(super) fn line_of(text: &[u8], at: usize) -> Range<usize> {
     let joins = |end: usize| matches!(text[..end], [.., BACKTICK] | [.., BACKTICK, b'\r']);
     let at = at.min(text.len());
@@ -91,7 +92,8 @@ pub(super) fn line_of(text: &[u8], at: usize) -> Range<usize> {
     start..end.unwrap_or(text.len())
 }
 
-/// The clauses of each way, and whether they hold within one line; `None` for an expression of literals only.
+/// Returns the clauses of each alternative, and whether it matches within one line; `None` for an expression of
+/// literals only.
 fn alternatives_of(expr: &Expr) -> Option<Vec<(Vec<Clause>, bool)>> {
     match expr {
         Expr::Or(parts) => {
@@ -105,7 +107,7 @@ fn alternatives_of(expr: &Expr) -> Option<Vec<(Vec<Clause>, bool)>> {
                 if other != at
                     && let Some(clause) = necessary(part, EventKind::ScriptBlock)
                 {
-                    // It may hold in another line.
+                    // The clause may hold in another line.
                     alternatives
                         .iter_mut()
                         .filter(|(_, in_line)| !in_line)
@@ -135,7 +137,7 @@ fn has_one(expr: &Expr) -> bool {
     }
 }
 
-/// Whether a regular expression matches no line end.
+/// Returns true if a regular expression matches no line end.
 fn is_in_line(source: &str) -> bool {
     regex_syntax::parse(source).is_ok_and(|hir| !has_newline(&hir))
 }

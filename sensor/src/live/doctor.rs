@@ -1,6 +1,6 @@
 //! What `etwsieve doctor` concludes from the facts of a machine.
 //!
-//! No function here asks the system; `sys/windows/doctor.rs` gathers the facts.
+//! No function here calls the system; `sys/windows/doctor.rs` collects the facts.
 
 use super::counters::LossCounts;
 use super::policy::{Edition, EditionPolicy, Logging, Policy};

@@ -85,7 +85,7 @@ pub mod service {
     use std::path::{Path, PathBuf};
     use tracing_subscriber::EnvFilter;
 
-    /// Why the service manager refused.
+    /// Why an action of the service manager failed.
     pub type ServiceError = NeedsWindows;
 
     const REFUSED: ServiceError = NeedsWindows { command: "service" };

@@ -58,8 +58,8 @@ impl Programs {
                 command.arg("--release");
             }
             let output = command.output().expect("cargo starts");
-            let complaint = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "the programs compile:\n{complaint}");
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "the programs compile:\n{errors}");
             Self {
                 sensor: folder.join("etwsieve-under-test"),
                 collector: folder.join("etwsieve-collector-under-test"),

@@ -6,11 +6,11 @@
 //! sensor's sender and its spool, and processor time with the real sensor.
 
 use crate::error::BenchError;
+use etwsieve_collector::pki::{Authority, SensorName};
 use etwsieve_tests::faults::client::{Client, Reply};
 use etwsieve_tests::faults::{Account, Batch, Collector, Ledger, Rng, Sensor};
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::identity::Identity;
-use etwsieve_transport::pki::{Authority, SensorName};
 use etwsieve_transport::sender::{Address, Order, Sender, SenderSettings};
 use etwsieve_transport::spool::{BYTES_MAX_LEAST, Keep, Spool, SpoolSettings};
 use rustls::pki_types::ServerName;

@@ -6,11 +6,11 @@
 
 use crate::error::BenchError;
 use crate::transport::Figure;
+use etwsieve_collector::pki::{Authority, SensorName};
 use etwsieve_tests::faults::client::{Client, Reply};
 use etwsieve_tests::faults::{Account, Batch, Collector, Rng};
 use etwsieve_transport::hit::{HitV1, RuleRefV1};
 use etwsieve_transport::identity::Identity;
-use etwsieve_transport::pki::{Authority, SensorName};
 use etwsieve_transport::store::{HitFilter, Store};
 use etwsieve_transport::wire::encode_data;
 use etwsieve_transport::wire::frame::{FrameType, encode_frame};

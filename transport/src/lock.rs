@@ -12,7 +12,7 @@ const LINKS_MAX: usize = 40;
 /// # Errors
 ///
 /// Those of the system; `InvalidInput` for a path without a file name, or for a circle of links.
-pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
+pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
         match fs::canonicalize(&path) {
@@ -38,7 +38,7 @@ pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
 /// # Errors
 ///
 /// As [`resolve`].
-pub(crate) fn follow(path: &Path) -> io::Result<PathBuf> {
+pub fn follow(path: &Path) -> io::Result<PathBuf> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
     if is_link { resolve(path) } else { Ok(path.to_owned()) }
 }

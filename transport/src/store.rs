@@ -18,21 +18,15 @@ mod read_only;
 mod schema;
 mod sql_text;
 
-pub use error::StoreError;
-pub use insert::Inserted;
-#[cfg(feature = "collector")]
-pub(crate) use insert::Writer;
-#[cfg(feature = "collector")]
-pub(crate) use query::decode;
+pub use error::{Action, At, StoreError};
+pub use insert::{HitInserter, Inserted};
 pub use query::{
-    ComputerStats, Detection, HitFilter, Hits, RuleStats, STATS_ROWS_MAX, StoreStats, StoredHit,
+    ComputerStats, Detection, HitFilter, Hits, RuleStats, STATS_ROWS_MAX, StoreStats, StoredHit, decode,
 };
 pub use schema::{APPLICATION_ID, SCHEMA_VERSION};
-#[cfg(feature = "collector")]
-pub(crate) use sql_text::sql_text;
+pub use sql_text::sql_text;
 
 use crate::private_file;
-pub(crate) use error::{Action, At};
 use occurrence::Occurrences;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
@@ -44,8 +38,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// An open store. Several processes may read one while one writes.
 #[derive(Debug)]
 pub struct Store {
-    pub(crate) connection: Connection,
-    pub(crate) path: PathBuf,
+    connection: Connection,
+    path: PathBuf,
     occurrences: Occurrences,
 }
 
@@ -104,9 +98,19 @@ impl Store {
         }
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns the connection, for tables that another crate keeps in the same file.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Returns the connection for transactions that insert hits with a [`HitInserter`].
+    pub fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 
     fn trust_log(&mut self) -> Result<(), StoreError> {

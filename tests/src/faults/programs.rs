@@ -2,8 +2,7 @@
 
 use super::rng::Rng;
 use super::{lose_power, power::Loss};
-use crate::corpus::repository;
-use std::env;
+use crate::program::{Program, build, profile_folder};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -30,40 +29,19 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Finds them beside this program, built once in a process in the profile of this one.
-    ///
-    /// They are programs of this package around the libraries of the real ones, so that whoever builds the tests has
-    /// them already.
+    /// Builds the programs when it is first called, in the profile of this program, and returns their paths.
     ///
     /// # Panics
     ///
-    /// If they do not compile.
+    /// Panics if they do not compile.
     pub fn find() -> &'static Self {
         static PROGRAMS: OnceLock<Programs> = OnceLock::new();
         PROGRAMS.get_or_init(|| {
-            let this = env::current_exe().expect("this program has a path");
-            let folder = this.parent().expect("a program lies in a folder");
-            let is_test = folder.file_name().is_some_and(|name| name == "deps");
-            let folder = if is_test { folder.parent().unwrap_or(folder) } else { folder };
-            // Cargo has built programs for a test. Nothing depends on the shim, which is a library for the loader.
-            let mut what = vec!["--package", "etwsieve-fault-shim"];
-            if !is_test {
-                what.extend(["--package", env!("CARGO_PKG_NAME"), "--bins", "--lib"]);
-            }
-            let target = folder.parent().expect("the profile's folder lies in the target folder");
-            let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-            command.args(["build", "--quiet"]).args(what).current_dir(repository());
-            command.arg("--target-dir").arg(target);
-            if folder.file_name().is_some_and(|name| name == "release") {
-                command.arg("--release");
-            }
-            let output = command.output().expect("cargo starts");
-            let errors = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "the programs compile:\n{errors}");
+            build(&["--package", "etwsieve-fault-shim"]);
             Self {
-                sensor: folder.join("etwsieve-under-test"),
-                collector: folder.join("etwsieve-collector-under-test"),
-                shim: folder.join("libetwsieve_fault_shim.so"),
+                sensor: Program::Etwsieve.path().to_owned(),
+                collector: Program::Collector.path().to_owned(),
+                shim: profile_folder().join("libetwsieve_fault_shim.so"),
             }
         })
     }

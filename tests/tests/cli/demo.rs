@@ -1,9 +1,9 @@
 //! The demo trace equals the generated one and gives the detections that the README shows.
 
-use etwsieve_tests::program::run;
+use etwsieve_tests::program::{Program, run};
 use etwsieve_tests::{corpus, demo};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 
 #[test]
 fn the_file_in_the_repository_equals_the_generated_one() {

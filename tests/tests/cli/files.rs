@@ -9,5 +9,7 @@ mod stores;
 mod support;
 mod terminal;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
-const COLLECTOR: &str = env!("CARGO_BIN_EXE_etwsieve-collector-under-test");
+use etwsieve_tests::program::Program;
+
+const PROGRAM: Program = Program::Etwsieve;
+const COLLECTOR: Program = Program::Collector;

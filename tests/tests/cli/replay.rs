@@ -1,6 +1,6 @@
 //! Replay and the store on the command line: formats, exit codes, summaries, stopping.
 
-use etwsieve_tests::program::{command, run};
+use etwsieve_tests::program::{Program, command, run};
 use etwsieve_tests::writer::{EventSpec, TraceWriter, script_block};
 use etwsieve_tests::{corpus, demo};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 const ID: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
 const HIT: &str = "Enter-PSSession -ComputerName srv01";
 

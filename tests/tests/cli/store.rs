@@ -1,13 +1,13 @@
 //! The store on the command line: rules with the same title, copies of a trace, texts with U+0000, private files.
 
-use etwsieve_tests::program::{Run, run};
+use etwsieve_tests::program::{Program, Run, run};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 
 struct Case {
     folder: TempDir,
@@ -165,7 +165,7 @@ fn files_with_scripts_are_private() {
         --insecure-loopback --collector-wait 1 --spool \"$3/spool/\" \"$2\"";
     let rules = case.path("rules.yml");
     let status = Command::new("sh")
-        .args(["-c", script, PROGRAM, text(&rules), text(&trace), text(&out)])
+        .args(["-c", script, PROGRAM.path().to_str().unwrap(), text(&rules), text(&trace), text(&out)])
         .status()
         .expect("the program starts");
     assert_eq!(status.code(), Some(1), "the hit could not be sent");

@@ -1,14 +1,14 @@
 //! `etwsieve trace` on real recordings reports the same events as an independent reader, whose results are in `oracle/`.
 
 use etwsieve_tests::corpus;
-use etwsieve_tests::program::{cell, run};
+use etwsieve_tests::program::{Program, cell, run};
 use flate2::read::GzDecoder;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 
 #[test]
 fn events_and_hashes_equal_the_oracle() {

@@ -1,8 +1,8 @@
 //! Real sensors over TLS with valid, foreign, expired, revoked and missing certificates: only valid ones may send.
 
+use etwsieve_collector::pki::{Entry, Register, SENSORS_FILE, fingerprint};
 use etwsieve_tests::faults::client::Client;
 use etwsieve_tests::faults::{Account, Batch, Collector, Ledger, Programs, Rng, Sensor, command, tail};
-use etwsieve_transport::pki::{Entry, Register, SENSORS_FILE, fingerprint};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };

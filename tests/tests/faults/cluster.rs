@@ -1,12 +1,12 @@
 //! Stateless collectors in front of a real cluster of three nats-servers, all killed at random: every acknowledged hit is
 //! stored once.
 
+use etwsieve_collector::nats::{NatsFeed, NatsSettings};
+use etwsieve_collector::sink::{BatchLimits, Feed, Item};
 use etwsieve_tests::faults::{
     Account, Batch, Cluster, Collector, Programs, Rng, Running, Sensor, command, listens, run_cluster, tail,
     wait_for,
 };
-use etwsieve_transport::collector::nats::{NatsFeed, NatsSettings};
-use etwsieve_transport::sink::{BatchLimits, Feed, Item};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@
 
 use super::watching::{PATIENCE, SESSION, Watching, campaign, lab, run};
 use etwsieve_tests::corpus;
-use etwsieve_tests::program;
+use etwsieve_tests::program::{self, Program};
 use etwsieve_tests::standin::{Lab, windows_path};
 use etwsieve_tests::writer::{AmsiScan, EventSpec, TraceWriter, script_block};
 use serde_json::Value;
@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 /// The program for this system, for replays.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 
 /// Returns a detection without the fields that only a live session has.
 fn row(line: &Value) -> String {
@@ -88,8 +88,8 @@ fn detections_equal_replay_row_for_row() {
 #[cfg(target_os = "linux")]
 #[test]
 fn hits_reach_a_collector_that_is_killed() {
+    use etwsieve_collector::pki::Authority;
     use etwsieve_tests::faults::{Collector, tail, wait_for};
-    use etwsieve_transport::pki::Authority;
     use etwsieve_transport::store::{HitFilter, Store};
     use std::collections::BTreeSet;
 

@@ -2,11 +2,11 @@
 
 use etwsieve_matcher::{EventKind, Loaded, Matcher, Payload, Scratch, load, naive};
 use etwsieve_tests::corpus;
-use etwsieve_tests::program::run;
+use etwsieve_tests::program::{Program, run};
 use etwsieve_tests::writer::script_block;
 use std::fs;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 const BLOCK: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
 
 /// Returns a rule about script blocks with this detection, which is one line of YAML.

@@ -1,12 +1,12 @@
 //! Detections on the corpus equal the verdicts of independent engines, row by row.
 
 use etwsieve_tests::corpus;
-use etwsieve_tests::program::{Run, cell, run};
+use etwsieve_tests::program::{Program, Run, cell, run};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 /// The columns that identify a rule and an event of a trace.
 const ROW: [&str; 5] = ["rule_id", "time", "event_id", "script_block_id", "message_number"];
 const SIGMA: &[&str] = &["sigma/ps_script"];

@@ -2,7 +2,7 @@
 
 use etwsieve_etl::{FileTime, TraceFile};
 use etwsieve_tests::corpus;
-use etwsieve_tests::program::{Run, run};
+use etwsieve_tests::program::{Program, Run, run};
 use etwsieve_tests::writer::{AmsiScan, Content, EventSpec, TraceWriter, event_log, script_block};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use uuid::{Uuid, uuid};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 const AMSI: &str = "2a576b87-09a7-520e-c21a-4942f0271d67";
 const ID: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";
 

@@ -1,11 +1,11 @@
 //! A replay reports the losses that a trace records, besides the counts of its events.
 
-use etwsieve_tests::program::run;
+use etwsieve_tests::program::{Program, run};
 use etwsieve_tests::writer::{EventSpec, TraceWriter, script_block};
 use serde_json::{Value, json};
 use std::fs;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 /// Provider of the events by which a session reports losses to consumers.
 const LOST_EVENT: u128 = 0x6a39_9ae0_4bc6_4de9_870b_3657_f894_7e7e;
 /// The types of its events: a lost event, buffer or file.

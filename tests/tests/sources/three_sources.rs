@@ -4,7 +4,7 @@ use etwsieve::event::EventRef;
 use etwsieve::source::{Damage, Sink, evtx};
 use etwsieve_etl::FileTime;
 use etwsieve_tests::corpus;
-use etwsieve_tests::program::{Run, run};
+use etwsieve_tests::program::{Program, Run, run};
 use etwsieve_tests::writer::{EventSpec, TraceWriter};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use uuid::Uuid;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 
 /// Keeps the events of a source.
 #[derive(Default)]

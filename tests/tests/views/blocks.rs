@@ -3,7 +3,7 @@
 
 use etwsieve_matcher::{EventKind, Field, Fields, Rule, load, naive};
 use etwsieve_tests::corpus;
-use etwsieve_tests::program::{Run, cell, run};
+use etwsieve_tests::program::{Program, Run, cell, run};
 use etwsieve_tests::writer::script_block;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 /// The built-in rule about Enter-PSSession and -ComputerName.
 const RULE: &str = "a4e8f3a4-48b2-11ec-bcfc-3e22fbd008af";
 const ID: &str = "339311ba-d4cc-4a10-b04e-417ef95bc8b6";

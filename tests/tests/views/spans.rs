@@ -1,9 +1,10 @@
 //! The spans of a hit are the needles of the rule in the original text, and a match after an embedded NUL is marked.
 
-use etwsieve_tests::{corpus, program};
+use etwsieve_tests::corpus;
+use etwsieve_tests::program::{self, Program};
 use std::collections::HashMap;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_etwsieve-under-test");
+const PROGRAM: Program = Program::Etwsieve;
 /// The needles of the built-in rule.
 const NEEDLES: [&str; 2] = ["-computername", "enter-pssession"];
 

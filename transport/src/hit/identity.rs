@@ -24,8 +24,12 @@ impl EventIdentity {
         Ok(Self(Sha256::digest(codec::encode_identity(hit)?).into()))
     }
 
-    /// As [`of`](Self::of), where the event has been encoded already.
-    pub(crate) fn of_encoded(hit: &HitV1, event: &[u8]) -> Result<Self, CodecError> {
+    /// Returns the same as [`of`](Self::of) for a hit whose event is already encoded.
+    ///
+    /// # Errors
+    ///
+    /// The hit breaks a limit, so it cannot be encoded.
+    pub fn of_encoded(hit: &HitV1, event: &[u8]) -> Result<Self, CodecError> {
         if hit.cut.is_some() {
             return Self::of(hit);
         }

@@ -105,8 +105,13 @@ impl fmt::Display for Action {
     }
 }
 
-/// Gives SQLite's errors their place.
-pub(crate) trait At<T> {
+/// Turns an error of SQLite into a [`StoreError`] that names the store and what was tried.
+pub trait At<T> {
+    /// Adds the path of the store and the action that failed.
+    ///
+    /// # Errors
+    ///
+    /// Returns the [`StoreError`] for an `Err`.
     fn at(self, path: &Path, action: Action) -> Result<T, StoreError>;
 }
 

@@ -64,7 +64,7 @@ impl Store {
             .at(path, Action::Write)?;
         let mut inserted = Inserted::default();
         {
-            let mut writer = Writer::new(&transaction).at(path, Action::Write)?;
+            let mut writer = HitInserter::new(&transaction).at(path, Action::Write)?;
             for (index, hit) in hits.into_iter().enumerate() {
                 let refuse = |source| StoreError::Hit { path: path.clone(), index, source };
                 let event = codec::encode_event(hit).map_err(refuse)?;
@@ -80,8 +80,8 @@ impl Store {
     }
 }
 
-/// Statements for one transaction.
-pub(crate) struct Writer<'c> {
+/// Inserts hits into a store in one transaction, with statements that are prepared once.
+pub struct HitInserter<'c> {
     insert_hit: CachedStatement<'c>,
     find_hit: CachedStatement<'c>,
     insert_rule: CachedStatement<'c>,
@@ -90,8 +90,13 @@ pub(crate) struct Writer<'c> {
     update_event: CachedStatement<'c>,
 }
 
-impl<'c> Writer<'c> {
-    pub(crate) fn new(connection: &'c Connection) -> Result<Self, Error> {
+impl<'c> HitInserter<'c> {
+    /// Prepares the statements.
+    ///
+    /// # Errors
+    ///
+    /// Those of SQLite.
+    pub fn new(connection: &'c Connection) -> Result<Self, Error> {
         Ok(Self {
             insert_hit: connection.prepare_cached(INSERT_HIT)?,
             find_hit: connection.prepare_cached(FIND_HIT)?,
@@ -102,8 +107,14 @@ impl<'c> Writer<'c> {
         })
     }
 
-    /// Stores a hit, or adds its rules to what is there; returns its id.
-    pub(crate) fn insert(
+    /// Stores a hit, or adds its rules to the stored one, and returns its id and what was added.
+    ///
+    /// `event` is [`codec::encode_event`] of the hit, `identity` the one by which the store recognises the event.
+    ///
+    /// # Errors
+    ///
+    /// Those of SQLite.
+    pub fn insert(
         &mut self,
         hit: &HitV1,
         event: &[u8],

@@ -299,8 +299,12 @@ impl Store {
         self.rules_between(hit_id, 0, i64::MAX)
     }
 
-    /// The rules of a hit that were added as `hit_rules` above `after`, up to `until`.
-    pub(crate) fn rules_between(&self, hit_id: i64, after: i64, until: i64) -> Result<Vec<RuleRefV1>, Error> {
+    /// Returns the rules of a hit whose ids in `hit_rules` are above `after` and at most `until`.
+    ///
+    /// # Errors
+    ///
+    /// Those of SQLite.
+    pub fn rules_between(&self, hit_id: i64, after: i64, until: i64) -> Result<Vec<RuleRefV1>, Error> {
         self.connection
             .prepare_cached(SELECT_RULES)?
             .query_map([hit_id, after, until], |row| {
@@ -341,8 +345,12 @@ fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T, Error> {
     })
 }
 
-/// A stored event as a hit without rules.
-pub(crate) fn decode(version: i64, event: Option<&[u8]>) -> Result<HitV1, String> {
+/// Decodes a stored event to a hit without rules.
+///
+/// # Errors
+///
+/// A sentence that says what is wrong with the stored event.
+pub fn decode(version: i64, event: Option<&[u8]>) -> Result<HitV1, String> {
     if version != i64::from(HIT_VERSION) {
         return Err(format!("hit version {version}, expected {HIT_VERSION}"));
     }

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 const NUL_SYMBOL: &str = "\u{2400}";
 
 /// Returns the text with U+2400 for each U+0000.
-pub(crate) fn sql_text(text: &str) -> Cow<'_, str> {
+pub fn sql_text(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', NUL_SYMBOL)) } else { Cow::Borrowed(text) }
 }
 

@@ -65,7 +65,7 @@ fn a_store_is_read_without_write_permission() {
 
     // The program itself may be in a folder that other users cannot access.
     let program = folder.at("etwsieve");
-    fs::copy(PROGRAM, &program).unwrap();
+    fs::copy(PROGRAM.path(), &program).unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     for entry in fs::read_dir(&case).unwrap() {
         fs::set_permissions(entry.unwrap().path(), Permissions::from_mode(0o444)).unwrap();

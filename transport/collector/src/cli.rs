@@ -1,0 +1,283 @@
+//! The command line of `etwsieve-collector`.
+
+mod cluster;
+mod serve;
+mod service;
+
+use crate::config::{Config, DOCUMENTED};
+use crate::drain::DrainArgs;
+use crate::nats;
+use crate::pki::cli::PkiArgs;
+use crate::pki::{Register, SENSORS_FILE};
+use crate::sink::Stop;
+use crate::status::{Status, now};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use etwsieve_transport::diagnostics::CleanFields;
+use etwsieve_transport::printable::{self, Lines, Printable, TerminalJson, is_hidden};
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// How a command ended. The numbers are a promise to scripts, and those of `etwsieve`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Complete,
+    Usage,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Complete => 0,
+            Exit::Usage => 2,
+        })
+    }
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, or stopped by a signal in an orderly way; 2 wrong usage, or the store, the address or the
+certificates cannot be used. Diagnostics go to standard error; ETWSIEVE_LOG=debug shows more.";
+/// Environment variable with a filter for diagnostics.
+const LOG_VARIABLE: &str = "ETWSIEVE_LOG";
+
+/// Collects hits from sensors over mutual TLS, and acknowledges what is durable.
+#[derive(Debug, Parser)]
+#[command(name = "etwsieve-collector", version, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(ServeArgs),
+    Status(StatusArgs),
+    Pki(PkiArgs),
+    Drain(DrainArgs),
+    /// Work with a JetStream cluster: its register of sensors, its sinks.
+    Cluster {
+        #[command(subcommand)]
+        command: cluster::ClusterCommand,
+    },
+    /// Work with the Windows service, which runs `serve` from the start of the system.
+    Service {
+        #[command(subcommand)]
+        command: service::ServiceCommand,
+    },
+    /// Work with the configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+/// Take hits from sensors until stopped.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etwsieve-collector serve --insecure-loopback           a first try, on this machine only
+  etwsieve-collector serve --listen 0.0.0.0:9514 --pki /etc/etwsieve/pki --store /var/lib/etwsieve/hits.db
+  etwsieve-collector serve --config /etc/etwsieve/collector.toml")]
+struct ServeArgs {
+    /// The configuration; options here override it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address and port for sensors [default: 127.0.0.1:9514].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// SQLite database for the hits, created if absent, or nats://HOST:PORT [default: etwsieve-collector.db].
+    #[arg(long, value_name = "FILE")]
+    store: Option<String>,
+    /// Folder of the certificates.
+    #[arg(long, value_name = "DIR")]
+    pki: Option<PathBuf>,
+    /// Serve without certificates, on the loopback interface only.
+    #[arg(long)]
+    insecure_loopback: bool,
+    /// Serve counts for Prometheus on this loopback address, such as 127.0.0.1:9478.
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+    /// Acknowledge before the store has synced: loses hits, to prove that a test finds it.
+    #[arg(long, hide = true)]
+    unsafe_ack_before_sync: bool,
+}
+
+/// Show the sensors (connected or not, last seen, what waits, gaps, losses, alarms) and the sinks.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etwsieve-collector status --store /var/lib/etwsieve/hits.db
+  etwsieve-collector status --store /var/lib/etwsieve/hits.db --pki /etc/etwsieve/pki   and who never connected
+  etwsieve-collector status --config /etc/etwsieve/collector.toml                       a cluster with its credentials")]
+struct StatusArgs {
+    /// The configuration of the collector: its store, and [nats] for credentials.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The database of the collector, or nats://HOST:PORT [default: etwsieve-collector.db].
+    #[arg(long, value_name = "FILE")]
+    store: Option<String>,
+    /// Folder of the certificates, unless that of the configuration: sensors that never connected, or were revoked, are
+    /// shown as such.
+    #[arg(long, value_name = "DIR")]
+    pki: Option<PathBuf>,
+    /// How it is written [default: table on a terminal, jsonl otherwise].
+    #[arg(long, value_enum)]
+    format: Option<StatusFormat>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum StatusFormat {
+    /// For reading.
+    Table,
+    /// A line of JSON for each sensor and each sink.
+    Jsonl,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check a configuration.
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        path: PathBuf,
+    },
+    /// Print the defaults, with every key explained.
+    Print,
+}
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    let cli = Cli::try_parse().unwrap_or_else(|error| printable_usage(&error));
+    match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Status(args) => {
+            log("warn");
+            status(&args)
+        }
+        Command::Pki(args) => match args.run(&mut io::stdout(), &mut io::stderr()) {
+            Ok(()) => Exit::Complete,
+            Err(error) => refuse(error),
+        },
+        Command::Drain(args) => drain(&args),
+        Command::Cluster { command } => {
+            log("warn");
+            cluster::run(&command)
+        }
+        Command::Service { command } => service::run(&command),
+        Command::Config { command: ConfigCommand::Print } => {
+            after_writing(io::stdout().write_all(DOCUMENTED.as_bytes()))
+        }
+        Command::Config { command: ConfigCommand::Check { path } } => match Config::load(&path) {
+            Ok(_) => after_writing(writeln!(io::stdout(), "{} is understood", printable::path(&path))),
+            Err(error) => refuse(error),
+        },
+    }
+    .into()
+}
+
+/// Ends the process as clap does, with a message in which no argument commands the terminal: a shell may have made
+/// arguments of file names.
+fn printable_usage(error: &clap::Error) -> ! {
+    let text = error.to_string();
+    if error.use_stderr() && text.chars().any(|c| c != '\n' && is_hidden(c)) {
+        eprintln!("{}", Lines(text.trim_end()));
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
+}
+
+fn drain(args: &DrainArgs) -> Exit {
+    log("info");
+    let stop = Stop::default();
+    let asked = stop.clone();
+    if let Err(error) = ctrlc::set_handler(move || asked.request()) {
+        return refuse(format_args!("cannot stop in order: {error}"));
+    }
+    match args.run(&stop) {
+        Ok(sinks) => after_writing(sinks.iter().try_for_each(|(name, counts)| {
+            let name = Printable(name);
+            writeln!(io::stdout(), "{name}: {} delivered, {} refused", counts.delivered, counts.refused)
+        })),
+        Err(error) => refuse(error),
+    }
+}
+
+/// The status, with the sensors that the list of certificates knows, if there is one.
+fn read_status(args: &StatusArgs, now: i64) -> Result<Status, Box<dyn std::error::Error>> {
+    let mut config = match &args.config {
+        Some(path) => Config::load(path)?,
+        None => Config::default(),
+    };
+    let mut status = read_store(args, &mut config, now)?;
+    if let Some(folder) = args.pki.as_ref().or(config.pki.as_ref()) {
+        status.compare(&Register::read(folder.join(SENSORS_FILE))?, now);
+    }
+    Ok(status)
+}
+
+fn read_store(
+    args: &StatusArgs,
+    config: &mut Config,
+    now: i64,
+) -> Result<Status, Box<dyn std::error::Error>> {
+    if let Some(store) = &args.store {
+        config.store.clone_from(store);
+    }
+    match config.nats() {
+        Some(settings) => {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+            Ok(runtime.block_on(nats::status(&settings, now))?)
+        }
+        None => Ok(Status::read(Path::new(&config.store), now)?),
+    }
+}
+
+fn status(args: &StatusArgs) -> Exit {
+    let now = now();
+    let status = match read_status(args, now) {
+        Ok(status) => status,
+        Err(error) => return refuse(error),
+    };
+    let mut out = io::stdout().lock();
+    let usual = if out.is_terminal() { StatusFormat::Table } else { StatusFormat::Jsonl };
+    after_writing(match args.format.unwrap_or(usual) {
+        StatusFormat::Table => status.write_table(&mut out, now),
+        StatusFormat::Jsonl if out.is_terminal() => status.write_jsonl(&mut TerminalJson::new(out)),
+        StatusFormat::Jsonl => status.write_jsonl(&mut out),
+    })
+}
+
+/// Sets tracing up: what the filter `usual` says, or the environment.
+fn log(usual: &str) {
+    let filter = match std::env::var(LOG_VARIABLE) {
+        Ok(text) => EnvFilter::try_new(&text).unwrap_or_else(|_| EnvFilter::new(usual)),
+        Err(_) => EnvFilter::new(usual),
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .fmt_fields(CleanFields)
+        .finish();
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+fn refuse(error: impl Display) -> Exit {
+    eprintln!("error: {}", Lines(error));
+    Exit::Usage
+}
+
+/// A reader that has gone away is no error.
+fn after_writing(result: io::Result<()>) -> Exit {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            refuse(format_args!("cannot write the output: {error}"))
+        }
+        _ => Exit::Complete,
+    }
+}

@@ -1,0 +1,5 @@
+//! The program `etwsieve-collector`.
+
+fn main() -> std::process::ExitCode {
+    etwsieve_collector::cli::main()
+}

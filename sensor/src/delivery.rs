@@ -1,4 +1,4 @@
-//! Hits on their way to a collector: what is set becomes a spool and a sender.
+//! Sends hits to a collector: opens the spool and starts the sender according to the settings.
 
 use crate::live::settings::{SettingError, in_range};
 use etwsieve_transport::sender::{
@@ -14,28 +14,28 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Most megabytes (of 1,048,576 bytes) of a spool.
+/// Size limits of a spool in MB (1,048,576 bytes).
 const SPOOL_MAX_MB: RangeInclusive<u64> = 4..=1 << 20;
-/// Name of the spool in a folder.
+/// File name of the spool in a folder.
 const SPOOL_NAME: &str = "spool.db";
 
-/// The collector and the spool before it.
+/// Settings of the collector and of the spool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CollectorSettings {
     /// HOST:PORT of collectors, at most 16. Empty: hits are not sent.
     pub addresses: Vec<String>,
-    /// The order in which they are tried.
+    /// Order in which collectors are tried.
     pub order: CollectorOrder,
-    /// The sensor's bundle file.
+    /// Bundle file of the sensor.
     pub bundle: Option<PathBuf>,
-    /// The spool's file, or a folder for it.
+    /// Spool file, or a folder for it.
     pub spool: Option<PathBuf>,
-    /// Most megabytes of the spool: 4 to 1048576.
+    /// Maximum size of the spool in MB: 4 to 1048576.
     pub spool_max_mb: u64,
-    /// What is kept when the spool is full.
+    /// Hits that a full spool keeps.
     pub spool_keep: SpoolKeep,
-    /// Whether to send without TLS, to addresses of this machine only.
+    /// Whether to send without TLS. Allowed for addresses of this machine only.
     pub insecure_loopback: bool,
 }
 
@@ -43,21 +43,21 @@ pub struct CollectorSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum CollectorOrder {
-    /// An order of its own for each sensor, so that sensors are spread evenly.
+    /// A different order on each sensor, which distributes sensors evenly.
     #[default]
     Shuffled,
-    /// As listed, the preferred one first.
+    /// The order of the list, the preferred collector first.
     Listed,
 }
 
-/// What is kept when the spool is full.
+/// The hits that a full spool keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum SpoolKeep {
-    /// The hits that came first.
+    /// The oldest hits.
     #[default]
     Oldest,
-    /// The hits that came last.
+    /// The newest hits.
     Newest,
 }
 
@@ -78,31 +78,31 @@ impl Default for CollectorSettings {
 /// Why hits cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
-    /// A value.
+    /// A setting is invalid.
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// The spool.
+    /// The spool cannot be opened.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// The sender.
+    /// The sender cannot start.
     #[error(transparent)]
     Sender(#[from] SenderError),
-    /// Nobody said where the spool is, and the system has no usual place.
-    #[error("no place for the spool: name one with --spool FILE")]
-    NoPlace,
+    /// No path was set for the spool, and the system has no default folder.
+    #[error("no folder for the spool: name a file with --spool")]
+    NoSpoolFolder,
 }
 
-/// Who sends: it decides where the spool is unless that is said.
+/// The command that sends hits. It determines the default path of the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The live sensor.
     Watch,
-    /// A replay, which may run beside it.
+    /// A replay, which may run at the same time.
     Replay,
 }
 
 impl CollectorSettings {
-    /// Whether hits are sent at all.
+    /// Returns whether hits are sent.
     pub fn is_set(&self) -> bool {
         !self.addresses.is_empty()
     }
@@ -111,7 +111,7 @@ impl CollectorSettings {
     ///
     /// # Errors
     ///
-    /// The first value that is refused.
+    /// The first invalid value.
     pub fn validate(&self) -> Result<(), SettingError> {
         self.parse().map(drop)?;
         in_range("collector.spool_max_mb", self.spool_max_mb, &SPOOL_MAX_MB)
@@ -139,30 +139,30 @@ impl CollectorSettings {
         }
         if self.insecure_loopback {
             if let Some(other) = addresses.iter().find(|address| !address.is_loopback()) {
-                let expected = "127.0.0.1, [::1] or localhost with insecure_loopback: without TLS hits stay on this machine";
+                let expected = "127.0.0.1, [::1] or localhost, because insecure_loopback sends without TLS";
                 return Err(SettingError::new(KEY, other, expected));
             }
             if self.bundle.is_some() {
                 return Err(SettingError::new(
                     "collector.insecure_loopback",
                     true,
-                    "false where a bundle is given",
+                    "false, because a bundle is set",
                 ));
             }
         } else if self.bundle.is_none() {
-            let expected = "the file that `etwsieve-collector pki issue NAME` wrote (or, for a first try on this machine, \
-                            insecure_loopback)";
+            let expected = "a file from `etwsieve-collector pki issue NAME` (or insecure_loopback for a first test on this \
+                            machine)";
             return Err(SettingError::new("collector.bundle", "nothing", expected));
         }
         Ok(addresses)
     }
 
-    /// Opens the spool and starts the sender; `None` if hits are not sent. `store` is the database of hits, beside
-    /// which the spool is put unless a place for it was named.
+    /// Opens the spool and starts the sender; `None` if hits are not sent. `store` is the database of hits; by default the
+    /// spool is next to it.
     ///
     /// # Errors
     ///
-    /// [`DeliveryError`]. That no collector can be reached is none.
+    /// [`DeliveryError`]. A collector that cannot be reached is not an error.
     pub fn start(
         &self,
         role: Role,
@@ -176,7 +176,7 @@ impl CollectorSettings {
             return Ok(None);
         }
         let settings = SpoolSettings {
-            path: self.spool_path(role, store).ok_or(DeliveryError::NoPlace)?,
+            path: self.spool_path(role, store).ok_or(DeliveryError::NoSpoolFolder)?,
             bytes_max: self.spool_max_mb << 20,
             keep: match self.spool_keep {
                 SpoolKeep::Oldest => Keep::Oldest,
@@ -184,7 +184,7 @@ impl CollectorSettings {
             },
         };
         let spool = Spool::open(settings, now_ms())?;
-        tracing::info!("hits wait in the spool {}", spool.path().display());
+        tracing::info!("spooling hits in {}", spool.path().display());
         let computer = computer[..computer.floor_char_boundary(NAME_LEN_MAX)].to_owned();
         let settings = SenderSettings {
             collectors,
@@ -200,7 +200,7 @@ impl CollectorSettings {
         Ok(Some(Sender::start(settings, spool)?))
     }
 
-    /// Where the spool is.
+    /// Returns the path of the spool; `None` if no path is set and the system has no default folder.
     pub(crate) fn spool_path(&self, role: Role, store: Option<&Path>) -> Option<PathBuf> {
         if let Some(path) = &self.spool {
             let ends_in_separator =
@@ -216,7 +216,7 @@ impl CollectorSettings {
             name.push("-spool");
             return Some(name.into());
         }
-        // Each is set on one kind of system only, so none has to be told from the other.
+        // Each of these variables exists on one kind of system only.
         let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let user = || {
             folder("LOCALAPPDATA")
@@ -230,15 +230,15 @@ impl CollectorSettings {
     }
 }
 
-/// The counts for a summary: name and value, as `docs/wire.md` names them.
-pub fn summary(counts: &SenderCounts) -> Map<String, Value> {
+/// Returns the counts for a summary under the names of `docs/wire.md`.
+pub fn named_counts(counts: &SenderCounts) -> Map<String, Value> {
     counts.named(now_ms()).into_iter().map(|(name, value)| (name, value.into())).collect()
 }
 
-/// One line for people.
-pub fn line(counts: &SenderCounts) -> String {
+/// Formats the counts as one line for people.
+pub fn summary_line(counts: &SenderCounts) -> String {
     format!(
-        "collector: {} hits acknowledged, {} given up, {} in the spool ({} bytes)",
+        "collector: {} hits acknowledged, {} dropped, {} in the spool ({} bytes)",
         counts.spool.acknowledged,
         counts.dropped(),
         counts.spool.hits,
@@ -246,7 +246,7 @@ pub fn line(counts: &SenderCounts) -> String {
     )
 }
 
-/// What the machine calls itself, or nothing.
+/// Returns the name of the machine, or an empty string.
 pub fn computer_name() -> String {
     env::var("COMPUTERNAME")
         .or_else(|_| fs::read_to_string("/etc/hostname"))
@@ -265,7 +265,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn values_meet_their_ranges() {
+    fn settings_are_checked_against_their_ranges() {
         type Row = (&'static str, fn(&mut CollectorSettings), Option<&'static str>);
         let rows: [Row; 9] = [
             ("a bundle", |_| {}, None),
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spool_has_a_place() {
+    fn the_path_of_the_spool_follows_the_settings() {
         let mut settings = CollectorSettings::default();
         let store = Some(Path::new("hits.db"));
         assert_eq!(settings.spool_path(Role::Replay, store).unwrap(), Path::new("hits.db-spool"));

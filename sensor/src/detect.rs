@@ -1,30 +1,32 @@
-//! A verdict becomes a hit: the one place where matcher and transport meet.
+//! Converts the verdicts of the matcher into hits. The only module that uses both matcher and transport.
 
 pub mod block;
 
 use crate::amsi;
 use crate::event::{EventHeader, RawEvent};
-use crate::sid::Sid;
+use etwsieve_event::Sid;
 use etwsieve_matcher as matcher;
 use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Rule, Span, ViewMatch};
 use etwsieve_transport::hit::{
     EventContent, HitV1, RuleRefV1, Scope, SpanV1, Transformation, Utf16Text, View,
 };
 
-/// Most rules of one hit. With more, the event gives several hits, each short enough for a frame; a store joins them.
+/// Maximum number of rules per hit. An event with more rules becomes several hits, each short enough for a frame; a store
+/// merges them.
 pub const RULES_PER_HIT: usize = 128;
 
-/// Decodes an event that matched these rules of `matcher`. Allocates and searches it once more: hits are rare.
+/// Creates the hit of an event whose raw text matched these rules of `matcher`. Allocates, and searches the event again for
+/// the matching spans.
 pub fn hit(event: &RawEvent, kind: EventKind, source: &str, matcher: &Matcher, rules: &[u32]) -> HitV1 {
     let fields = Fields::split(kind, &event.payload);
     let spans = matcher.spans(&fields, rules);
     let rules = rules.iter().filter_map(|&rule| matcher.rules().get(rule as usize));
-    let nuls = Nuls::of(&fields);
+    let nuls = FirstNuls::of(&fields);
     let rules = rules.zip(spans).map(|(rule, spans)| rule_ref(rule, &spans, &nuls)).collect();
-    bounded(&Recorded::of(event), source, View::Raw, content(&fields, &event.payload), rules, |_| {})
+    limited_hit(&EventFacts::of(event), source, View::Raw, content(&fields, &event.payload), rules, |_| {})
 }
 
-/// As [`hit`], of what a view of the event's text gave. All of `found` are of one view.
+/// Creates the hit of an event for matches in another view. All of `found` must belong to the same view.
 pub fn view_hit(
     event: &RawEvent,
     kind: EventKind,
@@ -34,19 +36,19 @@ pub fn view_hit(
 ) -> HitV1 {
     let fields = Fields::split(kind, &event.payload);
     let view = found.first().map_or(View::Raw, |first| view(first.view));
-    let nuls = Nuls::of(&fields);
+    let nuls = FirstNuls::of(&fields);
     let rules = found.iter().filter_map(|one| view_rule_ref(one, matcher, &nuls)).collect();
-    bounded(&Recorded::of(event), source, view, content(&fields, &event.payload), rules, |_| {})
+    limited_hit(&EventFacts::of(event), source, view, content(&fields, &event.payload), rules, |_| {})
 }
 
-/// A rule that matched a view: its spans are those of the original text.
-fn view_rule_ref(found: &ViewMatch, matcher: &Matcher, nuls: &Nuls) -> Option<RuleRefV1> {
+/// Describes a rule that matched a view. Its spans refer to the original text.
+fn view_rule_ref(found: &ViewMatch, matcher: &Matcher, nuls: &FirstNuls) -> Option<RuleRefV1> {
     let rule = matcher.rules().get(found.rule as usize)?;
     let transformations = found.transformations.iter().map(|&done| transformation(done)).collect();
     Some(RuleRefV1 { transformations, ..rule_ref(rule, &found.spans, nuls) })
 }
 
-/// The matcher's view in the words of the wire.
+/// Converts a view of the matcher to that of the wire format.
 pub fn view(view: matcher::View) -> View {
     match view {
         matcher::View::Normalized => View::Normalized,
@@ -79,7 +81,7 @@ fn transformation(done: matcher::Transformation) -> Transformation {
     }
 }
 
-/// The matches of each view together, in groups that fit a hit.
+/// Groups matches by view, and splits groups that are too large for a hit.
 pub fn by_view(found: &[ViewMatch]) -> Vec<Vec<ViewMatch>> {
     let mut groups = Vec::new();
     for view in [matcher::View::Normalized, matcher::View::Call] {
@@ -89,15 +91,15 @@ pub fn by_view(found: &[ViewMatch]) -> Vec<Vec<ViewMatch>> {
     groups
 }
 
-/// What a hit says of the event that it stands for.
-struct Recorded<'a> {
+/// The facts of an event that a hit contains.
+struct EventFacts<'a> {
     header: &'a EventHeader,
     user_sid: Option<Sid>,
     computer: &'a str,
     sequence: u64,
 }
 
-impl<'a> Recorded<'a> {
+impl<'a> EventFacts<'a> {
     fn of(event: &'a RawEvent) -> Self {
         Self {
             header: &event.header,
@@ -108,9 +110,9 @@ impl<'a> Recorded<'a> {
     }
 }
 
-/// The hit of an event, or what `change` makes of it, with these rules, cut to what a hit may hold.
-fn bounded(
-    event: &Recorded<'_>,
+/// Creates the hit of an event with these rules, applies `change`, and cuts it to the limits of a hit.
+fn limited_hit(
+    event: &EventFacts<'_>,
     source: &str,
     view: View,
     content: EventContent,
@@ -145,12 +147,12 @@ fn bounded(
     };
     change(&mut hit);
     if hit.cut_to_limits() {
-        tracing::warn!(source, sequence = event.sequence, "a field of a hit was cut to its limit");
+        tracing::warn!(source, sequence = event.sequence, "a field of a hit was cut to its maximum length");
     }
     hit
 }
 
-fn rule_ref(rule: &Rule, spans: &[Span], nuls: &Nuls) -> RuleRefV1 {
+fn rule_ref(rule: &Rule, spans: &[Span], nuls: &FirstNuls) -> RuleRefV1 {
     let place = |span: &Span| {
         Some(SpanV1 {
             text: nuls.order.iter().position(|field| *field == span.field)?.try_into().ok()?,
@@ -169,22 +171,22 @@ fn rule_ref(rule: &Rule, spans: &[Span], nuls: &Nuls) -> RuleRefV1 {
     }
 }
 
-/// Where tools that decode by the manifest take the text fields of an event to end: at their first U+0000.
-struct Nuls {
-    /// The text fields, in the order of the payload.
+/// Positions of the first U+0000 in the text fields of an event, where tools that decode events by the manifest stop.
+struct FirstNuls {
+    /// The text fields in the order of the payload.
     order: &'static [Field],
-    /// For each the unit of its first U+0000.
+    /// For each field the index of the unit.
     first: Vec<Option<usize>>,
 }
 
-impl Nuls {
+impl FirstNuls {
     fn of(fields: &Fields<'_>) -> Self {
         let order = fields.kind().text_fields();
         let first = |field: &Field| first_nul(fields.text(*field).unwrap_or_default().as_chunks().0);
         Self { order, first: order.iter().map(first).collect() }
     }
 
-    /// Whether a U+0000 stands before the span's end, so that those tools do not see it.
+    /// Returns whether a U+0000 precedes the end of the span, so that those tools do not show all of it.
     fn hide(&self, span: &Span) -> bool {
         let of_field = self.order.iter().zip(&self.first).find(|(field, _)| **field == span.field);
         of_field.and_then(|(_, nul)| *nul).is_some_and(|nul| nul < span.units.end)
@@ -194,7 +196,7 @@ impl Nuls {
 fn first_nul(units: &[[u8; 2]]) -> Option<usize> {
     const BLOCK: usize = 64;
     let is_nul = |unit: &[u8; 2]| *unit == [0, 0];
-    // In blocks, for vectors.
+    // Checked in blocks, so that the compiler can vectorise the loop.
     let has_nul = |block: &[[u8; 2]]| block.iter().map(|unit| u8::from(is_nul(unit))).max() == Some(1);
     let block = units.chunks(BLOCK).position(has_nul)?;
     let at = units[BLOCK * block..].iter().position(is_nul)?;
@@ -220,7 +222,7 @@ fn content(fields: &Fields<'_>, payload: &[u8]) -> EventContent {
             payload: text(Field::Payload).unwrap_or_default(),
         },
         EventKind::Amsi => {
-            let (scan_result, app_name) = amsi::kept(payload).unwrap_or_default();
+            let (scan_result, app_name) = amsi::result_and_app_name(payload).unwrap_or_default();
             EventContent::Amsi {
                 text: text(Field::ScriptBlockText).unwrap_or_default(),
                 content_name: text(Field::Path).unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! The files of a replay: which ones there are, and which reader each one needs.
+//! The input files of a replay, and the choice of a reader for each.
 
 mod find;
 
@@ -12,20 +12,20 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// Path that stands for standard input.
+/// Path that means standard input.
 pub const STDIN: &str = "-";
-/// Largest .etl trace that is taken from a pipe, in bytes: it is kept in a temporary file, since its buffers are not read
-/// in their order.
+/// Maximum length of an .etl trace from a pipe, in bytes. It is copied to a temporary file, because its buffers are not read
+/// in order.
 pub const PIPED_TRACE_LEN_MAX: u64 = 4 << 30;
-/// What hits and summaries call standard input.
+/// Name of standard input in hits and summaries.
 const STDIN_NAME: &str = "standard input";
-/// Bytes at the start of a file that tell its format.
+/// Number of bytes at the start of a file that identify its format.
 const MAGIC_LEN: usize = 8;
-/// Where the marker of an .etl trace stands (`sensor/etl/src/logfile.rs`), and its two values.
+/// Offset of the marker of an .etl trace (`sensor/etl/src/logfile.rs`), and its two values.
 const TRACE_MARKER_AT: usize = 0x48;
 const TRACE_MARKERS: [u32; 2] = [0xC001_0002, 0xC002_0002];
 
-/// A recorded file, or a pipe from which one comes.
+/// A recorded file, or a pipe that delivers one.
 #[derive(Clone, Debug)]
 pub struct FileSource {
     path: PathBuf,
@@ -34,14 +34,14 @@ pub struct FileSource {
 }
 
 impl FileSource {
-    /// The file at `path`, or standard input for [`STDIN`]; it is opened when it is read.
+    /// Creates a source for the file at `path`, or for standard input if it is [`STDIN`]. It is opened when it is read.
     pub fn new(path: PathBuf) -> Self {
         let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_file);
         let len = metadata.map_or(0, |metadata| metadata.len());
         Self { path, len, stop: Stop::default() }
     }
 
-    /// Ends waiting for a pipe when `stop` is requested.
+    /// Stops waiting for a pipe when `stop` is requested.
     #[must_use]
     pub fn until(mut self, stop: Stop) -> Self {
         self.stop = stop;
@@ -80,14 +80,14 @@ impl FileSource {
     fn read_pipe(&self, mut pipe: PipeReader, sink: &mut dyn Sink) -> Result<(), SourceError> {
         let path = PathBuf::from(self.name());
         let failed = |source| SourceError::Read { path: path.clone(), offset: 0, source };
-        // A pipe gives its bytes once.
+        // The bytes of a pipe cannot be read twice.
         let magic = start(&mut pipe, MAGIC_LEN).map_err(failed)?;
         match self.format(&magic)? {
             Format::EventLog => evtx::replay(magic.as_slice().chain(pipe), &path, sink),
             Format::JsonLines => jsonl::replay(magic.as_slice().chain(pipe), &path, sink),
             Format::Trace => {
-                let kept = keep(magic, pipe, &path)?;
-                etl::read(kept.path(), sink).map_err(|error| error.at(&path))
+                let copy = copy_to_file(magic, pipe, &path)?;
+                etl::read(copy.path(), sink).map_err(|error| error.at(&path))
             }
         }
     }
@@ -114,22 +114,22 @@ impl FileSource {
     }
 }
 
-/// An .etl trace on the disk: the file itself, or what came from a pipe, kept as long as this value.
+/// An .etl trace on disk: the file itself, or a temporary copy of a pipe that is deleted with this value.
 #[derive(Debug)]
 pub struct TraceOnDisk {
-    /// What the user calls it.
+    /// Name for messages.
     pub name: String,
     path: PathBuf,
-    kept: Option<NamedTempFile>,
+    copy: Option<NamedTempFile>,
 }
 
 impl TraceOnDisk {
-    /// Looks whether `path` can be an .etl trace, and keeps it if it comes from a pipe.
+    /// Checks whether `path` can be an .etl trace, and copies it to a temporary file if it is a pipe.
     ///
     /// # Errors
     ///
-    /// [`SourceError`] for other formats and for what cannot be read; [`SourceError::Read`] with an error of
-    /// [`is_stopped`] after a stop.
+    /// [`SourceError`] for other formats and for unreadable files; after a stop [`SourceError::Read`] with an error for
+    /// which [`is_stopped`] is true.
     pub fn open(path: PathBuf, stop: Stop) -> Result<Self, SourceError> {
         let source = FileSource::new(path).until(stop);
         let (name, path) = (source.name(), &source.path);
@@ -152,28 +152,28 @@ impl TraceOnDisk {
             kind => return Err(SourceError::Kind { path: path.clone(), kind }),
         };
         let format = source.format(&magic)?;
-        let kept = match (format, pipe) {
+        let copy = match (format, pipe) {
             (Format::Trace, None) => None,
-            (Format::Trace, Some(pipe)) => Some(keep(magic, pipe, path)?),
+            (Format::Trace, Some(pipe)) => Some(copy_to_file(magic, pipe, path)?),
             (Format::EventLog, _) => return Err(source.not_a_trace("an event log")),
             (Format::JsonLines, _) => return Err(source.not_a_trace("JSON Lines")),
         };
-        Ok(Self { name, path: source.path, kept })
+        Ok(Self { name, path: source.path, copy })
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
-        match &self.kept {
-            Some(kept) => kept.path(),
+        match &self.copy {
+            Some(copy) => copy.path(),
             None => &self.path,
         }
     }
 }
 
-/// Keeps a trace from a pipe, whose first bytes are `head`, in a temporary file.
-fn keep(mut head: Vec<u8>, mut pipe: PipeReader, path: &Path) -> Result<NamedTempFile, SourceError> {
+/// Copies a trace from a pipe, whose first bytes are `head`, to a temporary file.
+fn copy_to_file(mut head: Vec<u8>, mut pipe: PipeReader, path: &Path) -> Result<NamedTempFile, SourceError> {
     let failed = |source| SourceError::Read { path: path.into(), offset: 0, source };
-    // Before gigabytes are kept of what is not a trace.
+    // Checked first, so that gigabytes of something else are not copied.
     head.extend(start(&mut pipe, TRACE_MARKER_AT + 4 - head.len()).map_err(failed)?);
     let marker = head.get(TRACE_MARKER_AT..).and_then(|bytes| bytes.first_chunk());
     if !marker.is_some_and(|bytes| TRACE_MARKERS.contains(&u32::from_le_bytes(*bytes))) {
@@ -181,16 +181,16 @@ fn keep(mut head: Vec<u8>, mut pipe: PipeReader, path: &Path) -> Result<NamedTem
         let expected = "an event trace, an event log or JSON Lines";
         return Err(SourceError::NotThisFormat { path: path.into(), expected, found: head });
     }
-    let mut kept = NamedTempFile::new().map_err(failed)?;
+    let mut copy = NamedTempFile::new().map_err(failed)?;
     let mut input = head.as_slice().chain(pipe).take(PIPED_TRACE_LEN_MAX + 1);
-    if io::copy(&mut input, &mut kept).map_err(failed)? > PIPED_TRACE_LEN_MAX {
+    if io::copy(&mut input, &mut copy).map_err(failed)? > PIPED_TRACE_LEN_MAX {
         return Err(SourceError::PipeTooLong { path: path.into(), len_max: PIPED_TRACE_LEN_MAX });
     }
-    kept.flush().map_err(failed)?;
-    Ok(kept)
+    copy.flush().map_err(failed)?;
+    Ok(copy)
 }
 
-/// The formats that have a reader.
+/// The formats for which a reader exists.
 enum Format {
     EventLog,
     JsonLines,
@@ -214,14 +214,14 @@ impl Source for FileSource {
     }
 }
 
-/// The first `len` bytes of an input, or all of a shorter one.
+/// Reads the first `len` bytes of an input, or fewer if it is shorter.
 fn start(input: &mut impl Read, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(len);
     input.take(len as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// The ending of a file's name, in lower case. A number behind it, as in `Powershell.etl.001`, is not the ending.
+/// Returns the extension of a file name in lower case. A number after it, as in `Powershell.etl.001`, is ignored.
 fn ending(path: &Path) -> Option<String> {
     let ending = path.extension()?.to_str()?.to_ascii_lowercase();
     if !ending.bytes().all(|byte| byte.is_ascii_digit()) {

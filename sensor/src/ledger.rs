@@ -1,76 +1,77 @@
-//! What became of every event: counted where it happens, and summing up exactly.
+//! Counts of what happened to every event.
 //!
-//! For each source and in total,
+//! For each source and in total:
 //!
 //! * `events_seen = events_selected + events_other`,
-//! * `events_selected = events_matched + events_not_matched + events_waiting + the sum of dropped`,
+//! * `events_selected = events_matched + events_not_matched + events_waiting + the sum of dropped`.
 //!
-//! and nothing waits when a run has ended. Where what PowerShell hands to the antimalware scanner is searched too, these
-//! events are part of all counts, and counted apart once more.
+//! When a run has ended, `events_waiting` is 0. If AMSI events are searched, they are part of all counts, and are counted
+//! separately as well.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Counts of one source, or of all.
+/// Counts of one source, or of all sources.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Ledger {
-    /// Events that the source holds, of any provider.
+    /// Events of any provider in the source.
     pub events_seen: u64,
-    /// PowerShell events that some rule is about.
+    /// Events that at least one rule searches.
     pub events_selected: u64,
-    /// Events that no rule is about.
+    /// All other events.
     pub events_other: u64,
     /// Selected events that at least one rule matched.
     pub events_matched: u64,
     /// Selected events that no rule matched.
     pub events_not_matched: u64,
-    /// Selected events on their way to a matcher: none in the summary of a run.
+    /// Selected events that are queued for a matcher; 0 when a run has ended.
     #[serde(skip)]
     pub events_waiting: u64,
-    /// Pairs of a rule and an event that it matched.
+    /// Pairs of a rule and an event that it matched in the raw text.
     pub detections: u64,
-    /// Of all these, the events of the antimalware scanner; `None` if they are not asked for.
+    /// Of all these, the AMSI events; `None` if they are not searched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amsi: Option<AmsiLedger>,
-    /// Pairs of a rule and an event of which only another view than the raw one matched.
+    /// Pairs of a rule and an event that it matched only in a view other than the raw text.
     pub view_detections: u64,
-    /// Events and joined blocks whose views were not made or searched to the end: their work was exhausted or stopped, or
-    /// the text is longer than what is viewed. What was found until then is reported.
+    /// Events and joined blocks whose views were not searched completely, because of the work limit, a stop, or the length
+    /// of the text. Matches that were found by then are reported.
     pub views_cut: u64,
-    /// Script blocks of several events.
+    /// Script blocks that consist of several events.
     pub blocks: BlockLedger,
     /// Selected events that were not searched, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
-    /// Searched events whose payload is not as its template says: too short, of odd length, without an end.
+    /// Searched events whose payload does not have the layout of its template: too short, of odd length, or without a final
+    /// NUL.
     pub undecodable: u64,
-    /// Parts of the input that could not be read, by reason. How many events they held nobody knows.
+    /// Unreadable parts of the input, by reason. The number of events in them is unknown.
     pub damaged: BTreeMap<&'static str, u64>,
-    /// What the recordings themselves say was lost before they were written; `None` if they cannot say so. Not part of
-    /// any other count.
+    /// Losses that the recordings report for the time before they were written; `None` if the format has no such field. Not
+    /// part of any other count.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub lost: Option<LossLedger>,
     /// User data of the selected events, in bytes.
     pub payload_bytes: u64,
-    /// Time from opening the source to its last event; in total, of the whole run.
+    /// Time from opening the source to its last event; for the total, duration of the run.
     pub elapsed_seconds: f64,
 }
 
-/// Losses that event traces report, under the names that `etwsieve trace` gives them.
+/// Losses that event traces report, under the same names as in `etwsieve trace`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LossLedger {
     /// Events that the sessions lost.
     pub events_lost: u64,
-    /// Buffers that the sessions lost. How many events they held nobody knows.
+    /// Buffers that the sessions lost. The number of events in them is unknown.
     pub buffers_lost: u64,
-    /// Buffers in the traces that say that events or a buffer were lost before them.
+    /// Buffers in the traces whose header states that events or a buffer were lost before them.
     pub buffers_marking_loss: u64,
-    /// Records of losses among the events.
+    /// Events of the provider RT_LostEvent, which report losses.
     pub lost_event_records: u64,
 }
 
 impl LossLedger {
-    /// Whether something was lost.
+    /// Returns whether anything was lost.
     pub fn is_any(&self) -> bool {
         *self != Self::default()
     }
@@ -86,26 +87,26 @@ impl LossLedger {
 impl fmt::Display for LossLedger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { events_lost, buffers_lost, buffers_marking_loss, lost_event_records } = self;
-        write!(f, "{events_lost} events and {buffers_lost} buffers were lost before they could be recorded")?;
+        write!(f, "{events_lost} events and {buffers_lost} buffers were lost before the recording")?;
         if buffers_marking_loss + lost_event_records > 0 {
-            write!(f, " ({buffers_marking_loss} buffers and {lost_event_records} events mark where)")?;
+            write!(f, " (reported by {buffers_marking_loss} buffers and {lost_event_records} events)")?;
         }
         Ok(())
     }
 }
 
-/// Counts of the antimalware scanner's events.
+/// Counts of AMSI events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AmsiLedger {
-    /// Scans, whichever program asked for them.
+    /// Scans requested by any program.
     pub events_seen: u64,
-    /// Scans of what PowerShell handed over.
+    /// Scans requested by PowerShell.
     pub events_selected: u64,
     /// Selected events that at least one rule matched.
     pub events_matched: u64,
     /// Selected events that no rule matched.
     pub events_not_matched: u64,
-    /// Selected events on their way to a matcher: none in the summary of a run.
+    /// Selected events that are queued for a matcher; 0 when a run has ended.
     #[serde(skip)]
     pub events_waiting: u64,
     /// Selected events that were not searched, for any reason.
@@ -132,31 +133,31 @@ impl AmsiLedger {
     }
 }
 
-/// What became of events that are fragments of a script block, each searched by itself as well.
+/// Counts of events that are fragments of a script block. Each fragment is also searched as a single event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BlockLedger {
     /// Events that are fragments.
     pub fragments: u64,
-    /// Fragments whose number their block had already: not joined.
+    /// Fragments whose number was already present in their block; not joined.
     pub duplicates: u64,
-    /// Fragments with numbers that cannot be; joined all the same.
+    /// Fragments with impossible numbers; joined nevertheless.
     pub lying: u64,
-    /// Fragments that name no block: not joined.
+    /// Fragments without a script block id; not joined.
     pub unplaced: u64,
-    /// Fragments of which only the ends were kept for want of room, since no rule needs the rest.
+    /// Fragments of which only both ends were kept to save memory, because no rule needs the rest.
     pub reduced: u64,
-    /// Blocks that became complete.
+    /// Complete blocks.
     pub joined: u64,
-    /// Blocks that were searched as far as they went, for their age or at the end.
+    /// Incomplete blocks that were searched because of their age or at the end of the run.
     pub partial: u64,
-    /// Blocks that were searched as far as they went for want of room.
+    /// Incomplete blocks that were searched early to free memory.
     pub evicted: u64,
-    /// Pairs of a rule and a block that it matches, beyond what single events gave.
+    /// Pairs of a rule and a block that it matched but that no single event of the block matched.
     pub detections: u64,
-    /// Blocks that wait for fragments: none in the summary of a run.
+    /// Blocks that are still missing fragments; 0 when a run has ended.
     #[serde(skip)]
     pub open: u64,
-    /// Bytes that they hold.
+    /// Memory of the open blocks in bytes.
     #[serde(skip)]
     pub bytes: u64,
 }
@@ -178,7 +179,7 @@ impl BlockLedger {
 }
 
 impl Ledger {
-    /// Adds the counts of `other`, but not its time.
+    /// Adds the counts of `other`, except its time.
     pub fn add(&mut self, other: &Self) {
         self.events_seen += other.events_seen;
         self.events_selected += other.events_selected;
@@ -206,7 +207,7 @@ impl Ledger {
         }
     }
 
-    /// Whether every event is accounted for.
+    /// Returns whether every event is accounted for.
     pub fn balances(&self) -> bool {
         let dropped: u64 = self.dropped.values().sum();
         self.events_seen == self.events_selected + self.events_other
@@ -215,7 +216,7 @@ impl Ledger {
             && self.amsi.is_none_or(|amsi| amsi.balances())
     }
 
-    /// Whether the input was read whole.
+    /// Returns whether the whole input was readable.
     pub fn is_undamaged(&self) -> bool {
         self.damaged.is_empty()
     }
@@ -224,23 +225,23 @@ impl Ledger {
 /// The counts of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
-    /// All sources together.
+    /// Counts of all sources together.
     #[serde(flatten)]
     pub total: Ledger,
     /// Whether the run was stopped before the end of its input.
     pub interrupted: bool,
     /// Number of rules that ran.
     pub rules: usize,
-    /// Each source by itself, in the order in which they were read.
+    /// Counts of each source, in the order in which the sources were read.
     pub sources: Vec<SourceSummary>,
 }
 
 /// The counts of one source.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SourceSummary {
-    /// The file's path, or the session's name.
+    /// Path of the file, or name of the session.
     pub source: String,
-    /// Its counts.
+    /// Counts of the source.
     #[serde(flatten)]
     pub ledger: Ledger,
 }
@@ -250,7 +251,7 @@ mod tests {
     use super::Ledger;
 
     #[test]
-    fn a_missing_event_shows() {
+    fn a_missing_event_unbalances_the_ledger() {
         let mut ledger = Ledger { events_seen: 5, events_selected: 3, events_other: 2, ..Ledger::default() };
         ledger.events_matched = 1;
         ledger.events_not_matched = 1;

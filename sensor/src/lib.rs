@@ -1,7 +1,7 @@
-//! The sensor: event sources, the pipeline between them and the hits, and the command line.
+//! The sensor: event sources, the pipeline from events to hits, and the command line.
 //!
-//! Data flow one way: a [`source`] offers events, the [`pipeline`] carries their raw payloads to the matcher,
-//! [`detect`] decodes what matched into a hit, [`sorter`] puts hits in order, [`output`] writes them.
+//! Data flow in one direction: a [`source`] offers events, the [`pipeline`] passes their raw payloads to the matcher,
+//! [`detect`] decodes matching events into hits, [`sorter`] sorts hits, and [`output`] writes them.
 
 pub mod amsi;
 pub mod cli;
@@ -16,7 +16,6 @@ pub mod payload;
 pub mod pipeline;
 pub mod rules;
 pub mod search;
-pub mod sid;
 pub mod sorter;
 pub mod source;
 pub mod sys;

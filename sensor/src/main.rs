@@ -1,4 +1,4 @@
-//! The program `etwsieve`: everything is in the library, errors meet exit codes here.
+//! The program `etwsieve`, a thin wrapper around the library.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Hits as text: JSON Lines for programs, a table for people.
+//! Writes hits as text: JSON Lines for programs, a table for people.
 
 pub mod table;
 
@@ -9,27 +9,27 @@ use etwsieve_transport::output::{ecs, jsonl, splunk};
 use etwsieve_transport::printable::TerminalJson;
 use std::io::{self, IsTerminal, Write};
 
-/// How hits are written.
+/// Output formats of hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// One aligned line for each rule and event, for reading.
+    /// One aligned line per rule and event.
     Table,
-    /// JSON Lines, the project's own field names.
+    /// JSON Lines with the field names of etwsieve.
     Jsonl,
-    /// JSON Lines with the names of the Elastic Common Schema.
+    /// JSON Lines with the field names of the Elastic Common Schema.
     Ecs,
     /// JSON Lines for Splunk's HTTP Event Collector, with CIM field names.
     Splunk,
 }
 
 impl Format {
-    /// A table on a terminal, JSON Lines otherwise.
+    /// Returns a table for a terminal and JSON Lines otherwise.
     pub fn for_stdout() -> Self {
         if io::stdout().is_terminal() { Self::Table } else { Self::Jsonl }
     }
 
-    /// Standard output for it. Only a table has colours, which go where they can be seen; looking for them in megabytes of
-    /// JSON would take longer than writing it.
+    /// Returns standard output for this format. Only a table has colours, which are removed unless the output is a terminal;
+    /// searching JSON for them would take longer than writing it.
     pub fn stdout(self) -> Box<dyn Write + Send> {
         match self {
             Self::Table => Box::new(anstream::AutoStream::auto(io::stdout())),
@@ -38,11 +38,11 @@ impl Format {
         }
     }
 
-    /// As [`stdout`](Self::stdout), but a reader that takes nothing any more does not hold up a stop.
+    /// Like [`stdout`](Self::stdout), but a reader that has stopped reading does not delay a stop.
     ///
     /// # Errors
     ///
-    /// The system has no thread.
+    /// The error of the system if no thread can be started.
     pub fn stdout_until(self, stop: &Stop) -> io::Result<Box<dyn Write + Send>> {
         if self == Self::Table || io::stdout().is_terminal() {
             return Ok(self.stdout());
@@ -50,7 +50,7 @@ impl Format {
         Ok(Box::new(PatientStdout::new(stop.clone())?))
     }
 
-    /// Writes what stands above the first hit.
+    /// Writes the header of the table; nothing for other formats.
     ///
     /// # Errors
     ///
@@ -59,7 +59,7 @@ impl Format {
         if self == Self::Table { table::header(out) } else { Ok(()) }
     }
 
-    /// Writes a line for each rule of the hit.
+    /// Writes one line per rule of the hit.
     ///
     /// # Errors
     ///

@@ -1,8 +1,7 @@
-//! Payloads written anew, in the layout of the event's template.
+//! Rebuilds payloads in the layout of the event's template.
 //!
-//! An ETW payload has no names, lengths or padding: the fields stand one behind the other, as the manifest
-//! orders them. Sources that hold an event field by field (.evtx, JSON Lines) write it back into this form,
-//! so that one matcher serves all of them.
+//! An ETW payload has no names, lengths or padding: the fields follow each other in the order of the manifest. Sources that
+//! have separate fields (.evtx, JSON Lines) convert them to this layout, so that one matcher serves all sources.
 //!
 //! | event | fields |
 //! |---|---|
@@ -10,8 +9,8 @@
 //! | 4103 | strings `ContextInfo`, `UserData`, `Payload` |
 //! | 1101 | [`crate::amsi`] |
 //!
-//! Numbers are little-endian, strings UTF-16LE up to a NUL. Some hosts write 4104 without the last field, and
-//! the version does not tell: a missing `Path` is left out, an empty one is a lone NUL.
+//! Numbers are little-endian, strings are UTF-16LE with a final NUL. Some hosts write 4104 without the last field, under the
+//! same version: a missing `Path` is omitted, an empty one is a single NUL.
 //!
 //! Source: the `template` elements of the provider's manifest, `PowerShell-Instrumentation.man`.
 
@@ -19,53 +18,53 @@ use crate::amsi::Scan;
 use crate::event::{MODULE_LOGGING, PAYLOAD_LEN_MAX, SCRIPT_BLOCK_LOGGING};
 use etwsieve_matcher::EventKind;
 
-/// Whether a payload may have the layout of its template: an even length, room for the numbers and for two
-/// strings, and a NUL at the end. A constant number of looks; the strings are not read.
-pub fn looks_whole(kind: EventKind, payload: &[u8]) -> bool {
-    // Content of the scanner has been decoded and laid out before.
+/// Returns whether a payload may have the layout of its template: an even length, room for the numbers and two strings, and a
+/// final NUL. Takes constant time; the strings are not read.
+pub fn has_template_layout(kind: EventKind, payload: &[u8]) -> bool {
+    // AMSI events have been decoded before.
     kind == EventKind::Amsi
         || payload.len().is_multiple_of(2)
             && payload.len() >= kind.text_offset() + 2 * 2
             && payload.ends_with(&[0, 0])
 }
 
-/// How a field stands in the payload.
+/// Type of a field in the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldKind {
     /// `i32`, little-endian.
     Number,
-    /// UTF-16LE up to and including a NUL.
+    /// UTF-16LE with a final NUL.
     Text,
 }
 
-/// What a payload holds when its event has no such field.
+/// How a payload is written if the event lacks a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absence {
-    /// The event cannot be searched without it.
+    /// The event is rejected, because it cannot be searched without the field.
     Refused,
-    /// The field gets the value that an event without fragments has: 1, or the empty string.
+    /// The field gets the value of an unfragmented event: 1, or the empty string.
     Filled,
-    /// The payload ends before it.
+    /// The payload ends before the field.
     Omitted,
 }
 
-/// One field of a template.
+/// A field of a template.
 #[derive(Clone, Copy, Debug)]
-pub struct Field {
-    /// Its name in the manifest, which is the `Name` of its `Data` element too.
+pub struct TemplateField {
+    /// Name in the manifest and in the `Name` attribute of the `Data` element.
     pub name: &'static str,
-    /// How it is written.
+    /// Type of the field.
     pub kind: FieldKind,
-    /// What stands for it when the event lacks it.
+    /// What is written if the event lacks the field.
     pub absence: Absence,
 }
 
-const fn field(name: &'static str, kind: FieldKind, absence: Absence) -> Field {
-    Field { name, kind, absence }
+const fn field(name: &'static str, kind: FieldKind, absence: Absence) -> TemplateField {
+    TemplateField { name, kind, absence }
 }
 
-/// The fields of a 4104, in order.
-pub const SCRIPT_BLOCK_FIELDS: [Field; 5] = [
+/// The fields of event 4104 in order.
+pub const SCRIPT_BLOCK_FIELDS: [TemplateField; 5] = [
     field("MessageNumber", FieldKind::Number, Absence::Filled),
     field("MessageTotal", FieldKind::Number, Absence::Filled),
     field("ScriptBlockText", FieldKind::Text, Absence::Refused),
@@ -73,15 +72,15 @@ pub const SCRIPT_BLOCK_FIELDS: [Field; 5] = [
     field("Path", FieldKind::Text, Absence::Omitted),
 ];
 
-/// The fields of a 4103, in order.
-pub const MODULE_FIELDS: [Field; 3] = [
+/// The fields of event 4103 in order.
+pub const MODULE_FIELDS: [TemplateField; 3] = [
     field("ContextInfo", FieldKind::Text, Absence::Filled),
     field("UserData", FieldKind::Text, Absence::Filled),
     field("Payload", FieldKind::Text, Absence::Refused),
 ];
 
-/// The template of an event of PowerShell's own, or `None` for an event that cannot be rebuilt from one.
-pub fn fields(event_id: u16) -> Option<&'static [Field]> {
+/// Returns the template of a PowerShell event, or `None` for an event that cannot be rebuilt.
+pub fn fields(event_id: u16) -> Option<&'static [TemplateField]> {
     match event_id {
         SCRIPT_BLOCK_LOGGING => Some(&SCRIPT_BLOCK_FIELDS),
         MODULE_LOGGING => Some(&MODULE_FIELDS),
@@ -89,33 +88,33 @@ pub fn fields(event_id: u16) -> Option<&'static [Field]> {
     }
 }
 
-/// Why a payload could not be written.
+/// Why a payload cannot be rebuilt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
-    /// It would be longer than the pipeline takes.
+    /// The payload is longer than [`PAYLOAD_LEN_MAX`].
     #[error("expected a payload of at most {PAYLOAD_LEN_MAX} bytes, found more")]
     TooLong,
-    /// A field without which the event says nothing is missing.
+    /// A field without which the event cannot be searched is missing.
     #[error("expected a field {name}, found none")]
     Missing {
-        /// The field's name.
+        /// Name of the field.
         name: &'static str,
     },
-    /// A number of the template is no 32-bit integer in the event.
-    #[error("expected a 32-bit integer as {name}, found something else")]
+    /// A number of the template is not a 32-bit integer in the event.
+    #[error("expected a 32-bit integer in {name}, found something else")]
     NoNumber {
-        /// The field's name.
+        /// Name of the field.
         name: &'static str,
     },
-    /// A binary value of the template is none in the event, nor hexadecimal digits.
-    #[error("expected bytes, or two hexadecimal digits for each, as {name}, found something else")]
+    /// A binary value of the template is neither binary nor hexadecimal text in the event.
+    #[error("expected bytes or hexadecimal text in {name}, found something else")]
     NoBytes {
-        /// The field's name.
+        /// Name of the field.
         name: &'static str,
     },
 }
 
-/// The names of the fields of a 1101 that are used, and their places among all of them.
+/// Names and positions of the fields of event 1101 that are used.
 pub mod amsi_field {
     /// `scanResult`.
     pub const SCAN_RESULT: (&str, usize) = ("scanResult", 2);
@@ -127,7 +126,7 @@ pub mod amsi_field {
     pub const CONTENT: (&str, usize) = ("content", 7);
 }
 
-/// Writes the payload of a 1101 into `bytes`, as [`crate::amsi`] lays it out.
+/// Writes the payload of event 1101 into `bytes` in the layout of [`crate::amsi`].
 ///
 /// # Errors
 ///
@@ -141,10 +140,10 @@ pub fn write_scan(scan: &Scan<'_>, bytes: &mut Vec<u8>) -> Result<(), PayloadErr
     Ok(())
 }
 
-/// Writes one payload, field by field, into a buffer that the caller recycles.
+/// Writes a payload field by field into a buffer that the caller reuses.
 ///
-/// A string ends at its first NUL, as it would for whoever reads the payload: what stood behind it would
-/// otherwise be read as the next field. The exception is [`keep_nul`](Self::keep_nul).
+/// A string ends at its first NUL, because a reader of the payload would interpret the rest as the next field. The exception
+/// is [`keep_nul`](Self::keep_nul).
 #[derive(Debug)]
 pub struct PayloadWriter<'b> {
     bytes: &'b mut Vec<u8>,
@@ -153,7 +152,7 @@ pub struct PayloadWriter<'b> {
 }
 
 impl<'b> PayloadWriter<'b> {
-    /// Empties `bytes` and starts a payload in it. Its capacity never grows above [`PAYLOAD_LEN_MAX`] twice.
+    /// Clears `bytes` and starts a payload in it. The capacity never exceeds twice [`PAYLOAD_LEN_MAX`].
     pub fn new(bytes: &'b mut Vec<u8>) -> Self {
         bytes.clear();
         Self { bytes, ended: false, keeps_nul: false }
@@ -168,13 +167,13 @@ impl<'b> PayloadWriter<'b> {
         self.push(&value.to_le_bytes())
     }
 
-    /// Lets the current string hold NULs: for script text, whose neighbours the matcher finds from the payload's
-    /// end, and which holds them in ETW payloads too.
+    /// Allows NULs in the current string. For script text, which may contain NULs in ETW payloads too: the matcher finds the
+    /// fields after it from the end of the payload.
     pub fn keep_nul(&mut self) {
         self.keeps_nul = true;
     }
 
-    /// Adds UTF-16LE code units to the current string; an odd last byte is left out.
+    /// Adds UTF-16LE code units to the current string; an odd last byte is ignored.
     ///
     /// # Errors
     ///
@@ -225,12 +224,12 @@ mod tests {
     use crate::event::PAYLOAD_LEN_MAX;
 
     #[test]
-    fn writes_the_layout() {
+    fn fields_are_written_in_the_layout_of_the_template() {
         let mut bytes = vec![9; 3];
         let mut writer = PayloadWriter::new(&mut bytes);
         writer.number(-2).expect("room");
         writer.text("aé").expect("room");
-        writer.units(&[0x3D, 0xD8]).expect("room"); // Half a surrogate pair stays.
+        writer.units(&[0x3D, 0xD8]).expect("room"); // A lone surrogate is kept.
         writer.end_string().expect("room");
         writer.end_string().expect("room");
         assert_eq!(bytes, [0xFE, 0xFF, 0xFF, 0xFF, b'a', 0, 0xE9, 0, 0x3D, 0xD8, 0, 0, 0, 0]);
@@ -257,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn stays_below_its_bound() {
+    fn payloads_never_exceed_the_maximum() {
         let mut bytes = Vec::new();
         let mut writer = PayloadWriter::new(&mut bytes);
         writer.units(&vec![1; PAYLOAD_LEN_MAX - 2]).expect("room");

@@ -1,13 +1,13 @@
-//! The pipeline: sources, pooled buffers, bounded channels, matcher threads, hits.
+//! The pipeline: passes events from sources through bounded channels to matcher threads, and hits to the caller.
 //!
 //! ```text
-//! source thread ── buffers, one channel a thread ──► matcher threads ── hits ──► the caller's thread
-//!       ▲                                                  │
-//!       └───────────────── emptied buffers ────────────────┘
+//! source thread ── buffers, one channel per thread ──► matcher threads ── hits ──► the caller's thread
+//!       ▲                                                    │
+//!       └──────────────────── free buffers ──────────────────┘
 //! ```
 //!
-//! Raw payloads cross the channels; an event without a hit costs one copy and no allocation. Events of one script
-//! block always go to the same matcher thread, which joins them. What becomes of each event is in the [`Summary`], exactly.
+//! The channels carry raw payloads in buffers of a pool. An event without a hit costs one copy and no allocation. All
+//! events of a script block go to the same matcher thread, which joins them. The [`Summary`] accounts for every event.
 
 mod feed;
 mod tally;
@@ -23,57 +23,57 @@ use crate::search::Search;
 use crate::source::{Source, SourceError};
 use crate::stop::Stop;
 use crossbeam_channel::{RecvTimeoutError, bounded};
-use etwsieve_etl::FileTime;
+use etwsieve_event::FileTime;
 use etwsieve_transport::hit::HitV1;
 use feed::Feed;
 use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::{Duration, Instant};
-use worker::{Ends, Worker};
+use worker::{Channels, Worker};
 
-/// What happens to an event for which there is no room.
+/// What happens to an event if the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// The source waits: for files, which can.
+    /// The source waits. For files.
     Wait,
-    /// The event is dropped and counted: for a live session, which cannot.
+    /// The event is dropped and counted. For live sessions, whose callback must not wait.
     Drop,
 }
 
 /// The bounds of a pipeline.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Matcher threads, at least 1.
+    /// Number of matcher threads, at least 1.
     pub threads: usize,
-    /// Most events between the source and the matchers. Each may hold a buffer of
-    /// [`PAYLOAD_LEN_MAX`](crate::event::PAYLOAD_LEN_MAX) bytes for good, which bounds the pool.
+    /// Maximum number of events between the source and the matchers. Each may permanently hold a buffer of
+    /// [`PAYLOAD_LEN_MAX`](crate::event::PAYLOAD_LEN_MAX) bytes, which bounds the pool.
     pub channel_events: usize,
-    /// Most payload bytes between the source and the matchers. One event may always pass.
+    /// Maximum number of payload bytes between the source and the matchers. A single event may exceed it.
     pub channel_bytes: usize,
-    /// What happens beyond these bounds.
+    /// What happens if the queue is full.
     pub when_full: WhenFull,
-    /// Per cent of both bounds that only events may use which PowerShell itself marked as warnings. Needs
-    /// [`WhenFull::Drop`]: under pressure these are kept longest.
+    /// Percentage of both limits that is reserved for events that PowerShell marks as warnings. Applies to
+    /// [`WhenFull::Drop`] only.
     pub warning_reserve: u8,
-    /// How events are spread over the matcher threads.
+    /// How events are distributed over the matcher threads.
     pub shard: Shard,
-    /// The scopes and views of which hits are reported.
+    /// Scopes and views whose hits are reported.
     pub search: Search,
 }
 
-/// What decides on the matcher thread of an event.
+/// What determines the matcher thread of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shard {
-    /// The script block's id, so that the fragments of a block meet: for files. There are [`BLOCK_SHARDS`] of them,
-    /// however many threads, and what one has no room for depends on its own fragments alone.
+    /// The script block id. For files. There are always [`BLOCK_SHARDS`] shards, whatever the number of threads, so which
+    /// fragments exceed the memory of a shard does not depend on that number.
     Block,
-    /// The thread that wrote the event, which writes all fragments of its blocks. Nothing is parsed: for a live
-    /// session.
+    /// The process and thread that wrote the event; one thread writes all fragments of a block. For live sessions, because
+    /// nothing has to be parsed.
     Writer,
 }
 
 impl Shard {
-    /// Shards that a matcher thread may have to hold apart.
+    /// Returns the number of shards that a matcher thread may have to keep separate.
     fn count(self) -> usize {
         match self {
             Self::Block => BLOCK_SHARDS,
@@ -82,23 +82,23 @@ impl Shard {
     }
 }
 
-/// Groups of script blocks of a file that have bounds of their own. More threads than these join no blocks.
+/// Number of shards of script blocks, each with its own memory limit. Further threads join no blocks.
 pub const BLOCK_SHARDS: usize = 8;
-/// Events between a source and its matchers unless set otherwise.
+/// Default of [`Settings::channel_events`].
 pub const CHANNEL_EVENTS: usize = 256;
-/// Payload bytes between a source and its matchers unless set otherwise.
+/// Default of [`Settings::channel_bytes`].
 pub const CHANNEL_BYTES: usize = 8 << 20;
-/// Matcher threads beyond which a file source cannot keep up anyway.
+/// Maximum number of matcher threads: a file source is not fast enough for more.
 pub const THREADS_MAX: usize = 64;
-/// Hits between the matchers and the caller. A full channel makes the matchers wait.
+/// Maximum number of hits between the matchers and the caller. If this channel is full, the matchers wait.
 const CHANNEL_HITS: usize = 64;
-/// Most hits that the caller takes between two ticks.
+/// Maximum number of hits that the caller receives between two ticks.
 const OUTCOMES_PER_TICK: usize = 256;
-/// How often the caller hears of the progress.
+/// Maximum interval between two calls of [`Observer::tick`].
 const TICK: Duration = Duration::from_millis(100);
 
 impl Default for Settings {
-    /// For files: a matcher thread for each processor, since who reads mostly waits for them.
+    /// Returns the settings for files, with one matcher thread per processor: the reader mostly waits for the matchers.
     fn default() -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -114,17 +114,17 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What a buffer of the pool holds from the beginning, in bytes. A live source finds every buffer made, since
-    /// its callback must not allocate; memory that no event has used yet is only reserved.
+    /// Returns the initial capacity of a buffer in bytes. The callback of a live session must not allocate, so its buffers
+    /// are allocated in advance; the system provides the memory when an event first uses it.
     fn buffer_len(&self) -> usize {
         if self.when_full == WhenFull::Drop { ETW_EVENT_LEN_MAX } else { 0 }
     }
 }
 
-/// How far a run has come; read while it goes on.
+/// The progress of a run. Other threads read it during the run.
 #[derive(Debug)]
 pub struct Progress {
-    /// Bytes of the inputs consumed.
+    /// Bytes of the inputs that have been consumed.
     pub bytes: AtomicU64,
     /// Events seen.
     pub events: AtomicU64,
@@ -133,7 +133,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of a run that has not begun yet.
+    /// Creates the progress of a run that has not started.
     pub fn new(sources: usize) -> Self {
         Self {
             bytes: AtomicU64::new(0),
@@ -143,49 +143,49 @@ impl Progress {
     }
 }
 
-/// Events of a live session that were dropped together.
+/// Consecutive drops of events of a live session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// Time of the last event before which some were dropped.
+    /// Time of the last event before which events were dropped.
     pub until: FileTime,
-    /// Running number, within the source, of the first event behind the gap.
+    /// Number within the source of the first event after the gap.
     pub before_sequence: u64,
-    /// How many were dropped.
+    /// Number of dropped events.
     pub events: u64,
 }
 
-/// What matcher threads report.
+/// Messages from matcher threads.
 #[expect(clippy::large_enum_variant, reason = "nearly all are hits")]
 enum Outcome {
     Hit(u32, HitV1),
     Gap(u32, Gap),
 }
 
-/// What a run tells its caller, always on the caller's thread.
+/// Receives the results of a run, on the thread that called [`run`].
 pub trait Observer {
-    /// A hit, in no particular order. `source` is the index of its source.
+    /// Receives a hit of the source with this index. Hits arrive in no particular order.
     fn hit(&mut self, source: u32, hit: HitV1);
 
-    /// Events were dropped. The counts tell all drops; this tells where they lie, as far as later events do.
+    /// Reports where events were dropped. The counts include all drops; gaps are known only if a later event arrives.
     fn gap(&mut self, _source: u32, _gap: Gap) {}
 
-    /// Called every so often, and once at the end.
+    /// Called at least every 100 ms, and once at the end.
     fn tick(&mut self, progress: &Progress);
 
-    /// A source ended before its end.
+    /// Reports that a source failed.
     fn failed(&mut self, source: u32, error: &SourceError);
 }
 
 /// Runs the sources one after another through the matcher until they end or `stop` is requested.
 ///
-/// A source that fails is reported to the observer, counted as damaged (`unreadable`), and the next one follows.
-/// After a stop the events already taken are still searched, so that the summary is exact. The rules may be
-/// exchanged during the run: every event is searched with those that are active when its turn comes.
+/// A source that fails is reported to the observer and counted as damaged (`unreadable`); the run continues with the next
+/// source. After a stop, events that are in the queue are still searched, so that the summary is exact. The rules may be
+/// replaced during the run: each event is searched with the rules that are active at that time.
 ///
 /// # Panics
 ///
-/// If the counts of the summary do not add up, which is a bug; if `progress` is not that of a fresh run of as
-/// many sources; and if the observer panics.
+/// If the counts of the summary do not add up, which is a bug; if `progress` was not created for this number of sources; if
+/// the observer panics.
 pub fn run(
     sources: &mut [Box<dyn Source>],
     rules: &ActiveRules,
@@ -195,24 +195,24 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Summary {
     assert_eq!(progress.tallies.len(), sources.len(), "one tally for each source");
-    if rules.asks_amsi() {
-        progress.tallies.iter().for_each(|tally| tally.amsi().ask());
+    if rules.searches_amsi() {
+        progress.tallies.iter().for_each(|tally| tally.amsi().enable());
     }
-    let uncounted = || Summary {
+    let empty_summary = || Summary {
         interrupted: stop.requested(),
         rules: rules.current().0.rules().len(),
         ..Summary::default()
     };
     if sources.is_empty() {
         observer.tick(progress);
-        return uncounted();
+        return empty_summary();
     }
     let start = Instant::now();
     let names: Vec<String> = sources.iter().map(|source| source.name()).collect();
     let threads = settings.threads.clamp(1, THREADS_MAX);
-    // Every buffer of the pool fits into any of these channels, so that only the pool limits.
+    // Each channel has room for all buffers of the pool, so only the size of the pool limits the queue.
     let pool = settings.channel_events.max(1);
-    let (emptied, free) = bounded::<Box<RawEvent>>(pool);
+    let (returned, free) = bounded::<Box<RawEvent>>(pool);
     let (outcomes_in, outcomes) = bounded(CHANNEL_HITS);
     let (failures_in, failures) = bounded(sources.len().max(1));
 
@@ -222,11 +222,12 @@ pub fn run(
         for _ in 0..threads {
             let (sender, receiver) = bounded::<Box<RawEvent>>(pool);
             senders.push(sender);
-            let ends = Ends { events: receiver, emptied: emptied.clone(), outcomes: outcomes_in.clone() };
-            let worker = Worker::new(rules, &names, &progress.tallies, ends, settings, stop);
+            let channels =
+                Channels { events: receiver, returned: returned.clone(), outcomes: outcomes_in.clone() };
+            let worker = Worker::new(rules, &names, &progress.tallies, channels, settings, stop);
             workers.push(scope.spawn(move || worker.run()));
         }
-        drop((emptied, outcomes_in));
+        drop((returned, outcomes_in));
         let mut feed = Feed::new(rules, settings, &names, senders, free, progress, stop);
         let reader = scope.spawn(move || {
             let mut elapsed = Vec::with_capacity(sources.len());
@@ -237,7 +238,7 @@ pub fn run(
                 elapsed.push(start.elapsed());
                 if let Err(error) = result {
                     progress.tallies[number as usize].damaged("unreadable", 1);
-                    // Room for one failure of each source.
+                    // The channel has room for one failure per source.
                     let _ = failures_in.send((number, error));
                 }
             }
@@ -249,7 +250,7 @@ pub fn run(
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            // What is there at once is taken at once; the observer may write it out at the tick.
+            // Takes all available outcomes before the tick, at which the observer may flush its output.
             for outcome in first.into_iter().chain(outcomes.try_iter()).take(OUTCOMES_PER_TICK) {
                 match outcome {
                     Outcome::Hit(source, hit) => observer.hit(source, hit),
@@ -265,7 +266,7 @@ pub fn run(
     failures.try_iter().for_each(|(source, error)| observer.failed(source, &error));
     observer.tick(progress);
 
-    let mut summary = uncounted();
+    let mut summary = empty_summary();
     for ((source, tally), elapsed) in names.into_iter().zip(&progress.tallies).zip(elapsed) {
         let mut ledger = tally.read();
         ledger.elapsed_seconds = elapsed.as_secs_f64();
@@ -280,7 +281,7 @@ pub fn run(
     summary
 }
 
-/// A panic of a thread is a panic of the run.
+/// Waits for a thread, and passes on its panic.
 fn join<T>(handle: thread::ScopedJoinHandle<'_, T>) -> T {
     handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

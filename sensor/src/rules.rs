@@ -1,5 +1,5 @@
-//! Rule files: found, read, and given to the matcher's loader; and the rules that are active, which may be
-//! exchanged while events flow.
+//! Finds and reads rule files for the matcher's loader, and holds the active rules, which can be replaced while events
+//! arrive.
 
 use crate::input::{InputError, expand};
 use etwsieve_matcher::{EventKind, Loaded, Matcher, RULE_FILE_LEN_MAX, builtin, load};
@@ -10,66 +10,66 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Endings of rule files in a folder.
+/// Extensions of rule files in a folder.
 pub(crate) const ENDINGS: [&str; 2] = ["yml", "yaml"];
-/// Most bytes of all rule files together.
+/// Maximum length of all rule files together, in bytes.
 const RULES_LEN_MAX: usize = 256 << 20;
 
-/// Tells one set of active rules from the next.
+/// Identifies a set of active rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation(u64);
 
-/// The rules that events are searched with now.
+/// The active rules.
 ///
-/// Matcher threads compare generations for every event, which is one load, and take the new rules when they
-/// differ. An event is searched once, with one set.
+/// Matcher threads compare the generation for every event, which is one load, and switch to the new rules if it differs. An
+/// event is searched once, with one set of rules.
 #[derive(Debug)]
 pub struct ActiveRules {
     matcher: Mutex<Arc<Matcher>>,
     generation: AtomicU64,
-    /// Bit n: some rule is about the nth kind of event.
+    /// Bit n is set if at least one rule searches the nth kind of event.
     wanted: AtomicU8,
-    /// Whether content of the antimalware scanner is searched as well.
+    /// Whether AMSI events are searched.
     amsi: bool,
 }
 
 impl ActiveRules {
-    /// Begins with these rules.
+    /// Creates the initial set of rules. AMSI events are not searched.
     pub fn new(matcher: impl Into<Arc<Matcher>>) -> Self {
         let matcher = matcher.into();
         let wanted = AtomicU8::new(wanted(&matcher));
         Self { matcher: Mutex::new(matcher), generation: AtomicU64::new(0), wanted, amsi: false }
     }
 
-    /// Says whether what PowerShell hands to the antimalware scanner is searched too. Unless asked for it is not.
+    /// Sets whether AMSI events are searched.
     #[must_use]
     pub fn with_amsi(mut self, amsi: bool) -> Self {
         self.amsi = amsi;
         self
     }
 
-    /// Whether content of the antimalware scanner was asked for.
-    pub fn asks_amsi(&self) -> bool {
+    /// Returns whether AMSI events are searched.
+    pub fn searches_amsi(&self) -> bool {
         self.amsi
     }
 
-    /// The active rules and their generation.
+    /// Returns the active rules and their generation.
     pub fn current(&self) -> (Arc<Matcher>, Generation) {
         let matcher = self.matcher.lock().unwrap_or_else(PoisonError::into_inner);
         (Arc::clone(&matcher), Generation(self.generation.load(Ordering::Acquire)))
     }
 
-    /// The generation of the active rules.
+    /// Returns the generation of the active rules.
     pub fn generation(&self) -> Generation {
         Generation(self.generation.load(Ordering::Acquire))
     }
 
-    /// Whether some active rule is about this kind of event, and the kind is asked for.
+    /// Returns whether events of this kind are searched: at least one rule does, and for AMSI events they are enabled.
     pub fn want(&self, kind: EventKind) -> bool {
         (kind != EventKind::Amsi || self.amsi) && self.wanted.load(Ordering::Relaxed) & bit(kind) != 0
     }
 
-    /// Exchanges the rules.
+    /// Replaces the rules.
     pub fn replace(&self, matcher: Matcher) {
         let bits = wanted(&matcher);
         let mut current = self.matcher.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,9 +87,9 @@ fn wanted(matcher: &Matcher) -> u8 {
     EventKind::ALL.into_iter().filter(|kind| matcher.wants(*kind)).map(bit).sum()
 }
 
-/// Loads the rules at `paths`, or the built-in ones if there are none.
+/// Loads the rules at `paths`, or the built-in rules if `paths` is empty.
 ///
-/// Returns what loaded, with each refusal, and the paths that could not be read.
+/// Returns the rules with the errors of invalid ones, and the paths that could not be read.
 pub fn from_paths(paths: &[PathBuf]) -> (Loaded, Vec<InputError>) {
     if paths.is_empty() {
         return (load(builtin::FILES), Vec::new());
@@ -98,11 +98,11 @@ pub fn from_paths(paths: &[PathBuf]) -> (Loaded, Vec<InputError>) {
     let mut texts = Vec::with_capacity(files.len());
     let mut len = 0;
     for path in files {
-        // Opening a pipe waits for its writer, so pipes are read only if the user named them.
-        let is_meant =
+        // Opening a pipe blocks until it has a writer, so a pipe is read only if the user named it.
+        let is_readable =
             paths.contains(&path) || fs::metadata(&path).map_or(true, |metadata| metadata.is_file());
-        if !is_meant {
-            let source = io::Error::other("not a regular file; name it to read it as rules");
+        if !is_readable {
+            let source = io::Error::other("not a regular file; name it directly to read rules from it");
             errors.push(InputError::Unreadable { path, source });
             continue;
         }
@@ -114,7 +114,7 @@ pub fn from_paths(paths: &[PathBuf]) -> (Loaded, Vec<InputError>) {
             Err(source) => errors.push(InputError::Unreadable { path: path.clone(), source }),
         }
         if len > RULES_LEN_MAX {
-            let source = io::Error::other(format!("the rule files exceed {RULES_LEN_MAX} bytes together"));
+            let source = io::Error::other(format!("all rule files together exceed {RULES_LEN_MAX} bytes"));
             errors.push(InputError::Unreadable { path, source });
             break;
         }
@@ -122,12 +122,12 @@ pub fn from_paths(paths: &[PathBuf]) -> (Loaded, Vec<InputError>) {
     (load(texts.iter().map(|(name, text)| (name.as_str(), text.as_str()))), errors)
 }
 
-/// Reads a rule file. One byte above the limit is enough for the loader to refuse it.
+/// Reads a rule file, at most one byte beyond the limit, so that the loader rejects a longer one.
 fn read(path: &Path) -> io::Result<String> {
     let bytes = read_at_most(path, RULE_FILE_LEN_MAX as u64)?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
-        // Cut in the middle of a character: too long, and refused as that.
+        // The limit may split a character. The loader reports that the file is too long.
         Err(error) if error.as_bytes().len() > RULE_FILE_LEN_MAX => {
             Ok(String::from_utf8_lossy(error.as_bytes()).into_owned())
         }

@@ -1,12 +1,12 @@
-//! What is searched, and in which forms: the scopes and views of which hits are reported.
+//! The scopes and views whose hits are reported.
 //!
-//! The raw search of single events always runs, since everything else builds on it. What is left out here is not
-//! looked for (blocks, views) or not reported (single events, the raw view).
+//! The raw text of single events is always searched, because everything else depends on it. If it is deselected, its hits
+//! are not reported. Blocks and other views that are deselected are not searched.
 
 use etwsieve_matcher::Views;
 use serde::{Deserialize, Serialize};
 
-/// A scope to choose.
+/// What a rule is matched against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ScopeChoice {
@@ -16,15 +16,15 @@ pub enum ScopeChoice {
     Block,
 }
 
-/// A view to choose.
+/// Form of the text that is searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ViewChoice {
     /// The text as recorded.
     Raw,
-    /// With PowerShell's own equivalences folded.
+    /// The text with obfuscation removed, as PowerShell interprets it.
     Normalized,
-    /// By cmdlet and parameter.
+    /// The calls of cmdlets with their parameters.
     Call,
 }
 
@@ -38,16 +38,16 @@ impl ViewChoice {
     pub const ALL: [Self; 3] = [Self::Raw, Self::Normalized, Self::Call];
 }
 
-/// The chosen scopes and views.
+/// The selected scopes and views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Search {
-    /// Hits of single events.
+    /// Report hits of single events.
     pub event: bool,
-    /// Hits of joined blocks.
+    /// Report hits of joined blocks.
     pub block: bool,
-    /// Hits in the text as recorded.
+    /// Report hits in the raw text.
     pub raw: bool,
-    /// Hits in other views.
+    /// Report hits in these other views.
     pub views: Views,
 }
 
@@ -58,10 +58,10 @@ impl Default for Search {
 }
 
 impl Search {
-    /// Single events in the text as recorded, and nothing else.
+    /// The raw text of single events only.
     pub const PLAIN: Self = Self { event: true, block: false, raw: true, views: Views::NONE };
 
-    /// The scopes and views of two lists.
+    /// Creates the selection of these scopes and views.
     pub fn of(scopes: &[ScopeChoice], views: &[ViewChoice]) -> Self {
         Self {
             event: scopes.contains(&ScopeChoice::Event),

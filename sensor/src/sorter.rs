@@ -1,9 +1,9 @@
-//! Hits put in order: by time, then source, then place in the source.
+//! Sorts hits by time, then source, then position in the source (external merge sort).
 //!
-//! Hits arrive from several threads. They are kept in memory up to [`HELD_BYTES_MAX`]; beyond it they go, sorted, to
-//! a temporary file each time (a run), and the runs are merged at the end. So the output is the same for every replay,
-//! and millions of hits do not fill the memory. [`RUNS_MAX`] runs become one, so that they do not use up the files that
-//! a process may have open either.
+//! Hits arrive from several threads. They are kept in memory up to [`HELD_BYTES_MAX`]. Beyond that they are sorted and
+//! written to a temporary file, a run, and all runs are merged at the end. The output is therefore the same for every
+//! replay, and memory is bounded. Every [`RUNS_MAX`] runs are merged into one, so that the number of open files is bounded
+//! too.
 
 use etwsieve_transport::{
     hit::{EventContent, HitV1, RuleRefV1},
@@ -15,23 +15,23 @@ use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 
-/// Hits held in memory, in bytes, as [`weight`] estimates them.
+/// Maximum memory of hits in bytes, as estimated by [`estimated_bytes`].
 pub const HELD_BYTES_MAX: usize = 64 << 20;
 
-/// Runs of one level. As many are merged into one run of the next level: each hit is written once per level, and a
-/// process has a few dozen files open, however many hits there are.
+/// Maximum number of runs per level. A full level is merged into one run of the next level, so each hit is written once per
+/// level, and only a few dozen files are open.
 const RUNS_MAX: usize = 32;
 
-/// The order of hits: time, source, number in the source.
+/// Sort key of hits: time, source, number within the source.
 type Key = (u64, u32, u64);
 
-/// Collects hits in any order, and gives them back in theirs.
+/// Takes hits in any order and returns them sorted.
 #[derive(Debug)]
 pub struct Sorter {
     held: Vec<(Key, HitV1)>,
     held_bytes: usize,
     held_bytes_max: usize,
-    /// Runs by level. Those of a higher level are older, and so are those in front.
+    /// Runs by level. Runs of higher levels are older, and within a level the first ones.
     levels: Vec<Vec<File>>,
 }
 
@@ -46,13 +46,13 @@ impl Sorter {
         Self { held: Vec::new(), held_bytes: 0, held_bytes_max, levels: Vec::new() }
     }
 
-    /// Takes a hit of the source with this index.
+    /// Adds a hit of the source with this index.
     ///
     /// # Errors
     ///
-    /// If the temporary file cannot be written; the hits held so far stay in memory.
+    /// The error of the system if the temporary file cannot be written; the hits then stay in memory.
     pub fn push(&mut self, source: u32, hit: HitV1) -> io::Result<()> {
-        self.held_bytes += weight(&hit);
+        self.held_bytes += estimated_bytes(&hit);
         self.held.push(((hit.time, source, hit.source_sequence), hit));
         if self.held_bytes > self.held_bytes_max { self.spill() } else { Ok(()) }
     }
@@ -70,7 +70,7 @@ impl Sorter {
         Ok(())
     }
 
-    /// Adds a run that is younger than all others, and merges levels that are full.
+    /// Adds the newest run, and merges full levels.
     fn add_run(&mut self, mut run: File) -> io::Result<()> {
         for level in 0.. {
             if level == self.levels.len() {
@@ -89,14 +89,14 @@ impl Sorter {
         Ok(())
     }
 
-    /// Hands every hit to `each` in order, with the index of its source.
+    /// Calls `each` for every hit in order, with the index of its source.
     ///
     /// # Errors
     ///
-    /// Those of `each`, which end the walk, and of reading the temporary files.
+    /// The first error of `each`, or of reading the temporary files.
     pub fn drain(mut self, mut each: impl FnMut(u32, HitV1) -> io::Result<()>) -> io::Result<()> {
         self.held.sort_by_key(|(key, _)| *key);
-        // In the order of arrival, so that several hits of one event keep theirs.
+        // From the oldest run to the newest, so that hits of one event stay in the order of their arrival.
         let files = self.levels.into_iter().rev().flatten();
         let mut runs: Vec<Run> = files.map(|file| Run::File(BufReader::new(file))).collect();
         runs.push(Run::Held(self.held.into_iter()));
@@ -104,7 +104,7 @@ impl Sorter {
     }
 }
 
-/// Hands the items of sorted `runs` to `each` in order; of equal keys, that of the first run comes first.
+/// Calls `each` for the items of sorted `runs` in order. Items with equal keys are ordered by their run.
 fn merge<R, T>(
     mut runs: Vec<R>,
     read: impl Fn(&mut R) -> io::Result<Option<(Key, T)>>,
@@ -128,7 +128,7 @@ fn merge<R, T>(
     Ok(())
 }
 
-/// A temporary file for its owner alone, since it contains scripts.
+/// Creates a temporary file that only its owner can read, because it contains scripts.
 fn temporary() -> io::Result<File> {
     let file = tempfile::tempfile()?;
     private_file::restrict(&file)?;
@@ -144,7 +144,7 @@ fn write((time, source, sequence): Key, bytes: &[u8], run: &mut impl Write) -> i
     run.write_all(bytes)
 }
 
-/// The next encoded hit of a run.
+/// Reads the next encoded hit of a run; `None` at its end.
 fn read(run: &mut BufReader<File>) -> io::Result<Option<(Key, Vec<u8>)>> {
     let mut head = [0; 24];
     match run.read_exact(&mut head) {
@@ -154,19 +154,20 @@ fn read(run: &mut BufReader<File>) -> io::Result<Option<(Key, Vec<u8>)>> {
     let number =
         |at: usize, len: usize| head[at..at + len].iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
     let key = (number(0, 8), number(8, 4) as u32, number(12, 8));
-    // Our own file: the length is that of a hit which the encoder has limited.
+    // This process wrote the file, so the length is within the limit of the encoder.
     let mut bytes = vec![0; number(20, 4) as usize];
     run.read_exact(&mut bytes)?;
     Ok(Some((key, bytes)))
 }
 
-/// The file of a run that has been written, at its start.
+/// Returns the file of a run, positioned at its start.
 fn rewound(run: BufWriter<File>) -> io::Result<File> {
     let mut file = run.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.seek(SeekFrom::Start(0))?;
     Ok(file)
 }
 
+/// A sorted sequence of hits.
 enum Run {
     Held(std::vec::IntoIter<(Key, HitV1)>),
     File(BufReader<File>),
@@ -184,8 +185,8 @@ impl Run {
     }
 }
 
-/// Memory that a hit takes, in bytes: its texts and rules, and a guess for the rest.
-fn weight(hit: &HitV1) -> usize {
+/// Estimates the memory of a hit in bytes: its texts and rules, and a constant for the rest.
+fn estimated_bytes(hit: &HitV1) -> usize {
     let text = match &hit.content {
         EventContent::ScriptBlock { text, .. } | EventContent::Amsi { text, .. } => text.0.len(),
         EventContent::Module { context_info, user_data, payload } => {
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn order_does_not_depend_on_arrival_or_spilling() {
+    fn order_does_not_depend_on_arrival_or_temporary_files() {
         let mut all: Vec<(u32, HitV1)> =
             (0..200u64).map(|n| ((n % 3) as u32, hit(n * 7919 % 50, n))).collect();
         let mut expected = all.clone();

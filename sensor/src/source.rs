@@ -1,7 +1,7 @@
-//! Where events come from: recorded files.
+//! Sources of events.
 //!
-//! A source pushes: it walks its input and offers each event to a [`Sink`], as the callback of a live session
-//! does. What it cannot read it reports to the sink as [`Damage`] and goes on.
+//! A source reads its input and passes each event to a [`Sink`], like the callback of a live session. It reports unreadable
+//! parts to the sink as [`Damage`] and continues after them.
 
 pub mod etl;
 pub mod evtx;
@@ -19,88 +19,88 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// Something that has events.
+/// A recorded file or a live session.
 pub trait Source: Send {
-    /// The file's path or the session's name, as hits and summaries show it.
+    /// Returns the path of the file or the name of the session, for hits and summaries.
     fn name(&self) -> String;
 
-    /// Bytes to read, for the progress; 0 where there is no end.
+    /// Returns the number of bytes to read, for the progress bar; 0 if it is unknown or unlimited.
     fn len(&self) -> u64;
 
-    /// Whether there is nothing to read.
+    /// Returns whether the length is 0.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Offers every event to the sink, until the end or until the sink says `Break`.
+    /// Passes every event to the sink, until the end or until the sink returns `Break`.
     ///
     /// # Errors
     ///
-    /// [`SourceError`] if nothing, or nothing more, can be read. Damage goes to the sink instead.
+    /// [`SourceError`] if nothing, or nothing more, can be read. Damage is reported to the sink instead.
     fn run(&mut self, sink: &mut dyn Sink) -> Result<(), SourceError>;
 }
 
-/// What receives a source's events.
+/// Receives the events of a source.
 pub trait Sink {
-    /// Whether the payload of such an event is wanted. A source may ask before it renders one.
+    /// Returns whether the sink needs the payloads of such events. A source may ask before it rebuilds a payload.
     fn wants(&self, provider: &Uuid, event_id: u16) -> bool;
 
-    /// Takes one event. `Break` asks the source to return at once.
+    /// Receives an event. `Break` asks the source to return at once.
     fn event(&mut self, event: &EventRef<'_>) -> ControlFlow<()>;
 
-    /// Counts an event that is there but that [`wants`](Self::wants) declined. `Break` as above.
+    /// Counts an event for which [`wants`](Self::wants) returned false. `Break` as above.
     fn unwanted(&mut self) -> ControlFlow<()>;
 
-    /// Counts an event that is wanted but cannot be taken: it is dropped for this reason, a short fixed word.
-    /// `Break` as above. Sinks of recorded files, which refuse nothing, need not care.
+    /// Counts an event that is needed but cannot be delivered: it is dropped for this reason, a short fixed word. `Break` as
+    /// above. Sources of recorded files never call it.
     fn refused(&mut self, _reason: &'static str) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 
-    /// Counts and reports something unreadable. The source continues behind it.
+    /// Counts and reports an unreadable part. The source continues after it.
     fn damaged(&mut self, damage: &Damage);
 
-    /// Counts that many parts that are unreadable for this reason but about which nothing else was kept.
+    /// Counts `count` more unreadable parts for this reason, whose details the source did not keep.
     fn damaged_also(&mut self, reason: &'static str, count: u64) {
-        let damage = Damage { reason, offset: 0, detail: "not kept in detail".into() };
+        let damage = Damage { reason, offset: 0, detail: "details were not kept".into() };
         (0..count).for_each(|_| self.damaged(&damage));
     }
 
-    /// Counts what the source itself says was lost before it was recorded. Called once by sources that know it.
+    /// Records the losses that the source reports for the time before the recording. Called at most once.
     fn lost(&mut self, _losses: LossLedger) {}
 
-    /// Reports what reading has cost since the last report.
+    /// Records the cost of reading since the last call.
     fn worked(&mut self, _cost: Cost) {}
 
-    /// Ends the source soon after it is requested, also where nothing but damage is read.
+    /// Returns a stop that ends the source soon after it is requested, even while the source reads only damage.
     fn stop(&self) -> Stop {
         Stop::default()
     }
 
-    /// Tells how many bytes of the input have been consumed so far.
+    /// Records how many bytes of the input have been consumed so far.
     fn progress(&mut self, bytes: u64);
 }
 
-/// The reason of damage that is due to a bound on the work for an input.
+/// Reason of damage that is reported because an input exceeds its work limit.
 pub const WORK_LIMIT: &str = "work limit";
 
-/// Work and memory, as [`Budget`](etwsieve_budget::Budget) counts them.
+/// Work and memory as counted by a [`Budget`](etwsieve_budget::Budget).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Steps.
+    /// Steps of work.
     pub steps: u64,
-    /// Bytes allocated in all.
+    /// Bytes allocated in total.
     pub bytes: u64,
 }
 
-/// A part of an input that cannot be read, and where it is.
+/// An unreadable part of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// Short fixed word to count by, such as `buffer` or `record`.
+    /// Short fixed word by which damage is counted, such as `buffer` or `record`.
     pub reason: &'static str,
     /// Byte offset in the file.
     pub offset: u64,
-    /// What was expected and what was found.
+    /// What was expected, and what was found.
     pub detail: String,
 }
 
@@ -110,75 +110,75 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Why a file gives no events, or no more of them.
+/// Why a file provides no events, or no more events.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// It cannot be opened: absent, no permission, a folder.
+    /// The file cannot be opened: it does not exist, is a folder, or permission is denied.
     #[error("cannot open {}: {source}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// It is of another format than its reader's.
-    #[error("{} is not of this format: expected {expected}, found {:?}", path.display(), String::from_utf8_lossy(found))]
+    /// The file has another format.
+    #[error("unsupported format of {}: expected {expected}, found {:?}", path.display(), String::from_utf8_lossy(found))]
     NotThisFormat {
         /// The file.
         path: PathBuf,
-        /// What such a file begins with.
+        /// What the file should start with.
         expected: &'static str,
-        /// What this one begins with, a few bytes.
+        /// The first bytes of the file.
         found: Vec<u8>,
     },
-    /// The system failed to read it. What came before has been offered.
+    /// The system failed to read the file. Events before that place have been delivered.
     #[error("cannot read {} at offset {offset:#x}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Byte offset of the read that failed.
+        /// Byte offset of the failed read.
         offset: u64,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// It is no event trace, or its header is damaged.
+    /// The file is not an event trace, or its header is damaged.
     #[error("{}: {source}", path.display())]
     Trace {
         /// The file.
         path: PathBuf,
-        /// What the reader says.
+        /// The error of the trace reader.
         source: EtlError,
     },
-    /// It is neither a file nor a pipe.
+    /// The path is neither a file nor a pipe.
     #[error("cannot read {}: it is {kind}, expected a file or a pipe", path.display())]
     Kind {
         /// The path.
         path: PathBuf,
-        /// What it names.
+        /// Kind of the file.
         kind: FileKind,
     },
-    /// It is a recording, but no .etl trace.
-    #[error("{} is {kind}, not an .etl trace; `etwsieve replay` reads it", path.display())]
+    /// The file is a recording, but not an .etl trace.
+    #[error("{} is {kind}, not an .etl trace; use `etwsieve replay` to search it", path.display())]
     NotATrace {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// Format of the file.
         kind: &'static str,
     },
-    /// A trace whose buffers must be kept while it is read is too long for that.
-    #[error("{}: more than {len_max} bytes of a trace come from a pipe; write them to a file, and name that", path.display())]
+    /// The trace from a pipe is too long for a temporary file.
+    #[error("{}: the trace from the pipe is longer than {len_max} bytes; write it to a file, and name that file", path.display())]
     PipeTooLong {
         /// The pipe.
         path: PathBuf,
-        /// How much is kept.
+        /// Maximum length in bytes.
         len_max: u64,
     },
-    /// It is packed.
-    #[error("{} is packed with {program}; unpack it first: {hint}", path.display())]
+    /// The file is compressed.
+    #[error("{} is compressed with {program}; decompress it first: {hint}", path.display())]
     Packed {
         /// The file.
         path: PathBuf,
-        /// The program that unpacks it.
+        /// The program that decompresses it.
         program: &'static str,
         /// The command.
         hint: &'static str,
@@ -186,7 +186,7 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// The same error of the file at `path`, for one that was read by way of another.
+    /// Replaces the path in the error, for a file that was read through a temporary copy.
     #[must_use]
     pub fn at(mut self, path: &Path) -> Self {
         match &mut self {

@@ -20,5 +20,7 @@ pub mod sender;
 pub mod spool;
 pub mod stop;
 pub mod store;
-pub mod time;
 pub mod wire;
+
+/// Time in the formats of the store and of the outputs.
+pub use etwsieve_event::time;

@@ -8,15 +8,7 @@ pub mod jsonl;
 pub mod splunk;
 
 use crate::hit::{HitV1, RuleRefV1};
-use uuid::{Uuid, uuid};
-
-/// PowerShellCore (PowerShell 7).
-const POWERSHELL_CORE: Uuid = uuid!("f90714a8-5509-434a-bf6d-b1624c8a19a2");
-/// The sensor itself, as the provider of its notices.
-const SENSOR: Uuid = uuid!("5d0e9a4c-3c1b-4f63-9d0a-8a6f1f5b7e21");
-
-/// Microsoft-Antimalware-Scan-Interface.
-const AMSI: Uuid = uuid!("2a576b87-09a7-520e-c21a-4942f0271d67");
+use etwsieve_event::provider::{AMSI, POWERSHELL_CORE, SENSOR};
 
 /// Name under which Windows registers the provider.
 fn provider_name(hit: &HitV1) -> &'static str {

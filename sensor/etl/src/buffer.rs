@@ -1,10 +1,10 @@
-//! `WMI_BUFFER_HEADER`: what precedes the events of every buffer.
+//! `WMI_BUFFER_HEADER`, the header of every buffer.
 //!
 //! | offset | type | field | meaning in a file |
 //! |---|---|---|---|
 //! | 00 | u32 | BufferSize | bytes to the next buffer, this header included; compressed: the stored size |
 //! | 04 | u32 | SavedOffset | end of the events; 0 or too small in some header buffers |
-//! | 08 | u32 | CurrentOffset | the kernel's running offset, may exceed the buffer; not read |
+//! | 08 | u32 | CurrentOffset | write offset of the kernel, may exceed the buffer; not read |
 //! | 10 | i64 | TimeStamp | when the buffer was flushed, raw clock; 0 in the first buffer |
 //! | 18 | i64 | SequenceNumber | flush order within the session |
 //! | 28 | u16 | ProcessorIndex | with flag 0x20; without it u8 processor number, u8 alignment |
@@ -15,13 +15,13 @@
 //! | 36 | u16 | BufferType | 0 generic .. 4 header .. 7 debug info |
 //!
 //! Source: Geoff Chappell, "WMI_BUFFER_HEADER"; `ETW_BUFFER_HEADER` of the Windows SDK; recorded traces of Windows
-//! 7 to 11. The rest are reference counts and kernel addresses.
+//! 7 to 11. The other fields are reference counts and kernel addresses.
 
 use crate::bytes::{i64_at, u16_at, u32_at};
 
-/// Bytes of a buffer's header. Events start behind it.
+/// Length of the header of a buffer. Events start after it.
 pub const BUFFER_HEADER_LEN: usize = 0x48;
-/// The largest buffer that a session can have, in bytes (`EVENT_TRACE_PROPERTIES.BufferSize` is at most 16 MiB).
+/// Maximum size of a buffer in bytes (`EVENT_TRACE_PROPERTIES.BufferSize` is at most 16 MiB).
 pub const BUFFER_LEN_MAX: u32 = 16 << 20;
 
 const FLAG_PROCESSOR_INDEX: u16 = 0x20;
@@ -30,13 +30,13 @@ const FLAGS_LOSS: u16 = 0x02 | 0x04;
 const FLAGS_KNOWN: u16 = 0x7f;
 const TYPE_MAX: u16 = 7;
 
-/// The fields of a buffer's header that a reader needs.
+/// The fields of a buffer header that are used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BufferHeader {
-    /// `BufferSize`, unchecked.
+    /// `BufferSize`, not validated.
     pub(crate) size: u32,
     saved_offset: u32,
-    /// When the buffer was flushed, raw clock.
+    /// Raw time stamp of the flush.
     pub(crate) flushed: i64,
     pub(crate) sequence: i64,
     pub(crate) processor: u16,
@@ -47,7 +47,7 @@ pub(crate) struct BufferHeader {
 }
 
 impl BufferHeader {
-    /// Reads the header at the start of `bytes`; `None` if they are too short for one.
+    /// Reads the header at the start of `bytes`; `None` if `bytes` is too short.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; BUFFER_HEADER_LEN] = bytes.first_chunk()?;
         let flags = u16_at(bytes, 0x34)?;
@@ -65,10 +65,10 @@ impl BufferHeader {
         })
     }
 
-    /// End of the events in bytes from the start of the buffer, unchecked.
+    /// Returns the end of the events in bytes from the start of the buffer, not validated.
     ///
-    /// `FilledBytes`, as `SavedOffset` is 0 in header buffers of Windows 7 and too small where records were
-    /// appended to a header buffer.
+    /// Uses `FilledBytes`, because `SavedOffset` is 0 in header buffers of Windows 7, and too small if records were appended
+    /// to a header buffer.
     pub(crate) fn filled(&self) -> u32 {
         if self.filled_bytes < BUFFER_HEADER_LEN as u32 { self.saved_offset } else { self.filled_bytes }
     }
@@ -77,17 +77,17 @@ impl BufferHeader {
         self.flags & FLAG_COMPRESSED != 0
     }
 
-    /// Events or a buffer were lost before this one.
+    /// Returns whether events or a buffer were lost before this one.
     pub(crate) fn marks_loss(&self) -> bool {
         self.flags & FLAGS_LOSS != 0
     }
 
-    /// A buffer of this size can exist.
+    /// Returns whether a buffer can have this size.
     pub(crate) fn is_size_valid(size: u32) -> bool {
         (BUFFER_HEADER_LEN as u32..=BUFFER_LEN_MAX).contains(&size)
     }
 
-    /// Every field has a value that the logger `logger_id` could have written.
+    /// Returns whether the logger `logger_id` could have written all fields.
     pub(crate) fn is_plausible(&self, logger_id: u16, filled_max: u32) -> bool {
         Self::is_size_valid(self.size)
             && self.logger_id == logger_id
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn processor_has_two_layouts() {
+    fn the_processor_number_has_two_layouts() {
         let old = header(&[(0x28, &[2, 8])]);
         assert_eq!(old.processor, 2, "number and alignment");
         let new = header(&[(0x28, &[2, 8]), (0x34, &[0x20, 0])]);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn filled_bytes_win_over_saved_offset() {
+    fn filled_bytes_take_precedence_over_saved_offset() {
         let both = header(&[(0x04, &[0xc8, 1]), (0x30, &[0x40, 2])]);
         assert_eq!(both.filled(), 0x240);
         let saved_only = header(&[(0x04, &[0xc8, 1])]);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_bounds() {
+    fn buffer_sizes_are_limited() {
         for (size, valid) in
             [(0, false), (0x47, false), (0x48, true), (BUFFER_LEN_MAX, true), (u32::MAX, false)]
         {

@@ -1,6 +1,6 @@
-//! Checked little-endian reads: `None` beyond the end, never a panic.
+//! Little-endian reads with bounds checks: `None` beyond the end, never a panic.
 //!
-//! Buffers of compressed traces lie at odd offsets, so every read copies and none casts.
+//! Buffers of compressed traces may be unaligned, so values are copied rather than cast.
 
 use uuid::Uuid;
 
@@ -28,12 +28,12 @@ pub(crate) fn i64_at(bytes: &[u8], at: usize) -> Option<i64> {
     array(bytes, at).map(i64::from_le_bytes)
 }
 
-/// A `GUID` as Windows stores it: the first three fields little-endian.
+/// Reads a `GUID` as Windows stores it: the first three fields are little-endian.
 pub(crate) fn guid_at(bytes: &[u8], at: usize) -> Option<Uuid> {
     array(bytes, at).map(Uuid::from_bytes_le)
 }
 
-/// True when all of `bytes` is zero.
+/// Returns whether all bytes are zero.
 pub(crate) fn all_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
 }
@@ -43,7 +43,7 @@ mod tests {
     use super::{guid_at, i64_at, u16_at, u32_at};
 
     #[test]
-    fn reads_end_at_the_end() {
+    fn reads_beyond_the_end_return_none() {
         let bytes = [1, 2, 3, 4, 5, 6, 7, 8, 9];
         assert_eq!(u16_at(&bytes, 7), Some(0x0908));
         assert_eq!(u16_at(&bytes, 8), None);

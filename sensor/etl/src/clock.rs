@@ -1,6 +1,7 @@
-//! Raw time stamps to FILETIME.
+//! Converts raw time stamps to FILETIME.
 
-use crate::time::{FileTime, TICKS_PER_SECOND};
+use etwsieve_event::FileTime;
+use etwsieve_event::time::TICKS_PER_SECOND;
 use std::fmt;
 
 /// The clock of a session (`TRACE_LOGFILE_HEADER.ReservedFlags`).
@@ -44,18 +45,18 @@ impl fmt::Display for ClockType {
 /// header's own event. Monotonic: a larger raw time stamp never gives an earlier time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
-    /// Which clock.
+    /// Type of the clock.
     pub kind: ClockType,
-    /// Ticks per second; 0 when the trace does not say, and then every event has the time of the start.
+    /// Ticks per second; 0 if the trace does not state it, and then every event has the time of the start.
     pub hz: u64,
-    /// FILETIME of the start.
+    /// Start of the trace.
     pub start: FileTime,
     /// Raw time stamp of the start.
     pub raw_start: i64,
 }
 
 impl Clock {
-    /// The time of a raw time stamp, in 100 ns ticks, rounded down, limited to what a [`FileTime`] can hold.
+    /// Converts a raw time stamp to 100 ns ticks, rounded down and clamped to the range of [`FileTime`].
     pub fn file_time(&self, raw: i64) -> FileTime {
         if self.kind == ClockType::SystemTime {
             return FileTime(raw.max(0) as u64);
@@ -72,7 +73,7 @@ impl Clock {
         FileTime(time.clamp(0, i128::from(u64::MAX)) as u64)
     }
 
-    /// Ticks since the start if 64 bits are enough, as they are for days: division is several times cheaper there.
+    /// Computes the ticks since the start in 64 bits, which is several times faster; `None` on overflow, after days.
     fn short_ticks(&self, raw: i64, hz: u64) -> Option<i128> {
         let product = raw.checked_sub(self.raw_start)?.checked_mul(TICKS_PER_SECOND as i64)?;
         Some(i128::from(product.div_euclid(i64::try_from(hz).ok()?)))
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn converts_known_stamps() {
+    fn known_time_stamps_are_converted() {
         use ClockType::{CpuCycles, Other, PerformanceCounter, SystemTime};
         let rows = [
             ("start", PerformanceCounter, 10_000_000, 50, 1_000),
@@ -117,7 +118,7 @@ mod tests {
             ..ProptestConfig::default()
         })]
         #[test]
-        fn equals_wide_arithmetic_and_never_goes_back(
+        fn conversion_equals_wide_arithmetic_and_is_monotonic(
             start in any::<u64>(), raw_start in any::<i64>(), hz in 1u64.., a in any::<i64>(), b in any::<i64>()
         ) {
             let clock = Clock { kind: ClockType::PerformanceCounter, hz, start: FileTime(start), raw_start };

@@ -1,4 +1,4 @@
-//! Compressed buffers: which of the three formats, and the bytes.
+//! Decompresses buffers in any of the three formats.
 
 use crate::decode;
 use crate::lz::{Decoded, End};
@@ -6,16 +6,16 @@ use crate::work::BYTES_PER_STEP;
 use crate::{lznt1, xpress, xpress_huff};
 use etwsieve_budget::{Budget, Exhausted};
 
-/// The most output that a stored byte of a compressed buffer may stand for.
+/// Maximum number of bytes that a stored byte of a compressed buffer may expand to.
 ///
-/// An event holds at least some 20 bytes that differ from event to event and at most 65,535 in all, which bounds
-/// what real buffers reach. The formats themselves allow millions. A whole file may cost less than that, see
+/// Real buffers stay below it: an event has about 20 bytes that differ between events, and at most 65,535 bytes in total. The
+/// formats would allow millions. The limit for a whole file is lower, see
 /// [`WALK_STEPS_PER_BYTE_MAX`](crate::WALK_STEPS_PER_BYTE_MAX).
 pub const EXPANSION_MAX: u64 = 4096;
 
 /// Formats of compressed buffers, in the order in which they are tried.
 ///
-/// No field says which one was used. XPRESS is what all known files hold.
+/// No field states the format. All known files use XPRESS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     /// Plain LZ77 (`COMPRESSION_FORMAT_XPRESS`).
@@ -38,14 +38,14 @@ impl Compression {
     }
 }
 
-/// Steps of decoding a stored byte: a literal, or a part of a match or of a table of codes.
+/// Steps of decoding a stored byte: a literal, or a part of a match or of a code table.
 const STORED_STEPS: usize = 4;
 
 /// Decompresses the events of a buffer into `output`, which has their exact length.
 ///
-/// A format is accepted if it fills `output` with all of `stored` and an event starts there. Of a buffer that the
-/// end of the file cuts, what comes before the cut is enough. Returns the bytes written; `None` if no format fits.
-/// Each attempt is charged for all that it may read and write.
+/// A format is accepted if it fills `output`, uses all of `stored`, and the result starts with an event. If the end of the
+/// file truncates the buffer (`is_cut`), the part before the end is enough. Returns the number of bytes written; `None` if no
+/// format fits. Each attempt is charged for everything that it may read and write.
 pub(crate) fn decompress(
     stored: &[u8],
     output: &mut [u8],

@@ -1,51 +1,48 @@
-//! What could not be read, where, and how often.
+//! Reports of unreadable parts of a trace.
 
 use std::fmt;
 
-/// How many [`Damage`] records a [`DamageLog`] keeps. All of them are counted.
+/// Maximum number of [`Damage`] records that a [`DamageLog`] keeps. All of them are counted.
 pub const DAMAGE_KEPT_MAX: usize = 1_000;
 
-/// What is wrong with a part of a trace.
+/// Kinds of damage, with the meaning of [`Damage::expected`] and [`Damage::found`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DamageKind {
-    /// `BufferSize` of a buffer leads to no other buffer. Expected and found: bytes.
+    /// There is no buffer at the end of a buffer according to its `BufferSize`. Expected and found: bytes.
     BufferSize,
-    /// The file ends inside a buffer. Expected and found: bytes of the buffer.
+    /// The file ends within a buffer. Expected and found: bytes of the buffer.
     Cut,
-    /// Zeros where buffers should be. Expected: 0; found: bytes of zeros.
+    /// Zeros in place of buffers. Expected: 0; found: number of zeros.
     Zeroed,
-    /// `FilledBytes` lies outside its buffer. Expected: the limit in bytes; found: the field.
+    /// `FilledBytes` is outside its buffer. Expected: the limit in bytes; found: the field.
     FilledBytes,
-    /// A compressed buffer fits no known format or not its length. Expected: bytes it claims to hold; found:
-    /// bytes that are stored.
+    /// A compressed buffer has an unknown format or the wrong length. Expected: stated bytes; found: stored bytes.
     Compressed,
-    /// A compressed buffer does not fit into the scratch memory that is left. Expected: bytes left; found: bytes
-    /// needed.
+    /// A buffer exceeds the scratch memory. Expected: bytes left; found: bytes needed.
     ScratchLimit,
-    /// No event starts like this. Expected: 0; found: the marker.
+    /// The marker of an event is invalid. Expected: 0; found: the marker.
     Marker,
-    /// An event is smaller than its header or larger than the rest of its buffer. Expected: the bound that it
-    /// breaks, in bytes; found: its size.
+    /// An event is smaller than its header or larger than the rest of its buffer. Expected: the violated bound in bytes;
+    /// found: the size.
     EventSize,
-    /// An extended data item does not fit its event; the event is passed over. Expected: the bound that it
-    /// breaks, in bytes; found: its size.
+    /// An extended data item does not fit its event, which is skipped. Expected: the violated bound in bytes; found: the
+    /// size.
     ExtendedItem,
-    /// An event is younger than the flush of its buffer; it is delivered where it stands. Expected and found:
-    /// raw time stamps.
+    /// An event is newer than the flush of its buffer; it is delivered in stored order. Expected and found: raw time stamps.
     TimeStamp,
-    /// The file changed while it was read. Expected: bytes that are no longer there; found: 0. Of a buffer that was
-    /// overwritten, expected and found: sequence numbers.
+    /// The file changed while it was read. Expected: number of missing bytes; found: 0. For a buffer that was overwritten,
+    /// expected and found: sequence numbers.
     Changed,
-    /// The system failed to read a part of the file. Expected: bytes; found: the system's error code.
+    /// The system failed to read a part of the file. Expected: bytes; found: error code of the system.
     ReadError,
-    /// The file costs more work than one of its length may; this buffer, or the rest of it, is not read. Expected: 0;
-    /// found: bytes that are not read.
+    /// The file exceeds the work limit for its length, so this buffer, or the rest of it, is not read. Expected: 0; found:
+    /// bytes that are not read.
     WorkLimit,
 }
 
 impl DamageKind {
-    /// Every kind, in the order of [`DamageLog::counts`].
+    /// All kinds in the order of [`DamageLog::counts`].
     pub const ALL: [Self; 13] = [
         Self::BufferSize,
         Self::Cut,
@@ -62,7 +59,7 @@ impl DamageKind {
         Self::WorkLimit,
     ];
 
-    /// A short fixed word to count by.
+    /// Returns a short fixed name by which damage is counted.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BufferSize => "buffer size",
@@ -91,11 +88,11 @@ impl fmt::Display for DamageKind {
 /// An unreadable part of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// What is wrong.
+    /// Kind of the damage.
     pub kind: DamageKind,
-    /// File offset in bytes. Inside a compressed buffer, which has no file offsets: that of the buffer.
+    /// File offset in bytes. For damage within a compressed buffer, the offset of the buffer.
     pub offset: u64,
-    /// Offset in the (decompressed) buffer, header included; 0 when the buffer as a whole is meant.
+    /// Offset in the (decompressed) buffer including its header; 0 for damage of the whole buffer.
     pub position: u32,
     /// See [`DamageKind`].
     pub expected: u64,
@@ -111,10 +108,10 @@ impl fmt::Display for Damage {
             write!(f, " (position {position:#x} of its buffer)")?;
         }
         match kind {
-            DamageKind::Marker => write!(f, ": no event starts with {found:#010x}"),
+            DamageKind::Marker => write!(f, ": {found:#010x} does not start an event"),
             DamageKind::Zeroed => write!(f, ": {found} bytes of zeros"),
             DamageKind::Changed if *found == 0 => {
-                write!(f, ": the file changed while it was read, {expected} bytes are gone")
+                write!(f, ": the file changed while it was read, {expected} bytes are missing")
             }
             DamageKind::Changed => {
                 write!(f, ": the file changed while it was read, buffer {expected} is now buffer {found}")
@@ -129,7 +126,7 @@ impl fmt::Display for Damage {
             DamageKind::WorkLimit => {
                 write!(
                     f,
-                    ": {found} bytes are not read, because the file costs more work than its length allows"
+                    ": {found} bytes are not read, because the file exceeds the work limit for its length"
                 )
             }
             _ => write!(f, ": expected {expected}, found {found}"),
@@ -137,7 +134,7 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Damage found so far: all of it counted, the first [`DAMAGE_KEPT_MAX`] records kept.
+/// The damage found so far: counts of all damage, and the first [`DAMAGE_KEPT_MAX`] records.
 #[derive(Clone, Debug, Default)]
 pub struct DamageLog {
     kept: Vec<Damage>,
@@ -154,27 +151,27 @@ impl DamageLog {
         }
     }
 
-    /// The first records, in the order in which they were found.
+    /// Returns the first records in the order in which they were found.
     pub fn kept(&self) -> &[Damage] {
         &self.kept
     }
 
-    /// How often a kind was found.
+    /// Returns the count of a kind.
     pub fn count(&self, kind: DamageKind) -> u64 {
         DamageKind::ALL.iter().position(|k| *k == kind).map_or(0, |at| self.counts[at])
     }
 
-    /// Kinds that were found, with how often.
+    /// Returns all kinds that were found, with their counts.
     pub fn counts(&self) -> impl Iterator<Item = (DamageKind, u64)> + '_ {
         DamageKind::ALL.into_iter().zip(self.counts).filter(|(_, count)| *count > 0)
     }
 
-    /// How many parts were unreadable.
+    /// Returns the total number of damaged parts.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// True when nothing is wrong.
+    /// Returns whether no damage was found.
     pub fn is_empty(&self) -> bool {
         self.total() == 0
     }
@@ -185,7 +182,7 @@ mod tests {
     use super::{DAMAGE_KEPT_MAX, Damage, DamageKind, DamageLog};
 
     #[test]
-    fn counts_all_and_keeps_the_first() {
+    fn all_damage_is_counted_and_the_first_records_are_kept() {
         let mut log = DamageLog::default();
         for offset in 0..DAMAGE_KEPT_MAX as u64 + 5 {
             let kind = DamageKind::ALL[offset as usize % DamageKind::ALL.len()];

@@ -1,6 +1,6 @@
-//! Events within a buffer: how to tell their headers apart and how to step from one to the next.
+//! Finds the events within a buffer.
 //!
-//! The first `u32` of an event is its marker; byte 3 holds flags, byte 2 the type:
+//! The first `u32` of an event is its marker; byte 3 contains flags, byte 2 the type of the header:
 //!
 //! | flags, type | header | bytes | size at | time at | process and thread |
 //! |---|---|---|---|---|---|
@@ -13,8 +13,8 @@
 //! | C0, 0C/0D/0E | timed, error, wnode | 4 | 00 | none | none |
 //! | 90, any | message (WPP) | 8 and more | 00 | optional | optional |
 //!
-//! Sizes are `u16` and count header and data. Events start at multiples of 8 from the start of the buffer; the gaps
-//! hold stale memory. Marker 0xFFFFFFFF ends a buffer.
+//! Sizes are `u16` and include header and data. Events start at multiples of 8 from the start of the buffer; the gaps contain
+//! old data. The marker 0xFFFFFFFF ends a buffer.
 //!
 //! Source: Geoff Chappell, "Trace headers"; `evntcons.h`, `evntrace.h`; recorded traces.
 
@@ -25,20 +25,20 @@ use crate::extended::items_len;
 
 pub(crate) const MESSAGE_HEADER_LEN: usize = 8;
 const MARKER_END: u32 = u32::MAX;
-/// Events start at multiples of this.
+/// Alignment of events.
 const ALIGNMENT: usize = 8;
 
-/// `MESSAGE` options: which fields follow the header.
+/// Options of a `MESSAGE`: the fields after its header.
 pub(crate) mod message {
     pub(crate) const SEQUENCE: u16 = 0x01;
     pub(crate) const GUID: u16 = 0x02;
     pub(crate) const COMPONENT_ID: u16 = 0x04;
-    /// Bit 0x08 announces a time stamp, 0x10 one of the performance counter: the space is the same.
+    /// Bit 0x08 means a time stamp, 0x10 one of the performance counter; both have the same length.
     pub(crate) const TIME: u16 = 0x18;
     pub(crate) const SYSTEM_INFO: u16 = 0x20;
 }
 
-/// Why an event cannot be read.
+/// Why an event is unreadable.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
     pub(crate) kind: DamageKind,
@@ -46,23 +46,23 @@ pub(crate) struct Fault {
     pub(crate) found: u64,
 }
 
-/// An event that lies whole within its buffer.
+/// The position and size of an event that is completely within its buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
     pub(crate) kind: HeaderKind,
-    /// Offset of the event from the end of the buffer's header.
+    /// Offset of the event from the end of the buffer header.
     pub(crate) at: u32,
-    /// Bytes of header and data.
+    /// Length of header and data.
     pub(crate) size: u16,
-    /// Offset in the event where extended items start, if it has any.
+    /// Offset of the extended items in the event, if it has any.
     pub(crate) items_at: u16,
-    /// Offset in the event where its payload starts.
+    /// Offset of the payload in the event.
     pub(crate) payload_at: u16,
     pub(crate) raw_time: Option<i64>,
 }
 
 impl Head {
-    /// Where the next event starts.
+    /// Returns the offset of the next event.
     pub(crate) fn next_at(&self) -> usize {
         next_at(self.at as usize, self.size)
     }
@@ -72,23 +72,21 @@ fn next_at(at: usize, size: u16) -> usize {
     at + usize::from(size).next_multiple_of(ALIGNMENT)
 }
 
-/// What is found at an offset of a buffer.
+/// The contents of a buffer at an offset.
 pub(crate) enum Step {
+    /// An event.
     Event(Head),
-    /// The buffer ends.
+    /// The end of the buffer.
     End,
-    /// The event is unreadable but its size is not; the next one is at `next_at`.
-    Skip {
-        fault: Fault,
-        next_at: usize,
-    },
-    /// The event reaches beyond the events of its buffer. The rest cannot be read.
+    /// An unreadable event with a valid size; the next one is at `next_at`.
+    Skip { fault: Fault, next_at: usize },
+    /// An event that extends beyond the available data. The rest is unreadable.
     Beyond(Fault),
-    /// This is no event. The rest cannot be read.
+    /// Not an event. The rest is unreadable.
     Bad(Fault),
 }
 
-/// What `data`, the events of a buffer, hold at offset `at`.
+/// Decodes `data`, the events of a buffer, at offset `at`.
 pub(crate) fn step(data: &[u8], at: usize) -> Step {
     let rest = match data.get(at..) {
         Some(rest) if !rest.is_empty() => rest,
@@ -141,12 +139,12 @@ pub(crate) fn step(data: &[u8], at: usize) -> Step {
     }
 }
 
-/// True when an event, or the marker of a buffer's end, starts at the start of `data`.
+/// Returns whether `data` starts with an event or with the end marker of a buffer.
 pub(crate) fn starts_event(data: &[u8]) -> bool {
     u32_at(data, 0).is_some_and(|marker| marker == MARKER_END || HeaderKind::from_marker(marker).is_some())
 }
 
-/// Bytes of the header of a `MESSAGE`: the fixed part and the fields that its options announce.
+/// Returns the length of the header of a `MESSAGE`: the fixed part and the fields of its options.
 fn message_len(event: &[u8]) -> Result<usize, Fault> {
     let options = message_options(event);
     let mut len = message_time_at(options);
@@ -162,17 +160,17 @@ fn message_len(event: &[u8]) -> Result<usize, Fault> {
     Ok(len)
 }
 
-/// The options of a `MESSAGE`.
+/// Returns the options of a `MESSAGE`.
 pub(crate) fn message_options(event: &[u8]) -> u16 {
     u16_at(event, 6).unwrap_or(0)
 }
 
-/// Offset of the component id or GUID in a `MESSAGE`.
+/// Returns the offset of the component id or GUID in a `MESSAGE`.
 pub(crate) fn message_guid_at(options: u16) -> usize {
     MESSAGE_HEADER_LEN + if options & message::SEQUENCE == 0 { 0 } else { 4 }
 }
 
-/// Offset of the time stamp in a `MESSAGE`, or where it would be.
+/// Returns the offset of the time stamp in a `MESSAGE`, whether or not it has one.
 pub(crate) fn message_time_at(options: u16) -> usize {
     let guid_len = if options & message::COMPONENT_ID != 0 {
         4

@@ -1,29 +1,29 @@
-//! One event, as its header describes it.
+//! An event of a trace.
 
 use crate::bytes::{guid_at, u8_at, u16_at, u32_at, u64_at};
 use crate::decode::{Head, MESSAGE_HEADER_LEN, message, message_guid_at, message_options, message_time_at};
 use crate::extended::{ExtendedItems, item_type};
-use crate::time::FileTime;
+use etwsieve_event::FileTime;
 use std::fmt;
 use uuid::Uuid;
 
-/// Which header an event has. The number is the width of its writer's pointers.
+/// Types of event headers. The number is the pointer size of the writer in bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the pairs differ in pointer size only")]
 pub enum HeaderKind {
     /// Kernel events, with process and thread.
     System32,
     System64,
-    /// Kernel events, with process and thread, without times of the processor.
+    /// Kernel events, with process and thread, without processor times.
     Compact32,
     Compact64,
-    /// Kernel events, with nothing but a time; possibly with counters of the processor.
+    /// Kernel events with only a time, and possibly with performance counters.
     PerfInfo32,
     PerfInfo64,
     /// Classic providers: `EVENT_TRACE_HEADER`.
     Full32,
     Full64,
-    /// Classic providers, with instances.
+    /// Classic providers that write instances.
     Instance32,
     Instance64,
     /// Manifest and TraceLogging providers: `EVENT_HEADER`.
@@ -31,16 +31,16 @@ pub enum HeaderKind {
     Event64,
     /// WPP software tracing: `MESSAGE_TRACE_HEADER`.
     Message,
-    /// Recorded nowhere that we know of; delivered as bytes behind the marker, without a time of its own.
+    /// Not contained in any known recording. Delivered as the bytes after the marker, without a time stamp.
     Timed,
-    /// As [`Timed`](Self::Timed).
+    /// Like [`Timed`](Self::Timed).
     Error,
-    /// As [`Timed`](Self::Timed).
+    /// Like [`Timed`](Self::Timed).
     WNode,
 }
 
 impl HeaderKind {
-    /// The usual name in capitals, such as `EVENT64`.
+    /// Returns the usual name in capitals, such as `EVENT64`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::System32 => "SYSTEM32",
@@ -96,17 +96,17 @@ impl HeaderKind {
         )
     }
 
-    /// Offset of the `u16` size.
+    /// Returns the offset of the `u16` size.
     pub(crate) const fn size_at(self) -> usize {
         if self.is_kernel() { 4 } else { 0 }
     }
 
-    /// Bytes of the header, which an event has at least.
+    /// Returns the length of the header, the minimum size of an event.
     pub(crate) const fn header_len(self, marker: u32) -> usize {
         match self {
             Self::System32 | Self::System64 => 0x20,
             Self::Compact32 | Self::Compact64 => 0x18,
-            // Bits 8 to 10 count performance counters, bit 15 adds a PEBS record.
+            // Bits 8 to 10 are the number of performance counters; bit 15 means a PEBS record.
             Self::PerfInfo32 | Self::PerfInfo64 => {
                 0x10 + 8 * ((marker >> 8 & 7) + (marker >> 15 & 1)) as usize
             }
@@ -118,7 +118,7 @@ impl HeaderKind {
         }
     }
 
-    /// Offset of the time stamp in `event`.
+    /// Returns the offset of the time stamp in `event`.
     pub(crate) fn time_at(self, event: &[u8]) -> Option<usize> {
         match self {
             Self::PerfInfo32 | Self::PerfInfo64 => Some(0x08),
@@ -140,20 +140,20 @@ impl fmt::Display for HeaderKind {
 
 /// An event, borrowed from the trace or from a decompressed buffer.
 ///
-/// Fields that the event's kind of header does not have are `None` or 0.
+/// Fields that do not exist in this type of header are `None` or 0.
 #[derive(Clone, Debug)]
 pub struct Event<'a> {
-    /// Which header the event has.
+    /// Type of the header.
     pub header: HeaderKind,
-    /// When it was written. Without a time stamp of its own: that of the event before it on its processor.
+    /// When the event was written; for an event without a time stamp, the time of the previous event on its processor.
     pub time: FileTime,
-    /// Time stamp as stored, in ticks of the trace's clock.
+    /// Time stamp as stored, in ticks of the clock of the trace.
     pub raw_time: Option<i64>,
-    /// Process that wrote the event; `u32::MAX` where the kernel did not know.
+    /// Process that wrote the event; `u32::MAX` if the kernel did not know it.
     pub process_id: Option<u32>,
-    /// Thread that wrote the event; `u32::MAX` where the kernel did not know.
+    /// Thread that wrote the event; `u32::MAX` if the kernel did not know it.
     pub thread_id: Option<u32>,
-    /// Provider (event), class (full, instance) or message GUID (message).
+    /// GUID of the provider (event), of the class (full, instance) or of the message (message).
     pub provider: Option<Uuid>,
     /// Event id (event) or number (message).
     pub event_id: Option<u16>,
@@ -169,30 +169,30 @@ pub struct Event<'a> {
     pub task: u16,
     /// Keywords of the event.
     pub keywords: u64,
-    /// Flags of the event; bit 0: has extended items.
+    /// Flags of the event; bit 0: the event has extended items.
     pub flags: u16,
     /// `EventProperty` of the event.
     pub property: u16,
-    /// Activity of the event; nil where none was set.
+    /// Activity of the event; nil if none was set.
     pub activity_id: Option<Uuid>,
-    /// Kernel events: type in the lower byte, group in the upper.
+    /// For kernel events: type in the lower byte, group in the upper byte.
     pub hook_id: Option<u16>,
-    /// Bytes of header, extended items and payload.
+    /// Length of header, extended items and payload.
     pub size: u16,
-    /// User data, in the layout of the event's template.
+    /// User data in the layout of the event's template.
     pub payload: &'a [u8],
-    /// Processor whose buffer holds the event.
+    /// Processor whose buffer contains the event.
     pub processor: u16,
     /// File offset in bytes of that buffer.
     pub buffer_offset: u64,
-    /// Offset in bytes of the event in the (decompressed) buffer, header included.
+    /// Offset of the event in the (decompressed) buffer in bytes, including the buffer header.
     pub position: u32,
     extended: ExtendedItems<'a>,
 }
 
 /// Where an event was found.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct EventLocation {
     pub(crate) time: FileTime,
     pub(crate) processor: u16,
     pub(crate) buffer_offset: u64,
@@ -200,32 +200,32 @@ pub(crate) struct Place {
 }
 
 impl<'a> Event<'a> {
-    /// The extended data items.
+    /// Returns the extended data items.
     pub fn extended(&self) -> ExtendedItems<'a> {
         self.extended.clone()
     }
 
-    /// The user of the event as a binary SID: `u8` revision, `u8` count, 6 bytes authority, `count` `u32`
-    /// sub-authorities. `None` if no item holds a whole one.
+    /// Returns the user of the event as a binary SID: `u8` revision, `u8` count, 6 bytes authority, `count` `u32`
+    /// sub-authorities. `None` if no item contains a complete SID.
     pub fn sid(&self) -> Option<&'a [u8]> {
         let item = self.extended().find(|item| item.kind == item_type::SID)?;
         let count = usize::from(u8_at(item.data, 1)?);
         item.data.get(..8 + 4 * count)
     }
 
-    /// The related activity.
+    /// Returns the related activity.
     pub fn related_activity_id(&self) -> Option<Uuid> {
         let item = self.extended().find(|item| item.kind == item_type::RELATED_ACTIVITY_ID)?;
         guid_at(item.data, 0)
     }
 
-    /// `event` holds the bytes that `head` describes.
-    pub(crate) fn new(head: &Head, event: &'a [u8], place: Place) -> Self {
+    /// Creates the event from its bytes, which `head` describes.
+    pub(crate) fn new(head: &Head, event: &'a [u8], location: EventLocation) -> Self {
         let (items_at, payload_at) = (usize::from(head.items_at), usize::from(head.payload_at));
         let kind = head.kind;
         let mut this = Self {
             header: kind,
-            time: place.time,
+            time: location.time,
             raw_time: head.raw_time,
             process_id: None,
             thread_id: None,
@@ -243,9 +243,9 @@ impl<'a> Event<'a> {
             hook_id: None,
             size: head.size,
             payload: event.get(payload_at..).unwrap_or_default(),
-            processor: place.processor,
-            buffer_offset: place.buffer_offset,
-            position: place.position,
+            processor: location.processor,
+            buffer_offset: location.buffer_offset,
+            position: location.position,
             extended: ExtendedItems::default(),
         };
         match kind {
@@ -282,7 +282,7 @@ impl<'a> Event<'a> {
         self.version = u16_at(event, 0).unwrap_or(0) & 0xff;
     }
 
-    /// `EVENT_DESCRIPTOR` and what surrounds it in `EVENT_HEADER`.
+    /// Reads `EVENT_DESCRIPTOR` and the other fields of `EVENT_HEADER`.
     fn descriptor(&mut self, event: &[u8]) {
         self.flags = u16_at(event, 0x04).unwrap_or(0);
         self.property = u16_at(event, 0x06).unwrap_or(0);

@@ -1,8 +1,8 @@
-//! Extended data items: what a session adds to an event.
+//! Extended data items, which a session adds to an event.
 //!
-//! Present if bit 0 of the event's flags is set, between its header and its payload. An item: `u16` size, `u16` type,
-//! `u16` of which bit 0 says that another item follows, `u16` data size, data. The size counts all of it, rounded up
-//! to 8. Source: `EVENT_HEADER_EXTENDED_DATA_ITEM` in `evntcons.h`; recorded traces.
+//! If bit 0 of the event's flags is set, the items are between header and payload. An item: `u16` size, `u16` type, `u16`
+//! linkage (bit 0: another item follows), `u16` data size, data. The size is that of the whole item, rounded up to a multiple
+//! of 8. Source: `EVENT_HEADER_EXTENDED_DATA_ITEM` in `evntcons.h`; recorded traces.
 
 use crate::bytes::u16_at;
 use crate::damage::DamageKind;
@@ -16,9 +16,9 @@ pub mod item_type {
     pub const SID: u16 = 2;
     /// `u32`: terminal services session.
     pub const TERMINAL_SESSION: u16 = 3;
-    /// Stack of 32-bit addresses behind a `u64` match id.
+    /// Stack of 32-bit addresses after a `u64` match id.
     pub const STACK_32: u16 = 5;
-    /// Stack of 64-bit addresses behind a `u64` match id.
+    /// Stack of 64-bit addresses after a `u64` match id.
     pub const STACK_64: u16 = 6;
     /// TraceLogging: schema of the event.
     pub const SCHEMA: u16 = 11;
@@ -30,19 +30,19 @@ pub mod item_type {
 
 const ITEM_HEADER_LEN: usize = 8;
 
-/// One extended data item.
+/// An extended data item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtendedItem<'a> {
-    /// See [`item_type`].
+    /// Type of the item, see [`item_type`].
     pub kind: u16,
-    /// The data, without what rounds them up.
+    /// The data without padding.
     pub data: &'a [u8],
 }
 
-/// The items of an event, in stored order.
+/// The items of an event in stored order.
 #[derive(Clone, Debug, Default)]
 pub struct ExtendedItems<'a> {
-    /// Items that [`items_len`] has checked, and nothing behind them.
+    /// Items that [`items_len`] has checked, and nothing after them.
     bytes: &'a [u8],
 }
 
@@ -69,7 +69,7 @@ struct Item<'a> {
     data: &'a [u8],
 }
 
-/// The item at the start of `bytes`, which end where the event does.
+/// Reads the item at the start of `bytes`, which end with the event.
 fn item(bytes: &[u8]) -> Result<Item<'_>, Fault> {
     let fault = |expected: usize, found: usize| Fault {
         kind: DamageKind::ExtendedItem,
@@ -91,7 +91,7 @@ fn item(bytes: &[u8]) -> Result<Item<'_>, Fault> {
     }
 }
 
-/// Bytes of the items at the start of `bytes`, which end where the event does.
+/// Returns the total length of the items at the start of `bytes`, which end with the event.
 pub(crate) fn items_len(bytes: &[u8]) -> Result<usize, Fault> {
     let mut len = 0;
     loop {
@@ -108,7 +108,7 @@ mod tests {
     use super::{ExtendedItem, ExtendedItems, items_len};
 
     #[test]
-    fn walks_items_and_stops_behind_the_last() {
+    fn iteration_stops_after_the_last_item() {
         let bytes = [
             16, 0, 2, 0, 1, 0, 3, 0, b'a', b'b', b'c', 9, 9, 9, 9, 9, // padded
             8, 0, 13, 0, 0, 0, 0, 0, // empty and last
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_lying_items() {
+    fn items_with_wrong_sizes_are_rejected() {
         let rows: [(&str, &[u8]); 5] = [
             ("nothing", &[]),
             ("smaller than its header", &[7, 0, 1, 0, 0, 0, 0, 0]),

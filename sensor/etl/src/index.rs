@@ -1,9 +1,9 @@
-//! Where the buffers of a file are: one walk over their headers.
+//! Finds the buffers of a file by reading their headers once, from start to end.
 //!
-//! Not compressed, all buffers but the first have one size, and a bad header costs one buffer: the next one starts at
-//! the next multiple. Compressed, each header says where the next one is; after a bad one the next plausible header
-//! is searched. Either way the walk only moves forward, and so does the search, which remembers how far it has come:
-//! however many headers lead nowhere, no byte is searched twice.
+//! In an uncompressed file all buffers except the first have the same size, so an invalid header costs one buffer: the next
+//! one starts at the next multiple. In a compressed file each header states where the next one is; after an invalid header
+//! the next plausible one is searched for. In both cases the reader only moves forward, and so does the search, which
+//! remembers its position: no byte is searched twice, however many headers are invalid.
 
 mod search;
 
@@ -15,34 +15,34 @@ use crate::logfile::TraceInfo;
 use crate::source::{Bytes, Missing, Window};
 use crate::work::BYTES_PER_STEP;
 use etwsieve_budget::{Budget, Exhausted};
-use search::{Search, Shape};
+use search::{HeaderPattern, Search};
 
-/// The stream of the first buffer, which comes before those of the processors.
+/// Number of the stream of the first buffer, which precedes the streams of the processors.
 const HEADER_STREAM: u32 = 0;
 const HEADER_LEN: u64 = BUFFER_HEADER_LEN as u64;
-/// Steps of reading one header.
+/// Steps of reading a header.
 const HEADER_STEPS: usize = 24;
-/// Steps of putting one buffer into its place in the list.
+/// Steps per buffer of sorting the list.
 const SORT_STEPS: usize = 32;
-/// Bytes of zeros that are counted at a time.
+/// Number of bytes that are checked for zeros at a time.
 const ZEROS_STEP: usize = 1 << 10;
 
-/// A buffer of the file. Kept small: a file can have one for each 0x48 bytes.
+/// A buffer of the file. Small, because a file can have one per 0x48 bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
-    /// File offset in bytes; a whole header is there.
+    /// File offset in bytes of a complete header.
     pub(crate) offset: u64,
     pub(crate) sequence: i64,
-    /// See [`len`](Self::len); the highest bit says whether the buffer is compressed.
+    /// See [`len`](Self::len); the highest bit is set if the buffer is compressed.
     len_and_flag: u32,
-    /// Streams in the order in which they break ties of time.
+    /// Number of the stream. Events with equal times are ordered by it.
     pub(crate) stream: u32,
 }
 
 impl Entry {
     const COMPRESSED: u32 = 1 << 31;
 
-    /// Bytes from here to the next buffer, or to the end of the file if it cuts this one.
+    /// Returns the number of bytes to the next buffer, or to the end of the file if it truncates this one.
     pub(crate) fn len(&self) -> u32 {
         self.len_and_flag & !Self::COMPRESSED
     }
@@ -52,11 +52,11 @@ impl Entry {
     }
 }
 
-/// Lists the buffers of a file by stream and within a stream by sequence number, and adds what it learns to `info`.
+/// Lists the buffers of a file by stream and sequence number, and adds their counts to `info`.
 ///
 /// # Errors
 ///
-/// [`EtlError::BufferSize`] if not even the size of the buffers is known, [`EtlError::Stopped`] if the budget says so.
+/// [`EtlError::BufferSize`] if the size of the buffers cannot be determined, [`EtlError::Stopped`] after a stop.
 pub(crate) fn index(
     bytes: Bytes<'_>,
     info: &mut TraceInfo,
@@ -78,8 +78,9 @@ pub(crate) fn index(
     Ok(entries)
 }
 
+/// The state of the search for buffers.
 struct Walk<'a, 'w, 'b> {
-    /// Where the walk is, and where a buffer says that the next one starts: two views, as the walk looks at both.
+    /// Views of the current buffer and of the next one, which are read alternately.
     near: Window<'a>,
     far: Window<'a>,
     search: Search<'a>,
@@ -88,12 +89,12 @@ struct Walk<'a, 'w, 'b> {
     budget: &'w mut Budget<'b>,
     entries: Vec<Entry>,
     at: u64,
-    /// Bytes of the file, or fewer if it has become shorter.
+    /// Length of the file, or less if the file has been truncated meanwhile.
     len: u64,
-    /// The size of every buffer but the first; `None` in compressed files.
+    /// The size of every buffer except the first; `None` in compressed files.
     nominal: Option<u64>,
     first_len: u64,
-    /// Where the zeros before `at` start.
+    /// Start of the zeros before `at`.
     zeros_from: Option<u64>,
 }
 
@@ -111,21 +112,23 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
             BufferHeader::is_size_valid(header.size).then_some(header.size)
         };
         let own = size_at(0);
-        let told = Some(info.buffer_size).filter(|size| BufferHeader::is_size_valid(*size));
-        let (first_len, nominal) = match (own, told) {
-            // A compressed file: only the first buffer's own size can say where the second one is.
+        let stated = Some(info.buffer_size).filter(|size| BufferHeader::is_size_valid(*size));
+        let (first_len, nominal) = match (own, stated) {
+            // In a compressed file only the size in the first buffer states where the second one is.
             (Some(own), _) if info.is_compressed() => (own, None),
-            (None, Some(told)) if info.is_compressed() => (told, None),
-            (Some(own), told) => match (size_at(own), told) {
-                // No buffer is larger than the header says, and one is where it says.
-                (_, Some(told)) if own > told && size_at(told) == Some(told) => (told, Some(told)),
-                // The second buffer decides: it agrees with the first one or, in merged files, with the header.
+            (None, Some(stated)) if info.is_compressed() => (stated, None),
+            (Some(own), stated) => match (size_at(own), stated) {
+                // No buffer is larger than the log file header states, and there is a buffer at that offset.
+                (_, Some(stated)) if own > stated && size_at(stated) == Some(stated) => {
+                    (stated, Some(stated))
+                }
+                // The second buffer decides: its size equals that of the first one or, in merged files, the stated size.
                 (Some(second), _) if second == own => (own, Some(own)),
-                (Some(second), Some(told)) if second == told => (own, Some(told)),
-                (_, Some(told)) if size_at(told) == Some(told) => (told, Some(told)),
-                (_, told) => (own, Some(told.unwrap_or(own))),
+                (Some(second), Some(stated)) if second == stated => (own, Some(stated)),
+                (_, Some(stated)) if size_at(stated) == Some(stated) => (stated, Some(stated)),
+                (_, stated) => (own, Some(stated.unwrap_or(own))),
             },
-            (None, Some(told)) => (told, Some(told)),
+            (None, Some(stated)) => (stated, Some(stated)),
             (None, None) => {
                 return Err(EtlError::BufferSize {
                     min: BUFFER_HEADER_LEN as u32,
@@ -134,12 +137,12 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
                 });
             }
         };
-        let shape =
-            Shape { logger_id: first.map_or(0, |header| header.logger_id), filled_max: info.filled_max() };
+        let logger_id = first.map_or(0, |header| header.logger_id);
+        let pattern = HeaderPattern { logger_id, filled_max: info.filled_max() };
         Ok(Self {
             near,
             far,
-            search: Search::new(bytes, shape),
+            search: Search::new(bytes, pattern),
             entries: Vec::new(),
             at: 0,
             len: bytes.len(),
@@ -165,7 +168,7 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
         self.budget.charge(SORT_STEPS * self.entries.len())
     }
 
-    /// Ends the file where the first of its bytes is missing.
+    /// Ends the file at the first missing byte.
     fn shorten(&mut self) {
         for window in [&mut self.near, &mut self.far, &mut self.search.window] {
             let Some((offset, missing)) = window.take_missing() else { continue };
@@ -184,7 +187,7 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
         self.len.saturating_sub(self.at)
     }
 
-    /// The header at `at`, where the walk is.
+    /// Reads the header at `at`.
     fn header(&mut self) -> Result<Option<BufferHeader>, Exhausted> {
         self.budget.charge(HEADER_STEPS)?;
         Ok(BufferHeader::read(self.near.view(self.at, BUFFER_HEADER_LEN, self.budget)?))
@@ -194,7 +197,7 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
         self.damage.report(Damage { kind, offset: self.at, position: 0, expected, found });
     }
 
-    /// Takes the buffer at `at`, which ends after `len` bytes or with the file.
+    /// Adds the buffer at `at`, which ends after `len` bytes or with the file.
     fn take(&mut self, header: BufferHeader, len: u64) -> Result<(), Exhausted> {
         self.close_zeros();
         let present = len.min(self.left());
@@ -206,7 +209,7 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
         self.info.buffers_marking_loss += u64::from(header.marks_loss());
         let stream = if self.at == 0 { HEADER_STREAM } else { u32::from(header.processor) + 1 };
         if self.entries.len() == self.entries.capacity() {
-            // The list doubles.
+            // The list doubles its capacity.
             self.budget.allocate(2 * self.entries.len().max(4) * size_of::<Entry>())?;
         }
         // No buffer is longer than 16 MiB.
@@ -222,8 +225,8 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
             self.at = self.len;
             return Ok(());
         };
-        if self.nominal.is_none() && !self.leads_on(self.first_len)? {
-            // A size that leads nowhere, or a file that ends in its first buffer.
+        if self.nominal.is_none() && !self.is_boundary(self.first_len)? {
+            // The size is wrong, or the file ends within its first buffer.
             let end = self.first_len.min(self.len);
             let found = self.search.find(HEADER_LEN, HEADER_LEN, end, self.budget)?;
             self.first_len = found.unwrap_or(self.first_len);
@@ -234,12 +237,12 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
         self.take(header, self.first_len)
     }
 
-    /// One step in a file that is not compressed.
+    /// Reads the next buffer of an uncompressed file.
     fn fixed(&mut self, nominal: u64) -> Result<(), Exhausted> {
         match self.header()? {
             Some(header) if u64::from(header.size) == nominal => self.take(header, nominal),
             Some(_) if self.starts_with_zeros()? => {
-                self.pass_zeros(nominal);
+                self.skip_zeros(nominal);
                 Ok(())
             }
             Some(header) => {
@@ -252,30 +255,30 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
         }
     }
 
-    /// One step in a compressed file.
+    /// Reads the next buffer of a compressed file.
     fn varying(&mut self) -> Result<(), Exhausted> {
         let Some(header) = self.header()? else {
             return self.rest();
         };
         if self.starts_with_zeros()? {
             let zeros_end = self.zeros_end()?;
-            // The first bytes of a size can be zeros too; before them no header starts.
+            // The first bytes of a size may be zeros as well, so the next header may start up to three bytes earlier.
             let next = self.search.find(self.at, zeros_end.saturating_sub(3), self.len, self.budget)?;
             let end = next.unwrap_or(if zeros_end >= self.len { self.len } else { self.at });
             if end > self.at {
-                self.pass_zeros(end - self.at);
+                self.skip_zeros(end - self.at);
                 return Ok(());
             }
         }
         let len = u64::from(header.size);
-        let is_plausible = self.search.shape.is_plausible(&header);
-        if BufferHeader::is_size_valid(header.size) && self.leads_on(self.at + len)? {
+        let is_plausible = self.search.pattern.is_plausible(&header);
+        if BufferHeader::is_size_valid(header.size) && self.is_boundary(self.at + len)? {
             return self.take(header, len);
         }
         let from = self.at + if is_plausible { HEADER_LEN } else { 1 };
         let next = self.search.find(from, from, self.len, self.budget)?;
         if is_plausible {
-            // Where only the size is wrong, the next header shows it.
+            // If only the size is wrong, the position of the next header shows the correct one.
             let near = next.filter(|next| *next < self.at + len + HEADER_LEN).map(|next| next - self.at);
             if let Some(real_len) = near {
                 self.report(DamageKind::BufferSize, real_len, header.size.into());
@@ -289,11 +292,11 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
         Ok(())
     }
 
-    /// True when a buffer, the end of the file or unused space is at `at`.
-    fn leads_on(&mut self, at: u64) -> Result<bool, Exhausted> {
+    /// Returns whether a buffer, the end of the file or unused space is at `at`.
+    fn is_boundary(&mut self, at: u64) -> Result<bool, Exhausted> {
         self.budget.charge(HEADER_STEPS)?;
         let bytes = self.far.view(at, BUFFER_HEADER_LEN, self.budget)?;
-        Ok(self.search.shape.leads_on(bytes, at <= self.len))
+        Ok(self.search.pattern.is_boundary(bytes, at <= self.len))
     }
 
     fn starts_with_zeros(&mut self) -> Result<bool, Exhausted> {
@@ -301,7 +304,7 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
         Ok(bytes.len() == BUFFER_HEADER_LEN && all_zero(bytes))
     }
 
-    /// Where the zeros at `at` end.
+    /// Returns the end of the zeros at `at`.
     fn zeros_end(&mut self) -> Result<u64, Exhausted> {
         let mut end = self.at;
         loop {
@@ -315,12 +318,12 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
         }
     }
 
-    fn pass_zeros(&mut self, len: u64) {
+    fn skip_zeros(&mut self, len: u64) {
         self.zeros_from.get_or_insert(self.at);
         self.at += len;
     }
 
-    /// Reports zeros that something else follows.
+    /// Reports zeros that are followed by other data.
     fn close_zeros(&mut self) {
         if let Some(from) = self.zeros_from.take() {
             let (kind, found) = (DamageKind::Zeroed, self.at.saturating_sub(from));
@@ -328,12 +331,12 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
         }
     }
 
-    /// Fewer bytes than a header has.
+    /// Ends a file whose rest is shorter than a header.
     fn rest(&mut self) -> Result<(), Exhausted> {
         let is_blank = all_zero(self.near.view(self.at, BUFFER_HEADER_LEN, self.budget)?);
         let left = self.left();
         if self.info.may_end_unused() && is_blank {
-            self.pass_zeros(left);
+            self.skip_zeros(left);
         } else {
             self.close_zeros();
             self.report(DamageKind::Cut, HEADER_LEN, left);
@@ -342,7 +345,7 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
         Ok(())
     }
 
-    /// Zeros at the end are space that was never used, unless the file was closed.
+    /// Ends the search. Zeros at the end are unused space, unless the file was closed.
     fn end(&mut self) {
         self.at = self.len;
         if self.info.may_end_unused() {
@@ -352,7 +355,7 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
     }
 }
 
-/// The system's number of an error; 0 if it has none.
+/// Returns the error code of the system; 0 if there is none.
 pub(crate) fn os_code(error: &std::io::Error) -> u64 {
     error.raw_os_error().map_or(0, |code| u64::from(code.cast_unsigned()))
 }

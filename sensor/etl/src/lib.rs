@@ -1,7 +1,7 @@
 //! Reads Windows event traces (`.etl`) on any operating system.
 //!
-//! A trace is a row of buffers, one stream of them per processor. [`TraceFile`] opens a file, [`Trace`] finds its
-//! buffers and the facts of its header, [`Trace::events`] walks every event in time order:
+//! A trace is a sequence of buffers, with one stream per processor. [`TraceFile`] opens a file, [`Trace`] reads its header and
+//! finds its buffers, and [`Trace::events`] returns all events in time order:
 //!
 //! ```no_run
 //! # fn main() -> Result<(), etwsieve_etl::EtlError> {
@@ -16,18 +16,18 @@
 //! # }
 //! ```
 //!
-//! # Promises
+//! # Guarantees
 //!
-//! * Any bytes are accepted as input. Nothing panics; memory is bounded by [`Trace::index_len_max`],
-//!   [`SCRATCH_LEN_MAX`] and some views of a few buffers.
-//! * Time is bounded in proportion to the length of the file, however well it is compressed: see
+//! * Any bytes are accepted as input. Nothing panics; memory is bounded by [`Trace::index_len_max`], [`SCRATCH_LEN_MAX`] and
+//!   views of a few buffers.
+//! * Work is bounded in proportion to the length of the file, whatever its compression ratio: see
 //!   [`INDEX_STEPS_PER_BYTE_MAX`] and [`WALK_STEPS_PER_BYTE_MAX`].
-//! * A file may be truncated or overwritten while it is read. What is missing is damage.
-//! * Nothing is lost silently: what cannot be read is a [`Damage`], counted by its kind, and reading
-//!   continues behind it.
-//! * Payloads are slices of the input, or of a buffer that was read or decompressed; no event costs an allocation.
+//! * A file may be truncated or overwritten while it is read. Missing parts are damage.
+//! * Nothing is lost silently: each unreadable part is a [`Damage`] that is counted by its kind, and reading continues after
+//!   it.
+//! * Payloads are slices of the input, or of a buffer that was read or decompressed. Events are not allocated.
 //!
-//! Nothing here calls Windows, and no event is interpreted beyond its header.
+//! This crate calls no Windows functions and interprets only the headers of events.
 
 mod buffer;
 mod bytes;
@@ -43,13 +43,12 @@ mod logfile;
 mod lz;
 mod lznt1;
 mod merge;
-mod shared;
 mod source;
 mod stream;
 #[cfg(test)]
 mod tests;
-pub mod time;
 mod trace;
+mod walk_state;
 mod work;
 mod xpress;
 mod xpress_huff;
@@ -59,11 +58,11 @@ pub use clock::{Clock, ClockType};
 pub use codec::{Compression, EXPANSION_MAX};
 pub use damage::{DAMAGE_KEPT_MAX, Damage, DamageKind, DamageLog};
 pub use error::EtlError;
+pub use etwsieve_event::FileTime;
 pub use event::{Event, HeaderKind};
 pub use extended::{ExtendedItem, ExtendedItems, item_type};
 pub use logfile::TraceInfo;
 pub use merge::{Events, SCRATCH_LEN_MAX};
 pub use source::ReadAt;
-pub use time::FileTime;
 pub use trace::{Trace, TraceFile};
 pub use work::{INDEX_STEPS_PER_BYTE_MAX, STEPS_FREE, WALK_STEPS_PER_BYTE_MAX};

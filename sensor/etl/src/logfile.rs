@@ -1,11 +1,11 @@
-//! `TRACE_LOGFILE_HEADER`: the facts of a trace, in its first event.
+//! `TRACE_LOGFILE_HEADER`, the first event of a trace.
 //!
-//! The event has a 0x20-byte system header (hook id 0); offsets below start behind it. Where two are given, the first
-//! is that of the layout for 32-bit pointers (marker 0xC0010002), the second that for 64 bits (0xC0020002).
+//! The event has a 0x20-byte system header (hook id 0), and the offsets below start after it. If two are given, the first is
+//! for the layout with 32-bit pointers (marker 0xC0010002), the second for that with 64-bit pointers (0xC0020002).
 //!
 //! | offset | type | field |
 //! |---|---|---|
-//! | 00 | u32 | BufferSize in bytes; the largest, when compressed |
+//! | 00 | u32 | BufferSize in bytes; the maximum in compressed files |
 //! | 04 | 4 u8 | OS major, minor; file format major, minor (1.5 since Windows 7, 2.0 compressed) |
 //! | 08 | u32 | ProviderVersion: OS build |
 //! | 0C | u32 | NumberOfProcessors |
@@ -29,21 +29,22 @@ use crate::buffer::{BUFFER_HEADER_LEN, BUFFER_LEN_MAX, BufferHeader};
 use crate::bytes::{i64_at, u8_at, u16_at, u32_at};
 use crate::clock::{Clock, ClockType};
 use crate::error::EtlError;
-use crate::time::{FileTime, TICKS_PER_SECOND};
+use etwsieve_event::FileTime;
+use etwsieve_event::time::TICKS_PER_SECOND;
 
 const MARKER_32: u32 = 0xC001_0002;
 const MARKER_64: u32 = 0xC002_0002;
 const SYSTEM_HEADER_LEN: usize = 0x20;
-/// Everything up to the names, 32-bit layout; the two pointers add 8 bytes to the other one.
+/// Length up to the names in the 32-bit layout; the 64-bit layout has 8 bytes more.
 const LOGFILE_HEADER_32_LEN: usize = 0x110;
-/// Before this offset both layouts are the same.
+/// Offset at which the layouts begin to differ.
 const POINTERS_AT: usize = 0x38;
 
 const MODE_CIRCULAR: u32 = 0x0002;
 const MODE_PREALLOCATE: u32 = 0x0020;
 const MODE_COMPRESSED: u32 = 0x0400_0000;
 
-/// What a trace says about itself, and what its reader found.
+/// The header of a trace, and the counts of its buffers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceInfo {
     /// Version of the recording system, major and minor: (10, 0) for Windows 10 and 11.
@@ -54,25 +55,25 @@ pub struct TraceInfo {
     pub file_version: (u8, u8),
     /// Clock of the raw time stamps, with its frequency.
     pub clock: Clock,
-    /// Frequency of the performance counter in Hz, whichever clock is used.
+    /// Frequency of the performance counter in Hz, also if another clock is used.
     pub perf_freq: i64,
     /// Speed of a processor in MHz.
     pub cpu_mhz: u32,
-    /// Processors of the recording system.
+    /// Number of processors of the recording system.
     pub processors: u32,
-    /// Bytes of a pointer, 4 or 8. Not checked.
+    /// Size of a pointer in bytes, 4 or 8. Not validated.
     pub pointer_size: u32,
     /// When the session started.
     pub start: Option<FileTime>,
-    /// When the session ended; in merged files some seconds before the last event. `None`: never closed.
+    /// When the session ended; in merged files some seconds before the last event. `None` if the file was not closed.
     pub end: Option<FileTime>,
-    /// When the system booted, to about half a second.
+    /// When the system booted, accurate to about half a second.
     pub boot: Option<FileTime>,
     /// `LogFileMode`: 1 sequential, 2 circular, 4 append, 8 new file, 0x04000000 compressed, ...
     pub log_file_mode: u32,
-    /// Bytes of a buffer; of a compressed file, bytes that a buffer holds at most.
+    /// Size of a buffer in bytes; in a compressed file the maximum decompressed size.
     pub buffer_size: u32,
-    /// Buffers according to the header. 0: never closed.
+    /// Number of buffers according to the header; 0 if the file was not closed.
     pub buffers_written: u32,
     /// Events that the session lost.
     pub events_lost: u32,
@@ -82,38 +83,38 @@ pub struct TraceInfo {
     pub logger_name: String,
     /// Name of the file when it was recorded.
     pub log_file_name: String,
-    /// Buffers in the file, the first one included.
+    /// Number of buffers in the file, including the first one.
     pub buffers_found: u64,
-    /// How many of them are compressed.
+    /// Number of compressed buffers.
     pub buffers_compressed: u64,
-    /// How many of them say that events or a buffer were lost before them.
+    /// Number of buffers whose header states that events or a buffer were lost before them.
     pub buffers_marking_loss: u64,
-    /// Bytes of zeros at the end of the file: space for buffers that were never written.
+    /// Number of zeros at the end of the file, reserved for buffers that were never written.
     pub unused_bytes: u64,
 }
 
 impl TraceInfo {
-    /// True when the session never closed the file: it crashed, or is still running.
+    /// Returns whether the session never closed the file, because the system crashed or the session is still running.
     pub fn is_never_closed(&self) -> bool {
         self.end.is_none() || self.buffers_written == 0
     }
 
-    /// The most that a buffer can hold, header included, in bytes.
+    /// Returns the maximum decompressed size of a buffer in bytes, including its header.
     pub(crate) fn filled_max(&self) -> u32 {
         if BufferHeader::is_size_valid(self.buffer_size) { self.buffer_size } else { BUFFER_LEN_MAX }
     }
 
-    /// True when the mode says that buffers are compressed, and so of any size.
+    /// Returns whether buffers are compressed and therefore of any size.
     pub(crate) fn is_compressed(&self) -> bool {
         self.log_file_mode & MODE_COMPRESSED != 0
     }
 
-    /// True when zeros at the end of the file are space that was reserved.
+    /// Returns whether zeros at the end of the file may be reserved space.
     pub(crate) fn may_end_unused(&self) -> bool {
         self.is_never_closed() || self.log_file_mode & (MODE_CIRCULAR | MODE_PREALLOCATE) != 0
     }
 
-    /// Reads the log file header of the file `bytes`.
+    /// Reads the log file header at the start of a file.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, EtlError> {
         let marker = u32_at(bytes, BUFFER_HEADER_LEN);
         let pointers_len = match marker {
@@ -183,7 +184,7 @@ impl TraceInfo {
     }
 }
 
-/// Reads fields at the offsets of the 32-bit layout. The header's length has been checked.
+/// Reads fields by their offsets in the 32-bit layout. The length of the header has been checked.
 struct Fields<'a> {
     header: &'a [u8],
     pointers_len: usize,
@@ -207,7 +208,7 @@ impl Fields<'_> {
     }
 }
 
-/// The UTF-16LE string at the start of `bytes`, and what follows its NUL. Without a NUL it goes on to the end.
+/// Returns the UTF-16LE string at the start of `bytes`, and the bytes after its NUL. Without a NUL it ends with `bytes`.
 fn wide_string(bytes: &[u8]) -> (String, &[u8]) {
     let (units, _) = bytes.as_chunks();
     let len = units.iter().position(|unit| *unit == [0, 0]).unwrap_or(units.len());
@@ -222,7 +223,7 @@ mod tests {
     use crate::EtlError;
 
     #[test]
-    fn takes_strings_with_and_without_an_end() {
+    fn strings_end_at_a_nul_or_with_the_bytes() {
         let rows: [(&[u8], &str, &[u8]); 4] = [
             (b"a\0\0\0b\0", "a", b"b\0"),
             (b"a\0b\0", "ab", b""),
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_trace() {
+    fn files_that_are_not_traces_are_rejected() {
         let mut bytes = vec![0; 0x400];
         assert!(matches!(TraceInfo::read(&bytes), Err(EtlError::NotATrace { found: 0, .. })));
         bytes[0x48..0x4c].copy_from_slice(&0xC002_0002_u32.to_le_bytes());

@@ -1,27 +1,27 @@
-//! What the three decompressors share: bounded output, and how a stream ended.
+//! Input, output and results of the three decompressors.
 
-/// How a decoder stopped.
+/// Why a decoder ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The output is full.
     Full,
-    /// The input ended before the output was full; what was written is right.
+    /// The input ended before the output was full. The output is valid so far.
     InputEnded,
-    /// The input breaks a rule of the format, or says more than fits the output.
+    /// The input violates the format or exceeds the output.
     Invalid,
 }
 
-/// How far a decoder came.
+/// The result of a decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Decoded {
-    /// Bytes of output.
+    /// Number of bytes written.
     pub(crate) written: usize,
-    /// Bytes of input used.
+    /// Number of bytes of input used.
     pub(crate) read: usize,
     pub(crate) end: End,
 }
 
-/// Reads from the front of a slice.
+/// Reads a slice from start to end.
 pub(crate) struct Input<'a> {
     bytes: &'a [u8],
     pub(crate) at: usize,
@@ -38,7 +38,7 @@ impl<'a> Input<'a> {
         Some(taken)
     }
 
-    /// At most `len` bytes, fewer at the end.
+    /// Takes `len` bytes, or fewer at the end.
     pub(crate) fn take_up_to(&mut self, len: usize) -> &'a [u8] {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let taken = &rest[..len.min(rest.len())];
@@ -69,10 +69,10 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Bytes that [`Output`] copies at once where there is room for them.
+/// Number of bytes that [`Output`] copies at once if there is room for them.
 const SHORT_LEN: usize = 16;
 
-/// Writes into a slice and copies from what it has written.
+/// Writes to a slice, and copies from the part that was written.
 pub(crate) struct Output<'a> {
     bytes: &'a mut [u8],
     pub(crate) at: usize,
@@ -91,7 +91,7 @@ impl<'a> Output<'a> {
         self.room() == 0
     }
 
-    /// False, and nothing written, when `literals` do not fit.
+    /// Appends literals. Returns false and writes nothing if they do not fit.
     pub(crate) fn literals(&mut self, literals: &[u8]) -> bool {
         let Some(room) = self.bytes.get_mut(self.at..self.at + literals.len()) else {
             return false;
@@ -110,20 +110,19 @@ impl<'a> Output<'a> {
         true
     }
 
-    /// Repeats `len` bytes from `distance` bytes back; source and target may overlap.
+    /// Appends a copy of the `len` bytes that start `distance` bytes before the end; source and target may overlap.
     ///
-    /// False, and nothing written, when the source starts before the output or the copy does not fit.
+    /// Returns false and writes nothing if the source starts before the output or the copy does not fit.
     ///
     /// # Complexity
     ///
-    /// Linear in `len`; an overlapping copy doubles its source, so a run of one byte costs no more than a copy.
+    /// Linear in `len`. An overlapping copy doubles its source repeatedly, so a run of one byte is as fast as a plain copy.
     pub(crate) fn repeat(&mut self, distance: usize, len: usize) -> bool {
         if distance == 0 || distance > self.at || len > self.room() {
             return false;
         }
         let source = self.at - distance;
-        // Most matches are short. A copy of fixed length is a register's work; what it writes too much, the next
-        // item overwrites.
+        // Most matches are short. A copy of fixed length uses one register; the next item overwrites excess bytes.
         let (written, room) = self.bytes.split_at_mut(self.at);
         if len <= SHORT_LEN
             && let Some(from) = written[source..].first_chunk::<SHORT_LEN>()
@@ -149,7 +148,7 @@ mod tests {
     use super::{Input, Output};
 
     #[test]
-    fn repeats_like_a_byte_loop() {
+    fn repeating_equals_a_byte_loop() {
         const START: usize = 20;
         for distance in 1..=START {
             for len in (0..=60).step_by(if cfg!(miri) { 5 } else { 1 }) {
@@ -161,14 +160,14 @@ mod tests {
                 let mut out = Output { bytes: &mut bytes, at: START };
                 assert!(out.repeat(distance, len), "{distance} {len}");
                 assert_eq!(out.at, START + len);
-                // What lies behind is not written yet.
+                // Bytes after the end are unspecified.
                 assert_eq!(bytes[..START + len], slow[..START + len], "{distance} {len}");
             }
         }
     }
 
     #[test]
-    fn refuses_what_does_not_fit() {
+    fn copies_that_do_not_fit_are_rejected() {
         let mut bytes = [0; 8];
         let mut out = Output { bytes: &mut bytes, at: 4 };
         assert!(!out.repeat(5, 1), "before the start");
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn input_ends_at_its_end() {
+    fn reads_beyond_the_input_return_none() {
         let mut input = Input::new(&[1, 2, 3]);
         assert_eq!(input.u32(), None);
         assert_eq!(input.u16(), Some(0x0201));

@@ -1,9 +1,9 @@
 //! LZNT1 (`COMPRESSION_FORMAT_LZNT1`, 2).
 //!
-//! A row of chunks of at most 4096 bytes of output. A chunk's `u16` header: 12 bits stored bytes - 1, 3 bits
-//! signature (3), 1 bit compressed; 0 ends the row. In a compressed chunk a flag byte, lowest bit first,
-//! announces 8 items: 0 is a literal byte, 1 a `u16` of distance - 1 above length - 3. The distance has as many
-//! bits as the output of the chunk so far needs, 4 to 12, the length has the others.
+//! A sequence of chunks with at most 4096 bytes of output each. The `u16` header of a chunk: 12 bits stored bytes - 1, 3 bits
+//! signature (3), 1 bit compressed; 0 ends the sequence. In a compressed chunk each flag byte, lowest bit first, describes 8
+//! items: 0 is a literal byte, 1 a match. A match is a `u16` with distance - 1 in the upper and length - 3 in the lower bits.
+//! The distance has 4 to 12 bits, as many as the output of the chunk so far requires, and the length has the others.
 //!
 //! Source: MS-XCA, section 2.5.
 
@@ -19,7 +19,7 @@ pub(crate) fn decompress(input: &[u8], output: &mut [u8]) -> Decoded {
     Decoded { written: output.at, read: input.at, end }
 }
 
-/// `None` when the input ends.
+/// Decodes chunks. Returns `None` if the input ends.
 fn chunks(input: &mut Input<'_>, output: &mut Output<'_>) -> Option<End> {
     while !output.is_full() {
         let header = input.u16()?;
@@ -39,12 +39,12 @@ fn chunks(input: &mut Input<'_>, output: &mut Output<'_>) -> Option<End> {
         if stored.len() < stored_len {
             return None;
         }
-        // Only the last chunk may be short: what follows counts on 4096.
+        // Only the last chunk may have fewer than 4096 bytes of output.
         if !output.is_full() && output.at - start != CHUNK_LEN_MAX {
             return Some(if input.is_at_end() { End::InputEnded } else { End::Invalid });
         }
     }
-    // The row may be closed by an empty header.
+    // The sequence may end with an empty header.
     let end = input.at;
     if input.u16() != Some(0) {
         input.at = end;
@@ -52,7 +52,7 @@ fn chunks(input: &mut Input<'_>, output: &mut Output<'_>) -> Option<End> {
     Some(End::Full)
 }
 
-/// One compressed chunk; false when it breaks a rule. A chunk that is cut gives what it holds.
+/// Decodes a compressed chunk, or the part of it that exists. Returns false if it violates the format.
 fn chunk(stored: &[u8], output: &mut Output<'_>) -> bool {
     let mut input = Input::new(stored);
     let start = output.at;
@@ -65,7 +65,7 @@ fn chunk(stored: &[u8], output: &mut Output<'_>) -> bool {
                 input.u8().is_some_and(|byte| output.literal(byte))
             } else {
                 let Some(word) = input.u16() else {
-                    // Half a match: the chunk is cut, or ends in the middle of an item.
+                    // The chunk is truncated, or ends within a match.
                     return true;
                 };
                 let length_bits = length_bits(output.at - start);
@@ -82,7 +82,7 @@ fn chunk(stored: &[u8], output: &mut Output<'_>) -> bool {
     true
 }
 
-/// Bits of a match that hold its length, after `written` bytes of the chunk.
+/// Returns the number of bits for the length of a match after `written` bytes of the chunk.
 fn length_bits(written: usize) -> u32 {
     let distance_bits = usize::BITS - written.saturating_sub(1).leading_zeros();
     16 - distance_bits.clamp(4, 12)
@@ -94,7 +94,7 @@ mod tests {
 
     /// The example of MS-XCA, section 3.3.
     #[test]
-    fn decompresses_the_example_of_the_specification() {
+    fn the_example_of_the_specification_is_decompressed() {
         let input: [u8; 59] = [
             0x38, 0xb0, 0x88, 0x46, 0x23, 0x20, 0x00, 0x20, 0x47, 0x20, 0x41, 0x00, 0x10, 0xa2, 0x47, 0x01,
             0xa0, 0x45, 0x20, 0x44, 0x00, 0x08, 0x45, 0x01, 0x50, 0x79, 0x00, 0xc0, 0x45, 0x20, 0x05, 0x24,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn splits_a_match_by_what_is_written() {
+    fn the_length_bits_depend_on_the_output() {
         for (written, bits) in
             [(1, 12), (16, 12), (17, 11), (32, 11), (33, 10), (2048, 5), (2049, 4), (4096, 4)]
         {
@@ -126,11 +126,11 @@ mod tests {
     }
 
     #[test]
-    fn refuses_bad_chunks() {
+    fn invalid_chunks_are_rejected() {
         let rows: [(&str, &[u8]); 4] = [
             ("signature", &[0x00, 0xa0, 0, 0]),
             ("match before the chunk", &[0x02, 0xb0, 0x01, 0, 0]),
-            ("short chunk with another behind it", &[0x00, 0x30, b'a', 0x00, 0x30, b'b']),
+            ("short chunk followed by another", &[0x00, 0x30, b'a', 0x00, 0x30, b'b']),
             ("more than the output", &[0x04, 0x30, 1, 2, 3, 4, 5]),
         ];
         for (name, input) in rows {

@@ -1,7 +1,7 @@
-//! Where the bytes of a trace come from: memory, which is used in place, or something that is read at offsets.
+//! Sources of the bytes of a trace: memory, which is used in place, or a [`ReadAt`], which is read at offsets.
 //!
-//! Files are read, not mapped. A mapped file that somebody else truncates ends the process; a read of what is no
-//! longer there is merely short, and becomes [`Damage`](crate::Damage).
+//! Files are read rather than mapped. If another program truncates a mapped file, an access ends the process; a read is
+//! merely short and becomes [`Damage`](crate::Damage).
 
 use etwsieve_budget::{Budget, Exhausted};
 use std::fmt;
@@ -11,30 +11,30 @@ use std::sync::{Mutex, PoisonError};
 
 /// Bytes that can be read at any offset.
 ///
-/// They may change or become fewer while a trace is read. The reader checks whatever it reads, and reports bytes that
-/// are missing as [`Changed`](crate::DamageKind::Changed).
+/// They may change or be truncated while a trace is read. The reader checks everything that it reads, and reports missing
+/// bytes as [`Changed`](crate::DamageKind::Changed).
 pub trait ReadAt: fmt::Debug + Sync {
-    /// Number of bytes when the trace was opened.
+    /// Returns the number of bytes when the trace was opened.
     fn len(&self) -> u64;
 
-    /// Returns whether there are none.
+    /// Returns whether the length is 0.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Reads bytes from `offset` on into `buffer`. Returns how many, as [`Read::read`](io::Read::read) does: 0 only for
-    /// an empty buffer or where the bytes end.
+    /// Reads bytes at `offset` into `buffer`. Returns their number like [`Read::read`](io::Read::read): 0 only for an empty
+    /// buffer or at the end.
     ///
     /// # Errors
     ///
-    /// Those of the operating system.
+    /// The error of the system.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 }
 
 /// A file that is read at offsets.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
-    /// The file and its position, which two readers must not move at the same time; `None` if it is not known.
+    /// The file and its position, which only one thread may change at a time; `None` if the position is unknown.
     file: Mutex<(File, Option<u64>)>,
     len: u64,
 }
@@ -53,7 +53,7 @@ impl ReadAt for OpenFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, position) = &mut *file;
-        // Most reads go on where the last one ended.
+        // Most reads continue where the last one ended.
         if position.take() != Some(offset) {
             file.seek(SeekFrom::Start(offset))?;
         }
@@ -82,13 +82,13 @@ impl Bytes<'_> {
 /// Why bytes of a source are missing.
 #[derive(Debug)]
 pub(crate) enum Missing {
-    /// The source has become shorter.
+    /// The source was truncated.
     Gone,
     /// The system failed to read them.
     Failed(io::Error),
 }
 
-/// Fills `buffer` with the bytes from `offset` on. Returns how many there are, and why there are no more.
+/// Fills `buffer` with the bytes at `offset`. Returns their number, and why there are no more.
 pub(crate) fn fill(source: &dyn ReadAt, offset: u64, buffer: &mut [u8]) -> (usize, Option<Missing>) {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -102,24 +102,24 @@ pub(crate) fn fill(source: &dyn ReadAt, offset: u64, buffer: &mut [u8]) -> (usiz
     (filled, None)
 }
 
-/// Bytes read for a jump to somewhere else: what surrounds a header.
+/// Number of bytes read after a jump: enough for a header.
 const JUMP_LEN: usize = 1 << 10;
-/// Bytes read while the view moves forward.
+/// Number of bytes read while the window moves forward.
 const AHEAD_LEN: usize = 64 << 10;
-/// Bytes that are read at the cost of one step: reading is a copy.
+/// Number of bytes read per step: reading is a copy.
 const BYTES_READ_PER_STEP: usize = 16;
 
-/// A view of some bytes of a trace that moves over it, mostly forward.
+/// A window on a part of a trace, which mostly moves forward.
 ///
-/// Memory is twice the longest view, and nothing for a trace in memory.
+/// Uses memory for twice the longest view, and none for a trace in memory.
 pub(crate) struct Window<'a> {
     bytes: Bytes<'a>,
-    /// Bytes of the trace, or fewer once some turned out to be missing.
+    /// Length of the trace, or less after bytes turned out to be missing.
     len: u64,
     buffer: Vec<u8>,
     /// Offset of the buffer in the trace.
     start: u64,
-    /// Where bytes are missing first, and why.
+    /// Offset of the first missing byte, and why it is missing.
     missing: Option<(u64, Missing)>,
 }
 
@@ -128,7 +128,7 @@ impl<'a> Window<'a> {
         Self { bytes, len: bytes.len(), buffer: Vec::new(), start: 0, missing: None }
     }
 
-    /// The bytes from `at` on: `len`, or fewer where the trace ends or cannot be read.
+    /// Returns `len` bytes at `at`, or fewer if the trace ends or cannot be read.
     pub(crate) fn view(&mut self, at: u64, len: usize, budget: &mut Budget<'_>) -> Result<&[u8], Exhausted> {
         let source = match self.bytes {
             Bytes::Memory(bytes) => {
@@ -151,7 +151,7 @@ impl<'a> Window<'a> {
         Ok(&rest[..len.min(rest.len())])
     }
 
-    /// Bytes that turned out to be missing since the last call.
+    /// Returns the offset of bytes that turned out to be missing since the last call.
     pub(crate) fn take_missing(&mut self) -> Option<(u64, Missing)> {
         self.missing.take()
     }
@@ -179,7 +179,7 @@ impl<'a> Window<'a> {
         let (filled, missing) = fill(source, at + kept as u64, &mut self.buffer[kept..]);
         let filled = kept + filled;
         self.buffer.truncate(filled);
-        // What was read ahead in vain may never be needed.
+        // Missing bytes beyond the requested ones do not matter yet.
         if let Some(missing) = missing
             && filled < len
         {

@@ -1,4 +1,4 @@
-//! Small traces made by hand, from memory and from a source that is read at offsets. Small enough for Miri.
+//! Small synthetic traces, from memory and from a source that is read at offsets. Small enough for Miri.
 
 use crate::source::{Bytes, Missing, Window};
 use crate::work::index_budget;
@@ -16,7 +16,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
 }
 
-/// A buffer with these events, or with what they were compressed to.
+/// Returns a buffer with these events, or with their compressed form.
 fn buffer(sequence: u64, processor: u8, data: &[u8], stored: Option<&[u8]>) -> Vec<u8> {
     let mut bytes = vec![0; BUFFER_HEADER_LEN];
     bytes.extend_from_slice(stored.unwrap_or(data));
@@ -33,7 +33,7 @@ fn buffer(sequence: u64, processor: u8, data: &[u8], stored: Option<&[u8]>) -> V
     bytes
 }
 
-/// The first buffer.
+/// Returns the first buffer.
 fn start(mode: u32) -> Vec<u8> {
     const EVENT_LEN: usize = 0x20 + 0x118 + 8;
     let mut event = vec![0; EVENT_LEN];
@@ -47,7 +47,7 @@ fn start(mode: u32) -> Vec<u8> {
     buffer(0, 0, &event, None)
 }
 
-/// Compact events of the kernel, with these times.
+/// Returns compact kernel events with these times.
 fn events(times: &[u64]) -> Vec<u8> {
     let mut data = Vec::new();
     for time in times {
@@ -60,7 +60,7 @@ fn events(times: &[u64]) -> Vec<u8> {
     data
 }
 
-/// What stands for `data` in each format, without a single match.
+/// Encodes `data` in each format as literals only.
 fn literals(format: Compression, data: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     match format {
@@ -78,7 +78,7 @@ fn literals(format: Compression, data: &[u8]) -> Vec<u8> {
             out.extend(data);
         }
         Compression::XpressHuffman => {
-            // Every byte is its own code of eight bits.
+            // Every byte has an eight-bit code.
             out.extend([0x88; 128]);
             out.extend([0; 128]);
             for pair in data.chunks(2) {
@@ -90,7 +90,7 @@ fn literals(format: Compression, data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A source of bytes that is cut to some length after some reads.
+/// A source that is truncated after some reads.
 #[derive(Debug)]
 struct Source {
     bytes: Vec<u8>,
@@ -120,7 +120,7 @@ impl ReadAt for Source {
     }
 }
 
-/// Times of the events, and the kinds of damage with their counts.
+/// Returns the times of the events, and the counts of damage by kind.
 fn walk(trace: &Trace<'_>) -> (Vec<u64>, Vec<(DamageKind, u64)>) {
     let mut events = trace.events();
     let mut times = Vec::new();
@@ -145,7 +145,7 @@ const FORMATS: [Option<Compression>; 4] =
     [None, Some(Compression::Xpress), Some(Compression::Lznt1), Some(Compression::XpressHuffman)];
 
 #[test]
-fn memory_and_source_give_the_same_events() {
+fn memory_and_source_return_the_same_events() {
     for format in FORMATS {
         let bytes = small(format);
         let source = Source::of(&bytes);
@@ -157,7 +157,7 @@ fn memory_and_source_give_the_same_events() {
 }
 
 #[test]
-fn a_source_that_becomes_shorter() {
+fn truncation_during_a_read_is_reported() {
     for format in FORMATS {
         let bytes = small(format);
         for reads in if cfg!(miri) { 0..6 } else { 0..20 } {
@@ -175,7 +175,7 @@ fn a_source_that_becomes_shorter() {
 }
 
 #[test]
-fn a_file_is_read_and_may_be_cut() {
+fn a_file_may_be_truncated_while_it_is_open() {
     let path = env::temp_dir().join(format!("etwsieve-etl-{}.etl", process::id()));
     fs::write(&path, small(None)).unwrap();
     let file = TraceFile::open(&path).unwrap();
@@ -188,7 +188,7 @@ fn a_file_is_read_and_may_be_cut() {
 }
 
 #[test]
-fn the_search_finds_what_a_bad_header_hides() {
+fn buffers_after_an_invalid_header_are_found() {
     let mut bytes = small(Some(Compression::Xpress));
     let second = BUFFER_LEN;
     bytes[second..second + 4].fill(0xEE);
@@ -201,7 +201,7 @@ fn the_search_finds_what_a_bad_header_hides() {
 }
 
 #[test]
-fn a_window_moves_and_remembers_where_bytes_are_missing() {
+fn a_window_moves_and_remembers_missing_bytes() {
     let bytes: Vec<u8> = (0..20_000_u32).map(|at| (at % 251) as u8).collect();
     let source = Source::of(&bytes);
     let mut budget = index_budget(bytes.len() as u64);
@@ -218,12 +218,12 @@ fn a_window_moves_and_remembers_where_bytes_are_missing() {
     let mut window = Window::new(Bytes::Source(&cut));
     assert_eq!(window.view(90, 20, &mut budget), Ok(&bytes[90..100]));
     assert!(matches!(window.take_missing(), Some((100, Missing::Gone))));
-    assert_eq!(window.view(95, 20, &mut budget), Ok(&bytes[95..100]), "and it does not ask again");
+    assert_eq!(window.view(95, 20, &mut budget), Ok(&bytes[95..100]), "without another read");
     assert!(window.take_missing().is_none());
 }
 
 #[test]
-fn a_budget_that_ends_leaves_the_rest_as_damage() {
+fn the_rest_after_the_budget_is_reported_as_damage() {
     let bytes = small(None);
     let trace = Trace::new(&bytes).unwrap();
     // Enough for the first buffers.
@@ -235,6 +235,6 @@ fn a_budget_that_ends_leaves_the_rest_as_damage() {
         }
         let unread = events.damage().count(DamageKind::WorkLimit);
         assert!(seen < 7 && unread > 0, "{steps} steps: {seen} events, {unread} buffers unread");
-        assert_eq!(events.cost().0, steps, "nothing is done for free");
+        assert_eq!(events.cost().0, steps, "all work is charged");
     }
 }

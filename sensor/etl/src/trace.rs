@@ -1,4 +1,4 @@
-//! A trace: its bytes, its facts, and where its buffers are.
+//! A trace with its header and the list of its buffers.
 
 use crate::buffer::BUFFER_HEADER_LEN;
 use crate::damage::DamageLog;
@@ -13,7 +13,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-/// The part of a file in which its log file header is: a buffer's header and the largest event.
+/// Length of the part of a file that contains its log file header: a buffer header and the largest event.
 const LOG_FILE_HEADER_END: usize = BUFFER_HEADER_LEN + u16::MAX as usize;
 
 /// A trace file that is open for reading.
@@ -25,8 +25,8 @@ pub struct TraceFile {
 impl TraceFile {
     /// Opens the file at `path`.
     ///
-    /// The file may change while it is read: it is read as long as it was when it was opened, and what is missing by
-    /// then is [`Changed`](crate::DamageKind::Changed) damage.
+    /// The file may change while it is read. It is read up to its length at this time, and missing bytes are damage of kind
+    /// [`Changed`](crate::DamageKind::Changed).
     ///
     /// # Errors
     ///
@@ -43,12 +43,12 @@ impl TraceFile {
         Ok(Self { file: OpenFile::new(file, metadata.len()) })
     }
 
-    /// Number of bytes of the file when it was opened.
+    /// Returns the length of the file in bytes when it was opened.
     pub fn len(&self) -> u64 {
         self.file.len()
     }
 
-    /// Always false: an empty file is not a trace.
+    /// Returns false: an empty file is not a trace.
     pub fn is_empty(&self) -> bool {
         self.file.is_empty()
     }
@@ -57,7 +57,7 @@ impl TraceFile {
     ///
     /// # Errors
     ///
-    /// As [`Trace::new`].
+    /// See [`Trace::new`].
     pub fn trace(&self) -> Result<Trace<'_>, EtlError> {
         Trace::read(&self.file, &|| false)
     }
@@ -66,13 +66,13 @@ impl TraceFile {
     ///
     /// # Errors
     ///
-    /// As [`Trace::read`].
+    /// See [`Trace::read`].
     pub fn trace_until(&self, stop: &dyn Fn() -> bool) -> Result<Trace<'_>, EtlError> {
         Trace::read(&self.file, stop)
     }
 }
 
-/// A trace whose buffers have been found.
+/// A trace with the list of its buffers.
 #[derive(Debug)]
 pub struct Trace<'a> {
     bytes: Bytes<'a>,
@@ -84,27 +84,26 @@ pub struct Trace<'a> {
 }
 
 impl<'a> Trace<'a> {
-    /// Reads the header of the trace `bytes` and finds its buffers. Events are read by [`events`](Self::events), which
-    /// uses the bytes in place.
+    /// Reads the header of the trace `bytes` and finds its buffers. [`events`](Self::events) then reads the events in place.
     ///
     /// # Errors
     ///
-    /// [`EtlError`] if `bytes` do not start like a trace. All else that is wrong is [`damage`](Self::damage).
+    /// [`EtlError`] if `bytes` do not start like a trace. All other problems are [`damage`](Self::damage).
     ///
     /// # Complexity
     ///
-    /// Reads one header per buffer; after damage in a compressed file, linear in the bytes that are skipped. The work is
-    /// at most [`INDEX_STEPS_PER_BYTE_MAX`](crate::INDEX_STEPS_PER_BYTE_MAX) steps per byte, the list of buffers at most
-    /// [`index_len_max`](Self::index_len_max) bytes long.
+    /// Reads one header per buffer; after damage in a compressed file, linear in the skipped bytes. Costs at most
+    /// [`INDEX_STEPS_PER_BYTE_MAX`](crate::INDEX_STEPS_PER_BYTE_MAX) steps per byte. The list of buffers has at most
+    /// [`index_len_max`](Self::index_len_max) bytes.
     pub fn new(bytes: &'a [u8]) -> Result<Self, EtlError> {
         Self::index(Bytes::Memory(bytes), index_budget(bytes.len() as u64))
     }
 
-    /// As [`new`](Self::new), for a trace that is read at offsets. A view of at most 48 MiB moves over damaged parts.
+    /// Like [`new`](Self::new), for a trace that is read at offsets. Damaged parts are searched in a window of at most 48 MiB.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new); [`EtlError::Header`] if the header cannot be read; [`EtlError::Stopped`] soon after `stop`
+    /// See [`new`](Self::new). [`EtlError::Header`] if the header cannot be read; [`EtlError::Stopped`] soon after `stop`
     /// returns true.
     pub fn read(source: &'a dyn ReadAt, stop: &dyn Fn() -> bool) -> Result<Self, EtlError> {
         Self::index(Bytes::Source(source), index_budget(source.len()).until(stop))
@@ -128,44 +127,44 @@ impl<'a> Trace<'a> {
         Ok(Self { bytes, info, damage, entries, index_steps, index_bytes })
     }
 
-    /// The facts of the trace.
+    /// Returns the header of the trace and the counts of its buffers.
     pub fn info(&self) -> &TraceInfo {
         &self.info
     }
 
-    /// What is wrong with the row of buffers. Damage inside buffers is found by [`Events`].
+    /// Returns the damage of the sequence of buffers. [`Events`] finds damage within buffers.
     pub fn damage(&self) -> &DamageLog {
         &self.damage
     }
 
-    /// Bytes of the trace.
+    /// Returns the length of the trace in bytes.
     pub fn len(&self) -> u64 {
         self.bytes.len()
     }
 
-    /// Always false: an empty file is not a trace.
+    /// Returns false: an empty file is not a trace.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What finding the buffers has cost: steps of work, and bytes allocated in all.
+    /// Returns the cost of finding the buffers: steps of work, and bytes allocated in total.
     pub fn index_cost(&self) -> (u64, u64) {
         (self.index_steps, self.index_bytes)
     }
 
-    /// A walk over all events, in the order of time. Each walk starts again at the first one.
+    /// Returns all events in time order. Each call starts again at the first event.
     pub fn events(&self) -> Events<'_> {
         Events::new(self, walk_budget(self.len()))
     }
 
-    /// As [`events`](Self::events). The walk ends soon after `stop` returns true, also where it meets nothing but
-    /// damage; see [`Events::is_stopped`].
+    /// Like [`events`](Self::events), but ends soon after `stop` returns true, even while only damage is read; see
+    /// [`Events::is_stopped`].
     pub fn events_until<'t>(&'t self, stop: &'t dyn Fn() -> bool) -> Events<'t> {
         Events::new(self, walk_budget(self.len()).until(stop))
     }
 
-    /// The most memory in bytes that the list of buffers of a file of `len` bytes takes: a list that doubles as it
-    /// grows, with an entry for each smallest possible buffer.
+    /// Returns the maximum memory in bytes for the list of buffers of a file of `len` bytes: a list that doubles as it grows,
+    /// with an entry for each smallest possible buffer.
     pub const fn index_len_max(len: u64) -> u64 {
         2 * (len / BUFFER_HEADER_LEN as u64 + 4) * size_of::<Entry>() as u64
     }
@@ -178,7 +177,7 @@ impl<'a> Trace<'a> {
         &self.entries
     }
 
-    /// The entries of each stream.
+    /// Returns the range of entries of each stream.
     pub(crate) fn streams(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         let mut start = 0;
         self.entries.chunk_by(|a, b| a.stream == b.stream).map(move |entries| {

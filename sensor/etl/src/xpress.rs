@@ -1,8 +1,8 @@
 //! XPRESS: plain LZ77 (`COMPRESSION_FORMAT_XPRESS`, 3).
 //!
-//! A `u32` of flags, highest bit first, announces 32 items: 0 is a literal byte, 1 a match. A match is a `u16`,
-//! 13 bits distance - 1 above 3 bits length - 3. A length of 7 goes on in a half-byte, which two matches share;
-//! 15 there goes on in a byte, 255 there in a `u16` that restarts at the whole length, 0 there in a `u32`.
+//! A `u32` of flags, highest bit first, describes 32 items: 0 is a literal byte, 1 a match. A match is a `u16` with 13 bits
+//! distance - 1 and 3 bits length - 3. A length of 7 continues in a half-byte, of which two matches share a byte. The value
+//! 15 there continues in a byte, 255 there in a `u16` with the whole length, 0 there in a `u32` with the whole length.
 //!
 //! Source: MS-XCA, section 2.4.
 
@@ -19,9 +19,9 @@ pub(crate) fn decompress(input: &[u8], output: &mut [u8]) -> Decoded {
     Decoded { written: output.at, read: input.at, end }
 }
 
-/// `None` when the input ends.
+/// Decodes items. Returns `None` if the input ends.
 fn items(input: &mut Input<'_>, output: &mut Output<'_>) -> Option<End> {
-    // The upper half of a byte of which a match has used the lower one.
+    // The upper half of a byte whose lower half a match has used.
     let mut half = None;
     while !output.is_full() {
         let mut flags = input.u32()?;
@@ -58,14 +58,15 @@ fn items(input: &mut Input<'_>, output: &mut Output<'_>) -> Option<End> {
             flags <<= 1;
         }
         if output.is_full() && left == 0 {
-            // The encoder of Windows opens the next 32 items as soon as these are used up.
+            // The encoder of Windows writes the next flags as soon as these are used up.
             let _ = input.u32();
         }
     }
     Some(End::Full)
 }
 
-/// The length of a match; 0, which is none, for a length below what its own prefix says. `None` when the input ends.
+/// Reads the length of a match. Returns 0, which is not valid, for a length below its own prefix, and `None` if the input
+/// ends.
 fn length(in_word: u32, input: &mut Input<'_>, half: &mut Option<u8>) -> Option<u64> {
     let mut len = in_word;
     if len == LENGTH_IN_WORD_MAX {
@@ -101,7 +102,7 @@ mod tests {
 
     /// The examples of MS-XCA, section 3.1.
     #[test]
-    fn decompresses_the_examples_of_the_specification() {
+    fn the_examples_of_the_specification_are_decompressed() {
         let alphabet = b"abcdefghijklmnopqrstuvwxyz";
         let mut literals = vec![0x3f, 0, 0, 0];
         literals.extend_from_slice(alphabet);
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_bad_matches() {
+    fn invalid_matches_are_rejected() {
         let rows: [(&str, &[u8]); 4] = [
             ("match before the start", &[0, 0, 0, 0x80, 0, 0]),
             ("match beyond the end", &[0, 0, 0, 0x40, b'a', 7, 0, 15, 255, 0, 0x10]),

@@ -1,10 +1,10 @@
 //! XPRESS with Huffman codes (`COMPRESSION_FORMAT_XPRESS_HUFF`, 4).
 //!
-//! Blocks of 65536 bytes of output (the last is shorter). A block is a table of 512 code lengths, 4 bits each, low
-//! half first, then 16-bit words of bits, highest first, with the bytes of long lengths between them. Symbols below
-//! 256 are literals; the others are matches: `(symbol - 256) % 16` is the length - 3, where 15 goes on in a byte,
-//! 255 there in a `u16`, 0 there in a `u32`; `(symbol - 256) / 16` is how many bits of the distance follow below its
-//! highest bit.
+//! A sequence of blocks with 65536 bytes of output each (fewer in the last one). A block is a table of 512 code lengths, 4
+//! bits each, low half first, followed by 16-bit words of bits, highest first, with the bytes of long lengths between them.
+//! Symbols below 256 are literals, the others are matches: `(symbol - 256) % 16` is the length - 3, where 15 continues in a
+//! byte, 255 there in a `u16`, 0 there in a `u32`; `(symbol - 256) / 16` is the number of bits of the distance that follow
+//! below its highest bit.
 //!
 //! Source: MS-XCA, section 2.2.
 
@@ -13,7 +13,7 @@ use crate::lz::{Decoded, End, Input, Output};
 const BLOCK_LEN: usize = 1 << 16;
 /// 512 code lengths of 4 bits.
 const TABLE_LEN: usize = 256;
-/// At the end of the output this symbol is no match.
+/// At the end of the output this symbol is not a match.
 const END_MARKER: u16 = 256;
 const CODE_BITS_MAX: u32 = 15;
 const LENGTH_IN_SYMBOL_MAX: u32 = 15;
@@ -36,7 +36,7 @@ pub(crate) fn decompress(input: &[u8], output: &mut [u8]) -> Decoded {
     Decoded { written: output.at, read: input.at, end }
 }
 
-/// One block. `None` when the input ends, `Full` at the end of the block or of the output.
+/// Decodes a block. Returns `None` if the input ends, `Full` at the end of the block or of the output.
 fn block(codes: &Codes, input: &mut Input<'_>, output: &mut Output<'_>) -> Option<End> {
     let mut bits = Bits::new(input)?;
     let block_end = output.at.saturating_add(BLOCK_LEN);
@@ -71,7 +71,7 @@ fn block(codes: &Codes, input: &mut Input<'_>, output: &mut Output<'_>) -> Optio
         }
     }
     if output.is_full() {
-        // The encoder of Windows writes an end marker, of which nothing but its bits matters here.
+        // The encoder of Windows writes an end marker, which is skipped.
         let (symbol, len) = codes.look_up(bits.peek());
         if symbol == END_MARKER {
             let _ = bits.skip(len, input);
@@ -80,10 +80,11 @@ fn block(codes: &Codes, input: &mut Input<'_>, output: &mut Output<'_>) -> Optio
     Some(End::Full)
 }
 
-/// Bits from 16-bit words, highest first, always at least 16 ahead: the bytes of long lengths lie behind them.
+/// Reads bits from 16-bit words, highest first. Always has at least 16 bits read ahead, because the bytes of long lengths
+/// follow them in the input.
 struct Bits {
     next: u32,
-    /// Bits of `next` beyond the 16 that every look-up may use.
+    /// Number of bits in `next` beyond the 16 that every look-up may use.
     extra: i32,
 }
 
@@ -97,7 +98,7 @@ impl Bits {
         self.next >> (32 - CODE_BITS_MAX)
     }
 
-    /// `len` is at most 15.
+    /// Skips `len` bits, at most 15.
     fn skip(&mut self, len: u32, input: &mut Input<'_>) -> Option<()> {
         self.next <<= len;
         self.extra -= len as i32;
@@ -115,18 +116,18 @@ impl Bits {
     }
 }
 
-/// Canonical codes: by length, then by symbol.
+/// Canonical Huffman codes, ordered by length and then by symbol.
 ///
-/// A code is found by comparing with the first code of each length, so that a block costs no more to set up than its
-/// table is long: a buffer can be a few bytes.
+/// A code is found by comparing it with the first code of each length. Preparing a block is therefore linear in its table,
+/// which matters because a buffer can have only a few bytes.
 struct Codes {
-    /// By length: the first code that is longer, widened to 15 bits.
+    /// For each length: the first longer code, extended to 15 bits.
     limits: [u32; CODE_BITS_MAX as usize + 1],
-    /// By length: the first code, widened to 15 bits.
+    /// For each length: the first code, extended to 15 bits.
     firsts: [u32; CODE_BITS_MAX as usize + 1],
-    /// By length: where its symbols start in `symbols`.
+    /// For each length: the index of its first symbol in `symbols`.
     starts: [usize; CODE_BITS_MAX as usize + 1],
-    /// All symbols that have a code, in the order of their codes.
+    /// All symbols with a code, in the order of their codes.
     symbols: [u16; 2 * TABLE_LEN],
 }
 
@@ -141,7 +142,7 @@ impl Codes {
         }
     }
 
-    /// False unless the codes are complete: every row of bits starts with one of them.
+    /// Builds the codes. Returns false unless they are complete, so that every sequence of bits starts with one of them.
     fn build(&mut self, lengths: &[u8]) -> bool {
         let lengths = || lengths.iter().flat_map(|pair| [pair & 15, pair >> 4]);
         let mut counts = [0; CODE_BITS_MAX as usize + 1];
@@ -154,7 +155,7 @@ impl Codes {
             code += (counts[index] as u32) << (CODE_BITS_MAX - len);
             self.limits[index] = code;
         }
-        // A counting sort: each symbol goes behind those of its length that came before.
+        // Counting sort of the symbols by length.
         let mut next = self.starts;
         for (len, symbol) in lengths().map(usize::from).zip(0..).filter(|(len, _)| *len > 0) {
             self.symbols[next[len]] = symbol;
@@ -163,9 +164,9 @@ impl Codes {
         code == 1 << CODE_BITS_MAX
     }
 
-    /// The symbol whose code starts the 15 `bits`, and the length of the code.
+    /// Returns the symbol whose code starts the 15 `bits`, and the length of the code.
     fn look_up(&self, bits: u32) -> (u16, u32) {
-        // The last limit is above all bits, see `build`.
+        // The last limit is above all possible bits, see `build`.
         let len = (1..CODE_BITS_MAX).find(|len| bits < self.limits[*len as usize]).unwrap_or(CODE_BITS_MAX);
         let index = len as usize;
         let nth = bits.saturating_sub(self.firsts[index]) >> (CODE_BITS_MAX - len);
@@ -178,7 +179,7 @@ impl Codes {
 mod tests {
     use super::{Decoded, End, TABLE_LEN, decompress};
 
-    /// 256 bytes of code lengths, given as `(symbol, length)`.
+    /// Returns 256 bytes of code lengths for pairs `(symbol, length)`.
     fn table(lengths: &[(usize, u8)]) -> Vec<u8> {
         let mut table = vec![0; TABLE_LEN];
         for (symbol, len) in lengths {
@@ -189,8 +190,8 @@ mod tests {
 
     /// The examples of MS-XCA, section 3.2: the alphabet, and "abc" 100 times.
     #[test]
-    fn decompresses_the_examples_of_the_specification() {
-        // 22 letters of five bits; the last four and the end marker (symbol 256) of four.
+    fn the_examples_of_the_specification_are_decompressed() {
+        // 22 letters have five bits; the last four and the end marker (symbol 256) have four.
         let mut lengths: Vec<_> =
             (b'a'..=b'z').map(|c| (usize::from(c), if c < b'w' { 5 } else { 4 })).collect();
         lengths.push((256, 4));
@@ -199,7 +200,7 @@ mod tests {
             0xd8, 0x52, 0x3e, 0xd7, 0x94, 0x11, 0x5b, 0xe9, 0x19, 0x5f, 0xf9, 0xd6, 0x7c, 0xdf, 0x8d, 0x04,
             0, 0, 0, 0,
         ]);
-        // Symbol 287: a match whose length goes on in bytes, with one more bit of distance.
+        // Symbol 287: a match whose length continues in bytes, with one more bit of distance.
         let mut abc = table(&[(0x61, 3), (0x62, 3), (0x63, 2), (256, 2), (287, 2)]);
         abc.extend_from_slice(&[0xa8, 0xdc, 0x00, 0x00, 0xff, 0x26, 0x01]);
         for (name, input, want) in [
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_codes_that_do_not_fill_the_table() {
+    fn incomplete_codes_are_rejected() {
         for (name, lengths) in
             [("none", &[][..]), ("too few", &[(65, 2), (66, 2)]), ("too many", &[(65, 1), (66, 1), (67, 1)])]
         {

@@ -1,41 +1,59 @@
 //! `etwsieve config check` and `etwsieve config print`.
 
-use super::{Exit, after_writing, complain};
+use super::{Exit, after_writing, print_error, usage_error};
 use crate::live::config::Config;
 use crate::rules::from_paths;
+use clap::Subcommand;
 use etwsieve_transport::printable::{self, Printable};
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Subcommands of `config`.
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check a configuration and the rules that it names.
+    Check {
+        /// Configuration file.
+        #[arg(value_name = "FILE")]
+        path: PathBuf,
+    },
+    /// Print a configuration with an explanation of every key; without FILE the default configuration.
+    Print {
+        /// Configuration file.
+        #[arg(value_name = "FILE")]
+        path: Option<PathBuf>,
+    },
+}
+
+pub(super) fn run(command: &ConfigCommand) -> Exit {
+    match command {
+        ConfigCommand::Check { path } => check(path),
+        ConfigCommand::Print { path } => print(path.as_deref()),
+    }
+}
 
 /// Checks the configuration at `path` and the rules that it names.
-pub(super) fn check(path: &Path) -> Exit {
+fn check(path: &Path) -> Exit {
     let config = match Config::load(path) {
         Ok(config) => config,
-        Err(error) => {
-            complain(error);
-            return Exit::Usage;
-        }
+        Err(error) => return usage_error(error),
     };
     let (loaded, unreadable) = from_paths(&config.rules);
-    for error in &loaded.errors {
-        complain(error);
-    }
-    for error in &unreadable {
-        complain(error);
-    }
+    loaded.errors.iter().for_each(print_error);
+    unreadable.iter().for_each(print_error);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let refused = loaded.refused + unreadable.len();
+    let rejected = loaded.refused + unreadable.len();
     let rules = loaded.rules.len();
     if rules == 0 {
-        complain(super::rules::nothing_left(&loaded));
+        print_error(super::rules::no_rule_message(&loaded));
     }
     let exit =
-        if rules == 0 || refused > 0 && !config.allow_bad_rules { Exit::Usage } else { Exit::Complete };
+        if rules == 0 || rejected > 0 && !config.allow_bad_rules { Exit::Usage } else { Exit::Complete };
     let written = writeln!(
         io::stdout().lock(),
-        "{} is valid; rules: {rules} loaded, {} for other log sources, {} filters applied, {refused} refused",
+        "{} is valid; rules: {rules} loaded, {} for other log sources, {} filters applied, {rejected} rejected",
         printable::path(path),
         loaded.other_log_sources,
         loaded.filters
@@ -43,13 +61,13 @@ pub(super) fn check(path: &Path) -> Exit {
     after_writing(written, exit)
 }
 
-/// Writes the configuration at `path`, or the default one, with every key explained.
-pub(super) fn print(path: Option<&Path>) -> Exit {
+/// Prints the configuration at `path`, or the default one, with an explanation of every key.
+fn print(path: Option<&Path>) -> Exit {
     match path.map_or_else(|| Ok(Config::default()), Config::load) {
         Ok(config) => {
             let text = config.documented();
             let mut out = io::stdout().lock();
-            // Values come from a file; on a terminal none of them commands it.
+            // Values may contain control characters, which are escaped for a terminal.
             let written = if out.is_terminal() {
                 text.lines().try_for_each(|line| writeln!(out, "{}", Printable(line)))
             } else {
@@ -57,9 +75,6 @@ pub(super) fn print(path: Option<&Path>) -> Exit {
             };
             after_writing(written, Exit::Complete)
         }
-        Err(error) => {
-            complain(error);
-            Exit::Usage
-        }
+        Err(error) => usage_error(error),
     }
 }

@@ -1,6 +1,7 @@
-//! The files that a command reads and writes: no output destroys an input, another output, or somebody else's file.
+//! The files that a command reads and writes. No output may overwrite an input, another output, or a file that etwsieve did
+//! not write.
 
-use super::{Exit, complain};
+use super::{Exit, usage_error};
 use crate::delivery::CollectorSettings;
 use crate::input::expand;
 use crate::rules::ENDINGS;
@@ -9,32 +10,32 @@ use etwsieve_transport::files::{Claims, Report};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// What a file begins with that `--summary` has written.
+/// First bytes of a file that `--summary` has written.
 const SUMMARY_HEAD: &[u8] = b"{\n  \"events_seen\":";
 
 /// The files of a command that searches events.
 #[derive(Default)]
 pub(super) struct Files<'a> {
-    /// Files that are read, folders already searched.
+    /// Input files; folders have been searched already.
     pub(super) inputs: &'a [PathBuf],
-    /// Paths of rules.
+    /// Paths of the rules.
     pub(super) rules: &'a [PathBuf],
-    /// The configuration.
+    /// The configuration file.
     pub(super) config: Option<&'a Path>,
     /// The file to which hits are appended.
     pub(super) output: Option<&'a Path>,
     /// The database of hits.
     pub(super) store: Option<&'a Path>,
-    /// The spool and its bundle.
+    /// Settings of the collector, which name the bundle.
     pub(super) collector: Option<&'a CollectorSettings>,
-    /// The spool's file, if hits are sent.
+    /// The spool file, if hits are sent.
     pub(super) spool: Option<&'a Path>,
     /// The file of the summary.
     pub(super) summary: Option<&'a Path>,
 }
 
 impl Files<'_> {
-    /// Refuses outputs that are inputs, or one and the same file.
+    /// Reports an error if an output is also an input or another output.
     pub(super) fn check(&self) -> Result<(), Exit> {
         let mut claims = Claims::default();
         let (rules, _) = expand(self.rules, &ENDINGS);
@@ -54,24 +55,18 @@ impl Files<'_> {
             }
             self.summary.map_or(Ok(()), |path| claims.output("--summary", path))
         })();
-        result.map_err(|error| {
-            complain(error);
-            Exit::Usage
-        })
+        result.map_err(usage_error)
     }
 }
 
-/// Looks, before the work, whether the summary can be written to `path`.
+/// Checks before the run whether the summary can be written to `path`.
 pub(super) fn prepare_summary(path: Option<&Path>) -> Result<Option<Report>, Exit> {
     let prepare =
         |path| Report::prepare(path, "a summary of etwsieve", |head| head.starts_with(SUMMARY_HEAD));
-    path.map(prepare).transpose().map_err(|error| {
-        complain(format_args!("--summary: {error}"));
-        Exit::Usage
-    })
+    path.map(prepare).transpose().map_err(|error| usage_error(format_args!("--summary: {error}")))
 }
 
-/// Writes a summary where [`prepare_summary`] looked.
+/// Writes a summary to the file that [`prepare_summary`] has checked.
 pub(super) fn write_summary(report: Report, summary: &impl Serialize, stop: &Stop) -> Result<(), Exit> {
     let text = serde_json::to_string_pretty(summary).map_err(|error| error.to_string());
     let written = text.and_then(|mut text| {
@@ -79,8 +74,8 @@ pub(super) fn write_summary(report: Report, summary: &impl Serialize, stop: &Sto
         report.write(text.as_bytes(), stop).map_err(|error| error.to_string())
     });
     written.map_err(|error| {
-        complain(format_args!("--summary: {error}"));
-        if stop.requested() { Exit::Interrupted } else { Exit::Usage }
+        let exit = usage_error(format_args!("--summary: {error}"));
+        if stop.requested() { Exit::Interrupted } else { exit }
     })
 }
 
@@ -90,7 +85,7 @@ mod tests {
     use crate::ledger::Summary;
 
     #[test]
-    fn a_summary_is_recognised() {
+    fn a_summary_starts_with_the_head_that_identifies_it() {
         let text = serde_json::to_string_pretty(&Summary::default()).expect("a summary is JSON");
         assert!(text.as_bytes().starts_with(SUMMARY_HEAD), "{text}");
     }

@@ -1,26 +1,61 @@
-//! `etwsieve hits`: what a store holds, and what comes into it.
+//! `etwsieve hits`: prints the hits of a store.
 
-use super::{Exit, HitsArgs, after_writing, complain, stop_on_signal};
+use super::{Exit, after_writing, print_error, stop_on_signal, usage_error};
 use crate::output::Format;
 use crate::stop::Stop;
-use etwsieve_etl::FileTime;
+use clap::Args;
+use etwsieve_event::FileTime;
+use etwsieve_event::time::TICKS_PER_SECOND;
 use etwsieve_transport::printable::clip;
 use etwsieve_transport::store::{ComputerStats, HitFilter, RuleStats, Store, StoreError, StoreStats};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::iter;
-use std::thread;
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::time::Duration;
 
-/// How often `--follow` looks for new hits.
+/// Interval at which `--follow` checks for new hits.
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
-/// Width of a level in the table, and of a title or name at most, in characters.
+/// Width of a level, and maximum width of a title or name, in characters.
 const LEVEL_WIDTH: usize = 13;
 const TEXT_WIDTH_MAX: usize = 200;
-/// FILETIME of 1970-01-01T00:00:00Z.
-const UNIX_EPOCH_TICKS: u64 = 116_444_736_000_000_000;
-const TICKS_PER_SECOND: u64 = 10_000_000;
+
+/// Print the hits of a database that `replay --store` or `watch --store` has written.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etwsieve hits hits.db
+  etwsieve hits --stats hits.db
+  etwsieve hits --since 2h --rule endpoint --computer srv01 hits.db
+  etwsieve hits --follow hits.db                   and new hits, until Ctrl-C
+  sqlite3 hits.db 'SELECT * FROM detections'       grouped as in the Splunk analytic")]
+pub(super) struct HitsArgs {
+    /// Output format [default: table on a terminal, jsonl otherwise; with --stats always table].
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Count hits by rule and computer instead of listing them. Formats: table, jsonl.
+    #[arg(long)]
+    stats: bool,
+    /// Only events at or after this time: 2026-11-25T18:00:00Z, or a duration before now such as 90s, 30m, 2h, 7d.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<FileTime>,
+    /// Only events at or before this time; same forms as --since.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<FileTime>,
+    /// Only hits of rules with this id, or with this text in the title.
+    #[arg(long, value_name = "ID|TEXT")]
+    rule: Option<String>,
+    /// Only hits from this computer.
+    #[arg(long, value_name = "NAME")]
+    computer: Option<String>,
+    /// Continue with new hits as they are stored, until Ctrl-C.
+    #[arg(long, conflicts_with = "stats")]
+    follow: bool,
+    /// Database of hits.
+    #[arg(value_name = "DB")]
+    store: PathBuf,
+}
 
 pub(super) fn run(args: &HitsArgs) -> Exit {
     let filter = HitFilter {
@@ -31,8 +66,9 @@ pub(super) fn run(args: &HitsArgs) -> Exit {
         ..HitFilter::default()
     };
     if let (true, Some(format @ (Format::Ecs | Format::Splunk))) = (args.stats, args.format) {
-        complain(format_args!("--stats has no format {format:?}: expected table or jsonl"));
-        return Exit::Usage;
+        return usage_error(format_args!(
+            "--stats does not support the format {format:?}: use table or jsonl"
+        ));
     }
     let result = Store::open_read_only(&args.store).and_then(|store| {
         if args.follow {
@@ -46,18 +82,14 @@ pub(super) fn run(args: &HitsArgs) -> Exit {
             Ok(after_writing(print_stats(&stats, args.format), exit))
         }
     });
-    result.unwrap_or_else(|error: StoreError| {
-        complain(error);
-        Exit::Usage
-    })
+    result.unwrap_or_else(|error: StoreError| usage_error(error))
 }
 
-/// A time on the command line: RFC 3339, in UTC unless it says another offset, or how long ago.
-pub(super) fn parse_time(text: &str) -> Result<FileTime, String> {
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() / 100;
-    let now = UNIX_EPOCH_TICKS.saturating_add(u64::try_from(now).unwrap_or(u64::MAX));
-    time_at(text, now)
-        .ok_or_else(|| "expected a time such as 2026-11-25T18:00:00Z, or 90s, 30m, 2h, 7d ago".into())
+/// Parses a time on the command line: RFC 3339, in UTC unless it has an offset, or a duration before now.
+fn parse_time(text: &str) -> Result<FileTime, String> {
+    time_at(text, FileTime::now().0).ok_or_else(|| {
+        "expected a time such as 2026-11-25T18:00:00Z, or a duration such as 90s, 30m, 2h, 7d".into()
+    })
 }
 
 fn time_at(text: &str, now: u64) -> Option<FileTime> {
@@ -70,7 +102,7 @@ fn time_at(text: &str, now: u64) -> Option<FileTime> {
         let ticks = count.saturating_mul(seconds).saturating_mul(TICKS_PER_SECOND);
         return Some(FileTime(now.saturating_sub(ticks)));
     }
-    // An offset stands behind the seconds, where a date has no sign any more.
+    // A sign after the seconds starts an offset.
     let sign = text.rfind(['+', '-']).filter(|at| *at >= "2026-11-25T18:00:00".len());
     let Some(at) = sign else { return FileTime::parse_iso(text) };
     let (hours, minutes) = text[at + 1..].split_once(':')?;
@@ -81,7 +113,7 @@ fn time_at(text: &str, now: u64) -> Option<FileTime> {
     };
     let offset = (number(hours, 23)? * 60 + number(minutes, 59)?) * 60 * TICKS_PER_SECOND;
     let local = FileTime::parse_iso(&text[..at])?.0;
-    // East of Greenwich it is later.
+    // A positive offset means that the local time is ahead of UTC.
     let utc = if text[at..].starts_with('+') { local.checked_sub(offset) } else { local.checked_add(offset) };
     utc.map(FileTime)
 }
@@ -97,7 +129,7 @@ fn list(store: &Store, args: &HitsArgs, filter: HitFilter) -> Exit {
     after_writing(written, exit)
 }
 
-/// Writes the hits there are, in time order, and then those that are stored, as they come.
+/// Writes the stored hits in time order, and then new hits as they are stored.
 fn follow(store: &Store, args: &HitsArgs, filter: &HitFilter) -> Result<Exit, StoreError> {
     let stop = Stop::default();
     stop_on_signal(&stop);
@@ -116,9 +148,9 @@ fn follow(store: &Store, args: &HitsArgs, filter: &HitFilter) -> Result<Exit, St
             written = write_hits(store, filter, format, &mut out, &mut exit).and_then(|()| out.flush());
             after_id = Some(until_id);
         }
-        thread::sleep(FOLLOW_EVERY);
+        stop.wait(FOLLOW_EVERY);
     }
-    // Ctrl-C is how it ends.
+    // Ctrl-C is the normal end.
     Ok(after_writing(written, exit))
 }
 
@@ -132,9 +164,9 @@ fn write_hits(
     for stored in store.hits(filter) {
         match stored {
             Ok(stored) => format.write(&stored.hit, out)?,
-            // A damaged row is told, and the walk goes on behind it.
+            // A damaged row is reported and skipped.
             Err(error) => {
-                complain(error);
+                print_error(error);
                 *exit = Exit::Damaged;
             }
         }
@@ -142,7 +174,7 @@ fn write_hits(
     Ok(())
 }
 
-/// As [`Store::stats`], of the hits that pass the filter, each with all of its rules.
+/// Computes [`Store::stats`] for the hits that pass the filter, each with all of its rules.
 fn filtered_stats(store: &Store, filter: HitFilter) -> (StoreStats, Exit) {
     let mut stats = StoreStats::default();
     let mut exit = Exit::Complete;
@@ -152,7 +184,7 @@ fn filtered_stats(store: &Store, filter: HitFilter) -> (StoreStats, Exit) {
         let hit = match stored {
             Ok(stored) => stored.hit,
             Err(error) => {
-                complain(error);
+                print_error(error);
                 exit = Exit::Damaged;
                 continue;
             }
@@ -215,7 +247,7 @@ fn print_stats(stats: &StoreStats, format: Option<Format>) -> io::Result<()> {
     out.flush()
 }
 
-/// Writes the counts as JSON Lines: the total, then a line for each rule and each computer.
+/// Writes the counts as JSON Lines: a line for the total, then one for each rule and each computer.
 fn write_stats(stats: &StoreStats, mut out: impl Write) -> io::Result<()> {
     let total = json!({ "kind": "total", "events": stats.hits, "detections": stats.detections });
     let rules = stats.rules.iter().map(|rule| {
@@ -245,10 +277,10 @@ fn write_stats(stats: &StoreStats, mut out: impl Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::time_at;
-    use etwsieve_etl::FileTime;
+    use etwsieve_event::FileTime;
 
     #[test]
-    fn times_are_absolute_or_ago() {
+    fn times_are_absolute_or_relative_to_now() {
         let at = |text| FileTime::parse_iso(text).unwrap().0;
         let now = at("2026-11-25T18:00:00");
         let rows = [

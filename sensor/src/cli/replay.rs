@@ -1,18 +1,20 @@
-//! `etwsieve replay`: recorded traces through the pipeline, hits to standard output and the store.
+//! `etwsieve replay`: searches recorded traces and writes the hits to standard output, the store and the spool.
 
 use super::files::{Files, prepare_summary, write_summary};
-use super::{Exit, ReplayArgs, after_writing, complain, rules, stop_on_signal};
-use crate::cli::terminal::Terminal;
+use super::options::{CollectorArgs, RuleArgs};
+use super::terminal::Terminal;
+use super::{Exit, after_writing, print_error, rules, stop_on_signal, usage_error};
 use crate::delivery::{self, CollectorSettings, Role};
 use crate::input::{FileSource, Found, Skipped, find};
 use crate::ledger::{LossLedger, Summary};
 use crate::output::Format;
 use crate::pipeline::{self, Observer, Progress, Settings};
 use crate::rules::ActiveRules;
-use crate::search::Search;
+use crate::search::{ScopeChoice, Search, ViewChoice};
 use crate::sorter::Sorter;
 use crate::source::{Source, SourceError};
 use crate::stop::Stop;
+use clap::Args;
 use etwsieve_transport::files::position_of_stdout;
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::printable;
@@ -25,12 +27,58 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Skipped files that are named on standard error.
+/// Maximum number of skipped files that are named on standard error.
 const SKIPPED_SHOWN_MAX: usize = 5;
-/// Bytes of hits written at a time.
+/// Size of the output buffer in bytes.
 const OUTPUT_BUFFER_LEN: usize = 64 << 10;
 /// Hits stored in one transaction.
 const STORE_BATCH: usize = 256;
+
+/// Search recorded traces (.etl, .evtx, .jsonl) and print the detections.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etwsieve replay trace.etl                        the built-in rule on one trace
+  etwsieve replay --rules sigma/rules C:\\case\\logs  all rules of a folder on all traces of another folder
+  etwsieve replay --store hits.db --summary run.json --format ecs logs/ > hits.jsonl
+  zstd -dc trace.etl.zst | etwsieve replay -
+A path that does not exist is a pattern if it contains *, ? or [...]: `logs\\*.evtx`, `case/**/*.etl` (** matches any number
+of folders). A file with exactly that name takes precedence; [*] matches the character itself. Archives and compressed files
+in folders are not read; they are reported, and counted in the summary.")]
+pub(super) struct ReplayArgs {
+    #[command(flatten)]
+    rules: RuleArgs,
+    /// Match rules against single events, script blocks joined from several events, or both.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "SCOPE,…", default_values_t = ScopeChoice::ALL)]
+    scope: Vec<ScopeChoice>,
+    /// Forms of the text to search.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "VIEW,…", default_values_t = ViewChoice::ALL)]
+    view: Vec<ViewChoice>,
+    /// Output format of detections [default: table on a terminal, jsonl otherwise].
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Also store hits in this SQLite database; it is created if it does not exist, and existing hits are not duplicated.
+    #[arg(long, value_name = "DB")]
+    store: Option<PathBuf>,
+    #[command(flatten)]
+    collector: CollectorArgs,
+    /// With --collector: exit with code 1 if nothing has been acknowledged for this long; a later run sends the rest.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    collector_wait: u64,
+    /// Write the counts of the run to this file, as one JSON object; - for standard output. Overwrites only an earlier
+    /// summary.
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+    /// Number of matcher threads [default: one per processor]. Does not change the output.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: Option<u16>,
+    /// Also search content that PowerShell passes to the antimalware scanner (AMSI, event 1101), with the same rules.
+    #[arg(long)]
+    amsi: bool,
+    /// Traces, folders that are searched for .etl, .evtx and .jsonl files, pipes, or - for standard input.
+    #[arg(required = true, value_name = "FILE|DIR")]
+    paths: Vec<PathBuf>,
+}
 
 pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
     let rules = match rules::load(&args.rules) {
@@ -38,11 +86,9 @@ pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
         Err(exit) => return exit,
     };
     let Found { mut files, errors: unreadable, skipped } = find(&args.paths);
-    for error in &unreadable {
-        complain(error);
-    }
-    tell_skipped(&skipped);
-    leave_out_stdout(&mut files);
+    unreadable.iter().for_each(print_error);
+    warn_of_skipped(&skipped);
+    omit_stdout(&mut files);
     let mut settings = CollectorSettings::default();
     args.collector.apply(&mut settings);
     let spool = settings.is_set().then(|| settings.spool_path(Role::Replay, args.store.as_deref())).flatten();
@@ -60,22 +106,16 @@ pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
         Ok(report) => report,
         Err(exit) => return exit,
     };
-    // Before the work, so that an unusable store costs nobody an hour.
+    // Opened before the run, so that an unusable store does not waste its time.
     let store = match args.store.as_ref().map(Store::open).transpose() {
         Ok(store) => store,
-        Err(error) => {
-            complain(error);
-            return Exit::Usage;
-        }
+        Err(error) => return usage_error(error),
     };
     let computer = delivery::computer_name();
     let started = settings.start(Role::Replay, args.store.as_deref(), &computer, Box::new(Vec::new));
     let sender = match started {
         Ok(sender) => sender,
-        Err(error) => {
-            complain(error);
-            return Exit::Usage;
-        }
+        Err(error) => return usage_error(error),
     };
     let stop = Stop::default();
     stop_on_signal(&stop);
@@ -87,9 +127,10 @@ pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
         settings.threads = usize::from(threads);
     }
     terminal.start_progress(sources.iter().map(|source| source.len()).sum());
-    let mut collector = Collector { sorter: Sorter::default(), hits: 0, failed: None, terminal, stop: &stop };
+    let mut observer =
+        HitCollector { sorter: Sorter::default(), hits: 0, failed: None, terminal, stop: &stop };
     let progress = Progress::new(sources.len());
-    let mut summary = pipeline::run(&mut sources, &rules, &settings, &stop, &progress, &mut collector);
+    let mut summary = pipeline::run(&mut sources, &rules, &settings, &stop, &progress, &mut observer);
     terminal.end_progress();
     if !unreadable.is_empty() {
         *summary.total.damaged.entry("unreadable").or_default() += unreadable.len() as u64;
@@ -99,21 +140,19 @@ pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
         (false, true) => Exit::Complete,
         (false, false) => Exit::Damaged,
     };
-    if let Some(error) = collector.failed {
-        complain(format_args!("cannot keep the hits in order: {error}"));
-        return Exit::Usage;
+    if let Some(error) = observer.failed {
+        return usage_error(format_args!("cannot sort the hits in temporary files: {error}"));
     }
     let format = args.format.unwrap_or_else(Format::for_stdout);
-    let mut writer = Writer { format, store, sender, batch: Vec::new(), stored: 0, failed: None };
-    let written = format.stdout_until(&stop).and_then(|out| writer.write(collector.sorter, out));
-    tell(&summary, &skipped, &writer, args);
+    let mut writer = ReplayOutput { format, store, sender, batch: Vec::new(), stored: 0, failed: None };
+    let written = format.stdout_until(&stop).and_then(|out| writer.write(observer.sorter, out));
+    print_summary(&summary, &skipped, &writer, args);
     let (sent, exit) = writer.sender.take().map_or((None, exit), |sender| {
         let (counts, exit) = deliver(sender, Duration::from_secs(args.collector_wait), &stop, exit);
         (Some(counts), exit)
     });
     if let Some(error) = writer.failed {
-        complain(error);
-        return Exit::Usage;
+        return usage_error(error);
     }
     if let Some(report) = report
         && let Err(exit) =
@@ -124,12 +163,12 @@ pub(super) fn run(args: &ReplayArgs, terminal: &Terminal) -> Exit {
     after_writing(written, exit)
 }
 
-/// The counts of a run, and what became of its hits on their way to the collector.
+/// The counts of a run and of the hits sent to the collector.
 #[derive(Serialize)]
 struct ReplaySummary<'a> {
     #[serde(flatten)]
     run: &'a Summary,
-    /// What was left out of folders: it may hold events, but was not read.
+    /// Files in folders that may contain events but were not read.
     skipped: &'a Skipped,
     #[serde(skip_serializing_if = "Option::is_none")]
     collector: Option<Map<String, Value>>,
@@ -137,32 +176,32 @@ struct ReplaySummary<'a> {
 
 impl<'a> ReplaySummary<'a> {
     fn new(run: &'a Summary, skipped: &'a Skipped, sent: Option<&SenderCounts>) -> Self {
-        Self { run, skipped, collector: sent.map(delivery::summary) }
+        Self { run, skipped, collector: sent.map(delivery::named_counts) }
     }
 }
 
-/// Waits until everything is acknowledged, or there is no hope, and tells what is left.
+/// Waits until all hits are acknowledged or `patience` has passed without progress, and reports the rest.
 fn deliver(sender: Sender, patience: Duration, stop: &Stop, exit: Exit) -> (SenderCounts, Exit) {
     let is_sent = sender.wait_sent(patience, || stop.requested());
     let counts = sender.finish();
-    let line = delivery::line(&counts);
+    let line = delivery::summary_line(&counts);
     if is_sent {
         tracing::info!("{line}");
         return (counts, exit);
     }
     if stop.requested() {
-        complain(format_args!("stopped; {line}; a later run sends the rest"));
+        print_error(format_args!("stopped; {line}; a later run sends the rest"));
         return (counts, Exit::Interrupted);
     }
-    complain(format_args!(
-        "nothing was acknowledged for {} s; {line}; a later run sends the rest",
+    print_error(format_args!(
+        "no acknowledgement for {} s; {line}; a later run sends the rest",
         patience.as_secs()
     ));
     (counts, if exit == Exit::Complete { Exit::Damaged } else { exit })
 }
 
-/// Takes the hits of a run.
-struct Collector<'a> {
+/// Collects and sorts the hits of a run.
+struct HitCollector<'a> {
     sorter: Sorter,
     hits: u64,
     failed: Option<io::Error>,
@@ -170,13 +209,13 @@ struct Collector<'a> {
     stop: &'a Stop,
 }
 
-impl Observer for Collector<'_> {
+impl Observer for HitCollector<'_> {
     fn hit(&mut self, source: u32, hit: HitV1) {
         self.hits += 1;
         if self.failed.is_none()
             && let Err(error) = self.sorter.push(source, hit)
         {
-            // Going on would lose hits silently.
+            // Without the temporary file, hits would be lost silently.
             self.failed = Some(error);
             self.stop.request();
         }
@@ -192,7 +231,7 @@ impl Observer for Collector<'_> {
 }
 
 /// Writes sorted hits to standard output, to the store and to the spool.
-struct Writer {
+struct ReplayOutput {
     format: Format,
     store: Option<Store>,
     sender: Option<Sender>,
@@ -201,13 +240,13 @@ struct Writer {
     failed: Option<StoreError>,
 }
 
-impl Writer {
+impl ReplayOutput {
     fn write(&mut self, hits: Sorter, out: Box<dyn Write + Send>) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(OUTPUT_BUFFER_LEN, out);
         self.format.header(&mut out)?;
         let mut gone = None;
         hits.drain(|_, hit| {
-            // A reader of the output that has gone away does not keep the store from its hits.
+            // The store receives its hits even if the reader of standard output has gone.
             if gone.is_none()
                 && let Err(error) = self.format.write(&hit, &mut out)
             {
@@ -240,20 +279,20 @@ impl Writer {
     }
 }
 
-/// Leaves out the file that the shell has just made for standard output, as in `replay . > hits.jsonl`.
-fn leave_out_stdout(files: &mut Vec<PathBuf>) {
+/// Removes the file that the shell has just created for standard output, as in `replay . > hits.jsonl`.
+fn omit_stdout(files: &mut Vec<PathBuf>) {
     let is_empty = |path: &PathBuf| path.metadata().is_ok_and(|metadata| metadata.len() == 0);
-    // As the only input it is a mistake, and refused later.
+    // If it is the only input, the command is wrong and fails later.
     if let Some(place) = position_of_stdout(files).filter(|_| files.len() > 1)
         && is_empty(&files[place])
     {
         let path = files.remove(place);
-        tracing::info!("{} is standard output, and not read", path.display());
+        tracing::info!("not reading {}, which is standard output", path.display());
     }
 }
 
-/// Says what of the folders is not read.
-fn tell_skipped(skipped: &Skipped) {
+/// Warns of files in folders that are not read.
+fn warn_of_skipped(skipped: &Skipped) {
     if skipped.is_empty() {
         return;
     }
@@ -261,28 +300,28 @@ fn tell_skipped(skipped: &Skipped) {
     if skipped.packed_files > 0 {
         let _ = write!(
             line,
-            "{} archives or compressed files are not read; unpack them first",
+            "{} archives or compressed files are not read, unpack them first",
             skipped.packed_files
         );
     }
     if skipped.linked_folders > 0 {
         let and = if line.is_empty() { "" } else { "; " };
         let count = skipped.linked_folders;
-        let _ = write!(line, "{and}{count} links to folders are not followed; name the folders themselves");
+        let _ = write!(line, "{and}{count} links to folders are not followed, name the folders themselves");
     }
     let named = skipped.paths.len().min(SKIPPED_SHOWN_MAX);
     let more = if skipped.paths.len() > named { ", …" } else { "" };
     tracing::warn!("{line}: {}{more}", skipped.paths[..named].join(", "));
 }
 
-/// Tells people how the run went: always after a stop, otherwise on a terminal or when asked for diagnostics.
-fn tell(summary: &Summary, skipped: &Skipped, writer: &Writer, args: &ReplayArgs) {
+/// Prints the counts of the run: always after a stop, otherwise on a terminal or with diagnostics.
+fn print_summary(summary: &Summary, skipped: &Skipped, writer: &ReplayOutput, args: &ReplayArgs) {
     let total = &summary.total;
     let dropped: u64 = total.dropped.values().sum();
     let damaged: u64 = total.damaged.values().sum();
     let mut line = format!(
-        "{} {} files: {} events seen, {} searched, {} with hits, {} detections, {} in other views ({} cut short), {} of joined blocks, {dropped} dropped, {damaged} damaged parts, {:.2} s",
-        if summary.interrupted { "stopped within" } else { "read" },
+        "{} {} files: {} events seen, {} searched, {} with hits, {} detections in the raw text, {} in other views ({} views cut short), {} in joined blocks, {dropped} dropped, {damaged} damaged parts, {:.2} s",
+        if summary.interrupted { "stopped after" } else { "read" },
         summary.sources.len(),
         total.events_seen,
         total.events_selected - dropped,
@@ -294,7 +333,7 @@ fn tell(summary: &Summary, skipped: &Skipped, writer: &Writer, args: &ReplayArgs
         total.elapsed_seconds,
     );
     if let Some(amsi) = &total.amsi {
-        let _ = write!(line, "; of AMSI {} seen, {} with hits", amsi.events_seen, amsi.events_matched);
+        let _ = write!(line, "; AMSI: {} seen, {} with hits", amsi.events_seen, amsi.events_matched);
     }
     if let Some(lost) = total.lost.filter(LossLedger::is_any) {
         let _ = write!(line, "; {lost}");

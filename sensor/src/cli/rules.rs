@@ -1,37 +1,80 @@
-//! `etwsieve rules check`, and the loading of rules for the other commands.
+//! `etwsieve rules`, and the loading of rules for the other commands.
 
-use super::{CheckFormat, Exit, RuleArgs, RulesCheckArgs, after_writing, complain};
+use super::options::RuleArgs;
+use super::terminal::Terminal;
+use super::{Exit, after_writing, cost, print_error, usage_error};
 use crate::input::InputError;
 use crate::rules::from_paths;
+use clap::{Args, Subcommand};
 use etwsieve_matcher::{EventKind, Kernel, Loaded, Matcher, RuleError};
 use serde::Serialize;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
-/// Loads the rules of a command, and lists what is refused. `Err`: the command must not continue.
+/// Subcommands of `rules`.
+#[derive(Debug, Subcommand)]
+pub(super) enum RulesCommand {
+    Check(RulesCheckArgs),
+    Cost(cost::RulesCostArgs),
+}
+
+/// Check rules, list all errors and warnings, and show the size of the prefilter.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etwsieve rules check my_rule.yml
+  etwsieve rules check sigma/rules                 rules for other log sources are counted and skipped
+  etwsieve rules check --format json my_rules | jq .errors")]
+pub(super) struct RulesCheckArgs {
+    /// Output format; the same on a terminal and in a pipe.
+    #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
+    format: CheckFormat,
+    /// Exit with 2 if there are warnings.
+    #[arg(long)]
+    deny_warnings: bool,
+    /// Rule files, or folders that are searched for .yml and .yaml files.
+    #[arg(required = true, value_name = "FILE|DIR")]
+    paths: Vec<PathBuf>,
+}
+
+/// Output formats of `rules check`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum CheckFormat {
+    /// Problems on standard error, a summary on standard output.
+    Text,
+    /// One JSON object on standard output.
+    Json,
+}
+
+pub(super) fn run(command: &RulesCommand, terminal: &Terminal) -> Exit {
+    match command {
+        RulesCommand::Check(args) => check(args),
+        RulesCommand::Cost(args) => cost::run(args, terminal),
+    }
+}
+
+/// Loads the rules of a command, and lists the invalid ones. `Err`: the command must not continue.
 pub(super) fn load(args: &RuleArgs) -> Result<Matcher, Exit> {
     let (loaded, unreadable) = from_paths(&args.rules);
     list(&loaded, &unreadable);
     let bad = loaded.refused + unreadable.len();
     if bad > 0 && !args.allow_bad_rules {
         let (noun, pronoun) = if bad == 1 { ("rule", "it") } else { ("rules", "them") };
-        complain(format_args!("{bad} {noun} rejected; pass --allow-bad-rules to continue without {pronoun}"));
-        return Err(Exit::Usage);
+        return Err(usage_error(format_args!(
+            "{bad} {noun} rejected; pass --allow-bad-rules to continue without {pronoun}"
+        )));
     }
     if loaded.rules.is_empty() {
-        complain(nothing_left(&loaded));
-        return Err(Exit::Usage);
+        return Err(usage_error(no_rule_message(&loaded)));
     }
     if bad > 0 {
-        tracing::warn!(left_out = bad, loaded = loaded.rules.len(), "rules were left out");
+        tracing::warn!(rejected = bad, loaded = loaded.rules.len(), "continuing without invalid rules");
     }
     if loaded.other_log_sources > 0 {
         let (rules, others) = (loaded.rules.len(), loaded.other_log_sources);
         anstream::eprintln!("rules: {rules} loaded, {others} for other log sources");
     }
-    let kernel = Kernel::from_env().map_err(|error| {
-        complain(error);
-        Exit::Usage
-    })?;
+    let kernel = Kernel::from_env().map_err(usage_error)?;
     let matcher = Matcher::with_kernel(loaded.rules, kernel);
     tracing::info!(
         rules = matcher.rules().len(),
@@ -44,30 +87,25 @@ pub(super) fn load(args: &RuleArgs) -> Result<Matcher, Exit> {
     Ok(matcher)
 }
 
-/// Explains that no rule is left, for an error message.
-pub(super) fn nothing_left(loaded: &Loaded) -> String {
+/// Returns the error message for a set of rules in which none is valid.
+pub(super) fn no_rule_message(loaded: &Loaded) -> String {
     match loaded.other_log_sources {
-        0 => "no rule is left".to_owned(),
+        0 => "no valid rule is left".to_owned(),
         others => format!(
-            "no rule is left: {others} are for other log sources than category ps_script, category ps_module and service powershell"
+            "no rule for PowerShell: {others} rules are for other log sources than category ps_script, category ps_module and service powershell"
         ),
     }
 }
 
 fn list(loaded: &Loaded, unreadable: &[InputError]) {
-    for error in &loaded.errors {
-        complain(error);
-    }
+    loaded.errors.iter().for_each(print_error);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    for error in unreadable {
-        complain(error);
-    }
+    unreadable.iter().for_each(print_error);
 }
 
-/// Runs `rules check`.
-pub(super) fn check(args: &RulesCheckArgs) -> Exit {
+fn check(args: &RulesCheckArgs) -> Exit {
     let (mut loaded, unreadable) = from_paths(&args.paths);
     let is_good =
         loaded.refused == 0 && unreadable.is_empty() && (loaded.warnings.is_empty() || !args.deny_warnings);
@@ -84,15 +122,15 @@ pub(super) fn check(args: &RulesCheckArgs) -> Exit {
     after_writing(written, exit)
 }
 
-/// What `rules check` found. The names are those of the JSON that `docs/rules.md` promises.
+/// The result of `rules check`. The field names are those of the JSON output in `docs/rules.md`.
 #[derive(Debug, Serialize)]
 struct CheckResult {
-    /// Version of this form.
+    /// Version of the JSON format.
     version: u32,
     loaded: usize,
     other_log_sources: usize,
     filters: usize,
-    /// Rules, filters and paths that were refused.
+    /// Number of rules, filters and paths that were rejected.
     refused: usize,
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
@@ -111,7 +149,7 @@ struct Problem {
     suggestion: Option<String>,
 }
 
-/// The load of the prefilter for one kind of event.
+/// Size of the prefilter for one kind of event.
 #[derive(Debug, Serialize)]
 struct EventCost {
     event_id: u16,
@@ -122,7 +160,7 @@ struct EventCost {
 }
 
 impl CheckResult {
-    /// Of rules that have been moved into `matcher`.
+    /// Creates the result. The rules have been moved from `loaded` into `matcher`.
     fn new(loaded: &Loaded, unreadable: &[InputError], matcher: &Matcher) -> Self {
         let kinds = EventKind::POWERSHELL.into_iter().filter(|kind| matcher.wants(*kind));
         let events = kinds.map(|kind| EventCost {
@@ -152,7 +190,7 @@ impl CheckResult {
         let mut out = io::stdout().lock();
         writeln!(
             out,
-            "rules: {} loaded, {} for other log sources, {} filters applied, {} refused, {} warnings",
+            "rules: {} loaded, {} for other log sources, {} filters applied, {} rejected, {} warnings",
             self.loaded,
             self.other_log_sources,
             self.filters,
@@ -162,7 +200,7 @@ impl CheckResult {
         for event in &self.events {
             writeln!(
                 out,
-                "event {}: {} rules, {} needles in the gate, {} rules without a prefilter",
+                "event {}: {} rules, {} literals in the prefilter, {} rules without a prefilter",
                 event.event_id, event.rules, event.needles, event.ungated
             )?;
         }

@@ -1,4 +1,4 @@
-//! Standard error: diagnostics through tracing, and a progress bar that they do not tear.
+//! Standard error: diagnostics from tracing, and a progress bar.
 
 use crate::pipeline::Progress;
 use etwsieve_transport::diagnostics::CleanFields;
@@ -9,28 +9,28 @@ use std::sync::{Arc, OnceLock};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Environment variable with a filter for diagnostics.
+/// Environment variable that sets the filter for diagnostics.
 const LOG_VARIABLE: &str = "ETWSIEVE_LOG";
 
-/// Standard error of a run. Clones share the bar.
+/// Standard error of a run. Clones share the progress bar.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Terminal {
     bar: Arc<OnceLock<ProgressBar>>,
 }
 
 impl Terminal {
-    /// Sets tracing up: what the filter `usual` says, or more with `verbose` or by the environment.
-    pub(super) fn new(verbose: u8, usual: &str) -> Self {
+    /// Initialises tracing with the filter `default`, or with that of `verbose` or of the environment.
+    pub(super) fn new(verbose: u8, default: &str) -> Self {
         let terminal = Self::default();
         let level = match verbose {
-            0 => usual,
+            0 => default,
             1 => "info",
             2 => "debug",
             _ => "trace",
         };
         let filter = match std::env::var(LOG_VARIABLE) {
             Ok(text) if verbose == 0 => EnvFilter::try_new(&text).unwrap_or_else(|error| {
-                super::complain(format_args!("{LOG_VARIABLE}={text:?} is ignored: {error}"));
+                super::print_error(format_args!("ignoring {LOG_VARIABLE}={text:?}: {error}"));
                 EnvFilter::new(level)
             }),
             _ => EnvFilter::new(level),
@@ -42,12 +42,12 @@ impl Terminal {
             .with_target(false)
             .fmt_fields(CleanFields)
             .finish();
-        // A second program in one process (the tests) keeps the first one's.
+        // Fails if the process already has a subscriber, as in tests, which then stays.
         let _ = tracing::subscriber::set_global_default(subscriber);
         terminal
     }
 
-    /// Shows a bar over `bytes` of input, if standard error is a terminal.
+    /// Shows a progress bar for `bytes` of input if standard error is a terminal.
     pub(super) fn start_progress(&self, bytes: u64) {
         if !io::stderr().is_terminal() {
             return;
@@ -56,14 +56,14 @@ impl Terminal {
             "{bar:30.cyan/blue} {bytes}/{total_bytes} {binary_bytes_per_sec}, {msg}, {eta} left",
         );
         let bar = ProgressBar::new(bytes);
-        // The template is ours; without it the default bar does.
+        // The template is valid; if not, the default style is used.
         if let Ok(style) = style {
             bar.set_style(style);
         }
         let _ = self.bar.set(bar);
     }
 
-    /// Moves the bar.
+    /// Updates the progress bar.
     pub(super) fn show(&self, progress: &Progress, hits: u64) {
         if let Some(bar) = self.bar.get() {
             let events = progress.events.load(Ordering::Relaxed);
@@ -73,7 +73,7 @@ impl Terminal {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the progress bar.
     pub(super) fn end_progress(&self) {
         if let Some(bar) = self.bar.get() {
             bar.finish_and_clear();
@@ -89,7 +89,7 @@ impl<'a> MakeWriter<'a> for Terminal {
     }
 }
 
-/// A line of diagnostics, written while the bar stands aside.
+/// Writes a line of diagnostics while the progress bar is hidden.
 pub(super) struct Lines {
     terminal: Terminal,
 }

@@ -1,37 +1,57 @@
-//! `etwsieve trace`: the facts of an .etl trace, or every event in it.
+//! `etwsieve trace`: prints the facts of an .etl trace, or all of its events.
 
-use super::{Exit, TraceArgs, TraceFormat, after_writing, complain, stop_on_signal};
-use crate::cli::terminal::Terminal;
+use super::options::FactFormat;
+use super::terminal::Terminal;
+use super::{Exit, after_writing, print_error, stop_on_signal};
 use crate::input::{Found, TraceOnDisk, find_etl};
 use crate::output::Format;
 use crate::pipeline::Progress;
 use crate::stop::Stop;
+use clap::Args;
+use data_encoding::HEXLOWER;
 use etwsieve_etl::{ClockType, DamageLog, Event, Trace, TraceFile};
 use etwsieve_transport::printable::clip;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
-/// Most pairs of provider and event that are counted apart; a hostile trace could have millions.
+/// Maximum number of pairs of provider and event that are counted separately; a malicious trace could have millions.
 const COUNTED_MAX: usize = 100_000;
-/// Damage that is told in words; all of it is counted.
-const DAMAGE_TOLD_MAX: usize = 20;
-/// Events between two movements of the progress bar.
+/// Maximum number of damaged parts that are logged one by one.
+const DAMAGE_LOGGED_MAX: usize = 20;
+/// Number of events between two updates of the progress bar.
 const PROGRESS_EVENTS: u64 = 4096;
 
+/// Show the facts of .etl traces: system, clock, buffers, losses, damage, and counts by provider and event.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  etwsieve trace trace.etl
+  etwsieve trace --events --format jsonl trace.etl | head")]
+pub(super) struct TraceArgs {
+    /// Instead print one line per event, of any provider, in time order.
+    #[arg(long)]
+    events: bool,
+    /// Output format [default: table on a terminal, jsonl otherwise].
+    #[arg(long, value_enum)]
+    format: Option<FactFormat>,
+    /// Traces, folders that are searched for .etl files, pipes, or - for standard input.
+    #[arg(required = true, value_name = "FILE|DIR")]
+    paths: Vec<PathBuf>,
+}
+
 pub(super) fn run(args: &TraceArgs, terminal: &Terminal) -> Exit {
-    let table = TraceFormat::Table;
-    let format = args.format.unwrap_or(if io::stdout().is_terminal() { table } else { TraceFormat::Jsonl });
+    let format = args.format.unwrap_or_else(FactFormat::for_stdout);
     let Found { files, errors, .. } = find_etl(&args.paths);
-    errors.iter().for_each(complain);
+    errors.iter().for_each(print_error);
     let mut exit = if errors.is_empty() { Exit::Complete } else { Exit::Damaged };
     let stop = Stop::default();
     stop_on_signal(&stop);
-    let output = if format == table { Format::Table } else { Format::Jsonl };
+    let output = if format == FactFormat::Table { Format::Table } else { Format::Jsonl };
     let mut out = match output.stdout_until(&stop) {
         Ok(out) => BufWriter::new(out),
         Err(error) => return after_writing(Err(error), exit),
@@ -41,7 +61,7 @@ pub(super) fn run(args: &TraceArgs, terminal: &Terminal) -> Exit {
             Ok(on_disk) => on_disk,
             Err(_) if stop.requested() => break,
             Err(error) => {
-                complain(error);
+                print_error(error);
                 exit = Exit::Damaged;
                 continue;
             }
@@ -50,7 +70,7 @@ pub(super) fn run(args: &TraceArgs, terminal: &Terminal) -> Exit {
         let file = match TraceFile::open(on_disk.path()) {
             Ok(file) => file,
             Err(error) => {
-                complain(format_args!("{name}: {error}"));
+                print_error(format_args!("{name}: {error}"));
                 exit = Exit::Damaged;
                 continue;
             }
@@ -58,15 +78,15 @@ pub(super) fn run(args: &TraceArgs, terminal: &Terminal) -> Exit {
         let trace = match file.trace() {
             Ok(trace) => trace,
             Err(error) => {
-                complain(format_args!("{name}: {error}"));
+                print_error(format_args!("{name}: {error}"));
                 exit = Exit::Damaged;
                 continue;
             }
         };
         let result = if args.events {
-            events(&trace, format, &mut out, &stop).map(|log| tell(name, &log))
+            print_events(&trace, format, &mut out, &stop).map(|log| log_damage(name, &log))
         } else {
-            facts(name, &trace, format, &mut out, terminal, &stop).map(|log| tell(name, &log))
+            print_facts(name, &trace, format, &mut out, terminal, &stop).map(|log| log_damage(name, &log))
         };
         match result {
             Ok(true) => {}
@@ -83,12 +103,12 @@ pub(super) fn run(args: &TraceArgs, terminal: &Terminal) -> Exit {
     after_writing(out.flush(), exit)
 }
 
-/// Tells the damage of a trace; true if there is none.
-fn tell(name: &str, log: &DamageLog) -> bool {
-    for damage in log.kept().iter().take(DAMAGE_TOLD_MAX) {
+/// Logs the damage of a trace. Returns true if there is none.
+fn log_damage(name: &str, log: &DamageLog) -> bool {
+    for damage in log.kept().iter().take(DAMAGE_LOGGED_MAX) {
         tracing::warn!("{name}: damaged {damage}");
     }
-    let more = log.total().saturating_sub(DAMAGE_TOLD_MAX as u64);
+    let more = log.total().saturating_sub(DAMAGE_LOGGED_MAX as u64);
     if more > 0 {
         tracing::warn!("{name}: {more} more damaged parts");
     }
@@ -122,22 +142,19 @@ impl EventLine {
             activity_id: event.activity_id.filter(|id| !id.is_nil()).map(|id| id.to_string()),
             header: event.header.as_str(),
             payload_length: event.payload.len(),
-            payload_sha256: Sha256::digest(event.payload).iter().fold(String::new(), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            }),
+            payload_sha256: HEXLOWER.encode(&Sha256::digest(event.payload)),
         }
     }
 }
 
-fn events(
+fn print_events(
     trace: &Trace<'_>,
-    format: TraceFormat,
+    format: FactFormat,
     out: &mut impl Write,
     stop: &Stop,
 ) -> io::Result<DamageLog> {
     let mut events = trace.events();
-    if format == TraceFormat::Table {
+    if format == FactFormat::Table {
         writeln!(
             out,
             "{:<28} {:<36} {:>6} {:>3} {:>10} {:>10} {:<10} {:>6} SHA-256 OF THE PAYLOAD",
@@ -148,7 +165,7 @@ fn events(
         && let Some(event) = events.next()
     {
         let line = EventLine::new(&event);
-        if format == TraceFormat::Jsonl {
+        if format == FactFormat::Jsonl {
             serde_json::to_writer(&mut *out, &line)?;
             writeln!(out)?;
         } else {
@@ -171,9 +188,9 @@ fn events(
     Ok(events.damage().clone())
 }
 
-/// The facts of a trace, as one JSON object.
+/// The facts of a trace as one JSON object.
 #[derive(Serialize)]
-struct Facts<'a> {
+struct TraceFacts<'a> {
     source: String,
     bytes: u64,
     os_version: String,
@@ -214,10 +231,10 @@ struct CountLine {
     count: u64,
 }
 
-fn facts(
+fn print_facts(
     name: &str,
     trace: &Trace<'_>,
-    format: TraceFormat,
+    format: FactFormat,
     out: &mut impl Write,
     terminal: &Terminal,
     stop: &Stop,
@@ -250,7 +267,7 @@ fn facts(
     terminal.end_progress();
     let log = events.damage().clone();
     if stop.requested() {
-        // Counts of a part would pass for those of the whole.
+        // Incomplete counts would look like those of the whole trace.
         return Ok(log);
     }
     let info = trace.info();
@@ -263,7 +280,7 @@ fn facts(
         })
         .collect();
     events_by_id.sort_by_key(|line| std::cmp::Reverse(line.count));
-    let facts = Facts {
+    let facts = TraceFacts {
         source: name.to_owned(),
         bytes: trace.len(),
         os_version: format!("{}.{}", info.os_version.0, info.os_version.1),
@@ -296,11 +313,11 @@ fn facts(
         events_by_id_not_listed: not_listed,
         damage: log.counts().map(|(kind, count)| (kind.as_str(), count)).collect(),
     };
-    if format == TraceFormat::Jsonl {
+    if format == FactFormat::Jsonl {
         serde_json::to_writer(&mut *out, &facts)?;
         writeln!(out)?;
     } else {
-        print(&facts, out)?;
+        print_table(&facts, out)?;
     }
     Ok(log)
 }
@@ -314,8 +331,8 @@ fn clock_name(kind: ClockType) -> &'static str {
     }
 }
 
-/// Prints facts for people: the JSON object's own names and values, then the counts.
-fn print(facts: &Facts<'_>, out: &mut impl Write) -> io::Result<()> {
+/// Prints the names and values of the JSON object as a table, then the counts.
+fn print_table(facts: &TraceFacts<'_>, out: &mut impl Write) -> io::Result<()> {
     let serde_json::Value::Object(object) = serde_json::to_value(facts)? else { return Ok(()) };
     for (name, value) in object.iter().filter(|(name, _)| !name.starts_with("events_by_id")) {
         let text = match value {
@@ -335,7 +352,7 @@ fn print(facts: &Facts<'_>, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{:>10} {id:>6} {}", line.count, line.provider.as_deref().unwrap_or("-"))?;
     }
     if facts.events_by_id_not_listed > 0 {
-        writeln!(out, "{:>10} events of kinds that are not listed", facts.events_by_id_not_listed)?;
+        writeln!(out, "{:>10} events of other kinds", facts.events_by_id_not_listed)?;
     }
     writeln!(out)
 }

@@ -1,24 +1,24 @@
-//! The hit of a joined block.
+//! Creates the hits of joined blocks.
 
-use super::{Nuls, Recorded, bounded, content, rule_ref, view, view_rule_ref};
+use super::{EventFacts, FirstNuls, content, limited_hit, rule_ref, view, view_rule_ref};
 use crate::event::EventHeader;
-use crate::sid::Sid;
+use etwsieve_event::Sid;
 use etwsieve_matcher::block::{Closed, Facts, Joined};
 use etwsieve_matcher::{Matcher, ViewMatch};
 use etwsieve_transport::hit::{
     CutV1, EventContent, HitV1, PieceV1, RuleRefV1, Scope, SpanV1, Utf16Text, View,
 };
 
-/// What is kept of the first fragment of a block for its hits.
+/// The facts of the first fragment of a block, which its hits contain.
 #[derive(Clone, Debug)]
 pub struct FirstFragment {
-    /// Header facts.
+    /// Header of the event.
     pub header: EventHeader,
-    /// The user on whose behalf it was written.
+    /// The user on whose behalf the event was written.
     pub user_sid: Option<Sid>,
-    /// The recording computer; empty when unknown.
+    /// The computer that recorded the event; empty if unknown.
     pub computer: Box<str>,
-    /// Running number within its source.
+    /// Number of the event within its source.
     pub sequence: u64,
 }
 
@@ -28,32 +28,32 @@ impl Facts for FirstFragment {
     }
 }
 
-/// What hits of one block are made of.
+/// The parts from which the hits of a block are created.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockHit<'a> {
-    /// The block.
+    /// The closed block.
     pub closed: &'a Closed<FirstFragment>,
-    /// The same, joined.
+    /// The joined text of the block.
     pub joined: &'a Joined,
-    /// Name of its source.
+    /// Name of the source.
     pub source: &'a str,
-    /// The rules.
+    /// The matcher with the rules.
     pub matcher: &'a Matcher,
 }
 
 impl BlockHit<'_> {
-    /// The hit of rules that match the joined text as recorded.
+    /// Creates the hit of rules that match the raw joined text.
     pub fn raw(self, rules: &[u32]) -> HitV1 {
         let fields = self.joined.fields();
         let spans = self.matcher.spans(&fields, rules);
         let rules = rules.iter().filter_map(|&rule| self.matcher.rules().get(rule as usize));
-        let nuls = Nuls::of(&fields);
+        let nuls = FirstNuls::of(&fields);
         self.hit(View::Raw, rules.zip(spans).map(|(rule, spans)| rule_ref(rule, &spans, &nuls)).collect())
     }
 
-    /// The hit of what a view of the joined text gave. All of `matches` are of one view.
+    /// Creates the hit of matches in another view of the joined text. All of `matches` must belong to the same view.
     pub fn view(self, matches: &[ViewMatch]) -> HitV1 {
-        let nuls = Nuls::of(&self.joined.fields());
+        let nuls = FirstNuls::of(&self.joined.fields());
         let of = matches.first().map_or(View::Raw, |found| view(found.view));
         let rules = matches.iter().filter_map(|found| view_rule_ref(found, self.matcher, &nuls));
         self.hit(of, rules.collect())
@@ -66,19 +66,19 @@ impl BlockHit<'_> {
             *message_number = None;
         }
         let cut = if self.joined.is_whole() { None } else { Some(self.cut(&mut content, &mut rules)) };
-        let recorded = Recorded {
+        let facts = EventFacts {
             header: &first.header,
             user_sid: first.user_sid,
             computer: &first.computer,
             sequence: first.sequence,
         };
-        bounded(&recorded, self.source, view, content, rules, |hit| {
+        limited_hit(&facts, self.source, view, content, rules, |hit| {
             (hit.scope, hit.partial) = (Scope::Block, self.closed.is_partial());
             hit.cut = cut;
         })
     }
 
-    /// Leaves the gaps out of the text, and puts the spans where they stand in the script; those across a gap go.
+    /// Removes the gaps from the text, and converts spans to positions in the original script. Spans across a gap are removed.
     fn cut(self, content: &mut EventContent, rules: &mut [RuleRefV1]) -> CutV1 {
         for rule in rules {
             let place = |mut span: SpanV1| {
@@ -88,12 +88,12 @@ impl BlockHit<'_> {
                 }
                 Some(span)
             };
-            // The zeros of gaps are none of the script.
-            let is_beyond = |span: &SpanV1| {
+            // Gaps are filled with zeros that are not part of the script.
+            let is_beyond_nul = |span: &SpanV1| {
                 span.text == 0 && self.joined.has_nul_before((span.start + span.len) as usize)
             };
             rule.beyond_nul &=
-                rule.spans.iter().any(|span| span.text != 0) || rule.spans.iter().any(is_beyond);
+                rule.spans.iter().any(|span| span.text != 0) || rule.spans.iter().any(is_beyond_nul);
             rule.spans = rule.spans.iter().copied().filter_map(place).collect();
         }
         if let EventContent::ScriptBlock { text, .. } = content {

@@ -1,9 +1,10 @@
-//! From the paths of a command line to files: patterns are expanded, folders are searched.
+//! Finds the files that the paths of a command line name: expands patterns and searches folders.
 
 #[cfg(test)]
 mod tests;
 
 use super::{STDIN, ending};
+use crate::sys::FILE_NAMES_IGNORE_CASE;
 use etwsieve_transport::files::FileKind;
 use etwsieve_transport::printable;
 use glob::{MatchOptions, Pattern};
@@ -12,60 +13,60 @@ use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Endings of the files that are taken from a folder. A file named by itself may be called anything.
+/// Extensions of the files that are read from a folder. A file that is named directly may have any name.
 const ENDINGS: [&str; 3] = ["etl", "evtx", "jsonl"];
-/// Endings of archives and compressed files, which may hold traces.
+/// Extensions of archives and compressed files, which may contain traces.
 const PACKED_ENDINGS: [&str; 15] =
     ["7z", "br", "bz2", "cab", "gz", "lz4", "lzma", "rar", "tar", "tbz2", "tgz", "txz", "xz", "zip", "zst"];
-/// Deepest nesting of folders.
+/// Maximum nesting of folders.
 const FOLDER_DEPTH_MAX: usize = 64;
-/// Most files of one command.
+/// Maximum number of files of one command.
 pub const FILES_MAX: usize = 1_000_000;
-/// Skipped files that are named; all of them are counted.
+/// Maximum number of skipped files that are named; all of them are counted.
 pub const SKIPPED_NAMED_MAX: usize = 100;
 
-/// A path of the command line at which no input was found.
+/// Why a path of the command line provides no input.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
-    /// The path, or something below it, cannot be read.
+    /// The path, or a folder or file in it, cannot be read.
     #[error("cannot read {}: {source}", printable::path(path))]
     Unreadable {
         /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Neither a file nor a folder, nor a pipe that was named by itself.
+    /// The path is neither a file, nor a folder, nor a pipe that was named directly.
     #[error("cannot read {}: it is {kind}, expected {expected}", printable::path(path))]
     Kind {
         /// The path.
         path: PathBuf,
-        /// What it names.
+        /// Kind of the file.
         kind: FileKind,
-        /// What may be there.
+        /// The kinds that are supported.
         expected: &'static str,
     },
-    /// The folder holds none of the wanted files.
-    #[error("{} holds no {wanted} file", printable::path(path))]
+    /// The folder contains none of the files that are searched for.
+    #[error("{} contains no {wanted} file", printable::path(path))]
     NothingIn {
         /// The folder.
         path: PathBuf,
-        /// The endings that were looked for.
+        /// The extensions that were searched for.
         wanted: String,
     },
-    /// No name matches the pattern.
+    /// No file matches the pattern.
     #[error("no file matches {}", printable::path(pattern))]
     NoMatch {
         /// The pattern.
         pattern: PathBuf,
     },
     /// There are more files than [`FILES_MAX`].
-    #[error("more than {FILES_MAX} files; name fewer folders at a time")]
+    #[error("more than {FILES_MAX} files; name fewer folders per run")]
     TooMany,
 }
 
 impl InputError {
-    /// Returns the path that the error is about; `None` if it is about all of them.
+    /// Returns the path that caused the error; `None` if all paths together did.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Unreadable { path, .. } | Self::Kind { path, .. } | Self::NothingIn { path, .. } => {
@@ -77,18 +78,18 @@ impl InputError {
     }
 }
 
-/// What is at the paths of a command line.
+/// The result of a search.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The files, each once, in the order of the command line and within it of their names.
+    /// The files without duplicates, in the order of the command line and then by name.
     pub files: Vec<PathBuf>,
-    /// What cannot be read.
+    /// Paths that provide no input.
     pub errors: Vec<InputError>,
-    /// What was left out of folders.
+    /// Files in folders that were skipped.
     pub skipped: Skipped,
 }
 
-/// What a search left out of folders, though it may hold events.
+/// Files in folders that were skipped although they may contain events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Skipped {
     /// Archives and compressed files.
@@ -100,12 +101,12 @@ pub struct Skipped {
 }
 
 impl Skipped {
-    /// Returns true if nothing was left out.
+    /// Returns true if nothing was skipped.
     pub fn is_empty(&self) -> bool {
         self.packed_files == 0 && self.linked_folders == 0
     }
 
-    fn note(&mut self, path: &Path) {
+    fn add(&mut self, path: &Path) {
         if self.paths.len() < SKIPPED_NAMED_MAX {
             self.paths.push(path.display().to_string());
         }
@@ -114,25 +115,25 @@ impl Skipped {
 
 /// Finds recorded traces at `paths`: files, pipes, [`STDIN`], and folders, which are searched recursively.
 ///
-/// Each file comes once, however often it is named. Links to folders are not followed, so that no loop arises. A path at
-/// which nothing is and that has `*`, `?` or `[…]` in it is a pattern: `**` stands for any number of folders, `[*]` for
+/// Each file is returned once, even if it is named several times. Links to folders are not followed, because they could form
+/// a loop. A path that does not exist and contains `*`, `?` or `[…]` is a pattern: `**` matches any number of folders, `[*]`
 /// the character itself.
 pub fn find(paths: &[PathBuf]) -> Found {
     search(paths, &ENDINGS, true)
 }
 
-/// Finds traces as [`find`] does, without a record of what was skipped.
+/// Finds traces like [`find`], without the skipped files.
 pub fn traces(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<InputError>) {
     let found = find(paths);
     (found.files, found.errors)
 }
 
-/// Finds .etl traces alone.
+/// Finds .etl traces like [`find`].
 pub fn find_etl(paths: &[PathBuf]) -> Found {
     search(paths, &ENDINGS[..1], true)
 }
 
-/// Finds files with one of the `endings`: those named, those that match a pattern, and those in folders.
+/// Finds files: those that are named or match a pattern, and those in folders that have one of the `endings`.
 pub fn expand(paths: &[PathBuf], endings: &[&str]) -> (Vec<PathBuf>, Vec<InputError>) {
     let found = search(paths, endings, false);
     (found.files, found.errors)
@@ -155,13 +156,13 @@ fn search(paths: &[PathBuf], endings: &[&str], are_traces: bool) -> Found {
 
 struct Search<'a> {
     endings: &'a [&'a str],
-    /// Whether traces are looked for: then standard input has a name, and what is skipped is counted.
+    /// Whether the search is for traces: then `-` means standard input, and skipped files are counted.
     are_traces: bool,
     found: Found,
 }
 
 impl Search<'_> {
-    /// A path of the command line.
+    /// Adds a path of the command line.
     fn named(&mut self, path: &Path) {
         match FileKind::of(path) {
             Ok(kind) => self.take(path, kind),
@@ -179,7 +180,7 @@ impl Search<'_> {
         }
     }
 
-    /// Something that was named by itself, or by a pattern.
+    /// Adds a file or folder that was named directly or by a pattern.
     fn take(&mut self, path: &Path, kind: FileKind) {
         match kind {
             FileKind::Regular | FileKind::Pipe => self.found.files.push(path.into()),
@@ -200,7 +201,7 @@ impl Search<'_> {
         }
     }
 
-    /// The entries of a folder, in the order of their names.
+    /// Returns the entries of a folder, sorted by name.
     fn entries(&mut self, folder: &Path) -> Vec<DirEntry> {
         let mut entries = Vec::new();
         let mut failed = |source| {
@@ -247,13 +248,13 @@ impl Search<'_> {
                 Ok(FileKind::Regular) if is_wanted => self.found.files.push(path),
                 Ok(FileKind::Regular) if is_packed => {
                     self.found.skipped.packed_files += 1;
-                    self.found.skipped.note(&path);
+                    self.found.skipped.add(&path);
                 }
                 Ok(FileKind::Folder) => {
                     self.found.skipped.linked_folders += 1;
-                    self.found.skipped.note(&path);
+                    self.found.skipped.add(&path);
                 }
-                // Named by itself a pipe is read; in a folder it would keep the files behind it waiting.
+                // A pipe is read only if it is named directly: in a folder it would block the files after it.
                 Ok(kind) if is_wanted => {
                     self.found.errors.push(InputError::Kind { path, kind, expected: "a file" });
                 }
@@ -265,17 +266,17 @@ impl Search<'_> {
 
     fn deeper(&mut self, path: &Path, depth: usize) {
         if depth == 0 {
-            let source = io::Error::other(format!("folders are nested deeper than {FOLDER_DEPTH_MAX}"));
+            let source = io::Error::other(format!("more than {FOLDER_DEPTH_MAX} nested folders"));
             self.found.errors.push(InputError::Unreadable { path: path.into(), source });
         } else {
             self.walk(path, depth - 1);
         }
     }
 
-    /// Takes what matches the rest of a pattern below `base`.
+    /// Adds the files below `base` that match the rest of a pattern.
     fn matching(&mut self, base: &mut PathBuf, parts: &[Part], depth: usize) {
         let Some((first, rest)) = parts.split_first() else {
-            // A name that is not there any more matches nothing.
+            // A file that was deleted meanwhile does not match.
             if let Ok(kind) = FileKind::of(base) {
                 self.take(base, kind);
             }
@@ -301,7 +302,7 @@ impl Search<'_> {
             match first {
                 Part::Plain(_) => {}
                 Part::Folders => {
-                    // Links are not followed, so that no loop arises.
+                    // Links are not followed, because they could form a loop.
                     if entry.file_type().is_ok_and(|kind| kind.is_dir()) && depth > 0 {
                         self.matching(&mut next, parts, depth - 1);
                     }
@@ -318,15 +319,15 @@ impl Search<'_> {
     }
 }
 
-/// As shells match: names that begin with a dot are matched only by a pattern that does; case counts where it does for
-/// the system.
+/// Matches like a shell: on systems other than Windows, case matters, and only a pattern that starts with a dot matches names
+/// that do.
 const MATCH: MatchOptions = MatchOptions {
-    case_sensitive: cfg!(not(windows)),
+    case_sensitive: !FILE_NAMES_IGNORE_CASE,
     require_literal_separator: true,
-    require_literal_leading_dot: cfg!(not(windows)),
+    require_literal_leading_dot: !FILE_NAMES_IGNORE_CASE,
 };
 
-/// A part of a pattern between two separators.
+/// A component of a pattern.
 enum Part {
     Plain(PathBuf),
     Name(Pattern),
@@ -334,7 +335,7 @@ enum Part {
     Folders,
 }
 
-/// The parts of a path that is a pattern.
+/// Returns the components of a path that is a pattern; `None` for other paths.
 fn pattern(path: &Path) -> Option<Vec<Part>> {
     let mut parts = Vec::new();
     let mut is_pattern = false;

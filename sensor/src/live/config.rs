@@ -1,7 +1,7 @@
-//! The configuration of `etwsieve watch`: a TOML file, read once, every value checked before anything starts.
+//! The configuration of `etwsieve watch`: a TOML file that is read once. All values are checked before anything starts.
 //!
-//! A key that nobody knows is an error, not a wish that is silently ignored. [`Config::documented`] writes the file
-//! with each key explained; `docs/config.md` shows that text.
+//! An unknown key is an error. [`Config::documented`] writes the file with an explanation of each key; `docs/config.md`
+//! contains that text.
 
 mod error;
 mod keys;
@@ -19,52 +19,52 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 
-/// Where the service looks for its configuration on Windows.
+/// Path of the configuration that Windows commands use unless another one is named.
 pub const DEFAULT_PATH: &str = r"C:\ProgramData\etwsieve\etwsieve.toml";
-/// Most bytes of a configuration file.
+/// Maximum length of a configuration file in bytes.
 pub const CONFIG_LEN_MAX: usize = 256 << 10;
-/// Most bytes of the log filter.
+/// Maximum length of the log filter in bytes.
 const LOG_LEVEL_LEN_MAX: usize = 1024;
 const GUARDIAN_CHECK_SECONDS: RangeInclusive<u64> = 1..=300;
 const REPORT_EVERY_SECONDS: RangeInclusive<u64> = 1..=86_400;
 const RESTART_DELAY_MAX_SECONDS: RangeInclusive<u64> = 1..=3600;
 const RELOAD_CHECK_SECONDS: RangeInclusive<u64> = 0..=3600;
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Rule files, and folders that are searched for .yml and .yaml. Empty: the built-in rule.
+    /// Rule files, and folders that are searched for .yml and .yaml files. Empty: the built-in rule.
     pub rules: Vec<PathBuf>,
-    /// Whether to go on without the rules that cannot be understood.
+    /// Whether to continue without invalid rules.
     pub allow_bad_rules: bool,
     /// The ETW session.
     pub session: SessionSettings,
     /// Threads and queues.
     pub pipeline: PipelineSettings,
-    /// What is searched.
+    /// Scopes and views.
     pub search: SearchSettings,
-    /// Where hits go.
+    /// Outputs of hits.
     pub output: OutputSettings,
-    /// The collector, and the spool before it.
+    /// The collector, and the spool for hits that it has not acknowledged.
     pub collector: CollectorSettings,
-    /// Counts for Prometheus.
+    /// Metrics for Prometheus.
     pub metrics: MetricsSettings,
-    /// The watch over the session.
+    /// Checks of the session.
     pub guardian: GuardianSettings,
-    /// Changed rules.
+    /// Reloading of changed rules.
     pub reload: ReloadSettings,
     /// Diagnostics.
     pub log: LogSettings,
 }
 
-/// What is searched, and in which forms.
+/// Which hits are reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SearchSettings {
-    /// The scopes of which hits are reported; at least one.
+    /// Scopes whose hits are reported; at least one.
     pub scopes: Vec<ScopeChoice>,
-    /// The views of which hits are reported; at least one.
+    /// Views whose hits are reported; at least one.
     pub views: Vec<ViewChoice>,
 }
 
@@ -74,23 +74,23 @@ impl Default for SearchSettings {
     }
 }
 
-/// Where hits go.
+/// Outputs of hits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutputSettings {
-    /// How a hit is written.
+    /// Format of the output.
     pub format: LineFormat,
-    /// The file that hits are appended to. `None`: standard output.
+    /// File to which hits are appended. `None`: standard output.
     pub file: Option<PathBuf>,
-    /// The SQLite database that also keeps the hits.
+    /// SQLite database in which hits are stored as well.
     pub store: Option<PathBuf>,
 }
 
-/// The formats that are a line of JSON for each hit and rule.
+/// Formats with one line of JSON per hit and rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LineFormat {
-    /// The project's own field names.
+    /// The field names of etwsieve.
     #[default]
     Jsonl,
     /// Elastic Common Schema.
@@ -109,23 +109,23 @@ impl From<LineFormat> for Format {
     }
 }
 
-/// Counts for Prometheus.
+/// Metrics for Prometheus.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsSettings {
-    /// Loopback address and port to serve them on. `None`: they are not served.
+    /// Loopback address and port of the metrics server. `None`: no server.
     pub listen: Option<SocketAddr>,
 }
 
-/// The watch over the session.
+/// Checks of the session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GuardianSettings {
-    /// Seconds between two looks at the session: 1 to 300.
+    /// Seconds between two checks of the session: 1 to 300.
     pub check_seconds: u64,
-    /// Seconds between two reports of the counts in the log: 1 to 86400.
+    /// Seconds between two log entries with the counts: 1 to 86400.
     pub report_every_seconds: u64,
-    /// Longest pause in seconds before the session is started again; it doubles up to this: 1 to 3600.
+    /// Maximum pause in seconds before a restart of the session; the pause doubles up to it: 1 to 3600.
     pub restart_delay_max_seconds: u64,
 }
 
@@ -135,11 +135,11 @@ impl Default for GuardianSettings {
     }
 }
 
-/// Changed rules.
+/// Reloading of changed rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReloadSettings {
-    /// Seconds between two looks at the rule files: 1 to 3600; 0 for never.
+    /// Seconds between two checks of the rule files: 1 to 3600; 0 for never.
     pub check_seconds: u64,
 }
 
@@ -164,11 +164,11 @@ impl Default for LogSettings {
 }
 
 impl Config {
-    /// Reads the file at `path`. Relative paths in it start at its folder, wherever the process was started.
+    /// Reads the file at `path`. Relative paths in it are relative to its folder.
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] that names the file and, as far as it has them, line, key, what was found and expected.
+    /// A [`ConfigError`] with the file and, if known, the line, the key, and the found and expected values.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::Unreadable { path: path.into(), source };
         let bytes = read_at_most(path, CONFIG_LEN_MAX as u64).map_err(unreadable)?;
@@ -184,13 +184,13 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads a text; `path` stands in the errors. Relative paths stay as they are.
+    /// Parses a text; errors contain `path`. Relative paths are kept.
     ///
     /// # Errors
     ///
-    /// As [`Config::load`].
+    /// See [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        // Editors on Windows put a mark in front of UTF-8.
+        // Windows editors write a byte order mark.
         let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
         let config: Self = toml::from_str(text).map_err(|error| error::syntax(path, text, &error))?;
         config.validate().map_err(|setting| error::setting(path, text, setting))?;
@@ -201,7 +201,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// The first value that is refused.
+    /// The first invalid value.
     pub fn validate(&self) -> Result<(), SettingError> {
         self.session.validate()?;
         self.pipeline.validate()?;
@@ -219,8 +219,8 @@ impl Config {
         if let Some(listen) = self.metrics.listen {
             let is_loopback = listen.ip().to_canonical().is_loopback();
             if !is_loopback || listen.port() == 0 {
-                let expected = "a port of the loopback interface, such as 127.0.0.1:9477: the server has neither \
-                                encryption nor authentication, so other machines must not reach it";
+                let expected = "a port of the loopback interface, such as 127.0.0.1:9477, because the server has neither \
+                                encryption nor authentication";
                 return Err(SettingError::new("metrics.listen", listen, expected));
             }
         }
@@ -250,7 +250,7 @@ impl Config {
         Ok(())
     }
 
-    /// The configuration as TOML, with a comment above every key. What is not set stands there as a comment.
+    /// Returns the configuration as TOML with a comment above every key. Keys without a value are commented out.
     pub fn documented(&self) -> String {
         keys::document(self)
     }
@@ -271,7 +271,7 @@ impl Config {
         let output =
             [&mut self.output.file, &mut self.output.store, &mut collector.bundle, &mut collector.spool];
         for path in self.rules.iter_mut().chain(output.into_iter().flatten()) {
-            // An absolute path replaces the folder.
+            // `join` keeps absolute paths.
             *path = folder.join(&*path);
         }
     }

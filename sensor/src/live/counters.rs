@@ -1,26 +1,25 @@
-//! What ETW tells about a session, and what the sensor did with it: the part of the loss ledger that no event
-//! carries.
+//! Losses that ETW reports for a session, and what the sensor did to the session: counts that the pipeline does not have.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Counts of all sessions of one run. Written by the session's threads, read by reports and metrics.
 #[derive(Debug, Default)]
 pub struct SessionCounters {
-    /// Of sessions that have ended; added to what the present one says.
+    /// Losses of the sessions that have ended.
     ended: Losses,
-    /// Of the present session, as its last query said.
-    present: Losses,
-    /// Records of provider RT_LostEvent: how many lost events and buffers ETW told in the stream itself.
+    /// Losses of the current session at its last query.
+    current: Losses,
+    /// Records of the provider RT_LostEvent, by which ETW reports lost events and buffers within the stream.
     pub lost_event_records: AtomicU64,
-    /// Sessions started again after the first.
+    /// Number of restarts of the session.
     pub restarts: AtomicU64,
-    /// Times that a provider was enabled again.
+    /// Number of times that a disabled provider was enabled again.
     pub reenabled: AtomicU64,
-    /// Rule sets loaded after the first.
+    /// Number of rule sets loaded after the first one.
     pub reloads: AtomicU64,
-    /// Rule sets that were refused; the old ones stayed.
+    /// Number of rule sets that were rejected, so that the previous one stayed active.
     pub reload_failures: AtomicU64,
-    /// Whether a session runs now.
+    /// Whether a session is running.
     pub up: AtomicBool,
 }
 
@@ -33,12 +32,12 @@ pub struct Losses {
     buffers_written: AtomicU64,
 }
 
-/// A reading of [`Losses`].
+/// The values of [`Losses`] at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LossCounts {
-    /// Events that found no free buffer when they were written.
+    /// Events for which no buffer was free.
     pub events: u64,
-    /// Buffers that could not be delivered in real time: the consumer was behind.
+    /// Buffers that could not be delivered in real time because the consumer was too slow.
     pub real_time_buffers: u64,
     /// Buffers that could not be written to a file.
     pub log_buffers: u64,
@@ -47,7 +46,7 @@ pub struct LossCounts {
 }
 
 impl LossCounts {
-    /// Whether nothing was lost.
+    /// Returns whether nothing was lost.
     pub fn is_lossless(&self) -> bool {
         self.events == 0 && self.real_time_buffers == 0 && self.log_buffers == 0
     }
@@ -81,21 +80,21 @@ impl Losses {
 }
 
 impl SessionCounters {
-    /// The present session says this now.
+    /// Records the losses of the current session.
     pub fn queried(&self, counts: LossCounts) {
-        self.present.set(counts);
+        self.current.set(counts);
     }
 
-    /// The present session has ended; a following one counts from zero.
+    /// Records the end of the current session. The next one counts from zero.
     pub fn session_ended(&self) {
-        self.ended.set(self.ended.read().add(self.present.read()));
-        self.present.set(LossCounts::default());
+        self.ended.set(self.ended.read().add(self.current.read()));
+        self.current.set(LossCounts::default());
         self.up.store(false, Ordering::Relaxed);
     }
 
-    /// All sessions together.
+    /// Returns the losses of all sessions.
     pub fn losses(&self) -> LossCounts {
-        self.ended.read().add(self.present.read())
+        self.ended.read().add(self.current.read())
     }
 }
 
@@ -104,7 +103,7 @@ mod tests {
     use super::{LossCounts, SessionCounters};
 
     #[test]
-    fn losses_survive_a_restart_of_the_session() {
+    fn losses_add_up_over_restarts() {
         let counters = SessionCounters::default();
         let counts = |events, buffers_written| LossCounts { events, buffers_written, ..Default::default() };
         counters.queried(counts(2, 10));

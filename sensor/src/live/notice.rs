@@ -1,23 +1,23 @@
-//! What the sensor detects about itself and its session: blinded, stopped, behind.
+//! Notices: detections about the sensor and its session, such as a stopped session or lost events.
 //!
-//! Each kind has a fixed id, so that it can be alerted on, and is written and stored like any other detection.
+//! Each kind has a fixed id, so that alerts can refer to it, and is written and stored like any other detection.
 
 use crate::event::SENSOR;
-use etwsieve_etl::FileTime;
+use etwsieve_event::FileTime;
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, View};
 
-/// A kind of notice. The numbers are event ids of provider [`SENSOR`]; they never change.
+/// A kind of notice. The numbers are event ids of the provider [`SENSOR`] and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NoticeKind {
-    /// The session ended, and not by the sensor.
+    /// Another program stopped the session.
     SessionStopped = 1,
-    /// A provider was no longer enabled in the session.
+    /// Another program disabled a provider in the session.
     ProviderDisabled = 2,
-    /// Events were lost: by ETW, or because the matchers could not keep up.
+    /// Events were lost: by ETW, or because the matchers were too slow.
     ConsumerBehind = 3,
-    /// Protected Event Logging encrypts script blocks; their text cannot be searched.
+    /// Protected Event Logging encrypts script blocks, so their text cannot be searched.
     EncryptedScriptBlocks = 4,
-    /// Script block logging is not on: PowerShell writes suspicious blocks only, or none.
+    /// Script block logging was reduced: PowerShell logs only suspicious blocks, or none.
     LoggingOff = 5,
     /// PowerShell hosts start but no events arrive from them.
     NoEvents = 6,
@@ -34,7 +34,7 @@ impl NoticeKind {
         Self::NoEvents,
     ];
 
-    /// Id, title, level and ATT&CK techniques, as a rule would have them.
+    /// Returns id, title, level and ATT&CK techniques in the form of a rule.
     ///
     /// T1562.006 is Impair Defenses: Indicator Blocking, T1562.002 Disable Windows Event Logging.
     pub fn rule(self) -> RuleRefV1 {
@@ -89,16 +89,17 @@ impl NoticeKind {
 /// One notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// What kind.
+    /// Kind of the notice.
     pub kind: NoticeKind,
-    /// When it was noticed.
+    /// When the sensor noticed it.
     pub time: FileTime,
-    /// What was seen, and what to do.
+    /// What was found, and what to do about it.
     pub detail: String,
 }
 
 impl Notice {
-    /// As a hit of the session `source`, recorded on `computer`. `number` tells notices of equal time apart.
+    /// Converts the notice into a hit of the session `source` on `computer`. `number` distinguishes notices with the same
+    /// time.
     pub fn into_hit(self, source: &str, computer: &str, number: u64) -> HitV1 {
         let mut hit = HitV1 {
             time: self.time.0,
@@ -134,11 +135,11 @@ impl Notice {
 #[cfg(test)]
 mod tests {
     use super::{Notice, NoticeKind};
-    use etwsieve_etl::FileTime;
+    use etwsieve_event::FileTime;
     use std::collections::HashSet;
 
     #[test]
-    fn kinds_have_ids_of_their_own_and_make_valid_hits() {
+    fn kinds_have_unique_ids_and_become_valid_hits() {
         let ids: HashSet<String> = NoticeKind::ALL.iter().map(|kind| kind.rule().id).collect();
         assert_eq!(ids.len(), NoticeKind::ALL.len());
         for kind in NoticeKind::ALL {

@@ -1,4 +1,4 @@
-//! The loss ledger of a live session for people, for Prometheus, and for the summary of a run.
+//! The counts of a live session as a log line, as metrics for Prometheus, and as the summary of a run.
 
 use super::counters::{LossCounts, SessionCounters};
 use crate::delivery;
@@ -11,58 +11,58 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What became of hits. Written by the thread that writes them.
+/// Counts of hits, updated by the thread that writes them.
 #[derive(Debug, Default)]
 pub struct HitCounts {
     /// Hits written to the output.
     pub written: AtomicU64,
     /// Hits stored in the database.
     pub stored: AtomicU64,
-    /// Hits that neither output nor database would take.
+    /// Hits that were written to neither the output nor the database.
     pub lost: AtomicU64,
-    /// Notices of the sensor itself, which are written like hits.
+    /// Notices of the sensor, which are written like hits.
     pub notices: AtomicU64,
 }
 
-/// The summary of a live run: the ledger of its events, and what ETW and the session say.
+/// The summary of a live run: the ledger of its events, and the counts of ETW and of the session.
 #[derive(Clone, Debug, Serialize)]
 pub struct LiveSummary {
-    /// The counts of the events.
+    /// Counts of the events.
     #[serde(flatten)]
     pub run: Summary,
-    /// What ETW lost before the sensor could see it.
+    /// Losses before the events reached the sensor.
     pub etw: EtwLosses,
-    /// Sessions started again after somebody stopped one.
+    /// Number of restarts of the session.
     pub restarts: u64,
-    /// Times that a provider was enabled again.
+    /// Number of times that a disabled provider was enabled again.
     pub reenabled: u64,
-    /// Rule sets loaded while events flowed.
+    /// Number of rule sets loaded during the run.
     pub reloads: u64,
-    /// Rule sets that were refused.
+    /// Number of rule sets that were rejected.
     pub reload_failures: u64,
     /// Hits written to the output.
     pub hits_written: u64,
     /// Hits stored in the database.
     pub hits_stored: u64,
-    /// Hits that neither took.
+    /// Hits that were written to neither.
     pub hits_lost: u64,
-    /// Notices of the sensor itself.
+    /// Notices of the sensor.
     pub notices: u64,
-    /// What became of hits on their way to the collector, if there is one.
+    /// Counts of the hits sent to the collector, if one is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collector: Option<Map<String, Value>>,
 }
 
-/// What ETW says of losses.
+/// Losses that ETW reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct EtwLosses {
-    /// Events that found no buffer.
+    /// Events for which no buffer was free.
     pub events_lost: u64,
     /// Buffers that could not be delivered in real time.
     pub real_time_buffers_lost: u64,
     /// Buffers that could not be written to a file.
     pub log_buffers_lost: u64,
-    /// Records of losses in the stream itself.
+    /// Records of losses within the stream.
     pub lost_event_records: u64,
 }
 
@@ -71,7 +71,7 @@ fn load(count: &AtomicU64) -> u64 {
 }
 
 impl EtwLosses {
-    /// What is known now.
+    /// Returns the losses at this moment.
     pub fn read(counters: &SessionCounters) -> Self {
         let LossCounts { events, real_time_buffers, log_buffers, .. } = counters.losses();
         Self {
@@ -84,7 +84,7 @@ impl EtwLosses {
 }
 
 impl LiveSummary {
-    /// Of a run that has ended.
+    /// Creates the summary of a run that has ended.
     pub fn new(
         run: Summary,
         counters: &SessionCounters,
@@ -102,33 +102,34 @@ impl LiveSummary {
             hits_stored: load(&hits.stored),
             hits_lost: load(&hits.lost),
             notices: load(&hits.notices),
-            collector: collector.map(delivery::summary),
+            collector: collector.map(delivery::named_counts),
         }
     }
 }
 
-/// The ledger of all sources at this moment.
+/// Returns the ledger of all sources at this moment.
 pub fn ledger(progress: &Progress) -> Ledger {
     let mut total = Ledger::default();
     progress.tallies.iter().for_each(|tally| total.add(&tally.read()));
     total
 }
 
-/// One line for the log.
-pub fn line(ledger: &Ledger, losses: &EtwLosses) -> String {
+/// Formats the counts as one line for people.
+pub fn summary_line(ledger: &Ledger, losses: &EtwLosses) -> String {
     let dropped: u64 = ledger.dropped.values().sum();
     let by_reason: Vec<String> =
         ledger.dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
     let amsi = ledger.amsi.map_or_else(String::new, |amsi| {
         format!(
-            " (of AMSI {} seen, {} of PowerShell, {} with hits, {} dropped)",
+            " (AMSI: {} seen, {} from PowerShell, {} with hits, {} dropped)",
             amsi.events_seen, amsi.events_selected, amsi.events_matched, amsi.events_dropped
         )
     });
     let by_reason = if by_reason.is_empty() { String::new() } else { format!(" ({})", by_reason.join(", ")) };
     format!(
-        "{} events seen = {} with hits + {} without + {} waiting + {dropped} dropped{by_reason} + {} of no \
-         interest{amsi}; {} detections, {} in other views ({} cut short), {} of joined blocks ({} joined, {} partial, {} evicted, {} open); lost by ETW: {} events, {} real-time buffers",
+        "{} events seen = {} with hits + {} without hits + {} queued + {dropped} dropped{by_reason} + {} not \
+         selected{amsi}; {} detections in the raw text, {} in other views ({} views cut short), {} in joined blocks ({} joined, \
+         {} partial, {} evicted, {} open); lost by ETW: {} events, {} real-time buffers",
         ledger.events_seen,
         ledger.events_matched,
         ledger.events_not_matched,
@@ -147,32 +148,37 @@ pub fn line(ledger: &Ledger, losses: &EtwLosses) -> String {
     )
 }
 
-/// The metrics of script blocks of several events.
+/// Writes the metrics of script blocks that consist of several events.
 fn blocks(text: &mut Text, blocks: &BlockLedger) {
     let name = "etwsieve_block_fragments_total";
     text.counter(name, "Events that are fragments of a script block.", &[], blocks.fragments);
     let name = "etwsieve_block_fragments_odd_total";
-    let help = "Fragments that were not as PowerShell writes them, by what was odd.";
+    let help = "Fragments that PowerShell does not write like this, by what is odd.";
     text.counter(name, help, &[("oddity", "duplicate")], blocks.duplicates);
     text.counter(name, help, &[("oddity", "lying")], blocks.lying);
     text.counter(name, help, &[("oddity", "unplaced")], blocks.unplaced);
     let name = "etwsieve_block_fragments_reduced_total";
-    let help = "Fragments of which only the ends were kept for want of room, since no rule needs the rest.";
+    let help = "Fragments of which only both ends were kept to save memory, because no rule needs the rest.";
     text.counter(name, help, &[], blocks.reduced);
     let name = "etwsieve_blocks_total";
-    let help = "What became of script blocks of several events.";
+    let help = "Script blocks of several events, by what happened to them.";
     text.counter(name, help, &[("fate", "joined")], blocks.joined);
     text.counter(name, help, &[("fate", "partial")], blocks.partial);
     text.counter(name, help, &[("fate", "evicted")], blocks.evicted);
     let name = "etwsieve_block_detections_total";
-    let help = "Pairs of a rule and a joined block, beyond what single events gave.";
+    let help = "Pairs of a rule and a joined block that no single event of the block matched.";
     text.counter(name, help, &[], blocks.detections);
     let name = "etwsieve_blocks_open";
-    text.gauge(name, "Script blocks that wait for fragments.", &[], blocks.open as f64);
-    text.gauge("etwsieve_blocks_bytes", "Bytes that they hold.", &[], blocks.bytes as f64);
+    text.gauge(name, "Script blocks that are still missing fragments.", &[], blocks.open as f64);
+    text.gauge(
+        "etwsieve_blocks_bytes",
+        "Memory of the open script blocks in bytes.",
+        &[],
+        blocks.bytes as f64,
+    );
 }
 
-/// The text of a scrape.
+/// Returns all metrics in the text format of Prometheus.
 pub fn metrics(
     progress: &Progress,
     counters: &SessionCounters,
@@ -183,9 +189,9 @@ pub fn metrics(
     let ledger = ledger(progress);
     let losses = EtwLosses::read(counters);
     let mut text = Text::new();
-    text.counter("etwsieve_events_seen_total", "Events that the session delivered.", &[], ledger.events_seen);
+    text.counter("etwsieve_events_seen_total", "Events delivered by the session.", &[], ledger.events_seen);
     let fate = "etwsieve_events_total";
-    let help = "What became of the events that were delivered; the sum is etwsieve_events_seen_total less \
+    let help = "Delivered events by what happened to them; the sum is etwsieve_events_seen_total minus \
                 etwsieve_events_waiting.";
     text.counter(fate, help, &[("fate", "matched")], ledger.events_matched);
     text.counter(fate, help, &[("fate", "not_matched")], ledger.events_not_matched);
@@ -201,105 +207,122 @@ pub fn metrics(
     }
     text.gauge(
         "etwsieve_events_waiting",
-        "Events between the session and the matchers.",
+        "Events queued between the session and the matchers.",
         &[],
         ledger.events_waiting as f64,
     );
     text.counter(
         "etwsieve_undecodable_payloads_total",
-        "Payloads that are not as their template says; searched all the same.",
+        "Payloads that do not have the layout of their template; they are searched nevertheless.",
         &[],
         ledger.undecodable,
     );
     if let Some(amsi) = &ledger.amsi {
         let name = "etwsieve_amsi_events_seen_total";
-        text.counter(name, "Scans of the antimalware scanner, of any program.", &[], amsi.events_seen);
+        text.counter(
+            name,
+            "Scans of the antimalware scanner, requested by any program.",
+            &[],
+            amsi.events_seen,
+        );
         let fate = "etwsieve_amsi_events_total";
-        let help = "What became of PowerShell's scans; they are part of etwsieve_events_total too.";
+        let help =
+            "Scans requested by PowerShell, by what happened to them; etwsieve_events_total includes them.";
         text.counter(fate, help, &[("fate", "matched")], amsi.events_matched);
         text.counter(fate, help, &[("fate", "not_matched")], amsi.events_not_matched);
         text.counter(fate, help, &[("fate", "dropped")], amsi.events_dropped);
         let name = "etwsieve_amsi_detections_total";
-        text.counter(name, "Pairs of a rule and a scan.", &[], amsi.detections);
+        text.counter(name, "Pairs of a rule and a scan that it matched.", &[], amsi.detections);
     }
-    text.counter("etwsieve_payload_bytes_total", "Bytes of the payloads.", &[], ledger.payload_bytes);
-    text.counter("etwsieve_detections_total", "Pairs of a rule and an event.", &[], ledger.detections);
+    text.counter("etwsieve_payload_bytes_total", "Bytes of all payloads.", &[], ledger.payload_bytes);
+    text.counter(
+        "etwsieve_detections_total",
+        "Pairs of a rule and an event that it matched in the raw text.",
+        &[],
+        ledger.detections,
+    );
     text.counter(
         "etwsieve_view_detections_total",
-        "Pairs of a rule and an event of which only another view matched.",
+        "Pairs of a rule and an event that it matched only in a view other than the raw text.",
         &[],
         ledger.view_detections,
     );
     text.counter(
         "etwsieve_views_cut_total",
-        "Events and joined blocks whose views were cut short, for the work that they would have cost.",
+        "Events and joined blocks whose views were cut short because they exceeded the work limit.",
         &[],
         ledger.views_cut,
     );
     blocks(&mut text, &ledger.blocks);
     let name = "etwsieve_etw_lost_total";
-    let help = "Losses that ETW reports, by kind.";
+    let help = "Losses reported by ETW, by kind.";
     text.counter(name, help, &[("kind", "events")], losses.events_lost);
     text.counter(name, help, &[("kind", "real_time_buffers")], losses.real_time_buffers_lost);
     text.counter(name, help, &[("kind", "log_buffers")], losses.log_buffers_lost);
     text.counter(name, help, &[("kind", "records")], losses.lost_event_records);
     let name = "etwsieve_hits_total";
-    let help = "What became of hits.";
+    let help = "Hits by what happened to them.";
     text.counter(name, help, &[("fate", "written")], load(&hits.written));
     text.counter(name, help, &[("fate", "stored")], load(&hits.stored));
     text.counter(name, help, &[("fate", "lost")], load(&hits.lost));
-    text.counter("etwsieve_notices_total", "Notices of the sensor itself.", &[], load(&hits.notices));
+    text.counter("etwsieve_notices_total", "Notices of the sensor.", &[], load(&hits.notices));
     let up = f64::from(u8::from(counters.up.load(Ordering::Relaxed)));
-    text.gauge("etwsieve_session_up", "1 while the session runs.", &[], up);
-    text.counter("etwsieve_session_restarts_total", "Sessions started again.", &[], load(&counters.restarts));
-    text.counter("etwsieve_rule_reloads_total", "Rule sets exchanged.", &[], load(&counters.reloads));
+    text.gauge("etwsieve_session_up", "1 while the session is running.", &[], up);
+    text.counter(
+        "etwsieve_session_restarts_total",
+        "Restarts of the session.",
+        &[],
+        load(&counters.restarts),
+    );
+    text.counter("etwsieve_rule_reloads_total", "Rule sets reloaded.", &[], load(&counters.reloads));
     text.counter(
         "etwsieve_rule_reload_failures_total",
-        "Rule sets that were refused.",
+        "Rule sets that were rejected.",
         &[],
         load(&counters.reload_failures),
     );
-    text.gauge("etwsieve_rules", "Rules that are active.", &[], rules as f64);
+    text.gauge("etwsieve_rules", "Active rules.", &[], rules as f64);
     if let Some(counts) = collector {
         collector_metrics(counts, &mut text);
     }
     text.finish()
 }
 
-/// What becomes of hits on their way to the collector.
+/// Writes the metrics of the hits that are sent to the collector.
 fn collector_metrics(counts: &SenderCounts, text: &mut Text) {
     let spool = &counts.spool;
-    text.counter("etwsieve_hits_offered_total", "Hits handed to the spool.", &[], spool.offered);
+    text.counter("etwsieve_hits_offered_total", "Hits passed to the spool.", &[], spool.offered);
     let name = "etwsieve_hits_dropped_total";
-    let help = "Hits given up on their way to the collector, by reason; it is told of each.";
+    let help =
+        "Hits dropped before a collector acknowledged them, by reason; each is reported to the collector.";
     for reason in GapReason::ALL {
         text.counter(name, help, &[("reason", reason.as_str())], spool.dropped[reason as usize]);
     }
     text.counter(
         "etwsieve_hits_acknowledged_total",
-        "Hits and given up ones that a collector has acknowledged, also of earlier processes.",
+        "Hits, including dropped ones, that a collector has acknowledged, including those of earlier processes.",
         &[],
         spool.acknowledged,
     );
     text.gauge("etwsieve_spool_hits", "Hits in the spool.", &[], spool.hits as f64);
     text.gauge("etwsieve_spool_bytes", "Bytes of the hits in the spool.", &[], spool.bytes as f64);
-    text.counter("etwsieve_spool_repairs_total", "Damaged spools set aside.", &[], spool.repairs);
+    text.counter("etwsieve_spool_repairs_total", "Damaged spools that were quarantined.", &[], spool.repairs);
     let name = "etwsieve_spool_write_failures_total";
-    text.counter(name, "Writes to the spool that failed and were tried again.", &[], spool.write_failures);
+    text.counter(name, "Failed writes to the spool that were retried.", &[], spool.write_failures);
     text.counter("etwsieve_collector_connects_total", "Connections to a collector.", &[], counts.connects);
     let name = "etwsieve_collector_connect_failures_total";
-    text.counter(name, "Attempts that became no connection.", &[], counts.connect_failures);
+    text.counter(name, "Failed attempts to connect to a collector.", &[], counts.connect_failures);
     let up = f64::from(u8::from(counts.is_connected));
-    text.gauge("etwsieve_collector_connected", "1 while a collector takes hits.", &[], up);
+    text.gauge("etwsieve_collector_connected", "1 while a collector accepts hits.", &[], up);
     text.gauge(
         "etwsieve_certificate_expires_timestamp_seconds",
-        "When the sensor's certificate ends, in seconds since 1970; 0 without TLS.",
+        "Expiry of the sensor's certificate in seconds since 1970; 0 without TLS.",
         &[],
         counts.certificate_expires_unix as f64,
     );
 }
 
-/// The ledger of a live sensor for the collector, under the names of `docs/wire.md`.
+/// Returns the counts of a live sensor that are sent to the collector, under the names of `docs/wire.md`.
 pub fn status_counts(progress: &Progress, counters: &SessionCounters, rules: usize) -> Vec<CountV1> {
     let ledger = ledger(progress);
     let losses = EtwLosses::read(counters);

@@ -1,6 +1,6 @@
-//! What a live session and its pipeline may use: buffers, threads, queues, each with its range.
+//! Settings of a live session and its pipeline: buffers, threads and queues, each with its range.
 //!
-//! Values come from the configuration and are checked here, before Windows is asked for anything.
+//! The values come from the configuration and are checked before the first call to Windows.
 
 use crate::pipeline::THREADS_MAX;
 use serde::{Deserialize, Serialize};
@@ -8,50 +8,50 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::thread;
 
-/// Most characters of a session's name.
+/// Maximum length of a session name in characters.
 const NAME_LEN_MAX: usize = 128;
-/// Size of one buffer of a session, in KB. A script block event of PowerShell reaches 40 KB, and an event never spans
-/// two buffers; ETW allows 16 MB.
+/// Size of a buffer in KB. Script block events have up to 40 KB, and an event never spans two buffers. ETW allows up to
+/// 16 MB.
 const BUFFER_KB: RangeInclusive<u32> = 64..=16 << 10;
-/// Buffers of a session; 0 leaves the number to a rule of thumb.
+/// Number of buffers of a session; 0 for the default.
 const BUFFERS: RangeInclusive<u32> = 0..=4096;
-/// Most memory of a session's buffers, in KB. Windows takes it from the pool that is never paged out.
+/// Maximum memory of a session's buffers in KB. They are allocated from the nonpaged pool.
 const SESSION_KB_MAX: u64 = 1 << 20;
-/// Seconds after which ETW hands over a buffer that is not full.
+/// Seconds after which ETW delivers a partly filled buffer.
 const FLUSH_SECONDS: RangeInclusive<u32> = 1..=60;
-/// Events between the session and the matchers. Each may hold a buffer of 64 KB.
+/// Maximum number of events between the session and the matchers. Each may hold a buffer of 64 KB.
 const QUEUE_EVENTS: RangeInclusive<usize> = 16..=8192;
-/// Payload bytes between the session and the matchers.
+/// Maximum number of payload bytes between the session and the matchers.
 const QUEUE_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
-/// Per cent of the queue that can be kept for warnings.
+/// Percentage of the queue that can be reserved for warnings.
 const WARNING_RESERVE_PERCENT: RangeInclusive<u8> = 0..=90;
-/// Most matcher threads unless they are set: the machine has other work.
+/// Maximum of the default number of matcher threads, so that the sensor leaves processors to other programs.
 const THREADS_AUTOMATIC_MAX: usize = 4;
 
-/// A value outside of its range.
+/// A value outside its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key} = {found} is refused: expected {expected}")]
+#[error("invalid value {key} = {found}: expected {expected}")]
 pub struct SettingError {
     /// Section and key, such as `session.buffer_kb`.
     pub key: &'static str,
-    /// The value, as the configuration would show it.
+    /// The value as it would appear in the configuration.
     pub found: String,
-    /// The values that are allowed.
+    /// The valid values.
     pub expected: String,
 }
 
 impl SettingError {
-    /// The error of `key`.
+    /// Creates the error of `key`.
     pub fn new(key: &'static str, found: impl Display, expected: impl Into<String>) -> Self {
         Self { key, found: found.to_string(), expected: expected.into() }
     }
 }
 
-/// Checks that a number lies in its range.
+/// Checks that a number is within its range.
 ///
 /// # Errors
 ///
-/// A [`SettingError`] with both ends of the range.
+/// A [`SettingError`] with both bounds.
 pub(crate) fn in_range<T: PartialOrd + Display + Copy>(
     key: &'static str,
     found: T,
@@ -68,23 +68,23 @@ pub(crate) fn in_range<T: PartialOrd + Display + Copy>(
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct SessionSettings {
-    /// Name of the session, unique on the machine: 1 to 128 characters, no NUL and no backslash.
+    /// Name of the session, unique on the machine: 1 to 128 characters without NUL and backslash.
     pub name: String,
-    /// Size of one buffer, in KB (1024 bytes): 64 to 16384.
+    /// Size of a buffer in KB (1024 bytes): 64 to 16384.
     pub buffer_kb: u32,
-    /// Least buffers, 0 to 4096; 0 stands for two for each processor.
+    /// Minimum number of buffers, 0 to 4096; 0 for two per processor.
     pub min_buffers: u32,
-    /// Most buffers, 0 to 4096; 0 leaves the number to ETW.
+    /// Maximum number of buffers, 0 to 4096; 0 lets ETW decide.
     pub max_buffers: u32,
-    /// Seconds after which a buffer that is not full is handed over: 1 to 60.
+    /// Seconds after which a partly filled buffer is delivered: 1 to 60.
     pub flush_seconds: u32,
-    /// Whether every processor has buffers of its own. Writers then do not wait for each other.
+    /// Whether each processor has separate buffers, so that writers do not wait for each other.
     pub per_processor: bool,
-    /// Whether the session goes on if another session on the same provider fails.
+    /// Whether the session keeps receiving events if another session on the same provider fails.
     pub independent: bool,
     /// Whether Windows adds the user's SID to each event.
     pub user_sid: bool,
-    /// Whether what PowerShell hands to the antimalware scanner is searched too.
+    /// Whether the content that PowerShell passes to the antimalware scanner is searched as well.
     pub amsi: bool,
 }
 
@@ -109,8 +109,7 @@ impl SessionSettings {
     ///
     /// # Errors
     ///
-    /// The first value that is out of its range, and numbers of buffers that contradict each other or ask for more
-    /// than 1 GB.
+    /// The first value outside its range; numbers of buffers that contradict each other or exceed 1 GB.
     pub fn validate(&self) -> Result<(), SettingError> {
         let name_len = self.name.chars().count();
         if !(1..=NAME_LEN_MAX).contains(&name_len) || self.name.contains(['\0', '\\']) {
@@ -127,7 +126,7 @@ impl SessionSettings {
         {
             if u64::from(buffers) > buffers_max {
                 let expected = format!(
-                    "at most {buffers_max}, since buffers of {} KB must not exceed {SESSION_KB_MAX} KB together",
+                    "at most {buffers_max}, because buffers of {} KB must not exceed {SESSION_KB_MAX} KB together",
                     self.buffer_kb
                 );
                 return Err(SettingError::new(key, buffers, expected));
@@ -145,13 +144,13 @@ impl SessionSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PipelineSettings {
-    /// Matcher threads, 0 to 64; 0 stands for [`PipelineSettings::matcher_threads`]'s choice.
+    /// Number of matcher threads, 0 to 64; 0 for the default of [`matcher_threads`](Self::matcher_threads).
     pub threads: usize,
-    /// Most events that wait for the matchers: 16 to 8192.
+    /// Maximum number of events queued for the matchers: 16 to 8192.
     pub queue_events: usize,
-    /// Most payload bytes that wait for the matchers: 64 KiB to 1 GiB.
+    /// Maximum number of payload bytes queued for the matchers: 64 KiB to 1 GiB.
     pub queue_bytes: usize,
-    /// Per cent of both queue limits that only events may use which PowerShell itself marked as warnings: 0 to 90.
+    /// Percentage of both limits that is reserved for events that PowerShell marks as warnings: 0 to 90.
     pub warning_reserve_percent: u8,
 }
 
@@ -166,7 +165,7 @@ impl PipelineSettings {
     ///
     /// # Errors
     ///
-    /// The first value that is out of its range.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), SettingError> {
         in_range("pipeline.threads", self.threads, &(0..=THREADS_MAX))?;
         in_range("pipeline.queue_events", self.queue_events, &QUEUE_EVENTS)?;
@@ -174,7 +173,8 @@ impl PipelineSettings {
         in_range("pipeline.warning_reserve_percent", self.warning_reserve_percent, &WARNING_RESERVE_PERCENT)
     }
 
-    /// Matcher threads to start: those set, or a quarter of the processors, at least 1 and at most 4.
+    /// Returns the number of matcher threads to start: `threads`, or if that is 0 a quarter of the processors, at least 1
+    /// and at most 4.
     pub fn matcher_threads(&self) -> usize {
         self.threads_on(thread::available_parallelism().map_or(1, usize::from))
     }
@@ -189,13 +189,13 @@ mod tests {
     use super::{PipelineSettings, SessionSettings};
 
     #[test]
-    fn defaults_are_allowed() {
+    fn defaults_are_valid() {
         assert_eq!(SessionSettings::default().validate(), Ok(()));
         assert_eq!(PipelineSettings::default().validate(), Ok(()));
     }
 
     #[test]
-    fn session_values_meet_their_ranges() {
+    fn session_settings_are_checked_against_their_ranges() {
         type Row = (&'static str, fn(&mut SessionSettings), Option<&'static str>);
         let rows: [Row; 16] = [
             ("longest name", |s| s.name = "é".repeat(128), None),
@@ -210,11 +210,11 @@ mod tests {
             ("buffer too large", |s| s.buffer_kb = 16385, Some("session.buffer_kb")),
             ("too many buffers", |s| s.max_buffers = 4097, Some("session.max_buffers")),
             (
-                "more least than most",
+                "minimum above maximum",
                 |s| (s.min_buffers, s.max_buffers) = (9, 8),
                 Some("session.max_buffers"),
             ),
-            ("most left to ETW", |s| (s.min_buffers, s.max_buffers) = (9, 0), None),
+            ("maximum left to ETW", |s| (s.min_buffers, s.max_buffers) = (9, 0), None),
             ("1 GB", |s| (s.buffer_kb, s.max_buffers) = (16384, 64), None),
             ("beyond 1 GB", |s| (s.buffer_kb, s.min_buffers) = (16384, 65), Some("session.min_buffers")),
             ("never flushed", |s| s.flush_seconds = 0, Some("session.flush_seconds")),
@@ -227,17 +227,17 @@ mod tests {
     }
 
     #[test]
-    fn pipeline_values_meet_their_ranges() {
+    fn pipeline_settings_are_checked_against_their_ranges() {
         type Row = (&'static str, fn(&mut PipelineSettings), Option<&'static str>);
         let rows: [Row; 7] = [
-            ("most threads", |s| s.threads = 64, None),
+            ("maximum of threads", |s| s.threads = 64, None),
             ("too many threads", |s| s.threads = 65, Some("pipeline.threads")),
             ("queue too short", |s| s.queue_events = 15, Some("pipeline.queue_events")),
             ("queue too long", |s| s.queue_events = 8193, Some("pipeline.queue_events")),
             ("too few bytes", |s| s.queue_bytes = 65535, Some("pipeline.queue_bytes")),
-            ("most reserve", |s| s.warning_reserve_percent = 90, None),
+            ("largest reserve", |s| s.warning_reserve_percent = 90, None),
             (
-                "nothing but reserve",
+                "everything reserved",
                 |s| s.warning_reserve_percent = 100,
                 Some("pipeline.warning_reserve_percent"),
             ),
@@ -253,11 +253,11 @@ mod tests {
     fn errors_name_key_value_and_range() {
         let settings = SessionSettings { buffer_kb: 4, ..SessionSettings::default() };
         let text = settings.validate().unwrap_err().to_string();
-        assert_eq!(text, "session.buffer_kb = 4 is refused: expected 64 to 16384");
+        assert_eq!(text, "invalid value session.buffer_kb = 4: expected 64 to 16384");
     }
 
     #[test]
-    fn threads_follow_the_processors() {
+    fn the_default_of_threads_depends_on_the_processors() {
         let automatic = PipelineSettings::default();
         for (processors, threads) in [(1, 1), (4, 1), (8, 2), (15, 3), (16, 4), (128, 4)] {
             assert_eq!(automatic.threads_on(processors), threads, "{processors} processors");

@@ -1,7 +1,7 @@
-//! A live run: the source through the pipeline, hits written and stored as they come, rules exchanged when their
-//! files change, losses told every so often.
+//! A live run: feeds a source through the pipeline, writes and stores hits as they arrive, replaces rules when their files
+//! change, and logs the counts at intervals.
 //!
-//! Nothing here knows Windows; the source is handed in.
+//! The caller passes the source, so nothing here depends on Windows.
 
 mod writer;
 
@@ -9,7 +9,7 @@ use super::config::Config;
 use super::counters::SessionCounters;
 use super::notice::Notice;
 use super::report::{self, HitCounts, LiveSummary};
-use super::rule_folder::{self, RuleFolder};
+use super::rule_files::{self, RuleFiles};
 use crate::delivery::{self, DeliveryError, Role};
 use crate::output::Format;
 use crate::pipeline::{self, Progress, Settings, Shard, WhenFull};
@@ -26,22 +26,20 @@ use etwsieve_transport::store::{Store, StoreError};
 use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
-use writer::Writer;
+use writer::HitWriter;
 
-/// Notices that wait to be written; more are only logged.
+/// Maximum number of queued notices; further ones are only logged.
 const NOTICES_MAX: usize = 64;
-/// How long the end of a run waits for the collector; what is left stays in the spool.
+/// How long the end of a run waits for the collector. Hits that are not acknowledged by then stay in the spool.
 const SEND_PATIENCE: Duration = Duration::from_secs(2);
-/// How often a waiting thread looks whether the run has ended.
-const TICK: Duration = Duration::from_millis(50);
 
-/// Why a live run cannot begin.
+/// Why a live run cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// The output cannot be opened, or is a file of something else.
+    /// The output cannot be opened, or is not a file of hits.
     #[error(transparent)]
     Output(#[from] OutputError),
     /// The database cannot be opened.
@@ -50,22 +48,22 @@ pub enum WatchError {
     /// Hits cannot be sent.
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
-    /// The address of the metrics cannot be had.
+    /// The metrics server cannot listen on its address.
     #[error("cannot serve metrics on {addr}: {source}")]
     Metrics {
         /// The address.
         addr: SocketAddr,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// A run that is ready to begin: outputs are open, no session has been started yet.
+/// A run that is ready to start: outputs are open, and no session has been started yet.
 pub struct Watch {
     config: Config,
     computer: String,
     rules: Arc<ActiveRules>,
-    folder: RuleFolder,
+    rule_files: RuleFiles,
     counters: Arc<SessionCounters>,
     progress: Arc<Progress>,
     hits: Arc<HitCounts>,
@@ -78,24 +76,24 @@ pub struct Watch {
     metrics: Option<Server>,
 }
 
-/// What a source shares with its run.
+/// What the source of a run shares with it.
 #[derive(Clone)]
-pub struct Shared {
-    /// The rules; they decide which events are wanted.
+pub struct WatchHandles {
+    /// The active rules, which determine the events to request.
     pub rules: Arc<ActiveRules>,
-    /// Where losses and restarts are counted.
+    /// Counters of losses and restarts.
     pub counters: Arc<SessionCounters>,
-    /// The counts of the pipeline.
+    /// Counts of the pipeline.
     pub progress: Arc<Progress>,
-    /// Takes notices. Never wait for it.
+    /// Receives notices. Use `try_send`: the source must not wait for the writer.
     pub notices: Sender<Notice>,
     /// Ends the run.
     pub stop: Stop,
 }
 
 impl Watch {
-    /// Opens everything that hits and counts go to. `computer` is the name that hits bear; `folder` has looked at
-    /// the rule files before `matcher` was made of them, so that no change is missed.
+    /// Opens all outputs of hits and counts. Hits contain `computer`. Create `rule_files` before loading the rules of
+    /// `matcher`, so that no change is missed.
     ///
     /// # Errors
     ///
@@ -105,13 +103,13 @@ impl Watch {
         format: Format,
         computer: String,
         matcher: Matcher,
-        folder: RuleFolder,
+        rule_files: RuleFiles,
         stop: Stop,
     ) -> Result<Self, WatchError> {
         let out: Box<dyn Write + Send> = match &config.output.file {
             None => format.stdout(),
             Some(path) => {
-                let expected = "a file of hits in this form, to which hits can be appended";
+                let expected = "a file of hits in this format";
                 Box::new(append_lines(
                     path,
                     expected,
@@ -125,7 +123,7 @@ impl Watch {
             config,
             computer,
             rules: Arc::new(ActiveRules::new(matcher).with_amsi(amsi)),
-            folder,
+            rule_files,
             counters: Arc::default(),
             progress: Arc::new(Progress::new(1)),
             hits: Arc::default(),
@@ -137,14 +135,14 @@ impl Watch {
             sender: None,
             metrics: None,
         };
-        watch.deliver()?;
+        watch.start_sender()?;
         if let Some(addr) = watch.config.metrics.listen {
-            watch.serve(addr)?;
+            watch.start_metrics(addr)?;
         }
         Ok(watch)
     }
 
-    fn deliver(&mut self) -> Result<(), DeliveryError> {
+    fn start_sender(&mut self) -> Result<(), DeliveryError> {
         let (progress, counters) = (Arc::clone(&self.progress), Arc::clone(&self.counters));
         let rules = Arc::clone(&self.rules);
         let ledger = move || report::status_counts(&progress, &counters, rules.current().0.rules().len());
@@ -153,7 +151,7 @@ impl Watch {
         Ok(())
     }
 
-    fn serve(&mut self, addr: SocketAddr) -> Result<(), WatchError> {
+    fn start_metrics(&mut self, addr: SocketAddr) -> Result<(), WatchError> {
         let (progress, counters) = (Arc::clone(&self.progress), Arc::clone(&self.counters));
         let (hits, rules) = (Arc::clone(&self.hits), Arc::clone(&self.rules));
         let collector = self.sender.as_ref().map(HitSender::watch_counts);
@@ -164,14 +162,14 @@ impl Watch {
         };
         let server =
             Server::start(addr, Arc::new(render)).map_err(|source| WatchError::Metrics { addr, source })?;
-        tracing::info!("metrics on http://{}/metrics", server.local_addr());
+        tracing::info!("serving metrics on http://{}/metrics", server.local_addr());
         self.metrics = Some(server);
         Ok(())
     }
 
-    /// What the source needs.
-    pub fn shared(&self) -> Shared {
-        Shared {
+    /// Returns what the source needs.
+    pub fn handles(&self) -> WatchHandles {
+        WatchHandles {
             rules: Arc::clone(&self.rules),
             counters: Arc::clone(&self.counters),
             progress: Arc::clone(&self.progress),
@@ -180,13 +178,13 @@ impl Watch {
         }
     }
 
-    /// Runs until the stop is requested or the source ends, and returns the summary of it all.
+    /// Runs until the stop is requested or the source ends, and returns the summary of the run.
     pub fn run(self, source: Box<dyn Source>) -> LiveSummary {
         let Self {
             config,
             computer,
             rules,
-            folder,
+            rule_files,
             counters,
             progress,
             hits,
@@ -209,7 +207,7 @@ impl Watch {
             shard: Shard::Writer,
             search: Search::of(&config.search.scopes, &config.search.views),
         };
-        let mut writer = Writer {
+        let mut writer = HitWriter {
             name,
             computer,
             format,
@@ -230,13 +228,13 @@ impl Watch {
         if let Err(error) = writer.format.header(&mut writer.out) {
             tracing::error!("cannot write the output: {error}");
         }
-        let ended = AtomicBool::new(false);
+        let ended = stop.child();
         let summary = thread::scope(|scope| {
             if config.reload.check_seconds > 0 && !config.rules.is_empty() {
-                scope.spawn(|| reload(&config, folder, &rules, &counters, &ended));
+                scope.spawn(|| reload(&config, rule_files, &rules, &counters, &stop, &ended));
             }
             let summary = pipeline::run(&mut sources, &rules, &settings, &stop, &progress, &mut writer);
-            ended.store(true, Ordering::Release);
+            ended.request();
             summary
         });
         writer.take_notices();
@@ -247,55 +245,52 @@ impl Watch {
             sender.finish()
         });
         if let Some(counts) = &collector {
-            tracing::info!("{}", delivery::line(counts));
+            tracing::info!("{}", delivery::summary_line(counts));
         }
         drop(metrics);
         LiveSummary::new(summary, &counters, &hits, collector.as_ref())
     }
 }
 
-/// Whether a file begins as lines of JSON do.
+/// Returns whether a file starts like JSON Lines.
 fn is_json(head: &[u8]) -> bool {
     head.starts_with(b"{\"")
 }
 
-/// Whether a file begins as a table does, with or without colours.
+/// Returns whether a file starts like a table, with or without colours.
 fn is_table(head: &[u8]) -> bool {
     head.starts_with(b"TIME ") || head.starts_with(b"\x1b[1mTIME ")
 }
 
-/// Exchanges the rules when their files have changed, until the run has ended.
+/// Replaces the rules when their files have changed, until the run has `ended`. Wakes the threads that wait for `stop`, so
+/// that the source requests the events of the new rules.
 fn reload(
     config: &Config,
-    mut folder: RuleFolder,
+    mut rule_files: RuleFiles,
     rules: &ActiveRules,
     counters: &SessionCounters,
-    ended: &AtomicBool,
+    stop: &Stop,
+    ended: &Stop,
 ) {
     let every = Duration::from_secs(config.reload.check_seconds);
-    let mut looked = Instant::now();
-    while !ended.load(Ordering::Acquire) {
-        thread::sleep(TICK);
-        if looked.elapsed() < every {
+    while !ended.wait(every) {
+        if !rule_files.changed() {
             continue;
         }
-        looked = Instant::now();
-        if !folder.changed() {
-            continue;
-        }
-        match rule_folder::reload(&config.rules, config.allow_bad_rules) {
+        match rule_files::reload(&config.rules, config.allow_bad_rules) {
             Ok(reloaded) => {
                 let count = reloaded.loaded.rules.len();
-                let left_out = reloaded.loaded.refused + reloaded.unreadable.len();
+                let rejected = reloaded.loaded.refused + reloaded.unreadable.len();
                 let other_log_sources = reloaded.loaded.other_log_sources;
                 let kernel = rules.current().0.kernel();
                 rules.replace(Matcher::with_kernel(reloaded.loaded.rules, kernel));
+                stop.wake();
                 counters.reloads.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(rules = count, left_out, other_log_sources, "rules loaded again");
+                tracing::info!(rules = count, rejected, other_log_sources, "rules reloaded");
             }
             Err(error) => {
                 counters.reload_failures.fetch_add(1, Ordering::Relaxed);
-                tracing::error!("the changed rules are refused, the old ones stay active: {error}");
+                tracing::error!("the changed rules were rejected, the previous rules stay active: {error}");
             }
         }
     }

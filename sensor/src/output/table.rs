@@ -1,6 +1,6 @@
-//! Hits for people: one aligned line for each rule and event, with the beginning of the script.
+//! Writes hits as a table: one aligned line per rule and event, with the start of the script.
 
-use etwsieve_etl::FileTime;
+use etwsieve_event::FileTime;
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
 use etwsieve_transport::printable::clip;
 use std::io::{self, Write};
@@ -23,9 +23,9 @@ pub(super) fn header(out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-/// Colours are written always; the stream takes them out where they do not belong.
+/// Always writes colours; the stream removes them if it is not a terminal.
 pub(super) fn write(hit: &HitV1, rule: &RuleRefV1, out: &mut dyn Write) -> io::Result<()> {
-    // A few units more than fit: some become nothing.
+    // More units than fit, because some are not printed.
     let start = |text: &Utf16Text| Utf16Text(text.0[..text.0.len().min(4 * TEXT)].into()).to_string_lossy();
     let head = match &hit.content {
         EventContent::ScriptBlock { text, .. } | EventContent::Amsi { text, .. } => start(text),

@@ -1,4 +1,4 @@
-//! The source's end of the pipeline: selects, copies into a pooled buffer, and sends.
+//! The input of the pipeline: selects events, copies them into buffers of the pool, and sends them to matcher threads.
 
 use super::tally::Tally;
 use super::{BLOCK_SHARDS, Progress, Settings, Shard, WhenFull};
@@ -9,24 +9,23 @@ use crate::rules::ActiveRules;
 use crate::source::{Damage, Sink};
 use crate::stop::Stop;
 use crossbeam_channel::{Receiver, Sender};
-use etwsieve_etl::FileTime;
 use etwsieve_matcher::{EventKind, Payload};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
-/// Counted for an event that found no room.
+/// Drop reason of an event for which the queue had no room.
 pub const DROPPED_CHANNEL_FULL: &str = "channel_full";
-/// Counted for an event larger than [`PAYLOAD_LEN_MAX`].
+/// Drop reason of an event whose payload is longer than [`PAYLOAD_LEN_MAX`].
 pub const DROPPED_OVERSIZE: &str = "oversize";
-/// Counted for an event of the antimalware scanner that is not laid out as [`amsi`] knows it.
+/// Drop reason of an AMSI event that does not have the layout in [`amsi`].
 pub const DROPPED_AMSI_LAYOUT: &str = "amsi_layout";
 
-/// Levels of events that PowerShell itself marked: 3 is Warning, and lower is more severe.
+/// Level of events that PowerShell marks as warnings. Lower levels are more severe.
 const WARNING_LEVEL: u8 = 3;
-/// Damage of one source that is told in words; the rest is only counted.
-const DAMAGE_TOLD_MAX: u64 = 20;
-/// The longest computer name that is kept, in bytes; a DNS name has at most 253.
+/// Maximum number of damaged parts per source that are logged one by one.
+const DAMAGE_LOGGED_MAX: u64 = 20;
+/// Maximum length of a computer name in bytes; a DNS name has at most 253.
 const COMPUTER_LEN_MAX: usize = 256;
 
 /// A [`Sink`] that feeds the matcher threads.
@@ -34,23 +33,24 @@ pub(super) struct Feed<'a> {
     rules: &'a ActiveRules,
     settings: &'a Settings,
     senders: Vec<Sender<Box<RawEvent>>>,
-    /// Emptied buffers come back here.
+    /// Buffers that matcher threads return.
     free: Receiver<Box<RawEvent>>,
-    /// Emptied buffers at hand.
-    #[expect(clippy::vec_box, reason = "a box crosses the channel as one pointer, and back")]
+    /// Free buffers.
+    #[expect(clippy::vec_box, reason = "the channel transfers a box as one pointer")]
     stash: Vec<Box<RawEvent>>,
-    /// Buffers made so far, at most `channel_events`.
-    made: usize,
-    /// Payload bytes in buffers that have not come back.
+    /// Number of buffers allocated so far, at most `channel_events`.
+    allocated: usize,
+    /// Payload bytes in buffers that have not been returned.
     bytes_out: usize,
     source: u32,
-    /// What the sources are called.
+    /// Names of the sources.
     names: &'a [String],
     sequence: u64,
-    /// Events dropped since the last one that was sent.
+    /// Number of events dropped since the last event that was sent.
     dropped_before: u64,
-    damage_told: u64,
-    /// Bytes of the sources before this one, and of this one so far.
+    /// Number of damaged parts of this source.
+    damaged_parts: u64,
+    /// Bytes of the sources before this one.
     bytes_before: u64,
     progress: &'a Progress,
     stop: &'a Stop,
@@ -68,10 +68,10 @@ impl<'a> Feed<'a> {
     ) -> Self {
         let buffers = settings.channel_events.max(1);
         let mut stash = Vec::with_capacity(buffers);
-        let mut made = 0;
+        let mut allocated = 0;
         if settings.when_full == WhenFull::Drop {
             stash.extend((0..buffers).map(|_| Box::new(empty_event(settings.buffer_len()))));
-            made = buffers;
+            allocated = buffers;
         }
         Self {
             rules,
@@ -79,29 +79,29 @@ impl<'a> Feed<'a> {
             senders,
             free,
             stash,
-            made,
+            allocated,
             bytes_out: 0,
             source: 0,
             names,
             sequence: 0,
             dropped_before: 0,
-            damage_told: 0,
+            damaged_parts: 0,
             bytes_before: 0,
             progress,
             stop,
         }
     }
 
-    /// A source of `len` bytes has ended; what follows counts for the next one.
+    /// Ends a source of `len` bytes. Later events belong to the next source.
     pub(super) fn end_of_source(&mut self, len: u64) {
-        if self.damage_told > DAMAGE_TOLD_MAX {
-            let more = self.damage_told - DAMAGE_TOLD_MAX;
-            tracing::warn!("{}: {more} more damaged parts are only counted", self.name());
+        if self.damaged_parts > DAMAGE_LOGGED_MAX {
+            let more = self.damaged_parts - DAMAGE_LOGGED_MAX;
+            tracing::warn!("{}: {more} more damaged parts", self.name());
         }
         self.source += 1;
         self.sequence = 0;
         self.dropped_before = 0;
-        self.damage_told = 0;
+        self.damaged_parts = 0;
         self.bytes_before += len;
         self.progress.bytes.store(self.bytes_before, Ordering::Relaxed);
     }
@@ -114,7 +114,7 @@ impl<'a> Feed<'a> {
         &self.progress.tallies[self.source as usize]
     }
 
-    /// A buffer for an event of `len` bytes, or `None` if there is none and nobody may wait.
+    /// Returns a buffer for an event of `len` bytes; `None` if the queue is full and the source must not wait.
     fn buffer(&mut self, len: usize, level: u8) -> Option<Box<RawEvent>> {
         while let Ok(buffer) = self.free.try_recv() {
             self.take_back(buffer);
@@ -126,22 +126,22 @@ impl<'a> Feed<'a> {
         };
         let (events, bytes) = (self.settings.channel_events.max(1), self.settings.channel_bytes);
         let room = bytes - bytes / 100 * kept;
-        // At least one event of any kind may always pass.
+        // The queue always has room for one event of any level.
         let reserved = (events * kept / 100).min(events - 1);
         loop {
             if self.bytes_out == 0 || self.bytes_out + len <= room {
                 if self.stash.len() > reserved {
                     return self.stash.pop();
                 }
-                if self.made < events {
-                    self.made += 1;
+                if self.allocated < events {
+                    self.allocated += 1;
                     return Some(Box::new(empty_event(self.settings.buffer_len())));
                 }
             }
             if self.settings.when_full == WhenFull::Drop {
                 return None;
             }
-            // Some buffer is out, or one of the two ways above were open.
+            // At least one buffer is in use, or one of the conditions above would be true.
             let buffer = self.free.recv().ok()?;
             self.take_back(buffer);
         }
@@ -152,11 +152,11 @@ impl<'a> Feed<'a> {
         self.stash.push(buffer);
     }
 
-    /// The matcher thread for an event, and its shard there: the same for all fragments of a script block.
+    /// Returns the matcher thread for an event, and the shard there: the same for all fragments of a script block.
     fn place(&self, event: &EventRef<'_>) -> (usize, u8) {
         let threads = self.senders.len();
         if self.settings.shard == Shard::Writer {
-            // Ids of processes and threads are multiples of 4; the odd factor spreads them over the high bits.
+            // Ids of processes and threads are multiples of 4. The odd factor spreads them over the high bits.
             let writer =
                 event.header.process_id.unwrap_or(0) ^ event.header.thread_id.unwrap_or(0).rotate_left(16);
             let spread = u64::from(writer.wrapping_mul(0x9E37_79B1));
@@ -166,9 +166,9 @@ impl<'a> Feed<'a> {
         let fragment = kind.and_then(|kind| {
             Payload { kind, process_id: event.header.process_id, bytes: event.payload }.fragment()
         });
-        // What is no fragment may go anywhere.
+        // Events that are not fragments may go to any thread.
         let Some(fragment) = fragment else { return ((self.sequence % threads as u64) as usize, 0) };
-        // FNV-1a: short keys, and no secret to keep, since a full shard only slows its own source.
+        // FNV-1a is fast for short keys. Collisions that an attacker provokes only slow down the same source.
         let hash = fragment.script_block_id.iter().fold(0xCBF2_9CE4_8422_2325, |hash: u64, &byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
         });
@@ -205,7 +205,7 @@ impl Sink for Feed<'_> {
         let is_amsi = event.header.provider == event::AMSI;
         if is_amsi {
             self.tally().amsi().seen();
-            if amsi::is_foreign(event.payload) {
+            if amsi::is_from_other_program(event.payload) {
                 return self.unwanted();
             }
             self.tally().amsi().selected();
@@ -233,7 +233,7 @@ impl Sink for Feed<'_> {
         let (thread, shard) = self.place(event);
         buffer.shard = shard;
         if let Err(refused) = self.senders[thread].try_send(buffer) {
-            // Not for want of room: every buffer fits. The thread is gone.
+            // The channel has room for every buffer, so the thread has ended.
             let buffer = refused.into_inner();
             self.dropped_before = buffer.dropped_before;
             self.take_back(buffer);
@@ -256,15 +256,15 @@ impl Sink for Feed<'_> {
 
     fn damaged(&mut self, damage: &Damage) {
         self.tally().damaged(damage.reason, 1);
-        self.damage_told += 1;
-        if self.damage_told <= DAMAGE_TOLD_MAX {
+        self.damaged_parts += 1;
+        if self.damaged_parts <= DAMAGE_LOGGED_MAX {
             tracing::warn!("{}: {damage}", self.name());
         }
     }
 
     fn damaged_also(&mut self, reason: &'static str, count: u64) {
         self.tally().damaged(reason, count);
-        self.damage_told += count;
+        self.damaged_parts += count;
     }
 
     fn lost(&mut self, losses: LossLedger) {
@@ -281,8 +281,8 @@ impl Sink for Feed<'_> {
 }
 
 impl RawEvent {
-    /// Copies an event into this buffer; what was handed to the scanner in the form that the matcher searches, which is
-    /// shorter than the event. Allocates only while the buffer grows.
+    /// Copies an event into this buffer. An AMSI event is copied in the form that the matcher searches, which is shorter.
+    /// Allocates only if the buffer has to grow.
     fn fill(&mut self, event: &EventRef<'_>, scan: Option<&Scan<'_>>, source: u32, sequence: u64) {
         self.header = event.header;
         self.user_sid = event.user_sid;
@@ -302,21 +302,7 @@ impl RawEvent {
 
 fn empty_event(len: usize) -> RawEvent {
     RawEvent {
-        header: EventHeader {
-            time: FileTime(0),
-            provider: Uuid::nil(),
-            event_id: 0,
-            version: 0,
-            channel: 0,
-            level: 0,
-            opcode: 0,
-            task: 0,
-            keywords: 0,
-            process_id: None,
-            thread_id: None,
-            activity_id: None,
-            event_record_id: None,
-        },
+        header: EventHeader::default(),
         user_sid: None,
         source: 0,
         sequence: 0,

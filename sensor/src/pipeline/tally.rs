@@ -1,7 +1,7 @@
-//! Counts of one source while the pipeline runs, readable at any moment.
+//! Counts of one source during a run.
 //!
-//! The source's end and the matchers' end write different cache lines, without locks. A reader sees counts that
-//! add up: it reads what became of events before how many there were, and calls the rest `waiting`.
+//! The source thread and the matcher threads write different cache lines without locks. A reader always sees counts that add
+//! up: it reads the numbers of finished events before the number of selected events, and calls the difference `waiting`.
 
 use crate::ledger::{AmsiLedger, BlockLedger, Ledger, LossLedger};
 use etwsieve_matcher::block::BlockCounts;
@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Different words in one table of [`Reasons`]; further ones are counted as [`REASON_OTHER`].
+/// Maximum number of different words in [`Reasons`]; further words are counted as [`REASON_OTHER`].
 pub const REASONS_MAX: usize = 16;
-/// The word for reasons beyond [`REASONS_MAX`].
+/// The word for all reasons beyond [`REASONS_MAX`].
 pub const REASON_OTHER: &str = "other";
 
-/// Counts by a fixed word. Counting neither locks nor allocates.
+/// Counts by reason, a fixed word. Counting neither locks nor allocates.
 #[derive(Debug, Default)]
 pub struct Reasons {
     words: [OnceLock<&'static str>; REASONS_MAX],
@@ -23,7 +23,7 @@ pub struct Reasons {
 }
 
 impl Reasons {
-    /// Counts `n` more for `word`.
+    /// Adds `n` to the count of `word`.
     pub fn add(&self, word: &'static str, n: u64) {
         for (own, count) in self.words.iter().zip(&self.counts) {
             if *own.get_or_init(|| word) == word {
@@ -34,7 +34,7 @@ impl Reasons {
         self.other.fetch_add(n, Ordering::Release);
     }
 
-    /// The counts that are not zero.
+    /// Returns the counts that are not zero.
     pub fn read(&self) -> BTreeMap<&'static str, u64> {
         let words = self.words.iter().map(|word| word.get().copied());
         words
@@ -57,10 +57,10 @@ pub struct Tally {
     amsi: AmsiTally,
 }
 
-/// Of these counts, those of the antimalware scanner's events.
+/// Counts of AMSI events, which the other counts include.
 #[derive(Debug, Default)]
 pub(super) struct AmsiTally {
-    asked: AtomicBool,
+    enabled: AtomicBool,
     seen: AtomicU64,
     selected: AtomicU64,
     dropped: AtomicU64,
@@ -68,39 +68,39 @@ pub(super) struct AmsiTally {
 }
 
 impl AmsiTally {
-    /// Such events are asked for: the ledger has their counts, be they zero.
-    pub(super) fn ask(&self) {
-        self.asked.store(true, Ordering::Relaxed);
+    /// Includes the counts in the ledger, even if they are zero.
+    pub(super) fn enable(&self) {
+        self.enabled.store(true, Ordering::Relaxed);
     }
 
-    /// An event has come, from whichever program. Called by one thread only, as are the next two.
+    /// Counts an event of any program. Must be called by one thread only, like the next two functions.
     pub(super) fn seen(&self) {
-        add_alone(&self.seen, 1);
+        add_unshared(&self.seen, 1);
     }
 
-    /// It is from PowerShell.
+    /// Counts an event of PowerShell.
     pub(super) fn selected(&self) {
-        add_alone(&self.selected, 1);
+        add_unshared(&self.selected, 1);
     }
 
-    /// It will not be searched.
+    /// Counts an event that will not be searched.
     pub(super) fn dropped(&self) {
-        add_alone(&self.dropped, 1);
+        add_unshared(&self.dropped, 1);
     }
 
-    /// It has been searched, and `rules` matched it.
+    /// Counts a searched event that this many rules matched.
     pub(super) fn searched(&self, rules: usize) {
         self.work.searched(rules);
     }
 
     fn read(&self) -> Option<AmsiLedger> {
         let load = |count: &AtomicU64| count.load(Ordering::Acquire);
-        // In the order of `Tally::read`, for the same reason.
+        // Same order as in `Tally::read`, for the same reason.
         let (matched, not_matched) = (load(&self.work.matched), load(&self.work.not_matched));
         let detections = load(&self.work.detections);
         let dropped = load(&self.dropped);
         let selected = load(&self.selected);
-        self.asked.load(Ordering::Relaxed).then(|| AmsiLedger {
+        self.enabled.load(Ordering::Relaxed).then(|| AmsiLedger {
             events_seen: load(&self.seen),
             events_selected: selected,
             events_matched: matched,
@@ -112,7 +112,7 @@ impl AmsiTally {
     }
 }
 
-/// What the source's thread writes.
+/// Counts that the source thread writes.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Intake {
@@ -122,7 +122,7 @@ struct Intake {
     dropped: Reasons,
 }
 
-/// What the matcher threads write.
+/// Counts that the matcher threads write.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Work {
@@ -135,7 +135,7 @@ struct Work {
     blocks: BlockWork,
 }
 
-/// What the matcher threads write of blocks; each several events.
+/// Counts of script blocks of several events, which the matcher threads write.
 #[derive(Debug, Default)]
 struct BlockWork {
     fragments: AtomicU64,
@@ -162,74 +162,74 @@ impl Work {
     }
 }
 
-/// Adds on the only thread that writes `count`.
-fn add_alone(count: &AtomicU64, n: u64) {
+/// Adds without a read-modify-write instruction. Only one thread may write `count`.
+fn add_unshared(count: &AtomicU64, n: u64) {
     count.store(count.load(Ordering::Relaxed) + n, Ordering::Release);
 }
 
 impl Tally {
-    /// A selected event of `payload_len` bytes has come. Called by one thread only.
+    /// Counts a selected event with a payload of this length. Must be called by one thread only.
     pub(super) fn selected(&self, payload_len: usize) {
-        add_alone(&self.intake.payload_bytes, payload_len as u64);
-        add_alone(&self.intake.selected, 1);
+        add_unshared(&self.intake.payload_bytes, payload_len as u64);
+        add_unshared(&self.intake.selected, 1);
     }
 
-    /// An event has come that no rule is about. Called by one thread only.
+    /// Counts an event that no rule searches. Must be called by one thread only.
     pub(super) fn other(&self) {
-        add_alone(&self.intake.other, 1);
+        add_unshared(&self.intake.other, 1);
     }
 
-    /// A selected event will not be searched.
+    /// Counts a selected event that will not be searched.
     pub(super) fn dropped(&self, reason: &'static str) {
         self.intake.dropped.add(reason, 1);
     }
 
-    /// That many parts of the input cannot be read.
+    /// Counts unreadable parts of the input.
     pub(super) fn damaged(&self, reason: &'static str, count: u64) {
         self.damaged.add(reason, count);
     }
 
-    /// The source says what was lost before it was recorded. Only the first call counts.
+    /// Records the losses that the source reports. Only the first call has an effect.
     pub(super) fn lost(&self, losses: LossLedger) {
         self.lost.get_or_init(|| losses);
     }
 
-    /// An event has been searched, and `rules` matched it.
+    /// Counts a searched event that this many rules matched.
     pub(super) fn searched(&self, rules: usize) {
         self.work.searched(rules);
     }
 
-    /// The counts of the antimalware scanner's events, which are counted here too.
+    /// Returns the counts of AMSI events.
     pub(super) fn amsi(&self) -> &AmsiTally {
         &self.amsi
     }
 
-    /// A payload does not have the layout of its template. It is searched all the same.
+    /// Counts a searched event whose payload does not have the layout of its template.
     pub(super) fn undecodable(&self) {
         self.work.undecodable.fetch_add(1, Ordering::Release);
     }
 
-    /// The views of an event or a joined block were cut short.
+    /// Counts an event or joined block whose views were cut short.
     pub(super) fn views_cut(&self) {
         self.work.views_cut.fetch_add(1, Ordering::Release);
     }
 
-    /// Other views of an event gave so many rules.
+    /// Counts the rules that matched other views of an event.
     pub(super) fn view_detections(&self, rules: usize) {
         if rules > 0 {
             self.work.view_detections.fetch_add(rules as u64, Ordering::Release);
         }
     }
 
-    /// Joined blocks gave so many rules.
+    /// Counts the rules that matched a joined block.
     pub(super) fn block_detections(&self, rules: usize) {
         if rules > 0 {
             self.work.blocks.detections.fetch_add(rules as u64, Ordering::Release);
         }
     }
 
-    /// What has been done with blocks since the last call, and how many are open, with their bytes, on one thread:
-    /// then and now.
+    /// Adds the counts of blocks since the last call, and the change in the number and memory of open blocks on one thread
+    /// from `before` to `now`.
     pub(super) fn blocks(&self, done: &BlockCounts, before: (usize, usize), now: (usize, usize)) {
         let work = &self.work.blocks;
         let rows = [
@@ -241,7 +241,7 @@ impl Tally {
             (&work.joined, done.joined),
             (&work.partial, done.partial),
             (&work.evicted, done.evicted),
-            // Wrapping, as atomic numbers add: less is a great number more.
+            // Atomic addition wraps, so a decrease is added as a large number.
             (&work.open, (now.0 as u64).wrapping_sub(before.0 as u64)),
             (&work.bytes, (now.1 as u64).wrapping_sub(before.1 as u64)),
         ];
@@ -252,10 +252,10 @@ impl Tally {
         }
     }
 
-    /// The counts of this moment; `events_waiting` are those between source and matchers.
+    /// Returns the counts at this moment. `events_waiting` are the events between source and matchers.
     pub fn read(&self) -> Ledger {
         let load = |count: &AtomicU64| count.load(Ordering::Acquire);
-        // First what became of events, last how many came: so no event is finished that has not come.
+        // Finished events are read before selected ones, so that no event is finished but not selected.
         let amsi = self.amsi.read();
         let undecodable = load(&self.work.undecodable);
         let (matched, not_matched) = (load(&self.work.matched), load(&self.work.not_matched));
@@ -263,14 +263,14 @@ impl Tally {
         let dropped = self.intake.dropped.read();
         let selected = load(&self.intake.selected);
         let other = load(&self.intake.other);
-        let gone: u64 = dropped.values().sum();
+        let dropped_events: u64 = dropped.values().sum();
         Ledger {
             events_seen: selected + other,
             events_selected: selected,
             events_other: other,
             events_matched: matched,
             events_not_matched: not_matched,
-            events_waiting: selected - matched - not_matched - gone,
+            events_waiting: selected - matched - not_matched - dropped_events,
             detections,
             amsi,
             view_detections: load(&self.work.view_detections),
@@ -312,7 +312,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn reasons_beyond_the_table_are_counted_together() {
+    fn reasons_beyond_the_maximum_are_counted_as_other() {
         let reasons = Reasons::default();
         let words: Vec<&'static str> =
             (0..REASONS_MAX + 3).map(|n| &*Box::leak(format!("r{n}").into_boxed_str())).collect();

@@ -1,4 +1,4 @@
-//! A matcher thread: takes events off its channel, searches them, and gives the buffers back.
+//! A matcher thread: receives events, searches them, and returns their buffers.
 
 mod blocks;
 
@@ -6,22 +6,23 @@ use super::tally::Tally;
 use super::{Gap, Outcome, Settings, WhenFull};
 use crate::detect::{RULES_PER_HIT, by_view, hit, view_hit};
 use crate::event::RawEvent;
-use crate::payload::looks_whole;
+use crate::payload::has_template_layout;
 use crate::rules::{ActiveRules, Generation};
 use crate::search::Search;
 use crate::stop::Stop;
-use blocks::{Blocks, Hands};
+use blocks::{Blocks, WorkerContext};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use etwsieve_event::time::TICKS_PER_SECOND;
 use etwsieve_matcher::block::Noted;
 use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, ViewBudget, ViewMatch};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often open blocks are looked at while no event comes.
-const QUIET_TICK: Duration = Duration::from_secs(5);
-/// Drops less than this far apart become one gap, in FILETIME ticks: a second.
-const GAP_TICKS: u64 = 10_000_000;
-/// How often an event is searched while rules are exchanged, at most.
+/// Interval at which open blocks are checked while no event arrives.
+const IDLE_TICK: Duration = Duration::from_secs(5);
+/// Drops that are less than a second apart are reported as one gap. In FILETIME ticks.
+const GAP_TICKS: u64 = TICKS_PER_SECOND;
+/// Maximum number of times that an event is searched again because the rules were replaced.
 const ATTEMPTS_MAX: u32 = 4;
 
 pub(super) struct Worker<'a> {
@@ -30,34 +31,34 @@ pub(super) struct Worker<'a> {
     generation: Generation,
     names: &'a [String],
     tallies: &'a [Tally],
-    ends: Ends,
+    channels: Channels,
     search: Search,
     scratch: Scratch,
     blocks: Blocks,
     gap: Option<(u32, Gap)>,
-    /// Whether the feed must never wait.
+    /// Whether the source is a live session.
     is_live: bool,
-    /// Time of the last event, as FILETIME.
+    /// FILETIME of the last event.
     time: u64,
     stop: &'a Stop,
 }
 
-/// What the search of an event found.
-struct Found {
-    /// The rules that match it as recorded, ascending.
+/// The result of searching an event.
+struct SearchResult {
+    /// The rules that match the raw text, ascending.
     raw: Vec<u32>,
     views: Vec<ViewMatch>,
     noted: Noted,
-    /// Whether a view could differ from the text as recorded.
+    /// Whether a view may differ from the raw text.
     could_differ: bool,
     /// Whether the views were cut short.
     is_cut: bool,
 }
 
-/// The channels of a worker.
-pub(super) struct Ends {
+/// The channels of a matcher thread.
+pub(super) struct Channels {
     pub(super) events: Receiver<Box<RawEvent>>,
-    pub(super) emptied: Sender<Box<RawEvent>>,
+    pub(super) returned: Sender<Box<RawEvent>>,
     pub(super) outcomes: Sender<Outcome>,
 }
 
@@ -66,7 +67,7 @@ impl<'a> Worker<'a> {
         rules: &'a ActiveRules,
         names: &'a [String],
         tallies: &'a [Tally],
-        ends: Ends,
+        channels: Channels,
         settings: &Settings,
         stop: &'a Stop,
     ) -> Self {
@@ -80,7 +81,7 @@ impl<'a> Worker<'a> {
             generation,
             names,
             tallies,
-            ends,
+            channels,
             search,
             scratch,
             blocks,
@@ -91,52 +92,52 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Works until the channel is closed and empty.
+    /// Searches events until the channel is closed and empty.
     pub(super) fn run(mut self) {
         while let Some(mut event) = self.next() {
             self.note_gap(&event);
             self.search(&mut event);
-            // The feed may have gone; then nobody needs the buffer.
-            let _ = self.ends.emptied.send(event);
+            // Fails if the source has ended, which then does not need the buffer.
+            let _ = self.channels.returned.send(event);
         }
         self.with_blocks(Blocks::finish);
         self.report_gap();
     }
 
-    /// The next event; `None`: there will be no more.
+    /// Waits for the next event; `None` if the channel is closed.
     fn next(&mut self) -> Option<Box<RawEvent>> {
         if self.is_live && self.blocks.any_open() {
-            self.next_or_quiet()
+            self.next_or_idle()
         } else {
-            self.ends.events.recv().ok()
+            self.channels.events.recv().ok()
         }
     }
 
-    /// As [`next`](Self::next); meanwhile blocks grow old though no event says how late it is.
-    fn next_or_quiet(&mut self) -> Option<Box<RawEvent>> {
-        let quiet = Instant::now();
+    /// Like [`next`](Self::next), and meanwhile closes open blocks that have reached their maximum age.
+    fn next_or_idle(&mut self) -> Option<Box<RawEvent>> {
+        let idle_since = Instant::now();
         while self.blocks.any_open() {
-            match self.ends.events.recv_timeout(QUIET_TICK) {
+            match self.channels.events.recv_timeout(IDLE_TICK) {
                 Ok(event) => return Some(event),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
-                    let time = self.time.saturating_add((quiet.elapsed().as_nanos() / 100) as u64);
-                    self.with_blocks(|blocks, hands| blocks.advance(time, hands));
+                    let time = self.time.saturating_add((idle_since.elapsed().as_nanos() / 100) as u64);
+                    self.with_blocks(|blocks, context| blocks.advance(time, context));
                 }
             }
         }
-        self.ends.events.recv().ok()
+        self.channels.events.recv().ok()
     }
 
     fn search(&mut self, event: &mut RawEvent) {
         let tally = &self.tallies[event.source as usize];
-        self.exchange_rules();
-        self.with_blocks(|blocks, hands| blocks.begin(event.source, hands));
+        self.update_rules();
+        self.with_blocks(|blocks, context| blocks.begin(event.source, context));
         let Some(kind) = EventKind::from_event_id(event.header.event_id) else {
             tally.searched(0);
             return;
         };
-        if !looks_whole(kind, &event.payload) {
+        if !has_template_layout(kind, &event.payload) {
             tally.undecodable();
         }
         let payload = Payload { kind, process_id: event.header.process_id, bytes: &event.payload };
@@ -146,8 +147,8 @@ impl<'a> Worker<'a> {
             attempts_left -= 1;
             match self.find(&payload, is_fragment, attempts_left > 0) {
                 Some(found) => break found,
-                // Searched from the beginning, since nothing of it has been reported yet.
-                None => self.exchange_rules(),
+                // Nothing of this event has been reported yet, so it is searched again.
+                None => self.update_rules(),
             }
         };
         tally.searched(found.raw.len());
@@ -161,46 +162,46 @@ impl<'a> Worker<'a> {
         if self.search.event && self.search.raw {
             for rules in found.raw.chunks(RULES_PER_HIT) {
                 let hit = hit(event, kind, name, &self.matcher, rules);
-                // The caller takes outcomes until every worker has gone.
-                let _ = self.ends.outcomes.send(Outcome::Hit(event.source, hit));
+                // The caller receives outcomes until all workers have ended.
+                let _ = self.channels.outcomes.send(Outcome::Hit(event.source, hit));
             }
         }
         if self.search.event && !found.views.is_empty() {
             tally.view_detections(found.views.len());
             for matches in by_view(&found.views) {
                 let hit = view_hit(event, kind, name, &self.matcher, &matches);
-                let _ = self.ends.outcomes.send(Outcome::Hit(event.source, hit));
+                let _ = self.channels.outcomes.send(Outcome::Hit(event.source, hit));
             }
         }
-        let Found { raw: mut given, views, noted, could_differ, .. } = found;
-        given.extend(views.iter().map(|found| found.rule));
-        given.sort_unstable();
+        let SearchResult { raw: mut reported, views, noted, could_differ, .. } = found;
+        reported.extend(views.iter().map(|found| found.rule));
+        reported.sort_unstable();
         let time = event.header.time.0;
         self.time = time;
-        self.with_blocks(|blocks, hands| {
+        self.with_blocks(|blocks, context| {
             if is_fragment {
-                blocks.take(event, &given, (noted, could_differ), hands);
+                blocks.take(event, &reported, (noted, could_differ), context);
             } else if blocks.any_open() {
-                blocks.advance(time, hands);
+                blocks.advance(time, context);
             }
         });
     }
 
-    /// Searches an event as recorded and in its views; `None` if the rules are exchanged meanwhile and `may_give_up`.
-    fn find(&mut self, payload: &Payload<'_>, is_fragment: bool, may_give_up: bool) -> Option<Found> {
+    /// Searches the raw text of an event and its views; `None` if the rules are replaced meanwhile and `may_restart`.
+    fn find(&mut self, payload: &Payload<'_>, is_fragment: bool, may_restart: bool) -> Option<SearchResult> {
         let matched = if is_fragment {
             self.matcher.find_fragment(payload, &mut self.scratch)
         } else {
             self.matcher.find(payload, &mut self.scratch)
         };
-        // Empty as a rule, and then made without an allocation.
+        // Usually empty, and then not allocated.
         let raw = matched.to_vec();
         let noted = if is_fragment { self.scratch.noted() } else { Noted::default() };
         let (rules, generation, stop) = (self.rules, self.generation, self.stop);
-        let is_exchanged = || may_give_up && rules.generation() != generation;
-        let ends = || stop.requested() || is_exchanged();
+        let is_replaced = || may_restart && rules.generation() != generation;
+        let must_end = || stop.requested() || is_replaced();
         let views = self.search.views;
-        let mut budget = ViewBudget::new(payload.bytes.len()).until(&ends);
+        let mut budget = ViewBudget::new(payload.bytes.len()).until(&must_end);
         let could_differ =
             self.matcher.views_could_differ_from_raw(payload, views, &self.scratch, &mut budget);
         let found = if could_differ {
@@ -208,37 +209,37 @@ impl<'a> Worker<'a> {
         } else {
             Vec::new()
         };
-        if budget.is_stopped() && is_exchanged() {
+        if budget.is_stopped() && is_replaced() {
             return None;
         }
-        Some(Found { raw, views: found, noted, could_differ, is_cut: budget.is_cut() })
+        Some(SearchResult { raw, views: found, noted, could_differ, is_cut: budget.is_cut() })
     }
 
-    /// Takes the rules that are active now.
-    fn exchange_rules(&mut self) {
+    /// Switches to the active rules if they have been replaced.
+    fn update_rules(&mut self) {
         if self.rules.generation() != self.generation {
             let old = Arc::clone(&self.matcher);
             (self.matcher, self.generation) = self.rules.current();
-            self.blocks.exchange(old.rules(), &self.matcher);
+            self.blocks.replace_rules(old.rules(), &self.matcher);
         }
     }
 
-    /// Works on the blocks, with what they need.
-    fn with_blocks<T>(&mut self, work: impl FnOnce(&mut Blocks, &mut Hands<'_>) -> T) -> T {
+    /// Calls `work` with the blocks and the context that they need.
+    fn with_blocks<T>(&mut self, work: impl FnOnce(&mut Blocks, &mut WorkerContext<'_>) -> T) -> T {
         let stop = self.stop;
-        let ends = || stop.requested();
-        let mut hands = Hands {
+        let must_end = || stop.requested();
+        let mut context = WorkerContext {
             matcher: &self.matcher,
             scratch: &mut self.scratch,
             names: self.names,
             tallies: self.tallies,
-            outcomes: &self.ends.outcomes,
-            stop: &ends,
+            outcomes: &self.channels.outcomes,
+            stop: &must_end,
         };
-        work(&mut self.blocks, &mut hands)
+        work(&mut self.blocks, &mut context)
     }
 
-    /// Joins neighbouring drops to one gap, so that an overload is not told event by event.
+    /// Combines drops that are close together into one gap.
     fn note_gap(&mut self, event: &RawEvent) {
         let (time, events) = (event.header.time, event.dropped_before);
         if let Some((source, gap)) = &mut self.gap {
@@ -258,7 +259,7 @@ impl<'a> Worker<'a> {
 
     fn report_gap(&mut self) {
         if let Some((source, gap)) = self.gap.take() {
-            let _ = self.ends.outcomes.send(Outcome::Gap(source, gap));
+            let _ = self.channels.outcomes.send(Outcome::Gap(source, gap));
         }
     }
 }

@@ -1,30 +1,25 @@
-//! `.etl` traces, read with our own portable reader.
+//! Reads `.etl` traces with `etwsieve-etl`.
 
 use crate::event::{EventHeader, EventRef};
 use crate::ledger::LossLedger;
-use crate::sid::Sid;
 use crate::source::{Cost, Damage, Sink, SourceError};
 use etwsieve_etl::{DAMAGE_KEPT_MAX, DamageLog, EtlError, Event, TraceFile, TraceInfo};
+use etwsieve_event::Sid;
+use etwsieve_event::provider::LOST_EVENT;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
-use uuid::Uuid;
 
-/// How many events pass between two reports of progress.
+/// Number of events between two reports of progress.
 const PROGRESS_EVENTS: u64 = 256;
 
-/// Provider of the events by which a session reports its losses to consumers: `RT_LostEvent`. A recorder that is
-/// itself a consumer may have written them to the file.
-const LOST_EVENT: Uuid = Uuid::from_u128(0x6a39_9ae0_4bc6_4de9_870b_3657_f894_7e7e);
 /// `EVENT_TRACE_TYPE_LOST_EVENT` and the two types of lost buffers, in memory and in a file.
 const LOST_EVENT_TYPES: RangeInclusive<u8> = 32..=34;
 
-/// Reads the trace at `path` and offers its events to `sink` in time order. Ends soon after [`Sink::stop`] is
-/// requested.
+/// Reads the trace at `path` and passes its events to `sink` in time order. Ends soon after [`Sink::stop`] is requested.
 ///
 /// # Errors
 ///
-/// [`SourceError`] if it cannot be opened or is no event trace. What is merely damaged goes to
-/// [`Sink::damaged`].
+/// [`SourceError`] if the file cannot be opened or is not an event trace. Damage is reported to [`Sink::damaged`].
 pub fn read(path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
     let failed = |error| SourceError::Trace { path: path.into(), source: error };
     let file = TraceFile::open(path).map_err(|error| match error {
@@ -53,7 +48,7 @@ pub fn read(path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
             sink.progress(events.bytes_consumed());
         }
     }
-    // The log of the events begins with what the index of the buffers found.
+    // This log includes the damage that was found while the buffers were indexed.
     report(events.damage(), sink);
     if losses.is_any() {
         tracing::warn!("{}: {losses}", path.display());
@@ -65,7 +60,7 @@ pub fn read(path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
     Ok(())
 }
 
-/// What the header of a trace and those of its buffers say about losses.
+/// Returns the losses that the header of the trace and those of its buffers report.
 fn losses(info: &TraceInfo) -> LossLedger {
     LossLedger {
         events_lost: info.events_lost.into(),
@@ -82,7 +77,7 @@ fn offer(event: &Event<'_>, sink: &mut dyn Sink) -> ControlFlow<()> {
     if !sink.wants(&provider, event_id) {
         return sink.unwanted();
     }
-    // All bits set: the kernel did not know.
+    // All bits are set if the kernel does not know the id.
     let known = |id: Option<u32>| id.filter(|id| *id != u32::MAX);
     let header = EventHeader {
         time: event.time,
@@ -103,7 +98,7 @@ fn offer(event: &Event<'_>, sink: &mut dyn Sink) -> ControlFlow<()> {
     sink.event(&EventRef { header, user_sid, computer: None, payload: event.payload })
 }
 
-/// Hands over all damage: what the reader kept in full, and what it only counted by its kind.
+/// Reports all damage: with details as far as the reader kept them, and otherwise the counts.
 fn report(log: &DamageLog, sink: &mut dyn Sink) {
     for damage in log.kept() {
         sink.damaged(&Damage {

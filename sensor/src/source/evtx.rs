@@ -1,23 +1,23 @@
-//! Event log files (`.evtx`).
+//! Reads event log files (`.evtx`).
 //!
 //! | offset | part |
 //! |---|---|
 //! | 0 | file header, 4096 bytes, `ElfFile\0` |
 //! | 4096 | chunks of 65,536 bytes each, `ElfChnk\0`, to the end of the file |
 //!
-//! A chunk holds a header of 512 bytes and records of `**\0\0`, u32 size, u64 number, u64 FILETIME, BinXML, and
-//! the size again. Crate `evtx` decodes the headers; the fields of an event are read from its BinXML by
-//! [`binxml`], because the crate shows whole events as JSON or XML only: half of a surrogate pair (fragments of a
-//! script block are cut inside pairs) does not survive that, and each event costs its rendering.
+//! A chunk contains a header of 512 bytes and records: `**\0\0`, u32 size, u64 number, u64 FILETIME, BinXML, and the size
+//! again. The crate `evtx` decodes the headers, and [`binxml`] reads the fields of an event from its BinXML. The crate could
+//! do that as well, but only renders whole events as JSON or XML, which is slower and loses lone surrogates: PowerShell may
+//! split a script block within a surrogate pair.
 //!
-//! Promises: memory for one chunk, whatever the file's size. All chunks that are present are read: the dirty flag is
-//! not consulted, nor are checksums, which copies of a live log carry stale. In a chunk whose header lags behind,
-//! records are read past its end as long as their numbers continue. A damaged chunk or record is reported, and reading
-//! continues at the next record that can be recognised. Chunks and records that the headers know but that are not there
-//! are reported, and so are blank chunks in front of others.
+//! Guarantees: memory for one chunk, whatever the size of the file. All chunks in the file are read; the dirty flag and the
+//! checksums are ignored, because they are outdated in copies of a live log. If the header of a chunk is outdated, records
+//! after its stated end are read as long as their numbers continue. A damaged chunk or record is reported, and reading
+//! continues at the next recognisable record. Chunks and records that a header states but that are missing are reported,
+//! and so are blank chunks before others.
 //!
 //! Work is bounded: [`RECORD_STEPS_PER_BYTE_MAX`] for a record, [`CHUNK_STEPS_PER_BYTE_MAX`] for all records of a chunk.
-//! Both count every byte that is read, compared or written. Records beyond them are reported as damage.
+//! Every byte that is read, compared or written is counted. Records that exceed the limits are reported as damage.
 
 mod binxml;
 mod input;
@@ -33,7 +33,7 @@ use crate::source::{Cost, Damage, Sink, SourceError, WORK_LIMIT};
 use binxml::Walker;
 use etwsieve_budget::{Budget, Exhausted};
 use evtx::EvtxChunkHeader;
-use record::{Collector, Record, RecordError};
+use record::{Record, RecordBuilder, RecordError};
 use records::{FIND_STEPS_PER_BYTE_MAX, Records};
 use std::fs::File;
 use std::io::{self, Read};
@@ -44,43 +44,43 @@ use std::path::Path;
 const FILE_HEADER_LEN: usize = 4096;
 /// Length of a chunk.
 const CHUNK_LEN: usize = 65_536;
-/// Length of a chunk's header: where its first record is.
+/// Length of the header of a chunk, after which the first record starts.
 const CHUNK_HEADER_LEN: usize = 512;
-/// Length of a record's header.
+/// Length of the header of a record.
 const RECORD_HEADER_LEN: usize = 24;
 /// Length of the size that ends a record.
 const SIZE_LEN: usize = 4;
 
-/// Steps of work that a record may cost for each of its bytes, beyond [`RECORD_STEPS_FREE`]. The costliest records are
-/// forwarded ones in which every entity is a token.
+/// Maximum steps of work per byte of a record, in addition to [`RECORD_STEPS_FREE`]. The most expensive records are forwarded
+/// ones in which every entity is a token.
 pub const RECORD_STEPS_PER_BYTE_MAX: u64 = 32;
-/// Steps that any record may cost besides, for the template that it shares with others.
+/// Steps of work that every record may cost in addition, for the template that it shares with others.
 pub const RECORD_STEPS_FREE: u64 = 64 << 10;
-/// Steps of work that the records of a chunk may cost for each of its bytes. The costliest chunk on record costs 3.1.
+/// Maximum steps of work per byte of a chunk for all of its records. The most expensive chunk in the corpus costs 3.1.
 pub const CHUNK_STEPS_PER_BYTE_MAX: u64 = 64;
-/// Bytes that reading a record may allocate, besides its payload.
+/// Maximum number of bytes that reading a record may allocate, in addition to its payload.
 pub const RECORD_BYTES_MAX: u64 = 2 << 20;
 
 const FILE_MAGIC: &[u8; 8] = b"ElfFile\0";
 const CHUNK_MAGIC: &[u8; 8] = b"ElfChnk\0";
 const RECORD_MAGIC: &[u8; 4] = b"**\0\0";
 
-/// Reads the file at `path` and offers its events to `sink`.
+/// Reads the file at `path` and passes its events to `sink`.
 ///
 /// # Errors
 ///
-/// [`SourceError`] if it cannot be opened, is no event log, or the system fails to read it. What is merely
-/// damaged goes to [`Sink::damaged`].
+/// [`SourceError`] if the file cannot be opened, is not an event log, or the system fails to read it. Damage is reported to
+/// [`Sink::damaged`].
 pub fn read(path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
     let file = File::open(path).map_err(|source| SourceError::Open { path: path.into(), source })?;
     replay(file, path, sink)
 }
 
-/// Reads an event log from `input`; `path` is what errors call it. Ends soon after [`Sink::stop`] is requested.
+/// Reads an event log from `input`; errors contain `path`. Ends soon after [`Sink::stop`] is requested.
 ///
 /// # Errors
 ///
-/// As [`read`].
+/// See [`read`].
 pub fn replay(mut input: impl Read, path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
     let failed = |offset, source| SourceError::Read { path: path.into(), offset, source };
     let mut buffer = vec![0; CHUNK_LEN];
@@ -115,7 +115,7 @@ pub fn replay(mut input: impl Read, path: &Path, sink: &mut dyn Sink) -> Result<
         }
         chunks += 1;
         if chunk.iter().all(|&byte| byte == 0) {
-            // Windows reserves chunks ahead, at the end.
+            // Windows reserves blank chunks at the end of the file.
             blank_from.get_or_insert(offset);
         } else {
             if let Some(from) = blank_from.take() {
@@ -133,15 +133,15 @@ pub fn replay(mut input: impl Read, path: &Path, sink: &mut dyn Sink) -> Result<
     Ok(())
 }
 
-/// What the header of a file says, and how far its records were found.
+/// The statements of the file header, and the records that were found.
 struct Log {
-    /// Chunks; copies of a live log may have more.
+    /// Number of chunks; copies of a live log may have more.
     chunk_count: u16,
-    /// Number of the record that would come next; copies of a live log may have higher ones.
+    /// Number of the next record to be written; copies of a live log may have higher ones.
     next_number: u64,
-    /// It was in use, or nobody knows.
+    /// The log was in use, or its state is unknown.
     is_dirty: bool,
-    /// The highest number of a record, or 0.
+    /// The highest record number so far, or 0.
     highest: u64,
     is_damaged: bool,
 }
@@ -163,10 +163,13 @@ impl Log {
         }
     }
 
-    /// Says what the header knows but the file does not hold, unless other damage explains it.
+    /// Describes what the header states but the file does not contain, unless other damage explains it.
     fn missing(&self, chunks: u64) -> Option<String> {
         if chunks < u64::from(self.chunk_count) {
-            return Some(format!("expected {} chunks, found {chunks}: the file is cut", self.chunk_count));
+            return Some(format!(
+                "expected {} chunks, found {chunks}: the file is truncated",
+                self.chunk_count
+            ));
         }
         let last = self.next_number.checked_sub(1)?;
         (last > self.highest && !self.is_damaged && self.next_number != u64::MAX)
@@ -188,7 +191,7 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(len)
 }
 
-/// Reads the records of one chunk, which starts at `offset` of the file.
+/// Reads the records of the chunk at `offset` of the file.
 fn read_chunk(
     chunk: &[u8],
     offset: u64,
@@ -207,7 +210,7 @@ fn read_chunk(
             if chunk.len() == CHUNK_LEN {
                 sink.damaged(&Damage { reason: "chunk", offset, detail: error.to_string() });
             }
-            None // Its records may still be whole.
+            None // The records may still be intact.
         }
     };
     let len = chunk.len() as u64;
@@ -237,8 +240,8 @@ fn read_chunk(
         let mut budget = Budget::new(steps, RECORD_BYTES_MAX).until(stopped);
         record.reset(found.written);
         let wants = |header: &EventHeader| is_wanted(sink, header);
-        let mut collector = Collector::new(&mut record, wants);
-        let done = match walker.walk(body, &mut collector, &mut budget) {
+        let mut builder = RecordBuilder::new(&mut record, wants);
+        let done = match walker.walk(body, &mut builder, &mut budget) {
             Ok(()) => offer(&record, payload, &mut budget, sink),
             Err(error) => Err(error),
         };
@@ -263,7 +266,7 @@ fn read_chunk(
     flow
 }
 
-/// Whether the event can be rebuilt and the sink wants it.
+/// Returns whether the event can be rebuilt and the sink needs it.
 fn is_wanted(sink: &dyn Sink, header: &EventHeader) -> bool {
     (is_scan(header) || is_powershell(&header.provider) && payload::fields(header.event_id).is_some())
         && sink.wants(&header.provider, header.event_id)
@@ -273,7 +276,7 @@ fn is_scan(header: &EventHeader) -> bool {
     (header.provider, header.event_id) == (event::AMSI, event::AMSI_SCAN)
 }
 
-/// Hands a record that was read to the sink.
+/// Passes the event of a record to the sink.
 fn offer(
     record: &Record<'_>,
     payload: &mut Vec<u8>,

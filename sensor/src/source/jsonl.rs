@@ -1,28 +1,30 @@
-//! Events as JSON Lines: one object per line.
+//! Reads events from JSON Lines: one object per line.
 //!
-//! Two vocabularies are read, in any mixture: that of exported event collections, and that of the detections
-//! that this program writes. Only the text of the event is indispensable, and its time.
+//! Two sets of keys are supported, in any mixture: that of exported event collections, and that of the detections that this
+//! program writes. Only the time and the text of the event are required.
 //!
 //! | meaning | key | key in detections |
 //! |---|---|---|
 //! | time, RFC 3339, UTC without an offset | `time_created` | `time` |
-//! | provider's GUID, by default Windows PowerShell's | `provider_guid` | `provider` |
-//! | 4103, 4104 or 1101, by default the one that the fields belong to | `event_id` | |
+//! | GUID of the provider, by default Windows PowerShell | `provider_guid` | `provider` |
+//! | 4103, 4104 or 1101, by default determined by the other keys | `event_id` | |
 //! | version, level | `version`, `level` | `event_version`, `event_level` |
 //! | task, opcode, keywords | `task`, `opcode`, `keywords` | |
-//! | recording host, user | `computer`, `user_sid` | |
+//! | recording computer, user | `computer`, `user_sid` | |
 //! | process, thread, activity | `process_id`, `thread_id`, `activity_id` | |
 //! | `EventRecordID` | `record_id` | `event_record_id` |
 //! | 4104 | `message_number`, `message_total`, `script_block_text`, `script_block_id`, `path` | |
 //! | 4103 | `context_info`, `user_data`, `payload` | |
 //! | 1101 | `script_block_text`, `path`, `app_name` (by default `PowerShell`), `scan_result` | |
 //!
-//! Numbers may be written as text, hexadecimal behind `0x`. Absent and null are the same: version, level, task and
-//! opcode are then those of the provider's manifest, and a 4104 without `path` has four fields. Other keys are ignored. A detection stands once per rule: so does the event read from it.
-//! Text may hold escaped halves of surrogate pairs, which reach the payload as they are.
+//! Numbers may be text, with the prefix `0x` for hexadecimal. A missing key and null mean the same: version, level, task and
+//! opcode are then those of the provider's manifest, and a 4104 without `path` has four fields. Other keys are ignored. A
+//! file of detections has one line per rule, so an event may be read several times. Text may contain escaped lone
+//! surrogates, which are kept.
 //!
-//! Blank lines and a byte order mark are skipped. Memory: one line of at most [`LINE_LEN_MAX`] bytes, and its texts once
-//! more. Work is linear in the line: what is not needed is skipped without being kept, however deeply it is nested.
+//! Blank lines and a byte order mark are skipped. Memory is bounded by one line of at most [`LINE_LEN_MAX`] bytes and a copy
+//! of its texts. Work is linear in the line: unneeded values are skipped without being stored, however deeply they are
+//! nested.
 
 #[cfg(test)]
 mod tests;
@@ -30,11 +32,11 @@ mod values;
 
 use crate::amsi::Scan;
 use crate::event::{self, EventHeader, EventRef};
-use crate::payload::{self, Absence, Field, FieldKind, PayloadError, PayloadWriter};
-use crate::sid::Sid;
+use crate::payload::{self, Absence, FieldKind, PayloadError, PayloadWriter, TemplateField};
 use crate::source::text::{parse_guid, parse_time};
 use crate::source::{Damage, Sink, SourceError};
 use crate::stop::Stop;
+use etwsieve_event::Sid;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::fs::File;
@@ -44,30 +46,31 @@ use std::path::Path;
 use uuid::Uuid;
 use values::{Integer, Level, Wide};
 
-/// Longest line in bytes without its end: the longest payload with every unit escaped, and the other keys.
+/// Maximum length of a line in bytes without its line ending: the longest payload with every unit escaped, and the other
+/// keys.
 pub const LINE_LEN_MAX: usize = 1 << 20;
-/// Bytes between two reports of progress.
+/// Number of bytes between two reports of progress.
 const PROGRESS_STEP: u64 = 1 << 16;
-/// Characters of the input that a report quotes.
+/// Maximum number of characters of the input in a report.
 const QUOTED_LEN_MAX: usize = 160;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Reads the file at `path` and offers its events to `sink`.
+/// Reads the file at `path` and passes its events to `sink`.
 ///
 /// # Errors
 ///
-/// [`SourceError`] if it cannot be opened, does not begin with an object, or the system fails to read it.
-/// A line that is not an event goes to [`Sink::damaged`].
+/// [`SourceError`] if the file cannot be opened, does not start with an object, or the system fails to read it. Lines that
+/// are not events are reported to [`Sink::damaged`].
 pub fn read(path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
     let file = File::open(path).map_err(|source| SourceError::Open { path: path.into(), source })?;
     replay(file, path, sink)
 }
 
-/// Reads JSON Lines from `input`; `path` is what errors call it.
+/// Reads JSON Lines from `input`; errors contain `path`.
 ///
 /// # Errors
 ///
-/// As [`read`].
+/// See [`read`].
 pub fn replay(input: impl Read, path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
     let mut input = BufReader::with_capacity(PROGRESS_STEP as usize, input);
     let (mut line, mut payload) = (Vec::new(), Vec::new());
@@ -116,15 +119,15 @@ pub fn replay(input: impl Read, path: &Path, sink: &mut dyn Sink) -> Result<(), 
     Ok(())
 }
 
-/// What [`next_line`] took from the input.
+/// The result of [`next_line`].
 struct LineRead {
-    /// Bytes with the line's end; 0 at the end of the input.
+    /// Length of the line with its line ending; 0 at the end of the input.
     len: u64,
-    /// Whether `line` holds only the beginning.
+    /// Whether `line` contains only the start of the line.
     is_too_long: bool,
 }
 
-/// Reads a line, of which at most [`LINE_LEN_MAX`] bytes are kept.
+/// Reads a line, and stores at most [`LINE_LEN_MAX`] bytes of it.
 fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>, stop: &Stop) -> io::Result<LineRead> {
     line.clear();
     let len = input.by_ref().take(LINE_LEN_MAX as u64 + 1).read_until(b'\n', line)? as u64;
@@ -134,7 +137,7 @@ fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>, stop: &Stop) -> io::R
     Ok(LineRead { len: len + skip_line(input, stop)?, is_too_long: true })
 }
 
-/// Skips the rest of a line, which may have no end, and returns how long it was.
+/// Skips the rest of a line of any length, and returns its length.
 fn skip_line(input: &mut impl BufRead, stop: &Stop) -> io::Result<u64> {
     let mut skipped = 0;
     while !stop.requested() {
@@ -154,10 +157,10 @@ fn skip_line(input: &mut impl BufRead, stop: &Stop) -> io::Result<u64> {
     Ok(skipped)
 }
 
-/// Parses one line and hands it to the sink.
+/// Parses a line and passes the event to the sink.
 fn offer(text: &[u8], payload: &mut Vec<u8>, sink: &mut dyn Sink) -> Result<ControlFlow<()>, String> {
     if !text.starts_with(b"{") {
-        return Err("expected a JSON object, found something else".into()); // serde takes arrays for structs, too.
+        return Err("expected a JSON object, found something else".into()); // serde would accept an array as a struct.
     }
     let line: Line<'_> = serde_json::from_slice(text).map_err(|error| clipped(&error.to_string()))?;
     let header = line.header()?;
@@ -181,15 +184,15 @@ fn offer(text: &[u8], payload: &mut Vec<u8>, sink: &mut dyn Sink) -> Result<Cont
 }
 
 fn expected(key: &str, what: &str, found: &str) -> String {
-    format!("expected {what} as {key}, found {:?}", clipped(found))
+    format!("expected {what} in {key}, found {:?}", clipped(found))
 }
 
-/// The beginning of what is quoted in a report.
+/// Returns the start of a text for a report.
 fn clipped(text: &str) -> String {
     text.chars().take(QUOTED_LEN_MAX).collect()
 }
 
-/// A line with the keys of both vocabularies.
+/// A line with the keys of both sets.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Line<'a> {
@@ -201,7 +204,7 @@ struct Line<'a> {
     #[serde(alias = "event_version")]
     version: Option<Integer>,
     event_level: Option<Integer>,
-    /// In detections this is the rule's, a word.
+    /// In detections this is the level of the rule, a word.
     level: Option<Level>,
     task: Option<Integer>,
     opcode: Option<Integer>,
@@ -252,7 +255,7 @@ impl Line<'_> {
         let time = self.time_created.as_deref().ok_or("expected time_created or time, found neither")?;
         let time = parse_time(time).ok_or_else(|| expected("time", "an RFC 3339 time from 1601 on", time))?;
         let by_id = if event_id == event::AMSI_SCAN { event::AMSI } else { event::POWERSHELL };
-        // Level, opcode, task and version of the manifests. Both events of PowerShell go to the log Operational.
+        // Level, opcode, task and version are those of the manifests. Both PowerShell events belong to the channel Operational.
         let (level, opcode, task, version, channel) = match event_id {
             event::MODULE_LOGGING => (4, 20, 106, 1, 16),
             event::AMSI_SCAN => (4, 0, 0, 0, 0),
@@ -308,7 +311,7 @@ impl Line<'_> {
         payload::write_scan(&scan, out)
     }
 
-    fn write_payload(&self, fields: &[Field], out: &mut Vec<u8>) -> Result<(), PayloadError> {
+    fn write_payload(&self, fields: &[TemplateField], out: &mut Vec<u8>) -> Result<(), PayloadError> {
         let mut writer = PayloadWriter::new(out);
         for field in fields {
             if field.kind == FieldKind::Number {

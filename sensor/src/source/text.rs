@@ -1,14 +1,14 @@
-//! Values that come as text: in forwarded .evtx records, and in JSON Lines.
+//! Parses values that are stored as text, in forwarded .evtx records and in JSON Lines.
 
-use etwsieve_etl::FileTime;
-use etwsieve_etl::time::TICKS_PER_SECOND;
+use etwsieve_event::FileTime;
+use etwsieve_event::time::TICKS_PER_SECOND;
 use uuid::Uuid;
 
-/// Parses a time as RFC 3339 has it; without an offset it is UTC. Cuts decimals behind the seventh: forwarded records
-/// have nine.
+/// Parses an RFC 3339 time; without an offset it is UTC. Ignores decimals after the seventh, because forwarded records have
+/// nine.
 pub(crate) fn parse_time(text: &str) -> Option<FileTime> {
     let text = text.trim();
-    // Behind the seconds, where a date has no sign any more.
+    // A sign after the seconds starts an offset.
     let sign = text.rfind(['+', '-']).filter(|at| *at >= "2026-11-30T10:00:00".len());
     let Some(at) = sign else { return parse_utc(text) };
     let (local, offset) = (&text[..at], parse_offset(&text[at + 1..])?);
@@ -16,7 +16,7 @@ pub(crate) fn parse_time(text: &str) -> Option<FileTime> {
         return None;
     }
     let local = parse_utc(local)?.0;
-    // East of Greenwich it is later.
+    // A positive offset means that the local time is ahead of UTC.
     let utc = if text[at..].starts_with('+') { local.checked_sub(offset) } else { local.checked_add(offset) };
     utc.map(FileTime)
 }
@@ -32,7 +32,7 @@ fn parse_utc(text: &str) -> Option<FileTime> {
     FileTime::parse_iso(&text[..whole.len() + 1 + 7])
 }
 
-/// Hours and minutes, in ticks of 100 ns.
+/// Parses hours and minutes. Returns ticks of 100 ns.
 fn parse_offset(text: &str) -> Option<u64> {
     let (hours, minutes) = text.split_once(':')?;
     let number = |part: &str, max: u64| {
@@ -42,9 +42,9 @@ fn parse_offset(text: &str) -> Option<u64> {
     Some((number(hours, 23)? * 60 + number(minutes, 59)?) * 60 * TICKS_PER_SECOND)
 }
 
-/// Parses an integer: decimal with an optional sign, or hexadecimal behind `0x`.
+/// Parses an integer: decimal with an optional sign, or hexadecimal with the prefix `0x`.
 ///
-/// Negative numbers come as their two's complement in 64 bits.
+/// Negative numbers are returned as their 64-bit two's complement.
 pub(crate) fn parse_integer(text: &str) -> Option<u64> {
     let text = text.trim();
     if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
@@ -64,7 +64,7 @@ mod tests {
     use crate::event::POWERSHELL;
 
     #[test]
-    fn times() {
+    fn times_are_parsed_or_rejected() {
         let rows = [
             ("2021-06-10T14:12:46.058429500Z", Some("2021-06-10T14:12:46.0584295Z")),
             ("2021-06-10T14:12:46.0584295Z", Some("2021-06-10T14:12:46.0584295Z")),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_and_guids() {
+    fn integers_and_guids_are_parsed_or_rejected() {
         let rows = [
             ("0", Some(0)),
             (" 42 ", Some(42)),

@@ -1,19 +1,49 @@
-//! Windows: the event tracing session, policies and registrations. What the collector needs too, such as the life of a
-//! service, is in `transport/host`.
+//! Windows: the event tracing session, policies, registrations and the service. The parts that the collector uses too are
+//! in `transport/host`.
 //!
-//! The only part of the sensor with unsafe code. Each file wraps a few functions of Windows in safe ones; nothing
-//! of their types is seen outside.
+//! This is the only part of the sensor with unsafe code. Each file wraps a few Windows functions in safe ones; none of
+//! their types is visible outside.
 
-pub mod canary;
-pub mod control;
-pub mod doctor;
-pub mod elevation;
-pub mod guardian;
-pub mod live;
+mod control;
+mod doctor;
+mod elevation;
+mod guardian;
+mod live;
 mod machine;
-pub mod policy;
-pub mod provider;
-pub mod record;
-pub mod recorder;
-pub mod session;
-pub mod source;
+mod policy;
+mod provider;
+mod record;
+mod recorder;
+pub mod service;
+mod session;
+mod source;
+
+pub use doctor::{canary, examine};
+pub use live::{LiveError, run_live};
+pub use recorder::record;
+
+use etwsieve_host::exposure::exposures;
+use std::convert::Infallible;
+use std::path::Path;
+
+/// Accepts every command.
+///
+/// # Errors
+///
+/// Never.
+pub fn require(_command: &'static str) -> Result<(), Infallible> {
+    Ok(())
+}
+
+/// Returns who besides administrators can change the file or a folder above it, as a message; `None` if nobody can, or
+/// if the system does not say.
+pub fn exposure(path: &Path) -> Option<String> {
+    exposures(path).unwrap_or_default().first().map(|exposure| {
+        format!(
+            "{} is not used: {} may change {}; restrict write access to administrators, or name a file with --config",
+            path.display(),
+            exposure.group,
+            exposure.path.display()
+        )
+    })
+}

@@ -4,19 +4,19 @@ use crate::consumer::Consumer;
 use crate::guard::Guarded;
 use crate::setting::Code;
 use crate::wide;
+use etwsieve_event::provider::LOST_EVENT;
 use etwsieve_tests::standin::feed::{Emitted, Facts, POWERSHELL};
 use etwsieve_tests::standin::hostile::{Hostile, Items, UserData};
 use etwsieve_tests::standin::{Enabled, Report};
 use std::ffi::c_void;
 use std::ptr::null_mut;
-use uuid::{Uuid, uuid};
+use uuid::Uuid;
 use windows_sys::Win32::System::Diagnostics::Etw::{
     EVENT_HEADER_EXTENDED_DATA_ITEM, EVENT_HEADER_FLAG_32_BIT_HEADER, EVENT_HEADER_FLAG_64_BIT_HEADER,
     EVENT_HEADER_FLAG_CLASSIC_HEADER, EVENT_HEADER_FLAG_EXTENDED_INFO, EVENT_RECORD,
 };
 use windows_sys::Win32::System::Performance::{QueryPerformanceCounter, QueryPerformanceFrequency};
 
-const LOST_EVENT: Uuid = uuid!("6a399ae0-4bc6-4de9-870b-3657f8947e7e");
 const HEADER_LEN: usize = 0x50;
 /// Number of pairs of readings that measure the cost of reading the clock.
 const CLOCK_PAIRS: i64 = 1000;

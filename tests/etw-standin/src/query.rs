@@ -3,9 +3,9 @@
 use crate::properties::Properties;
 use crate::setting::{self, Code};
 use crate::wide;
-use etwsieve_tests::standin::feed::POWERSHELL;
+use etwsieve_event::provider::{AMSI, POWERSHELL, POWERSHELL_CORE};
 use etwsieve_tests::standin::{SESSIONS_MAX, Session};
-use uuid::{Uuid, uuid};
+use uuid::Uuid;
 use windows_sys::Win32::Foundation::{
     ERROR_BAD_LENGTH, ERROR_INSUFFICIENT_BUFFER, ERROR_INVALID_PARAMETER, ERROR_MORE_DATA,
     ERROR_NOT_SUPPORTED, ERROR_WMI_GUID_NOT_FOUND,
@@ -17,11 +17,7 @@ use windows_sys::Win32::System::Diagnostics::Etw::{
 use windows_sys::core::GUID;
 
 /// Providers that a process of the machine has registered: PowerShell 5 and 7, AMSI.
-const REGISTERED: [Uuid; 3] = [
-    POWERSHELL,
-    uuid!("f90714a8-5509-434a-bf6d-b1624c8a19a2"),
-    uuid!("2a576b87-09a7-520e-c21a-4942f0271d67"),
-];
+const REGISTERED: [Uuid; 3] = [POWERSHELL, POWERSHELL_CORE, AMSI];
 const PROVIDER_PROCESS: u32 = 4242;
 /// Logger ids of sessions that the scenario only counts.
 const OTHER_LOGGER_ID: u16 = 128;

@@ -4,11 +4,8 @@ use etwsieve_tests::standin::{Machine, SCENARIO_VARIABLE, STATE_VARIABLE, Scenar
 use std::env;
 use std::fs;
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use windows_sys::Win32::Foundation::{ERROR_BAD_CONFIGURATION, ERROR_INTERNAL_ERROR};
-
-/// The time between 1601 and 1970, in 100 ns.
-const UNIX_EPOCH_TICKS: u64 = 116_444_736_000_000_000;
 
 /// A Windows error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +39,7 @@ pub(crate) fn scenario(machine: &Machine) -> Result<Scenario, Code> {
 
 /// Current time, in 100 ns since 1601.
 pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UNIX_EPOCH_TICKS + (since.as_nanos() / 100) as u64
+    etwsieve_event::FileTime::now().0
 }
 
 /// Time since `ticks`, which are 100 ns since 1601.

@@ -2,6 +2,7 @@
 
 use super::rng::Rng;
 use crate::writer::{EventSpec, TraceWriter, script_block};
+use etwsieve_event::provider::POWERSHELL as PROVIDER;
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, Utf16Text, View};
 use std::fmt::Write as _;
 use std::fs;
@@ -14,7 +15,6 @@ use uuid::Uuid;
 const MARK: &str = "Enter-PSSession -ComputerName ";
 /// The built-in rule.
 const RULE_ID: &str = "a4e8f3a4-48b2-11ec-bcfc-3e22fbd008af";
-const PROVIDER: Uuid = uuid::uuid!("a0c1853b-5c40-4b15-8766-3cf1c58f985a");
 
 /// A script; its event gives one hit.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Arbitrary bytes as an event of the antimalware scanner: decoding succeeds or fails, and re-encoding gives the same bytes.
 
 use super::work;
-use etwsieve::amsi::{decode, is_foreign, kept};
+use etwsieve::amsi::{decode, is_from_other_program, result_and_app_name};
 use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Payload, Scratch, ViewBudget, Views, builtin};
 use std::cell::RefCell;
 
@@ -16,7 +16,7 @@ thread_local! {
 ///
 /// If an invariant does not hold.
 pub fn amsi(data: &[u8]) {
-    let foreign = is_foreign(data);
+    let foreign = is_from_other_program(data);
     let Ok(scan) = decode(data) else { return };
     let mut laid_out = Vec::new();
     scan.lay_out(&mut laid_out);
@@ -25,14 +25,14 @@ pub fn amsi(data: &[u8]) {
     let whole = |text: &[u8]| text.len() / 2 * 2;
     assert_eq!(fields.text(Field::ScriptBlockText), Some(&scan.content[..whole(scan.content)]));
     assert_eq!(fields.text(Field::Path), Some(scan.content_name));
-    assert_eq!(kept(&laid_out), Some((scan.result, scan.app_name)));
+    assert_eq!(result_and_app_name(&laid_out), Some((scan.result, scan.app_name)));
     search(&laid_out);
     let mut encoded = Vec::new();
     scan.encode(&mut encoded);
     assert!(encoded.len() <= scan.encoded_len_max());
     // Events of other applications have the layout of a 64-bit process, which the encoder also writes.
     assert_eq!(decode(&encoded), Ok(scan), "what was decoded is encoded again");
-    assert_eq!(is_foreign(&encoded), foreign);
+    assert_eq!(is_from_other_program(&encoded), foreign);
 }
 
 /// Searches the content as a script, at a cost that is bounded by its length.

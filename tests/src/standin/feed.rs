@@ -6,10 +6,9 @@ use crate::writer::EventSpec;
 use etwsieve_etl::{Event, FileTime, HeaderKind, TraceFile, item_type};
 use std::io;
 use std::ops::Range;
-use uuid::{Uuid, uuid};
+use uuid::Uuid;
 
-/// Microsoft-Windows-PowerShell.
-pub const POWERSHELL: Uuid = uuid!("a0c1853b-5c40-4b15-8766-3cf1c58f985a");
+pub use etwsieve_event::provider::POWERSHELL;
 
 /// Maximum size of all payloads and items of a trace together, in bytes.
 const ARENA_LEN_MAX: usize = 1 << 30;

@@ -2,11 +2,8 @@
 
 use super::AmsiScan;
 use etwsieve_etl::{HeaderKind, item_type};
-use uuid::{Uuid, uuid};
-
-const POWERSHELL: Uuid = uuid!("a0c1853b-5c40-4b15-8766-3cf1c58f985a");
-
-const AMSI: Uuid = uuid!("2a576b87-09a7-520e-c21a-4942f0271d67");
+use etwsieve_event::provider::{AMSI, POWERSHELL};
+use uuid::Uuid;
 
 /// `MESSAGE` options that this writer knows: sequence 1, GUID 2, component id 4, time 8, system info 0x20.
 const MESSAGE_SEQUENCE: u16 = 0x01;

@@ -1,8 +1,7 @@
 //! Event log files and JSON Lines of the recorded corpus: every field of every event, the counts of every file, and the
 //! remains of truncated, damaged and unclosed files.
 
-use etwsieve::event::{EventHeader, EventRef, PAYLOAD_LEN_MAX, POWERSHELL};
-use etwsieve::sid::Sid;
+use etwsieve::event::{EventHeader, EventRef, PAYLOAD_LEN_MAX, POWERSHELL, Sid};
 use etwsieve::source::{Damage, Sink, SourceError, evtx, jsonl};
 use serde_json::Value;
 use std::collections::BTreeMap;

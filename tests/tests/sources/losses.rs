@@ -1,14 +1,13 @@
 //! A replay reports the losses that a trace records, besides the counts of its events.
 
+use etwsieve_event::provider::LOST_EVENT;
 use etwsieve_tests::program::{Program, run};
 use etwsieve_tests::writer::{EventSpec, TraceWriter, script_block};
 use serde_json::{Value, json};
 use std::fs;
 
 const PROGRAM: Program = Program::Etwsieve;
-/// Provider of the events by which a session reports losses to consumers.
-const LOST_EVENT: u128 = 0x6a39_9ae0_4bc6_4de9_870b_3657_f894_7e7e;
-/// The types of its events: a lost event, buffer or file.
+/// The types of events about losses: a lost event, buffer or file.
 const TYPES: [u8; 3] = [32, 33, 34];
 
 fn trace(events_lost: u32, buffers_lost: u32) -> TraceWriter {
@@ -27,7 +26,7 @@ fn a_replay_reports_the_losses_of_its_traces() {
     fs::write(&whole, trace(0, 0).build()).unwrap();
     let mut writer = trace(7, 3);
     for kind in TYPES {
-        writer.push(EventSpec::full(uuid::Uuid::from_u128(LOST_EVENT), kind).at(9));
+        writer.push(EventSpec::full(LOST_EVENT, kind).at(9));
     }
     fs::write(&lossy, writer.build()).unwrap();
     // A session that was never closed has no count in the header, but its buffers mark the loss.

@@ -18,8 +18,8 @@ const ALIVE_SECONDS: i64 = 20;
 const EXPIRY_DAYS: i64 = 30;
 const SECONDS_PER_DAY: i64 = 86_400;
 /// FILETIME: ticks of 100 ns, and seconds from 1601 to 1970.
-const TICKS_PER_SECOND: i64 = 10_000_000;
-const SECONDS_TO_1970: i64 = 11_644_473_600;
+const TICKS_PER_SECOND: i64 = etwsieve_transport::time::TICKS_PER_SECOND as i64;
+const SECONDS_TO_1970: i64 = etwsieve_transport::time::UNIX_EPOCH_SECONDS as i64;
 /// How the names of counts begin that tell of losses.
 const LOSSES: [&str; 3] = ["hits_dropped_", "events_dropped_", "etw_events_lost"];
 /// Most sinks that are listed.

@@ -2,8 +2,8 @@
 
 use crate::hit::{CutV1, HitV1, RuleRefV1, SpanV1};
 use crate::time::FILETIME_TEXT_MAX;
+use data_encoding::HEXLOWER;
 use serde::Serialize;
-use std::fmt::Write as _;
 
 /// How a rule matched, beside scope and view.
 #[derive(Debug, Serialize)]
@@ -64,15 +64,9 @@ impl Span {
 
 impl Cut {
     fn new(cut: &CutV1) -> Self {
-        let hex = |hash: [u8; 32]| {
-            hash.iter().fold(String::new(), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            })
-        };
         Self {
             units: cut.units,
-            sha256: cut.sha256.map(hex),
+            sha256: cut.sha256.map(|hash| HEXLOWER.encode(&hash)),
             pieces: cut.pieces.iter().map(|piece| [piece.start, piece.len]).collect(),
         }
     }

@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// FILETIME of 1970-01-01T00:00:00Z, in milliseconds.
-const UNIX_EPOCH_MS: u64 = 11_644_473_600_000;
 /// How long before its end a certificate is warned of, and how often.
 const EXPIRY_WARNING: Duration = Duration::from_hours(30 * 24);
 const EXPIRY_WARNING_EVERY: Duration = Duration::from_hours(24);
@@ -163,7 +161,7 @@ impl Runner<'_> {
         let mut counts = self.shared.counters.read(self.shared.spool().counts()).for_status(now);
         counts.extend((self.settings.more_counts)());
         StatusV1 {
-            time: now.saturating_add(UNIX_EPOCH_MS).saturating_mul(10_000),
+            time: etwsieve_event::FileTime::from_unix(Duration::from_millis(now)).0,
             uptime_seconds: self.start.elapsed().as_secs(),
             counts,
         }

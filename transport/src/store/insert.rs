@@ -7,7 +7,6 @@ use crate::hit::{EventContent, EventIdentity, HitV1, RuleRefV1, Utf16Text};
 use crate::wire::codec::{self, HIT_VERSION};
 use rusqlite::{CachedStatement, Connection, Error, OptionalExtension, TransactionBehavior, named_params};
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 const INSERT_HIT: &str = "
     INSERT INTO hits (event_hash, hit_version, event, time, source, source_sequence, provider, event_id,
@@ -215,7 +214,7 @@ impl<'c> HitInserter<'c> {
                     ":view": hit.view.as_str(),
                     ":partial": hit.partial,
                     ":cut_units": hit.cut.as_ref().map(|cut| cut.units),
-                    ":cut_sha256": hit.cut.as_ref().and_then(|cut| cut.sha256.map(|hash| hex(&hash))),
+                    ":cut_sha256": hit.cut.as_ref().and_then(|cut| cut.sha256.map(|hash| data_encoding::HEXLOWER.encode(&hash))),
                     ":message_number": message_number,
                     ":message_total": message_total,
                     ":script_block_text": columns.script_block_text,
@@ -286,13 +285,6 @@ impl<'h> TextColumns<'h> {
         };
         Self { nuls: counter.nuls, ..columns }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// SQLite's integers are signed; a saturated one still sorts to the end.

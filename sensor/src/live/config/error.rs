@@ -1,4 +1,4 @@
-//! What is wrong with a configuration file, where, and what to do about it.
+//! Errors of a configuration file, with their place and what to do about them.
 
 use super::CONFIG_LEN_MAX;
 use super::keys;
@@ -12,37 +12,37 @@ use toml::de::{DeTable, DeValue};
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {}: {source}; `etwsieve config print` writes one to begin with", path.display())]
+    #[error("cannot read the configuration {}: {source}; `etwsieve config print` writes a template", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The file is longer than any configuration.
-    #[error("{} is longer than {CONFIG_LEN_MAX} bytes, so it is hardly a configuration", path.display())]
+    /// The file is longer than [`CONFIG_LEN_MAX`].
+    #[error("{} is longer than {CONFIG_LEN_MAX} bytes and cannot be a configuration", path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
     },
     /// The file is not UTF-8.
-    #[error("{}: no UTF-8 at byte {offset}; save the file as UTF-8", path.display())]
+    #[error("{}: invalid UTF-8 at byte {offset}; save the file as UTF-8", path.display())]
     NotText {
         /// The file.
         path: PathBuf,
-        /// The first byte that is not UTF-8, from 0.
+        /// Offset of the first byte that is not UTF-8.
         offset: usize,
     },
-    /// The text is no TOML, or has a key that is not known or a value of another type.
+    /// The text is not TOML, or contains an unknown key or a value of the wrong type.
     #[error("{}:{line}:{column}: {problem}{hint}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Line from 1.
+        /// Line, counted from 1.
         line: usize,
-        /// Column in characters from 1.
+        /// Column in characters, counted from 1.
         column: usize,
-        /// The key, what was found and what was expected.
+        /// The key, and the found and expected values.
         problem: String,
         /// What to do; empty, or it begins with a separator.
         hint: String,
@@ -52,14 +52,14 @@ pub enum ConfigError {
     Setting {
         /// The file.
         path: PathBuf,
-        /// Line from 1.
+        /// Line, counted from 1.
         line: usize,
-        /// The key, what was found and what was expected.
+        /// The key, and the found and expected values.
         setting: SettingError,
     },
 }
 
-/// The error of the TOML reader, with its place, the key and a hint.
+/// Converts an error of the TOML parser, and adds the place, the key and a hint.
 pub(super) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let offset = error.span().map_or(0, |span| span.start);
     let before = text.get(..offset).unwrap_or(text);
@@ -71,7 +71,7 @@ pub(super) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> Config
         None => error.message().to_owned(),
     };
     let hint = if whole_line.contains('"') && whole_line.contains('\\') {
-        ". Between double quotes a backslash begins an escape: write 'C:\\folder' in single quotes".to_owned()
+        ". In double quotes a backslash starts an escape: write 'C:\\folder' in single quotes".to_owned()
     } else {
         let comment = key.and_then(|key| keys::comment(&key)).unwrap_or_default();
         let comment = comment.replace('\n', " ");
@@ -86,7 +86,7 @@ pub(super) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> Config
     }
 }
 
-/// The error of a value, with the line of its key; line 1 if the value is a default.
+/// Converts the error of a value, and adds the line of its key; line 1 if the value is a default.
 pub(super) fn setting(path: &Path, text: &str, setting: SettingError) -> ConfigError {
     let span = values(text).into_iter().find(|(key, _)| key == setting.key).map(|(_, span)| span);
     ConfigError::Setting {
@@ -100,7 +100,7 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
-/// Keys with the bytes that their values take, sections left out.
+/// Returns all keys with the byte ranges of their values, without the sections themselves.
 fn values(text: &str) -> Vec<(String, Range<usize>)> {
     let mut found = Vec::new();
     let (table, _) = DeTable::parse_recoverable(text);

@@ -1,4 +1,4 @@
-//! The documented file, the errors, and the reference in docs/config.md.
+//! The documented configuration, the errors, and the reference in docs/config.md.
 
 use super::{CONFIG_LEN_MAX, Config, ConfigError, LineFormat, keys};
 use crate::search::{ScopeChoice, ViewChoice};
@@ -32,7 +32,7 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
 }
 
 #[test]
-fn the_documented_text_is_the_configuration() {
+fn the_documented_text_parses_as_the_same_configuration() {
     for config in [Config::default(), full()] {
         let text = config.documented();
         assert_eq!(parse(&text).unwrap(), config, "{text}");
@@ -40,7 +40,7 @@ fn the_documented_text_is_the_configuration() {
 }
 
 #[test]
-fn every_key_is_documented_once_and_no_other() {
+fn every_key_is_documented_exactly_once() {
     let mut known: Vec<(String, String)> = Vec::new();
     for (key, value) in toml::Table::try_from(full()).unwrap() {
         match value.as_table() {
@@ -60,7 +60,7 @@ fn every_key_is_documented_once_and_no_other() {
 }
 
 #[test]
-fn examples_are_values_that_are_allowed() {
+fn examples_are_valid_values() {
     let text = Config::default().documented();
     let lines: Vec<&str> = text
         .lines()
@@ -77,7 +77,7 @@ fn examples_are_values_that_are_allowed() {
 }
 
 #[test]
-fn an_empty_file_gives_the_defaults_and_a_part_changes_a_part() {
+fn missing_keys_have_their_defaults() {
     assert_eq!(parse("").unwrap(), Config::default());
     let config = parse("\u{FEFF}[session]\r\nbuffer_kb = 256\r\n").unwrap();
     assert_eq!(config.session.buffer_kb, 256);
@@ -85,7 +85,7 @@ fn an_empty_file_gives_the_defaults_and_a_part_changes_a_part() {
 }
 
 #[test]
-fn errors_say_where_what_and_what_to_do() {
+fn errors_name_the_place_the_value_and_the_fix() {
     let rows: [(&str, &str, &[&str]); 17] = [
         ("unknown key", "[session]\nbufer_kb = 128", &["test.toml:2:1", "bufer_kb", "expected", "buffer_kb"]),
         ("unknown section", "\n\n[sesion]", &["test.toml:3:2", "sesion", "session"]),
@@ -123,7 +123,7 @@ fn errors_say_where_what_and_what_to_do() {
 }
 
 #[test]
-fn nesting_has_a_limit() {
+fn deep_nesting_is_rejected() {
     let text = format!("rules = {}", "[".repeat(CONFIG_LEN_MAX - 100));
     assert!(matches!(parse(&text), Err(ConfigError::Syntax { .. })));
     let text = "a.".repeat(CONFIG_LEN_MAX / 2 - 100) + "b = 1";
@@ -131,7 +131,7 @@ fn nesting_has_a_limit() {
 }
 
 #[test]
-fn files_are_loaded_with_paths_from_their_folder() {
+fn relative_paths_start_at_the_folder_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("etwsieve.toml");
     let absolute = folder.path().join("elsewhere").join("hits.db");
@@ -147,7 +147,7 @@ fn files_are_loaded_with_paths_from_their_folder() {
 }
 
 #[test]
-fn files_that_are_no_configuration_are_refused() {
+fn files_that_are_not_configurations_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| -> PathBuf {
         let path = folder.path().join(name);
@@ -157,13 +157,13 @@ fn files_that_are_no_configuration_are_refused() {
     let load = |path: &Path| Config::load(path).unwrap_err().to_string();
     assert!(Config::load(&write("longest", &vec![b'\n'; CONFIG_LEN_MAX])).is_ok());
     assert!(load(&write("longer", &vec![b'\n'; CONFIG_LEN_MAX + 1])).contains("longer than"));
-    assert!(load(&write("utf16", b"\xFF\xFE#\0")).contains("no UTF-8 at byte 0"));
+    assert!(load(&write("utf16", b"\xFF\xFE#\0")).contains("invalid UTF-8 at byte 0"));
     assert!(load(&folder.path().join("gone")).contains("config print"));
     assert!(load(folder.path()).contains("cannot read"));
 }
 
 #[test]
-fn the_reference_shows_the_documented_text() {
+fn the_reference_contains_the_documented_text() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/config.md");
     let page = fs::read_to_string(path).unwrap().replace("\r\n", "\n");
     let (_, rest) = page.split_once("<!-- config print: begin -->\n```toml\n").expect("the first mark");
@@ -171,6 +171,6 @@ fn the_reference_shows_the_documented_text() {
     assert_eq!(
         shown,
         Config::default().documented(),
-        "docs/config.md shows what `etwsieve config print` writes"
+        "docs/config.md contains the output of `etwsieve config print`"
     );
 }

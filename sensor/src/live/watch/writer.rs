@@ -1,4 +1,4 @@
-//! Writes the hits of a live run as they come: to the output, the database and the collector.
+//! Writes the hits of a live run as they arrive: to the output, the database and the collector.
 
 use crate::live::counters::SessionCounters;
 use crate::live::notice::Notice;
@@ -15,15 +15,15 @@ use std::io::{self, BufWriter, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Hits that wait for the database; more than this, and the oldest are given up.
+/// Maximum number of hits that are pending for the database; beyond it the oldest are dropped.
 const STORE_PENDING_MAX: usize = 4096;
 /// Hits stored in one transaction.
 const STORE_BATCH: usize = 256;
-/// How long a database that failed is left alone.
+/// Pause after a failed write to the database.
 const STORE_RETRY: Duration = Duration::from_secs(5);
 
-/// Takes hits and notices as they come.
-pub(super) struct Writer<'a> {
+/// Writes hits and notices as they arrive.
+pub(super) struct HitWriter<'a> {
     pub(super) name: String,
     pub(super) computer: String,
     pub(super) format: Format,
@@ -31,7 +31,7 @@ pub(super) struct Writer<'a> {
     pub(super) unflushed: bool,
     pub(super) store: Option<Store>,
     pub(super) sender: Option<HitSender>,
-    /// Hits for the database.
+    /// Hits that are not in the database yet.
     pub(super) pending: Vec<HitV1>,
     /// When the database last failed.
     pub(super) store_failed: Option<Instant>,
@@ -45,8 +45,8 @@ pub(super) struct Writer<'a> {
     pub(super) report_every: Duration,
 }
 
-impl Writer<'_> {
-    fn take(&mut self, mut hit: HitV1) {
+impl HitWriter<'_> {
+    fn write(&mut self, mut hit: HitV1) {
         if hit.computer.is_none() && !self.computer.is_empty() {
             hit.computer = Some(self.computer.clone());
         }
@@ -71,9 +71,9 @@ impl Writer<'_> {
     fn output_failed(&mut self, error: &io::Error) {
         if self.store.is_none() && self.sender.is_none() {
             self.counts.lost.fetch_add(1, Ordering::Relaxed);
-            // Nobody would ever see a hit.
+            // No other output would receive the hits.
             if !self.stop.requested() {
-                tracing::error!("cannot write the output, the sensor stops: {error}");
+                tracing::error!("cannot write the output, stopping the sensor: {error}");
             }
             self.stop.request();
         }
@@ -83,7 +83,7 @@ impl Writer<'_> {
         while let Ok(notice) = self.notices.try_recv() {
             let number = self.counts.notices.fetch_add(1, Ordering::Relaxed);
             let hit = notice.into_hit(&self.name, &self.computer, number);
-            self.take(hit);
+            self.write(hit);
         }
     }
 
@@ -100,7 +100,7 @@ impl Writer<'_> {
                 self.store_failed = None;
             }
             Err(error) => {
-                tracing::error!(waiting = self.pending.len(), "cannot store hits, trying again: {error}");
+                tracing::error!(pending = self.pending.len(), "cannot store hits, will retry: {error}");
                 self.store_failed = Some(Instant::now());
                 self.limit_pending();
             }
@@ -133,14 +133,14 @@ impl Writer<'_> {
     }
 }
 
-impl Observer for Writer<'_> {
+impl Observer for HitWriter<'_> {
     fn hit(&mut self, _source: u32, hit: HitV1) {
-        self.take(hit);
+        self.write(hit);
     }
 
     fn gap(&mut self, _source: u32, gap: Gap) {
         self.gaps += gap.events;
-        tracing::debug!(until = %gap.until, before = gap.before_sequence, events = gap.events, "gap");
+        tracing::debug!(until = %gap.until, before = gap.before_sequence, events = gap.events, "events were dropped");
     }
 
     fn tick(&mut self, progress: &Progress) {
@@ -148,7 +148,7 @@ impl Observer for Writer<'_> {
         self.flush();
         if self.reported.elapsed() >= self.report_every {
             self.reported = Instant::now();
-            let line = report::line(&report::ledger(progress), &EtwLosses::read(self.counters));
+            let line = report::summary_line(&report::ledger(progress), &EtwLosses::read(self.counters));
             if std::mem::take(&mut self.gaps) > 0 {
                 tracing::warn!("{line}");
             } else {

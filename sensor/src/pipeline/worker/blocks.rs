@@ -1,4 +1,4 @@
-//! The blocks of one matcher thread: fragments in, hits of whole blocks out.
+//! Joins the fragments that arrive on one matcher thread to script blocks, and searches the blocks.
 
 use super::super::Outcome;
 use super::super::tally::Tally;
@@ -10,64 +10,64 @@ use crossbeam_channel::Sender;
 use etwsieve_matcher::block::{Assembly, BlockCounts, Closed, Fragment, Joined, Limits, Noted};
 use etwsieve_matcher::{EventKind, Matcher, Payload, Rule, Scratch, ViewBudget};
 
-/// UTF-16 units on either side of a border that are looked at as one, to see whether a view could differ there.
+/// Number of UTF-16 units on either side of a border between fragments in which a view may differ from the raw text.
 const BORDER_UNITS: usize = 64;
 
-/// Fragments on their way to whole blocks.
+/// The open blocks of a matcher thread.
 pub(super) struct Blocks {
     search: Search,
-    shards: Vec<Shard>,
+    shards: Vec<BlockShard>,
     joined: Joined,
     /// The source of the open blocks.
     source: u32,
 }
 
-/// Blocks with bounds of their own.
-struct Shard {
+/// A group of blocks with its own memory limit.
+struct BlockShard {
     assembly: Assembly<FirstFragment>,
-    /// What the tally of the source knows.
-    told: BlockCounts,
-    told_open: (usize, usize),
+    /// Counts that the tally of the source includes already.
+    reported: BlockCounts,
+    reported_open: (usize, usize),
 }
 
-/// What blocks need of their thread.
-pub(super) struct Hands<'a> {
+/// What [`Blocks`] needs from its matcher thread.
+pub(super) struct WorkerContext<'a> {
     pub(super) matcher: &'a Matcher,
     pub(super) scratch: &'a mut Scratch,
     pub(super) names: &'a [String],
     pub(super) tallies: &'a [Tally],
     pub(super) outcomes: &'a Sender<Outcome>,
-    /// Whether the views of a block are to end, because the run does.
+    /// Returns true if the run is to end, so that views are cut short.
     pub(super) stop: &'a dyn Fn() -> bool,
 }
 
 impl Blocks {
-    /// With room for events of so many shards, at least 1.
+    /// Creates empty blocks with this number of shards, at least 1.
     pub(super) fn new(search: Search, shards: usize) -> Self {
-        let shards = (0..shards.max(1)).map(|_| Shard::new()).collect();
+        let shards = (0..shards.max(1)).map(|_| BlockShard::new()).collect();
         Self { search, shards, joined: Joined::default(), source: 0 }
     }
 
-    /// Whether any block waits for fragments.
+    /// Returns whether any block is still missing fragments.
     pub(super) fn any_open(&self) -> bool {
-        self.shards.iter().any(Shard::is_open)
+        self.shards.iter().any(BlockShard::is_open)
     }
 
-    /// An event of this source comes next: blocks of another one get no more fragments.
-    pub(super) fn begin(&mut self, source: u32, hands: &mut Hands<'_>) {
+    /// Prepares for an event of this source. Blocks of another source are finished, because they get no more fragments.
+    pub(super) fn begin(&mut self, source: u32, context: &mut WorkerContext<'_>) {
         if source != self.source {
-            self.finish(hands);
+            self.finish(context);
             self.source = source;
         }
     }
 
-    /// Takes a fragment that has been searched. `given`: the rules reported for it, ascending.
+    /// Takes a fragment that has been searched as an event. `reported_rules` were reported for it, ascending.
     pub(super) fn take(
         &mut self,
         event: &mut RawEvent,
-        given: &[u32],
+        reported_rules: &[u32],
         (noted, views_could_differ): (Noted, bool),
-        hands: &mut Hands<'_>,
+        context: &mut WorkerContext<'_>,
     ) {
         let RawEvent { header, user_sid, computer, sequence, payload, shard, .. } = event;
         let shard = usize::from(*shard).min(self.shards.len() - 1);
@@ -79,74 +79,76 @@ impl Blocks {
             noted,
         };
         let assembly = &mut self.shards[shard].assembly;
-        assembly.take(fragment, payload, given, hands.matcher, hands.scratch, || FirstFragment {
-            header: *header,
-            user_sid: *user_sid,
-            computer: computer.as_str().into(),
-            sequence: *sequence,
+        assembly.take(fragment, payload, reported_rules, context.matcher, context.scratch, || {
+            FirstFragment {
+                header: *header,
+                user_sid: *user_sid,
+                computer: computer.as_str().into(),
+                sequence: *sequence,
+            }
         });
-        self.search_closed(shard, hands);
-        self.tell(shard, hands);
+        self.search_closed(shard, context);
+        self.update_tally(shard, context);
     }
 
-    /// An event of this time that is no fragment has come.
-    pub(super) fn advance(&mut self, time: u64, hands: &mut Hands<'_>) {
+    /// Closes blocks that have reached their maximum age at this time.
+    pub(super) fn advance(&mut self, time: u64, context: &mut WorkerContext<'_>) {
         for shard in 0..self.shards.len() {
             if self.shards[shard].is_open() {
                 self.shards[shard].assembly.advance(time);
-                if self.search_closed(shard, hands) {
-                    self.tell(shard, hands);
+                if self.search_closed(shard, context) {
+                    self.update_tally(shard, context);
                 }
             }
         }
     }
 
-    /// The rules have been exchanged.
-    pub(super) fn exchange(&mut self, old: &[Rule], new: &Matcher) {
+    /// Updates the open blocks after the rules were replaced.
+    pub(super) fn replace_rules(&mut self, old: &[Rule], new: &Matcher) {
         self.shards.iter_mut().for_each(|shard| shard.assembly.exchange(old, new));
     }
 
-    /// Searches what is open, as far as it goes.
-    pub(super) fn finish(&mut self, hands: &mut Hands<'_>) {
+    /// Searches all open blocks although they are incomplete.
+    pub(super) fn finish(&mut self, context: &mut WorkerContext<'_>) {
         for shard in 0..self.shards.len() {
             while self.shards[shard].assembly.give_up() {
-                self.search_closed(shard, hands);
+                self.search_closed(shard, context);
             }
-            self.tell(shard, hands);
+            self.update_tally(shard, context);
         }
     }
 
-    /// Searches the blocks that have closed; whether there were any.
-    fn search_closed(&mut self, shard: usize, hands: &mut Hands<'_>) -> bool {
+    /// Searches the blocks that have been closed. Returns whether there were any.
+    fn search_closed(&mut self, shard: usize, context: &mut WorkerContext<'_>) -> bool {
         let mut any = false;
         while let Some(closed) = self.shards[shard].assembly.next_closed() {
             any = true;
-            self.search(&closed, hands);
+            self.search(&closed, context);
             self.shards[shard].assembly.recycle(closed);
         }
         any
     }
 
-    fn search(&mut self, closed: &Closed<FirstFragment>, hands: &mut Hands<'_>) {
-        // What one fragment shows its event has shown.
+    fn search(&mut self, closed: &Closed<FirstFragment>, context: &mut WorkerContext<'_>) {
+        // A block of one fragment has been searched as an event.
         if closed.fragments() < 2 {
             return;
         }
-        let raw = closed.search(hands.matcher, hands.scratch, &mut self.joined).to_vec();
-        let name = &hands.names[self.source as usize];
+        let raw = closed.search(context.matcher, context.scratch, &mut self.joined).to_vec();
+        let name = &context.names[self.source as usize];
         let mut detections = 0;
         if self.search.raw {
             for rules in raw.chunks(RULES_PER_HIT) {
                 detections += rules.len();
-                let of = BlockHit { closed, joined: &self.joined, source: name, matcher: hands.matcher };
-                let _ = hands.outcomes.send(Outcome::Hit(self.source, of.raw(rules)));
+                let of = BlockHit { closed, joined: &self.joined, source: name, matcher: context.matcher };
+                let _ = context.outcomes.send(Outcome::Hit(self.source, of.raw(rules)));
             }
         }
         let views = self.search.views;
-        let stop = hands.stop;
+        let stop = context.stop;
         let mut budget = ViewBudget::new(closed.text_bytes()).until(stop);
         let mut differs = |units: &[[u8; 2]]| {
-            hands.matcher.views_could_differ(EventKind::ScriptBlock, units, views, &mut budget)
+            context.matcher.views_could_differ(EventKind::ScriptBlock, units, views, &mut budget)
         };
         if views.any() && (closed.is_needed() || closed.borders(BORDER_UNITS).any(|units| differs(&units))) {
             closed.join(&mut self.joined);
@@ -157,32 +159,36 @@ impl Blocks {
                 process_id: closed.facts().header.process_id,
                 bytes: self.joined.bytes(),
             };
-            let found = hands.matcher.find_views(&payload, views, &known, hands.scratch, &mut budget);
+            let found = context.matcher.find_views(&payload, views, &known, context.scratch, &mut budget);
             if budget.is_cut() {
-                hands.tallies[self.source as usize].views_cut();
+                context.tallies[self.source as usize].views_cut();
             }
             for matches in by_view(&found) {
                 detections += matches.len();
-                let of = BlockHit { closed, joined: &self.joined, source: name, matcher: hands.matcher };
-                let _ = hands.outcomes.send(Outcome::Hit(self.source, of.view(&matches)));
+                let of = BlockHit { closed, joined: &self.joined, source: name, matcher: context.matcher };
+                let _ = context.outcomes.send(Outcome::Hit(self.source, of.view(&matches)));
             }
         }
-        hands.tallies[self.source as usize].block_detections(detections);
+        context.tallies[self.source as usize].block_detections(detections);
     }
 
-    /// Brings the tally of the source up to date.
-    fn tell(&mut self, shard: usize, hands: &mut Hands<'_>) {
-        let Shard { assembly, told, told_open } = &mut self.shards[shard];
+    /// Updates the tally of the source.
+    fn update_tally(&mut self, shard: usize, context: &mut WorkerContext<'_>) {
+        let BlockShard { assembly, reported, reported_open } = &mut self.shards[shard];
         let counts = assembly.counts();
         let open = (assembly.open(), assembly.bytes());
-        hands.tallies[self.source as usize].blocks(&counts.since(told), *told_open, open);
-        (*told, *told_open) = (counts, open);
+        context.tallies[self.source as usize].blocks(&counts.since(reported), *reported_open, open);
+        (*reported, *reported_open) = (counts, open);
     }
 }
 
-impl Shard {
+impl BlockShard {
     fn new() -> Self {
-        Self { assembly: Assembly::new(Limits::default()), told: BlockCounts::default(), told_open: (0, 0) }
+        Self {
+            assembly: Assembly::new(Limits::default()),
+            reported: BlockCounts::default(),
+            reported_open: (0, 0),
+        }
     }
 
     fn is_open(&self) -> bool {

@@ -1,9 +1,9 @@
 //! BinXML: the token stream in which an event log record stores its XML.
 //!
-//! [`walk`](Walker::walk) runs over the stream of one record and reports to a [`Visitor`] what the XML would show:
-//! elements, attributes and values, with template substitutions and nested fragments put in their places.
-//! Nothing is decoded or copied; values are slices of the chunk, so UTF-16 text arrives unit for unit, halves
-//! of surrogate pairs included. (The tree of crate `evtx` is private, and its JSON and XML replace those.)
+//! [`walk`](Walker::walk) reads the stream of one record and reports the elements, attributes and values of the XML to a
+//! [`Visitor`], with template substitutions and nested fragments in their places. Nothing is decoded or copied: values are
+//! slices of the chunk, so UTF-16 text is unchanged, including lone surrogates. (The crate `evtx` replaces lone surrogates,
+//! and its syntax tree is private.)
 //!
 //! | token | body |
 //! |---|---|
@@ -20,30 +20,30 @@
 //! | 0D, 0E | substitution, optional substitution: u16 index, u8 type |
 //! | 0F | fragment header: three bytes |
 //!
-//! Names are u32 offsets into the chunk, where stand u32 next name, u16 hash, u16 units, text, u16 zero; a name
-//! used first stands directly behind its offset. Source: MS-EVEN6 2.2.12, and the layout of the chunks that
-//! Windows writes as described by libevtx's format document.
+//! Names are u32 offsets into the chunk, to u32 next name, u16 hash, u16 units, text, u16 zero. The first use of a name
+//! stores it directly after the offset. Source: MS-EVEN6 2.2.12, and the format document of libevtx for the layout of the
+//! chunks that Windows writes.
 //!
-//! Work is bounded: each token is charged to the budget of the record, also where a template uses it again and again,
-//! and the visitor charges what it does with names and values.
+//! Work is bounded: each token is charged to the budget of the record every time it is read, also if a template is used
+//! repeatedly, and the visitor charges its own work on names and values.
 
 use super::input::{BinXmlError, Input, Name, Value, kind};
 use super::record::RecordError;
 use etwsieve_budget::{Budget, Exhausted};
 use std::ops::{ControlFlow, Range};
 
-/// Steps of a token. The name of an element or attribute, if it has one, is compared with some others.
+/// Steps of a token, including the comparison of a name with known names.
 const TOKEN_STEPS: usize = 16;
-/// Steps of a value in the table of a template's values.
+/// Steps of reading a value of a template instance.
 const VALUE_STEPS: usize = 4;
-/// Streams within streams: a record, its template, a fragment in a value, its template, and so on.
+/// Maximum nesting of streams: a record, its template, a fragment in a value, its template, and so on.
 const NESTING_MAX: usize = 8;
-/// Bytes of a template definition before its stream: u32 next, GUID, u32 size.
+/// Length of a template definition before its stream: u32 next, GUID, u32 size.
 const DEFINITION_HEADER_LEN: usize = 24;
 /// The dependency of an element that depends on no substitution.
 const NO_DEPENDENCY: u16 = 0xFFFF;
 
-/// Receives the parts of the XML, in their order.
+/// Receives the parts of the XML in order.
 pub(super) trait Visitor<'c> {
     /// A start tag begins.
     fn open(&mut self, name: Name<'c>);
@@ -51,15 +51,15 @@ pub(super) trait Visitor<'c> {
     fn attribute(&mut self, name: Name<'c>);
     /// The start tag ends, the content begins.
     fn content(&mut self);
-    /// A value, or a piece of one, of the attribute or the content. Charges for what is done with it.
+    /// A value, or a part of one, of the attribute or the content. Charges its work to the budget.
     fn value(&mut self, value: Value<'c>, budget: &mut Budget<'_>) -> Result<(), Exhausted>;
     /// The element ends. `Break` ends the walk.
     fn close(&mut self) -> ControlFlow<()>;
 }
 
-/// Why a walk ended before its stream.
+/// Why a walk ended early.
 enum Interrupt {
-    /// The visitor has seen enough.
+    /// The visitor needs no more.
     Done,
     Unreadable(BinXmlError),
     Exhausted(Exhausted),
@@ -80,7 +80,7 @@ impl From<Exhausted> for Interrupt {
 /// Walks the records of one chunk.
 pub(super) struct Walker<'c> {
     chunk: &'c [u8],
-    /// Substitution values of the templates now being walked, the innermost last.
+    /// Substitution values of the templates that are being read, the innermost last.
     values: Vec<Value<'c>>,
 }
 
@@ -89,11 +89,12 @@ impl<'c> Walker<'c> {
         Self { chunk, values: Vec::new() }
     }
 
-    /// Walks the stream at `range` of the chunk.
+    /// Reads the stream at `range` of the chunk.
     ///
     /// # Errors
     ///
-    /// [`RecordError`] at the first token that cannot be read or paid for; the visitor has then seen what came before.
+    /// [`RecordError`] at the first token that is invalid or exceeds the budget. The visitor has received everything before
+    /// it.
     pub(super) fn walk(
         &mut self,
         range: Range<usize>,
@@ -108,7 +109,7 @@ impl<'c> Walker<'c> {
         }
     }
 
-    /// Walks one stream. `values` are the substitutions if it is a template's.
+    /// Reads one stream. `values` are the substitutions if it is the stream of a template.
     fn stream(
         &mut self,
         range: Range<usize>,
@@ -122,7 +123,7 @@ impl<'c> Walker<'c> {
             return Err(input.unexpected("no deeper nesting", nesting).into());
         }
         let mut open = 0usize;
-        // Depth of an element whose dependency is null: Windows shows neither it nor what it contains.
+        // Depth of an element whose dependency is null: Windows shows neither the element nor its contents.
         let mut hidden: Option<usize> = None;
         while !input.is_empty() {
             budget.charge(TOKEN_STEPS)?;
@@ -206,7 +207,7 @@ impl<'c> Walker<'c> {
         if open > 0 { Err(input.unexpected("the end of an element", open).into()) } else { Ok(()) }
     }
 
-    /// Reads the values of a template instance and walks the template with them.
+    /// Reads the values of a template instance, and then the template with these values.
     fn instance(
         &mut self,
         input: &mut Input<'c>,
@@ -223,7 +224,7 @@ impl<'c> Walker<'c> {
         let len = header.u32()? as usize;
         let body = header.at..header.at + header.take(len)?.len();
         if definition == input.at {
-            // Its first use brings the definition with it.
+            // The first use of a template contains its definition.
             input.take(DEFINITION_HEADER_LEN + len)?;
         }
         let count = input.u32()? as usize;

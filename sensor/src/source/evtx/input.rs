@@ -1,10 +1,10 @@
-//! What BinXML is made of: checked reads of numbers, names and values in a chunk.
+//! Reads the numbers, names and values of BinXML with bounds checks.
 //!
-//! All offsets count from the start of the chunk. Nothing is copied.
+//! All offsets are relative to the start of the chunk. Nothing is copied.
 
 use std::ops::Range;
 
-/// Value types that the callers tell apart (MS-EVEN6 2.2.12, `ValueType`).
+/// Value types that the callers distinguish (MS-EVEN6 2.2.12, `ValueType`).
 pub(super) mod kind {
     pub(crate) const NULL: u8 = 0x00;
     pub(crate) const TEXT: u8 = 0x01;
@@ -33,11 +33,11 @@ pub(super) mod kind {
 /// A value as stored.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Value<'c> {
-    /// Its type, one of [`kind`] or another byte.
+    /// Type of the value: one of [`kind`], or another byte.
     pub(super) kind: u8,
-    /// Its bytes; of a text the UTF-16LE units without their count.
+    /// Bytes of the value; for text the UTF-16LE units without their count.
     pub(super) bytes: &'c [u8],
-    /// Where they stand in the chunk, for fragments.
+    /// Offset of the bytes in the chunk, for fragments.
     pub(super) at: usize,
 }
 
@@ -46,19 +46,19 @@ pub(super) struct Value<'c> {
 pub(super) struct Name<'c>(&'c [u8]);
 
 impl Name<'_> {
-    /// Whether the name is `ascii`.
+    /// Returns whether the name equals `ascii`.
     pub(super) fn is(&self, ascii: &str) -> bool {
         units_are(self.0, ascii)
     }
 }
 
-/// Whether UTF-16LE text is `ascii`.
+/// Returns whether UTF-16LE text equals `ascii`.
 pub(super) fn units_are(utf16le: &[u8], ascii: &str) -> bool {
     utf16le.len() == 2 * ascii.len()
         && utf16le.as_chunks::<2>().0.iter().zip(ascii.bytes()).all(|(unit, byte)| *unit == [byte, 0])
 }
 
-/// What a record's stream cannot be read for.
+/// Why the stream of a record is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected} at byte {at:#x} of the chunk, found {found:#x}")]
 pub(super) struct BinXmlError {
@@ -67,7 +67,7 @@ pub(super) struct BinXmlError {
     found: usize,
 }
 
-/// A checked reader over a part of the chunk, with offsets that count from the chunk's start.
+/// Reads a part of the chunk with bounds checks. Offsets are relative to the start of the chunk.
 pub(super) struct Input<'c> {
     chunk: &'c [u8],
     pub(super) at: usize,
@@ -122,7 +122,7 @@ impl<'c> Input<'c> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    /// A name by its offset; steps over the name if it stands here.
+    /// Reads a name by its offset, and skips the name if it is stored here.
     pub(super) fn name(&mut self) -> Result<Name<'c>, BinXmlError> {
         let offset = self.u32()? as usize;
         let mut table = Input::new(self.chunk, offset..self.chunk.len())?;
@@ -136,7 +136,7 @@ impl<'c> Input<'c> {
         Ok(name)
     }
 
-    /// UTF-16 text behind a u16 that counts its units.
+    /// Reads UTF-16 text after a u16 with the number of its units.
     pub(super) fn text(&mut self) -> Result<Value<'c>, BinXmlError> {
         let units = self.u16()?;
         self.units(usize::from(units))
@@ -147,7 +147,7 @@ impl<'c> Input<'c> {
         Ok(Value { kind: kind::TEXT, bytes: self.take(2 * units)?, at })
     }
 
-    /// A value that stands in the stream: a text, or of a type that has one length.
+    /// Reads a value in the stream: text, or a type with a fixed length.
     pub(super) fn value(&mut self) -> Result<Value<'c>, BinXmlError> {
         let found = self.u8()?;
         let len = match found {
@@ -166,7 +166,7 @@ impl<'c> Input<'c> {
         Ok(Value { kind: found, bytes: self.take(len)?, at })
     }
 
-    /// One of the five entities that XML defines.
+    /// Reads one of the five entities that XML defines.
     pub(super) fn entity(&mut self) -> Result<Value<'c>, BinXmlError> {
         let name = self.name()?;
         let known: [(&str, &'static [u8]); 5] =

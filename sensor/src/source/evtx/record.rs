@@ -1,43 +1,44 @@
-//! The facts of one record: those in `Event/System` and `Event/EventData`.
+//! Extracts the fields of a record from `Event/System` and `Event/EventData`.
 
 use super::binxml::Visitor;
 use super::input::{BinXmlError, Name, Value, kind, units_are};
 use super::value::{bytes, guid, integer, push_units, sid, text_steps, time, until_nul, write_text};
 use crate::amsi::Scan;
 use crate::event::{AMSI, EventHeader, PAYLOAD_LEN_MAX, POWERSHELL, POWERSHELL_CORE};
-use crate::payload::{Absence, Field, FieldKind, PayloadError, PayloadWriter, amsi_field, write_scan};
-use crate::sid::Sid;
+use crate::payload::{
+    Absence, FieldKind, PayloadError, PayloadWriter, TemplateField, amsi_field, write_scan,
+};
 use etwsieve_budget::{Budget, Exhausted};
-use etwsieve_etl::FileTime;
+use etwsieve_event::FileTime;
+use etwsieve_event::Sid;
 use std::ops::{ControlFlow, Range};
-use uuid::Uuid;
 
-/// Channel of the descriptor for the log that PowerShell events go to.
+/// Channel number of the log that PowerShell events are written to.
 const CHANNEL_OPERATIONAL: u8 = 16;
 
-/// The longest `Computer` that is kept, in UTF-16 units: the name of a host has at most 253.
+/// Maximum length of `Computer` in UTF-16 units; a DNS name has at most 253.
 const COMPUTER_LEN_MAX: usize = 256;
-/// Steps of looking at one `Data` element for one field.
+/// Steps of comparing a `Data` element with a field.
 const DATUM_STEPS: usize = 4;
 
-/// Why a record gives no event.
+/// Why a record does not contain an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RecordError {
-    /// It is not BinXML.
+    /// The BinXML is invalid.
     #[error(transparent)]
     BinXml(#[from] BinXmlError),
-    /// It does not say which event it is.
-    #[error("expected System with an EventID, found none")]
+    /// The record has no event id.
+    #[error("expected an EventID in System, found none")]
     NoEventId,
     /// The event does not have the fields of its template.
     #[error(transparent)]
     Payload(#[from] PayloadError),
-    /// It costs more than its length allows.
-    #[error("expected a record that costs no more work than its length allows: {0}")]
+    /// The record exceeds its work limit.
+    #[error("the record exceeds the work limit for its length: {0}")]
     Exhausted(#[from] Exhausted),
 }
 
-/// The two parts of an event that are read.
+/// The sections of an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Section {
     Other,
@@ -45,7 +46,7 @@ enum Section {
     EventData,
 }
 
-/// Where the next value belongs.
+/// The field that the next value belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slot {
     Nothing,
@@ -69,7 +70,7 @@ enum Slot {
     DataText,
 }
 
-/// Elements of `System` whose content is a fact.
+/// Elements of `System` whose content is a field of the header.
 const ELEMENTS: [(&str, Slot); 9] = [
     ("EventID", Slot::EventId),
     ("Version", Slot::Version),
@@ -82,8 +83,8 @@ const ELEMENTS: [(&str, Slot); 9] = [
     ("Computer", Slot::Computer),
 ];
 
-/// Attributes in `System` whose value is a fact. Their names are unambiguous but for `Name`, which only the
-/// provider has.
+/// Attributes in `System` whose value is a field of the header. The element need not be checked, because each name occurs in
+/// one element only.
 const ATTRIBUTES: [(&str, Slot); 7] = [
     ("Name", Slot::ProviderName),
     ("Guid", Slot::ProviderGuid),
@@ -94,35 +95,35 @@ const ATTRIBUTES: [(&str, Slot); 7] = [
     ("UserID", Slot::UserId),
 ];
 
-/// One `Data` element.
+/// A `Data` element.
 struct Datum<'c> {
-    /// Its `Name`, UTF-16LE.
+    /// The attribute `Name`, UTF-16LE.
     name: Option<&'c [u8]>,
-    /// Its content, in pieces: text of forwarded records is cut at every entity.
+    /// The content in pieces: text of forwarded records is split at every entity.
     pieces: Range<usize>,
 }
 
-/// One record as far as it has been read. Kept for the next one, so that its memory is.
+/// The fields of a record that have been read so far. Reused for the next record to keep its memory.
 pub(super) struct Record<'c> {
-    /// Header facts so far.
+    /// Header fields so far.
     pub(super) header: EventHeader,
-    /// Whether there was an `EventID` that is one.
+    /// Whether a valid `EventID` was found.
     pub(super) has_event_id: bool,
-    /// Whether the rest was wanted; `None` if `System` never ended.
+    /// Whether the sink needs the payload; `None` before the end of `System`.
     pub(super) wanted: Option<bool>,
     /// `Security/UserID`.
     pub(super) user_sid: Option<Sid>,
-    /// `Computer`; lone surrogates are replaced.
+    /// `Computer`, with lone surrogates replaced.
     pub(super) computer: String,
     pieces: Vec<Value<'c>>,
     data: Vec<Datum<'c>>,
 }
 
 impl Record<'_> {
-    /// Without facts or memory.
+    /// Creates an empty record.
     pub(super) fn new() -> Self {
         Self {
-            header: blank_header(FileTime(0)),
+            header: EventHeader::default(),
             has_event_id: false,
             wanted: None,
             user_sid: None,
@@ -132,9 +133,9 @@ impl Record<'_> {
         }
     }
 
-    /// Forgets the facts. `written` stands for the event's time until `TimeCreated` says better.
+    /// Clears the record. `written` is the time of the event unless `TimeCreated` has one.
     pub(super) fn reset(&mut self, written: FileTime) {
-        self.header = blank_header(written);
+        self.header = EventHeader { time: written, ..EventHeader::default() };
         self.has_event_id = false;
         self.wanted = None;
         self.user_sid = None;
@@ -143,10 +144,10 @@ impl Record<'_> {
         self.data.clear();
     }
 
-    /// Writes the payload that `fields` lay out. Data elements go by name; if none has one, by position.
+    /// Writes the payload with these fields. Data elements are found by name or, if none has a name, by position.
     pub(super) fn write_payload(
         &self,
-        fields: &[Field],
+        fields: &[TemplateField],
         out: &mut Vec<u8>,
         budget: &mut Budget<'_>,
     ) -> Result<(), RecordError> {
@@ -176,7 +177,7 @@ impl Record<'_> {
         Ok(())
     }
 
-    /// The content of a data element, by its name; if no element has one, by its position.
+    /// Returns the content of a data element, found by name or, if no element has a name, by position.
     fn content_of(
         &self,
         (name, position): (&str, usize),
@@ -191,7 +192,7 @@ impl Record<'_> {
         Ok(datum.map(|datum| &self.pieces[datum.pieces.clone()]))
     }
 
-    /// Writes the payload of a 1101. Its content is bytes; where the event has been text in between, in hexadecimal.
+    /// Writes the payload of event 1101. Its content is binary, or hexadecimal text in forwarded records.
     pub(super) fn write_scan(&self, out: &mut Vec<u8>, budget: &mut Budget<'_>) -> Result<(), RecordError> {
         let missing = |(name, _)| PayloadError::Missing { name };
         let string = |field, budget: &mut Budget<'_>| -> Result<Vec<u8>, RecordError> {
@@ -222,10 +223,10 @@ impl Record<'_> {
         Ok(write_scan(&scan, out)?)
     }
 
-    /// Takes a value of `System`.
-    fn fact(&mut self, slot: Slot, value: &Value<'_>) {
+    /// Stores a value of `System`.
+    fn set_field(&mut self, slot: Slot, value: &Value<'_>) {
         let header = &mut self.header;
-        // A value outside its field's range is no such fact; the field stays as if absent.
+        // A value outside the range of its field is ignored.
         let narrow = || integer(value);
         match slot {
             Slot::ProviderName if header.provider.is_nil() && value.kind == kind::TEXT => {
@@ -272,10 +273,10 @@ impl Record<'_> {
     }
 }
 
-/// Fills a [`Record`] from a walk.
-pub(super) struct Collector<'r, 'c, W> {
+/// Fills a [`Record`] with what a walk reports.
+pub(super) struct RecordBuilder<'r, 'c, W> {
     record: &'r mut Record<'c>,
-    /// Says whether the rest is wanted, once the header facts are known.
+    /// Returns whether the sink needs the payload, once the header is known.
     wants: W,
     depth: usize,
     section: Section,
@@ -286,8 +287,8 @@ pub(super) struct Collector<'r, 'c, W> {
     data_ended: bool,
 }
 
-impl<'r, 'c, W: Fn(&EventHeader) -> bool> Collector<'r, 'c, W> {
-    /// Collects into `record`, which has been reset.
+impl<'r, 'c, W: Fn(&EventHeader) -> bool> RecordBuilder<'r, 'c, W> {
+    /// Creates a builder for `record`, which has been reset.
     pub(super) fn new(record: &'r mut Record<'c>, wants: W) -> Self {
         Self {
             record,
@@ -303,7 +304,7 @@ impl<'r, 'c, W: Fn(&EventHeader) -> bool> Collector<'r, 'c, W> {
     }
 }
 
-impl<'c, W: Fn(&EventHeader) -> bool> Visitor<'c> for Collector<'_, 'c, W> {
+impl<'c, W: Fn(&EventHeader) -> bool> Visitor<'c> for RecordBuilder<'_, 'c, W> {
     fn open(&mut self, name: Name<'c>) {
         self.depth += 1;
         self.slot = Slot::Nothing;
@@ -362,7 +363,7 @@ impl<'c, W: Fn(&EventHeader) -> bool> Visitor<'c> for Collector<'_, 'c, W> {
             }
             slot => {
                 budget.charge(value.bytes.len())?;
-                self.record.fact(slot, &value);
+                self.record.set_field(slot, &value);
             }
         }
         Ok(())
@@ -394,7 +395,7 @@ impl<'c, W: Fn(&EventHeader) -> bool> Visitor<'c> for Collector<'_, 'c, W> {
     }
 }
 
-/// Writes the pieces of a text.
+/// Writes all pieces of a text.
 fn write_pieces(
     pieces: &[Value<'_>],
     writer: &mut PayloadWriter<'_>,
@@ -405,22 +406,4 @@ fn write_pieces(
         write_text(writer, piece)?;
     }
     Ok(())
-}
-
-fn blank_header(time: FileTime) -> EventHeader {
-    EventHeader {
-        time,
-        provider: Uuid::nil(),
-        event_id: 0,
-        version: 0,
-        channel: 0,
-        level: 0,
-        opcode: 0,
-        task: 0,
-        keywords: 0,
-        process_id: None,
-        thread_id: None,
-        activity_id: None,
-        event_record_id: None,
-    }
 }

@@ -1,54 +1,54 @@
-//! Finds the records of a chunk, one behind the other.
+//! Finds the records of a chunk.
 //!
-//! A chunk's header says where its records end. In a log that was copied while it was in use, the header may lag
-//! behind the records: it may even say that the chunk is empty. The space behind the end, on the other hand, may still
-//! have records of an earlier use of the chunk, in logs that were exported even with similar numbers. So records are
-//! read there if they follow the last one, and behind damage if the header names higher numbers, or if the log was in use,
-//! the number fits and the record is not older.
+//! The header of a chunk states where its records end. If the log was copied while it was in use, the header may be outdated
+//! and may even state that the chunk is empty. On the other hand, the space after the end may still contain records of an
+//! earlier use of the chunk, in exported logs even with similar numbers. Records after the end are therefore read if they
+//! follow the last one. After damage they are read if the header states higher numbers, or if the log was in use, the number
+//! fits and the record is not older.
 
 use super::{CHUNK_HEADER_LEN, CHUNK_LEN, RECORD_HEADER_LEN, RECORD_MAGIC, SIZE_LEN};
 use etwsieve_budget::{Budget, Exhausted};
-use etwsieve_etl::FileTime;
+use etwsieve_event::FileTime;
 use evtx::{EvtxChunkHeader, EvtxRecordHeader};
 use std::fmt;
 use std::ops::Range;
 
-/// Bytes of the smallest record.
+/// Minimum length of a record.
 const RECORD_LEN_MIN: usize = RECORD_HEADER_LEN + SIZE_LEN;
-/// Steps that finding the records of a chunk may cost for each of its bytes. By far not reached: each byte is looked
-/// at once, and each place that looks like a record costs [`CANDIDATE_STEPS`].
+/// Maximum steps per byte of finding the records of a chunk. Never reached: each byte is read once, and each possible record
+/// costs [`CANDIDATE_STEPS`].
 pub(super) const FIND_STEPS_PER_BYTE_MAX: u64 = 16;
-/// Steps of checking a place that looks like a record.
+/// Steps of checking a possible record.
 const CANDIDATE_STEPS: usize = 32;
-/// What a log that has no records says instead of a number.
+/// The value that means "no record" in a header.
 const NO_NUMBER: u64 = u64::MAX;
 
-/// A record, whole or not.
-pub(super) struct Found {
-    /// Where it is in the chunk.
+/// A record, intact or damaged.
+pub(super) struct FoundRecord {
+    /// Offset in the chunk.
     pub(super) at: usize,
-    /// Where its BinXML may be read.
+    /// Range of the BinXML, if it may be readable.
     pub(super) body: Option<Range<usize>>,
-    /// When the event log wrote it.
+    /// When the event log wrote the record.
     pub(super) written: FileTime,
-    /// What is wrong with it.
-    pub(super) damage: Option<Unwhole>,
+    /// Damage of the record.
+    pub(super) damage: Option<RecordDamage>,
 }
 
-/// Why there is no whole record at a place.
+/// Why there is no intact record at an offset.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Unwhole {
-    /// It does not begin like one.
+pub(super) enum RecordDamage {
+    /// The header is invalid.
     Header,
-    /// Its size does not fit the chunk.
+    /// The size does not fit the chunk.
     Size { left: usize, found: usize },
-    /// It does not end with its size.
+    /// The record does not end with its size.
     End { size: usize, found: [u8; SIZE_LEN] },
-    /// The records end before the last one that the chunk's header names.
+    /// The records end before the last one that the header of the chunk states.
     Missing { last: u64, found: Option<u64> },
 }
 
-impl fmt::Display for Unwhole {
+impl fmt::Display for RecordDamage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Header => f.write_str("expected the header of a record, found something else"),
@@ -71,32 +71,32 @@ impl fmt::Display for Unwhole {
 /// The records of one chunk.
 pub(super) struct Records<'c> {
     chunk: &'c [u8],
-    /// Where the next record should be.
+    /// Offset of the next record.
     at: usize,
-    /// End of the records according to the chunk's header.
+    /// End of the records according to the header of the chunk.
     free: usize,
     has_header: bool,
     /// The log was in use when it was copied.
     is_dirty: bool,
-    /// Number of the last record according to the chunk's header.
+    /// Number of the last record according to the header of the chunk.
     last: Option<u64>,
-    /// Number of the record before.
+    /// Number of the previous record.
     number: Option<u64>,
-    /// Number that the next record should have, if anything is known about it.
+    /// Expected number of the next record, if known.
     expected: Option<u64>,
-    /// When the youngest record so far was written.
+    /// When the newest record so far was written.
     latest: FileTime,
-    /// Something of this chunk was reported as damaged.
+    /// Damage of this chunk was reported.
     is_damaged: bool,
 }
 
 impl<'c> Records<'c> {
-    /// The records of `chunk`. `is_dirty` unless the file's header says that the log was closed.
+    /// Creates the search for the records of `chunk`. `is_dirty`: the file header does not state that the log was closed.
     pub(super) fn new(chunk: &'c [u8], header: Option<&EvtxChunkHeader>, is_dirty: bool) -> Self {
         let free = header.map_or(chunk.len(), |header| header.free_space_offset as usize);
         let known = |number: u64| Some(number).filter(|number| *number != NO_NUMBER);
         let last = header.and_then(|header| known(header.last_event_record_id));
-        // A header that knows no last record knows no first one either.
+        // Without a last record the number of the first one is invalid.
         let first = last.and(header).and_then(|header| known(header.first_event_record_id));
         Self {
             chunk,
@@ -112,21 +112,21 @@ impl<'c> Records<'c> {
         }
     }
 
-    /// Number of the last record so far.
+    /// Returns the number of the last record so far.
     pub(super) fn number(&self) -> Option<u64> {
         self.number
     }
 
-    /// True when something was reported as damaged.
+    /// Returns whether damage was reported.
     pub(super) fn is_damaged(&self) -> bool {
         self.is_damaged
     }
 
-    /// The next record; `None` behind the last one.
-    pub(super) fn next(&mut self, budget: &mut Budget<'_>) -> Result<Option<Found>, Exhausted> {
+    /// Returns the next record; `None` after the last one.
+    pub(super) fn next(&mut self, budget: &mut Budget<'_>) -> Result<Option<FoundRecord>, Exhausted> {
         budget.charge(CANDIDATE_STEPS)?;
         let (at, is_inside) = (self.at, self.at < self.free);
-        match self.whole(at) {
+        match self.intact(at) {
             Ok((number, end)) => {
                 let is_of_this_use = match (self.has_header, is_inside) {
                     (true, true) => true,
@@ -141,17 +141,17 @@ impl<'c> Records<'c> {
                 self.expected = number.checked_add(1);
                 self.at = end;
                 let body = Some(at + RECORD_HEADER_LEN..end - SIZE_LEN);
-                Ok(Some(Found { at, body, written: self.written(at), damage: None }))
+                Ok(Some(FoundRecord { at, body, written: self.written(at), damage: None }))
             }
             Err(error) => {
                 let next = self.find(at, budget)?;
                 let rest = self.chunk.get(at..).unwrap_or_default();
                 let is_blank = rest.iter().take(RECORD_HEADER_LEN).all(|&byte| byte == 0);
                 let is_end = match (self.has_header, is_inside) {
-                    // All records were there, only the free space is not known.
+                    // All records were found; only the free space is unknown.
                     (false, _) => true,
                     (true, true) => is_blank && self.last.is_some_and(|last| self.number >= Some(last)),
-                    // A record that is damaged itself, or what an earlier use has left.
+                    // A damaged record, or a remainder of an earlier use.
                     (true, false) => !self.number_at(at).is_some_and(|number| self.may_follow(number, at, 0)),
                 };
                 if next.is_none() && is_end {
@@ -161,46 +161,46 @@ impl<'c> Records<'c> {
                 self.expected = next.map_or(self.expected, |(_, number)| Some(number));
                 self.at = end;
                 self.is_damaged = true;
-                // If only its sizes are wrong, the event itself can be read.
+                // If only the sizes are wrong, the event can still be read.
                 let body = rest.starts_with(RECORD_MAGIC).then(|| end.min(at + RECORD_HEADER_LEN)..end);
-                Ok(Some(Found { at, body, written: self.written(at), damage: Some(error) }))
+                Ok(Some(FoundRecord { at, body, written: self.written(at), damage: Some(error) }))
             }
         }
     }
 
-    /// Ends the chunk; reports records that its header knows but that are not there.
-    fn end(&mut self) -> Option<Found> {
+    /// Ends the chunk, and reports records that its header states but that are missing.
+    fn end(&mut self) -> Option<FoundRecord> {
         let at = self.at.min(self.chunk.len());
         self.at = self.chunk.len();
         let last = self.last.filter(|last| !self.is_damaged && self.number < Some(*last))?;
         self.is_damaged = true;
-        let damage = Some(Unwhole::Missing { last, found: self.number });
-        Some(Found { at, body: None, written: FileTime(0), damage })
+        let damage = Some(RecordDamage::Missing { last, found: self.number });
+        Some(FoundRecord { at, body: None, written: FileTime(0), damage })
     }
 
-    /// Number and end of the record at `at`, which begins and ends with its size.
-    fn whole(&self, at: usize) -> Result<(u64, usize), Unwhole> {
+    /// Returns number and end of the record at `at` if it starts and ends with its size.
+    fn intact(&self, at: usize) -> Result<(u64, usize), RecordDamage> {
         let rest = self.chunk.get(at..).unwrap_or_default();
         if !rest.starts_with(RECORD_MAGIC) {
-            return Err(Unwhole::Header);
+            return Err(RecordDamage::Header);
         }
-        let header = EvtxRecordHeader::from_bytes_at(self.chunk, at).map_err(|_| Unwhole::Header)?;
+        let header = EvtxRecordHeader::from_bytes_at(self.chunk, at).map_err(|_| RecordDamage::Header)?;
         let (size, left) = (header.data_size as usize, rest.len());
         if size < RECORD_LEN_MIN || size > left {
-            return Err(Unwhole::Size { left, found: size });
+            return Err(RecordDamage::Size { left, found: size });
         }
         let found = rest[size - SIZE_LEN..].first_chunk().copied().unwrap_or_default();
         if found != header.data_size.to_le_bytes() {
-            return Err(Unwhole::End { size, found });
+            return Err(RecordDamage::End { size, found });
         }
         Ok((header.event_record_id, at + size))
     }
 
-    /// The next whole record behind `at` that belongs to this use of the chunk, and its number.
+    /// Returns the offset and number of the next intact record after `at` that belongs to this use of the chunk.
     ///
     /// # Complexity
     ///
-    /// Linear in the bytes up to it. The walk continues there, so a chunk is searched once.
+    /// Linear in the bytes before that record. Reading continues there, so a chunk is searched once.
     fn find(&self, at: usize, budget: &mut Budget<'_>) -> Result<Option<(usize, u64)>, Exhausted> {
         for next in at + 1..self.chunk.len() {
             budget.charge(1)?;
@@ -208,7 +208,7 @@ impl<'c> Records<'c> {
                 continue;
             }
             budget.charge(CANDIDATE_STEPS)?;
-            let Ok((number, _)) = self.whole(next) else { continue };
+            let Ok((number, _)) = self.intact(next) else { continue };
             let is_of_this_use = if next < self.free {
                 self.is_later(number)
             } else {
@@ -225,8 +225,8 @@ impl<'c> Records<'c> {
         self.number.is_none_or(|before| number > before)
     }
 
-    /// True when the record at `at`, behind the known end of the records and behind `skipped` unreadable bytes, may have
-    /// this number.
+    /// Returns whether the record at `at`, which is after the stated end of the records and after `skipped` unreadable bytes,
+    /// may have this number.
     fn may_follow(&self, number: u64, at: usize, skipped: usize) -> bool {
         let Some(expected) = self.expected else { return true };
         let may_be_of_a_log_in_use = self.is_dirty && self.written(at) >= self.latest;
@@ -235,7 +235,7 @@ impl<'c> Records<'c> {
         (expected..=highest).contains(&number)
     }
 
-    /// The number of a record that begins at `at` but is not whole.
+    /// Returns the number of the damaged record at `at`.
     fn number_at(&self, at: usize) -> Option<u64> {
         let header = self.chunk.get(at..at + RECORD_HEADER_LEN)?;
         let number = header.strip_prefix(RECORD_MAGIC)?.get(4..)?.first_chunk()?;

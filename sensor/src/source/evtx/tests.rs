@@ -1,22 +1,22 @@
-//! Records made by hand: what the recorded files do not show.
+//! Synthetic records, for cases that the recorded files do not contain.
 
 mod cost;
 mod lagging;
 
 use super::replay;
 use crate::event::{EventHeader, EventRef, POWERSHELL, POWERSHELL_CORE};
-use crate::sid::Sid;
 use crate::source::{Cost, Damage, Sink};
 use crate::stop::Stop;
+use etwsieve_event::Sid;
 use std::ops::ControlFlow;
 use std::path::Path;
 use uuid::Uuid;
 
-/// A log of one chunk in the making. Every name is written where it is used.
+/// Builds a log of one chunk. Every name is stored where it is used.
 struct Log(Vec<u8>);
 
 impl Log {
-    /// The whole file with the record that `write` makes.
+    /// Returns the file with the record that `write` builds.
     fn of(write: impl FnOnce(&mut Log)) -> Vec<u8> {
         let mut chunk = Log(vec![0; 512]);
         chunk.0[..8].copy_from_slice(b"ElfChnk\0");
@@ -78,7 +78,7 @@ impl Log {
         self.open("Data", &attributes).text(text).close()
     }
 
-    /// `Event` and `System`, as a forwarded record has them, for the event `id`.
+    /// Writes `Event` and `System` of a forwarded record for the event `id`.
     fn system(&mut self, id: &str) -> &mut Self {
         self.bytes(&[0x0F, 1, 1, 0]).open("Event", &[]).open("System", &[]);
         self.open("Provider", &[("Name", "x"), ("Guid", "{A0C1853B-5C40-4B15-8766-3CF1C58F985A}")]).close();
@@ -104,7 +104,7 @@ struct Seen {
     refuses: bool,
     cost: Cost,
     stop: Stop,
-    /// Requests the stop at the first damage.
+    /// Requests the stop at the first damaged part.
     stops_at_damage: bool,
 }
 
@@ -161,7 +161,7 @@ fn script_block(units: &[u16], id: &str, path: Option<&str>) -> Vec<u8> {
 }
 
 #[test]
-fn header_facts_as_text() {
+fn header_fields_are_read_from_text() {
     let sink = seen(|log| {
         log.system("4104").open("EventData", &[]).data(Some("ScriptBlockText"), "x").close().close();
     });
@@ -179,7 +179,7 @@ fn header_facts_as_text() {
 }
 
 #[test]
-fn text_unit_for_unit() {
+fn text_keeps_every_unit() {
     let found = payload(|log| {
         log.system("4104").open("EventData", &[]);
         log.data(Some("MessageNumber"), "3").data(Some("MessageTotal"), "4");
@@ -193,8 +193,8 @@ fn text_unit_for_unit() {
 }
 
 #[test]
-fn data_by_name_and_by_position() {
-    // Name, the Data elements, the path that the payload ends with.
+fn data_elements_are_found_by_name_or_position() {
+    // Name of the row, the Data elements, the path at the end of the payload.
     type Data = [(Option<&'static str>, &'static str)];
     let rows: [(&str, &Data, Option<&str>); 4] = [
         ("five in order", &[(None, "3"), (None, "4"), (None, "t"), (None, "id"), (None, "p")], Some("p")),
@@ -239,14 +239,14 @@ fn data_by_name_and_by_position() {
     assert_eq!(found, b"c\0\0\0\0\0p\0\0\0");
 }
 
-/// An element of a template: one substitution, shown if value `dependency` is not null.
+/// Writes a template element with one substitution, shown if value `dependency` is not null.
 fn substituted(log: &mut Log, dependency: u16, name: &str, token: u8, index: u16, kind: u8) {
     log.bytes(&[0x41]).bytes(&dependency.to_le_bytes()).bytes(&[0; 4]).name("Data").bytes(&[0; 4]);
     log.bytes(&[0x06]).name("Name").text(name).bytes(&[0x02]);
     log.bytes(&[token]).bytes(&index.to_le_bytes()).bytes(&[kind, 0x04]);
 }
 
-/// `EventData` as an instance of a template that stands with it; the path is value 4.
+/// Writes `EventData` as a template instance with its definition; the path is value 4.
 fn instance(log: &mut Log, path_dependency: u16, path: Option<&str>) {
     log.bytes(&[0x0C, 1, 0, 0, 0, 0]);
     let at = log.0.len() as u32 + 4;
@@ -273,7 +273,7 @@ fn instance(log: &mut Log, path_dependency: u16, path: Option<&str>) {
 }
 
 #[test]
-fn template_values_of_any_type() {
+fn template_values_of_every_type_are_substituted() {
     let id = "{F90714A8-5509-434A-BF6D-B1624C8A19A2}";
     let rows = [
         ("with a path", 0xFFFF, Some("p"), Some("p")),
@@ -293,7 +293,7 @@ fn template_values_of_any_type() {
 }
 
 #[test]
-fn unreadable_records_are_told() {
+fn unreadable_records_are_reported() {
     fn data(log: &mut Log, id: &str, name: &str, text: &str) {
         log.system(id).open("EventData", &[]).data(Some(name), text).close().close();
     }
@@ -307,7 +307,7 @@ fn unreadable_records_are_told() {
         ("no number", |log| data(log, "4104", "MessageNumber", "1st"), "MessageNumber"),
         ("open at the end", |log| _ = log.open("Event", &[]), "end of an element"),
         (
-            "a template that holds itself",
+            "a template that contains itself",
             |log| {
                 let at = log.0.len() as u32 + 10;
                 log.bytes(&[0x0C, 1, 0, 0, 0, 0]).bytes(&at.to_le_bytes());
@@ -327,8 +327,8 @@ fn unreadable_records_are_told() {
 }
 
 #[test]
-fn tokens_of_a_record_are_bounded() {
-    // A template of many tokens, placed by an element whose value names it again and again.
+fn the_number_of_tokens_is_limited() {
+    // A template of many tokens, which the record uses a thousand times.
     let sink = seen(|log| {
         log.bytes(&[0x0C, 1, 0, 0, 0, 0]);
         let at = log.0.len() as u32 + 4;
@@ -344,8 +344,8 @@ fn tokens_of_a_record_are_bounded() {
 }
 
 #[test]
-fn what_is_not_wanted_is_counted() {
-    for (name, id, refuses) in [("another event", "4105", false), ("refused by the sink", "4104", true)] {
+fn unneeded_events_are_counted() {
+    for (name, id, refuses) in [("another event", "4105", false), ("not needed by the sink", "4104", true)] {
         let file = Log::of(|log| {
             log.system(id).open("EventData", &[]).data(Some("ScriptBlockText"), "x").close().close();
         });

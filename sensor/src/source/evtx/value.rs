@@ -1,13 +1,13 @@
-//! Values of a record as what they mean: typed as templates store them, or text as forwarders do.
+//! Converts the values of a record: typed as templates store them, or text as forwarders store them.
 
 use super::input::{Value, kind};
 use crate::payload::{PayloadError, PayloadWriter};
-use crate::sid::Sid;
 use crate::source::text::{parse_guid, parse_integer, parse_time};
-use etwsieve_etl::FileTime;
+use etwsieve_event::FileTime;
+use etwsieve_event::Sid;
 use uuid::Uuid;
 
-/// Longest text that stands for a number, a GUID, a SID or a time, in UTF-16 units.
+/// Maximum length of a number, a GUID, a SID or a time as text, in UTF-16 units.
 const SHORT_TEXT_LEN_MAX: usize = 256;
 
 pub(super) fn until_nul(utf16le: &[u8]) -> &[u8] {
@@ -30,7 +30,7 @@ pub(super) fn short_text(value: &Value<'_>) -> Option<String> {
     Some(text)
 }
 
-/// An integer of any type, negative ones in two's complement, or a text that is one.
+/// Reads an integer of any type or as text; negative numbers are returned as their two's complement.
 pub(super) fn integer(value: &Value<'_>) -> Option<u64> {
     let signed = match value.kind {
         kind::I8 | kind::I16 | kind::I32 | kind::I64 => true,
@@ -71,7 +71,7 @@ pub(super) fn time(value: &Value<'_>) -> Option<FileTime> {
     }
 }
 
-/// Appends a binary value, or the one that a text of hexadecimal digits stands for; `None` for any other.
+/// Appends a binary value, or the bytes of hexadecimal text; returns `None` for other values.
 pub(super) fn bytes(value: &Value<'_>, out: &mut Vec<u8>) -> Option<()> {
     match value.kind {
         kind::BINARY => out.extend_from_slice(value.bytes),
@@ -84,7 +84,7 @@ pub(super) fn bytes(value: &Value<'_>, out: &mut Vec<u8>) -> Option<()> {
             let units = units.strip_prefix(&[[b'0', 0], [b'x', 0]]).unwrap_or(units);
             let (pairs, rest) = units.as_chunks::<2>();
             for [high, low] in pairs {
-                // Two digits make a byte.
+                // Two digits fit a byte.
                 out.push((digit(high)? << 4 | digit(low)?) as u8);
             }
             if !rest.is_empty() {
@@ -101,17 +101,17 @@ pub(super) fn text_steps(value: &Value<'_>) -> usize {
     let per_byte = match value.kind {
         kind::TEXT => 1,
         kind::ANSI => 4,
-        // Digits: each byte is two units.
+        // Two hexadecimal digits per byte.
         _ => 8,
     };
     64 + per_byte * value.bytes.len()
 }
 
-/// Writes a value into a string field, as Windows shows it.
+/// Writes a value into a string field in the form that Windows shows.
 pub(super) fn write_text(writer: &mut PayloadWriter<'_>, value: &Value<'_>) -> Result<(), PayloadError> {
     match value.kind {
         kind::TEXT => writer.units(value.bytes),
-        // The code page is not recorded; Latin-1 agrees with all of them on ASCII.
+        // The code page is not recorded. Latin-1 is correct for ASCII under every code page.
         kind::ANSI => value.bytes.iter().try_for_each(|&byte| writer.units(&[byte, 0])),
         kind::I8 | kind::I16 | kind::I32 | kind::I64 => {
             integer(value).map_or(Ok(()), |number| writer.text(&(number as i64).to_string()))
@@ -127,7 +127,7 @@ pub(super) fn write_text(writer: &mut PayloadWriter<'_>, value: &Value<'_>) -> R
         _ if integer(value).is_some() => {
             integer(value).map_or(Ok(()), |number| writer.text(&number.to_string()))
         }
-        // Whatever else a forger puts there is shown as its bytes.
+        // Other types only occur in forged records, and are written as hexadecimal bytes.
         _ => value.bytes.iter().try_for_each(|byte| {
             let digit = |digit: u8| if digit < 10 { b'0' + digit } else { b'A' - 10 + digit };
             writer.units(&[digit(byte >> 4), 0, digit(byte & 15), 0])

@@ -1,4 +1,4 @@
-//! Lines of both vocabularies, and lines that are none.
+//! Lines with both sets of keys, and invalid lines.
 
 use super::{LINE_LEN_MAX, replay};
 use crate::event::{EventHeader, EventRef, POWERSHELL, POWERSHELL_CORE};
@@ -48,7 +48,7 @@ fn seen(text: &[u8]) -> Seen {
 }
 
 #[test]
-fn both_vocabularies() {
+fn both_sets_of_keys_give_the_same_event() {
     let exported = r#"{"time_created": "2020-07-22 00:02:31", "provider_guid":
         "f90714a8-5509-434a-bf6d-b1624c8a19a2", "event_id": 4104, "version": 2, "level": 3, "task": 102,
         "opcode": 15, "keywords": "0x8000000000000000", "computer": "A", "user_sid": "S-1-5-18",
@@ -76,7 +76,7 @@ fn both_vocabularies() {
 }
 
 #[test]
-fn payloads() {
+fn payloads_have_the_layout_of_the_template() {
     let rows: [(&str, &str, &[u8]); 6] = [
         ("only a text", r#""script_block_text": "t""#, b"\x01\0\0\0\x01\0\0\0t\0\0\0\0\0"),
         ("empty path", r#""script_block_text": "", "path": """#, b"\x01\0\0\0\x01\0\0\0\0\0\0\0\0\0"),
@@ -105,7 +105,7 @@ fn payloads() {
 }
 
 #[test]
-fn bad_lines_are_told_and_passed() {
+fn invalid_lines_are_reported_and_skipped() {
     let good = r#"{"time": "2020-01-01T00:00:00Z", "script_block_text": "t"}"#;
     let long = format!(r#"{{"payload": "{}"}}"#, "x".repeat(LINE_LEN_MAX));
     let wide = format!(r#"{{"time": "2020-01-01T00:00:00Z", "payload": "{}"}}"#, "x".repeat(70_000));
@@ -141,7 +141,7 @@ fn bad_lines_are_told_and_passed() {
 }
 
 #[test]
-fn other_events_and_other_files() {
+fn other_events_are_counted_and_other_files_rejected() {
     let line = r#"{"time": "2020-01-01T00:00:00Z", "event_id": 4105, "script_block_id": "x"}"#;
     let sink = seen(line.as_bytes());
     assert_eq!((sink.events.len(), sink.unwanted, sink.damages.len()), (0, 1, 0));

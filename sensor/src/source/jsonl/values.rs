@@ -1,4 +1,4 @@
-//! Values of a line: integers in either form, and text that may be no Unicode.
+//! Values of a line: integers as numbers or text, and text that may contain lone surrogates.
 
 use super::{clipped, expected};
 use crate::payload::{PayloadError, PayloadWriter};
@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 use std::borrow::Cow;
 use std::fmt;
 
-/// An integer, as a number or as text.
+/// An integer that is stored as a number or as text.
 pub(super) struct Integer(pub(super) i128);
 
 impl Integer {
@@ -22,7 +22,7 @@ impl<'de> Deserialize<'de> for Integer {
         impl Visitor<'_> for Either {
             type Value = Integer;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an integer, or text that is one")
+                f.write_str("an integer, or text that contains one")
             }
             fn visit_u64<E>(self, value: u64) -> Result<Integer, E> {
                 Ok(Integer(value.into()))
@@ -41,7 +41,8 @@ impl<'de> Deserialize<'de> for Integer {
     }
 }
 
-/// A `level`: that of an event is a number, that of a rule a word. Anything else is skipped, not kept: it could be large.
+/// A `level`: a number for an event, a word for a rule. Other values are skipped rather than stored, because they could be
+/// large.
 pub(super) enum Level {
     Number(u64),
     Word(String),
@@ -94,7 +95,7 @@ impl<'de> Deserialize<'de> for Level {
     }
 }
 
-/// Text that may hold lone surrogates: WTF-8, which is UTF-8 with those in three bytes.
+/// Text that may contain lone surrogates, as WTF-8: UTF-8 in which each of them has three bytes.
 pub(super) struct Wide<'a>(Cow<'a, [u8]>);
 
 impl Wide<'_> {
@@ -103,7 +104,7 @@ impl Wide<'_> {
         loop {
             let (good, next) = match std::str::from_utf8(rest) {
                 Ok(text) => (text, None),
-                // Checked when it was parsed: what is no UTF-8 is a surrogate.
+                // `is_valid` has checked that only surrogates are not UTF-8.
                 Err(error) => {
                     let (good, bad) = rest.split_at(error.valid_up_to());
                     (std::str::from_utf8(good).unwrap_or_default(), Some(bad))
@@ -116,7 +117,7 @@ impl Wide<'_> {
         }
     }
 
-    /// Whether it is UTF-8 but for surrogates.
+    /// Returns whether everything except surrogates is UTF-8.
     fn is_valid(&self) -> bool {
         let mut rest: &[u8] = &self.0;
         while let Err(error) = std::str::from_utf8(rest) {
@@ -129,7 +130,7 @@ impl Wide<'_> {
     }
 }
 
-/// Splits a surrogate of three bytes off the front.
+/// Splits a surrogate of three bytes from the start.
 fn surrogate(wtf8: &[u8]) -> Option<(u16, &[u8])> {
     match wtf8 {
         [0xED, second @ 0xA0..=0xBF, third @ 0x80..=0xBF, rest @ ..] => {
@@ -155,7 +156,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Wide<'a> {
                 Ok(Cow::Owned(bytes.to_vec()))
             }
         }
-        // Asked for as bytes, because serde_json refuses lone surrogates in what must be a `str`.
+        // Deserialized as bytes, because serde_json rejects lone surrogates in a `str`.
         let wide = Self(deserializer.deserialize_bytes(Bytes)?);
         if wide.is_valid() { Ok(wide) } else { Err(D::Error::custom("expected UTF-8 in a text")) }
     }

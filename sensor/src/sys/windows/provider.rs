@@ -1,13 +1,10 @@
-//! A provider of events as the machine knows it: is its manifest registered, in which processes does it run, which
-//! sessions have it enabled and how. And how many sessions there are.
+//! Queries about a provider (registration, processes, sessions that have it enabled), and the number of sessions.
 //!
-//! What `EnumerateTraceGuidsEx` answers is read by [`parse_guid_info`], which checks every offset and count.
+//! [`parse_guid_info`] reads the answer of `EnumerateTraceGuidsEx` and checks every offset and count in it.
 #![expect(unsafe_code, reason = "the ETW queries take pointers")]
 
-mod guid_info;
-
+use crate::live::provider::{ProviderState, Registration, SessionCount, expand_variables, parse_guid_info};
 use etwsieve_host::registry::{self, Hive, Value};
-pub use guid_info::{EnabledSession, GuidInfoError, ProviderState, parse_guid_info};
 use std::io;
 use std::mem::{offset_of, size_of};
 use std::path::{Path, PathBuf};
@@ -20,34 +17,24 @@ use windows_sys::Win32::System::Diagnostics::Etw::{
 };
 use windows_sys::core::GUID;
 
-/// Where manifests are registered, below `HKLM`.
+/// Key of the registered manifests, below `HKLM`.
 const PUBLISHERS: &str = r"SOFTWARE\Microsoft\Windows\CurrentVersion\WINEVT\Publishers";
-/// Where the number of sessions is configured, below `HKLM`.
+/// Key of the configured number of sessions, below `HKLM`.
 const WMI: &str = r"SYSTEM\CurrentControlSet\Control\WMI";
-/// Sessions that a machine allows unless configured otherwise.
+/// Default number of sessions that a machine allows.
 const SESSIONS_MAX_DEFAULT: u32 = 64;
-/// Sessions that `QueryAllTracesW` is given room for; it counts the others too.
+/// Number of sessions for which `QueryAllTracesW` gets room; it counts the others too.
 const SESSIONS_LISTED_MAX: usize = 64;
-/// First and largest size of the answer to a query, in bytes: ten thousand processes with eight sessions each fit.
+/// Initial and maximum size of the answer to a query, in bytes: enough for ten thousand processes with eight sessions
+/// each.
 const ANSWER_LEN_FIRST: usize = 16 << 10;
 const ANSWER_LEN_MAX: usize = 4 << 20;
 
-/// A manifest in the registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registration {
-    /// The provider's name, empty if the manifest has none.
-    pub name: String,
-    /// The file with its templates and messages, variables expanded.
-    pub resource_file: Option<PathBuf>,
-    /// Whether that file exists. Without it others cannot decode the provider's events; this sensor can.
-    pub resource_exists: bool,
-}
-
-/// Looks a provider up among the registered manifests; `None` if it is not there.
+/// Looks up a provider among the registered manifests; `None` if it is not registered.
 ///
 /// # Errors
 ///
-/// What the registry says, such as access denied.
+/// The error of the registry, such as access denied.
 pub fn registration(provider: &Uuid) -> io::Result<Option<Registration>> {
     let path = format!(r"{PUBLISHERS}\{{{}}}", provider.hyphenated());
     let Some(mut values) = registry::values(Hive::LocalMachine, &path)? else {
@@ -59,8 +46,8 @@ pub fn registration(provider: &Uuid) -> io::Result<Option<Registration>> {
     };
     let name = text("").unwrap_or_default();
     let resource_file = text("resourcefilename").map(|file| {
-        let file = PathBuf::from(expand(&file, |name| std::env::var(name).ok()));
-        // A bare name is searched for where Windows keeps its libraries.
+        let file = PathBuf::from(expand_variables(&file, |name| std::env::var(name).ok()));
+        // Windows searches for a bare name in its system folder.
         if file.is_absolute() { file } else { system_folder().join(file) }
     });
     let resource_exists = resource_file.as_deref().is_some_and(Path::exists);
@@ -72,37 +59,20 @@ fn system_folder() -> PathBuf {
     root.join("System32")
 }
 
-/// Replaces each `%NAME%` that `variable` knows.
-fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> String {
-    let (mut out, mut rest) = (String::new(), text);
-    while let Some((before, behind)) = rest.split_once('%') {
-        out.push_str(before);
-        let known = behind.split_once('%').and_then(|(name, after)| Some((variable(name)?, after)));
-        if let Some((value, after)) = known {
-            out.push_str(&value);
-            rest = after;
-        } else {
-            out.push('%');
-            rest = behind;
-        }
-    }
-    out + rest
-}
-
-/// Asks in which processes a provider is registered and which sessions have it enabled. A provider that nobody
-/// registered or enabled has none of either.
+/// Returns the processes in which a provider is registered and the sessions that have it enabled. Both are empty for a
+/// provider that is neither registered nor enabled.
 ///
 /// # Errors
 ///
-/// What the system says (only members of the groups that may start sessions are answered), and
-/// [`io::ErrorKind::InvalidData`] for an answer that is larger than 4 MB or contradicts itself.
+/// The error of the system: only accounts that may start sessions get an answer. [`io::ErrorKind::InvalidData`] for an
+/// answer that is larger than 4 MB or contradicts itself.
 pub fn enabled_sessions(provider: &Uuid) -> io::Result<ProviderState> {
     let (data1, data2, data3, data4) = provider.as_fields();
     let guid = GUID { data1, data2, data3, data4: *data4 };
     let mut answer = vec![0_u8; ANSWER_LEN_FIRST];
     loop {
         let mut len = 0_u32;
-        // SAFETY: both buffers live until the call returns, and their true sizes are passed.
+        // SAFETY: both buffers live until the call returns, and their sizes are passed.
         let code = unsafe {
             let (guid, guid_len) = ((&raw const guid).cast(), size_of::<GUID>() as u32);
             let (out, out_len) = (answer.as_mut_ptr().cast(), answer.len() as u32);
@@ -111,17 +81,18 @@ pub fn enabled_sessions(provider: &Uuid) -> io::Result<ProviderState> {
         let len = len as usize;
         match code {
             ERROR_SUCCESS => {
-                let told = answer.get(..len).ok_or_else(|| invalid("an answer longer than its buffer"))?;
-                return parse_guid_info(told).map_err(invalid);
+                let filled =
+                    answer.get(..len).ok_or_else(|| invalid("the answer is longer than its buffer"))?;
+                return parse_guid_info(filled).map_err(invalid);
             }
             ERROR_WMI_GUID_NOT_FOUND => return Ok(ProviderState::default()),
             ERROR_INSUFFICIENT_BUFFER => {
-                // Processes come and go between two calls, so ask for more than was missing.
-                let wanted = len.max(answer.len()).saturating_mul(2);
+                // Processes start between two calls, so allocate more than was missing.
+                let new_len = len.max(answer.len()).saturating_mul(2);
                 if answer.len() >= ANSWER_LEN_MAX {
-                    return Err(invalid("an answer of more than 4 MB"));
+                    return Err(invalid("the answer is larger than 4 MB"));
                 }
-                answer.resize(wanted.min(ANSWER_LEN_MAX), 0);
+                answer.resize(new_len.min(ANSWER_LEN_MAX), 0);
             }
             code => return Err(io::Error::from_raw_os_error(code.cast_signed())),
         }
@@ -132,19 +103,10 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// Sessions on this machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionCount {
-    /// Sessions that run, as far as this account may see them.
-    pub used: u32,
-    /// Sessions that the machine allows.
-    pub max: u32,
-}
-
-/// Longest session or file name with its NUL, in UTF-16 units.
+/// Maximum length of a session or file name with its NUL, in UTF-16 units.
 const NAME_UNITS_MAX: usize = 1024;
 
-/// `EVENT_TRACE_PROPERTIES` with room for both names.
+/// `EVENT_TRACE_PROPERTIES` followed by room for both names.
 #[repr(C)]
 struct Properties {
     head: EVENT_TRACE_PROPERTIES,
@@ -152,11 +114,11 @@ struct Properties {
     file: [u16; NAME_UNITS_MAX],
 }
 
-/// Counts the sessions, and reads how many there may be (`EtwMaxLoggers`, 64 if that is absent).
+/// Counts the sessions, and reads how many the machine allows (`EtwMaxLoggers`, by default 64).
 ///
 /// # Errors
 ///
-/// What the system says.
+/// The error of the system.
 pub fn session_count() -> io::Result<SessionCount> {
     let configured = registry::value(Hive::LocalMachine, WMI, "EtwMaxLoggers")?;
     let max = match configured {
@@ -172,11 +134,11 @@ pub fn session_count() -> io::Result<SessionCount> {
             Properties { head, session: [0; NAME_UNITS_MAX], file: [0; NAME_UNITS_MAX] }
         })
         .collect();
-    // The pointers must be allowed to reach the names behind the structure, hence the cast of the whole.
+    // Each pointer is derived from the whole block, so that it may be used to write the names after the structure.
     let mut pointers: Vec<*mut EVENT_TRACE_PROPERTIES> =
         blocks.iter_mut().map(|block| (&raw mut *block).cast()).collect();
     let mut used = 0;
-    // SAFETY: as many pointers as are told, each to a block that says its whole size and whose offsets lie in it.
+    // SAFETY: the count is that of the pointers. Each points to a block that states its whole size and contains its offsets.
     let code = unsafe { QueryAllTracesW(pointers.as_mut_ptr(), SESSIONS_LISTED_MAX as u32, &raw mut used) };
     match code {
         ERROR_SUCCESS | ERROR_MORE_DATA => Ok(SessionCount { used, max }),
@@ -187,16 +149,6 @@ pub fn session_count() -> io::Result<SessionCount> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn variables_expand_and_lone_signs_stay() {
-        let variable = |name: &str| (name == "R").then(|| r"C:\W".to_owned());
-        for (text, expected) in
-            [(r"%R%\a.dll", r"C:\W\a.dll"), ("100%", "100%"), ("%X%R%", r"%XC:\W"), ("", ""), ("%%", "%%")]
-        {
-            assert_eq!(expand(text, variable), expected, "{text}");
-        }
-    }
 
     #[test]
     fn a_registration_is_found() {

@@ -1,12 +1,12 @@
-//! One event as ETW hands it to the callback, made safe to look at.
+//! Converts the `EVENT_RECORD` that ETW passes to the callback into an [`EventRef`].
 //!
-//! The callback's contract holds here: no lock, no allocation, no parsing, no panic.
+//! Runs in the callback: no lock, no allocation, no parsing, no panic.
 #![expect(unsafe_code, reason = "an EVENT_RECORD points to its payload and to its extended data")]
 
 use crate::event::{EventHeader, EventRef};
-use crate::sid::Sid;
 use crate::source::Sink;
-use etwsieve_etl::FileTime;
+use etwsieve_event::FileTime;
+use etwsieve_event::Sid;
 use ferrisetw::EventRecord;
 use std::slice;
 use uuid::Uuid;
@@ -15,20 +15,20 @@ use windows_sys::Win32::System::Diagnostics::Etw::{
 };
 use windows_sys::core::GUID;
 
-/// Counted for an event that says it has a payload, but has none.
+/// Drop reason of an event that states a payload length but has no payload.
 pub const DROPPED_NO_PAYLOAD: &str = "no_payload";
 
-/// Extended data items that are looked at; ETW defines 18 types and repeats none.
+/// Maximum number of extended data items that are examined; ETW defines 18 types and repeats none.
 const ITEMS_MAX: u16 = 32;
 
-// `EventRecord` is `repr(transparent)` over the same structure of another version of the bindings.
+// `EventRecord` is `repr(transparent)` over the same structure from another version of the bindings.
 const _: () = assert!(size_of::<EventRecord>() == 112 && size_of::<EVENT_RECORD>() == 112);
 const _: () = assert!(align_of::<EventRecord>() == align_of::<EVENT_RECORD>());
 
-/// Offers the event to the sink. Whether the sink wants no more is not our concern: the session's end comes from
-/// elsewhere, and what still arrives is counted.
+/// Offers the event to the sink. Ignores a `Break` of the sink: the guardian ends the session, and the events that still
+/// arrive are counted.
 pub(super) fn offer(record: &EventRecord, sink: &mut dyn Sink) {
-    // SAFETY: the same layout, as asserted above; `from_ref` keeps the lifetime.
+    // SAFETY: both types have the same layout, as asserted above, and the lifetime stays the same.
     let record = unsafe { &*std::ptr::from_ref(record).cast::<EVENT_RECORD>() };
     let head = &record.EventHeader;
     let provider = uuid(&head.ProviderId);
@@ -44,11 +44,11 @@ pub(super) fn offer(record: &EventRecord, sink: &mut dyn Sink) {
         let _ = sink.refused(DROPPED_NO_PAYLOAD);
         return;
     } else {
-        // SAFETY: not null; ETW promises so many bytes there until the callback returns.
+        // SAFETY: the pointer is not null, and ETW guarantees `UserDataLength` bytes there until the callback returns.
         unsafe { slice::from_raw_parts(record.UserData.cast::<u8>(), len) }
     };
     let activity = uuid(&head.ActivityId);
-    // All bits set: the kernel did not know.
+    // All bits are set if the kernel does not know the id.
     let known = |id: u32| (id != u32::MAX).then_some(id);
     let header = EventHeader {
         time: FileTime(head.TimeStamp.cast_unsigned()),
@@ -69,19 +69,20 @@ pub(super) fn offer(record: &EventRecord, sink: &mut dyn Sink) {
     let _ = sink.event(&event);
 }
 
-/// The extended item with the user's SID, if the event has one and it is a SID.
+/// Returns the SID of the user; `None` if the event has no such item or the item is not a SID.
 fn user_sid(record: &EVENT_RECORD) -> Option<Sid> {
     if record.ExtendedData.is_null() {
         return None;
     }
     for at in 0..record.ExtendedDataCount.min(ITEMS_MAX) {
-        // SAFETY: not null; ETW promises an array of `ExtendedDataCount` items until the callback returns.
+        // SAFETY: the pointer is not null, and ETW guarantees an array of `ExtendedDataCount` items until the callback
+        // returns.
         let item: &EVENT_HEADER_EXTENDED_DATA_ITEM = unsafe { &*record.ExtendedData.add(usize::from(at)) };
         if u32::from(item.ExtType) != EVENT_HEADER_EXT_TYPE_SID || item.DataPtr == 0 {
             continue;
         }
-        // SAFETY: not null; ETW promises `DataSize` bytes there. A size that lies about the SID in it is caught
-        // by the parser, which looks at no byte beyond.
+        // SAFETY: the pointer is not null, and ETW guarantees `DataSize` bytes there. The parser reads no byte beyond
+        // them, also if the SID states a larger size.
         let bytes = unsafe { slice::from_raw_parts(item.DataPtr as *const u8, usize::from(item.DataSize)) };
         return Sid::from_bytes(bytes);
     }
@@ -136,34 +137,34 @@ mod tests {
         fn progress(&mut self, _bytes: u64) {}
     }
 
-    fn give(record: &EVENT_RECORD, seen: &mut Seen) {
-        // SAFETY: the same layout, as asserted above.
+    fn offer_raw(record: &EVENT_RECORD, seen: &mut Seen) {
+        // SAFETY: both types have the same layout, as asserted above.
         offer(unsafe { &*ptr::from_ref(record).cast::<EventRecord>() }, seen);
     }
 
     #[test]
-    fn hostile_records_are_taken_refused_or_passed_over() {
+    fn malformed_records_are_delivered_or_dropped_safely() {
         let mut seen = Seen::default();
         let (data1, data2, data3, data4) = POWERSHELL.as_fields();
         let mut record = EVENT_RECORD::default();
         record.EventHeader.ProviderId = GUID { data1, data2, data3, data4: *data4 };
-        give(&record, &mut seen);
+        offer_raw(&record, &mut seen);
         assert_eq!(seen.unwanted, 1);
 
         record.EventHeader.EventDescriptor.Id = 4104;
-        give(&record, &mut seen);
+        offer_raw(&record, &mut seen);
         let mut payload = vec![7u8; 0xFFFF];
         record.UserData = payload.as_mut_ptr().cast();
         for len in [1, 7, 0xFFFF] {
             record.UserDataLength = len;
-            give(&record, &mut seen);
+            offer_raw(&record, &mut seen);
         }
         record.UserData = ptr::null_mut();
-        give(&record, &mut seen);
+        offer_raw(&record, &mut seen);
         let lens: Vec<usize> = seen.payloads.iter().map(Vec::len).collect();
         assert_eq!((lens, seen.refused.clone()), (vec![0, 1, 7, 0xFFFF], vec![DROPPED_NO_PAYLOAD]));
 
-        // S-1-5-18, then what an item may claim about it.
+        // S-1-5-18, then items that state wrong sizes for it.
         let sid = [1u8, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0];
         let many = [1u8, 15, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0];
         let rows: [(&[u8], usize, bool, Option<&str>); 6] = [
@@ -183,7 +184,7 @@ mod tests {
             items[1].DataPtr = if null { 0 } else { bytes.as_ptr() as u64 };
             record.ExtendedData = items.as_mut_ptr();
             record.ExtendedDataCount = 2;
-            give(&record, &mut seen);
+            offer_raw(&record, &mut seen);
             assert_eq!(seen.sids.last().unwrap().as_deref(), expected, "{bytes:?} {size} {null}");
         }
     }

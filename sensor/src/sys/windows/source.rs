@@ -1,54 +1,54 @@
-//! The live session as a source of events: started, guarded, and started again when somebody stops it.
+//! The live session as a source of events: started, guarded, and restarted when another program stops it.
 
-use super::control::{self, SessionState};
-use super::guardian::{self, Eyes};
+use super::control;
+use super::guardian::SessionProbe;
 use super::session::{Claim, Session, SessionError};
 use crate::live::counters::SessionCounters;
 use crate::live::notice::{Notice, NoticeKind};
+use crate::live::session::SessionState;
 use crate::live::settings::SessionSettings;
 use crate::pipeline::Progress;
 use crate::rules::ActiveRules;
 use crate::source::{Sink, Source, SourceError};
 use crate::stop::Stop;
 use crossbeam_channel::Sender;
+use etwsieve_event::FileTime;
 use etwsieve_matcher::EventKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The first delay before a session is started again.
+/// Delay before the first restart of a session.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
-/// A session that has run so long was well: the delay begins anew.
-const WELL: Duration = Duration::from_mins(1);
-/// How often a wait looks whether it shall end.
-const TICK: Duration = Duration::from_millis(50);
+/// A session that ran for this long was stable: the delay starts again at [`RESTART_DELAY`].
+const STABLE_AFTER: Duration = Duration::from_mins(1);
 
-/// How the session is guarded.
+/// Intervals of the guardian.
 #[derive(Clone, Debug)]
 pub struct GuardSettings {
-    /// Time between two looks.
+    /// Time between two checks of the session.
     pub check_every: Duration,
-    /// Least time between two reports of losses.
+    /// Minimum time between two reports of losses.
     pub report_every: Duration,
-    /// Longest delay before a session is started again.
+    /// Maximum delay before a restart of the session.
     pub restart_delay_max: Duration,
 }
 
-/// What the threads of a run share.
+/// What the threads of a live run share.
 #[derive(Clone)]
-pub struct Run {
-    /// How sessions are started.
+pub struct LiveContext {
+    /// Settings of each session.
     pub settings: SessionSettings,
-    /// How they are guarded.
+    /// Intervals of the guardian.
     pub guard: GuardSettings,
-    /// The rules; they decide on the filter of the session.
+    /// The active rules, which determine the event filter of the session.
     pub rules: Arc<ActiveRules>,
-    /// Where losses and restarts are counted.
+    /// Counters of losses and restarts.
     pub counters: Arc<SessionCounters>,
-    /// The counts of the pipeline that this source feeds, as its first source.
+    /// Counts of the pipeline that this source feeds, as its first source.
     pub progress: Arc<Progress>,
-    /// Takes what the guardian detects.
+    /// Receives the notices of the guardian.
     pub notices: Sender<Notice>,
     /// Ends the run.
     pub stop: Stop,
@@ -56,10 +56,10 @@ pub struct Run {
 
 /// A real-time session on the PowerShell providers.
 pub struct EtwSource {
-    run: Run,
-    /// Started, and not processed yet.
+    context: LiveContext,
+    /// The first session, until the source runs.
     session: Option<Session>,
-    /// Behind the session: the name is given up last.
+    /// Declared after the session, so that the name is released last.
     claim: Claim,
 }
 
@@ -68,55 +68,47 @@ impl EtwSource {
     ///
     /// # Errors
     ///
-    /// [`SessionError`]. Later failures are retried instead, and told as notices.
-    pub fn start(run: Run) -> Result<Self, SessionError> {
-        let claim = Claim::new(&run.settings.name)?;
-        let session = Session::start(&run.settings, &kinds(&run.rules), &run.counters, &claim)?;
-        Ok(Self { run, session: Some(session), claim })
+    /// [`SessionError`]. Later failures are logged and retried.
+    pub fn start(context: LiveContext) -> Result<Self, SessionError> {
+        let claim = Claim::new(&context.settings.name)?;
+        let kinds = kinds(&context.rules);
+        let session = Session::start(&context.settings, &kinds, &context.counters, &claim)?;
+        Ok(Self { context, session: Some(session), claim })
     }
 
-    /// The session, as it was when it started.
+    /// Returns the state of the session when it started; `None` after the source has run.
     pub fn state(&self) -> Option<&SessionState> {
         self.session.as_ref().map(Session::state)
     }
 
-    /// Whether a session that a crash had left was stopped to make room.
+    /// Returns whether a session that a crashed sensor left behind was stopped first.
     pub fn took_over(&self) -> bool {
         self.session.as_ref().is_some_and(Session::was_taken_over)
     }
 }
 
-impl Run {
-    fn tell(&self, kind: NoticeKind, detail: String) {
+impl LiveContext {
+    fn notify(&self, kind: NoticeKind, detail: String) {
         tracing::warn!("{detail}");
-        // Never waits: whoever prints notices may be behind, and the log has it.
-        let _ = self.notices.try_send(Notice { kind, time: guardian::now(), detail });
+        // Does not wait for the writer of notices: the log has this one already.
+        let _ = self.notices.try_send(Notice { kind, time: FileTime::now(), detail });
     }
 
-    /// Waits, unless the stop is requested. Returns whether to go on.
-    fn wait(&self, time: Duration) -> bool {
-        let end = Instant::now() + time;
-        while !self.stop.requested() && Instant::now() < end {
-            thread::sleep(TICK);
-        }
-        !self.stop.requested()
-    }
-
-    /// Runs one session to its end, with a guardian beside it. Returns how long it ran.
-    fn run_session(&self, mut session: Session, eyes: &mut Eyes, sink: &mut dyn Sink) -> Duration {
+    /// Runs one session to its end, with a guardian on another thread. Returns how long it ran.
+    fn run_session(&self, mut session: Session, probe: &mut SessionProbe, sink: &mut dyn Sink) -> Duration {
         let start = Instant::now();
-        let ended = AtomicBool::new(false);
+        let ended = self.stop.child();
         let state = session.state().clone();
         let result = thread::scope(|scope| {
-            scope.spawn(|| guardian::guard(self, &state, eyes, &ended));
+            scope.spawn(|| probe.guard(self, &state, &ended));
             let result = session.process(sink);
-            ended.store(true, Ordering::Release);
+            ended.request();
             result
         });
         if let Err(error) = result {
-            tracing::error!(session = self.settings.name, "ProcessTrace ended: {error}");
+            tracing::error!(session = self.settings.name, "ProcessTrace failed: {error}");
         }
-        // Whatever ended the processing: no session is left behind.
+        // Stops the session whatever ended the processing, so that none is left behind.
         if let Ok(Some(last)) = control::stop(&self.settings.name) {
             self.counters.queried(last.losses);
         }
@@ -127,7 +119,7 @@ impl Run {
 
 impl Source for EtwSource {
     fn name(&self) -> String {
-        self.run.settings.name.clone()
+        self.context.settings.name.clone()
     }
 
     fn len(&self) -> u64 {
@@ -135,49 +127,49 @@ impl Source for EtwSource {
     }
 
     fn run(&mut self, sink: &mut dyn Sink) -> Result<(), SourceError> {
-        let run = &self.run;
+        let context = &self.context;
         let mut delay = RESTART_DELAY;
-        let mut eyes = Eyes::new(run.guard.report_every);
+        let mut probe = SessionProbe::new(context.guard.report_every);
         let mut next = self.session.take();
         loop {
             if let Some(session) = next.take() {
-                let ran = run.run_session(session, &mut eyes, sink);
-                if run.stop.requested() {
+                let ran = context.run_session(session, &mut probe, sink);
+                if context.stop.requested() {
                     return Ok(());
                 }
-                if ran >= WELL {
+                if ran >= STABLE_AFTER {
                     delay = RESTART_DELAY;
                 }
-                run.tell(
+                context.notify(
                     NoticeKind::SessionStopped,
                     format!(
-                        "session {:?} was stopped from outside after {} seconds; it is started again in {} seconds",
-                        run.settings.name,
+                        "another program stopped session {:?} after {} seconds; it restarts in {} seconds",
+                        context.settings.name,
                         ran.as_secs(),
                         delay.as_secs()
                     ),
                 );
             }
-            if !run.wait(delay) {
+            if context.stop.wait(delay) {
                 return Ok(());
             }
-            delay = (delay * 2).min(run.guard.restart_delay_max.max(RESTART_DELAY));
-            match Session::start(&run.settings, &kinds(&run.rules), &run.counters, &self.claim) {
+            delay = (delay * 2).min(context.guard.restart_delay_max.max(RESTART_DELAY));
+            match Session::start(&context.settings, &kinds(&context.rules), &context.counters, &self.claim) {
                 Ok(session) => {
-                    run.counters.restarts.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(session = run.settings.name, "session started again");
-                    eyes.new_session();
+                    context.counters.restarts.fetch_add(1, Ordering::Relaxed);
+                    tracing::info!(session = context.settings.name, "session restarted");
+                    probe.new_session();
                     next = Some(session);
                 }
                 Err(error) => {
-                    tracing::error!("{error}; next attempt in {} seconds", delay.as_secs());
+                    tracing::error!("{error}; will retry in {} seconds", delay.as_secs());
                 }
             }
         }
     }
 }
 
-/// The kinds of events that the active rules are about.
+/// Returns the kinds of events that the active rules search.
 pub(super) fn kinds(rules: &ActiveRules) -> Vec<EventKind> {
     EventKind::ALL.into_iter().filter(|kind| rules.want(*kind)).collect()
 }

@@ -7,12 +7,12 @@ use crate::counters::Counters;
 use crate::sink::{BATCH_HITS_MAX, BatchLimits, Feed, FeedError, Item, Lag, SinkCounts};
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::store::{Action, At, Store, StoreError, decode};
-use etwsieve_transport::time::unix_now;
+use etwsieve_transport::time::{FileTime, TICKS_PER_SECOND, UNIX_EPOCH_SECONDS, unix_now};
 use rusqlite::{Error, OptionalExtension};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Time between two looks for hits.
 const LOOK_TIME: Duration = Duration::from_millis(200);
@@ -178,7 +178,8 @@ impl Feed for SqliteFeed {
                 .prepare_cached(SELECT_OLDEST)?
                 .query_row([position], |row| row.get(0))
                 .optional()?;
-            let seconds = |ticks: i64| u64::try_from(ticks / 10_000_000 - 11_644_473_600).ok();
+            let seconds =
+                |ticks: i64| u64::try_from(ticks / TICKS_PER_SECOND as i64 - UNIX_EPOCH_SECONDS as i64).ok();
             // Pairs of hit and rule, at most: ids of removed ones are among them.
             Ok(Lag {
                 hits: u64::try_from(last - position).unwrap_or(0),
@@ -254,6 +255,5 @@ fn batch(store: &Store, position: i64, limits: BatchLimits) -> Result<Found, Err
 }
 
 fn filetime_now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    (since.as_nanos() / 100) as i64 + 116_444_736_000_000_000
+    FileTime::now().0.cast_signed()
 }

@@ -11,7 +11,7 @@ const STEP_HITS: i64 = 128;
 const CHECK_TIME: Duration = Duration::from_secs(10);
 /// Pause between two steps, in which batches are served.
 const STEP_TIME: Duration = Duration::from_millis(20);
-const TICKS_PER_SECOND: i64 = 10_000_000;
+const TICKS_PER_SECOND: i64 = etwsieve_transport::time::TICKS_PER_SECOND as i64;
 /// How fast the clock of retention may run after the system's, at most. A jump of ten years forward takes five months to
 /// be believed; after a month in which the collector did not run, hits go a day and a quarter late.
 const CATCH_UP: i64 = 24;

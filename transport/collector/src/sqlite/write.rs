@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// How soon notes are written, and retention is looked at, when no batch comes.
 const TICK: Duration = Duration::from_millis(250);
@@ -32,8 +32,6 @@ const ALIVE_TIME: Duration = Duration::from_secs(5);
 const STREAMS_MAX: usize = 50_000;
 /// Notes that wait while the store cannot be written; more are forgotten.
 const NOTES_MAX: usize = 100_000;
-/// 1601 to 1970, in ticks of 100 ns.
-const FILETIME_OF_1970: u64 = 116_444_736_000_000_000;
 
 const SELECT_HIGHEST: &str = "SELECT highest FROM streams JOIN sensors ON sensors.id = sensor_id
     WHERE name = ?1 AND epoch = ?2";
@@ -50,8 +48,7 @@ const ADD_VALUE: &str = "INSERT INTO collector (name, value) VALUES (?1, ?2)
 
 /// Now, as FILETIME.
 pub(super) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    (since.as_nanos() as u64 / 100 + FILETIME_OF_1970).cast_signed()
+    etwsieve_transport::time::FileTime::now().0.cast_signed()
 }
 
 /// What is known of an epoch without asking the database.

@@ -1,4 +1,4 @@
-//! What a record may cost: each byte that is read, compared or written is charged, and so is each byte of memory.
+//! The cost of a record is limited: each byte that is read, compared, written or allocated is charged.
 
 use super::{Log, Seen};
 use crate::source::evtx::{CHUNK_LEN, CHUNK_STEPS_PER_BYTE_MAX, RECORD_BYTES_MAX, RECORD_STEPS_FREE, replay};
@@ -15,7 +15,7 @@ fn read(file: &[u8]) -> Seen {
 /// Writes a part of a record.
 type Part = fn(&mut Log);
 
-/// A record whose template uses one large value again and again, between `before` and `after`.
+/// Returns a log with a record whose template uses one large value many times, between `before` and `after`.
 fn repeated(value: &[u8], kind: u8, times: usize, before: Part, after: Part) -> Vec<u8> {
     Log::of(|log| {
         log.bytes(&[0x0F, 1, 1, 0, 0x0C, 1, 0, 0, 0, 0]);
@@ -38,7 +38,7 @@ fn repeated(value: &[u8], kind: u8, times: usize, before: Part, after: Part) -> 
     })
 }
 
-/// An element of a template, which has two more bytes.
+/// Opens an element in a template, which has two more bytes than outside.
 fn open(log: &mut Log, name: &str) {
     log.bytes(&[0x41, 0xFF, 0xFF, 0, 0, 0, 0]).name(name).bytes(&[0; 4]);
 }
@@ -55,9 +55,9 @@ fn system(log: &mut Log, content: fn(&mut Log)) {
     content(log);
 }
 
-/// Each of these once cost bytes times tokens: seconds for a record, or hundreds of megabytes.
+/// Without limits each of these would cost bytes times tokens: seconds, or hundreds of megabytes, for a record.
 #[test]
-fn a_value_that_a_template_uses_again_and_again() {
+fn a_value_that_a_template_uses_many_times_is_limited() {
     let text: Vec<u8> = (0..22_000u16).flat_map(|unit| (0x4100 + unit % 90).to_le_bytes()).collect();
     let end: Part = |log| _ = log.close().close().close();
     let in_data: Part = |log| {
@@ -66,7 +66,7 @@ fn a_value_that_a_template_uses_again_and_again() {
         log.bytes(&[0x02]);
         open(log, "Data");
         log.bytes(&[0x06]).name("Name").text("ScriptBlockText").bytes(&[0x02]);
-        // The text ends here, so that all others are read in vain.
+        // The text ends here, so all other values have no effect.
         log.bytes(&[0x05, 0x01, 1, 0, 0, 0]);
     };
     let rows: [(&str, u8, Part); 6] = [
@@ -107,9 +107,9 @@ fn a_value_that_a_template_uses_again_and_again() {
     }
 }
 
-/// Content of the scanner is put together from pieces.
+/// AMSI content is joined from pieces.
 #[test]
-fn scanned_content_in_many_pieces() {
+fn amsi_content_in_many_pieces_is_limited() {
     let sink = read(&repeated(
         &vec![0x41; 40_000],
         0x0E,
@@ -134,9 +134,9 @@ fn scanned_content_in_many_pieces() {
     assert_eq!(sink.damages.len(), 1, "{:?}", sink.damages);
 }
 
-/// A chunk in which every record costs all that one may: the chunk's own bound ends it, and each record is reported.
+/// Every record of the chunk costs the maximum: the limit of the chunk is reached, and each further record is reported.
 #[test]
-fn records_that_each_cost_much_are_bounded_together() {
+fn the_records_of_a_chunk_have_a_common_limit() {
     const RECORDS: usize = 600;
     let mut log = Log(vec![0; 512]);
     log.0[..8].copy_from_slice(b"ElfChnk\0");
@@ -164,14 +164,14 @@ fn records_that_each_cost_much_are_bounded_together() {
     file[..8].copy_from_slice(b"ElfFile\0");
     file.extend(log.0);
     let sink = read(&file);
-    // None of them is an event; all of them are reported, most without having been walked.
+    // No record is an event. All of them are reported, most without having been read.
     assert_eq!(sink.damages.len(), RECORDS);
     assert!(sink.damages.iter().filter(|damage| damage.reason == "work limit").count() > RECORDS / 2);
 }
 
-/// Damaged records alone, in chunk after chunk: nobody takes an event who could say that it is enough.
+/// All records of all chunks are damaged, so the sink receives no event at which it could return `Break`.
 #[test]
-fn a_stop_is_honoured_where_nothing_but_damage_is_read() {
+fn a_stop_ends_a_log_of_damaged_records() {
     let one = Log::of(|log| _ = log.bytes(&[0x7F]));
     let mut file = one.clone();
     for _ in 0..50 {

@@ -1,5 +1,5 @@
-//! Logs that were copied while they were in use: headers that lag behind the records, pages that were not written yet,
-//! and what earlier uses have left in a chunk. Records are read, or their loss is reported.
+//! Logs that were copied while they were in use: outdated headers, pages that were not written yet, and remainders of
+//! earlier uses of a chunk. Records are read, or their loss is reported.
 
 use super::{Log, Seen};
 use crate::source::evtx::{CHUNK_HEADER_LEN, CHUNK_LEN, FILE_HEADER_LEN, replay};
@@ -13,7 +13,7 @@ const NEXT_NUMBER: usize = 24;
 const CHUNK_COUNT: usize = 42;
 const FLAGS: usize = 120;
 
-/// A chunk and where its records start; the last entry is where they end.
+/// A chunk with the offsets of its records; the last offset is their end.
 #[derive(Clone)]
 struct Chunk {
     bytes: Vec<u8>,
@@ -21,12 +21,12 @@ struct Chunk {
 }
 
 impl Chunk {
-    /// A chunk of 4104 events with these numbers, and a header that is up to date.
+    /// Returns a chunk of 4104 events with these numbers and a current header.
     fn of(numbers: impl IntoIterator<Item = u64>) -> Self {
         Self::written(2, numbers)
     }
 
-    /// The same, of records that were written in this year after 1601, more or less.
+    /// Returns a chunk like [`of`](Self::of), with records that were written about `year` years after 1601.
     fn written(year: u8, numbers: impl IntoIterator<Item = u64>) -> Self {
         let (mut log, mut starts, mut seen) = (Log(vec![0; CHUNK_HEADER_LEN]), Vec::new(), Vec::new());
         for number in numbers {
@@ -51,7 +51,7 @@ impl Chunk {
         Self { bytes, starts }.says(first, last, end)
     }
 
-    /// Sets what the header says.
+    /// Sets the fields of the header.
     fn says(mut self, first: u64, last: u64, free: usize) -> Self {
         self.bytes[FIRST_NUMBER..FIRST_NUMBER + 8].copy_from_slice(&first.to_le_bytes());
         self.bytes[LAST_NUMBER..LAST_NUMBER + 8].copy_from_slice(&last.to_le_bytes());
@@ -59,14 +59,14 @@ impl Chunk {
         self
     }
 
-    /// Overwrites from a place inside a record.
+    /// Overwrites bytes in a record.
     fn put(mut self, record: usize, at: usize, bytes: &[u8]) -> Self {
         let at = self.starts[record] + at;
         self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
         self
     }
 
-    /// The first `count` records as they are, then `other`'s bytes from there on.
+    /// Keeps the first `count` records, and takes the rest of the bytes from `other`.
     fn over(mut self, count: usize, other: &Self) -> Self {
         let end = self.starts[count];
         self.bytes[end..].copy_from_slice(&other.bytes[end..]);
@@ -74,7 +74,7 @@ impl Chunk {
     }
 }
 
-/// A log that was closed.
+/// Returns a log that was closed.
 fn closed(chunks: &[&Chunk]) -> Vec<u8> {
     let mut file = vec![0; FILE_HEADER_LEN];
     file[..8].copy_from_slice(b"ElfFile\0");
@@ -84,14 +84,14 @@ fn closed(chunks: &[&Chunk]) -> Vec<u8> {
     file
 }
 
-/// A log that was in use.
+/// Returns a log that was in use.
 fn file(chunks: &[&Chunk]) -> Vec<u8> {
     let mut file = closed(chunks);
     file[FLAGS] = 1;
     file
 }
 
-/// Numbers of the texts that were read, and the reports.
+/// Returns the numbers of the records that were read, and the reported damage.
 fn read(file: &[u8]) -> (Vec<u64>, Vec<(&'static str, u64)>) {
     let mut sink = Seen::default();
     replay(file, Path::new("made"), &mut sink).expect("a log");
@@ -110,15 +110,15 @@ fn place(chunk: &Chunk, record: usize) -> u64 {
 }
 
 #[test]
-fn records_behind_a_header_that_lags_are_read() {
+fn records_after_an_outdated_end_are_read() {
     let whole = Chunk::of(1..=10);
     let middle = Chunk::of(41..=50);
     let rows: [(&str, Chunk); 6] = [
         ("up to date", whole.clone()),
         ("still empty", whole.clone().says(1, u64::MAX, CHUNK_HEADER_LEN)),
-        ("still empty, of a log that was cleared", middle.clone().says(u64::MAX, u64::MAX, CHUNK_HEADER_LEN)),
+        ("still empty, in a log that was cleared", middle.clone().says(u64::MAX, u64::MAX, CHUNK_HEADER_LEN)),
         ("no end of the records", whole.clone().says(1, u64::MAX, 0)),
-        ("behind the first record", whole.clone().says(1, 1, whole.starts[1])),
+        ("after the first record", whole.clone().says(1, 1, whole.starts[1])),
         ("of an earlier use", middle.clone().says(11, 18, middle.starts[8])),
     ];
     for (name, chunk) in rows {
@@ -129,13 +129,13 @@ fn records_behind_a_header_that_lags_are_read() {
 }
 
 #[test]
-fn damage_behind_a_header_that_lags_is_reported_and_passed() {
+fn damage_after_an_outdated_end_is_reported_and_skipped() {
     let whole = Chunk::of(1..=10);
     let lagging = whole.clone().says(1, 1, whole.starts[1]);
     let empty = whole.clone().says(1, u64::MAX, CHUNK_HEADER_LEN);
     let page = whole.starts[2]..whole.starts[5];
     let zeros = vec![0; page.len()];
-    // The header names higher numbers, so that it does not take a log in use to look for them.
+    // The header states higher numbers, so they are searched for although the log was closed.
     let inconsistent = whole.clone().says(1, 10, whole.starts[1]).put(1, 0, b"x");
     let (numbers, damages) = read(&closed(&[&inconsistent]));
     assert_eq!((numbers.len(), damages), (9, vec![("record", place(&whole, 1))]));
@@ -161,13 +161,13 @@ fn damage_behind_a_header_that_lags_is_reported_and_passed() {
 }
 
 #[test]
-fn what_an_earlier_use_has_left_is_no_record_of_this_one() {
+fn records_of_an_earlier_use_are_ignored() {
     let now = Chunk::of(101..=104);
     let rows = [
-        // Records of one length each: what is left stands exactly behind the new ones.
+        // All records have the same length, so the old ones start exactly after the new ones.
         ("older, at the end of the new ones", Chunk::of(11..=19)),
         ("older, from the middle of one", Chunk::of((1..=9).map(|number| number * 1_000_000))),
-        ("much younger", Chunk::of(100_001..=100_009)),
+        ("much newer", Chunk::of(100_001..=100_009)),
     ];
     for (name, before) in rows {
         let reused = now.clone().over(4, &before);
@@ -176,11 +176,11 @@ fn what_an_earlier_use_has_left_is_no_record_of_this_one() {
             assert_eq!((&numbers[..], damages), (&[101, 102, 103, 104][..], vec![]), "{name}");
         }
     }
-    // Exported logs begin to count again, in chunks that were used before.
+    // Exported logs start numbering again, in chunks that were used before.
     let exported = Chunk::of(1..=4).over(4, &Chunk::of((9..=15).map(|number| number * 10)));
     let (numbers, damages) = read(&closed(&[&exported]));
     assert_eq!((&numbers[..], damages), (&[1, 2, 3, 4][..], vec![]));
-    // Where the numbers would fit, age tells: what is left is of another year.
+    // If the numbers fit, the time decides: the old records were written earlier.
     for header in [4, u64::MAX] {
         let before = Chunk::written(1, 3..=9);
         let reused = Chunk::of(1..=4).over(4, &before).put(4, 0, b"x");
@@ -191,7 +191,7 @@ fn what_an_earlier_use_has_left_is_no_record_of_this_one() {
 }
 
 #[test]
-fn records_that_the_header_knows_but_that_are_not_there() {
+fn missing_records_and_chunks_are_reported() {
     let whole = Chunk::of(1..=5);
     let rows: [(&str, Chunk, usize); 2] = [
         ("number ahead of the end", whole.clone().says(1, 10, whole.starts[5]), 5),
@@ -202,13 +202,13 @@ fn records_that_the_header_knows_but_that_are_not_there() {
         assert_eq!(numbers, [1, 2, 3, 4, 5], "{name}");
         assert_eq!(damages, [("record", place(&whole, record))], "{name}");
     }
-    // The header of the file knows more: at the end of a chunk, the others were cut off.
+    // The file header states more records: the others were truncated at the end of a chunk.
     for (next, expected) in [(0, 0), (3, 0), (6, 0), (7, 1), (100, 1), (u64::MAX, 0)] {
         let mut log = file(&[&whole]);
         log[NEXT_NUMBER..NEXT_NUMBER + 8].copy_from_slice(&u64::to_le_bytes(next));
         assert_eq!(read(&log).1.len(), expected, "{next}");
     }
-    // Whole chunks that are not there: cut off, or not written yet.
+    // Missing chunks: truncated, or not written yet.
     let mut cut = file(&[&whole]);
     cut[CHUNK_COUNT..CHUNK_COUNT + 2].copy_from_slice(&3u16.to_le_bytes());
     let (numbers, damages) = read(&cut);
@@ -219,6 +219,6 @@ fn records_that_the_header_knows_but_that_are_not_there() {
     assert_eq!(
         damages,
         [("chunk", (FILE_HEADER_LEN + CHUNK_LEN) as u64)],
-        "zeros at the end are room, others are not"
+        "zeros at the end are reserved space, others are damage"
     );
 }

@@ -1,4 +1,4 @@
-//! The answer of `EnumerateTraceGuidsEx` about one provider, read without trust in its offsets and counts.
+//! Parses the answer of `EnumerateTraceGuidsEx` about one provider, and checks every offset and count in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
@@ -6,58 +6,58 @@ use thiserror::Error;
 /// How one session has a provider enabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EnabledSession {
-    /// Number of the session, as long as it runs.
+    /// Number of the session while it runs.
     pub logger_id: u16,
-    /// Highest level wanted; 0 and 255 mean all.
+    /// Maximum level; 0 and 255 mean all.
     pub level: u8,
-    /// An event with a keyword needs one of these; 0 means all.
+    /// Events that have keywords need at least one of these; 0 means all events.
     pub any_keyword: u64,
-    /// An event with a keyword needs all of these as well.
+    /// Events that have keywords also need all of these.
     pub all_keyword: u64,
     /// `EVENT_ENABLE_PROPERTY_…` flags, such as 1 for the user's SID.
     pub enable_property: u32,
 }
 
-/// A provider in the running system.
+/// The processes and sessions of a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProviderState {
-    /// Ids of the processes that registered it, ascending, without repetition.
+    /// Ids of the processes that registered it, ascending, without duplicates.
     pub registered_processes: Vec<u32>,
-    /// Sessions that enabled it, by number. If processes differ, the last one told counts.
+    /// Sessions that enabled it, by number. If processes report different values, the last one counts.
     pub sessions: Vec<EnabledSession>,
 }
 
-/// What is wrong with an answer to `TraceGuidQueryInfo`.
+/// Why an answer to `TraceGuidQueryInfo` is invalid.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum GuidInfoError {
-    /// A structure reaches beyond the end.
-    #[error("{expected} bytes were expected at offset {offset}, {found} are there")]
+    /// A structure extends beyond the end.
+    #[error("expected {expected} bytes at offset {offset}, found {found}")]
     Truncated {
-        /// Where it begins.
+        /// Where the structure begins.
         offset: usize,
         /// Its size in bytes.
         expected: usize,
-        /// What is left of the answer.
+        /// Bytes left in the answer.
         found: usize,
     },
     /// The next instance would begin within this one.
     #[error(
-        "the instance at offset {offset} of {len} bytes says that the next begins {next} bytes behind its start"
+        "the instance at offset {offset} has {len} bytes, but the next instance would start {next} bytes after its start"
     )]
     Overlap {
         /// Where the instance begins.
         offset: usize,
         /// Its size in bytes.
         len: usize,
-        /// What it says.
+        /// Distance to the next instance in bytes, as stored.
         next: usize,
     },
-    /// Fewer instances are chained than announced.
-    #[error("{expected} instances were announced, {found} are there")]
+    /// The chain has fewer instances than the header states.
+    #[error("expected {expected} instances, found {found}")]
     Missing {
-        /// As announced.
+        /// Number in the header.
         expected: usize,
-        /// As chained.
+        /// Number in the chain.
         found: usize,
     },
 }
@@ -67,22 +67,22 @@ pub enum GuidInfoError {
 /// | structure | offset | field |
 /// |---|---|---|
 /// | `TRACE_GUID_INFO`, 8 bytes | 0 | u32 number of instances |
-/// | `TRACE_PROVIDER_INSTANCE_INFO`, 16 bytes | 0 | u32 start of the next instance counted from this one, 0: last |
-/// | | 4 | u32 number of enable infos behind it |
+/// | `TRACE_PROVIDER_INSTANCE_INFO`, 16 bytes | 0 | u32 distance to the next instance, 0: last |
+/// | | 4 | u32 number of enable infos that follow |
 /// | | 8 | u32 process id |
-/// | | 12 | u32 flags: 2 = enabled before anybody registered |
-/// | `TRACE_ENABLE_INFO`, 32 bytes | 0 | u32 enabled or not |
+/// | | 12 | u32 flags: 2 = enabled before any process registered |
+/// | `TRACE_ENABLE_INFO`, 32 bytes | 0 | u32 0 = not enabled |
 /// | | 4 | u8 level |
 /// | | 6 | u16 logger id |
 /// | | 8 | u32 enable property |
 /// | | 16, 24 | u64 any keyword, u64 all keyword |
 ///
-/// Source: `evntrace.h`, pages `TRACE_GUID_INFO` and its siblings of the Windows documentation.
+/// Source: `evntrace.h`; the pages of `TRACE_GUID_INFO` and of the other structures in the Windows documentation.
 ///
 /// # Errors
 ///
-/// [`GuidInfoError`]: a structure beyond the end, instances that overlap (every step leads forward, so this ends),
-/// fewer instances than announced.
+/// [`GuidInfoError`] if a structure extends beyond the end, if instances overlap, or if there are fewer than stated. Every
+/// step moves forward, so the loop ends.
 pub fn parse_guid_info(answer: &[u8]) -> Result<ProviderState, GuidInfoError> {
     const HEAD_LEN: usize = 8;
     const INSTANCE_LEN: usize = 16;
@@ -136,7 +136,7 @@ pub fn parse_guid_info(answer: &[u8]) -> Result<ProviderState, GuidInfoError> {
     })
 }
 
-/// `N` numbers at `offset`.
+/// Reads `N` numbers at `offset`.
 fn words<const N: usize>(answer: &[u8], offset: usize) -> Result<[u32; N], GuidInfoError> {
     let rest = answer.get(offset..).unwrap_or_default();
     let Some(bytes) = rest.get(..4 * N) else {
@@ -179,7 +179,7 @@ mod tests {
     type Row<'a> = (&'a str, Vec<Vec<u8>>, &'a [u32], Vec<EnabledSession>);
 
     #[test]
-    fn answers_are_read_and_deduplicated() {
+    fn answers_are_parsed_and_deduplicated() {
         let rows: [Row<'_>; 5] = [
             ("no instance", vec![head(0)], &[], vec![]),
             ("registered only", vec![head(1), instance(0, 0, 40, 0)], &[40], vec![]),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_answers_are_refused() {
+    fn invalid_answers_are_rejected() {
         use GuidInfoError::{Missing, Overlap, Truncated};
         let rows: [(&str, Vec<Vec<u8>>, GuidInfoError); 7] = [
             ("empty", vec![], Truncated { offset: 0, expected: 8, found: 0 }),

@@ -1,13 +1,13 @@
-//! Security identifiers, kept in the form in which ETW hands them out.
+//! Security identifiers in the binary form that ETW delivers.
 
 use std::fmt;
 
-/// Most sub-authorities that a SID can have (`SID_MAX_SUB_AUTHORITIES`, `winnt.h`).
+/// Maximum number of sub-authorities of a SID (`SID_MAX_SUB_AUTHORITIES`, `winnt.h`).
 pub const SUB_AUTHORITIES_MAX: usize = 15;
-/// Longest SID in bytes.
+/// Maximum length of a SID in bytes.
 pub const SID_LEN_MAX: usize = 8 + 4 * SUB_AUTHORITIES_MAX;
 
-/// A security identifier in its binary form, without allocation.
+/// A security identifier in its binary form. Never allocates.
 ///
 /// | offset | type | field |
 /// |---|---|---|
@@ -24,9 +24,10 @@ pub struct Sid {
 }
 
 impl Sid {
-    /// Takes a SID from the start of `bytes`; what follows it is ignored.
+    /// Reads a SID from the start of `bytes` and ignores the bytes after it.
     ///
-    /// `None` if the revision is not 1, it has too many sub-authorities, or `bytes` ends before it does.
+    /// Returns `None` if the revision is not 1, if the SID has more than [`SUB_AUTHORITIES_MAX`] sub-authorities, or if
+    /// `bytes` is too short.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let count = usize::from(*bytes.get(1)?);
         if bytes[0] != 1 || count > SUB_AUTHORITIES_MAX {
@@ -38,7 +39,7 @@ impl Sid {
         Some(Self { len: sid.len() as u8, bytes: own })
     }
 
-    /// Parses the text form, with a decimal or `0x` hexadecimal authority.
+    /// Parses the text form `S-1-…`, with a decimal or `0x` hexadecimal authority.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.strip_prefix("S-1-").or_else(|| text.strip_prefix("s-1-"))?.split('-');
         let authority = parts.next()?;
@@ -62,7 +63,7 @@ impl Sid {
         Some(Self { len: len as u8, bytes })
     }
 
-    /// The binary form.
+    /// Returns the binary form.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_sid() {
+    fn malformed_sids_are_rejected() {
         for text in [
             "",
             "S-1-",

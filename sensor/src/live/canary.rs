@@ -1,9 +1,9 @@
-//! A canary: a PowerShell process whose script block says a random word, so that the sensor can prove that it sees
-//! what PowerShell runs.
+//! A canary: a PowerShell process that runs a script block with a random word, so that `doctor` can prove that script
+//! blocks arrive.
 //!
-//! Where no policy is set PowerShell logs only blocks with a word from its own list of suspicious ones (class
-//! `SuspiciousContentChecker` in `CompiledScriptBlock.cs`), so the canary holds one: [`SUSPICIOUS_WORD`]. It stands
-//! in a comment and is harmless as such. Under a policy that turns logging off nothing helps.
+//! Without a policy PowerShell logs only blocks that contain a word from its list of suspicious words (class
+//! `SuspiciousContentChecker` in `CompiledScriptBlock.cs`), so the canary contains one, [`SUSPICIOUS_WORD`], in a comment.
+//! If a policy disables logging, the canary does not arrive.
 
 use super::policy::Edition;
 use std::env;
@@ -11,24 +11,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// The word that makes PowerShell log the block: a property of .NET types, in the list of both editions, and of
-/// letters only (the scan of PowerShell 7 hashes nothing but letters and hyphens, so that `kernel32` and its like
-/// never match). It is not at the start of the block, where that scan misses a word.
+/// The word that makes PowerShell log the block: a property of .NET types that both editions list. It consists of letters
+/// only, because the scan of PowerShell 7 hashes only letters and hyphens, and never matches `kernel32`. It must not be at
+/// the start of the block, where that scan misses a word.
 pub const SUSPICIOUS_WORD: &str = "DeclaringType";
-/// Longest word, in bytes.
+/// Maximum length of the random word in bytes.
 pub const WORD_LEN_MAX: usize = 64;
 
-/// The script block with `word`.
+/// Returns the script block with `word`.
 ///
 /// # Errors
 ///
-/// Invalid input unless `word` is 1 to 64 ASCII letters or digits: nothing else may reach a command line.
+/// Invalid input unless `word` is 1 to 64 ASCII letters or digits, because it becomes part of a command line.
 pub fn script(word: &str) -> io::Result<String> {
     if word.is_empty() || word.len() > WORD_LEN_MAX || !word.bytes().all(|byte| byte.is_ascii_alphanumeric())
     {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("the word of a canary is 1 to {WORD_LEN_MAX} letters or digits"),
+            format!("invalid word {word:?}: the word of a canary has 1 to {WORD_LEN_MAX} letters or digits"),
         ));
     }
     Ok(format!("$null = 'etwsieve canary {word}' # {SUSPICIOUS_WORD}"))
@@ -38,11 +38,11 @@ pub fn script(word: &str) -> io::Result<String> {
 ///
 /// # Errors
 ///
-/// As [`script`]; not found if the edition is not installed; what starting the process says.
+/// Those of [`script`]; not found if the edition is not installed; the error of the system if the process cannot start.
 pub fn spawn(edition: Edition, word: &str) -> io::Result<Child> {
     let script = script(word)?;
     let program = program(edition).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, format!("{edition} is not installed where it is looked for"))
+        io::Error::new(io::ErrorKind::NotFound, format!("{edition} is not installed in its usual folder"))
     })?;
     Command::new(program)
         .args(["-NoLogo", "-NoProfile", "-NonInteractive", "-Command", &script])
@@ -52,7 +52,8 @@ pub fn spawn(edition: Edition, word: &str) -> io::Result<Child> {
         .spawn()
 }
 
-/// The program of an edition by its full path: the search path is not asked, since the sensor may be elevated.
+/// Returns the full path of an edition's program, or `None` if it is not installed. The search path is not used, because
+/// the sensor may be elevated.
 pub fn program(edition: Edition) -> Option<PathBuf> {
     let folder = |variable: &str| env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let candidates = match edition {
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_word_has_the_hash_that_powershell_compares_with() {
+    fn the_word_has_the_hash_in_the_list_of_powershell() {
         let hash = SUSPICIOUS_WORD
             .bytes()
             .fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.to_ascii_lowercase().into()));
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn an_installed_edition_starts() {
+    fn an_edition_starts_or_is_not_found() {
         for edition in [Edition::WindowsPowerShell, Edition::PowerShell7] {
             match spawn(edition, "x7") {
                 Ok(mut child) => {

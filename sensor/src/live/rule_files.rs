@@ -1,7 +1,7 @@
-//! Rule files that change while the sensor runs: noticed by looking at them every so often, and loaded again.
+//! Detects changes of rule files while the sensor runs, and reloads them.
 //!
-//! What counts is the content. The list of files, their lengths and times decide only which files must be read, so a
-//! touched file is no change, and a file rewritten within one tick of its clock is one.
+//! A change is a change of content. Names, lengths and modification times only determine which files must be read again:
+//! touching a file is not a change, and rewriting it within one tick of the file system's clock is.
 
 use crate::input::{InputError, expand};
 use crate::rules::{ENDINGS, from_paths};
@@ -14,27 +14,27 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Most bytes read in one look, as much as the loader takes of all rule files together. Files beyond it are told apart
-/// by length and time.
-const LOOK_LEN_MAX: u64 = 256 << 20;
-/// Most errors, and most warnings, of a reload that are logged one by one.
+/// Maximum number of bytes read per check, the limit of the loader for all rule files together. Files beyond it are
+/// compared by length and modification time.
+const READ_LEN_MAX: u64 = 256 << 20;
+/// Maximum number of errors, and of warnings, that a reload logs one by one.
 const LISTED_MAX: usize = 50;
-/// A file may change once more without showing another time while its time is this young: FAT counts in steps of
-/// two seconds, and the clocks of a file server and its client may differ a little.
-const YOUNG: Duration = Duration::from_secs(4);
+/// Age that a modification time must have before it proves that a file is unchanged. FAT counts in steps of two seconds,
+/// and the clocks of a file server and its client may differ slightly.
+const SETTLE_TIME: Duration = Duration::from_secs(4);
 
-/// The rule files at some paths, as they were when last looked at.
+/// The rule files at some paths, and their contents at the last check.
 #[derive(Debug)]
-pub struct RuleFolder {
+pub struct RuleFiles {
     paths: Vec<PathBuf>,
     known: BTreeMap<PathBuf, KnownFile>,
-    /// What was last reported, or was there at the beginning.
+    /// The last contents that were reported as changed; initially those at the start.
     reported: Fingerprint,
-    /// What the last look saw.
+    /// The contents at the last check.
     last: Fingerprint,
 }
 
-/// What the loader would read.
+/// Identifies the contents that the loader would read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Fingerprint {
     files: Vec<(PathBuf, Content)>,
@@ -44,9 +44,9 @@ struct Fingerprint {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Content {
-    /// SHA-256 of as many bytes as the loader would read.
+    /// SHA-256 of the bytes that the loader would read.
     Hash([u8; 32]),
-    /// Length and time of a file beyond [`LOOK_LEN_MAX`].
+    /// Length and modification time of a file beyond [`READ_LEN_MAX`].
     Unread(u64, Option<SystemTime>),
     Unreadable(io::ErrorKind),
 }
@@ -56,45 +56,45 @@ struct KnownFile {
     len: u64,
     modified: Option<SystemTime>,
     hash: [u8; 32],
-    /// Whether the file's time was old enough, when it was read, to differ after any later change.
+    /// Whether the modification time was old enough when the file was read, so that any later change alters it.
     settled: bool,
 }
 
-impl RuleFolder {
-    /// Takes the files at `paths` as known. Call it before the rules are loaded, so that no change falls in between.
+impl RuleFiles {
+    /// Reads the files at `paths`. Call it before loading the rules, so that no change is missed.
     ///
     /// Without paths the built-in rule is used, and nothing ever changes.
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        let mut folder = Self {
+        let mut files = Self {
             paths,
             known: BTreeMap::new(),
             reported: Fingerprint::default(),
             last: Fingerprint::default(),
         };
-        folder.last = folder.look(SystemTime::now());
-        folder.reported = folder.last.clone();
-        folder
+        files.last = files.fingerprint(SystemTime::now());
+        files.reported = files.last.clone();
+        files
     }
 
-    /// The paths that are looked at.
+    /// Returns the paths that are checked.
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
     }
 
-    /// Looks at the files, and tells once about each change: when two looks in a row have seen the same, so that a
-    /// file is not read while it is half written.
+    /// Checks the files, and returns true once per change: when two checks in a row found the same contents, so that a file
+    /// is not loaded while it is being written.
     ///
     /// # Complexity
     ///
-    /// A directory listing, and a read of the files that may have changed, at most 256 MB.
+    /// Lists the folders and reads the files that may have changed, at most 256 MB.
     pub fn changed(&mut self) -> bool {
         self.changed_at(SystemTime::now())
     }
 
     fn changed_at(&mut self, now: SystemTime) -> bool {
-        let seen = self.look(now);
-        let is_stable = seen == self.last;
-        self.last = seen;
+        let current = self.fingerprint(now);
+        let is_stable = current == self.last;
+        self.last = current;
         if !is_stable || self.last == self.reported {
             return false;
         }
@@ -102,11 +102,11 @@ impl RuleFolder {
         true
     }
 
-    fn look(&mut self, now: SystemTime) -> Fingerprint {
+    fn fingerprint(&mut self, now: SystemTime) -> Fingerprint {
         let (files, errors) = expand(&self.paths, &ENDINGS);
         let mut before = std::mem::take(&mut self.known);
-        let mut left = LOOK_LEN_MAX;
-        let mut seen = Vec::with_capacity(files.len());
+        let mut left = READ_LEN_MAX;
+        let mut contents = Vec::with_capacity(files.len());
         for path in files {
             let content = match fs::metadata(&path) {
                 Ok(metadata) => {
@@ -115,10 +115,10 @@ impl RuleFolder {
                 }
                 Err(error) => Content::Unreadable(error.kind()),
             };
-            seen.push((path, content));
+            contents.push((path, content));
         }
-        seen.sort_by(|a, b| a.0.cmp(&b.0));
-        Fingerprint { files: seen, errors: errors.iter().map(ToString::to_string).collect() }
+        contents.sort_by(|a, b| a.0.cmp(&b.0));
+        Fingerprint { files: contents, errors: errors.iter().map(ToString::to_string).collect() }
     }
 
     fn content(
@@ -138,7 +138,7 @@ impl RuleFolder {
             self.known.insert(path.into(), known);
             return Content::Hash(hash);
         }
-        // Opening a pipe would wait for its writer.
+        // Opening a pipe would block until it has a writer.
         if !metadata.is_file() {
             return Content::Unreadable(io::ErrorKind::Unsupported);
         }
@@ -150,7 +150,7 @@ impl RuleFolder {
         match hash(path) {
             Ok(hash) => {
                 let settled =
-                    modified.is_some_and(|time| now.duration_since(time).is_ok_and(|age| age >= YOUNG));
+                    modified.is_some_and(|time| now.duration_since(time).is_ok_and(|age| age >= SETTLE_TIME));
                 self.known.insert(path.into(), KnownFile { len, modified, hash, settled });
                 Content::Hash(hash)
             }
@@ -160,7 +160,7 @@ impl RuleFolder {
 }
 
 fn hash(path: &Path) -> io::Result<[u8; 32]> {
-    // One byte above the limit is what the loader needs to refuse the file.
+    // The loader rejects a file by its first byte beyond the limit, so that byte is part of the content.
     let mut file = open_regular(path)?.take(RULE_FILE_LEN_MAX as u64 + 1);
     let mut sha = Sha256::new();
     let mut chunk = [0; 16 << 10];
@@ -174,36 +174,36 @@ fn hash(path: &Path) -> io::Result<[u8; 32]> {
     }
 }
 
-/// What a reload gave: rules to go on with, and what was left out.
+/// The result of a reload.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// The rules, at least one, and the refused ones.
+    /// The rules, at least one, and the errors of the rejected ones.
     pub loaded: Loaded,
     /// Paths that cannot be read.
     pub unreadable: Vec<InputError>,
 }
 
-/// Why the former rules must stay.
+/// Why the previous rules stay active.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// Some rules are refused, and the configuration does not allow that.
-    #[error("{bad} rules or paths were refused, the first one: {first}")]
-    Refused {
-        /// How many.
+    /// Some rules are invalid, and the configuration does not allow that.
+    #[error("{bad} rules or paths were rejected, the first one: {first}")]
+    Rejected {
+        /// Number of rejected rules and paths.
         bad: usize,
-        /// The first refusal.
+        /// The first error.
         first: String,
     },
-    /// No rule is left: the sensor would be blind.
-    #[error("no rule is left")]
+    /// No valid rule is left, so no event would be searched.
+    #[error("no valid rule is left")]
     NoRule,
 }
 
-/// Loads the rules at `paths` again, or the built-in one without any.
+/// Reloads the rules at `paths`, or the built-in rule if there are no paths.
 ///
 /// # Errors
 ///
-/// If there is no rule, or one is refused and not `allow_bad`.
+/// [`ReloadError`] if no rule is valid, or if a rule is invalid and `allow_bad` is false.
 pub fn reload(paths: &[PathBuf], allow_bad: bool) -> Result<Reloaded, ReloadError> {
     let (loaded, unreadable) = from_paths(paths);
     for error in loaded.errors.iter().take(LISTED_MAX) {
@@ -212,11 +212,11 @@ pub fn reload(paths: &[PathBuf], allow_bad: bool) -> Result<Reloaded, ReloadErro
     for warning in loaded.warnings.iter().take(LISTED_MAX) {
         tracing::warn!("{warning}");
     }
-    let mut refusals = loaded.errors.iter().map(ToString::to_string);
-    let first = refusals.next().or_else(|| unreadable.first().map(ToString::to_string));
+    let mut errors = loaded.errors.iter().map(ToString::to_string);
+    let first = errors.next().or_else(|| unreadable.first().map(ToString::to_string));
     match first {
         Some(first) if !allow_bad => {
-            Err(ReloadError::Refused { bad: loaded.refused + unreadable.len(), first })
+            Err(ReloadError::Rejected { bad: loaded.refused + unreadable.len(), first })
         }
         _ if loaded.rules.is_empty() => Err(ReloadError::NoRule),
         _ => Ok(Reloaded { loaded, unreadable }),

@@ -1,4 +1,4 @@
-//! What the streams of a walk share: the trace, the budget, and what has been found so far.
+//! The state that all streams of a trace share while its events are read.
 
 use crate::buffer::BufferHeader;
 use crate::damage::{Damage, DamageKind, DamageLog};
@@ -8,30 +8,30 @@ use crate::source::{self, Bytes, Missing};
 use crate::trace::Trace;
 use etwsieve_budget::{Budget, Exhausted};
 
-/// Bytes of a buffer that are read at a time, at least: one whole event, whatever its size, and half of it events that
-/// are not read again.
+/// Minimum number of bytes of a buffer that are read at a time: twice the maximum size of an event, so that at most half of
+/// them are read again.
 const VIEW_LEN_MIN: usize = 128 << 10;
-/// Bytes of a buffer that are read at a time, at most. Most buffers are shorter.
+/// Maximum number of bytes of a buffer that are read at a time. Most buffers are shorter.
 const VIEW_LEN_MAX: usize = 1 << 20;
 
-/// What the streams of a walk share.
-pub(crate) struct Shared<'t> {
+/// The state that all streams share.
+pub(crate) struct WalkState<'t> {
     pub(crate) trace: &'t Trace<'t>,
     pub(crate) budget: Budget<'t>,
     pub(crate) damage: DamageLog,
     /// Bytes of scratch memory that may still be allocated.
     pub(crate) scratch_left: usize,
-    /// Bytes of a buffer that a stream reads at a time.
+    /// Number of bytes of a buffer that a stream reads at a time.
     pub(crate) view_len: usize,
-    /// Bytes of the buffers that were opened.
+    /// Length of the buffers that were opened.
     pub(crate) bytes_consumed: u64,
-    /// Events whose own time is before that of their predecessor, or is damaged.
+    /// Number of events whose time stamp is before that of their predecessor or damaged.
     pub(crate) out_of_order: u64,
-    /// A compressed buffer as it is stored in the file.
+    /// Memory for a compressed buffer as stored in the file.
     stored: Vec<u8>,
 }
 
-impl<'t> Shared<'t> {
+impl<'t> WalkState<'t> {
     pub(crate) fn new(trace: &'t Trace<'t>, budget: Budget<'t>, streams: usize) -> Self {
         Self {
             trace,
@@ -45,8 +45,8 @@ impl<'t> Shared<'t> {
         }
     }
 
-    /// The header at the start of `bytes`, those of the buffer of `entry`. `None` if it is no longer there or the buffer
-    /// is now another one; a buffer that was merely overwritten is reported and read.
+    /// Reads the header at the start of `bytes`, the buffer of `entry`. `None` if it is missing or of another type. A buffer
+    /// that was overwritten by another one is reported and read.
     pub(crate) fn header(&mut self, entry: &Entry, bytes: &[u8]) -> Option<BufferHeader> {
         let header = BufferHeader::read(bytes)?;
         let is_compressed = header.is_compressed();
@@ -62,7 +62,8 @@ impl<'t> Shared<'t> {
         Some(header).filter(|_| is_compressed == entry.is_compressed())
     }
 
-    /// The bytes of a compressed buffer, or fewer if they are no longer there. To be given back.
+    /// Returns the bytes of a compressed buffer, or fewer if the file has been truncated. Pass them to
+    /// [`give_back`](Self::give_back) afterwards.
     pub(crate) fn stored(&mut self, entry: &Entry) -> Result<Stored<'t>, Exhausted> {
         let len = entry.len() as usize;
         if let Bytes::Memory(bytes) = self.trace.bytes() {
@@ -79,14 +80,14 @@ impl<'t> Shared<'t> {
         Ok(Stored::Read(stored, filled))
     }
 
-    /// Keeps the memory for the next buffer.
+    /// Keeps the memory of a buffer for the next one.
     pub(crate) fn give_back(&mut self, stored: Stored<'_>) {
         if let Stored::Read(stored, _) = stored {
             self.stored = stored;
         }
     }
 
-    /// Reads from the file. Returns the bytes that are there; what is missing is reported.
+    /// Reads from the file. Returns the number of bytes read, and reports missing ones.
     pub(crate) fn fill(&mut self, offset: u64, buffer: &mut [u8]) -> usize {
         let Bytes::Source(source) = self.trace.bytes() else { return 0 };
         let (filled, missing) = source::fill(source, offset, buffer);
@@ -101,7 +102,7 @@ impl<'t> Shared<'t> {
     }
 }
 
-/// A compressed buffer as it is stored: in memory, or read.
+/// A compressed buffer as stored, in memory or read from a file.
 pub(crate) enum Stored<'t> {
     Memory(&'t [u8]),
     Read(Vec<u8>, usize),

@@ -15,7 +15,7 @@ use etwsieve::search::Search;
 use etwsieve::source::{Sink, Source, SourceError};
 use etwsieve::stop::Stop;
 use etwsieve_etl::FileTime;
-use etwsieve_matcher::{Matcher, builtin};
+use etwsieve_matcher::builtin;
 use etwsieve_tests::writer::script_block;
 use std::hint::black_box;
 use std::sync::{Arc, Mutex};
@@ -132,7 +132,7 @@ pub fn intake(payload: &[u8], bursts: usize) -> Intake {
     let time = Arc::new(Mutex::new(Duration::ZERO));
     let source = Bursts { payload: payload.to_vec(), count: bursts, pause: PAUSE, time: Arc::clone(&time) };
     let mut sources: Vec<Box<dyn Source>> = vec![Box::new(source)];
-    let rules = ActiveRules::new(Matcher::new(builtin::rules()));
+    let rules = ActiveRules::new(crate::rules::compile(builtin::rules()));
     let progress = Progress::new(1);
     let mut observer = Counting::default();
     let summary = run(&mut sources, &rules, &settings(POOL), &Stop::default(), &progress, &mut observer);

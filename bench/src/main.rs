@@ -10,7 +10,7 @@ use etwsieve_bench::transport::{self, Amount, Figure};
 use etwsieve_bench::under_attack::{self, AttackAmount};
 use etwsieve_bench::workload::Size;
 use etwsieve_bench::worst;
-use etwsieve_matcher::{Matcher, Scratch, builtin};
+use etwsieve_matcher::{Scratch, builtin};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -153,7 +153,7 @@ fn measure_transport(arguments: &TransportArgs) -> Result<(), BenchError> {
 }
 
 fn weigh_worst(arguments: &WorstArgs) -> Result<(), BenchError> {
-    let matcher = Matcher::new(builtin::rules());
+    let matcher = etwsieve_bench::rules::compile(builtin::rules());
     let mut scratch = Scratch::default();
     let plain = worst::cost(&matcher, &worst::ordinary(worst::ORDINARY_UNITS), &mut scratch);
     println!("| script | units | steps | times ordinary | bytes | cut |\n|---|---:|---:|---:|---:|---|");

@@ -4,7 +4,7 @@ mod ten;
 mod tenfold;
 
 use crate::error::BenchError;
-use etwsieve_matcher::{Calls, Rule, builtin, load};
+use etwsieve_matcher::{Calls, KERNEL_VARIABLE, Kernel, KernelError, Matcher, Rule, builtin, load};
 use etwsieve_tests::corpus;
 use std::collections::HashMap;
 use std::fs;
@@ -12,6 +12,24 @@ use std::path::PathBuf;
 
 /// Number of copies of Sigma's rules in the tenfold set, including the originals.
 const COPIES: u32 = 10;
+
+/// Returns the kernel that the environment names, by default the best one.
+///
+/// # Errors
+///
+/// [`KernelError`] if there is no such kernel, or if this processor cannot run it.
+pub fn kernel() -> Result<Kernel, KernelError> {
+    Kernel::select(&std::env::var_os(KERNEL_VARIABLE).unwrap_or_default())
+}
+
+/// Compiles rules for the [`kernel`] that the environment names.
+///
+/// # Panics
+///
+/// If it names a kernel that this processor cannot run.
+pub fn compile(rules: Vec<Rule>) -> Matcher {
+    Matcher::with_kernel(rules, kernel().expect("the environment names a kernel"))
+}
 
 /// A rule set in the forms that contestants need.
 #[derive(Debug)]

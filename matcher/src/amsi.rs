@@ -1,27 +1,27 @@
-//! Content handed to the antimalware scanner, laid out for the matcher.
+//! Content that was submitted to the antimalware scanner, in the layout that the matcher searches.
 //!
-//! In an event 1101 the content is a counted binary value behind two strings of any length, so it may stand at an odd
-//! offset, and it may hold U+0000. The matcher searches text at even offsets; so whoever decodes the event (the sensor)
-//! copies content and name into this form first:
+//! In event 1101 the content is a counted binary value that follows two strings of variable length, so it may start at
+//! an odd offset, and it may contain U+0000. The matcher searches text at even offsets only. The sensor, which decodes
+//! the event, therefore copies content and name into this layout first:
 //!
 //! | offset | | |
 //! |---|---|---|
-//! | 0 | u32 | units of the content |
-//! | 4 | u32 | units of its name |
+//! | 0 | u32 | length of the content in UTF-16 units |
+//! | 4 | u32 | length of its name in UTF-16 units |
 //! | 8 | UTF-16LE | the content, then U+0000 |
 //! | | UTF-16LE | its name, then U+0000 |
-//! | | bytes | whatever else the caller wants to keep; not searched |
+//! | | bytes | anything else that the caller wants to keep; not searched |
 
 use std::ops::Range;
 
-/// Where the content begins.
+/// Offset of the content, in bytes.
 pub(crate) const HEADER_LEN: usize = 8;
 
-/// Appends content and name, UTF-16LE, to `out` in the form above; an odd last byte of either is left out.
+/// Appends content and name, both UTF-16LE, to `out` in the layout above. An odd last byte of either is dropped.
 ///
 /// # Panics
 ///
-/// If one of them has 2^32 units or more; events are far shorter.
+/// Panics if one of them has 2^32 units or more; events are far shorter.
 pub fn lay_out(content: &[u8], name: &[u8], out: &mut Vec<u8>) {
     for text in [content, name] {
         let units = u32::try_from(text.len() / 2).expect("an event has at most 64 KiB");
@@ -33,19 +33,20 @@ pub fn lay_out(content: &[u8], name: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Puts another length of the content, in units, into a header.
+/// Replaces the length of the content, in units, in a header.
 pub(crate) fn set_content_len(header: &mut [u8], units: usize) {
     if let Some(len) = header.first_chunk_mut() {
         *len = u32::try_from(units).unwrap_or(u32::MAX).to_le_bytes();
     }
 }
 
-/// What stands behind content and name; empty if they are cut short.
+/// Returns the bytes that follow content and name; empty if the payload is truncated.
 pub fn rest(payload: &[u8]) -> &[u8] {
     payload.get(HEADER_LEN + 2 * searched(payload).len()..).unwrap_or_default()
 }
 
-/// Where content and name stand, in units behind the header. Never fails: a length that lies is cut to what is there.
+/// Returns the ranges of content and name, in units from the end of the header. A length that exceeds the payload is
+/// clamped.
 pub(crate) fn ranges(payload: &[u8]) -> [Option<Range<usize>>; 2] {
     let Some((header, text)) = payload.split_first_chunk::<HEADER_LEN>() else { return [None, None] };
     let [content, name] = [0, 4].map(|at| {
@@ -57,12 +58,12 @@ pub(crate) fn ranges(payload: &[u8]) -> [Option<Range<usize>>; 2] {
     if end == units {
         return [Some(0..end), None];
     }
-    // Behind the content's U+0000.
+    // Skips the U+0000 that ends the content.
     let start = end + 1;
     [Some(0..end), Some(start..start + name.min(units - start))]
 }
 
-/// The units of content and name, each with its U+0000.
+/// Returns the units of content and name, each with its U+0000.
 pub(crate) fn searched(payload: &[u8]) -> &[[u8; 2]] {
     let units = payload.get(HEADER_LEN..).unwrap_or_default().as_chunks::<2>().0;
     let end = ranges(payload).into_iter().flatten().map(|range| range.end + 1).max().unwrap_or(0);
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_found_again() {
+    fn fields_are_located_in_the_layout() {
         let rows = [
             ("both", "Get-Alias", r"C:\a.ps1"),
             ("no name", "$global:?", ""),
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_lie_are_cut() {
+    fn wrong_lengths_are_clamped() {
         let mut good = Vec::new();
         lay_out(&wide("abc"), &wide("de"), &mut good);
         for len in 0..good.len() {

@@ -1,64 +1,65 @@
-//! Whole script blocks: fragments joined as they come, so that rules see what no single event shows.
+//! Script blocks whose fragments are joined, so that rules see what no single event shows.
 //!
-//! PowerShell cuts a long script at any UTF-16 unit and writes a 4104 for each fragment. An [`Assembly`] takes every
-//! fragment after its own search, keeps it until the block is complete, and hands out [`Closed`] blocks, which are
-//! searched on the joined text. Fragments may come in any order, twice, without the first, or with numbers that lie;
-//! nothing here panics or grows without bound on any of that.
+//! PowerShell splits a long script at any UTF-16 unit and writes one event 4104 per fragment. An [`Assembly`] collects
+//! fragments that have been searched on their own until their block is complete, and returns [`Closed`] blocks whose
+//! joined text is then searched. Fragments may arrive in any order, twice, without the first one, or with wrong
+//! numbers; none of this panics or lets memory grow without bound.
 //!
-//! * One block is one source, process and script block id. Fragments are joined in the order of their numbers.
-//! * A block is complete when all numbers from 1 to its total are there; the largest total that a fragment claimed
-//!   counts. Other numbers stay in their order as well, but a block that consists of them alone never is complete.
-//! * Where a number is missing stands a [`GAP`], which no needle crosses.
-//! * Of two fragments with one number the first counts.
-//! * What is given up (for its age, for want of room, at the end) is searched as far as it goes, and is partial.
+//! * A block is identified by source, process and script block id. Its fragments are joined in the order of their
+//!   numbers.
+//! * A block is complete when it has all numbers from 1 to its total, which is the largest total that any fragment
+//!   claims. Other numbers keep their order, but never make a block complete.
+//! * A missing fragment is replaced by a [`GAP`], which no needle crosses.
+//! * The first of two fragments with the same number counts.
+//! * A block that is closed early (for its age, for lack of memory, or at the end of the source) is searched with the
+//!   fragments it has, and reported as partial.
 //!
-//! Nothing has a clock: time comes with the fragments.
+//! The module has no clock: the time comes with the fragments.
 //!
-//! No text is searched twice for the same needle. The search of each event has told where the gate's needles stand;
-//! when a block closes, only a few units on either side of each border are looked at, and the text is joined only if
-//! that makes some rule a candidate.
+//! No text is searched twice for the same needle. The search of each event has recorded where the needles of the gate
+//! occur. When a block closes, only a few units on either side of each border are searched, and the text is joined only
+//! if that makes some rule a candidate.
 
 mod assembly;
 mod joined;
-pub(crate) mod lean;
 mod list;
 mod open;
 mod owners;
 pub(crate) mod search;
+pub(crate) mod trim;
 
-pub use assembly::{Assembly, Fragment, Noted};
+pub use assembly::{Assembly, FoundNeedles, Fragment};
 pub use joined::{Joined, Piece};
 pub use open::Closed;
 
 use crate::field::{EventKind, Fields};
-use crate::matcher::{Payload, Place};
 
-/// Most bytes that one [`Assembly`] holds: texts, and what it knows of them.
+/// Maximum memory of one [`Assembly`] in bytes: texts and bookkeeping.
 pub const ASSEMBLY_BYTES_MAX: usize = 32 << 20;
 /// Most open blocks of one [`Assembly`].
 pub const ASSEMBLY_BLOCKS_MAX: usize = 1 << 16;
-/// Most bytes of one block. Joined, it is held once more while it is searched.
+/// Maximum number of bytes of one block. The joined text takes as much again while it is searched.
 pub const BLOCK_BYTES_MAX: usize = 16 << 20;
-/// Most fragments of one block; PowerShell's have been seen with 28.
+/// Maximum number of fragments of one block; the most that has been seen from PowerShell is 28.
 pub const BLOCK_FRAGMENTS_MAX: usize = 1024;
-/// How long a block waits for its next fragment, in ticks of 100 ns: five minutes. PowerShell writes all of them
+/// Time that a block waits for its next fragment, in ticks of 100 ns: five minutes. PowerShell writes all fragments
 /// within milliseconds.
 pub const BLOCK_AGE_TICKS_MAX: u64 = 5 * 60 * 10_000_000;
 
-/// UTF-16 units that stand for what is missing between two fragments: neither a word, a line nor white space goes on
-/// across it.
+/// UTF-16 units that replace missing text between two fragments. No word, line or run of white space extends across
+/// them.
 pub const GAP: [u16; 3] = [0, 0x0A, 0];
 
 /// The bounds of an [`Assembly`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes, as the assembly counts them.
+    /// Maximum memory in bytes, as [`Assembly::bytes`] counts it.
     pub bytes: usize,
     /// Most open blocks.
     pub blocks: usize,
-    /// Most bytes of one block.
+    /// Maximum number of bytes of one block.
     pub block_bytes: usize,
-    /// Most time without a fragment, in the unit of the fragments' times.
+    /// Maximum time without a new fragment, in the unit of the fragments' times.
     pub age: u64,
 }
 
@@ -73,9 +74,9 @@ impl Default for Limits {
     }
 }
 
-/// What the caller wants to know again of the first fragment when its block closes.
+/// Data that the caller attaches to a block with its first fragment and gets back when the block closes.
 pub trait Facts {
-    /// Bytes that it holds beyond its own size.
+    /// Returns the bytes that it owns beyond its own size.
     fn heap_bytes(&self) -> usize {
         0
     }
@@ -84,67 +85,48 @@ pub trait Facts {
 impl Facts for () {}
 impl Facts for u64 {}
 
-/// Counts of an [`Assembly`], in fragments or in blocks.
+/// Counters of an [`Assembly`], in fragments or in blocks.
 ///
-/// `fragments = duplicates + unplaced + those in blocks that were joined, given up, or are open`.
+/// `fragments = duplicates + unplaced + fragments of joined, partial, evicted and open blocks`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockCounts {
-    /// Fragments taken.
+    /// Fragments received.
     pub fragments: u64,
-    /// Fragments whose number was there already: not joined.
+    /// Fragments whose number the block already had: not joined.
     pub duplicates: u64,
-    /// Fragments with a number or a total that cannot be: below 1, beyond the total, or another total than before.
-    /// Joined all the same, in the order of their numbers.
-    pub lying: u64,
-    /// Fragments that name no block: not joined.
+    /// Fragments with an impossible number or total: below 1, greater than the total, or a total that differs from an
+    /// earlier one. They are joined in the order of their numbers nevertheless.
+    pub inconsistent: u64,
+    /// Fragments without a block id: not joined.
     pub unplaced: u64,
     /// Blocks that became complete.
     pub joined: u64,
-    /// Blocks given up incomplete, for their age or at the end.
+    /// Incomplete blocks closed for their age or at the end of the source.
     pub partial: u64,
-    /// Blocks given up incomplete for want of room.
+    /// Incomplete blocks closed for lack of memory.
     pub evicted: u64,
-    /// Fragments of which only the ends are kept, for want of room, since no rule needs the rest.
-    pub lean: u64,
+    /// Fragments of which only the ends are kept, for lack of memory, because no rule needs the rest.
+    pub trimmed: u64,
 }
 
 impl BlockCounts {
-    /// What has been counted since.
+    /// Returns the difference to earlier counts.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             fragments: self.fragments - earlier.fragments,
             duplicates: self.duplicates - earlier.duplicates,
-            lying: self.lying - earlier.lying,
+            inconsistent: self.inconsistent - earlier.inconsistent,
             unplaced: self.unplaced - earlier.unplaced,
             joined: self.joined - earlier.joined,
             partial: self.partial - earlier.partial,
             evicted: self.evicted - earlier.evicted,
-            lean: self.lean - earlier.lean,
+            trimmed: self.trimmed - earlier.trimmed,
         }
     }
 }
 
-impl<'a> Payload<'a> {
-    /// The place of a fragment: `None` for an event that is a block by itself, for other kinds, and for payloads that
-    /// are cut.
-    pub fn fragment(&self) -> Option<Place<'a>> {
-        if self.kind != EventKind::ScriptBlock {
-            return None;
-        }
-        // Most events end here: part 1 of 1.
-        let numbers: &[u8; 8] = self.bytes.first_chunk()?;
-        if *numbers == [1, 0, 0, 0, 1, 0, 0, 0] {
-            return None;
-        }
-        self.place()
-    }
-}
-
-/// Where script, id and path of a fragment lie.
+/// Returns the fields of a fragment: script, id and path.
 fn fields(bytes: &[u8]) -> Fields<'_> {
     Fields::split(EventKind::ScriptBlock, bytes)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,15 +1,15 @@
-//! The rules that come with the sensor, used when no others are given.
+//! The rules that are built in, used if no others are given.
 
 use crate::rule::Rule;
 use crate::rule::load::load;
 
-/// The text of the built-in rule that is searched as texts are written.
+/// The text of the built-in rule for the raw view.
 pub const TEXT: &str = include_str!("builtin.yml");
-/// The built-in rule files: the names under which their errors and origins appear, and their texts.
+/// The built-in rule files: names, as used in errors and origins, and texts.
 pub const FILES: [(&str, &str); 2] =
     [("builtin.yml", TEXT), ("builtin-call.yml", include_str!("builtin-call.yml"))];
 
-/// The built-in rules.
+/// Returns the built-in rules.
 ///
 /// # Panics
 ///
@@ -23,10 +23,11 @@ pub fn rules() -> Vec<Rule> {
 #[cfg(test)]
 mod tests {
     use super::rules;
-    use crate::{Calls, EventKind, Matcher, Payload, Scratch, View, Views, naive};
+    use crate::testing::compile;
+    use crate::{Calls, EventKind, Payload, Scratch, View, Views, naive};
 
     #[test]
-    fn examples_that_hit_and_nearly_hit() {
+    fn matches_and_near_misses() {
         let rows = [
             ("as typed", "Enter-PSSession -ComputerName srv01", true),
             ("any case", "ENTER-pssession -COMPUTERNAME srv01 -Credential $c", true),
@@ -41,12 +42,12 @@ mod tests {
             ("backtick", "Enter-PSSes`sion -ComputerName srv01", false),
             ("full-width letters", "\u{ff25}nter-PSSession -ComputerName srv01", false),
             (
-                "Kelvin sign is no k",
+                "Kelvin sign is not a k",
                 "Enter-PSSession -ComputerName".replace('m', "\u{212a}").leak() as &str,
                 false,
             ),
         ];
-        let matcher = Matcher::new(rules());
+        let matcher = compile(rules());
         let mut scratch = Scratch::default();
         for (name, text, expected) in rows {
             let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];
@@ -61,9 +62,9 @@ mod tests {
         }
     }
 
-    /// The rule of the call-aware view, and which view sees a text.
+    /// Tests the rule of the call-aware view, and which view matches a text.
     #[test]
-    fn examples_of_the_views() {
+    fn matches_of_the_views() {
         let normalized = Some(View::Normalized);
         let call = Some(View::Call);
         let rows = [
@@ -86,7 +87,7 @@ mod tests {
             ("two calls", "Enter-PSSession -Session $s; Get-Service -Comp x", None),
             ("full-width letters", "\u{ff25}nter-PSSession srv01", None),
         ];
-        let matcher = Matcher::new(rules());
+        let matcher = compile(rules());
         let mut scratch = Scratch::default();
         for (name, text, expected) in rows {
             let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_of_the_rule() {
+    fn metadata_of_the_rules() {
         let rules = rules();
         assert_eq!(rules.len(), 2);
         assert_eq!((rules[0].calls, rules[1].calls), (Calls::No, Calls::Only));

@@ -1,19 +1,22 @@
-//! Why a rule was refused, or is doubtful: the file, the place, and the construct.
+//! Errors and warnings about rules: file, position and construct.
 
 use std::fmt;
 
-/// A problem of one rule file: a reason to refuse a rule, or a doubt about one that is loaded.
+/// Maximum number of problems that are listed for one file; others are counted.
+pub(crate) const PROBLEMS_MAX: usize = 100;
+
+/// A problem in a rule file: the reason why a rule was rejected, or a warning about a rule that is loaded.
 ///
-/// Displays as `file:line: what is wrong`, the form that editors jump to.
+/// Displays as `file:line: message`, a form that editors can jump to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleError {
     /// Name of the rule file, as the caller gave it.
     pub file: String,
     /// Line in the file, from 1.
     pub line: usize,
-    /// Column in the line, from 1, in characters: that of the key whose value is meant, or of the item of a list.
+    /// Column in the line, from 1, in characters: that of the key of the value in question, or of the list item.
     pub column: usize,
-    /// The construct, and what is wrong with it.
+    /// The construct and what is wrong with it.
     pub problem: Problem,
 }
 
@@ -24,9 +27,9 @@ impl fmt::Display for RuleError {
 }
 
 impl RuleError {
-    /// Returns the problem without its place. Characters of the rule that a terminal would obey are written as escapes.
+    /// Returns the message without the position. Characters of the rule that a terminal would interpret are escaped.
     pub fn message(&self) -> String {
-        // Controls, and what changes the direction of text.
+        // Control characters, and those that change the direction of text.
         let is_hidden = |c: char| {
             c.is_control()
                 || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -45,11 +48,11 @@ impl RuleError {
 
 impl std::error::Error for RuleError {}
 
-/// What is wrong with a construct of a rule.
+/// The kind of a problem in a rule, with its details.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// The file is not YAML, or uses a part of YAML that rules do not need.
+    /// The file is not YAML, or uses a feature of YAML that rules do not need.
     #[error("invalid YAML: {0}")]
     Yaml(String),
     /// The file has no document.
@@ -58,7 +61,7 @@ pub enum Problem {
     /// A limit of this crate was exceeded.
     #[error("{what} exceeds the limit of {max}")]
     TooLarge {
-        /// What is too large.
+        /// The quantity that is too large.
         what: &'static str,
         /// The limit's value.
         max: usize,
@@ -68,43 +71,43 @@ pub enum Problem {
     Missing {
         /// The key.
         key: &'static str,
-        /// A key that is there and looks like it.
+        /// A key in the document that looks like it.
         found: Option<String>,
     },
-    /// A key that nobody reads and that looks like one that would be read.
+    /// A key that is ignored but looks like a misspelled known key.
     #[error("unknown key `{key}`{}", did_you_mean(suggestion.as_deref()))]
     Key {
         /// The key.
         key: String,
-        /// The key that was probably meant.
+        /// The key that was probably intended.
         suggestion: Option<String>,
     },
-    /// A value has another form than Sigma gives it.
+    /// A value is not of the type that Sigma prescribes.
     #[error("`{what}` should be {expected}, found {found}")]
     Form {
         /// The key.
         what: String,
-        /// The form that it should have.
+        /// The expected type.
         expected: &'static str,
         /// The value that was found.
         found: String,
     },
-    /// An attribute that describes the rule has a value that the specification does not allow.
+    /// An attribute of the rule has a value that the specification does not allow.
     #[error("invalid {what} `{value}`{}; {expected}", did_you_mean(suggestion.as_deref()))]
     Attribute {
         /// The attribute: `status`, `level`, `date`, `tag` and so on.
         what: &'static str,
         /// Its value.
         value: String,
-        /// The form that it should have.
+        /// The expected form.
         expected: &'static str,
-        /// The value that was probably meant.
+        /// The value that was probably intended.
         suggestion: Option<String>,
     },
-    /// The rule has a status that says that it should not be used.
+    /// The status of the rule says that it should not be used.
     #[error("the rule has the status `{0}`")]
     Status(String),
-    /// The log source is not one that exists, but looks like one of this sensor's.
+    /// The log source does not exist, but looks like one that this sensor reads.
     #[error(
         "unknown log source {found}{}; this sensor reads category ps_script, category ps_module and service powershell",
         did_you_mean(suggestion.as_deref())
@@ -112,10 +115,10 @@ pub enum Problem {
     LogSource {
         /// The attributes of the log source.
         found: String,
-        /// The log source that was probably meant.
+        /// The log source that was probably intended.
         suggestion: Option<String>,
     },
-    /// A field that the rule's events do not have.
+    /// The events of the rule do not have this field.
     #[error("unknown field `{field}`{}; {events} have {known}", did_you_mean(suggestion.as_deref()))]
     Field {
         /// The field of the rule.
@@ -124,7 +127,7 @@ pub enum Problem {
         events: &'static str,
         /// The fields that they have.
         known: &'static str,
-        /// The field that was probably meant.
+        /// The field that was probably intended.
         suggestion: Option<String>,
     },
     /// A modifier that does not exist.
@@ -132,15 +135,15 @@ pub enum Problem {
     UnknownModifier {
         /// The modifier.
         modifier: String,
-        /// The modifier that was probably meant.
+        /// The modifier that was probably intended.
         suggestion: Option<String>,
     },
-    /// A modifier that has no meaning in its place.
+    /// A modifier that has no meaning where it is used.
     #[error("modifier `{modifier}` {reason}")]
     Modifier {
         /// The modifier.
         modifier: String,
-        /// Why it is refused.
+        /// The reason for the rejection.
         reason: &'static str,
     },
     /// A value that its modifier cannot take.
@@ -148,33 +151,33 @@ pub enum Problem {
     Value {
         /// The value.
         value: String,
-        /// Why it is refused.
+        /// The reason for the rejection.
         reason: String,
     },
-    /// A regular expression that is not valid, or has no equal in linear time.
+    /// A regular expression that is invalid, or cannot be matched in linear time.
     #[error("regular expression {pattern:?}, column {column}: {reason}")]
     Regex {
-        /// The expression, or its beginning.
+        /// The expression, truncated.
         pattern: String,
         /// Column within the expression, from 1, in characters.
         column: usize,
-        /// The construct, and why it is refused.
+        /// The construct and the reason for the rejection.
         reason: String,
     },
-    /// The condition does not parse, or names what is not there.
+    /// The condition is invalid, or refers to something that does not exist.
     #[error("condition, column {column}: {reason}{}", did_you_mean(suggestion.as_deref()))]
     Condition {
         /// Column within the condition, from 1, in characters.
         column: usize,
-        /// What is wrong.
+        /// The error.
         reason: String,
-        /// The name that was probably meant.
+        /// The name that was probably intended.
         suggestion: Option<String>,
     },
-    /// A selection to which no condition refers.
+    /// The condition does not refer to this selection.
     #[error("the condition does not use the selection `{0}`")]
     Unused(String),
-    /// A number that the field never has in the rule's events.
+    /// A number that the field never has in the events of the rule.
     #[error("{field} is never {value} in {events}")]
     Impossible {
         /// The field.
@@ -184,33 +187,33 @@ pub enum Problem {
         /// The rule's events.
         events: &'static str,
     },
-    /// The rule matches no event at all.
+    /// The rule cannot match any event.
     #[error("the rule can never match: {0}")]
     Never(String),
-    /// A kind of Sigma document, or a part of one, that is not supported.
+    /// A kind of Sigma document, or a feature, that is not supported.
     #[error("{0} is not supported")]
     Unsupported(String),
-    /// Two rules of one set have the same id.
+    /// Two rules of the set have the same id.
     #[error("id {id} is already used by the rule at {first}")]
     DuplicateId {
         /// The id.
         id: String,
-        /// The place of the first rule with this id, `file:line`.
+        /// The position of the first rule with this id, `file:line`.
         first: String,
     },
-    /// A filter names a rule that reads events which the filter is not about.
+    /// A filter refers to a rule that reads events outside the filter's log source.
     #[error("the filter does not apply to rule {0}, which reads other events than the filter")]
     FilterLogSource(String),
-    /// A filter names no rule of the set.
+    /// No rule of the set is affected by the filter.
     #[error("the filter applies to no rule of this set")]
     FilterUnused,
-    /// So many problems that the others are only counted.
+    /// Number of problems beyond the limit, which are not listed.
     #[error("{0} more problems in this file")]
     More(usize),
 }
 
 impl Problem {
-    /// Returns the kind of problem, as a stable word for programs.
+    /// Returns a stable identifier of the kind of problem.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Yaml(_) => "yaml",
@@ -239,7 +242,7 @@ impl Problem {
         }
     }
 
-    /// Returns the text of the rule that is meant, if it is a single word or value.
+    /// Returns the part of the rule that is wrong, if it is a single word or value.
     pub fn construct(&self) -> Option<String> {
         Some(match self {
             Self::Missing { key, .. } => (*key).to_owned(),
@@ -264,7 +267,7 @@ impl Problem {
         })
     }
 
-    /// Returns what was probably meant instead.
+    /// Returns what was probably intended.
     pub fn suggestion(&self) -> Option<&str> {
         match self {
             Self::Missing { key, found: Some(_) } => Some(key),
@@ -283,12 +286,12 @@ fn did_you_mean(suggestion: Option<&str>) -> String {
     suggestion.map(|word| format!(" (did you mean `{word}`?)")).unwrap_or_default()
 }
 
-/// A place in a rule file, from 1.
+/// A position in a rule file; line and column count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
     pub(crate) line: usize,
     pub(crate) column: usize,
 }
 
-/// A problem and its place, before the file is known.
+/// A problem with its position, before the file is known.
 pub(crate) type Located = (Position, Problem);

@@ -1,14 +1,14 @@
-//! Where the fields lie in a payload. Nothing is decoded: a field is a range of UTF-16LE code units.
+//! The fields of a payload. Nothing is decoded: a field is a range of UTF-16LE code units.
 //!
 //! | event | user data, little-endian, strings NUL-terminated and not aligned |
 //! |---|---|
 //! | 4104 | i32 MessageNumber, i32 MessageTotal, str ScriptBlockText, str ScriptBlockId, \[str Path\] |
 //! | 4103 | str ContextInfo, str UserData, str Payload |
-//! | 1101 | as [`amsi`](crate::amsi) lays it out |
+//! | 1101 | as laid out by [`amsi`](crate::amsi) |
 //!
-//! Source: the manifest of PowerShell (`PowerShell.Core.Instrumentation.man`). Path is missing in events of
-//! task 102, seen in recordings; the version does not tell. Text may hold U+0000, which tools that decode by the
-//! manifest take for its end; [`Fields::split`] therefore looks for the fields behind it from the end.
+//! Source: the manifest of PowerShell (`PowerShell.Core.Instrumentation.man`). Recordings show that events of task 102
+//! lack the path; the version of the event does not say so. Text may contain U+0000, which tools that decode by the
+//! manifest take as its end. [`Fields::split`] therefore locates the fields after the text from the end of the payload.
 
 use crate::amsi;
 use std::ops::Range;
@@ -20,8 +20,8 @@ pub enum EventKind {
     ScriptBlock,
     /// 4103, module logging (`ps_module`).
     Module,
-    /// 1101 of Microsoft-Antimalware-Scan-Interface: what PowerShell handed to the scanner, searched with the
-    /// rules of `ps_script`. Its payload is laid out anew before it is searched: [`amsi`](crate::amsi).
+    /// 1101 of Microsoft-Antimalware-Scan-Interface: content that PowerShell submitted to the scanner, searched with
+    /// the rules of `ps_script`. The payload is laid out by [`amsi`](crate::amsi) before it is searched.
     Amsi,
 }
 
@@ -31,7 +31,7 @@ impl EventKind {
     /// The kinds that PowerShell itself writes.
     pub const POWERSHELL: [Self; 2] = [Self::ScriptBlock, Self::Module];
 
-    /// The kind with this event id, of whichever provider writes it.
+    /// Returns the kind with this event id, whichever provider writes it.
     pub fn from_event_id(id: u16) -> Option<Self> {
         match id {
             4104 => Some(Self::ScriptBlock),
@@ -41,7 +41,7 @@ impl EventKind {
         }
     }
 
-    /// The kind whose rules search events of this one.
+    /// Returns the kind whose rules apply to events of this one.
     #[must_use]
     pub const fn rules_of(self) -> Self {
         match self {
@@ -50,7 +50,7 @@ impl EventKind {
         }
     }
 
-    /// The event id of this kind.
+    /// Returns the event id of this kind.
     pub fn event_id(self) -> u16 {
         match self {
             Self::ScriptBlock => 4104,
@@ -59,7 +59,7 @@ impl EventKind {
         }
     }
 
-    /// Offset in bytes at which the text of a payload begins.
+    /// Returns the offset in bytes at which the text of a payload begins.
     pub fn text_offset(self) -> usize {
         match self {
             Self::ScriptBlock => 8,
@@ -68,7 +68,7 @@ impl EventKind {
         }
     }
 
-    /// The text fields of this kind, in the order of the payload.
+    /// Returns the text fields of this kind, in the order of the payload.
     pub fn text_fields(self) -> &'static [Field] {
         match self {
             Self::ScriptBlock => &[Field::ScriptBlockText, Field::ScriptBlockId, Field::Path],
@@ -86,12 +86,12 @@ impl EventKinds {
     /// All kinds.
     pub const ALL: Self = Self(3);
 
-    /// The set of one, and of what is searched with its rules.
+    /// Returns the set of one kind, and of the kinds to which its rules apply.
     pub const fn only(kind: EventKind) -> Self {
         Self(1 << kind.rules_of() as u8)
     }
 
-    /// Whether the kind is in the set, or that whose rules search it.
+    /// Returns true if the set contains the kind, or the kind whose rules apply to it.
     pub fn contains(self, kind: EventKind) -> bool {
         self.0 & Self::only(kind).0 != 0
     }
@@ -101,13 +101,13 @@ impl EventKinds {
         self.0 & other.0 == other.0
     }
 
-    /// The kinds that are in both sets.
+    /// Returns the kinds that are in both sets.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Whether no kind is in the set.
+    /// Returns true if no kind is in the set.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -116,11 +116,11 @@ impl EventKinds {
 /// A field that rules can test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Field {
-    /// 4104: the text of the script block, or of this part of it; 1101: the content.
+    /// 4104: the text of the script block or fragment; 1101: the content.
     ScriptBlockText,
-    /// 4104: the id that the parts of a block share.
+    /// 4104: the id that the fragments of a block share.
     ScriptBlockId,
-    /// 4104: the script's file; 1101: the content's name.
+    /// 4104: the path of the script; 1101: the name of the content.
     Path,
     /// 4103: host, command and user of the call.
     ContextInfo,
@@ -128,9 +128,9 @@ pub enum Field {
     UserData,
     /// 4103: the command and its parameter bindings.
     Payload,
-    /// 4104: number of this part, from 1.
+    /// 4104: number of the fragment, from 1.
     MessageNumber,
-    /// 4104: number of parts.
+    /// 4104: number of fragments.
     MessageTotal,
     /// The event's id.
     EventId,
@@ -140,7 +140,7 @@ impl Field {
     /// Number of fields.
     pub(crate) const COUNT: usize = 9;
 
-    /// The field of this name.
+    /// Returns the field of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "ScriptBlockText" => Self::ScriptBlockText,
@@ -156,12 +156,12 @@ impl Field {
         })
     }
 
-    /// Whether the field's values are numbers.
+    /// Returns true if the field's values are numbers.
     pub fn is_number(self) -> bool {
         matches!(self, Self::MessageNumber | Self::MessageTotal | Self::EventId)
     }
 
-    /// The kinds of events that have this field.
+    /// Returns the kinds of events that have this field.
     pub fn kinds(self) -> EventKinds {
         match self {
             Self::EventId => EventKinds::ALL,
@@ -170,7 +170,7 @@ impl Field {
         }
     }
 
-    /// Place among the text fields of its kind.
+    /// Returns the index among the text fields of its kind.
     pub(crate) fn slot(self) -> Option<usize> {
         match self {
             Self::ScriptBlockText | Self::ContextInfo => Some(0),
@@ -194,7 +194,7 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Finds the fields. Never fails: what is missing is absent, what lacks its NUL goes on to the end.
+    /// Locates the fields. Never fails: missing fields are absent, and a field without its NUL extends to the end.
     pub fn split(kind: EventKind, payload: &'a [u8]) -> Self {
         let units = text_units(kind, payload);
         let end = units.len() - usize::from(units.last() == Some(&[0, 0]));
@@ -210,12 +210,12 @@ impl<'a> Fields<'a> {
         Self { kind, payload, text }
     }
 
-    /// Fields that are known to lie there, in units from the text offset.
+    /// Creates fields at known ranges, in units from the text offset.
     pub(crate) fn of_ranges(kind: EventKind, payload: &'a [u8], text: [Option<Range<usize>>; 3]) -> Self {
         Self { kind, payload, text }
     }
 
-    /// The fields of a payload that differs from this one in its script alone, which has `units` units there.
+    /// Returns the fields of a payload that differs from this one only in its script, which has `units` units there.
     pub(crate) fn with_script<'b>(&self, payload: &'b [u8], units: usize) -> Fields<'b> {
         let own = self.text[0].clone().unwrap_or(0..0);
         let moved = |range: &Range<usize>| range.start - own.end + units..range.end - own.end + units;
@@ -224,12 +224,12 @@ impl<'a> Fields<'a> {
         Fields { kind: self.kind, payload, text }
     }
 
-    /// The kind of event.
+    /// Returns the kind of event.
     pub fn kind(&self) -> EventKind {
         self.kind
     }
 
-    /// The range of a text field, in code units from the text offset. `None` if the event does not have it.
+    /// Returns the range of a text field, in code units from the text offset. `None` if the event does not have it.
     pub fn range(&self, field: Field) -> Option<Range<usize>> {
         if !field.kinds().contains(self.kind) {
             return None;
@@ -237,14 +237,14 @@ impl<'a> Fields<'a> {
         self.text[field.slot()?].clone()
     }
 
-    /// The UTF-16LE bytes of a text field, without the NUL.
+    /// Returns the UTF-16LE bytes of a text field, without the NUL.
     pub fn text(&self, field: Field) -> Option<&'a [u8]> {
         let range = self.range(field)?;
         let offset = self.kind.text_offset();
         self.payload.get(offset + 2 * range.start..offset + 2 * range.end)
     }
 
-    /// The value of a number field. `None` if the event does not have it.
+    /// Returns the value of a number field. `None` if the event does not have it.
     pub fn number(&self, field: Field) -> Option<i64> {
         let at = match field {
             Field::EventId => return Some(i64::from(self.kind.event_id())),
@@ -260,7 +260,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The code units behind the numbers of a payload; an odd byte at the end is dropped.
+/// Returns the code units after the numbers of a payload. An odd last byte is dropped.
 pub(crate) fn text_units(kind: EventKind, payload: &[u8]) -> &[[u8; 2]] {
     if kind == EventKind::Amsi {
         return amsi::searched(payload);
@@ -277,7 +277,7 @@ fn split_script_block(units: &[[u8; 2]]) -> [Option<Range<usize>>; 3] {
         return [Some(0..units.len()), None, None];
     };
     let tail = last + 1..units.len();
-    // Only a block id looks like a GUID: if the last string does, this is the layout without a path.
+    // Only block ids look like GUIDs. If the last string does, this is the layout without a path.
     if is_guid(&units[tail.clone()]) {
         return [Some(0..last), Some(tail), None];
     }

@@ -1,20 +1,20 @@
-//! The oracle: rules evaluated plainly, one after another, without a gate, a program or shared work.
+//! The oracle: evaluates rules one after another, without a gate, programs or shared work.
 //!
-//! Slow on purpose. Tests compare the [`Matcher`](crate::Matcher) with it on every event they can find.
+//! It is slow on purpose. Tests compare the [`Matcher`](crate::Matcher) with it on every available event.
 
 use crate::block::GAP;
 use crate::field::{EventKind, Field, Fields};
 use crate::pattern::{Part, Pattern, fold};
-use crate::rule::value::build_regex;
+use crate::rule::regex::build_regex;
 use crate::rule::{Calls, Expr, Op, Rule, Test};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
-/// Whether the rule matches this payload in the raw view.
+/// Returns true if the rule matches this payload in the raw view.
 ///
 /// # Panics
 ///
-/// If a regular expression of the rule does not compile; the loader lets none through.
+/// Panics if a regular expression of the rule does not compile, which the loader prevents.
 pub fn matches(rule: &Rule, kind: EventKind, payload: &[u8]) -> bool {
     rule.calls != Calls::Only
         && rule.events.contains(kind)
@@ -47,28 +47,28 @@ fn field_holds(field: Field, op: &Op, fields: &Fields<'_>) -> bool {
     }
 }
 
-/// A fragment: the process that wrote it, and its payload.
+/// A fragment: the process that wrote it, and the payload.
 pub type NaiveFragment<'a> = (Option<u32>, &'a [u8]);
 
 /// A block as the oracle joins it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NaiveBlock {
-    /// Index of its first fragment seen.
+    /// Index of its first fragment received.
     pub first: usize,
-    /// Whether a number from 1 to its total is missing.
+    /// True if a number from 1 to its total is missing.
     pub is_partial: bool,
-    /// The script, missing fragments as a [`GAP`].
+    /// The script, with a [`GAP`] for each missing fragment.
     pub text: Vec<u16>,
-    /// The rules that match the whole and none of its fragments alone, ascending.
+    /// The rules that match the whole block and none of its fragments, ascending.
     pub rules: Vec<u32>,
 }
 
-/// Joins the fragments of one source plainly, in the order in which they came, and evaluates rules on each whole: in
-/// the order of the blocks' first fragments. A fragment alone is no block.
+/// Joins the fragments of one source in the order in which they came, and evaluates rules on each block, in the order
+/// of the first fragments. Blocks with a single fragment are omitted.
 ///
 /// # Panics
 ///
-/// As [`matches()`].
+/// Panics under the same condition as [`matches()`].
 pub fn blocks(rules: &[Rule], fragments: &[NaiveFragment<'_>]) -> Vec<NaiveBlock> {
     type Open<'a> = BTreeMap<i32, &'a [u8]>;
     let (mut done, mut open) = (Vec::new(), BTreeMap::<_, (usize, i32, Vec<&[u8]>, Open<'_>)>::new());
@@ -108,7 +108,7 @@ pub fn blocks(rules: &[Rule], fragments: &[NaiveFragment<'_>]) -> Vec<NaiveBlock
     blocks
 }
 
-/// The texts in the order of their numbers, a gap wherever one is missing.
+/// Joins texts in the order of their numbers, with a gap for each missing one.
 fn joined(total: i32, parts: &BTreeMap<i32, &[u8]>) -> Vec<u16> {
     let mut text = Vec::new();
     let mut before = None;
@@ -127,7 +127,7 @@ fn joined(total: i32, parts: &BTreeMap<i32, &[u8]>) -> Vec<u16> {
     text
 }
 
-/// Whether the rule matches the text as one event, with id and path of the first fragment seen.
+/// Returns true if the rule matches the text as one event, with id and path of the first fragment received.
 fn whole_matches(rule: &Rule, total: i32, text: &[u16], first: &[u8]) -> bool {
     let fields = Fields::split(EventKind::ScriptBlock, first);
     let mut payload = [1i32.to_le_bytes(), total.to_le_bytes()].concat();
@@ -144,7 +144,7 @@ fn whole_matches(rule: &Rule, total: i32, text: &[u16], first: &[u8]) -> bool {
     rule.events.contains(EventKind::ScriptBlock) && holds(&rule.expr, EventKind::ScriptBlock, &whole)
 }
 
-/// Expressions are kept: building one takes a thousand times as long as using it.
+/// Keeps compiled expressions: building one takes a thousand times as long as using it.
 fn regex_matches(source: &str, text: &str) -> bool {
     thread_local! {
         static BUILT: RefCell<HashMap<String, regex::Regex>> = RefCell::default();
@@ -157,7 +157,7 @@ fn regex_matches(source: &str, text: &str) -> bool {
     })
 }
 
-/// A wildcard match by dynamic programming over characters; a lone surrogate is a character.
+/// Matches a wildcard pattern by dynamic programming over characters. A lone surrogate is a character.
 pub(crate) fn pattern_matches(pattern: &Pattern, cased: bool, units: &[u16]) -> bool {
     let folded = |unit: u16| if cased { unit } else { fold(unit) };
     // reached[i]: the parts so far match the first i units.
@@ -186,7 +186,7 @@ pub(crate) fn pattern_matches(pattern: &Pattern, cased: bool, units: &[u16]) -> 
     reached[units.len()]
 }
 
-/// Units of the character at the start of `units`, which is not empty.
+/// Returns the number of units of the character at the start of `units`, which must not be empty.
 fn char_units(units: &[u16]) -> usize {
     let high = (0xD800..0xDC00).contains(&units[0]);
     let low = units.get(1).is_some_and(|unit| (0xDC00..0xE000).contains(unit));

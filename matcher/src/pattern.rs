@@ -1,25 +1,25 @@
-//! Sigma's wildcard patterns, in UTF-16 code units as the events have them.
+//! Sigma's wildcard patterns, in UTF-16 code units.
 
 /// A part of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
     /// This code unit.
     Unit(u16),
-    /// `?`: one character (a surrogate pair is one).
+    /// `?`: one character; a surrogate pair is one character.
     One,
-    /// `*`: any number of characters, line ends included.
+    /// `*`: any number of characters, including line ends.
     Any,
 }
 
-/// A pattern for a whole value. Two `*` never follow one another.
+/// A pattern for a whole value. It never contains two adjacent `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Pattern {
     parts: Vec<Part>,
 }
 
 impl Pattern {
-    /// Parses a Sigma string: `*` and `?` are wildcards; a backslash before `*`, `?` or a backslash takes its
-    /// meaning away, any other backslash is itself.
+    /// Parses a Sigma string: `*` and `?` are wildcards. A backslash escapes `*`, `?` and a backslash; any other
+    /// backslash is literal.
     ///
     /// Source: Sigma specification 2.1, "Escaping".
     pub fn parse(text: &str) -> Self {
@@ -39,17 +39,17 @@ impl Pattern {
         pattern
     }
 
-    /// Takes text without wildcards.
+    /// Creates a pattern without wildcards.
     pub fn literal(text: &str) -> Self {
         Self { parts: text.encode_utf16().map(Part::Unit).collect() }
     }
 
-    /// Takes parts, of which no two `*` follow one another.
+    /// Creates a pattern of parts, which must not contain two adjacent `*`.
     pub(crate) fn of_parts(parts: Vec<Part>) -> Self {
         Self { parts }
     }
 
-    /// The code units; `None` if there is a wildcard.
+    /// Returns the code units; `None` if there is a wildcard.
     pub(crate) fn units(&self) -> Option<Vec<u16>> {
         let unit = |part: &Part| match part {
             Part::Unit(unit) => Some(*unit),
@@ -58,7 +58,7 @@ impl Pattern {
         self.parts.iter().map(unit).collect()
     }
 
-    /// `*` before it.
+    /// Prepends `*`.
     #[must_use]
     pub fn any_before(mut self) -> Self {
         if self.parts.first() != Some(&Part::Any) {
@@ -67,19 +67,19 @@ impl Pattern {
         self
     }
 
-    /// `*` behind it.
+    /// Appends `*`.
     #[must_use]
     pub fn any_after(mut self) -> Self {
         self.push(Part::Any);
         self
     }
 
-    /// The parts, in order.
+    /// Returns the parts, in order.
     pub fn parts(&self) -> &[Part] {
         &self.parts
     }
 
-    /// Whether it has a wildcard.
+    /// Returns true if the pattern has a wildcard.
     pub fn has_wildcard(&self) -> bool {
         self.parts.iter().any(|part| !matches!(part, Part::Unit(_)))
     }
@@ -95,7 +95,7 @@ impl Pattern {
     }
 }
 
-/// Folds an ASCII capital letter to its small one, and leaves every other unit alone.
+/// Folds ASCII letters to lower case and returns every other unit unchanged.
 pub fn fold(unit: u16) -> u16 {
     if (u16::from(b'A')..=u16::from(b'Z')).contains(&unit) { unit | 0x20 } else { unit }
 }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn stars_do_not_double() {
+    fn adjacent_stars_are_merged() {
         assert_eq!(Pattern::parse("*a*").any_before().any_after(), Pattern::parse("*a*"));
         assert_eq!(Pattern::parse("a").any_before().any_after(), Pattern::parse("*a*"));
         assert_eq!(Pattern::default().any_before().any_after().parts().len(), 1);

@@ -1,17 +1,20 @@
-//! The rule model: what a Sigma rule means, after parsing and before compiling.
+//! The rule model: the meaning of a Sigma rule after parsing and before compiling.
 //!
-//! A rule's detection and condition are lowered to one [`Expr`] over [`Test`]s of fields. The naive evaluator
-//! walks it as it is; the compiler turns it into a gate and a program.
+//! A rule's detection and condition are lowered to one [`Expr`] over [`Test`]s of fields. The naive evaluator traverses
+//! it; the compiler turns it into a gate and a program.
 
+mod cmdlets;
 pub(crate) mod condition;
 pub(crate) mod filter;
 pub(crate) mod identity;
 pub mod load;
+pub(crate) mod loaded;
 mod logsource;
 mod metadata;
 pub(crate) mod modifier;
 mod never;
 pub mod pcre;
+pub(crate) mod regex;
 pub(crate) mod report;
 pub(crate) mod selection;
 pub(crate) mod sigma;
@@ -25,42 +28,42 @@ use crate::pattern::Pattern;
 /// A loaded rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// The rule's id, a GUID in Sigma. A rule without one gets [`DERIVED_ID_PREFIX`](crate::DERIVED_ID_PREFIX) and a UUID
-    /// that follows from its contents. Never empty, and no two rules of a set have the same.
+    /// The rule's id, a UUID in Sigma. A rule without one gets [`DERIVED_ID_PREFIX`](crate::DERIVED_ID_PREFIX) and a
+    /// UUID derived from its contents. Never empty, and unique within a set.
     pub id: String,
-    /// The title, for people.
+    /// The title.
     pub title: String,
-    /// informational, low, medium, high or critical; empty if the rule has none.
+    /// `informational`, `low`, `medium`, `high` or `critical`; empty if the rule has none.
     pub level: String,
     /// ATT&CK technique ids from the tags, such as `T1021.006`.
     pub attack: Vec<String>,
     /// Name of the file and line at which the rule starts.
     pub origin: Origin,
-    /// The events that the rule is about.
+    /// The events to which the rule applies.
     pub events: EventKinds,
     /// When the rule matches.
     pub expr: Expr,
-    /// Sigma's `name`, by which filters may refer to the rule; empty if the rule has none.
+    /// Sigma's `name`, by which filters can refer to the rule; empty if the rule has none.
     pub name: String,
-    /// Whether the call-aware view is asked for.
+    /// Use of the call-aware view.
     pub calls: Calls,
-    /// Id of the rule whose match makes a call-aware match of this one superfluous; empty if there is none.
+    /// Id of the rule whose match makes a call-aware match of this one redundant; empty if there is none.
     pub base: String,
 }
 
-/// Whether a rule is searched in the call-aware view.
+/// Use of the call-aware view by a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Calls {
-    /// No.
+    /// The rule is not searched in it.
     #[default]
     No,
-    /// There as well.
+    /// The rule is searched in it as well.
     Also,
-    /// There and in no other view.
+    /// The rule is searched in no other view.
     Only,
 }
 
-/// Where a rule stands.
+/// The position of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// Name of the file, as the caller gave it.
@@ -72,11 +75,11 @@ pub struct Origin {
 /// A truth-valued expression over tests of an event's fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expr {
-    /// True if all parts are; true if there are none.
+    /// True if all parts are true, or if there are none.
     And(Vec<Expr>),
-    /// True if some part is; false if there are none.
+    /// True if some part is true; false if there are none.
     Or(Vec<Expr>),
-    /// True if the part is not.
+    /// True if the part is false.
     Not(Box<Expr>),
     /// A test of a field.
     Test(Test),
@@ -85,31 +88,31 @@ pub enum Expr {
 /// A test of one field, or of all text fields of the event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Test {
-    /// `None`: a keyword, true if it holds for any text field.
+    /// The field; `None` for a keyword, which holds if any text field satisfies it.
     pub field: Option<Field>,
-    /// What is asked of the field.
+    /// The operation.
     pub op: Op,
 }
 
-/// What a test asks of a field's value. Every operation but `Exists` is false for an absent field.
+/// An operation on the value of a field. All operations except `Exists` are false for an absent field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
-    /// The whole value matches the pattern; ASCII letters match both cases unless `cased`.
+    /// The whole value matches the pattern, ignoring the case of ASCII letters unless `cased`.
     Text {
         /// The pattern.
         pattern: Pattern,
-        /// Letters match their own case only.
+        /// True if the match is case-sensitive.
         cased: bool,
     },
-    /// The regular expression matches somewhere in the value. Flags are part of the pattern, `(?i)…`.
+    /// The regular expression matches somewhere in the value. Flags are part of the expression, as in `(?i)…`.
     Regex(String),
-    /// The value, a number, compares so with this one.
+    /// The value, a number, compares with this one.
     Number(Comparison, i64),
-    /// The field is there (true) or absent (false).
+    /// The field is present (true) or absent (false).
     Exists(bool),
 }
 
-/// How a number is compared.
+/// A comparison of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Comparison {
     /// Equal.
@@ -125,7 +128,7 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// Compares.
+    /// Compares two numbers.
     pub fn holds(self, left: i64, right: i64) -> bool {
         match self {
             Self::Eq => left == right,

@@ -1,22 +1,21 @@
 //! YAML as a small tree with positions, within bounds.
 //!
-//! Scalars stay the strings that the author wrote: `no`, `1e3` and `0x10` are not turned into something else.
-//! Anchors, aliases and tags are flaws of a document, which refuse it if it is a rule that this crate reads: rules do not
-//! need them, and aliases make small files large.
+//! Scalars remain the strings that the author wrote: `no`, `1e3` and `0x10` are not converted. Anchors, aliases and
+//! tags are recorded as flaws, and a rule that has any is rejected: rules do not need them, and aliases make small
+//! files large.
 
-use crate::error::{Located, Position, Problem};
-use crate::rule::report::PROBLEMS_MAX;
+use crate::error::{Located, PROBLEMS_MAX, Position, Problem};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use std::collections::HashSet;
 
-/// Longest rule file, in bytes.
+/// Maximum length of a rule file, in bytes.
 pub const RULE_FILE_LEN_MAX: usize = 1 << 20;
-/// Deepest nesting of lists and maps.
+/// Maximum nesting depth of lists and maps.
 pub(crate) const YAML_DEPTH_MAX: usize = 32;
-/// Most nodes in one document.
+/// Maximum number of nodes in one document.
 pub(crate) const YAML_NODES_MAX: usize = 50_000;
 
-/// A value and where it starts.
+/// A value and its position.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) at: Position,
@@ -25,23 +24,23 @@ pub(crate) struct Node {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
-    /// The text, and whether it was written without quotes (only then can it mean null or a number).
+    /// Text; `plain` if it was written without quotes, so that it can mean null or a number.
     Scalar {
         text: String,
         plain: bool,
     },
     List(Vec<Node>),
-    /// Keys with their values, in the order of the file.
+    /// Keys and values in the order of the file.
     Map(Vec<(String, Node)>),
 }
 
 impl Node {
-    /// Looks a key up, if this is a map.
+    /// Returns the value of a key, if this is a map.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         self.entries().iter().find(|(name, _)| name == key).map(|(_, node)| node)
     }
 
-    /// The keys and values of a map; none if this is something else.
+    /// Returns the keys and values of a map; empty for anything else.
     pub(crate) fn entries(&self) -> &[(String, Node)] {
         match &self.value {
             Value::Map(entries) => entries,
@@ -49,7 +48,7 @@ impl Node {
         }
     }
 
-    /// The text of a scalar that is not null.
+    /// Returns the text of a scalar that is not null.
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Scalar { text, .. } if !self.is_null() => Some(text),
@@ -57,12 +56,12 @@ impl Node {
         }
     }
 
-    /// A plain `null`, `~` or nothing at all.
+    /// Returns true for a plain `null` or `~`, or an empty value.
     pub(crate) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
-    /// A list's items, or the node itself as the only one.
+    /// Returns a list's items, or the node itself as the only one.
     pub(crate) fn items(&self) -> &[Node] {
         match &self.value {
             Value::List(items) => items,
@@ -70,7 +69,7 @@ impl Node {
         }
     }
 
-    /// What this is, for an error message.
+    /// Describes the node in an error message.
     pub(crate) fn kind(&self) -> String {
         match &self.value {
             _ if self.is_null() => "nothing".into(),
@@ -80,29 +79,29 @@ impl Node {
         }
     }
 
-    /// The error for a node of the wrong form.
+    /// Returns the error for a node of the wrong type.
     pub(crate) fn form(&self, what: &str, expected: &'static str) -> Located {
         (self.at, Problem::Form { what: what.into(), expected, found: self.kind() })
     }
 }
 
-/// A document, and what of it is YAML that rules may not use.
+/// A document, with the uses of YAML features that rules must not have.
 #[derive(Debug)]
 pub(crate) struct Document {
     pub(crate) root: Node,
     pub(crate) flaws: Vec<Located>,
 }
 
-/// The documents of a file, without empty ones, and the errors that hid others.
+/// The documents of a file, without empty ones, and the errors that made others unreadable.
 #[derive(Debug, Default)]
 pub(crate) struct Parsed {
     pub(crate) documents: Vec<Document>,
-    /// One for each document that is lost.
+    /// One per unreadable document.
     pub(crate) errors: Vec<Located>,
 }
 
-/// Parses every document of `text`. After an error it continues with the next line that begins a document: such a line
-/// can be nothing else in YAML.
+/// Parses every document of `text`. After an error it continues with the next line that starts a document, which is
+/// unambiguous in YAML.
 pub(crate) fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     if text.len() > RULE_FILE_LEN_MAX {
@@ -126,7 +125,8 @@ pub(crate) fn parse(text: &str) -> Parsed {
     parsed
 }
 
-/// The number of lines and of bytes before a line that begins a document, is not the first, and is not before `line`.
+/// Returns the numbers of lines and bytes before the next line that starts a document, is not the first line, and is
+/// not before `line`.
 fn next_document(text: &str, line: usize) -> Option<(usize, usize)> {
     let mut offset = 0;
     let mut lines = 0;
@@ -202,7 +202,7 @@ fn documents(text: &str, lines_before: usize, documents: &mut Vec<Document>) -> 
         };
         let Some(node) = done else { continue };
         match open.last_mut() {
-            // An empty document, as behind a `---` that ends a file.
+            // An empty document, such as after a final `---`.
             None if node.is_null() => {}
             None => documents.push(Document { root: node, flaws: std::mem::take(&mut flaws) }),
             Some(parent) => {
@@ -221,22 +221,22 @@ fn position(marker: Marker, lines_before: usize) -> Position {
     Position { line: marker.line() + lines_before, column: marker.col() + 1 }
 }
 
-/// A list or map whose end has not been seen.
+/// A list or map that is being read.
 struct Open {
     node: Node,
-    /// A key that waits for its value, and where it is. `None`: a key that cannot be kept, whose value is skipped.
+    /// A key without its value yet, and its position. `None` for an invalid key, whose value is skipped.
     key: Option<(Option<String>, Position)>,
     /// The keys so far.
     keys: HashSet<String>,
 }
 
 impl Open {
-    /// Takes a node as item, key or value. Returns what is wrong with it.
+    /// Adds a node as item, key or value. Returns an error if it is not allowed there.
     fn take(&mut self, node: Node) -> Option<Located> {
         match (&mut self.node.value, self.key.take()) {
             (Value::List(items), _) => items.push(node),
             (Value::Map(entries), Some((Some(key), at))) => {
-                // A value is known by the position of its key.
+                // A value has the position of its key.
                 entries.push((key, Node { at, ..node }));
             }
             (Value::Map(_), None) => {
@@ -251,7 +251,7 @@ impl Open {
                 }
                 self.key = Some((Some(text), at));
             }
-            // The value of a key that cannot be kept.
+            // The value of an invalid key.
             (Value::Map(_), Some((None, _))) | (Value::Scalar { .. }, _) => {}
         }
         None
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rules_do_not_need_is_a_flaw() {
+    fn unneeded_features_are_flaws() {
         let rows = [
             ("a: &x 1\n", 1, "anchor"),
             ("a: 2\nb: *x\n", 2, "unknown anchor"),
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_documents_are_nothing() {
+    fn empty_documents_are_ignored() {
         for text in
             ["", "---\n", "a: 1\n---\n", "---\n---\na: 1\n---\n# the end\n", "\u{feff}a: 1\n...\n---\n"]
         {

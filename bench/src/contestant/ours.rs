@@ -2,7 +2,7 @@
 
 use super::Contestant;
 use crate::answer::Pair;
-use crate::rules::RuleSet;
+use crate::rules::{RuleSet, compile};
 use crate::workload::{Name, Workload};
 use etwsieve_matcher::{EventKind, Kernel, Matcher, Payload, Repeats, Scratch};
 
@@ -20,7 +20,7 @@ impl<'a> Ours<'a> {
     pub(super) fn new(workload: &'a Workload, rules: &RuleSet) -> Self {
         let is_long = matches!(workload.kind, Name::Stream | Name::Busy);
         let repeats = if is_long { Repeats::Auto } else { Repeats::Never };
-        let matcher = Matcher::new(rules.rules.clone()).with_repeats(repeats);
+        let matcher = compile(rules.rules.clone()).with_repeats(repeats);
         Self { workload, name: "etwsieve".into(), matcher, repeats, scratch: Scratch::default() }
     }
 
@@ -31,7 +31,7 @@ impl<'a> Ours<'a> {
 
     pub(super) fn with_repeats(mut self, rules: &RuleSet, repeats: Repeats) -> Self {
         self.repeats = repeats;
-        self.matcher = Matcher::new(rules.rules.clone()).with_repeats(repeats);
+        self.matcher = compile(rules.rules.clone()).with_repeats(repeats);
         self.named("etwsieve, each repeat searched".into())
     }
 

@@ -5,11 +5,11 @@ use crate::contestant::{Entry, entries};
 use crate::error::BenchError;
 use crate::facts::facts;
 use crate::measure::{Effort, Entrant, Measured, race};
-use crate::rules::RuleSet;
+use crate::rules::{RuleSet, compile, kernel};
 use crate::workload::{Name, Size, Workload};
 use crate::{callback, programs, reader, replay, views};
 use cpu_time::ThreadTime;
-use etwsieve_matcher::{EventKind, Kernel, Matcher};
+use etwsieve_matcher::EventKind;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub fn collect(options: &Options) -> Result<Report, BenchError> {
         "effort",
         format!("{} rounds, a sample takes {} ms or one pass", effort.rounds, effort.sample.as_millis()),
     ));
-    let kernel = Kernel::from_env().map_or_else(|error| error.to_string(), |kernel| kernel.to_string());
+    let kernel = kernel().map_or_else(|error| error.to_string(), |kernel| kernel.to_string());
     run.report.facts.push(("scan kernel", kernel));
     #[cfg(feature = "peers")]
     for library in crate::hs::libraries().flatten() {
@@ -110,7 +110,7 @@ impl Run<'_> {
         }
         for rules in rule_sets {
             if self.wants(&title("replay", rules.name)) {
-                let matcher = Arc::new(Matcher::new(rules.rules.clone()));
+                let matcher = Arc::new(compile(rules.rules.clone()));
                 let mut entrants = replay::entrants(&workload, rules, &matcher)?;
                 self.race("replay", &workload, rules.name, &mut entrants)?;
             }
@@ -206,12 +206,12 @@ fn compile(rules: &RuleSet) -> Compiled {
         .map(|_| {
             let own = rules.rules.clone();
             let start = ThreadTime::now();
-            black_box(Matcher::new(own));
+            black_box(compile(own));
             start.elapsed().as_secs_f64() * 1e3
         })
         .collect();
     times.sort_by(f64::total_cmp);
-    let matcher = Matcher::new(rules.rules.clone());
+    let matcher = compile(rules.rules.clone());
     Compiled {
         rules: rules.name.to_owned(),
         count: rules.rules.len(),

@@ -48,12 +48,12 @@ fn flood(matcher: &Matcher, text: &str, limits: Limits) -> Flooded {
                 source: 0,
                 process_id: Some(process_id),
                 time: n,
-                is_needed: false,
-                noted: scratch.noted(),
+                views_could_differ: false,
+                found_needles: scratch.found_needles(),
             };
-            assembly.take(fragment, &mut buffer, &given, matcher, &mut scratch, || n);
+            matcher.take_fragment(&mut assembly, fragment, &mut buffer, &given, &mut scratch, || n);
             while let Some(closed) = assembly.next_closed() {
-                let is_found = !closed.search(matcher, &mut scratch, &mut joined).is_empty();
+                let is_found = !matcher.find_joined(&closed, &mut scratch, &mut joined).is_empty();
                 flooded.detected += u64::from(is_found);
                 assert_eq!(closed.is_partial(), !is_found, "only honest blocks are whole, and all are found");
                 assembly.recycle(closed);

@@ -1,20 +1,20 @@
-//! A bound on the work and the memory that one input may cost.
+//! A bound on the work and memory that one input may cost.
 //!
-//! Every loop whose length an input decides is given a [`Budget`] and charges it *before* it does the work. What an
-//! input may cost is therefore bounded by construction, whatever the input is, and the amount spent can be compared
-//! with the length of the input in tests and fuzz targets.
+//! Every loop whose length depends on the input gets a [`Budget`] and charges it *before* it does the work. The cost of
+//! an input is therefore bounded by construction, and tests and fuzz targets can compare the amount spent with the
+//! length of the input.
 //!
-//! A step is about one byte or one UTF-16 unit read, compared or written: a few nanoseconds at most. Work with a
-//! larger constant is charged as the number of steps that take as long.
+//! A step is about one byte or one UTF-16 unit read, compared or written: a few nanoseconds at most. Work with a larger
+//! constant is charged as the equivalent number of steps.
 
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
-/// Steps after which a budget asks whether to stop: some 100 microseconds.
+/// Steps between two calls of the stop function: about 100 microseconds.
 const STEPS_BETWEEN_POLLS: u64 = 1 << 16;
 
-/// Why a budget refuses more work. The first reason stays the reason.
+/// The reason why a budget refuses more work. Only the first reason is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
     /// All steps are spent.
@@ -23,15 +23,15 @@ pub enum Exhausted {
     /// All memory is spent.
     #[error("the budget of memory is exhausted")]
     Memory,
-    /// Whoever waits for the work wants it to stop.
+    /// The caller stopped the work.
     #[error("the work was stopped")]
     Stopped,
 }
 
-/// What one input may still cost.
+/// The work and memory that one input may still use.
 ///
-/// Memory that is freed is not given back: the sum of all allocations is bounded, so that neither peak memory nor the
-/// time to clear and copy it can grow beyond the bound.
+/// Freed memory is not returned to the budget: the sum of all allocations is bounded, and with it peak memory and the
+/// time to clear and copy it.
 pub struct Budget<'a> {
     steps: u64,
     steps_left: u64,
@@ -43,24 +43,25 @@ pub struct Budget<'a> {
 }
 
 impl<'a> Budget<'a> {
-    /// A budget of this many steps and of this many allocated bytes.
+    /// Creates a budget of this many steps and allocated bytes.
     pub fn new(steps: u64, bytes: u64) -> Self {
         let next_poll = steps.saturating_sub(STEPS_BETWEEN_POLLS);
         Self { steps, steps_left: steps, bytes, bytes_left: bytes, next_poll, stop: None, exhausted: None }
     }
 
-    /// The same budget, which ends as [`Exhausted::Stopped`] soon after `stop` returns true.
+    /// Ends the budget as [`Exhausted::Stopped`] soon after `stop` returns true.
     #[must_use]
     pub fn until(mut self, stop: &'a dyn Fn() -> bool) -> Self {
         self.stop = Some(stop);
         self
     }
 
-    /// Charges work, before it is done.
+    /// Charges work before it is done.
     ///
     /// # Errors
     ///
-    /// [`Exhausted`] if that much is not left; then nothing is left, and every later call fails with the same reason.
+    /// Returns [`Exhausted`] if fewer steps are left. The budget is then exhausted, and every later call fails with the
+    /// same reason.
     #[inline]
     pub fn charge(&mut self, steps: usize) -> Result<(), Exhausted> {
         match self.steps_left.checked_sub(steps as u64) {
@@ -72,11 +73,11 @@ impl<'a> Budget<'a> {
         }
     }
 
-    /// Charges memory, before it is allocated, and a step for each eight bytes of it.
+    /// Charges memory before it is allocated, and one step per eight bytes.
     ///
     /// # Errors
     ///
-    /// As [`Budget::charge`].
+    /// Returns [`Exhausted`] as [`Budget::charge`] does.
     #[inline]
     pub fn allocate(&mut self, bytes: usize) -> Result<(), Exhausted> {
         self.charge(bytes / 8)?;
@@ -89,22 +90,22 @@ impl<'a> Budget<'a> {
         }
     }
 
-    /// Steps charged so far; all of them once the budget is exhausted.
+    /// Returns the steps charged so far; all of them once the budget is exhausted.
     pub fn steps_spent(&self) -> u64 {
         self.steps - self.steps_left
     }
 
-    /// Steps that may still be charged.
+    /// Returns the steps that may still be charged.
     pub fn steps_left(&self) -> u64 {
         self.steps_left
     }
 
-    /// Bytes charged so far.
+    /// Returns the bytes charged so far.
     pub fn bytes_spent(&self) -> u64 {
         self.bytes - self.bytes_left
     }
 
-    /// Why no more work is done, if that is so.
+    /// Returns the reason why no more work is done, if there is one.
     pub fn exhausted(&self) -> Option<Exhausted> {
         self.exhausted
     }
@@ -140,12 +141,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_that_exceeds_the_budget_is_refused_for_good() {
+    fn an_exhausted_budget_refuses_all_further_work() {
         let mut budget = Budget::new(10, 100);
         assert_eq!(budget.charge(7), Ok(()));
         assert_eq!(budget.steps_spent(), 7);
         assert_eq!(budget.charge(4), Err(Exhausted::Steps));
-        assert_eq!(budget.charge(0), Err(Exhausted::Steps), "nothing is free afterwards");
+        assert_eq!(budget.charge(0), Err(Exhausted::Steps), "even work without steps is refused afterwards");
         assert_eq!(budget.allocate(1), Err(Exhausted::Steps));
         assert_eq!((budget.steps_spent(), budget.exhausted()), (10, Some(Exhausted::Steps)));
     }
@@ -156,11 +157,11 @@ mod tests {
         assert_eq!(budget.allocate(48), Ok(()));
         assert_eq!((budget.steps_spent(), budget.bytes_spent()), (6, 48));
         assert_eq!(budget.allocate(17), Err(Exhausted::Memory));
-        assert_eq!(budget.charge(1), Err(Exhausted::Memory), "the first reason stays");
+        assert_eq!(budget.charge(1), Err(Exhausted::Memory), "the first reason is kept");
     }
 
     #[test]
-    fn a_stop_is_honoured_between_steps() {
+    fn a_stop_takes_effect_between_steps() {
         let stopped = std::cell::Cell::new(false);
         let stop = || stopped.get();
         let mut budget = Budget::new(u64::MAX, 0).until(&stop);

@@ -1,16 +1,16 @@
 //! The open blocks of one thread.
 
 use super::list::{Linked, Links, List};
-use super::open::{Block, Closed, Kept, Key, Part, Pieces};
+use super::open::{Block, Closed, FragmentFields, Kept, Key, StoredFragment};
 use super::owners::{OWNER_BYTES, Owners, Tier};
+use super::search::{BlockMatcher, BlockScratch};
 use super::{BLOCK_FRAGMENTS_MAX, BlockCounts, Facts, Limits};
-use crate::matcher::repeats::secret;
-use crate::matcher::{Matcher, Scratch};
+use crate::engine::gate::Found;
+use crate::hash::SecretHash;
 use crate::rule::Rule;
 use std::collections::HashMap;
-use twox_hash::XxHash3_128;
 
-/// Buffers that are kept to be exchanged for those of fragments.
+/// Maximum number of spare buffers, which replace the buffers taken from fragments.
 const SPARES_MAX: usize = 32;
 
 /// Joins fragments to blocks, within [`Limits`]; see the [module](super).
@@ -20,26 +20,26 @@ pub struct Assembly<T> {
     slots: HashMap<Key, u32>,
     blocks: Slab<T>,
     free: Vec<u32>,
-    /// All blocks, the stillest first.
+    /// All blocks, the least recently used first.
     all: List,
     owners: Owners,
     /// Bytes of all blocks and owners.
     bytes: usize,
     spares: Vec<Vec<u8>>,
     spare_bytes: usize,
-    /// The latest time that any fragment bore.
+    /// The latest time of any fragment.
     now: u64,
-    /// Of the matcher that has searched the fragments.
+    /// Identity of the matcher that searched the fragments.
     matcher: u64,
     closed: Vec<Closed<T>>,
     counts: BlockCounts,
-    secret: Vec<u8>,
+    hash: SecretHash,
 }
 
 #[derive(Debug)]
 struct Slab<T>(Vec<Option<Box<Block<T>>>>);
 
-/// One kind of links of the blocks.
+/// One of the two kinds of lists that blocks are linked into.
 struct Table<'a, T> {
     blocks: &'a mut Slab<T>,
     which: usize,
@@ -49,7 +49,7 @@ impl<T> Linked for Table<'_, T> {
     fn links(&mut self, slot: u32) -> &mut Links {
         match self.blocks.0.get_mut(slot as usize) {
             Some(Some(block)) => &mut block.links[self.which],
-            // Lists hold open blocks only.
+            // Lists contain open blocks only.
             _ => unreachable!("slot {slot} of a list is empty"),
         }
     }
@@ -59,7 +59,7 @@ impl<T> Slab<T> {
     fn get(&mut self, slot: u32) -> &mut Block<T> {
         match self.0.get_mut(slot as usize) {
             Some(Some(block)) => block,
-            // Whoever knows a slot has it from a table that only holds open blocks.
+            // Slots come from tables that contain open blocks only.
             _ => unreachable!("slot {slot} is empty"),
         }
     }
@@ -73,27 +73,36 @@ impl<T> Slab<T> {
     }
 }
 
-/// What a fragment brings beside its payload.
+/// A fragment, without its payload.
 #[derive(Clone, Debug)]
 pub struct Fragment {
-    /// The source that it came from: blocks never span two.
+    /// The source of the event; no block spans two sources.
     pub source: u32,
     /// The process that wrote it.
     pub process_id: Option<u32>,
-    /// When it was written.
+    /// The time of the event.
     pub time: u64,
-    /// Whether its text is needed whole whatever the rules find in it: another view of it could differ.
-    pub is_needed: bool,
-    /// What its search has found; see [`Scratch::noted`].
-    pub noted: Noted,
+    /// True if a view of the fragment could differ from its text: the whole text is then kept, whatever the rules find
+    /// in it.
+    pub views_could_differ: bool,
+    /// The needles that its search found; see [`Scratch::found_needles`](crate::Scratch::found_needles).
+    pub found_needles: FoundNeedles,
 }
 
-/// What the search of a fragment has found of the gate's needles, and where.
+/// The needles of the gate that the search of a fragment found, and their positions.
 #[derive(Clone, Debug, Default)]
-pub struct Noted(pub(super) Vec<(u32, u32)>);
+pub struct FoundNeedles(pub(super) Vec<(u32, u32)>);
+
+impl FoundNeedles {
+    pub(crate) fn of(found: &Found) -> Self {
+        let mut places = Vec::with_capacity(found.list().len());
+        found.each(|needle, place| places.push((needle, place as u32)));
+        Self(places)
+    }
+}
 
 impl<T: Facts> Assembly<T> {
-    /// Without any block.
+    /// Creates an assembly without blocks.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -109,47 +118,48 @@ impl<T: Facts> Assembly<T> {
             matcher: 0,
             closed: Vec::new(),
             counts: BlockCounts::default(),
-            secret: secret(),
+            hash: SecretHash::new(),
         }
     }
 
-    /// Number of open blocks.
+    /// Returns the number of open blocks.
     pub fn open(&self) -> usize {
         self.slots.len()
     }
 
-    /// Bytes held, as they are counted against the limit: texts, and what is known of the blocks.
+    /// Returns the memory in use, in bytes, as counted against the limit: texts and bookkeeping.
     pub fn bytes(&self) -> usize {
         self.bytes + self.spare_bytes + self.owners.len() * OWNER_BYTES
     }
 
-    /// What was done so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> BlockCounts {
         self.counts
     }
 
-    /// A block that has closed, if there is one. Ask until there is none after every call that may close some.
+    /// Returns a closed block, if there is one. Call it until it returns `None` after every call that may close blocks.
     pub fn next_closed(&mut self) -> Option<Closed<T>> {
         self.closed.pop()
     }
 
-    /// Takes a fragment that [`Matcher::find_fragment`] has searched; `given` are the rules, ascending, that were reported for it. Its buffer may be kept: another one of no less capacity
-    /// then lies there, empty.
+    /// Adds a fragment that [`Matcher::find_fragment`](crate::Matcher::find_fragment) has searched. `reported` are the
+    /// rules that were reported for it, ascending. The assembly may keep the buffer; `payload` is then an empty buffer
+    /// of at least the same capacity.
     ///
     /// # Complexity
     ///
-    /// Constant, but for a copy of at most half a buffer, and for what has to be given up.
-    pub fn take(
+    /// Constant, except for copying at most half a buffer and for closing blocks when memory runs out.
+    pub(crate) fn take(
         &mut self,
         fragment: Fragment,
         payload: &mut Vec<u8>,
-        given: &[u32],
-        matcher: &Matcher,
-        scratch: &mut Scratch,
+        reported: &[u32],
+        matcher: BlockMatcher<'_>,
+        scratch: &mut BlockScratch,
         facts: impl FnOnce() -> T,
     ) {
-        if self.matcher != matcher.identity() {
-            self.exchange(&[], matcher);
+        if self.matcher != matcher.identity {
+            self.change_rules(&[], &[], matcher.identity);
         }
         self.counts.fragments += 1;
         self.advance(fragment.time);
@@ -158,23 +168,22 @@ impl<T: Facts> Assembly<T> {
             return;
         };
         let owner = (fragment.source, fragment.process_id);
-        // The secret is as long as it must be.
-        let id = XxHash3_128::oneshot_with_secret(&self.secret, pieces.id).unwrap_or(0);
+        let id = self.hash.hash(pieces.id);
         let key: Key = (owner, id);
         let slot = match self.slots.get(&key) {
             Some(&slot) => slot,
             None => self.begin(key, total, &pieces, facts()),
         };
         let block = self.blocks.get(slot);
-        block.touched = self.now;
+        block.last_seen = self.now;
         if number < 1 || number > total.max(block.total) || total != block.total {
-            self.counts.lying += 1;
+            self.counts.inconsistent += 1;
         }
         block.total = block.total.max(total);
-        block.is_needed |= fragment.is_needed;
-        block.give(given);
+        block.views_could_differ |= fragment.views_could_differ;
+        block.report(reported);
         match block.parts.binary_search_by_key(&number, |part| part.number) {
-            // With another text or the same: what a hit shows must not depend on who writes last.
+            // Even if the texts differ: a hit must not depend on who writes last.
             Ok(_) => self.counts.duplicates += 1,
             Err(at) => {
                 let text = pieces.text;
@@ -186,8 +195,9 @@ impl<T: Facts> Assembly<T> {
                     let text = 0..copy.len();
                     (copy, text)
                 };
-                let kept = if fragment.is_needed { Kept::Needed } else { Kept::Whole };
-                let part = Part { number, bytes, text, found: Some(fragment.noted.0), kept };
+                let kept = if fragment.views_could_differ { Kept::Needed } else { Kept::Whole };
+                let part =
+                    StoredFragment { number, bytes, text, found: Some(fragment.found_needles.0), kept };
                 self.blocks.get(slot).parts.insert(at, part);
             }
         }
@@ -196,7 +206,7 @@ impl<T: Facts> Assembly<T> {
         self.all.push(slot, &mut self.blocks.all());
         self.blocks.get(slot).tier = Tier::Whole;
         self.owners.touch(owner, slot, (tier, Tier::Whole), &mut self.blocks.owned());
-        self.weigh(slot);
+        self.recount(slot);
         let block = self.blocks.get(slot);
         if block.is_complete() {
             self.counts.joined += 1;
@@ -208,26 +218,26 @@ impl<T: Facts> Assembly<T> {
         self.make_room(matcher, scratch);
     }
 
-    /// An event of this time has come: closes the blocks that have waited too long.
+    /// Closes the blocks that have waited too long, given the time of another event.
     pub fn advance(&mut self, time: u64) {
         self.now = self.now.max(time);
         while let Some(slot) = self.all.first()
-            && self.now - self.blocks.get(slot).touched > self.limits.age
+            && self.now - self.blocks.get(slot).last_seen > self.limits.age
         {
             self.counts.partial += 1;
             self.close(slot, false);
         }
     }
 
-    /// Closes the stillest block, as at the end of a source; false if there is none.
-    pub fn give_up(&mut self) -> bool {
+    /// Closes the least recently used block, as at the end of a source. Returns false if there is none.
+    pub fn close_oldest(&mut self) -> bool {
         let Some(slot) = self.all.first() else { return false };
         self.counts.partial += 1;
         self.close(slot, false);
         true
     }
 
-    /// Takes a buffer back whose block is done with.
+    /// Reuses the buffers of a block that has been searched.
     pub fn recycle(&mut self, closed: Closed<T>) {
         for part in closed.block.parts {
             let capacity = part.bytes.capacity();
@@ -238,42 +248,42 @@ impl<T: Facts> Assembly<T> {
         }
     }
 
-    /// The rules were exchanged: what `old` rules have said of the fragments so far counts for the same rules among
-    /// those of `new`, and the fragments are searched anew if their block comes to be searched.
-    pub fn exchange(&mut self, old: &[Rule], new: &Matcher) {
-        self.matcher = new.identity();
+    /// Continues with other rules. Rules that were reported already and are in both sets stay reported; the fragments
+    /// are searched again when their block is.
+    pub(crate) fn change_rules(&mut self, old: &[Rule], new: &[Rule], identity: u64) {
+        self.matcher = identity;
         if self.slots.is_empty() {
             return;
         }
         let name = |rule: &Rule| (rule.id.clone(), rule.title.clone());
-        let numbers: HashMap<_, u32> = new.rules().iter().map(name).zip(0..).collect();
+        let numbers: HashMap<_, u32> = new.iter().map(name).zip(0..).collect();
         for block in self.blocks.0.iter_mut().flatten() {
-            let given = std::mem::take(&mut block.given);
+            let reported = std::mem::take(&mut block.reported);
             let of_new = |rule: u32| numbers.get(&name(old.get(rule as usize)?)).copied();
-            block.give(&given.into_iter().filter_map(of_new).collect::<Vec<_>>());
+            block.report(&reported.into_iter().filter_map(of_new).collect::<Vec<_>>());
             for part in &mut block.parts {
                 part.found = None;
                 match &mut part.kept {
                     Kept::Ends { is_known, .. } => *is_known = false,
-                    // What was needed may be needless now; what a view needs stays.
-                    kept if !block.is_needed => *kept = Kept::Whole,
+                    // A fragment that was needed may not be needed now, but the views still need theirs.
+                    kept if !block.views_could_differ => *kept = Kept::Whole,
                     _ => {}
                 }
             }
         }
     }
 
-    /// Reduces all that is open, as if there were no room.
+    /// Trims all open blocks, as if memory had run out.
     #[cfg(test)]
-    pub(super) fn lean_all(&mut self, matcher: &Matcher, scratch: &mut Scratch) {
+    pub(crate) fn trim_all(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) {
         for slot in self.slots.values().copied().collect::<Vec<_>>() {
             if self.blocks.get(slot).tier == Tier::Whole {
-                self.lean(slot, matcher, scratch);
+                self.trim(slot, matcher, scratch);
             }
         }
     }
 
-    fn begin(&mut self, key: Key, total: i32, pieces: &Pieces<'_>, facts: T) -> u32 {
+    fn begin(&mut self, key: Key, total: i32, pieces: &FragmentFields<'_>, facts: T) -> u32 {
         let block = Box::new(Block {
             key,
             facts,
@@ -281,11 +291,11 @@ impl<T: Facts> Assembly<T> {
             path: pieces.path.map(Into::into),
             total,
             parts: Vec::new(),
-            given: Vec::new(),
-            touched: self.now,
+            reported: Vec::new(),
+            last_seen: self.now,
             bytes: 0,
             tier: Tier::Whole,
-            is_needed: false,
+            views_could_differ: false,
             links: [Links::default(); 2],
         });
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -299,14 +309,14 @@ impl<T: Facts> Assembly<T> {
         slot
     }
 
-    /// Counts the bytes of a block anew.
-    fn weigh(&mut self, slot: u32) {
+    /// Updates the count of a block's bytes.
+    fn recount(&mut self, slot: u32) {
         let block = self.blocks.get(slot);
         let (owner, before) = (block.key.0, block.bytes);
-        let now = block.weigh(block.facts.heap_bytes());
+        let now = block.recount(block.facts.heap_bytes());
         block.bytes = now;
         self.bytes = self.bytes - before + now;
-        self.owners.weigh(owner, before, now);
+        self.owners.recount(owner, before, now);
     }
 
     fn close(&mut self, slot: u32, is_complete: bool) {
@@ -322,7 +332,7 @@ impl<T: Facts> Assembly<T> {
         }
     }
 
-    /// An empty buffer of this capacity.
+    /// Returns an empty buffer of this capacity.
     fn spare(&mut self, capacity: usize) -> Vec<u8> {
         let Some(mut spare) = self.spares.pop() else { return Vec::with_capacity(capacity) };
         self.spare_bytes -= spare.capacity();
@@ -331,18 +341,18 @@ impl<T: Facts> Assembly<T> {
         spare
     }
 
-    /// Gives up what is beyond the limits: spare buffers, then the texts that no rule needs, then blocks.
-    fn make_room(&mut self, matcher: &Matcher, scratch: &mut Scratch) {
+    /// Releases memory until the limits hold: spare buffers first, then texts that no rule needs, then whole blocks.
+    fn make_room(&mut self, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) {
         while self.bytes() > self.limits.bytes || self.open() > self.limits.blocks {
             if self.spare_bytes > 0 {
                 self.spares.clear();
                 self.spare_bytes = 0;
                 continue;
             }
-            let may_lean = self.open() <= self.limits.blocks;
-            let Some((slot, tier)) = self.owners.victim(may_lean) else { return };
-            if may_lean && tier == Tier::Whole {
-                self.lean(slot, matcher, scratch);
+            let may_trim = self.open() <= self.limits.blocks;
+            let Some((slot, tier)) = self.owners.victim(may_trim) else { return };
+            if may_trim && tier == Tier::Whole {
+                self.trim(slot, matcher, scratch);
             } else {
                 self.counts.evicted += 1;
                 self.close(slot, false);
@@ -350,24 +360,24 @@ impl<T: Facts> Assembly<T> {
         }
     }
 
-    /// Keeps of a block only what some rule could need.
-    fn lean(&mut self, slot: u32, matcher: &Matcher, scratch: &mut Scratch) {
+    /// Keeps only the parts of a block that some rule could need.
+    fn trim(&mut self, slot: u32, matcher: BlockMatcher<'_>, scratch: &mut BlockScratch) {
         let block = self.blocks.get(slot);
         let owner = block.key.0;
         for part in block.parts.iter_mut().filter(|part| part.kept == Kept::Whole) {
-            if part.lean(matcher, scratch) {
-                self.counts.lean += 1;
+            if part.trim(matcher, scratch) {
+                self.counts.trimmed += 1;
             }
         }
-        block.tier = Tier::Lean;
-        self.owners.touch(owner, slot, (Tier::Whole, Tier::Lean), &mut self.blocks.owned());
-        self.weigh(slot);
+        block.tier = Tier::Trimmed;
+        self.owners.touch(owner, slot, (Tier::Whole, Tier::Trimmed), &mut self.blocks.owned());
+        self.recount(slot);
     }
 }
 
-/// Where a fragment's strings lie, its number and the total.
-fn place(payload: &[u8]) -> Option<(Pieces<'_>, i32, i32)> {
+/// Returns the fields of a fragment, its number and the total.
+fn place(payload: &[u8]) -> Option<(FragmentFields<'_>, i32, i32)> {
     let (number, rest) = payload.split_first_chunk()?;
     let (total, _) = rest.split_first_chunk()?;
-    Some((Pieces::of(payload)?, i32::from_le_bytes(*number), i32::from_le_bytes(*total)))
+    Some((FragmentFields::of(payload)?, i32::from_le_bytes(*number), i32::from_le_bytes(*total)))
 }

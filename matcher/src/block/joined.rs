@@ -1,43 +1,43 @@
-//! A joined block as one payload, and which of its units were which in the script.
+//! A joined block as one payload, with the mapping back to the original script.
 
 use super::GAP;
-use super::open::{Kept, Part};
+use super::open::{Kept, StoredFragment};
 use crate::field::{EventKind, Fields};
 use std::ops::Range;
 
-/// Capacity that is kept from block to block, in bytes.
+/// Maximum capacity that is kept from block to block, in bytes.
 const KEPT_CAPACITY_MAX: usize = 1 << 20;
 
-/// A block in the layout of its event: numbers, text, id, path.
+/// A joined block in the layout of its event: numbers, text, id, path.
 ///
-/// What is missing is a [`GAP`] in the text. Memory that one thread reuses from block to block.
+/// Missing text is replaced by a [`GAP`]. One thread reuses the memory from block to block.
 #[derive(Debug, Default)]
 pub struct Joined {
     bytes: Vec<u8>,
-    /// Script, id and path, in units from the text offset.
+    /// Ranges of script, id and path, in units from the text offset.
     strings: [Option<Range<usize>>; 3],
     pieces: Vec<Piece>,
     units: usize,
 }
 
-/// A stretch of the script that is there without a gap.
+/// A contiguous part of the script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Where it stands in the script, in UTF-16 units. What was never seen counts as the length of a [`GAP`].
+    /// Its range in the script, in UTF-16 units. Text that was never received counts as the length of a [`GAP`].
     pub original: Range<usize>,
-    /// Where it stands in the joined text.
+    /// Its start in the joined text.
     joined: usize,
 }
 
 impl Piece {
-    /// Where it stands in the joined text.
+    /// Returns its range in the joined text.
     pub fn joined(&self) -> Range<usize> {
         self.joined..self.joined + self.original.len()
     }
 }
 
 impl Joined {
-    /// User data as one event would have it.
+    /// Returns the payload, in the layout of a single event.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -47,17 +47,18 @@ impl Joined {
         Fields::of_ranges(EventKind::ScriptBlock, &self.bytes, self.strings.clone())
     }
 
-    /// What is there, ascending, with something missing between any two pieces.
+    /// Returns the parts of the script that are present, ascending, with missing text between any two.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
-    /// Length of the script in UTF-16 units; what was never seen counts as the length of a [`GAP`].
+    /// Returns the length of the script in UTF-16 units. Text that was never received counts as the length of a
+    /// [`GAP`].
     pub fn units(&self) -> usize {
         self.units
     }
 
-    /// Whether nothing is missing.
+    /// Returns true if nothing is missing.
     pub fn is_whole(&self) -> bool {
         let text_units = self.strings[0].as_ref().map_or(0, Range::len);
         match &self.pieces[..] {
@@ -67,7 +68,7 @@ impl Joined {
         }
     }
 
-    /// Where units of the joined text stand in the script; `None` if they are not all in one piece.
+    /// Maps a range of the joined text to the script; `None` if it is not within one piece.
     pub fn original(&self, units: Range<usize>) -> Option<Range<usize>> {
         let piece = self.pieces.iter().rev().find(|piece| piece.joined <= units.start)?;
         let start = piece.original.start + (units.start - piece.joined);
@@ -75,7 +76,7 @@ impl Joined {
         (end <= piece.original.end).then_some(start..end)
     }
 
-    /// Whether the script holds a U+0000 before a unit of the joined text.
+    /// Returns true if the script contains a U+0000 before this unit of the joined text.
     pub fn has_nul_before(&self, unit: usize) -> bool {
         let units: &[[u8; 2]] =
             self.bytes.get(EventKind::ScriptBlock.text_offset()..).unwrap_or_default().as_chunks().0;
@@ -84,7 +85,7 @@ impl Joined {
         self.pieces.iter().any(has_nul)
     }
 
-    pub(super) fn write(&mut self, total: i32, parts: &[Part], id: &[u8], path: Option<&[u8]>) {
+    pub(super) fn write(&mut self, total: i32, parts: &[StoredFragment], id: &[u8], path: Option<&[u8]>) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_CAPACITY_MAX);
         self.pieces.clear();
@@ -140,7 +141,7 @@ impl Joined {
         let original = self.units..self.units + units;
         self.units = original.end;
         match self.pieces.last_mut() {
-            // In both: where a gap has no length in one, it still has in the other.
+            // Contiguous in both texts: a gap of length 0 in one may still have a length in the other.
             Some(last)
                 if last.original.end == original.start && last.joined + last.original.len() == joined =>
             {
@@ -156,8 +157,8 @@ impl Joined {
     }
 }
 
-/// Whether a fragment joins what stands before it without a gap. Numbers below 1 lie, so that nothing is known to be
-/// missing before the first of them.
+/// Returns true if a fragment continues the one before it without a gap. Numbers below 1 are wrong, so nothing is known
+/// to be missing before the first of them.
 pub(super) fn follows(before: Option<i32>, number: i32) -> bool {
     match before {
         None => number <= 1,

@@ -1,6 +1,7 @@
-//! Lists of open blocks, the stillest first, threaded through the blocks themselves: any block leaves at once.
+//! Doubly linked lists of open blocks, the least recently used first. The links are in the blocks, so that a block is
+//! removed in constant time.
 
-/// No block.
+/// The end of a list.
 const NONE: u32 = u32::MAX;
 
 /// A block's neighbours in one list.
@@ -16,12 +17,12 @@ impl Default for Links {
     }
 }
 
-/// Where the links of blocks are found.
+/// Access to the links of a block.
 pub(super) trait Linked {
     fn links(&mut self, slot: u32) -> &mut Links;
 }
 
-/// A list: its two ends.
+/// The ends of a list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct List {
     first: u32,
@@ -35,12 +36,12 @@ impl Default for List {
 }
 
 impl List {
-    /// The stillest block.
+    /// Returns the least recently used block.
     pub(super) fn first(self) -> Option<u32> {
         (self.first != NONE).then_some(self.first)
     }
 
-    /// Adds a block that is in no list of this kind.
+    /// Appends a block that is not in a list of this kind.
     pub(super) fn push(&mut self, slot: u32, blocks: &mut impl Linked) {
         *blocks.links(slot) = Links { before: self.last, behind: NONE };
         if self.last == NONE {
@@ -51,7 +52,7 @@ impl List {
         self.last = slot;
     }
 
-    /// Takes a block of this list out of it.
+    /// Removes a block that is in this list.
     pub(super) fn remove(&mut self, slot: u32, blocks: &mut impl Linked) {
         let Links { before, behind } = std::mem::take(blocks.links(slot));
         if before == NONE {
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn any_block_leaves() {
+    fn any_block_can_be_removed() {
         for leaving in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
             let mut table = Table(vec![Links::default(); 3]);
             let mut list = List::default();

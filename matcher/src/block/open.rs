@@ -1,67 +1,66 @@
-//! A block whose fragments are coming, and one that has closed.
+//! A block that is being collected, and one that is closed.
 
 use super::fields;
 use super::joined::Joined;
 use super::list::Links;
 use super::owners::{Owner, Tier};
 use crate::field::Field;
-use crate::matcher::{Matcher, Scratch};
 use std::ops::Range;
 
-/// What names a block.
+/// Identifies a block: its owner and a hash of its id.
 pub(super) type Key = (Owner, u128);
 
 /// A block that is not complete yet.
 #[derive(Debug)]
 pub(super) struct Block<T> {
     pub(super) key: Key,
-    /// Of the first fragment seen, as are id and path.
+    /// The caller's data for the first fragment received; id and path are also those of that fragment.
     pub(super) facts: T,
     pub(super) id: Box<[u8]>,
     pub(super) path: Option<Box<[u8]>>,
-    /// The largest that a fragment claimed.
+    /// The largest total that a fragment claimed.
     pub(super) total: i32,
-    /// By ascending number, each once.
-    pub(super) parts: Vec<Part>,
+    /// The fragments, by ascending number, each once.
+    pub(super) parts: Vec<StoredFragment>,
     /// Rules that were reported for single fragments, ascending.
-    pub(super) given: Vec<u32>,
+    pub(super) reported: Vec<u32>,
     /// The assembly's time at the last fragment.
-    pub(super) touched: u64,
-    /// What it holds, all in all, as last counted.
+    pub(super) last_seen: u64,
+    /// Memory in bytes, as last counted.
     pub(super) bytes: usize,
     pub(super) tier: Tier,
-    /// Whether another view of some fragment could differ.
-    pub(super) is_needed: bool,
-    /// Among all blocks, and among those of its owner.
+    /// True if a view of some fragment could differ.
+    pub(super) views_could_differ: bool,
+    /// Links in the list of all blocks and in the list of its owner.
     pub(super) links: [Links; 2],
 }
 
-/// A fragment.
+/// A fragment of an open block.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct StoredFragment {
     pub(super) number: i32,
-    /// What is kept: the text stands at `text`.
+    /// The bytes that are kept; the text is at `text`.
     pub(super) bytes: Vec<u8>,
     pub(super) text: Range<usize>,
-    /// Needles of the gate that the search of the event found, and a unit of the payload's strings at which each
-    /// stands. `None`: searched with other rules than those of today.
+    /// The needles of the gate that the search of the event found, each with a position in the payload's strings.
+    /// `None` if it was searched with other rules than the present ones.
     pub(super) found: Option<Vec<(u32, u32)>>,
     pub(super) kept: Kept,
 }
 
-/// How much of a fragment's text is kept.
+/// The part of a fragment's text that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
-    /// All.
+    /// The whole text.
     Whole,
-    /// All, since something in it may be needed.
+    /// The whole text, because some rule may need it.
     Needed,
-    /// The first and the last units, of so many; between them is nothing that a rule could need, unless rules have been
-    /// exchanged since.
+    /// Only the first and the last `end_units` of `units`. No rule needs the text between them, unless the rules have
+    /// changed since (`is_known` is false then).
     Ends { units: usize, end_units: usize, is_known: bool },
 }
 
-impl Part {
+impl StoredFragment {
     pub(super) fn text(&self) -> &[u8] {
         self.bytes.get(self.text.clone()).unwrap_or_default()
     }
@@ -73,41 +72,41 @@ impl Part {
 }
 
 impl<T> Block<T> {
-    /// Whether every number from 1 to the total is there.
+    /// Returns true if all numbers from 1 to the total are present.
     pub(super) fn is_complete(&self) -> bool {
         let below = self.parts.partition_point(|part| part.number < 1);
         let inside = self.parts.partition_point(|part| part.number <= self.total).saturating_sub(below);
         usize::try_from(self.total).is_ok_and(|total| total > 0 && inside == total)
     }
 
-    /// Bytes that it holds, `facts_heap` being those of its facts: counted anew, which takes a look at each part.
-    pub(super) fn weigh(&self, facts_heap: usize) -> usize {
+    /// Counts the memory in bytes, where `facts_heap` is what the facts own. Visits every fragment.
+    pub(super) fn recount(&self, facts_heap: usize) -> usize {
         Self::OVERHEAD_BYTES
             + facts_heap
             + self.id.len()
             + self.path.as_ref().map_or(0, |path| path.len())
-            + self.given.capacity() * size_of::<u32>()
-            + self.parts.capacity() * size_of::<Part>()
-            + self.parts.iter().map(Part::bytes_held).sum::<usize>()
+            + self.reported.capacity() * size_of::<u32>()
+            + self.parts.capacity() * size_of::<StoredFragment>()
+            + self.parts.iter().map(StoredFragment::bytes_held).sum::<usize>()
     }
 
-    /// The block itself, its places in the tables, which may be half empty, and what an allocator needs for each of
-    /// its pieces.
+    /// Memory of the block itself, of its entries in hash tables, which may be half empty, and of the allocator for
+    /// each allocation.
     const OVERHEAD_BYTES: usize = size_of::<Self>()
         + 2 * (size_of::<Key>() + 2 * size_of::<u64>() + size_of::<Option<Box<Self>>>())
         + 96;
 
     /// Adds rules that were reported for a fragment.
-    pub(super) fn give(&mut self, rules: &[u32]) {
+    pub(super) fn report(&mut self, rules: &[u32]) {
         for &rule in rules {
-            if let Err(place) = self.given.binary_search(&rule) {
-                self.given.insert(place, rule);
+            if let Err(place) = self.reported.binary_search(&rule) {
+                self.reported.insert(place, rule);
             }
         }
     }
 }
 
-/// A block that is complete, or has been given up.
+/// A block that is complete or was closed early.
 #[derive(Debug)]
 pub struct Closed<T> {
     pub(super) block: Box<Block<T>>,
@@ -115,62 +114,51 @@ pub struct Closed<T> {
 }
 
 impl<T> Closed<T> {
-    /// The facts of its first fragment seen.
+    /// Returns the caller's data for the first fragment received.
     pub fn facts(&self) -> &T {
         &self.block.facts
     }
 
-    /// Number of its fragments that are there.
+    /// Returns the number of fragments received.
     pub fn fragments(&self) -> usize {
         self.block.parts.len()
     }
 
-    /// Bytes of its fragments' texts, as far as they are there.
+    /// Returns the total length of the texts kept, in bytes.
     pub fn text_bytes(&self) -> usize {
         self.block.parts.iter().map(|part| part.text.len()).sum()
     }
 
-    /// Number of its fragments, as the largest claim has it.
+    /// Returns the number of fragments that the block should have: the largest total claimed.
     pub fn message_total(&self) -> i32 {
         self.block.total
     }
 
-    /// Whether some of it was missing, or unknown to the rules of today, when it closed.
+    /// Returns true if some text was missing when the block closed, or was trimmed for other rules than the present
+    /// ones.
     pub fn is_partial(&self) -> bool {
-        let is_unknown = |part: &Part| matches!(part.kept, Kept::Ends { is_known: false, .. });
+        let is_unknown = |part: &StoredFragment| matches!(part.kept, Kept::Ends { is_known: false, .. });
         !self.is_complete || self.block.parts.iter().any(is_unknown)
     }
 
-    /// The rules that were reported for single fragments, ascending.
-    pub fn given(&self) -> &[u32] {
-        &self.block.given
+    /// Returns the rules that were reported for single fragments, ascending.
+    pub fn reported(&self) -> &[u32] {
+        &self.block.reported
     }
 
-    /// The rules that match the joined block and were not reported for one of its fragments, ascending. `joined` then
-    /// holds the block; if there are none, it may hold another.
-    ///
-    /// # Complexity
-    ///
-    /// A few units for each border; the text only if a rule that was not reported becomes a candidate.
-    pub fn search<'s>(&self, matcher: &Matcher, scratch: &'s mut Scratch, joined: &mut Joined) -> &'s [u32] {
-        matcher.find_joined(&self.block, scratch, move || {
-            self.join(joined);
-            joined
-        })
-    }
-
-    /// Writes the whole as one payload.
+    /// Writes the joined block as one payload.
     pub fn join(&self, joined: &mut Joined) {
         let block = &self.block;
         joined.write(block.total, &block.parts, &block.id, block.path.as_deref());
     }
 
-    /// Whether another view of some fragment could differ, as was said when it came.
-    pub fn is_needed(&self) -> bool {
-        self.block.is_needed
+    /// Returns true if a view of some fragment could differ, as
+    /// [`Fragment::views_could_differ`](super::Fragment::views_could_differ) said.
+    pub fn views_could_differ(&self) -> bool {
+        self.block.views_could_differ
     }
 
-    /// What stands around each border of two fragments, at most so many units of either.
+    /// Returns the text around each border between two fragments, at most `units` units from either side.
     pub fn borders(&self, units: usize) -> impl Iterator<Item = Vec<[u8; 2]>> {
         self.block.parts.windows(2).map(move |pair| {
             let (left, right): (&[[u8; 2]], &[[u8; 2]]) =
@@ -181,15 +169,15 @@ impl<T> Closed<T> {
 }
 
 /// Id, path and text of a fragment's payload.
-pub(super) struct Pieces<'a> {
+pub(super) struct FragmentFields<'a> {
     pub(super) id: &'a [u8],
     pub(super) path: Option<&'a [u8]>,
-    /// In bytes of the payload.
+    /// The range of the text, in bytes of the payload.
     pub(super) text: Range<usize>,
 }
 
-impl<'a> Pieces<'a> {
-    /// `None` if the payload has no text, or no id.
+impl<'a> FragmentFields<'a> {
+    /// Returns `None` if the payload has no text or no id.
     pub(super) fn of(payload: &'a [u8]) -> Option<Self> {
         let fields = fields(payload);
         let units = fields.range(Field::ScriptBlockText)?;

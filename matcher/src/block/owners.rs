@@ -1,22 +1,22 @@
-//! Who holds how much: when room runs out, the process that holds the most gives some up, its stillest block first.
-//! So a flood pushes out itself, and not the blocks of others.
+//! Memory by owner. When memory runs out, the process that uses most loses its least recently used block first, so that
+//! a flood evicts its own blocks and not those of others.
 
 use super::list::{Linked, List};
 use std::collections::{BTreeSet, HashMap};
 
-/// A process of a source; `None`: events that do not tell theirs.
+/// A process of a source; `None` covers all events without a process id.
 pub(super) type Owner = (u32, Option<u32>);
 
-/// Bytes that an owner costs by itself, about.
+/// Approximate bytes that an owner takes itself.
 pub(super) const OWNER_BYTES: usize = 2 * (size_of::<Owner>() + size_of::<Share>()) + 64;
 
-/// Which of its owner's lists a block is in.
+/// The list of its owner in which a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tier {
-    /// As it came.
+    /// Not trimmed.
     Whole,
-    /// Reduced to what some rule could still need.
-    Lean,
+    /// Trimmed to what some rule could still need.
+    Trimmed,
 }
 
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ struct Share {
     bytes: usize,
     blocks: usize,
     whole: List,
-    lean: List,
+    trimmed: List,
 }
 
 /// The owners of open blocks.
@@ -39,7 +39,7 @@ impl Owners {
         self.shares.len()
     }
 
-    /// Adds a block, which holds nothing yet.
+    /// Adds a block, which has no memory yet.
     pub(super) fn add(&mut self, owner: Owner, slot: u32, tier: Tier, blocks: &mut impl Linked) {
         let share = self.shares.entry(owner).or_insert_with(|| {
             self.by_bytes.insert((0, owner));
@@ -49,7 +49,7 @@ impl Owners {
         share.list(tier).push(slot, blocks);
     }
 
-    /// Puts a block behind all others of a list.
+    /// Moves a block to the end of a list.
     pub(super) fn touch(
         &mut self,
         owner: Owner,
@@ -63,8 +63,8 @@ impl Owners {
         }
     }
 
-    /// The owner holds other bytes than before.
-    pub(super) fn weigh(&mut self, owner: Owner, before: usize, now: usize) {
+    /// Updates the memory of an owner.
+    pub(super) fn recount(&mut self, owner: Owner, before: usize, now: usize) {
         if before == now {
             return;
         }
@@ -75,7 +75,7 @@ impl Owners {
         }
     }
 
-    /// Takes a block of so many bytes away.
+    /// Removes a block that takes this many bytes.
     pub(super) fn remove(
         &mut self,
         owner: Owner,
@@ -84,7 +84,7 @@ impl Owners {
         bytes: usize,
         blocks: &mut impl Linked,
     ) {
-        self.weigh(owner, bytes, 0);
+        self.recount(owner, bytes, 0);
         if let Some(share) = self.shares.get_mut(&owner) {
             share.list(tier).remove(slot, blocks);
             share.blocks -= 1;
@@ -95,13 +95,14 @@ impl Owners {
         }
     }
 
-    /// The stillest block of the owner that holds the most: one that is whole, if there is one and `whole_first`.
+    /// Returns the least recently used block of the owner with most memory. If `whole_first`, trimmed blocks are only
+    /// returned if there are no others.
     pub(super) fn victim(&self, whole_first: bool) -> Option<(u32, Tier)> {
         let (_, owner) = self.by_bytes.last()?;
         let share = self.shares.get(owner)?;
         let whole = share.whole.first().map(|slot| (slot, Tier::Whole));
-        let lean = share.lean.first().map(|slot| (slot, Tier::Lean));
-        if whole_first { whole.or(lean) } else { lean.or(whole) }
+        let trimmed = share.trimmed.first().map(|slot| (slot, Tier::Trimmed));
+        if whole_first { whole.or(trimmed) } else { trimmed.or(whole) }
     }
 }
 
@@ -109,7 +110,7 @@ impl Share {
     fn list(&mut self, tier: Tier) -> &mut List {
         match tier {
             Tier::Whole => &mut self.whole,
-            Tier::Lean => &mut self.lean,
+            Tier::Trimmed => &mut self.trimmed,
         }
     }
 }

@@ -1,31 +1,33 @@
-//! The search of a joined block from what the searches of its fragments found.
+//! The search of a joined block, based on the searches of its fragments.
 
 use super::GAP;
-use super::assembly::Noted;
 use super::joined::{Joined, follows};
-use super::open::{Block, Kept, Part};
+use super::open::{Closed, Kept, StoredFragment};
+use super::trim::TrimPlan;
+use crate::engine::TextScratch;
+use crate::engine::cost::NoMeter;
+use crate::engine::gate::{Found, Gate, NOWHERE};
+use crate::engine::plan::Plan;
+use crate::engine::run::Evaluation;
 use crate::field::EventKind;
-use crate::matcher::cost::NoMeter;
-use crate::matcher::run::Run;
-use crate::matcher::{Matcher, Scratch};
-use crate::scan::gate::{Found, Gate, NOWHERE};
 use crate::scan::narrow::Narrowed;
 use etwsieve_budget::Budget;
+use std::sync::OnceLock;
 
-/// Memory for what joined blocks need beyond events.
+/// Memory that joined blocks need in addition.
 #[derive(Debug, Default)]
 pub(crate) struct BlockScratch {
-    /// The needles of the whole.
+    /// The needles in the joined text.
     found: Found,
     /// The units around a border.
     border: Vec<[u8; 2]>,
     narrowed: Narrowed,
-    /// The needles around a border.
+    /// The needles found around a border.
     near: Found,
 }
 
 impl BlockScratch {
-    /// Whether some literal stands in the text.
+    /// Returns true if the text contains a literal.
     pub(super) fn holds_any(&mut self, literals: &Gate, text: &[[u8; 2]]) -> bool {
         self.narrowed.begin();
         literals.scan(text, &mut self.narrowed, &mut self.near);
@@ -33,72 +35,80 @@ impl BlockScratch {
     }
 }
 
-impl Scratch {
-    /// What the search just done with this scratch has found, for an [`Assembly`](super::Assembly). Any other search
-    /// with this scratch changes it. Allocates if anything was found.
-    pub fn noted(&self) -> Noted {
-        let mut places = Vec::with_capacity(self.found.list().len());
-        self.found.each(|needle, place| places.push((needle, place as u32)));
-        Noted(places)
-    }
+/// The rules and plans that blocks need of a matcher.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockMatcher<'a> {
+    /// The rules for script blocks.
+    pub(crate) plan: &'a Plan,
+    /// Identifies the matcher among all others of the process.
+    pub(crate) identity: u64,
+    /// The way in which fragments may be trimmed; made when memory first runs out.
+    pub(crate) trim_plan: &'a OnceLock<Option<TrimPlan>>,
 }
 
-impl Matcher {
-    /// The rules that match the joined block and were not reported for a fragment, ascending. `join` is called if some could.
-    pub(super) fn find_joined<'s, 'j>(
-        &self,
-        block: &Block<impl Sized>,
-        scratch: &'s mut Scratch,
-        join: impl FnOnce() -> &'j mut Joined,
+impl<'a> BlockMatcher<'a> {
+    /// Returns how fragments may be trimmed; `None` if they may not be.
+    pub(crate) fn trim_plan(self) -> Option<&'a TrimPlan> {
+        self.trim_plan.get_or_init(|| TrimPlan::new(self.plan)).as_ref()
+    }
+
+    /// Returns the rules that match the joined block and were not reported for one of its fragments, ascending. If
+    /// there are any, `joined` contains the block afterwards.
+    pub(crate) fn find_joined<'s, T>(
+        self,
+        closed: &Closed<T>,
+        text: &'s mut TextScratch,
+        scratch: &mut BlockScratch,
+        joined: &mut Joined,
     ) -> &'s [u32] {
-        let (parts, given) = (&block.parts[..], &block.given[..]);
-        scratch.matched.clear();
-        let plan = self.plan(EventKind::ScriptBlock);
-        // One fragment alone shows nothing that its event has not shown.
+        let block = &closed.block;
+        let (parts, reported) = (&block.parts[..], &block.reported[..]);
+        text.matched.clear();
+        let plan = self.plan;
+        // A single fragment shows nothing that its own event has not shown.
         if plan.programs.is_empty() || parts.len() < 2 {
             return &[];
         }
         let others = std::iter::once(&*block.id).chain(block.path.as_deref());
-        self.gather(parts, others, &mut scratch.block);
-        let gated = scratch.block.found.list().iter().flat_map(|&needle| &plan.by_needle[needle as usize]);
+        self.gather(parts, others, scratch);
+        let gated = scratch.found.list().iter().flat_map(|&needle| &plan.by_needle[needle as usize]);
         let mut candidates = plan.ungated.iter().chain(gated);
-        if candidates.all(|&program| given.binary_search(&plan.programs[program as usize].rule).is_ok()) {
+        if candidates.all(|&program| reported.binary_search(&plan.programs[program as usize].rule).is_ok()) {
             return &[];
         }
-        let joined = join();
+        closed.join(joined);
         let units = joined.bytes()[EventKind::ScriptBlock.text_offset()..].as_chunks().0;
-        scratch.narrowed.begin();
-        scratch.memory.begin(plan);
-        let run = Run {
+        text.narrowed.begin();
+        text.memo.begin(plan);
+        let run = Evaluation {
             plan,
             units,
             fields: joined.fields(),
-            narrow: scratch.narrowed.of(units, self.usable()),
-            found: &scratch.block.found,
-            memory: &mut scratch.memory,
-            usable: self.usable(),
+            narrow: text.narrowed.of(units, plan.isa),
+            found: &scratch.found,
+            memo: &mut text.memo,
             budget: &mut Budget::new(u64::MAX, u64::MAX),
         };
-        run.candidates(given, &mut scratch.matched, &mut NoMeter);
-        scratch.matched.sort_unstable();
+        run.candidates(reported, &mut text.matched, &mut NoMeter);
+        text.matched.sort_unstable();
         if units.len() > BIG_UNITS {
-            scratch.narrowed.shrink_to(BIG_UNITS);
-            scratch.memory.shrink_to(BIG_UNITS);
+            text.narrowed.shrink_to(BIG_UNITS);
+            text.memo.shrink_to(BIG_UNITS);
         }
-        &scratch.matched
+        &text.matched
     }
 
-    /// Finds the gate's needles in the whole: from what was found in each part, and around the borders.
-    fn gather<'a>(
-        &self,
-        parts: &[Part],
-        others: impl IntoIterator<Item = &'a [u8]>,
+    /// Collects the needles of the gate in the joined text: those found in each fragment, and those around the borders.
+    fn gather<'b>(
+        self,
+        parts: &[StoredFragment],
+        others: impl IntoIterator<Item = &'b [u8]>,
         scratch: &mut BlockScratch,
     ) {
-        let gate = &self.plan(EventKind::ScriptBlock).gate;
+        let gate = &self.plan.gate;
         let BlockScratch { found, border, narrowed, near } = scratch;
         found.clear(gate.len());
-        // Of a needle across a border at least one unit stands on either side.
+        // A needle that crosses a border has at least one unit on either side.
         let reach = gate.longest().saturating_sub(1);
         border.clear();
         let (mut offset, mut before, mut is_anew) = (0, None, false);
@@ -120,7 +130,7 @@ impl Matcher {
             if let Some(list) = &part.found {
                 for &(needle, place) in list {
                     let end = place as usize + gate.needle_len(needle);
-                    // Elsewhere in the event, and perhaps in the text too.
+                    // The position is outside the text, but the needle may occur in the text as well.
                     let place = if end <= text.len() { offset + place as usize } else { NOWHERE };
                     found.insert(needle, place);
                 }
@@ -145,7 +155,7 @@ impl Matcher {
                 }
             }
         }
-        // What the searches of the events have said of id and path, they have not said of today's rules.
+        // Id and path were searched for the needles of the old rules only.
         for text in others.into_iter().filter(|_| is_anew) {
             narrowed.begin();
             gate.scan(text.as_chunks().0, narrowed, near);
@@ -154,7 +164,7 @@ impl Matcher {
     }
 }
 
-/// Beyond so many units a block's memory is given back.
+/// The memory of longer texts, in units, is released after the search.
 const BIG_UNITS: usize = 1 << 19;
 
 fn keep_last(border: &mut Vec<[u8; 2]>, text: &[[u8; 2]], reach: usize) {

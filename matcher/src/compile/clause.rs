@@ -1,35 +1,35 @@
-//! The necessary clause of a rule: a set of needles of which at least one stands in every payload that matches.
+//! Necessary clauses: sets of needles of which at least one occurs in every payload that a rule matches.
 //!
-//! The rarest clause of each rule goes into the gate. An empty clause means that the rule can never match. Needles
-//! are in narrowed form (see `scan/narrow.rs`): folded ASCII, and 0xFF for any unit that is not ASCII.
+//! The rarest clause of each rule goes into the gate. An empty clause means that the rule can never match. Needles are
+//! in narrowed form (see `scan/narrow.rs`): folded ASCII, and 0xFF for every unit that is not ASCII.
 
-use crate::compile::rarity::bits;
 use crate::compile::spelling::Spelling;
 use crate::field::EventKind;
+use crate::frequency::bits;
 use crate::pattern::{Part, Pattern};
 use crate::rule::{Expr, Op, Test};
 use crate::scan::narrow::narrow_unit;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// Most needles in one clause; a rule with more is always a candidate.
+/// Maximum number of needles in one clause; a rule with more is always a candidate.
 pub(crate) const CLAUSE_NEEDLES_MAX: usize = 4096;
-/// Most parts of a regular expression that are looked at; what stands behind them tells nothing.
+/// Maximum number of parts of a regular expression that are examined. The parts after them count as unknown.
 const REGEX_PARTS_MAX: usize = 4096;
-/// Most copies of a repeated part that are spelled out.
+/// Maximum number of copies of a repeated part that are written out.
 const REPEATS_SPELLED_MAX: u32 = 4;
-/// What each needle costs the gate, as bits of a frequency: between clauses that are rare enough, the shorter wins.
+/// Cost of each needle of the gate, as the bits of a frequency: among clauses that are rare enough, the shortest wins.
 const NEEDLE_COST_BITS: f64 = 38.0;
-/// Needles below this length take the gate longer: so many bits for each byte that is missing.
+/// Needles shorter than this cost the gate more: [`SHORT_COST_BITS`] for each missing byte.
 const SHORT_LEN: usize = 4;
 const SHORT_COST_BITS: f64 = 1.5;
-/// From this frequency on a clause keeps nothing out.
+/// A clause of at least this frequency is not selective.
 const SELECTIVE_FREQUENCY_MAX: f64 = 0.125;
 
-/// Needles of which one must stand in the text.
+/// Needles of which at least one must occur in the text.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clause {
     pub(crate) needles: Vec<Box<[u8]>>,
-    /// Likelihood, as estimated, that a needle stands at a given place, and what the needles cost.
+    /// Estimated probability that a needle occurs at a given position, plus the cost of the needles.
     pub(crate) frequency: f64,
 }
 
@@ -41,18 +41,18 @@ impl Clause {
         Self { needles, frequency }
     }
 
-    /// Whether it is worth a gate: a clause that most texts fulfil is none.
+    /// Returns true if the clause is worth a place in the gate because most texts do not satisfy it.
     pub(crate) fn is_selective(&self) -> bool {
         self.frequency < SELECTIVE_FREQUENCY_MAX
     }
 
-    /// Clauses that can never hold are the rarest.
+    /// Orders clauses by frequency. Clauses that can never hold are the rarest.
     pub(crate) fn rarer(&self, other: &Self) -> std::cmp::Ordering {
         self.frequency.total_cmp(&other.frequency)
     }
 }
 
-/// The rarest necessary clause of `expr` for events of `kind`; `None` if it can match without any needle.
+/// Returns the rarest necessary clause of `expr` for events of `kind`; `None` if it can match without any needle.
 pub(crate) fn necessary(expr: &Expr, kind: EventKind) -> Option<Clause> {
     match expr {
         Expr::And(parts) => parts.iter().filter_map(|part| necessary(part, kind)).min_by(Clause::rarer),
@@ -60,7 +60,7 @@ pub(crate) fn necessary(expr: &Expr, kind: EventKind) -> Option<Clause> {
         Expr::Not(_) => None,
         Expr::Test(Test { field, op }) => {
             if field.is_some_and(|field| !field.kinds().contains(kind)) {
-                // The field is absent from these events.
+                // Events of this kind do not have the field.
                 return if matches!(op, Op::Exists(false)) { None } else { Some(Clause::default()) };
             }
             match op {
@@ -92,7 +92,7 @@ fn union(parts: impl Iterator<Item = Option<Clause>>) -> Option<Clause> {
     Some(all)
 }
 
-/// The rarest run of units between the wildcards.
+/// Returns the clause for the rarest run of units between the wildcards.
 pub(crate) fn of_pattern(pattern: &Pattern) -> Option<Clause> {
     let mut spelling = Spelling::default();
     for part in pattern.parts() {
@@ -104,12 +104,12 @@ pub(crate) fn of_pattern(pattern: &Pattern) -> Option<Clause> {
     spelling.clauses(false).into_iter().min_by(Clause::rarer)
 }
 
-/// Clauses that all hold for every text that matches, the rarest first.
+/// Returns clauses that all hold for every matching text, the rarest first.
 pub(crate) fn of_regex(source: &str) -> Vec<Clause> {
     regex_syntax::parse(source).map_or_else(|_| Vec::new(), |hir| of_hir(&hir, &mut 0, false))
 }
 
-/// As [`of_regex`], of one needle each but for alternations, which have one for each alternative.
+/// Like [`of_regex`], but each clause has a single needle, or one per alternative of an alternation.
 pub(crate) fn singles_of_regex(hir: &Hir) -> Vec<Clause> {
     of_hir(hir, &mut 0, true)
 }
@@ -123,12 +123,12 @@ fn of_hir(hir: &Hir, parts: &mut usize, is_single: bool) -> Vec<Clause> {
     clauses
 }
 
-/// Spells an expression from left to right: places of which it says what stands there, and gaps.
+/// Traverses an expression from left to right and records which bytes each position may have, and gaps.
 struct Walk<'a> {
     spelling: Spelling,
-    /// Clauses of alternations on the way.
+    /// The clauses of alternations found so far.
     clauses: Vec<Clause>,
-    /// Parts looked at so far, of the whole expression.
+    /// Number of parts visited so far in the whole expression.
     parts: &'a mut usize,
     is_single: bool,
 }
@@ -152,7 +152,7 @@ impl Walk<'_> {
                     self.part(&repetition.sub);
                 }
                 if !exact {
-                    // The last copy, which what follows touches.
+                    // The last copy, which is adjacent to what follows.
                     self.spelling.gap();
                     self.part(&repetition.sub);
                 }
@@ -184,7 +184,7 @@ impl Walk<'_> {
         bytes.dedup();
         self.spelling.push(bytes.clone());
         if pairs {
-            // One unit or two: its neighbours on either side do not know each other's distance.
+            // The character has one unit or two, so the distance between its neighbours is unknown.
             self.spelling.gap();
             self.spelling.push(bytes);
         }
@@ -196,7 +196,7 @@ mod tests {
     use super::{of_pattern, of_regex};
     use crate::pattern::Pattern;
 
-    /// 0xFF is shown as `~`.
+    /// Shows 0xFF as `~`.
     fn shown(clause: Option<super::Clause>) -> Option<Vec<String>> {
         let shown = |needle: &[u8]| {
             needle.iter().map(|&byte| if byte == 0xFF { '~' } else { char::from(byte) }).collect()

@@ -1,77 +1,34 @@
-//! A rule's expression as a short program, and the checks that programs share.
-//!
-//! The machine has one register, the verdict so far. Each check is made at most once for an event, however many
-//! rules ask for it.
+//! Compiles a rule's expression to a short program, and the checks that programs share.
 
 use crate::compile::clause::{self, Clause};
-use crate::compile::literals::Literals;
-use crate::compile::window::Windows;
-use crate::field::{EventKind, Field};
-use crate::rule::value::build_regex;
-use crate::rule::{Comparison, Expr, Op, Test};
+use crate::compile::literals::LiteralTable;
+use crate::compile::window::windows;
+use crate::engine::program::{Check, CheckOp, Step};
+use crate::field::EventKind;
+use crate::rule::regex::build_regex;
+use crate::rule::{Expr, Op, Test};
 use crate::scan::glob::Glob;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-/// More than that of any part that selects.
+/// Greater than the cost of any part that is not negated.
 const EXCLUSION_COST: u32 = 16;
-/// Clauses that are looked at before a regular expression runs, beside its rarest, at most.
+/// Maximum number of clauses that are checked before a regular expression runs.
 const REGEX_CLAUSES_MAX: usize = 4;
-/// Most literals of such a clause.
+/// Maximum number of literals of such a clause.
 const REGEX_CLAUSE_LITERALS_MAX: usize = 4;
-
-/// One step of a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Sets the verdict to a constant.
-    Set(bool),
-    /// Sets the verdict to the outcome of a check.
-    Check(u32),
-    /// Turns the verdict round.
-    Not,
-    /// Goes on at a step if the verdict is false.
-    JumpIfFalse(u32),
-    /// Goes on at a step if the verdict is true.
-    JumpIfTrue(u32),
-}
-
-/// A compiled test.
-#[derive(Debug)]
-pub(crate) struct Check {
-    /// The fields of which one must pass; more than one for a keyword.
-    pub(crate) fields: Vec<Field>,
-    pub(crate) op: CheckOp,
-}
-
-#[derive(Debug)]
-pub(crate) enum CheckOp {
-    /// A pattern, and the numbers of literals without which it cannot match.
-    Glob {
-        glob: Glob,
-        literals: Vec<u32>,
-    },
-    /// An expression on the decoded text, or on its windows if it has any. Of each of the clauses one literal must
-    /// stand in the text.
-    Regex {
-        regex: Box<regex::Regex>,
-        clauses: Vec<Vec<u32>>,
-        windows: Option<Windows>,
-    },
-    Number(Comparison, i64),
-    Exists(bool),
-}
 
 /// Collects the checks of one kind of event while rules are compiled.
 pub(crate) struct Checks<'a> {
     kind: EventKind,
     known: HashMap<&'a Test, u32>,
     pub(crate) list: Vec<Check>,
-    pub(crate) literals: Literals,
+    pub(crate) literals: LiteralTable,
 }
 
 impl<'a> Checks<'a> {
-    /// `literals` already holds the needles of the gate.
-    pub(crate) fn new(kind: EventKind, literals: Literals) -> Self {
+    /// Starts with literals that already contain the needles of the gate.
+    pub(crate) fn new(kind: EventKind, literals: LiteralTable) -> Self {
         Self { kind, known: HashMap::new(), list: Vec::new(), literals }
     }
 
@@ -93,7 +50,7 @@ impl<'a> Checks<'a> {
             Expr::Test(test) => {
                 let step = match self.check(test) {
                     Some(check) => Step::Check(check),
-                    // These events do not have the field.
+                    // Events of this kind do not have the field.
                     None => Step::Set(test.op == Op::Exists(false)),
                 };
                 steps.push(step);
@@ -101,7 +58,8 @@ impl<'a> Checks<'a> {
         }
     }
 
-    /// Cheap parts first, of those the rarest where all must hold; the rest is skipped once the outcome stands.
+    /// Emits cheap parts first, and among those of a conjunction the rarest first. The rest is skipped once the outcome
+    /// is known.
     fn emit_list(&mut self, parts: &'a [Expr], steps: &mut Vec<Step>, all: bool) {
         let keyed = |part| (cost(part), if all { self.frequency(part) } else { 0.0 }, part);
         let mut parts: Vec<(u32, f64, &Expr)> = parts.iter().map(keyed).collect();
@@ -152,10 +110,10 @@ impl<'a> Checks<'a> {
                 }
                 CheckOp::Glob { glob, literals }
             }
-            // The loader has built it before; a rule made by hand with a broken one never matches.
+            // The loader has built it before. A rule made by hand with an invalid expression never matches.
             Op::Regex(source) => CheckOp::Regex {
                 regex: Box::new(build_regex(source).ok()?),
-                windows: Windows::new(source),
+                windows: windows(source),
                 clauses: self.quick(clause::of_regex(source)),
             },
             Op::Number(comparison, value) => CheckOp::Number(*comparison, *value),
@@ -169,7 +127,7 @@ impl<'a> Checks<'a> {
 }
 
 impl Checks<'_> {
-    /// The clauses that are quickly looked at, the rarest first.
+    /// Selects the clauses that are cheap to check, the rarest first.
     fn quick(&mut self, all: Vec<Clause>) -> Vec<Vec<u32>> {
         let mut clauses: Vec<Vec<u32>> = Vec::new();
         for clause in all {
@@ -183,11 +141,12 @@ impl Checks<'_> {
     }
 }
 
-/// Orders parts: numbers, then literal text, then patterns on raw units, then regular expressions; then what excludes.
+/// Returns the cost class of a part: numbers, literal text, patterns on raw units, regular expressions, and last
+/// negations.
 fn cost(expr: &Expr) -> u32 {
     match expr {
         Expr::And(parts) | Expr::Or(parts) => parts.iter().map(cost).max().unwrap_or(0),
-        // What excludes rarely decides, and nothing of what is not selected.
+        // An exclusion is rarely decisive, and never for what is not selected.
         Expr::Not(part) => EXCLUSION_COST + cost(part),
         Expr::Test(Test { op, .. }) => match op {
             Op::Number(..) | Op::Exists(_) => 0,
@@ -199,28 +158,11 @@ fn cost(expr: &Expr) -> u32 {
     }
 }
 
-/// Runs a program; `check` answers for a check.
-pub(crate) fn run(steps: &[Step], mut check: impl FnMut(u32) -> bool) -> bool {
-    let mut verdict = false;
-    let mut at = 0;
-    while let Some(step) = steps.get(at) {
-        at += 1;
-        match *step {
-            Step::Set(value) => verdict = value,
-            Step::Check(number) => verdict = check(number),
-            Step::Not => verdict = !verdict,
-            Step::JumpIfFalse(to) if !verdict => at = to as usize,
-            Step::JumpIfTrue(to) if verdict => at = to as usize,
-            Step::JumpIfFalse(_) | Step::JumpIfTrue(_) => {}
-        }
-    }
-    verdict
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Checks, run};
-    use crate::compile::literals::Literals;
+    use super::Checks;
+    use crate::compile::literals::LiteralTable;
+    use crate::engine::program::{CheckOp, run};
     use crate::field::{EventKind, Field};
     use crate::rule::{Comparison, Expr, Op, Test};
     use proptest::prelude::*;
@@ -249,10 +191,10 @@ mod tests {
             ]),
             truth: u8,
         ) {
-            let mut checks = Checks::new(EventKind::ScriptBlock, Literals::default());
+            let mut checks = Checks::new(EventKind::ScriptBlock, LiteralTable::default());
             let program = checks.program(&expr);
             let verdict = run(&program, |number| match checks.list[number as usize].op {
-                super::CheckOp::Number(_, bit) => truth >> bit & 1 != 0,
+                CheckOp::Number(_, bit) => truth >> bit & 1 != 0,
                 _ => unreachable!("checks here are numbers"),
             });
             prop_assert_eq!(verdict, value(&expr, truth));

@@ -1,31 +1,31 @@
-//! What a pattern says about neighbouring units, and the needles that follow from it.
+//! Derives needles from what a pattern says about adjacent units.
 //!
-//! A spelling is a row of places, each with the narrowed bytes that may stand there, and gaps between places of
-//! which it does not say how far apart they are. Neighbouring places multiply out to a clause: `}` before a
-//! decimal digit is ten needles, of which one must stand in the text.
+//! A spelling is a sequence of positions, each with the narrowed bytes that may occur there, and of gaps where the
+//! distance between positions is unknown. Adjacent positions multiply out to a clause: `}` followed by a decimal digit
+//! gives ten needles, of which one must occur in the text.
 
 use crate::compile::clause::Clause;
 
-/// Most needles that one window of places multiplies out to.
+/// Maximum number of needles that one window of positions multiplies out to.
 const WINDOW_NEEDLES_MAX: usize = 48;
-/// Windows are also tried with at most so many needles.
+/// The needle limits with which each window is tried.
 const WINDOW_NEEDLES_FEW: [usize; 3] = [1, 12, WINDOW_NEEDLES_MAX];
-/// Longest needle.
+/// Maximum length of a needle.
 const WINDOW_LEN_MAX: usize = 256;
-/// Most places of one spelling; what comes behind them is left out.
+/// Maximum number of positions of one spelling; later ones are ignored.
 const PLACES_MAX: usize = 16 * 1024;
 
-/// Places and gaps from left to right.
+/// Positions and gaps from left to right.
 #[derive(Debug, Default)]
 pub(crate) struct Spelling {
-    /// Runs without a gap.
+    /// Runs of adjacent positions.
     runs: Vec<Vec<Vec<u8>>>,
     places: usize,
     is_open: bool,
 }
 
 impl Spelling {
-    /// The next place holds one of these bytes. Too many tell nothing and make a gap.
+    /// Adds a position with one of these bytes. Too many of them make a gap.
     pub(crate) fn push(&mut self, bytes: Vec<u8>) {
         if bytes.is_empty() || bytes.len() > WINDOW_NEEDLES_MAX || self.places >= PLACES_MAX {
             return self.gap();
@@ -40,12 +40,12 @@ impl Spelling {
         }
     }
 
-    /// Anything may stand between what was pushed and what will be.
+    /// Adds a gap: any text may occur between the positions before and after it.
     pub(crate) fn gap(&mut self) {
         self.is_open = false;
     }
 
-    /// The rarest clause of each run, if `is_single` of one needle.
+    /// Returns the rarest clause of each run; only clauses of one needle if `is_single`.
     pub(crate) fn clauses(&self, is_single: bool) -> Vec<Clause> {
         let sizes = if is_single { &WINDOW_NEEDLES_FEW[..1] } else { &WINDOW_NEEDLES_FEW };
         self.runs.iter().filter_map(|run| rarest(run, sizes)).collect()
@@ -55,7 +55,7 @@ impl Spelling {
 fn rarest(run: &[Vec<u8>], sizes: &[usize]) -> Option<Clause> {
     let mut best: Option<Clause> = None;
     for start in 0..run.len() {
-        // Inside a literal every window is the end of a longer one.
+        // Within a literal, every window is the end of a longer one.
         if start % WINDOW_LEN_MAX != 0 && run[start].len() == 1 && run[start - 1].len() == 1 {
             continue;
         }

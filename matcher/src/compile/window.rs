@@ -1,151 +1,51 @@
-//! Windows: how much of a text a regular expression has to see around a literal that every match contains.
+//! Windows: the part of a text around a required literal that a regular expression has to see.
 //!
-//! What an expression may repeat without a near end (`\w+`, `.*`) is told by the bytes of it; all other places of
-//! a match are counted. So a match holds only a few bytes that may not be repeated, the separators, and lies
-//! between the separators next beyond that number on either side of the literal. For most expressions on `.` that
-//! is the line. A match in the whole text is then one in the window and the other way round, as long as the
-//! expression does not look at what surrounds a match, as `^` and `\b` do.
+//! The bytes that an expression may repeat without a small limit (`\w+`, `.*`) are collected; all other positions of a
+//! match are counted. A match therefore contains only a limited number of bytes that cannot be repeated, the
+//! separators. It lies between the separators that follow that number on either side of the literal. For most
+//! expressions with `.` that is the line. The expression matches in the whole text exactly if it matches in a window,
+//! provided that it does not depend on the surroundings of a match as `^` and `\b` do.
 
 use crate::compile::clause;
+use crate::engine::window::{LITERALS_MAX, Windows};
 use crate::scan::narrow::narrow_unit;
-use memchr::{memchr_iter, memmem};
+use memchr::memmem;
 use regex_syntax::hir::{Class, Hir, HirKind};
-use std::ops::Range;
 
-/// Copies beyond so many count as repetition without end.
+/// Repetitions with more copies count as unlimited.
 const COPIES_MAX: u32 = 8;
-/// An expression of which a match may hold more separators gets no windows: they would hardly be smaller than the
-/// text.
+/// Maximum number of separators in a match. Beyond it, windows would hardly be smaller than the text.
 const SEPARATORS_MAX: u32 = 64;
-/// Most literals that are searched for the windows of one expression.
-const LITERALS_MAX: usize = 4;
-/// Windows with at most so many bytes between them are joined: looking at these bytes takes less time than
-/// starting anew.
-const JOIN_LEN_MAX: usize = 64;
 
-/// The windows of one expression.
-#[derive(Debug)]
-pub(crate) struct Windows {
-    /// Of these one stands in every match.
-    literals: Vec<memmem::Finder<'static>>,
-    /// By narrowed byte: whether it ends what is repeated. Never true of what is not ASCII.
-    is_separator: Box<[bool; 256]>,
-    /// Most separators of a match.
-    separators: u32,
-    /// A byte of the only literal, and how often a match has it at least.
-    least: Option<(u8, u32)>,
+/// Returns the windows of an expression; `None` if a match may exceed any window, or needs no literal.
+pub(crate) fn windows(source: &str) -> Option<Windows> {
+    let hir = regex_syntax::parse(source).ok()?;
+    let clauses = clause::singles_of_regex(&hir);
+    let clause = clauses.into_iter().find(|clause| (1..=LITERALS_MAX).contains(&clause.needles.len()))?;
+    if !hir.properties().look_set().is_empty() {
+        return None;
+    }
+    let mut is_separator = Box::new([false; 256]);
+    for byte in 0..0x80 {
+        is_separator[usize::from(narrow_unit(byte))] = true;
+    }
+    repeated(&hir, false, &mut is_separator);
+    let separators = most_separators(&hir, &is_separator);
+    if separators > SEPARATORS_MAX || !is_separator.contains(&true) {
+        return None;
+    }
+    let least = match &clause.needles[..] {
+        [needle] => needle.iter().map(|&byte| (byte, least(&hir, byte))).max_by_key(|(_, least)| *least),
+        _ => None,
+    };
+    // A single occurrence is implied by the literal.
+    let least = least.filter(|(_, least)| *least > 1);
+    let finder = |needle: Box<[u8]>| memmem::Finder::new(&needle).into_owned();
+    let literals = clause.needles.into_iter().map(finder).collect();
+    Some(Windows { literals, is_separator, separators, least })
 }
 
-impl Windows {
-    /// `None` if the expression can match beyond any window, or without a literal.
-    pub(crate) fn new(source: &str) -> Option<Self> {
-        let hir = regex_syntax::parse(source).ok()?;
-        let clauses = clause::singles_of_regex(&hir);
-        let clause = clauses.into_iter().find(|clause| (1..=LITERALS_MAX).contains(&clause.needles.len()))?;
-        if !hir.properties().look_set().is_empty() {
-            return None;
-        }
-        let mut is_separator = Box::new([false; 256]);
-        for byte in 0..0x80 {
-            is_separator[usize::from(narrow_unit(byte))] = true;
-        }
-        repeated(&hir, false, &mut is_separator);
-        let separators = most_separators(&hir, &is_separator);
-        if separators > SEPARATORS_MAX || !is_separator.contains(&true) {
-            return None;
-        }
-        let least = match &clause.needles[..] {
-            [needle] => needle.iter().map(|&byte| (byte, least(&hir, byte))).max_by_key(|(_, least)| *least),
-            _ => None,
-        };
-        // Once it has.
-        let least = least.filter(|(_, least)| *least > 1);
-        let finder = |needle: Box<[u8]>| memmem::Finder::new(&needle).into_owned();
-        let literals = clause.needles.into_iter().map(finder).collect();
-        Some(Self { literals, is_separator, separators, least })
-    }
-
-    /// Bytes held, about.
-    pub(crate) fn memory(&self) -> usize {
-        let of_finder = |finder: &memmem::Finder<'_>| size_of_val(finder) + finder.needle().len();
-        size_of::<Self>()
-            + size_of_val(&*self.is_separator)
-            + self.literals.iter().map(of_finder).sum::<usize>()
-    }
-
-    /// Whether `is_match` holds for one of the windows of a narrowed text in which the expression could match. They
-    /// ascend, lie apart, and begin and end where the text does or beside an ASCII character.
-    ///
-    /// # Complexity
-    ///
-    /// Linear in the text for each literal, beside `is_match`.
-    pub(crate) fn any(&self, text: &[u8], mut is_match: impl FnMut(Range<usize>) -> bool) -> bool {
-        let mut places = [None; LITERALS_MAX];
-        for (literal, place) in self.literals.iter().zip(&mut places) {
-            *place = literal.find(text);
-        }
-        let mut is_match = |range: Range<usize>| self.may_match(&text[range.clone()]) && is_match(range);
-        let mut from = 0;
-        let mut open: Option<Range<usize>> = None;
-        loop {
-            let place = self.next_place(text, from, &mut places);
-            let Some(place) = place else { return open.is_some_and(is_match) };
-            let start = self.start(text, place, open.as_ref().map_or(0, |open| open.end));
-            if let Some(open) = open.as_mut().filter(|open| start <= open.end + JOIN_LEN_MAX) {
-                // From the window's end on, so that all literals up to there are done with.
-                let behind = open.end.max(place);
-                open.end = self.end(text, behind);
-                from = behind.max(place + 1);
-            } else {
-                let end = self.end(text, place);
-                if open.replace(start..end).is_some_and(&mut is_match) {
-                    return true;
-                }
-                from = place + 1;
-            }
-        }
-    }
-
-    /// Whether the text of a window has what every match has.
-    fn may_match(&self, text: &[u8]) -> bool {
-        let has = |byte, least: u32| memchr_iter(byte, text).nth(least.saturating_sub(1) as usize).is_some();
-        self.least.is_none_or(|(byte, least)| has(byte, least))
-    }
-
-    /// Where the next literal stands. `places`: for each the last answer.
-    fn next_place(
-        &self,
-        text: &[u8],
-        from: usize,
-        places: &mut [Option<usize>; LITERALS_MAX],
-    ) -> Option<usize> {
-        let next = |(literal, place): (&memmem::Finder<'_>, &mut Option<usize>)| {
-            if place.is_some_and(|place| place < from) {
-                *place = text.get(from..).and_then(|rest| literal.find(rest)).map(|at| from + at);
-            }
-            *place
-        };
-        self.literals.iter().zip(places).filter_map(next).min()
-    }
-
-    /// Behind the last separator that no match reaches from `place`, or `least` if that is further on.
-    fn start(&self, text: &[u8], place: usize, least: usize) -> usize {
-        let before = text.get(least..place).unwrap_or_default();
-        let is_separator = |byte: &u8| self.is_separator[usize::from(*byte)];
-        let mut separators = before.iter().rev().enumerate().filter(|(_, byte)| is_separator(byte));
-        separators.nth(self.separators as usize).map_or(least.min(place), |(at, _)| place - at)
-    }
-
-    /// Before the first separator that no match reaches from `place`.
-    fn end(&self, text: &[u8], place: usize) -> usize {
-        let behind = text.get(place..).unwrap_or_default();
-        let is_separator = |byte: &u8| self.is_separator[usize::from(*byte)];
-        let mut separators = behind.iter().enumerate().filter(|(_, byte)| is_separator(byte));
-        separators.nth(self.separators as usize).map_or(text.len(), |(at, _)| place + at)
-    }
-}
-
-/// Takes the bytes that may be repeated without a near end from the separators.
+/// Removes the bytes that may be repeated without a small limit from the separators.
 fn repeated(hir: &Hir, is_repeated: bool, is_separator: &mut [bool; 256]) {
     match hir.kind() {
         HirKind::Literal(_) | HirKind::Class(_) if is_repeated => {
@@ -165,7 +65,7 @@ fn repeated(hir: &Hir, is_repeated: bool, is_separator: &mut [bool; 256]) {
     }
 }
 
-/// Most separators of a match.
+/// Returns the maximum number of separators of a match.
 fn most_separators(hir: &Hir, is_separator: &[bool; 256]) -> u32 {
     let most = |part| most_separators(part, is_separator);
     match hir.kind() {
@@ -180,7 +80,7 @@ fn most_separators(hir: &Hir, is_separator: &[bool; 256]) -> u32 {
             bytes(hir, |byte| any |= is_separator[usize::from(byte)]);
             u32::from(any)
         }
-        // What has no near end holds none.
+        // An unlimited repetition contains no separators.
         HirKind::Repetition(repetition) => most(&repetition.sub).saturating_mul(repetition.max.unwrap_or(1)),
         HirKind::Capture(capture) => most(&capture.sub),
         HirKind::Concat(parts) => parts.iter().map(most).fold(0, u32::saturating_add),
@@ -188,7 +88,7 @@ fn most_separators(hir: &Hir, is_separator: &[bool; 256]) -> u32 {
     }
 }
 
-/// How often every match has the byte, in narrowed form.
+/// Returns how often the byte, in narrowed form, occurs at least in every match.
 fn least(hir: &Hir, byte: u8) -> u32 {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => 0,
@@ -209,7 +109,7 @@ fn least(hir: &Hir, byte: u8) -> u32 {
     }
 }
 
-/// The ASCII characters of a literal, or in a class, in narrowed form.
+/// Calls `each` with the ASCII characters of a literal or class, in narrowed form.
 fn bytes(hir: &Hir, mut each: impl FnMut(u8)) {
     let mut range = |start: u32, end: u32| {
         for c in start..=end.min(0x7F) {
@@ -238,8 +138,8 @@ fn bytes(hir: &Hir, mut each: impl FnMut(u8)) {
 
 #[cfg(test)]
 mod tests {
-    use super::Windows;
-    use crate::rule::value::build_regex;
+    use super::windows;
+    use crate::rule::regex::build_regex;
     use crate::scan::narrow::narrow_unit;
     use proptest::prelude::*;
 
@@ -248,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_are_as_small_as_the_expression_lets_them_be() {
+    fn windows_are_minimal() {
         let far = "-".repeat(100);
         let rows: [(&str, &str, String, Option<Vec<String>>); 8] = [
             ("line", "a.*foo", format!("b\nc foo d\n{far}"), Some(vec!["c foo d".into()])),
@@ -262,7 +162,7 @@ mod tests {
         ];
         for (name, source, text, expected) in rows {
             let text = narrowed(&text.encode_utf16().collect::<Vec<_>>());
-            let shown = Windows::new(source).map(|windows| {
+            let shown = windows(source).map(|windows| {
                 let mut shown = Vec::new();
                 windows.any(&text, |range| {
                     shown.push(String::from_utf8(text[range].to_vec()).unwrap());
@@ -274,7 +174,7 @@ mod tests {
         }
     }
 
-    /// Expressions of what Sigma's are made of.
+    /// Generates expressions from the constructs that Sigma rules use.
     fn sources() -> impl Strategy<Value = String> {
         const ATOMS: [&str; 15] = [
             "`",
@@ -323,18 +223,18 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn a_match_in_the_text_is_a_match_in_a_window(
+        fn windows_match_where_the_text_matches(
             source in sources(),
             pieces in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..40),
         ) {
-            let Some(windows) = Windows::new(&source) else { return Ok(()) };
+            let Some(windows) = windows(&source) else { return Ok(()) };
             let Ok(regex) = build_regex(&source) else { return Ok(()) };
             let units: Vec<u16> = pieces.concat().encode_utf16().collect();
             let mut last = 0;
             let found = windows.any(&narrowed(&units), |range| {
                 assert!(last <= range.start && range.start < range.end);
                 last = range.end;
-                // Windows cut no character in two.
+                // No window splits a surrogate pair.
                 regex.is_match(&String::from_utf16(&units[range]).unwrap())
             });
             prop_assert_eq!(found, regex.is_match(&pieces.concat()), "{}", source);

@@ -1,42 +1,40 @@
-//! Texts known to match nothing.
+//! Texts that are known to match nothing.
 //!
-//! Busy machines compile the same script blocks again and again. A text that matched no rule is remembered by a
-//! 128-bit hash, and its repeats are not searched. Matches are never remembered: a hit has fields of its own.
+//! Busy machines compile the same script blocks again and again. A text that matches no rule is remembered by a 128-bit
+//! hash, and its repeats are not searched. Matches are never remembered, because every hit has its own fields.
 //!
-//! The hash covers every field that a rule of the set reads, and nothing else, so that a new script block id does
-//! not make an old text new. It is XXH3 with a random secret: who wants an evil text to be taken for a harmless
-//! one would have to find a collision of 128 bits without knowing the secret.
+//! The hash covers exactly the fields that the rules read, so that a text is recognised under a new script block id. It
+//! is XXH3 with a random secret: to have a malicious text mistaken for a harmless one, an attacker would have to find a
+//! 128-bit collision without knowing the secret.
 
 use crate::field::{EventKind, Field, Fields};
-use std::hash::{BuildHasher, RandomState};
-use twox_hash::XxHash3_128;
+use crate::hash::SecretHash;
 
-/// When repeats are looked for.
+/// When repeats are looked up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Repeats {
-    /// With many rules, and while enough of the events are repeats.
+    /// With many rules, as long as enough events are repeats.
     #[default]
     Auto,
     /// For every event.
     Always,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
-/// With fewer needles the search is as fast as the hash.
+/// Minimum number of needles: with fewer, searching is as fast as hashing.
 const AUTO_NEEDLES_MIN: usize = 32;
-/// Texts remembered, at 16 bytes each: the newest for each value of the hash's lowest bits.
+/// Number of texts remembered, at 16 bytes each: the newest for each value of the lowest bits of the hash.
 const TEXTS_MAX: usize = 1 << 15;
-/// Events after which is seen whether looking for repeats pays.
+/// Number of events after which the benefit is assessed.
 const TRIAL_EVENTS: u32 = 512;
-/// It pays if one of so many is a repeat: hashing takes about a fifth of the time of searching.
+/// Looking up repeats pays if one of this many events is a repeat: hashing takes about a fifth of the time of
+/// searching.
 const TRIAL_EVENTS_PER_HIT: u32 = 4;
-/// Events for which repeats are not looked for after a vain trial.
+/// Number of events without look-ups after an unsuccessful trial.
 const PAUSE_EVENTS: u32 = 8 * TRIAL_EVENTS;
-/// Bytes of the secret; XXH3 wants 136 at least.
-const SECRET_LEN: usize = 192;
 
-/// The hash of all that verdicts depend on.
+/// Hash of everything that a verdict depends on.
 pub(crate) type Key = u128;
 
 impl Repeats {
@@ -49,26 +47,26 @@ impl Repeats {
     }
 }
 
-/// The texts that one thread remembers, of one matcher.
+/// The texts of one matcher that one thread remembers.
 #[derive(Debug, Default)]
 pub(crate) struct RepeatCache {
-    /// Whose verdicts these are; 0 before the first.
+    /// Identity of the matcher; 0 before the first event.
     matcher: u64,
     /// Empty before the first use.
     keys: Vec<Key>,
-    secret: Vec<u8>,
+    hash: SecretHash,
     looked: u32,
     hits: u32,
     pause: u32,
 }
 
 impl RepeatCache {
-    /// Prepares for an event of this matcher; false if it is not to be looked up.
+    /// Prepares for an event of this matcher. Returns false if the event is not to be looked up.
     pub(crate) fn begin(&mut self, matcher: u64, adapts: bool) -> bool {
         if self.matcher != matcher {
-            // Other rules, other verdicts.
-            *self =
-                Self { matcher, keys: std::mem::take(&mut self.keys), secret: secret(), ..Self::default() };
+            // Other rules give other verdicts.
+            let keys = std::mem::take(&mut self.keys);
+            *self = Self { matcher, keys, hash: SecretHash::new(), ..Self::default() };
             self.keys.clear();
             self.keys.resize(TEXTS_MAX, 0);
         }
@@ -89,34 +87,29 @@ impl RepeatCache {
         true
     }
 
-    /// The hash of these fields, whether present, and how long.
+    /// Returns a hash of these fields, their presence and lengths.
     pub(crate) fn key(&self, kind: EventKind, reads: &[Field], fields: &Fields<'_>) -> Key {
         let mut all = [0; 16 * (Field::COUNT + 1)];
         let (parts, _) = all.as_chunks_mut::<16>();
         parts[0][0] = 1 + kind as u8;
         for (part, &field) in parts[1..].iter_mut().zip(reads) {
             *part = match (fields.text(field), fields.number(field)) {
-                (Some(text), _) => (self.hash(text).wrapping_add(text.len() as Key)).to_le_bytes(),
+                (Some(text), _) => (self.hash.hash(text).wrapping_add(text.len() as Key)).to_le_bytes(),
                 (None, Some(number)) => (1 << 64 | Key::from(number as u64)).to_le_bytes(),
                 (None, None) => [0; 16],
             };
         }
-        self.hash(&all)
+        self.hash.hash(&all)
     }
 
-    fn hash(&self, bytes: &[u8]) -> Key {
-        // The secret is as long as it must be; zero, which no text is known by, would only cost time.
-        XxHash3_128::oneshot_with_secret(&self.secret, bytes).unwrap_or(0)
-    }
-
-    /// Whether the text is known to match nothing.
+    /// Returns true if the text is known to match nothing.
     pub(crate) fn knows(&mut self, key: Key) -> bool {
         let is_known = key != 0 && self.keys.get(slot(key)) == Some(&key);
         self.hits += u32::from(is_known);
         is_known
     }
 
-    /// The text matches nothing.
+    /// Remembers that the text matches nothing.
     pub(crate) fn remember(&mut self, key: Key) {
         if let Some(place) = self.keys.get_mut(slot(key)) {
             *place = key;
@@ -126,29 +119,4 @@ impl RepeatCache {
 
 fn slot(key: Key) -> usize {
     key as usize % TEXTS_MAX
-}
-
-/// Bytes that nobody outside can know: the standard library's random keys, stretched by its keyed hash.
-pub(crate) fn secret() -> Vec<u8> {
-    let random = RandomState::new();
-    (0..SECRET_LEN / 8).flat_map(|number| random.hash_one(number).to_le_bytes()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{RepeatCache, SECRET_LEN, secret};
-
-    #[test]
-    fn secrets_differ_and_hashes_with_them() {
-        assert_eq!(secret().len(), SECRET_LEN);
-        assert_ne!(secret(), secret());
-        let mut caches = [RepeatCache::default(), RepeatCache::default()];
-        for cache in &mut caches {
-            assert!(cache.begin(1, false));
-            for len in [0, 1, 3, 8, 16, 100, 200, 240, 241, 1_000, 20_000] {
-                assert_ne!(cache.hash(&vec![7; len]), 0, "{len}");
-            }
-        }
-        assert_ne!(caches[0].hash(b"text"), caches[1].hash(b"text"));
-    }
 }

@@ -1,8 +1,10 @@
-use super::cost::CostMeter;
-use super::{Matcher, Payload, Scratch};
+use super::{Matcher, Scratch};
+use crate::engine::cost::CostMeter;
 use crate::field::EventKind;
 use crate::matcher::repeats::Repeats;
+use crate::payload::Payload;
 use crate::scan::kernel::Kernel;
+use crate::testing::compile;
 use crate::{Rule, load, naive};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,7 +33,8 @@ fn list(values: &[&str]) -> String {
     values.iter().flat_map(|value| ["      - '", value, "'\n"]).collect()
 }
 
-/// Rule sets of every way through the gate: none, one needle, a few, single bytes, many; and other fields.
+/// Returns rule sets for every method of the gate: without needles, with one, a few, single bytes, and many; and for
+/// other fields.
 fn rule_sets() -> Vec<Vec<Rule>> {
     let many: Vec<Rule> =
         (0..200).flat_map(|n| contains(&[&format!("word{n:03}x"), &format!("w{n}")])).collect();
@@ -59,16 +62,16 @@ fn naive(rules: &[Rule], kind: EventKind, bytes: &[u8]) -> Vec<u32> {
     (0..).zip(rules).filter(|(_, rule)| naive::matches(rule, kind, bytes)).map(|(at, _)| at).collect()
 }
 
-/// One scratch goes from matcher to matcher, as after a reload of rules, and never answers for another.
+/// A scratch is passed from matcher to matcher, as after a reload of rules, and never returns results of another one.
 #[test]
-fn a_scratch_serves_any_matcher() {
+fn a_scratch_can_be_used_with_any_matcher() {
     let sets = rule_sets();
     for kernel in Kernel::available() {
         for repeats in [Repeats::Never, Repeats::Auto, Repeats::Always] {
             let of = |rules: &Vec<Rule>| Matcher::with_kernel(rules.clone(), kernel).with_repeats(repeats);
             let matchers: Vec<Matcher> = sets.iter().map(of).collect();
             let mut scratch = Scratch::default();
-            // Each matcher meets what every other left behind; and the same text several times.
+            // Each matcher meets what every other one has left, and the same text several times.
             for turn in 0..3 * matchers.len() {
                 for step in 0..matchers.len() {
                     let matcher = &matchers[(turn * (step + 1) + step) % matchers.len()];
@@ -86,8 +89,8 @@ fn a_scratch_serves_any_matcher() {
 }
 
 #[test]
-fn repeats_are_recognised_by_what_rules_read() {
-    let matcher = Matcher::new(contains(&["evil"])).with_repeats(Repeats::Always);
+fn repeats_are_recognised_by_the_fields_that_rules_read() {
+    let matcher = compile(contains(&["evil"])).with_repeats(Repeats::Always);
     let mut scratch = Scratch::default();
     let mut find = |bytes: &[u8]| {
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
@@ -107,7 +110,7 @@ fn repeats_are_recognised_by_what_rules_read() {
 }
 
 #[test]
-fn repeats_differ_where_rules_read_more() {
+fn other_fields_matter_if_rules_read_them() {
     let rows = [
         ("Path|contains: evil", payload("t", "p"), payload("t", "evil")),
         ("ScriptBlockId|contains: '439311ba'", payload("t", "p"), {
@@ -123,7 +126,7 @@ fn repeats_differ_where_rules_read_more() {
         ("Path|exists: false", payload("t", "p"), payload("t", "")[..8 + 2 * 39].to_vec()),
     ];
     for (detection, harmless, evil) in rows {
-        let matcher = Matcher::new(rule(&format!("  s:\n    {detection}\n"))).with_repeats(Repeats::Always);
+        let matcher = compile(rule(&format!("  s:\n    {detection}\n"))).with_repeats(Repeats::Always);
         let mut scratch = Scratch::default();
         for (bytes, expected) in [(&harmless, 0), (&evil, 1), (&harmless, 0), (&evil, 1)] {
             let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
@@ -133,11 +136,11 @@ fn repeats_differ_where_rules_read_more() {
     }
 }
 
-/// Repeats are not looked for in a stream that has none, and are again when they come.
+/// Repeats are not looked up in a stream without any, and are again when some appear.
 #[test]
-fn looking_for_repeats_stops_where_it_is_vain() {
+fn looking_up_repeats_pauses_without_success() {
     let many: Vec<Rule> = (0..200).flat_map(|n| contains(&[&format!("word{n:03}x")])).collect();
-    let matcher = Matcher::new(many);
+    let matcher = compile(many);
     let mut scratch = Scratch::default();
     let mut find = |bytes: &[u8]| {
         let payload = Payload { kind: EventKind::ScriptBlock, process_id: None, bytes };
@@ -157,11 +160,11 @@ fn looking_for_repeats_stops_where_it_is_vain() {
 }
 
 #[test]
-fn costs_are_metered_by_rule() {
+fn costs_are_attributed_to_rules() {
     static TICKS: AtomicU64 = AtomicU64::new(0);
     let mut rules = contains(&["word007x"]);
     rules.extend(rule("  s:\n    ScriptBlockText|contains|all:\n      - word008\n      - abc\n"));
-    let matcher = Matcher::new(rules);
+    let matcher = compile(rules);
     let mut meter = CostMeter::new(2, || TICKS.fetch_add(1, Ordering::Relaxed));
     let mut scratch = Scratch::default();
     for text in ["word007x", "word008", "word008 abc", "harmless"] {

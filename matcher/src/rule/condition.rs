@@ -1,17 +1,17 @@
-//! The condition: names of selections with `and`, `or`, `not`, parentheses, and `1 of` / `all of` groups.
+//! Conditions: names of selections with `and`, `or`, `not`, parentheses, and `1 of` / `all of` groups.
 //!
-//! Precedence, from tight to loose: `not`, `and`, `or` (Sigma specification 2.1, "Condition").
+//! Operators in order of decreasing precedence: `not`, `and`, `or` (Sigma specification 2.1, "Condition").
 
 use crate::error::{Located, Position, Problem};
 use crate::rule::report::Report;
 use crate::rule::value::TEST_LEN;
 use crate::rule::{Expr, Op};
 
-/// Longest condition, in bytes.
+/// Maximum length of a condition, in bytes.
 pub(crate) const CONDITION_LEN_MAX: usize = 8 * 1024;
-/// Deepest nesting of parentheses and `not`.
+/// Maximum depth of parentheses and `not`.
 pub(crate) const CONDITION_DEPTH_MAX: usize = 64;
-/// Largest expression of a rule, in tests, after groups are written out.
+/// Maximum number of tests in the expression of a rule, with groups expanded.
 pub(crate) const EXPR_TESTS_MAX: usize = 50_000;
 
 /// A named part of `detection`.
@@ -19,11 +19,11 @@ pub(crate) const EXPR_TESTS_MAX: usize = 50_000;
 pub(crate) struct Selection {
     pub(crate) name: String,
     pub(crate) at: Position,
-    /// `None`: it is wrong, which has been reported.
+    /// `None` if it is invalid; the error has been reported.
     expr: Option<Expr>,
     tests: usize,
     len: usize,
-    /// A condition refers to it.
+    /// True if a condition refers to it.
     pub(crate) is_used: bool,
 }
 
@@ -34,8 +34,8 @@ impl Selection {
     }
 }
 
-/// Parses `text`, which is at `at` in the file, over the named selections. `None`: it is wrong, or a selection that it
-/// needs is, which has been reported.
+/// Parses `text`, which is at `at` in the file. Returns `None` if it is invalid, or if a selection that it needs is;
+/// the error has been reported.
 pub(crate) fn parse(
     text: &str,
     at: Position,
@@ -48,7 +48,7 @@ pub(crate) fn parse(
     }
     let mark = report.mark();
     let tokens = report.take(tokens(text).map_err(|problem| (at, problem)))?;
-    // Each may become a part of the expression.
+    // Each token may become a part of the expression.
     let paid = report.allocate(at, tokens.len() * TEST_LEN);
     report.take(paid)?;
     let mut parser = Parser { tokens, next: 0, depth: 0, tests: 0, at, selections, report, is_whole: true };
@@ -75,7 +75,7 @@ struct Parser<'a, 's, 'b> {
     at: Position,
     selections: &'s mut [Selection],
     report: &'s mut Report<'b>,
-    /// All selections that were needed are there.
+    /// True if all referenced selections are valid.
     is_whole: bool,
 }
 
@@ -182,7 +182,7 @@ impl<'a> Parser<'a, '_, '_> {
         let suggestion = self.report.nearest(text, names.iter().map(String::as_str)).map(str::to_owned);
         let reason = format!("no selection is named `{text}`");
         self.report.error(self.at, Problem::Condition { column, reason, suggestion });
-        // The rest of the condition may have errors as well.
+        // Continues, to find further errors in the condition.
         Ok(Expr::Or(Vec::new()))
     }
 
@@ -191,11 +191,11 @@ impl<'a> Parser<'a, '_, '_> {
             return self.fail(column, format!("`{quantifier} of` is not supported; 1, any and all are"));
         }
         let Some(Token { text, column }) = self.peek() else {
-            return self.fail(column, "`them` or a name with `*` is expected behind `of`");
+            return self.fail(column, "`them` or a name with `*` is expected after `of`");
         };
         self.next += 1;
         self.report.charge(self.at, self.selections.len() * GLOB_STEPS)?;
-        // Names that start with an underscore are meant only by patterns that do.
+        // Names that start with an underscore match only patterns that do.
         let hidden_too = text.starts_with('_');
         let is_all = text.eq_ignore_ascii_case("them");
         let is_member = |name: &str| (hidden_too || !name.starts_with('_')) && (is_all || glob(text, name));
@@ -209,7 +209,7 @@ impl<'a> Parser<'a, '_, '_> {
         Ok(if quantifier == "all" { Expr::And(parts) } else { Expr::Or(parts) })
     }
 
-    /// A copy of a selection's expression.
+    /// Returns a copy of a selection's expression.
     fn take(&mut self, selection: usize) -> Result<Expr, Located> {
         let selection = &mut self.selections[selection];
         selection.is_used = true;
@@ -226,13 +226,13 @@ impl<'a> Parser<'a, '_, '_> {
     }
 }
 
-/// Steps of comparing a name with a pattern, about.
+/// Approximate steps to compare a name with a pattern.
 const GLOB_STEPS: usize = 8;
-/// Most names that a misspelt one is compared with.
+/// Maximum number of names that a misspelled one is compared with.
 const NAMES_MAX: usize = 100;
 
 impl Expr {
-    /// Number of tests in the expression.
+    /// Returns the number of tests in the expression.
     pub fn count_tests(&self) -> usize {
         match self {
             Self::And(parts) | Self::Or(parts) => parts.iter().map(Self::count_tests).sum(),
@@ -241,7 +241,7 @@ impl Expr {
         }
     }
 
-    /// Returns the bytes of memory that the expression takes, about.
+    /// Returns the approximate memory of the expression in bytes.
     pub fn memory(&self) -> usize {
         size_of::<Self>()
             + match self {
@@ -256,7 +256,7 @@ impl Expr {
     }
 }
 
-/// Whether `name` is like `pattern`, in which `*` stands for anything.
+/// Returns true if `name` matches `pattern`, in which `*` stands for any text.
 fn glob(pattern: &str, name: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else {
         return pattern == name;

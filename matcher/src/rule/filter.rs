@@ -1,19 +1,19 @@
-//! Filters: they narrow the rules that they name.
+//! Filters, which narrow the rules that they refer to.
 //!
-//! A filter is applied to rules whose events are all events of the filter's log source, as pySigma does. A rule that reads
-//! more events than the filter is about would lose hits that the filter's author never looked at.
+//! A filter applies to rules whose events are all within the filter's log source, as in pySigma. A rule that reads
+//! other events too would lose hits that the author of the filter never considered.
 
 use crate::error::{Position, Problem, RuleError};
 use crate::field::EventKinds;
-use crate::rule::load::Loaded;
+use crate::rule::loaded::Loaded;
 use crate::rule::{Expr, Origin, Rule};
 use std::collections::HashMap;
 
-/// Most filters in a set.
+/// Maximum number of filters in a set.
 pub(crate) const FILTERS_MAX: usize = 2_000;
-/// Most memory that all filters together add to the rules of a set, in bytes.
+/// Maximum memory that filters add to the rules of a set, in bytes.
 const FILTERS_LEN_MAX: usize = 256 << 20;
-/// Most rules that are listed because a filter does not apply to them.
+/// Maximum number of rules that are listed because a filter does not apply to them.
 const FOREIGN_MAX: usize = 10;
 
 /// A filter.
@@ -22,16 +22,16 @@ pub(crate) struct Filter {
     pub(crate) origin: Origin,
     pub(crate) at: Position,
     pub(crate) events: EventKinds,
-    /// Ids or names of rules; `None`: every rule of the same log source.
+    /// Ids or names of rules; `None` means every rule of the same log source.
     pub(crate) rules: Option<Vec<String>>,
     pub(crate) expr: Expr,
 }
 
-/// Applies all filters: the conditions of a rule and of its filters must hold.
+/// Applies filters: both the condition of a rule and those of its filters must hold.
 pub(crate) fn apply(filters: Vec<Filter>, loaded: &mut Loaded) {
     let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
     for (at, rule) in loaded.rules.iter().enumerate() {
-        // Ids are compared as the UUIDs they are.
+        // Ids are compared as UUIDs, ignoring case.
         for name in [rule.id.to_ascii_lowercase(), rule.name.clone()] {
             if !name.is_empty() {
                 by_name.entry(name).or_default().push(at);
@@ -53,7 +53,7 @@ pub(crate) fn apply(filters: Vec<Filter>, loaded: &mut Loaded) {
             for &at in foreign.iter().take(FOREIGN_MAX) {
                 let name = label(&loaded.rules[at]);
                 let found = problem(Problem::FilterLogSource(name));
-                // A filter of which nothing is left is broken; one that applies to other rules as well is doubtful.
+                // A filter that applies to no rule is an error; one that applies to other rules as well is a warning.
                 if targets.is_empty() {
                     loaded.errors.push(found);
                 } else {
@@ -82,7 +82,7 @@ pub(crate) fn apply(filters: Vec<Filter>, loaded: &mut Loaded) {
         for at in targets {
             let rule = &mut loaded.rules[at];
             match &mut rule.expr {
-                // No deeper with each filter: expressions are walked recursively.
+                // The depth must not grow with each filter, because expressions are traversed recursively.
                 Expr::And(parts) => parts.push(filter.expr.clone()),
                 expr => {
                     let own = std::mem::replace(expr, Expr::And(Vec::new()));
@@ -93,7 +93,7 @@ pub(crate) fn apply(filters: Vec<Filter>, loaded: &mut Loaded) {
     }
 }
 
-/// The rules that the filter names, ascending and each once.
+/// Returns the rules that the filter refers to, ascending and without duplicates.
 fn named(filter: &Filter, by_name: &HashMap<String, Vec<usize>>, rules: &[Rule]) -> Vec<usize> {
     let Some(names) = &filter.rules else { return (0..rules.len()).collect() };
     let of = |name: &str| by_name.get(name).into_iter().flatten().copied();

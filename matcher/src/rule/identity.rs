@@ -1,27 +1,27 @@
-//! An id for rules that have none.
+//! Ids for rules that have none.
 //!
-//! Stores, sinks and the exchange of rules tell rules apart by their ids. The id of a rule without one follows from its
-//! title and what it searches for, so it is the same in every file, at every place in a file, and after every reload.
+//! Stores, sinks and rule updates identify rules by id. The id of a rule without one is derived from its title and what
+//! it searches for, so it does not depend on the file, on the position in it, or on a reload.
 
 use crate::yaml::{Node, Value};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
-/// What a derived id begins with; a UUID of version 8 (RFC 9562) follows.
+/// Prefix of derived ids; a UUID of version 8 (RFC 9562) follows.
 pub const DERIVED_ID_PREFIX: &str = "derived-";
-/// The parts of a document that make the rule. Others describe it and may change.
+/// The parts of a document that identify the rule. Others describe it and may change.
 const IDENTIFYING: [&str; 4] = ["title", "logsource", "detection", "etwsieve"];
 
-/// Gives ids to the rules of one set.
+/// Assigns ids to the rules of one set.
 #[derive(Debug, Default)]
 pub(super) struct DerivedIds {
-    /// By id without a number: how many rules have it.
+    /// Number of rules by id, without the suffix.
     counts: HashMap<String, usize>,
 }
 
 impl DerivedIds {
-    /// Returns an id for the rule in `document` that is not taken. Of rules that are alike, the second gets `-2` at its
-    /// end, and so on.
+    /// Returns an id for the rule in `document` that is not in use. The second of several equal rules gets the suffix
+    /// `-2`, and so on.
     pub(super) fn next(&mut self, document: &Node, is_taken: impl Fn(&str) -> bool) -> String {
         let id = derived_id(document);
         let count = self.counts.entry(id.clone()).or_default();
@@ -46,7 +46,7 @@ fn derived_id(document: &Node) -> String {
     format!("{DERIVED_ID_PREFIX}{}", uuid_v8(&hash.finalize().into()))
 }
 
-/// Hashes what a node says, not how it is written: quotes, comments and the order of keys make no difference.
+/// Hashes the contents of a node. Quotes, comments and the order of keys make no difference.
 fn update(hash: &mut Sha256, node: &Node) {
     match &node.value {
         _ if node.is_null() => hash.update(b"0"),

@@ -1,52 +1,32 @@
-//! From the text of rule files to a set of rules, with everything refused or doubtful named.
+//! Loads rule files into a set of rules and reports everything that is rejected or doubtful.
 
 use crate::error::{Position, Problem, RuleError};
 use crate::rule::Rule;
 use crate::rule::filter::{self, FILTERS_MAX, Filter};
 use crate::rule::identity::DerivedIds;
+use crate::rule::loaded::Loaded;
 use crate::rule::report::{Report, file_bytes_max, file_steps_max};
-use crate::rule::sigma::{Found, document};
+use crate::rule::sigma::{DocumentKind, document};
 use crate::yaml::{self, Node};
 use etwsieve_budget::Budget;
 use std::collections::{HashMap, HashSet};
 
-/// Most rules in a set.
+/// Maximum number of rules in a set.
 pub const RULES_MAX: usize = 20_000;
-/// Most work for the files of a set together, in steps.
+/// Maximum work for all files of a set, in steps.
 const SET_STEPS_MAX: u64 = 16 << 30;
-/// Most memory of the rules of a set together, in bytes.
+/// Maximum memory of all rules of a set, in bytes.
 const SET_BYTES_MAX: u64 = 1 << 30;
 
-/// What a set of rule files gave.
-#[derive(Debug, Default)]
-pub struct Loaded {
-    /// The rules, in the order of the files, with the filters applied.
-    pub rules: Vec<Rule>,
-    /// All reasons for which rules and filters were refused. A filter that is refused changes no rule.
-    pub errors: Vec<RuleError>,
-    /// Doubts about rules that are loaded and filters that are applied.
-    pub warnings: Vec<RuleError>,
-    /// Number of rules and filters that were refused. One may have several errors.
-    pub refused: usize,
-    /// Number of rules, correlation rules and filters for events that this sensor does not read. They are skipped.
-    pub other_log_sources: usize,
-    /// Number of filters applied.
-    pub filters: usize,
-    /// Work done, in steps of a [`Budget`].
-    pub steps: u64,
-    /// Memory charged, in bytes.
-    pub bytes: u64,
-}
-
-/// Loads rules and filters from files given as name and text.
+/// Loads rules and filters from files, given as name and text.
 ///
-/// A document with an error is refused and the rest is loaded; it is for the caller to decide whether a set with
-/// errors may be used. Rules of other log sources are counted and otherwise ignored.
+/// A document with an error is rejected and the rest is loaded; the caller decides whether to use a set with errors.
+/// Rules for other log sources are counted and otherwise ignored.
 ///
 /// # Complexity
 ///
-/// Each file costs at most [`file_steps_max`] steps and [`file_bytes_max`] bytes, and there are bounds for the set; what
-/// exceeds them is refused. Compiling the rules costs as much again.
+/// Each file costs at most [`file_steps_max`] steps and [`file_bytes_max`] bytes, and there are limits for the set;
+/// whatever exceeds them is rejected. Compiling the rules costs as much again.
 pub fn load<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Loaded {
     let mut set = Set::default();
     for (file, text) in files {
@@ -59,15 +39,15 @@ pub fn load<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Loaded {
 struct Set {
     loaded: Loaded,
     filters: Vec<Filter>,
-    /// The place at which each id was first used.
+    /// The position at which each id was first used.
     seen: HashMap<String, String>,
     derived_ids: DerivedIds,
-    /// Ids and names of rules of other log sources.
+    /// Ids and names of rules for other log sources.
     others: HashSet<String>,
     correlations: Vec<Correlation>,
 }
 
-/// A correlation rule, whose log source is that of the rules it names.
+/// A correlation rule, whose log source is that of the rules it refers to.
 struct Correlation {
     file: String,
     at: Position,
@@ -105,7 +85,7 @@ impl Set {
     fn documents(&mut self, file: &str, text: &str, report: &mut Report<'_>) {
         let parsed = yaml::parse(text);
         if parsed.documents.is_empty() && parsed.errors.is_empty() {
-            // A file in which everything is commented out was written so; one without any text was probably cut off.
+            // A file in which everything is commented out is intentional; one without any text was probably truncated.
             let start = Position { line: 1, column: 1 };
             if text.trim().is_empty() {
                 self.loaded.refused += 1;
@@ -121,17 +101,19 @@ impl Set {
         for own in &parsed.documents {
             let at = own.root.at;
             match document(own, file, report) {
-                Found::Refused => self.loaded.refused += 1,
-                Found::Other { id, name } => {
+                DocumentKind::Refused => self.loaded.refused += 1,
+                DocumentKind::Other { id, name } => {
                     self.loaded.other_log_sources += 1;
                     self.others.extend([id.to_ascii_lowercase(), name]);
                 }
-                Found::Correlation { rules } => {
+                DocumentKind::Correlation { rules } => {
                     self.correlations.push(Correlation { file: file.into(), at, rules });
                 }
-                Found::Rule(rule) => self.rule(*rule, file, &own.root, report),
-                Found::Filter(filter) if self.filters.len() < FILTERS_MAX => self.filters.push(*filter),
-                Found::Filter(_) => {
+                DocumentKind::Rule(rule) => self.rule(*rule, file, &own.root, report),
+                DocumentKind::Filter(filter) if self.filters.len() < FILTERS_MAX => {
+                    self.filters.push(*filter)
+                }
+                DocumentKind::Filter(_) => {
                     self.loaded.refused += 1;
                     report.error(at, Problem::TooLarge { what: "number of filters", max: FILTERS_MAX });
                 }
@@ -166,7 +148,7 @@ impl Set {
             let is_other = |name: &String| {
                 self.others.contains(name) || self.others.contains(&name.to_ascii_lowercase())
             };
-            // A correlation of other events loses nothing here.
+            // A correlation of other events is not lost here.
             if !correlation.rules.is_empty() && correlation.rules.iter().all(is_other) {
                 self.loaded.other_log_sources += 1;
                 continue;

@@ -1,4 +1,4 @@
-//! The log source of a rule or filter: events that this sensor reads, or others.
+//! Log sources of rules and filters: those that this sensor reads, and others.
 //!
 //! Sources: Sigma specification 2.1, "LogSource", and its taxonomy appendix, section "Windows Folder".
 
@@ -7,11 +7,11 @@ use crate::field::{EventKind, EventKinds};
 use crate::rule::report::Report;
 use crate::yaml::{Node, Value};
 
-/// Keys of a log source that are read.
+/// Keys of a log source that have a meaning.
 const KEYS: [&str; 4] = ["product", "category", "service", "definition"];
-/// Categories of the classic PowerShell log, which no ETW provider writes.
+/// Categories of the classic PowerShell log, to which no ETW provider writes.
 const CLASSIC: [&str; 3] = ["ps_classic_start", "ps_classic_provider_start", "ps_classic_script"];
-/// Its service.
+/// The service of the classic log.
 const CLASSIC_SERVICE: &str = "powershell-classic";
 
 /// The events of a document.
@@ -51,7 +51,7 @@ impl Attributes<'_> {
     }
 }
 
-/// Reads a `logsource`. `None`: it is wrong, which has been reported.
+/// Reads a `logsource`. Returns `None` if it is invalid; the error has been reported.
 pub(crate) fn read(node: &Node, report: &mut Report<'_>) -> Option<Source> {
     let mark = report.mark();
     if !matches!(node.value, Value::Map(_)) {
@@ -71,7 +71,7 @@ pub(crate) fn read(node: &Node, report: &mut Report<'_>) -> Option<Source> {
                 }
             }
         } else if key != "definition" {
-            // The specification allows other keys, which nobody reads. A misspelt one makes a rule wider.
+            // The specification allows other keys, which are ignored. A misspelled key would make the rule broader.
             if let Some(meant) = report.nearest(key, KEYS) {
                 report.error(value.at, Problem::Key { key: key.clone(), suggestion: Some(meant.into()) });
             }
@@ -98,8 +98,8 @@ pub(crate) fn read(node: &Node, report: &mut Report<'_>) -> Option<Source> {
     Some(Source::Other)
 }
 
-/// Returns what the author of an unknown log source probably meant; empty if that is not clear. `None`: it is another log
-/// source.
+/// Returns what the author of an unknown log source probably intended; empty if that is not clear, `None` if it is
+/// another log source.
 fn meant(own: Attributes<'_>, report: &mut Report<'_>) -> Option<String> {
     let mut near = |value: Option<&str>, known: &[&'static str]| match value {
         Some(text) if known.contains(&text) => known.iter().find(|known| **known == text).copied(),
@@ -113,7 +113,7 @@ fn meant(own: Attributes<'_>, report: &mut Report<'_>) -> Option<String> {
     let category = near(own.category, &["ps_script", "ps_module"]);
     let service = near(own.service, &["powershell"]);
     let shown = |category, service| Attributes { product: None, category, service }.shown(": ");
-    // Values that are under the right key, misspelt or not.
+    // Values under the right key, possibly misspelled.
     let corrected = Attributes { product, category, service };
     let is_whole = corrected.category.is_some() == own.category.is_some()
         && corrected.service.is_some() == own.service.is_some();
@@ -121,20 +121,20 @@ fn meant(own: Attributes<'_>, report: &mut Report<'_>) -> Option<String> {
         let product = product.filter(|product| own.product != Some(product));
         return Some(Attributes { product, category, service }.shown(": "));
     }
-    // A value under the other key.
+    // Values under the wrong key.
     let swapped = (near(own.service, &["ps_script", "ps_module"]), near(own.category, &["powershell"]));
     match (own.category, own.service, swapped) {
         (None, Some(_), (Some(category), _)) => return Some(shown(Some(category), None)),
         (Some(_), None, (_, Some(service))) => return Some(shown(None, Some(service))),
         _ => {}
     }
-    // Names that say PowerShell, and are not those of the classic log.
+    // Names that refer to PowerShell but not to the classic log.
     let says = |text: &str| text.contains("powershell") || text.starts_with("ps_");
     let is_known = |text: &str| CLASSIC.contains(&text) || text == CLASSIC_SERVICE;
     match (own.category, own.service) {
         (Some(category), None) if says(category) && !is_known(category) => Some(String::new()),
         (None, Some(service)) if says(service) && !is_known(service) => Some(shown(None, Some("powershell"))),
-        // An event of one of these categories is never written by another service.
+        // Events of these categories are never written by another service.
         (Some("ps_script" | "ps_module"), Some(_)) => Some(shown(own.category, Some("powershell"))),
         _ => None,
     }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_other_log_sources_are_told_from_misspelt_ones() {
+    fn misspelled_log_sources_are_distinguished_from_other_ones() {
         let ours = [
             "{product: windows, category: ps_script}",
             "{category: PS_Module, definition: x}",

@@ -1,17 +1,17 @@
-//! The attributes that describe a rule: its title, id, level, status, dates and tags.
+//! Attributes that describe a rule: title, id, level, status, dates and tags.
 //!
-//! What the specification forbids is refused; what is doubtful, or would be lost in silence, is a warning. Sources: Sigma
-//! specification 2.1 with its JSON schema and its appendix on tags; pySigma for letters of both cases and for dates
-//! with slashes, which older rules have.
+//! Values that the specification forbids are errors; values that are doubtful, or would be ignored silently, are
+//! warnings. Sources: Sigma specification 2.1 with its JSON schema and its appendix on tags; pySigma for ignoring case
+//! and for dates with slashes, which older rules have.
 
 use crate::error::{Position, Problem};
 use crate::rule::report::Report;
 use crate::rule::tags;
 use crate::yaml::Node;
 
-/// Longest id or name, in bytes.
+/// Maximum length of an id or name, in bytes.
 pub(crate) const NAME_LEN_MAX: usize = 1024;
-/// Longest title, in characters.
+/// Maximum length of a title, in characters.
 pub(crate) const TITLE_LEN_MAX: usize = 256;
 
 const LEVELS: [&str; 5] = ["informational", "low", "medium", "high", "critical"];
@@ -44,7 +44,7 @@ const KEYS: [&str; 24] = [
     "etwsieve",
 ];
 
-/// The attributes of a rule or filter that are kept.
+/// The attributes of a rule or filter that are used.
 #[derive(Debug, Default)]
 pub(crate) struct Metadata {
     pub(crate) title: String,
@@ -66,15 +66,15 @@ pub(crate) fn read(node: &Node, report: &mut Report<'_>) -> Metadata {
     let id = text(node, "id", report);
     if !id.is_empty() && !is_uuid(&id) {
         let suggestion = None;
-        let expected = "it should be a UUID";
+        let expected = "expected a UUID";
         report.warn(
             position(node, "id"),
             Problem::Attribute { what: "id", value: id.clone(), expected, suggestion },
         );
     }
     let level =
-        choice(node, "level", &LEVELS, "it is one of informational, low, medium, high and critical", report);
-    let expected = "it is one of stable, test, experimental, deprecated and unsupported";
+        choice(node, "level", &LEVELS, "expected informational, low, medium, high or critical", report);
+    let expected = "expected stable, test, experimental, deprecated or unsupported";
     let status = choice(node, "status", &STATUSES, expected, report);
     if matches!(status.as_str(), "deprecated" | "unsupported") {
         report.warn(position(node, "status"), Problem::Status(status));
@@ -101,7 +101,7 @@ pub(crate) fn read(node: &Node, report: &mut Report<'_>) -> Metadata {
     Metadata { title, id, name, level, attack: tags::techniques(node, report) }
 }
 
-/// Reports that a key is missing, and which one may be meant for it.
+/// Reports a missing key, with a key that may be a misspelling of it.
 pub(crate) fn missing(node: &Node, key: &'static str, report: &mut Report<'_>) {
     let mut found = None;
     for (own, _) in node.entries() {
@@ -116,7 +116,7 @@ fn position(node: &Node, key: &str) -> Position {
     node.get(key).unwrap_or(node).at
 }
 
-/// The trimmed text of an attribute; empty if it is absent, null or wrong.
+/// Returns the trimmed text of an attribute; empty if it is absent, null or invalid.
 pub(crate) fn text(node: &Node, key: &'static str, report: &mut Report<'_>) -> String {
     let Some(value) = node.get(key).filter(|value| !value.is_null()) else { return String::new() };
     match value.text() {
@@ -130,7 +130,7 @@ pub(crate) fn text(node: &Node, key: &'static str, report: &mut Report<'_>) -> S
     String::new()
 }
 
-/// An attribute with one of a few values, in small letters.
+/// Returns an attribute that has one of a few values, in lower case.
 fn choice(
     node: &Node,
     key: &'static str,
@@ -148,7 +148,7 @@ fn choice(
     String::new()
 }
 
-/// A date as year, month and day.
+/// Returns a date as year, month and day.
 fn date(node: &Node, key: &'static str, report: &mut Report<'_>) -> Option<(u32, u32, u32)> {
     let value = text(node, key, report);
     if value.is_empty() {
@@ -156,7 +156,7 @@ fn date(node: &Node, key: &'static str, report: &mut Report<'_>) -> Option<(u32,
     }
     let found = parse_date(&value);
     if found.is_none() {
-        let expected = "it should be a day as YYYY-MM-DD";
+        let expected = "expected a date as YYYY-MM-DD";
         report
             .error(position(node, key), Problem::Attribute { what: key, value, expected, suggestion: None });
     }
@@ -197,7 +197,7 @@ mod tests {
     use super::{is_uuid, parse_date};
 
     #[test]
-    fn dates_are_days_of_the_calendar() {
+    fn dates_exist_in_the_calendar() {
         let rows = [
             ("2024-02-29", true),
             ("2023-02-29", false),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn uuids_have_their_usual_form() {
+    fn uuids_are_hyphenated() {
         assert!(
             is_uuid("a4e8f3a4-48b2-11ec-bcfc-3e22fbd008af")
                 && is_uuid("A4E8F3A4-48B2-11EC-BCFC-3E22FBD008AF")

@@ -1,7 +1,7 @@
-//! A selection's key, `Field|modifier|…`: which modifiers it has, in which order, and whether they go together.
+//! Keys of selections, `Field|modifier|…`: checks the modifiers, their order, and their combination.
 //!
-//! Source: Sigma specification 2.1, appendix "Modifiers". Modifiers are applied in the order in which they are written.
-//! A modifier that has no meaning on these events is refused by name.
+//! Source: Sigma specification 2.1, appendix "Modifiers". Modifiers apply in the order in which they are written. A
+//! modifier that has no meaning for these events is rejected by name.
 
 use crate::error::{Position, Problem};
 use crate::field::{EventKind, EventKinds, Field};
@@ -9,7 +9,7 @@ use crate::rule::Comparison;
 use crate::rule::pcre::Options;
 use crate::rule::report::Report;
 
-/// The modifiers that exist, for suggestions.
+/// The known modifiers, for suggestions.
 const KNOWN: [&str; 27] = [
     "contains",
     "startswith",
@@ -45,7 +45,7 @@ const SCRIPT_FIELDS: [&str; 6] =
 const MODULE_FIELDS: [&str; 4] = ["ContextInfo", "UserData", "Payload", "EventID"];
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) enum Place {
+pub(crate) enum Anchor {
     #[default]
     Whole,
     Contains,
@@ -53,35 +53,35 @@ pub(crate) enum Place {
     EndsWith,
 }
 
-/// A modifier that makes other values of a value.
+/// A modifier that derives other values from a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Step {
     /// Every spelling of the dashes.
     Windash,
     Base64 {
-        /// Encoded so before; text is UTF-8 otherwise.
+        /// The encoding applied before; `None` for UTF-8.
         wide: Option<Wide>,
-        /// At each of the three places in a group of Base64 digits.
+        /// True for all three offsets in a group of Base64 digits.
         any_offset: bool,
     },
 }
 
-/// A form of UTF-16.
+/// A UTF-16 encoding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Wide {
     LittleEndian,
     BigEndian,
-    /// Little-endian, behind a byte order mark.
+    /// Little-endian with a byte order mark.
     Marked,
 }
 
 /// A parsed key.
 #[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a modifier of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate modifier")]
 pub(crate) struct Key {
     pub(crate) field: Option<Field>,
     pub(crate) events: EventKinds,
-    pub(crate) place: Place,
+    pub(crate) anchor: Anchor,
     pub(crate) steps: Vec<Step>,
     pub(crate) all: bool,
     pub(crate) cased: bool,
@@ -90,18 +90,19 @@ pub(crate) struct Key {
     pub(crate) compare: Option<Comparison>,
     /// `Some` for `re`, with its flags.
     pub(crate) regex: Option<Options>,
-    /// UTF-16 that is still to be encoded in Base64.
+    /// A UTF-16 encoding that Base64 has to follow.
     wide: Option<Wide>,
 }
 
-/// Why a modifier is refused.
+/// The reason why a modifier is rejected.
 enum Refusal {
     Unknown,
     Reason(&'static str),
 }
 
 impl Key {
-    /// Parses `Field|modifier|…`; an empty field name means keywords. `None`: it is wrong, which has been reported.
+    /// Parses `Field|modifier|…`; an empty field name means keywords. Returns `None` if it is invalid; the error has
+    /// been reported.
     pub(crate) fn parse(
         text: &str,
         at: Position,
@@ -126,7 +127,7 @@ impl Key {
             }
         }
         if key.wide.is_some() {
-            let reason = "needs base64 or base64offset right behind it";
+            let reason = "must be followed directly by base64 or base64offset";
             report.error(at, Problem::Modifier { modifier: "wide".into(), reason });
         }
         (!report.failed_since(mark)).then_some(key)
@@ -145,15 +146,15 @@ impl Key {
             return Ok(());
         }
         let own = match modifier {
-            "contains" => self.set_place(Place::Contains),
-            "startswith" => self.set_place(Place::StartsWith),
-            "endswith" => self.set_place(Place::EndsWith),
+            "contains" => self.set_anchor(Anchor::Contains),
+            "startswith" => self.set_anchor(Anchor::StartsWith),
+            "endswith" => self.set_anchor(Anchor::EndsWith),
             "windash" => self.add_windash(),
             "re" if self.regex.is_none() => {
                 self.regex = Some(Options::default());
                 Ok(())
             }
-            "re" => Err("is there already"),
+            "re" => Err("is given twice"),
             "i" | "ignorecase" => self.add_flag(|options| &mut options.caseless),
             "m" | "multiline" => self.add_flag(|options| &mut options.multiline),
             "s" | "dotall" => self.add_flag(|options| &mut options.dotall),
@@ -175,16 +176,16 @@ impl Key {
         own.map_err(Refusal::Reason)
     }
 
-    fn set_place(&mut self, place: Place) -> Result<(), &'static str> {
-        if self.place != Place::Whole {
-            return Err("is not supported beside contains, startswith or endswith");
+    fn set_anchor(&mut self, anchor: Anchor) -> Result<(), &'static str> {
+        if self.anchor != Anchor::Whole {
+            return Err("cannot be combined with contains, startswith or endswith");
         }
-        self.place = place;
+        self.anchor = anchor;
         Ok(())
     }
 
     fn add_flag(&mut self, flag: impl Fn(&mut Options) -> &mut bool) -> Result<(), &'static str> {
-        *flag(self.regex.as_mut().ok_or("is a flag of `re` and must be written behind it")?) = true;
+        *flag(self.regex.as_mut().ok_or("is a flag of `re` and must follow it")?) = true;
         Ok(())
     }
 
@@ -198,24 +199,24 @@ impl Key {
 
     fn set_wide(&mut self, wide: Wide) -> Result<(), &'static str> {
         if self.steps.iter().any(|step| *step != Step::Windash) || self.wide.is_some() {
-            return Err("is written behind another encoding");
+            return Err("must not follow another encoding");
         }
-        self.before_place()?;
+        self.before_anchor()?;
         self.wide = Some(wide);
         Ok(())
     }
 
     fn add_base64(&mut self, any_offset: bool) -> Result<(), &'static str> {
-        self.before_place()?;
+        self.before_anchor()?;
         if self.steps.len() == STEPS_MAX {
-            return Err("is one encoding too many");
+            return Err("exceeds the maximum number of encodings");
         }
         self.steps.push(Step::Base64 { wide: self.wide.take(), any_offset });
         Ok(())
     }
 
-    fn before_place(&self) -> Result<(), &'static str> {
-        if self.place == Place::Whole {
+    fn before_anchor(&self) -> Result<(), &'static str> {
+        if self.anchor == Anchor::Whole {
             return Ok(());
         }
         Err("must be written before contains, startswith and endswith, whose wildcards cannot be encoded")
@@ -223,7 +224,7 @@ impl Key {
 
     fn set_comparison(&mut self, comparison: Comparison) -> Result<(), &'static str> {
         if self.compare.is_some() {
-            return Err("has no meaning beside another comparison");
+            return Err("cannot be combined with another comparison");
         }
         self.compare = Some(comparison);
         Ok(())
@@ -231,14 +232,14 @@ impl Key {
 
     fn check(&self) -> Result<(), &'static str> {
         let textual =
-            self.place != Place::Whole || !self.steps.is_empty() || self.wide.is_some() || self.cased;
+            self.anchor != Anchor::Whole || !self.steps.is_empty() || self.wide.is_some() || self.cased;
         let number = self.field.is_some_and(Field::is_number);
         let kinds = usize::from(textual)
             + usize::from(self.regex.is_some())
             + usize::from(self.exists)
             + usize::from(self.compare.is_some());
         if kinds > 1 {
-            return Err("has no meaning beside the modifiers before it");
+            return Err("cannot be combined with the modifiers before it");
         }
         if number && (textual || self.regex.is_some()) {
             return Err("has no meaning on a number");
@@ -253,11 +254,11 @@ impl Key {
     }
 }
 
-/// Most steps of a key: `windash` and two encodings.
+/// Maximum number of steps of a key: `windash` and two encodings.
 const STEPS_MAX: usize = 3;
 
-/// The field of this name; `None` for keywords. A field that none of the rule's events has is an error: it would never
-/// match, and nobody would notice.
+/// Returns the field of this name; `None` for keywords. A field that none of the rule's events has is an error, because
+/// the rule could never match and nobody would notice.
 fn field(name: &str, at: Position, events: EventKinds, report: &mut Report<'_>) -> Option<Field> {
     if name.is_empty() {
         return None;
@@ -276,11 +277,11 @@ fn field(name: &str, at: Position, events: EventKinds, report: &mut Report<'_>) 
         suggestion: meant.map(str::to_owned),
     };
     report.error(at, problem);
-    // The modifiers are examined all the same, as those of the field that was meant, or of text.
+    // Continues with the field that was probably intended, or a text field, to check the modifiers.
     meant.and_then(Field::from_name).or(Some(Field::ScriptBlockText))
 }
 
-/// The events, for people.
+/// Describes events in a message.
 pub(crate) fn shown(events: EventKinds) -> &'static str {
     match (events.contains(EventKind::ScriptBlock), events.contains(EventKind::Module)) {
         (true, false) => "events of ps_script (4104)",
@@ -289,7 +290,7 @@ pub(crate) fn shown(events: EventKinds) -> &'static str {
     }
 }
 
-/// Their fields, for people.
+/// Lists their fields in a message.
 fn known(events: EventKinds) -> &'static str {
     match (events.contains(EventKind::ScriptBlock), events.contains(EventKind::Module)) {
         (true, false) => "ScriptBlockText, ScriptBlockId, Path, MessageNumber, MessageTotal and EventID",
@@ -309,14 +310,14 @@ mod tests {
     use etwsieve_budget::Budget;
 
     #[test]
-    fn refuses_modifiers_by_name() {
+    fn modifiers_are_rejected_by_name() {
         let rows = [
-            ("ScriptBlockText|wide", "right behind it"),
-            ("ScriptBlockText|wide|contains", "right behind it"),
+            ("ScriptBlockText|wide", "followed directly"),
+            ("ScriptBlockText|wide|contains", "followed directly"),
             ("ScriptBlockText|contains|startswith", "modifier `startswith`"),
             ("ScriptBlockText|contains|base64", "before contains"),
             ("ScriptBlockText|startswith|utf16|base64offset", "before contains"),
-            ("ScriptBlockText|base64|wide|base64", "behind another encoding"),
+            ("ScriptBlockText|base64|wide|base64", "follow another encoding"),
             ("ScriptBlockText|base64|windash", "before other modifiers"),
             ("ScriptBlockText|wide|windash|base64", "before other modifiers"),
             ("ScriptBlockText|i", "flag of `re`"),
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_part_of_a_key_is_named() {
+    fn every_error_in_a_key_is_reported() {
         let mut report = Report::new(Budget::new(1 << 20, 1 << 20));
         let at = Position { line: 1, column: 1 };
         assert!(Key::parse("Paht|contain|al", at, EventKinds::ALL, &mut report).is_none());

@@ -1,30 +1,30 @@
-//! Rules that can never match: nobody would notice that they say nothing.
+//! Rules that can never match, which nobody would notice.
 //!
-//! Found are an event id, or a range of numbers, that no event of the log source has; fields of different events, or
-//! different values of one field, or the presence and absence of a field, that one event would have to have at once; a
-//! selection and its negation. A rule may still be contradictory in other ways.
+//! Detects event ids and ranges of numbers that no event of the log source has; combinations that no single event can
+//! satisfy (fields of different events, different values of one field, presence and absence of a field); and selections
+//! that are combined with their own negation. Other contradictions are not detected.
 
 use crate::field::{EventKind, EventKinds, Field};
 use crate::pattern::{Part, fold};
 use crate::rule::modifier::shown;
 use crate::rule::{Comparison, Expr, Op, Test};
 
-/// Most parts of a conjunction that are compared with one another.
+/// Maximum number of parts of a conjunction that are compared with each other.
 const COMPARED_MAX: usize = 256;
-/// Most negations that are compared with the other parts.
+/// Maximum number of negations that are compared with the other parts.
 const NEGATIONS_MAX: usize = 8;
 
-/// The truth of an expression for events of one kind.
+/// The truth value of an expression for events of one kind.
 #[derive(Clone, Debug, PartialEq)]
 enum Truth {
-    /// It holds for no event, and why.
+    /// False for every event, with the reason.
     Never(String),
-    /// It holds for every event.
+    /// True for every event.
     Always,
     Depends,
 }
 
-/// Why the expression holds for none of the events; `None` if it may hold.
+/// Returns the reason why the expression is false for all events; `None` if it may be true.
 ///
 /// # Complexity
 ///
@@ -33,7 +33,7 @@ pub(crate) fn reason(expr: &Expr, events: EventKinds) -> Option<String> {
     let mut reason = None;
     for kind in EventKind::ALL.into_iter().filter(|kind| events.contains(*kind)) {
         match truth(expr, kind, events, false) {
-            // The first one: content of the scanner, which comes last, has other reasons.
+            // Reports the first reason. AMSI content comes last and has other reasons.
             Truth::Never(own) => reason = reason.or(Some(own)),
             Truth::Always | Truth::Depends => return None,
         }
@@ -67,13 +67,13 @@ fn truth(expr: &Expr, kind: EventKind, events: EventKinds, is_in_and: bool) -> T
                     Truth::Always => {}
                 }
             }
-            // Parts of a conjunction within another are compared there.
+            // Parts of a nested conjunction are compared with those of the outer one.
             let found = if is_in_and { None } else { contradiction(parts) };
             found.map_or(all, Truth::Never)
         }
         Expr::Not(part) => match truth(part, kind, events, false) {
             Truth::Never(_) => Truth::Always,
-            Truth::Always => Truth::Never("what it excludes is every event".into()),
+            Truth::Always => Truth::Never("it excludes every event".into()),
             Truth::Depends => Truth::Depends,
         },
         Expr::Test(test) => of_test(test, kind, events),
@@ -82,13 +82,17 @@ fn truth(expr: &Expr, kind: EventKind, events: EventKinds, is_in_and: bool) -> T
 
 fn of_test(test: &Test, kind: EventKind, events: EventKinds) -> Truth {
     let decided = |is_true| {
-        if is_true { Truth::Always } else { Truth::Never(format!("no {} is such", shown(events))) }
+        if is_true {
+            Truth::Always
+        } else {
+            Truth::Never(format!("none of the {} satisfies it", shown(events)))
+        }
     };
     let Some(field) = test.field else { return Truth::Depends };
     let is_absent = !has(kind, field);
     match &test.op {
         Op::Exists(exists) if is_absent => decided(!exists),
-        _ if is_absent => Truth::Never("it asks for fields that no single event has".into()),
+        _ if is_absent => Truth::Never("it needs fields that no single event has".into()),
         Op::Number(comparison, number) if field == Field::EventId => {
             if comparison.holds(i64::from(kind.event_id()), *number) {
                 Truth::Always
@@ -117,9 +121,9 @@ fn sign(comparison: Comparison) -> &'static str {
     }
 }
 
-/// The demands of a conjunction's parts on one field.
+/// The requirements of a conjunction on one field.
 #[derive(Clone, Copy)]
-struct Asked<'e> {
+struct Demands<'e> {
     low: i64,
     high: i64,
     absent: bool,
@@ -127,17 +131,17 @@ struct Asked<'e> {
     literal: Option<&'e [Part]>,
 }
 
-const NOTHING: Asked<'_> =
-    Asked { low: i32::MIN as i64, high: i32::MAX as i64, absent: false, present: false, literal: None };
+const NOTHING: Demands<'_> =
+    Demands { low: i32::MIN as i64, high: i32::MAX as i64, absent: false, present: false, literal: None };
 
-/// Why parts that must hold at once cannot.
+/// Returns the reason why the parts cannot hold together.
 fn contradiction(parts: &[Expr]) -> Option<String> {
     let mut flat = Vec::new();
     flatten(parts, &mut flat);
-    let mut asked = [NOTHING; Field::COUNT];
+    let mut demands = [NOTHING; Field::COUNT];
     for part in &flat {
         let Expr::Test(Test { field: Some(field), op }) = part else { continue };
-        let own = &mut asked[*field as usize];
+        let own = &mut demands[*field as usize];
         match op {
             Op::Exists(exists) => {
                 own.present |= exists;
@@ -161,7 +165,7 @@ fn contradiction(parts: &[Expr]) -> Option<String> {
             }
         }
         if own.low > own.high {
-            return Some(format!("no number is what it asks of {field:?}"));
+            return Some(format!("no number satisfies its conditions on {field:?}"));
         }
         if own.present && own.absent {
             return Some(format!("{field:?} would have to be absent and have a value"));
@@ -170,10 +174,10 @@ fn contradiction(parts: &[Expr]) -> Option<String> {
     let negated = flat.iter().filter_map(|part| if let Expr::Not(part) = part { Some(part) } else { None });
     let is_excluded = |part: &Expr| flat.contains(&part);
     let found = negated.take(NEGATIONS_MAX).any(|part| is_excluded(part));
-    found.then(|| "it excludes what it asks for".into())
+    found.then(|| "it excludes what it selects".into())
 }
 
-/// The parts of a conjunction, and those of conjunctions within it.
+/// Collects the parts of a conjunction, including nested ones.
 fn flatten<'e>(parts: &'e [Expr], flat: &mut Vec<&'e Expr>) {
     for part in parts {
         if flat.len() == COMPARED_MAX {

@@ -1,22 +1,22 @@
-//! Translates regular expressions from the syntax of PCRE, which the Sigma specification prescribes, to that of the
-//! crate `regex`.
+//! Translates regular expressions from PCRE syntax, which the Sigma specification prescribes, to that of the crate
+//! `regex`.
 //!
-//! The two look alike and mean different things in many places: `\<` is a plain `<` in PCRE and the start of a word in
-//! the crate, `[&&|]` is a set of two characters in PCRE and an empty intersection in the crate, `a++` is possessive
-//! in PCRE and a repeated repetition in the crate. An expression is therefore never handed over as it is. It is parsed
-//! here as PCRE2 parses it, and either written down again in the crate's syntax with the same meaning or refused by
-//! the name of the construct.
+//! The two look alike, but mean different things in many places: `\<` is a plain `<` in PCRE and the start of a word in
+//! the crate, `[&&|]` is a set of two characters in PCRE and an empty intersection in the crate, `a++` is possessive in
+//! PCRE and a repeated repetition in the crate. An expression is therefore never passed on unchanged. It is parsed as
+//! PCRE2 would parse it, and then either written in the crate's syntax with the same meaning or rejected with the name
+//! of the construct.
 //!
-//! "The same meaning" is that of PCRE2 10.42 with `PCRE2_UTF` and without `PCRE2_UCP`: text is Unicode, `\d`, `\w`,
-//! `\s` and `\b` are ASCII, letters fold by Unicode's simple case folding, and lines end with a line feed. It is the
-//! verdict that is preserved, whether the expression matches somewhere in a text; the extent of a match may differ by
-//! the line end at the end of a text. Sources: pcre2pattern(3), pcre2syntax(3); `docs/rules.md` lists the differences.
+//! "The same meaning" refers to PCRE2 10.42 with `PCRE2_UTF` and without `PCRE2_UCP`: text is Unicode, `\d`, `\w`, `\s`
+//! and `\b` are ASCII, letters fold by Unicode's simple case folding, and lines end with a line feed. The verdict is
+//! preserved, that is, whether the expression matches somewhere in a text; the extent of a match may differ by the line
+//! feed at the end of a text. Sources: pcre2pattern(3), pcre2syntax(3); `docs/rules.md` lists the differences.
 
 mod class;
 mod lower;
 mod parse;
 
-use crate::rule::value::REGEX_SIZE_MAX;
+use crate::rule::regex::REGEX_SIZE_MAX;
 use etwsieve_budget::Budget;
 use regex_syntax::hir::{Class, ClassUnicode, Hir, HirKind};
 
@@ -24,22 +24,22 @@ use regex_syntax::hir::{Class, ClassUnicode, Hir, HirKind};
 pub const REGEX_DEPTH_MAX: usize = 40;
 /// Maximum number in a quantifier, as in PCRE2.
 pub(crate) const REGEX_REPEAT_MAX: u32 = 65_535;
-/// Bytes of a state of a compiled expression, about.
+/// Approximate size of a state of a compiled expression, in bytes.
 const STATE_LEN: usize = 64;
-/// Longest name of a group, as in PCRE2.
+/// Maximum length of a group name, as in PCRE2.
 const GROUP_NAME_LEN_MAX: usize = 32;
 
-/// Why an expression cannot be translated.
+/// The reason why an expression cannot be translated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("column {column}: {reason}")]
 pub struct PcreError {
     /// Column within the expression, from 1, in characters.
     pub column: usize,
-    /// The construct, what is wrong with it, and what to write instead if there is anything.
+    /// The construct, what is wrong with it, and what to write instead, if anything.
     pub reason: String,
 }
 
-/// Options that are set before the expression begins, as by the modifiers `i`, `m` and `s` of a Sigma rule.
+/// Options in effect at the start of the expression, as set by the modifiers `i`, `m` and `s` of a Sigma rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of PCRE2")]
 pub struct Options {
@@ -55,16 +55,16 @@ pub struct Options {
     pub(crate) ungreedy: bool,
 }
 
-/// Translates an expression in the syntax of PCRE2 to one in the syntax of the crate `regex`.
+/// Translates an expression in PCRE2 syntax to the syntax of the crate `regex`.
 ///
 /// # Errors
 ///
-/// [`PcreError`] if the expression is not valid, or has a construct that cannot be translated, or if the budget does not
-/// last.
+/// Returns [`PcreError`] if the expression is invalid, if it contains a construct that cannot be translated, or if the
+/// budget is exhausted.
 pub fn translate(source: &str, options: Options, budget: &mut Budget<'_>) -> Result<String, PcreError> {
     let node = parse::parse(source, options, budget)?;
     let hir = lower::lower(node)?;
-    // Compiling costs time and memory in proportion to the expression written out, up to the compiled size allowed.
+    // Compiling costs time and memory in proportion to the expanded expression, up to the maximum compiled size.
     let len = compiled_len(&hir).min(2 * REGEX_SIZE_MAX);
     let paid = budget.charge(len).and_then(|()| budget.allocate(len));
     paid.map_err(|error| PcreError { column: 1, reason: error.to_string() })?;
@@ -74,7 +74,7 @@ pub fn translate(source: &str, options: Options, budget: &mut Budget<'_>) -> Res
     Ok(translated)
 }
 
-/// Bytes that an expression takes when it is compiled, about.
+/// Returns the approximate compiled size of an expression, in bytes.
 fn compiled_len(hir: &Hir) -> usize {
     let sum = |parts: &[Hir]| parts.iter().map(compiled_len).fold(0, usize::saturating_add);
     match hir.kind() {
@@ -98,7 +98,7 @@ enum Node {
     Empty,
     /// One character of a set.
     Set(ClassUnicode),
-    /// A position, and the column at which it was written.
+    /// An assertion, and the column at which it was written.
     Look(Look, usize),
     Concat(Vec<Node>),
     Either(Vec<Node>),
@@ -115,7 +115,7 @@ enum Node {
 enum Look {
     /// `^`, `\A`: the start of the text.
     Start,
-    /// `^` in multi-line mode: the start of a line, except behind a line feed that ends the text.
+    /// `^` in multi-line mode: the start of a line, except after a line feed that ends the text.
     LineStart,
     /// `\z`: the end of the text.
     End,
@@ -123,13 +123,13 @@ enum Look {
     EndOrLineFeed,
     /// `$` in multi-line mode: the end of a line.
     LineEnd,
-    /// `\b`: a border between ASCII word characters and others.
+    /// `\b`: a boundary between ASCII word characters and others.
     Word,
-    /// `\B`: no such border.
+    /// `\B`: not such a boundary.
     NotWord,
-    /// `\B` behind a character that is not part of a word: no part of a word follows.
+    /// `\B` after a character that is not part of a word: no word character follows.
     BeforeOther,
-    /// `\B` before a character that is not part of a word: no part of a word precedes it.
+    /// `\B` before a character that is not part of a word: no word character precedes it.
     BehindOther,
 }
 

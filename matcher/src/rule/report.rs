@@ -1,31 +1,29 @@
-//! The problems of a rule file, collected while it is read, and the budget for reading it.
+//! Problems of a rule file, collected while it is read, with the budget for reading it.
 
-use crate::error::{Located, Position, Problem};
+use crate::error::{Located, PROBLEMS_MAX, Position, Problem};
 use crate::rule::suggest;
 use etwsieve_budget::{Budget, Exhausted};
 
-/// Most problems that are listed for one file; others are counted.
-pub(crate) const PROBLEMS_MAX: usize = 100;
-/// Most misspelt words of a file for which the nearest known one is searched.
+/// Maximum number of misspelled words per file for which a suggestion is searched.
 const SUGGESTIONS_MAX: usize = 200;
 
-/// Steps of work that a rule file of this many bytes may cost.
+/// Returns the maximum work for a rule file of this many bytes, in steps.
 pub const fn file_steps_max(len: usize) -> u64 {
     FILE_STEPS_BASE + FILE_STEPS_PER_BYTE * len as u64
 }
 
-/// Bytes of memory that the rules of a file of this many bytes may take.
+/// Returns the maximum memory of the rules in a file of this many bytes, in bytes.
 pub const fn file_bytes_max(len: usize) -> u64 {
     FILE_BYTES_BASE + FILE_BYTES_PER_BYTE * len as u64
 }
 
-/// Steps that any rule file may cost: one value with `windash` and `base64offset` is written out in 1,875 ways.
+/// Steps that any rule file may cost: one value with `windash` and `base64offset` expands to 1,875 values.
 const FILE_STEPS_BASE: u64 = 64 << 20;
-/// Steps beyond, for each byte of the file.
+/// Additional steps per byte of the file.
 const FILE_STEPS_PER_BYTE: u64 = 256;
 /// Memory that the rules of any file may take. A compiled regular expression takes up to 1 MiB of it.
 const FILE_BYTES_BASE: u64 = 32 << 20;
-/// Memory beyond, for each byte of the file.
+/// Additional memory per byte of the file.
 const FILE_BYTES_PER_BYTE: u64 = 64;
 
 /// The problems of one file, and its budget.
@@ -34,7 +32,7 @@ pub(crate) struct Report<'b> {
     pub(crate) errors: Vec<Located>,
     pub(crate) warnings: Vec<Located>,
     pub(crate) budget: Budget<'b>,
-    /// Problems that are not listed.
+    /// Number of problems that are not listed.
     pub(crate) more: usize,
     suggestions: usize,
 }
@@ -44,12 +42,12 @@ impl<'b> Report<'b> {
         Self { errors: Vec::new(), warnings: Vec::new(), budget, more: 0, suggestions: 0 }
     }
 
-    /// Number of errors, listed or not, as a mark for [`Report::failed_since`].
+    /// Returns the number of errors, including those that are not listed, for [`Report::failed_since`].
     pub(crate) fn mark(&self) -> usize {
         self.errors.len() + self.more
     }
 
-    /// Returns true if there were errors since the mark was taken.
+    /// Returns true if there have been errors since [`mark`](Self::mark) returned this.
     pub(crate) fn failed_since(&self, mark: usize) -> bool {
         self.mark() > mark
     }
@@ -68,12 +66,12 @@ impl<'b> Report<'b> {
         }
     }
 
-    /// Reports an error, and keeps a value.
+    /// Reports an error, or returns the value.
     pub(crate) fn take<T>(&mut self, result: Result<T, Located>) -> Option<T> {
         result.map_err(|(at, problem)| self.error(at, problem)).ok()
     }
 
-    /// The known word that is nearest to `word`, if it is near enough to be meant.
+    /// Returns the known word that is most similar to `word`, if it is similar enough.
     pub(crate) fn nearest<'k>(
         &mut self,
         word: &str,
@@ -86,12 +84,12 @@ impl<'b> Report<'b> {
         suggest::nearest(word, known)
     }
 
-    /// Charges work, before it is done.
+    /// Charges work before it is done.
     pub(crate) fn charge(&mut self, at: Position, steps: usize) -> Result<(), Located> {
         self.budget.charge(steps).map_err(|error| (at, exhausted(error)))
     }
 
-    /// Charges memory, before it is allocated.
+    /// Charges memory before it is allocated.
     pub(crate) fn allocate(&mut self, at: Position, bytes: usize) -> Result<(), Located> {
         self.budget.allocate(bytes).map_err(|error| (at, exhausted(error)))
     }

@@ -1,4 +1,4 @@
-//! A named part of `detection`: maps, lists of maps, and keywords.
+//! Selections, the named parts of `detection`: maps, lists of maps, and keywords.
 
 use crate::field::EventKinds;
 use crate::rule::Expr;
@@ -6,11 +6,11 @@ use crate::rule::modifier::Key;
 use crate::rule::report::Report;
 use crate::yaml::{Node, Value};
 
-/// The expression of a selection: a map's keys are ANDed, a list's items are ORed. `None`: it is wrong, which has been
-/// reported.
+/// Returns the expression of a selection: the keys of a map are ANDed, the items of a list are ORed. Returns `None` if
+/// it is invalid; the error has been reported.
 pub(crate) fn selection(node: &Node, events: EventKinds, report: &mut Report<'_>) -> Option<Expr> {
     match &node.value {
-        // Every item is looked at, so that the errors of all are reported.
+        // Reads every item, to report the errors of all.
         Value::List(items) if !items.is_empty() => {
             let parts: Vec<_> = items.iter().map(|part| item(part, events, report)).collect();
             Some(Expr::Or(parts.into_iter().collect::<Option<_>>()?))

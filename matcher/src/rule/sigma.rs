@@ -1,7 +1,7 @@
-//! A Sigma document: a rule or a filter.
+//! Sigma documents: rules and filters.
 //!
-//! Source: Sigma specification 2.1, "Sigma Rules" and "Sigma Filters". Keys that only describe a rule are left
-//! alone, as the specification allows any; what changes a rule's meaning is understood or refused.
+//! Source: Sigma specification 2.1, "Sigma Rules" and "Sigma Filters". Keys that only describe a rule are ignored,
+//! because the specification allows any; keys that change its meaning are supported or rejected.
 
 use crate::error::{Located, Problem};
 use crate::field::{EventKind, EventKinds};
@@ -11,14 +11,13 @@ use crate::rule::logsource::{self, Source};
 use crate::rule::report::Report;
 use crate::rule::selection::selection;
 use crate::rule::{Calls, Expr, Origin, Rule, metadata, never};
-use crate::view::Names;
 use crate::yaml::{Document, Node, Value};
 
-/// The custom attribute of a rule that is about this program.
+/// The custom attribute of a rule for this program.
 const EXTENSION: &str = "etwsieve";
 
 /// The result of reading a document.
-pub(crate) enum Found {
+pub(crate) enum DocumentKind {
     Rule(Box<Rule>),
     Filter(Box<Filter>),
     /// A rule or filter for events that this sensor does not read.
@@ -26,27 +25,27 @@ pub(crate) enum Found {
         id: String,
         name: String,
     },
-    /// A correlation rule, with the ids and names of the rules that it is about.
+    /// A correlation rule, with the ids and names of the rules that it refers to.
     Correlation {
         rules: Vec<String>,
     },
-    /// It is wrong, which has been reported.
+    /// Invalid; the error has been reported.
     Refused,
 }
 
-/// Understands one document of the file called `file`. All its errors are reported.
-pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>) -> Found {
+/// Reads one document of the file called `file` and reports all its errors.
+pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>) -> DocumentKind {
     let node = &document.root;
     let mark = report.mark();
     if !matches!(node.value, Value::Map(_)) {
         let (at, problem) = node.form("document", "a map with title, logsource and detection");
         report.error(at, problem);
-        return Found::Refused;
+        return DocumentKind::Refused;
     }
     if let Some(correlation) = node.get("correlation") {
         let rules = correlation.get("rules").map(Node::items).unwrap_or_default();
         let rules = rules.iter().filter_map(|rule| rule.text().map(str::to_owned)).collect();
-        return Found::Correlation { rules };
+        return DocumentKind::Correlation { rules };
     }
     if let Some(action) = node.get("action") {
         report.error(action.at, Problem::Unsupported("a rule collection (`action`)".into()));
@@ -59,12 +58,12 @@ pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>)
     };
     if source == Some(Source::Other) && !report.failed_since(mark) {
         let text = |key| node.get(key).and_then(Node::text).unwrap_or_default().trim().to_owned();
-        return Found::Other { id: text("id"), name: text("name") };
+        return DocumentKind::Other { id: text("id"), name: text("name") };
     }
     for (at, problem) in &document.flaws {
         report.error(*at, problem.clone());
     }
-    // Without a log source the rest is read as for all events, to find its other errors.
+    // Without a log source, the rest is read as if for all events, to find its other errors.
     let events = if let Some(Source::Ours(events)) = source { events } else { EventKinds::ALL };
     let metadata = metadata::read(node, report);
     let origin = Origin { file: file.into(), line: node.at.line };
@@ -72,15 +71,17 @@ pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>)
         (Some(detection), None) => {
             let calls = calls(node, events, report);
             let (calls, base) = report.take(calls).unwrap_or_default();
-            let Some(expr) = detection_expr(detection, events, &[], report) else { return Found::Refused };
-            if calls != Calls::No && Names::of_expr(&expr).is_empty() {
+            let Some(expr) = detection_expr(detection, events, &[], report) else {
+                return DocumentKind::Refused;
+            };
+            if calls != Calls::No && expr.cmdlet_names().is_empty() {
                 let problem = Problem::Unsupported("`calls` without the name of a known cmdlet".into());
                 report.error(node.at, problem);
             }
             if let Some(reason) = never::reason(&expr, events) {
                 report.error(detection.at, Problem::Never(reason));
             }
-            Found::Rule(Box::new(Rule {
+            DocumentKind::Rule(Box::new(Rule {
                 id: metadata.id,
                 title: metadata.title,
                 level: metadata.level,
@@ -97,22 +98,22 @@ pub(crate) fn document(document: &Document, file: &str, report: &mut Report<'_>)
             let rules = filtered_rules(filter);
             let rules = report.take(rules);
             let expr = detection_expr(filter, events, &["rules"], report);
-            let (Some(rules), Some(expr)) = (rules, expr) else { return Found::Refused };
-            Found::Filter(Box::new(Filter { origin, at: node.at, events, rules, expr }))
+            let (Some(rules), Some(expr)) = (rules, expr) else { return DocumentKind::Refused };
+            DocumentKind::Filter(Box::new(Filter { origin, at: node.at, events, rules, expr }))
         }
         (Some(_), Some(filter)) => {
             report.error(filter.at, Problem::Unsupported("a filter inside a rule".into()));
-            Found::Refused
+            DocumentKind::Refused
         }
         (None, None) => {
             metadata::missing(node, "detection", report);
-            Found::Refused
+            DocumentKind::Refused
         }
     };
-    if report.failed_since(mark) { Found::Refused } else { found }
+    if report.failed_since(mark) { DocumentKind::Refused } else { found }
 }
 
-/// What the rule asks of this program, in a map named after it: `calls` and `base`.
+/// Reads the custom attribute: `calls` and `base`.
 fn calls(node: &Node, events: EventKinds, report: &mut Report<'_>) -> Result<(Calls, String), Located> {
     let Some(own) = node.get(EXTENSION) else { return Ok((Calls::No, String::new())) };
     let Value::Map(entries) = &own.value else {
@@ -155,8 +156,8 @@ fn filtered_rules(filter: &Node) -> Result<Option<Vec<String>>, Located> {
     }
 }
 
-/// The expression of a `detection` or `filter` map; `metadata` names keys that are not selections. `None`: it is wrong,
-/// which has been reported.
+/// Returns the expression of a `detection` or `filter` map; `metadata` names keys that are not selections. Returns
+/// `None` if it is invalid; the error has been reported.
 fn detection_expr(
     node: &Node,
     events: EventKinds,
@@ -174,7 +175,7 @@ fn detection_expr(
             "condition" => {}
             "timeframe" => report.error(value.at, Problem::Unsupported("`timeframe`".into())),
             name if metadata.contains(&name) => {}
-            // Read as a selection, a misspelt condition would only be a keyword.
+            // As a selection, a misspelled condition would silently become a keyword.
             name if condition.is_none() && report.nearest(name, ["condition"]).is_some() => {
                 let found = Some(name.chars().take(60).collect());
                 report.error(value.at, Problem::Missing { key: "condition", found });

@@ -1,17 +1,17 @@
-//! Suggestions: the known word that an author probably meant.
+//! Suggestions: the known word that an author probably intended.
 
-/// Longest word that is compared, in characters.
+/// Maximum length of a word that is compared, in characters.
 const WORD_LEN_MAX: usize = 64;
-/// Longest word of which one letter may differ; of longer ones, two may.
+/// Words up to this length may differ in one letter, longer ones in two.
 const SHORT_LEN: usize = 4;
-/// Shortest beginning of a known word for which the whole word is suggested.
+/// Minimum length of a prefix for which the whole word is suggested.
 const PREFIX_LEN_MIN: usize = 3;
 
-/// The known word nearest to `word`, letters of both cases being equal; `None` if none is near.
+/// Returns the known word most similar to `word`, ignoring case; `None` if none is similar enough.
 ///
 /// # Complexity
 ///
-/// The product of the lengths of both words, for each known one.
+/// The product of the lengths of both words, for each known word.
 pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let folded: Vec<char> = word.chars().take(WORD_LEN_MAX + 1).map(|c| c.to_ascii_lowercase()).collect();
     if folded.len() < 2 || folded.len() > WORD_LEN_MAX {
@@ -38,8 +38,8 @@ pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
     best.map(|(_, candidate)| candidate)
 }
 
-/// The number of letters to insert, remove, replace or swap with their neighbour to make one word of the other (the
-/// optimal string alignment distance).
+/// Returns the number of insertions, deletions, replacements and transpositions of neighbours that turn one word into
+/// the other (optimal string alignment distance).
 fn distance(left: &[char], right: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
     let mut previous: Vec<usize> = (0..=right.len()).collect();
@@ -63,7 +63,7 @@ mod tests {
     use super::nearest;
 
     #[test]
-    fn misspelt_words_find_their_original() {
+    fn misspelled_words_are_corrected() {
         let known = ["contains", "startswith", "endswith", "re", "base64", "base64offset", "ScriptBlockText"];
         let rows = [
             ("contain", Some("contains")),

@@ -7,11 +7,11 @@ use crate::error::Problem;
 use crate::rule::report::Report;
 use crate::yaml::{Node, Value};
 
-/// Most techniques of a rule.
+/// Maximum number of techniques of a rule.
 pub(crate) const ATTACK_MAX: usize = 64;
 
 const NAMESPACES: [&str; 7] = ["attack", "car", "cve", "d3fend", "detection", "stp", "tlp"];
-/// Tactics of ATT&CK, version 18 and the ones that came with version 19.
+/// Tactics of ATT&CK: those of version 18, and those added in version 19.
 const TACTICS: [&str; 21] = [
     "reconnaissance",
     "resource-development",
@@ -35,15 +35,15 @@ const TACTICS: [&str; 21] = [
     "network-effects",
     "remote-service-effects",
 ];
-/// Letters before the four digits of other entries: groups, software, data sources, mitigations, assets, campaigns,
-/// tactics, data components, detection strategies and analytics.
+/// Prefixes of other entries with four digits: groups, software, data sources, mitigations, assets, campaigns, tactics,
+/// data components, detection strategies and analytics.
 const ENTRIES: [&str; 10] = ["g", "s", "ds", "m", "a", "c", "ta", "dc", "det", "an"];
 
 const EXPECTED_TAG: &str = "a tag is a namespace, a dot and a name, as in `attack.t1059.001`";
 const EXPECTED_TECHNIQUE: &str =
     "a technique is `t` and four digits, with a dot and three digits for a sub-technique";
 
-/// The technique ids among the tags of a rule: `attack.t1021.006` is T1021.006.
+/// Returns the technique ids among the tags of a rule: `attack.t1021.006` is T1021.006.
 pub(crate) fn techniques(node: &Node, report: &mut Report<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let Some(tags) = node.get("tags").filter(|tags| !tags.is_null()) else { return found };
@@ -72,7 +72,7 @@ pub(crate) fn techniques(node: &Node, report: &mut Report<'_>) -> Vec<String> {
     found
 }
 
-/// Reads one tag: the technique that it names, or what is wrong and whether that refuses the rule.
+/// Reads one tag. Returns the technique that it names; or the problem, and true if the problem rejects the rule.
 fn read(text: &str, report: &mut Report<'_>) -> Result<Option<String>, (bool, Problem)> {
     let shown: String = text.chars().take(60).collect();
     let wrong =
@@ -109,7 +109,8 @@ fn read(text: &str, report: &mut Report<'_>) -> Result<Option<String>, (bool, Pr
     Err((false, wrong("it is neither a technique nor a tactic of ATT&CK", suggestion)))
 }
 
-/// Returns the tag that was probably meant, if its namespace is not one of the specification's; `None` if it may be any.
+/// Returns the tag that was probably intended if the namespace is not one of the specification's; `None` if it may be a
+/// custom one.
 fn other_namespace(namespace: &str, name: &str, report: &mut Report<'_>) -> Option<String> {
     if NAMESPACES.contains(&namespace) {
         return None;
@@ -124,7 +125,7 @@ fn other_namespace(namespace: &str, name: &str, report: &mut Report<'_>) -> Opti
     report.nearest(namespace, NAMESPACES).map(|near| format!("{near}.{name}"))
 }
 
-/// Returns true if the text is `t` and four digits, perhaps with a dot and three digits.
+/// Returns true if the text is `t` and four digits, optionally followed by a dot and three digits.
 fn is_technique(text: &str) -> bool {
     let Some(id) = text.strip_prefix('t') else { return false };
     let (technique, sub) = id.split_once('.').unwrap_or((id, "000"));
@@ -146,7 +147,7 @@ mod tests {
     use etwsieve_budget::Budget;
 
     #[test]
-    fn a_misspelt_tag_is_not_lost_in_silence() {
+    fn misspelled_tags_are_reported() {
         let rows = [
             ("attack.t1059.001", Ok(Some("T1059.001"))),
             ("attack.T1059", Ok(Some("T1059"))),

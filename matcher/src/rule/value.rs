@@ -1,38 +1,38 @@
-//! The values beside a key, and the expression of tests that they become.
+//! Values of selections, and the expressions that they become.
 //!
-//! Escapes belong to the value: a modifier that changes a value is given the text that is meant, with its wildcards, and
-//! not the text that was written. `re` alone takes what was written.
+//! Escapes are part of the value: modifiers that change a value get the unescaped text with its wildcards. Only `re`
+//! takes the text as written.
 
 use crate::error::{Located, Position, Problem};
 use crate::field::{EventKind, Field};
 use crate::pattern::{Part, Pattern};
-use crate::rule::modifier::{Key, Place, Step, Wide, shown};
+use crate::rule::modifier::{Anchor, Key, Step, Wide, shown};
 use crate::rule::pcre;
+use crate::rule::regex::{REGEX_SIZE_MAX, build_regex};
 use crate::rule::report::Report;
 use crate::rule::{Comparison, Expr, Op, Test};
 use crate::yaml::{Node, Value};
 
-/// Longest value of a rule, in bytes.
+/// Maximum length of a value, in bytes.
 pub(crate) const VALUE_LEN_MAX: usize = 16 * 1024;
-/// Most dashes in one `windash` value: each may be written in five ways.
+/// Maximum number of dashes in a `windash` value: each has five spellings.
 pub(crate) const WINDASH_DASHES_MAX: usize = 4;
-/// Largest compiled form of a regular expression, in bytes, and of its lazy automaton's cache.
-pub(crate) const REGEX_SIZE_MAX: usize = 1 << 20;
 
-/// The dashes that Windows programs and PowerShell take for one another before an option.
+/// The characters that Windows programs and PowerShell accept before an option.
 const DASHES: [u16; 5] = ['-' as u16, '/' as u16, 0x2013, 0x2014, 0x2015];
-/// Memory of one test without its pattern, and of the expressions around it.
+/// Memory of one test without its pattern, including the expressions around it.
 pub(crate) const TEST_LEN: usize = 4 * size_of::<Expr>();
 
 impl Key {
-    /// The expression for the value, or list of values, beside this key. `None`: it is wrong, which has been reported.
+    /// Returns the expression for the value, or list of values, of this key. Returns `None` if it is invalid; the error
+    /// has been reported.
     pub(crate) fn expr(&self, values: &Node, report: &mut Report<'_>) -> Option<Expr> {
         let found = match &values.value {
             Value::List(items) if items.is_empty() => {
                 report.take(Err(values.form("value", "a value or a list of values")))?
             }
             Value::List(items) => {
-                // Every value is looked at, so that the errors of all are reported.
+                // Reads every value, to report the errors of all.
                 let mut parts = Vec::with_capacity(items.len());
                 for item in items {
                     let part = self.one(item, report);
@@ -56,7 +56,7 @@ impl Key {
         let at = value.at;
         report.allocate(at, TEST_LEN)?;
         if value.is_null() && self.field.is_some() {
-            let is_plain = self.place == Place::Whole
+            let is_plain = self.anchor == Anchor::Whole
                 && self.steps.is_empty()
                 && !self.cased
                 && self.regex.is_none()
@@ -121,7 +121,7 @@ impl Key {
         }
     }
 
-    /// A number that an event never has is likely a mistake, even where the rule can match without it.
+    /// Warns about a number that an event never has. It is probably a mistake, even if the rule can match without it.
     fn warn_if_impossible(&self, field: Field, number: i64, at: Position, report: &mut Report<'_>) {
         if field == Field::EventId && self.compare.is_none() {
             let has = |kind: EventKind| self.events.contains(kind) && i64::from(kind.event_id()) == number;
@@ -135,13 +135,13 @@ impl Key {
     }
 
     fn text(&self, pattern: Pattern) -> Expr {
-        let pattern = match self.place {
-            // A keyword may stand anywhere in the event.
-            Place::Contains => pattern.any_before().any_after(),
-            Place::Whole if self.field.is_none() => pattern.any_before().any_after(),
-            Place::Whole => pattern,
-            Place::StartsWith => pattern.any_after(),
-            Place::EndsWith => pattern.any_before(),
+        let pattern = match self.anchor {
+            // A keyword may occur anywhere in the event.
+            Anchor::Contains => pattern.any_before().any_after(),
+            Anchor::Whole if self.field.is_none() => pattern.any_before().any_after(),
+            Anchor::Whole => pattern,
+            Anchor::StartsWith => pattern.any_after(),
+            Anchor::EndsWith => pattern.any_before(),
         };
         self.test(Op::Text { pattern, cased: self.cased })
     }
@@ -163,12 +163,8 @@ fn pattern_len(pattern: &Pattern) -> usize {
     size_of_val(pattern.parts())
 }
 
-/// Builds a rule's regular expression, which is in the syntax of the crate `regex`, within [`REGEX_SIZE_MAX`].
-pub(crate) fn build_regex(source: &str) -> Result<regex::Regex, regex::Error> {
-    regex::RegexBuilder::new(source).size_limit(REGEX_SIZE_MAX).dfa_size_limit(REGEX_SIZE_MAX).build()
-}
-
-/// Every spelling of the patterns in which a dash or slash before a word, and not inside one, is another dash.
+/// Returns all spellings of the patterns in which each dash or slash before a word, but not inside one, is any of the
+/// dashes.
 fn windash(
     patterns: &[Pattern],
     at: Position,
@@ -201,7 +197,7 @@ fn windash(
     Ok(all)
 }
 
-/// The places of dashes and slashes that a word follows and none precedes.
+/// Returns the positions of dashes and slashes that are followed but not preceded by a word.
 fn dashes(parts: &[Part]) -> Vec<usize> {
     let is_word = |at: Option<usize>| match at.and_then(|at| parts.get(at)) {
         Some(Part::Unit(unit)) => {
@@ -217,7 +213,7 @@ fn dashes(parts: &[Part]) -> Vec<usize> {
         .collect()
 }
 
-/// The patterns in Base64.
+/// Encodes patterns in Base64.
 fn encoded(
     patterns: &[Pattern],
     wide: Option<Wide>,
@@ -236,7 +232,7 @@ fn encoded(
             ));
         };
         let copies = if any_offset { 3 } else { 1 };
-        // A unit becomes at most 3 bytes, and these 4 digits.
+        // A unit becomes at most 3 bytes, and these become 4 digits.
         report.allocate(at, copies * (4 * units.len() * size_of::<Part>() + TEST_LEN))?;
         let bytes: Vec<u8> = match wide {
             None => String::from_utf16_lossy(&units).into_bytes(),
@@ -256,7 +252,7 @@ fn encoded(
     Ok(all)
 }
 
-/// Base64 (RFC 4648, section 4) with padding.
+/// Encodes bytes in Base64 (RFC 4648, section 4) with padding.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -271,14 +267,14 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// The digits that `bytes` give inside a longer text, at each of the three places in a group of Base64.
+/// Returns the digits for `bytes` inside a longer text, at each of the three offsets in a Base64 group.
 fn base64_at_offsets(bytes: &[u8]) -> Vec<String> {
     (0..3)
         .map(|offset| {
             let mut shifted = vec![0; offset];
             shifted.extend_from_slice(bytes);
             let text = base64(&shifted);
-            // Digits that hold bits of the neighbours are cut off.
+            // Removes digits that contain bits of neighbouring bytes.
             let start = [0, 2, 3][offset];
             let end = text.len() - [0, 3, 2][shifted.len() % 3];
             text[start.min(end)..end].to_owned()
@@ -303,7 +299,7 @@ mod tests {
         }
     }
 
-    /// Whatever bytes are around them, one of the three strings of digits is in the encoding.
+    /// Whatever bytes surround a text, its encoding contains one of the three strings of digits.
     #[test]
     fn base64_is_found_at_every_offset() {
         for (before, after) in [("", ""), ("x", "yz"), ("xy", "z"), ("xyz", ""), ("abcd", "efgh")] {

@@ -1,45 +1,48 @@
-//! A few needles in raw UTF-16LE, one pass for all, without narrowing.
+//! Bigrams: searches a few needles in raw UTF-16LE in one pass, without narrowing.
 //!
-//! The text is read in lanes of two units. OR with [`FOLD`] gives the two cases of an ASCII letter one value.
-//! Wherever a needle stands, its bigram `k` or its bigram `k + 1` fills a lane, so comparing each lane with these
-//! two finds every occurrence; the OR also makes other characters equal, so each is then compared exactly. `k` is
-//! where the two bigrams together are rarest.
+//! The text is read in lanes of two units. OR with [`FOLD`] maps both cases of an ASCII letter to one value. Wherever a
+//! needle occurs, its bigram `k` or its bigram `k + 1` fills a lane, so comparing each lane with these two finds every
+//! occurrence. The OR also makes some other characters equal, so each candidate is then compared exactly. `k` is chosen
+//! so that the two bigrams together are rarest.
 
-use crate::compile::rarity::bits;
-use crate::scan::kernel::Usable;
-use crate::scan::narrow::narrow_unit;
 #[cfg(target_arch = "x86_64")]
-use crate::scan::{kernel::Kernel, x86};
+mod x86;
+
+use crate::frequency::bits;
+use crate::scan::kernel::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::scan::kernel::Kernel;
+use crate::scan::narrow::narrow_unit;
 use std::ops::ControlFlow;
 
-/// Most needles of one pass.
+/// Maximum number of needles per pass.
 pub(crate) const NEEDLES_MAX: usize = 4;
-/// Shortest needle: it must have two bigrams.
+/// Minimum length of a needle: it must have two bigrams.
 pub(crate) const NEEDLE_LEN_MIN: usize = 3;
-/// Makes the two cases of a letter equal, in both units of a lane.
+/// Makes both cases of a letter equal, in both units of a lane.
 pub(super) const FOLD: u32 = 0x0020_0020;
-/// Lanes that are compared before the outcome is looked at.
+/// Number of lanes that are compared between two tests of the result.
 const BLOCK: usize = 64;
 
-/// A set of needles, at most [`NEEDLES_MAX`], of folded ASCII.
+/// A set of at most [`NEEDLES_MAX`] needles of folded ASCII.
 #[derive(Debug)]
 pub(crate) struct Bigrams {
     needles: Vec<Needle>,
-    /// The lanes of all of them.
+    /// The folded lanes of all needles.
     values: Values,
 }
 
 #[derive(Debug)]
 struct Needle {
     bytes: Box<[u8]>,
-    /// Where the first of the two bigrams stands.
+    /// Position of the first of the two bigrams.
     offset: usize,
     /// The two bigrams as folded lanes.
     lanes: [u32; 2],
 }
 
 impl Bigrams {
-    /// `None` if these needles want another way: too many, too short, or not ASCII.
+    /// Returns `None` if this method does not suit the needles: there are too many, or some are too short or not ASCII.
     pub(crate) fn new(needles: &[Box<[u8]>]) -> Option<Self> {
         let fits = |needle: &[u8]| needle.len() >= NEEDLE_LEN_MIN && needle.is_ascii();
         let few = (1..=NEEDLES_MAX).contains(&needles.len()) && needles.iter().all(|needle| fits(needle));
@@ -51,30 +54,31 @@ impl Bigrams {
         Some(Self { needles, values })
     }
 
-    /// Bytes held, about.
+    /// Returns the approximate memory in bytes.
     pub(crate) fn memory(&self) -> usize {
         self.needles.iter().map(|needle| needle.bytes.len() + size_of::<Needle>()).sum()
     }
 
-    /// Reports each needle that stands in `units` once, by number and place. Stops when all are found.
+    /// Reports each needle that occurs in `units` once, by number and position. Stops when all are found.
     ///
     /// # Complexity
     ///
-    /// Linear in the text, plus a comparison for each lane that looks like a needle's.
+    /// Linear in the text, plus a comparison for each lane that equals one of a needle.
     #[inline]
-    pub(crate) fn scan(&self, units: &[[u8; 2]], usable: Usable, mut found: impl FnMut(u32, usize)) {
-        // Lanes that begin with the second unit find every needle as well; vectors like aligned ones.
+    pub(crate) fn scan(&self, units: &[[u8; 2]], isa: Isa, mut found: impl FnMut(u32, usize)) {
+        // Lanes may begin with the second unit, which finds every needle as well; aligned vectors are faster.
         let skipped = usize::from(units.as_ptr().addr() % 4 == 2).min(units.len());
         let lanes: &[[[u8; 2]; 2]] = units[skipped..].as_chunks().0;
         let lanes = lanes.as_flattened().as_flattened().as_chunks::<4>().0;
         let mut left: u32 = (1 << self.needles.len()) - 1;
-        self.values.lanes_like(lanes, usable, |lane| {
+        self.values.lanes_like(lanes, isa, |lane| {
             left = self.compare(units, skipped + 2 * lane, left, &mut found);
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
     }
 
-    /// Reports which of the needles `left` have a bigram of theirs at `unit` and stand there; which are left then.
+    /// Reports those of the needles `left` that occur with one of their bigrams at `unit`. Returns the needles left
+    /// then.
     #[cold]
     fn compare(
         &self,
@@ -105,21 +109,21 @@ impl Needle {
         Self { bytes: bytes.into(), offset, lanes: [lane(offset), lane(offset + 1)] }
     }
 
-    /// Where the needle stands, if one of its two bigrams is that at `unit`.
+    /// Returns the start of the needle, if it occurs with one of its two bigrams at `unit`.
     fn start(&self, units: &[[u8; 2]], unit: usize) -> Option<usize> {
         let starts = [0, 1].map(|k| unit.checked_sub(self.offset + k));
         starts.into_iter().flatten().find(|start| stands_at(units, *start, &self.bytes))
     }
 }
 
-/// Whether the needle, in narrowed form, stands there.
+/// Returns true if the needle, in narrowed form, occurs at `start`.
 pub(super) fn stands_at(units: &[[u8; 2]], start: usize, needle: &[u8]) -> bool {
     units.get(start..start + needle.len()).is_some_and(|units| {
         units.iter().zip(needle).all(|(unit, byte)| narrow_unit(u16::from_le_bytes(*unit)) == *byte)
     })
 }
 
-/// The lanes looked for: two for each needle.
+/// The lanes to find: two per needle.
 #[derive(Clone, Copy, Debug)]
 enum Values {
     One([u32; 2]),
@@ -128,11 +132,11 @@ enum Values {
 }
 
 impl Values {
-    /// `None` if there are no needles, or more than [`NEEDLES_MAX`].
+    /// Returns `None` if there are no needles, or more than [`NEEDLES_MAX`].
     fn new(needles: &[Needle]) -> Option<Self> {
         let own = || needles.iter().flat_map(|needle| needle.lanes);
         let len = own().count();
-        // Unused places repeat a value.
+        // Unused elements repeat a value.
         let mut all = own().cycle();
         let mut next = || all.next().unwrap_or(0);
         Some(match len {
@@ -144,32 +148,32 @@ impl Values {
     }
 
     #[inline]
-    fn lanes_like(&self, lanes: &[[u8; 4]], usable: Usable, passes: impl FnMut(usize) -> ControlFlow<()>) {
+    fn lanes_like(&self, lanes: &[[u8; 4]], isa: Isa, passes: impl FnMut(usize) -> ControlFlow<()>) {
         match self {
-            Self::One(values) => lanes_like(lanes, values, usable, passes),
-            Self::Two(values) => lanes_like(lanes, values, usable, passes),
-            Self::Four(values) => lanes_like(lanes, values, usable, passes),
+            Self::One(values) => lanes_like(lanes, values, isa, passes),
+            Self::Two(values) => lanes_like(lanes, values, isa, passes),
+            Self::Four(values) => lanes_like(lanes, values, isa, passes),
         }
     }
 }
 
-/// Hands over every lane that may be one of `values` after folding, and a few others, in any order and some twice, until
-/// it is told to stop.
+/// Calls `passes` for every lane that may equal one of `values` after folding, and for some others, until it breaks.
+/// Lanes may come in any order, and twice.
 #[inline]
 fn lanes_like<const N: usize>(
     lanes: &[[u8; 4]],
     values: &[u32; N],
-    usable: Usable,
+    isa: Isa,
     passes: impl FnMut(usize) -> ControlFlow<()>,
 ) {
-    match usable.kernel() {
+    match isa.kernel() {
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 | Kernel::Avx2 => x86::bigram::lanes_like(lanes, values, usable, passes),
+        Kernel::Avx512 | Kernel::Avx2 => x86::lanes_like(lanes, values, isa, passes),
         _ => lanes_like_plain(lanes, values, passes),
     }
 }
 
-/// Plain loops that the compiler makes into the vector code that every processor has.
+/// Portable version: loops that the compiler vectorises with the baseline instructions.
 pub(super) fn lanes_like_plain<const N: usize>(
     lanes: &[[u8; 4]],
     values: &[u32; N],
@@ -177,7 +181,7 @@ pub(super) fn lanes_like_plain<const N: usize>(
 ) {
     let is_value = |lane: &[u8; 4]| {
         let lane = u32::from_le_bytes(*lane) | FOLD;
-        // No shortcut: this is to become vector code.
+        // No short-circuiting, so that the compiler can vectorise this.
         values.iter().fold(0, |any, value| any | u32::from(lane == *value))
     };
     for (number, block) in lanes.chunks(BLOCK).enumerate() {
@@ -194,13 +198,13 @@ pub(super) fn lanes_like_plain<const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::{Bigrams, stands_at};
-    use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::kernel::{Isa, Kernel};
     use crate::scan::sample::{cases, every};
     use proptest::prelude::*;
 
     fn found(needles: &[Box<[u8]>], units: &[[u8; 2]], kernel: Kernel) -> Vec<u32> {
         let mut list = Vec::new();
-        Bigrams::new(needles).unwrap().scan(units, Usable::new(kernel), |number, at| {
+        Bigrams::new(needles).unwrap().scan(units, Isa::new(kernel), |number, at| {
             assert!(stands_at(units, at, &needles[number as usize]));
             list.push(number);
         });
@@ -209,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_and_alignment() {
+    fn finds_every_position_and_alignment() {
         let needles = [Box::from(&b"enter-pssession"[..])];
         for kernel in Kernel::available() {
             for pad in 0..3 {
@@ -230,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_the_fold_makes_equal_is_none() {
+    fn lanes_that_are_equal_only_after_folding_do_not_match() {
         let rows = [("a\rb", "a-b"), ("a@b", "a`b"), ("a[b", "a{b"), ("\u{2120}ab", "\u{2100}ab")];
         for kernel in Kernel::available() {
             for (text, needle) in rows {
@@ -244,7 +248,7 @@ mod tests {
     proptest! {
         #![proptest_config(cases(2000))]
         #[test]
-        fn equals_one_by_one(
+        fn finds_what_single_searches_find(
             needles in proptest::collection::btree_set("[ab\r@-]{3,6}", 1..5),
             text in "[abAB\r@`\u{141}-]{0,400}",
             skip in 0usize..3,

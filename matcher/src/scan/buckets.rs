@@ -1,29 +1,37 @@
-//! Which fingerprints share a bucket of [`Teddy`](super::teddy), and how many searches are worth their time.
+//! Distribution of fingerprints to the buckets of [`Teddy`](super::teddy), and the number of searches that are
+//! worthwhile.
 //!
-//! A bucket lets through what has, at each place, some member's byte; so those belong together that differ in one
-//! place, or in bytes that scripts hardly have. Each fingerprint begins alone; the two buckets whose union lets least
-//! through beyond what they did are made one, until few enough are left.
+//! A bucket passes text that has, at each position, the byte of some member. Fingerprints therefore belong together if
+//! they differ in one position only, or in bytes that are rare in scripts. Each fingerprint starts in its own bucket;
+//! then the two buckets whose union lets least additional text pass are merged, until few enough are left.
 
-use crate::compile::rarity::byte_likelihood;
-use crate::scan::teddy::{BUCKETS, Fingerprint, LEN};
+use crate::frequency::byte_likelihood;
 
-/// Most buckets to begin with; further fingerprints join one at once.
+/// Number of buckets: the bits of a byte.
+pub(super) const BUCKETS: usize = 8;
+/// Bytes of a fingerprint.
+pub(crate) const LEN: usize = 4;
+
+/// A needle's fingerprint: its bytes from some position on; after its end, any byte matches.
+pub(crate) type Fingerprint = [Option<u8>; LEN];
+
+/// Maximum number of initial buckets; further fingerprints are merged into one immediately.
 const BEGINNING_MAX: usize = 128;
-/// Most searches for one set of fingerprints.
+/// Maximum number of searches for one set of fingerprints.
 const SEARCHES_MAX: usize = 4;
-/// What a search costs at each place of a text, in candidates.
+/// Cost of a search per position of the text, in candidates.
 const SEARCH_COST: f64 = 0.008;
 
 /// Fingerprints that share a bit.
 #[derive(Clone, Debug)]
 pub(super) struct Bucket {
     pub(super) members: Vec<Fingerprint>,
-    /// For each place the low and the high halves of the members' bytes.
+    /// For each position, the low and the high halves of the members' bytes.
     halves: [[u16; 2]; LEN],
     likelihood: f64,
 }
 
-/// The buckets of as many searches as the fingerprints are worth.
+/// Distributes the fingerprints to the buckets of as many searches as are worthwhile.
 pub(super) fn divide(fingerprints: &[Fingerprint]) -> Vec<Vec<Bucket>> {
     let likelihoods = Likelihoods::new();
     let mut merging = Merging::new(fingerprints, &likelihoods);
@@ -40,7 +48,7 @@ pub(super) fn divide(fingerprints: &[Fingerprint]) -> Vec<Vec<Bucket>> {
     buckets.chunks(BUCKETS).map(<[Bucket]>::to_vec).collect()
 }
 
-/// The buckets of one search.
+/// Distributes the fingerprints to the buckets of one search.
 pub(super) fn of_one_search(fingerprints: &[Fingerprint]) -> Vec<Bucket> {
     let likelihoods = Likelihoods::new();
     let mut merging = Merging::new(fingerprints, &likelihoods);
@@ -48,15 +56,15 @@ pub(super) fn of_one_search(fingerprints: &[Fingerprint]) -> Vec<Bucket> {
     merging.buckets
 }
 
-/// Likelihood, as estimated, that a place passes.
+/// Returns the estimated probability that a position passes.
 pub(super) fn passing(buckets: &[Bucket]) -> f64 {
     buckets.iter().map(|bucket| bucket.likelihood).sum()
 }
 
-/// Buckets, and what it costs to make two of them one.
+/// Buckets, with the costs of merging each pair.
 struct Merging<'a> {
     buckets: Vec<Bucket>,
-    /// For each bucket the costs with those before it.
+    /// For each bucket, the costs of merging it with each of those before it.
     costs: Vec<Vec<f64>>,
     likelihoods: &'a Likelihoods,
 }
@@ -105,7 +113,7 @@ impl<'a> Merging<'a> {
     }
 }
 
-/// How likely each byte is, by its high and its low half.
+/// The probability of each byte, by its high and its low half.
 struct Likelihoods([[f64; 16]; 16]);
 
 impl Likelihoods {
@@ -127,7 +135,7 @@ impl Likelihoods {
         Bucket { members: [&a.members[..], &b.members].concat(), likelihood: self.passing(&halves), halves }
     }
 
-    /// What the union of two buckets lets through beyond what they do.
+    /// Returns how much more text the union of two buckets lets pass than they do separately.
     fn cost(&self, a: &Bucket, b: &Bucket) -> f64 {
         self.passing(&united(a, b)) - a.likelihood - b.likelihood
     }
@@ -153,15 +161,14 @@ fn united(a: &Bucket, b: &Bucket) -> [[u16; 2]; LEN] {
 
 #[cfg(test)]
 mod tests {
-    use super::{BUCKETS, SEARCHES_MAX, divide};
-    use crate::scan::teddy::Fingerprint;
+    use super::{BUCKETS, Fingerprint, SEARCHES_MAX, divide};
 
     fn fingerprints(texts: &[&str]) -> Vec<Fingerprint> {
         texts.iter().map(|text| std::array::from_fn(|place| text.as_bytes().get(place).copied())).collect()
     }
 
     #[test]
-    fn what_differs_in_one_place_shares_a_bucket() {
+    fn fingerprints_that_differ_in_one_byte_share_a_bucket() {
         let mut texts: Vec<String> = ('a'..='z').chain('0'..='9').map(|c| format!("{c}`")).collect();
         texts.extend(('0'..='9').map(|c| format!("{c}}}{{")));
         texts.extend(["clip", "&&", "wget", "irm ", "hidd", "curl"].map(str::to_owned));
@@ -172,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn all_are_kept() {
+    fn all_fingerprints_are_kept() {
         for count in [0, 1, 8, 9, 100, 300] {
             let texts: Vec<String> = (0..count).map(|number| format!("{:04}", number * 37 % 1000)).collect();
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();

@@ -1,10 +1,10 @@
-//! Wildcard patterns on narrowed text, with the raw units at hand for what narrowing cannot tell apart.
+//! Wildcard patterns on narrowed text, with the raw units for what narrowing does not distinguish.
 
 use crate::pattern::{Part, Pattern, fold};
 use memchr::memmem;
 use std::ops::Range;
 
-/// One field of an event, in both forms: `narrow[i]` belongs to `units[i]`.
+/// One field of an event in both forms: `narrow[i]` corresponds to `units[i]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Text<'a> {
     pub(crate) narrow: &'a [u8],
@@ -19,12 +19,12 @@ pub(crate) struct Glob {
     segments: Vec<Segment>,
 }
 
-/// What stands between two `*`.
+/// The part between two `*`.
 #[derive(Debug)]
 enum Segment {
-    /// Folded ASCII: found in the narrowed text.
+    /// Folded ASCII, searched in the narrowed text.
     Narrow(Box<memmem::Finder<'static>>),
-    /// Anything else: compared unit by unit.
+    /// Anything else, compared unit by unit.
     Wide { parts: Vec<Part>, cased: bool },
 }
 
@@ -39,7 +39,7 @@ impl Glob {
         }
     }
 
-    /// The folded ASCII needles that all stand in every text that matches.
+    /// Returns folded ASCII needles that all occur in every matching text.
     pub(crate) fn needles(&self) -> impl Iterator<Item = &[u8]> {
         self.segments.iter().filter_map(|segment| match segment {
             Segment::Narrow(finder) => Some(finder.needle()),
@@ -47,13 +47,13 @@ impl Glob {
         })
     }
 
-    /// Whether it matches exactly the texts that contain its one needle.
+    /// Returns true if it matches exactly the texts that contain its only needle.
     pub(crate) fn is_contains(&self) -> bool {
         !self.anchored_start && !self.anchored_end && matches!(self.segments[..], [Segment::Narrow(_)])
     }
 
-    /// How many units a match reaches beyond the literals that are looked for, at most; `None` if it could depend on
-    /// any text.
+    /// Returns the maximum number of units that a match extends beyond the literals that are searched; `None` if it
+    /// could depend on any text.
     pub(crate) fn reach(&self, has_literal: bool) -> Option<usize> {
         match &self.segments[..] {
             [Segment::Wide { parts, .. }] if has_literal => Some(2 * parts.len() + 2),
@@ -61,7 +61,7 @@ impl Glob {
         }
     }
 
-    /// Bytes held, about.
+    /// Returns the approximate memory in bytes.
     pub(crate) fn memory(&self) -> usize {
         let of_segment = |segment: &Segment| match segment {
             Segment::Narrow(finder) => size_of_val(&**finder) + finder.needle().len(),
@@ -70,7 +70,7 @@ impl Glob {
         self.segments.iter().map(|segment| size_of::<Segment>() + of_segment(segment)).sum()
     }
 
-    /// Steps of a [`Budget`](etwsieve_budget::Budget) to match a text of this length, at most.
+    /// Returns the maximum number of steps of a [`Budget`](etwsieve_budget::Budget) to match a text of this length.
     pub(crate) fn steps(&self, units: usize) -> usize {
         let of_segment = |segment: &Segment| match segment {
             Segment::Narrow(_) => 1 + units / 4,
@@ -79,12 +79,13 @@ impl Glob {
         self.segments.iter().map(of_segment).fold(4, usize::saturating_add)
     }
 
-    /// Whether the whole text matches. Linear in the text for each segment of folded ASCII.
+    /// Returns true if the whole text matches. Linear in the text for each segment of folded ASCII.
     pub(crate) fn matches(&self, text: Text<'_>) -> bool {
         self.places(text, |_| {})
     }
 
-    /// As [`matches`](Self::matches), and reports where the segments stand; where they would if it does not match.
+    /// Like [`matches`](Self::matches), but also reports the positions of the segments. If the pattern does not match,
+    /// they are meaningless.
     pub(crate) fn places(&self, text: Text<'_>, mut place: impl FnMut(Range<usize>)) -> bool {
         let len = text.units.len();
         let (mut from, mut end) = (0, len);
@@ -125,7 +126,7 @@ impl Glob {
         true
     }
 
-    /// Where the pattern stands, one place behind the other, if it is one segment between two `*`; `None` otherwise.
+    /// Returns the successive occurrences of the pattern if it is a single segment between two `*`; `None` otherwise.
     pub(crate) fn occurrences<'a>(
         &'a self,
         text: Text<'a>,
@@ -158,7 +159,7 @@ impl Segment {
         }
     }
 
-    /// Where the segment ends if it starts at `at`.
+    /// Returns the end of the segment if it starts at `at`.
     fn at(&self, text: Text<'_>, at: usize) -> Option<usize> {
         match self {
             Self::Narrow(finder) => {
@@ -175,7 +176,7 @@ impl Segment {
         }
     }
 
-    /// Where the segment starts if it ends at `end`.
+    /// Returns the start of the segment if it ends at `end`.
     fn ending_at(&self, text: Text<'_>, end: usize) -> Option<usize> {
         match self {
             Self::Narrow(finder) => {
@@ -197,7 +198,7 @@ impl Segment {
         }
     }
 
-    /// The first occurrence in `from..end`.
+    /// Returns the first occurrence in `from..end`.
     fn find(&self, text: Text<'_>, from: usize, end: usize) -> Option<Range<usize>> {
         match self {
             Self::Narrow(finder) => {
@@ -236,7 +237,7 @@ mod tests {
     use super::{Glob, Text};
     use crate::naive::pattern_matches;
     use crate::pattern::Pattern;
-    use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::kernel::{Isa, Kernel};
     use crate::scan::narrow::narrow;
     use crate::scan::sample::cases;
     use proptest::prelude::*;
@@ -244,13 +245,13 @@ mod tests {
     fn fast(pattern: &Pattern, cased: bool, units: &[u16]) -> bool {
         let bytes: Vec<[u8; 2]> = units.iter().map(|unit| unit.to_le_bytes()).collect();
         let mut narrowed = Vec::new();
-        narrow(&bytes, &mut narrowed, Usable::new(Kernel::best()));
+        narrow(&bytes, &mut narrowed, Isa::new(Kernel::best()));
         Glob::new(pattern, cased).matches(Text { narrow: &narrowed, units: &bytes })
     }
 
     proptest! {
         #![proptest_config(cases(4000))]
-        /// The slow twin decides. A small alphabet makes matches likely.
+        /// Compares with the naive implementation. A small alphabet makes matches likely.
         #[test]
         fn equals_the_naive_match(pattern in "[abAB*?\u{212A}k\u{1F600}]{0,7}", text in "[abAB\r\nkK\u{212A}\u{1F600}]{0,9}", cased: bool) {
             let pattern = Pattern::parse(&pattern);

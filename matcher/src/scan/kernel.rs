@@ -1,49 +1,51 @@
-//! Which instructions the scanners use: chosen when rules are compiled, by processor or by the user.
+//! Instruction sets of the scanners, selected when rules are compiled.
 //!
-//! Every kernel gives the same answers; tests hold each against the naive evaluator.
+//! All kernels give the same results; tests compare each with the naive evaluator.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::str::FromStr;
 
 /// A family of scanners, by the instructions that they need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kernel {
-    /// Nothing but what the compiler and `memchr` find: text is narrowed, then searched.
+    /// No vector instructions except those of the compiler and `memchr`. Text is narrowed, then searched.
     Portable,
     /// SSE2, which every x86-64 processor has.
     Sse2,
     /// AVX2, BMI1 and BMI2.
     Avx2,
     /// AVX-512 F, BW, VL and VBMI, and what [`Avx2`](Self::Avx2) needs. The first processors with AVX-512 lack VBMI; on
-    /// them it slows the clock, so AVX2 is the better choice anyway.
+    /// them, AVX-512 lowers the clock rate, so AVX2 is the better choice anyway.
     Avx512,
 }
 
-/// The environment variable that forces a kernel.
+/// The environment variable with which users select a kernel. The caller reads it and passes its value to
+/// [`Kernel::select`].
 pub const KERNEL_VARIABLE: &str = "ETWSIEVE_KERNEL";
 
-/// A kernel that cannot be had.
+/// A kernel that is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
     /// No kernel has this name.
-    #[error("no kernel is called {name:?}; there are portable, sse2, avx2 and avx512")]
+    #[error("unknown kernel {name:?} (expected portable, sse2, avx2 or avx512)")]
     Unknown {
-        /// The name asked for.
+        /// The name as given.
         name: String,
     },
     /// The processor lacks the instructions.
-    #[error("this processor cannot run the kernel {kernel}")]
+    #[error("this processor does not support the kernel {kernel}")]
     Unsupported {
-        /// The kernel asked for.
+        /// The kernel as given.
         kernel: Kernel,
     },
 }
 
 impl Kernel {
-    /// All kernels, from the plainest to the widest.
+    /// All kernels, in ascending order.
     pub const ALL: [Self; 4] = [Self::Portable, Self::Sse2, Self::Avx2, Self::Avx512];
 
-    /// The name, as [`KERNEL_VARIABLE`] takes it.
+    /// Returns the name, as used in [`KERNEL_VARIABLE`].
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -53,7 +55,7 @@ impl Kernel {
         }
     }
 
-    /// Whether this processor can run it.
+    /// Returns true if this processor supports it.
     pub fn is_available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return match self {
@@ -75,23 +77,23 @@ impl Kernel {
         return self == Self::Portable;
     }
 
-    /// The kernels that this processor can run, from the plainest to the widest.
+    /// Returns the kernels that this processor supports, in ascending order.
     pub fn available() -> Vec<Self> {
         Self::ALL.into_iter().filter(|kernel| kernel.is_available()).collect()
     }
 
-    /// The widest kernel that this processor can run.
+    /// Returns the best kernel that this processor supports.
     pub fn best() -> Self {
-        Usable::new(Self::Avx512).0
+        Isa::new(Self::Avx512).0
     }
 
-    /// The kernel that [`KERNEL_VARIABLE`] names; [`best`](Self::best) if it is unset or empty.
+    /// Returns the kernel of this name, for example the value of [`KERNEL_VARIABLE`]; the [best](Self::best) one if the
+    /// name is empty.
     ///
     /// # Errors
     ///
-    /// [`KernelError`] if it names none, or one that this processor cannot run.
-    pub fn from_env() -> Result<Self, KernelError> {
-        let name = std::env::var_os(KERNEL_VARIABLE).unwrap_or_default();
+    /// Returns [`KernelError`] if no kernel has this name, or if the processor does not support it.
+    pub fn select(name: &OsStr) -> Result<Self, KernelError> {
         if name.is_empty() {
             return Ok(Self::best());
         }
@@ -115,15 +117,15 @@ impl fmt::Display for Kernel {
     }
 }
 
-/// A kernel that this processor can run. Its existence is what calls into vector code rely on.
+/// The instruction set in use: proves that this processor supports a kernel. Calls of vector code rely on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Usable(Kernel);
+pub(crate) struct Isa(Kernel);
 
-impl Usable {
-    /// `kernel`, or the widest below it that can run here.
+impl Isa {
+    /// Returns `kernel`, or the best lower one that this processor supports.
     pub(crate) fn new(kernel: Kernel) -> Self {
-        let usable = |other: &Kernel| *other <= kernel && other.is_available();
-        Self(Kernel::ALL.into_iter().rev().find(usable).unwrap_or(Kernel::Portable))
+        let isa = |other: &Kernel| *other <= kernel && other.is_available();
+        Self(Kernel::ALL.into_iter().rev().find(isa).unwrap_or(Kernel::Portable))
     }
 
     pub(crate) fn kernel(self) -> Kernel {
@@ -133,7 +135,7 @@ impl Usable {
 
 #[cfg(test)]
 mod tests {
-    use super::{Kernel, KernelError, Usable};
+    use super::{Isa, Kernel, KernelError};
 
     #[test]
     fn names() {
@@ -145,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_can_run() {
+    fn selected_kernels_are_supported() {
         assert!(Kernel::available().contains(&Kernel::Portable));
         for kernel in Kernel::ALL {
-            let usable = Usable::new(kernel).kernel();
-            assert!(usable.is_available() && usable <= kernel);
-            assert_eq!(usable == kernel, kernel.is_available());
+            let isa = Isa::new(kernel).kernel();
+            assert!(isa.is_available() && isa <= kernel);
+            assert_eq!(isa == kernel, kernel.is_available());
         }
     }
 }

@@ -1,33 +1,37 @@
-//! Some dozens of needles in raw UTF-16LE, one pass for all, without narrowing: [`teddy`](super::teddy) on lanes.
+//! Lanes: searches some dozens of needles in raw UTF-16LE in one pass, without narrowing. This is
+//! [`teddy`](super::teddy) on lanes.
 //!
-//! A lane is two units, as in [`bigram`](super::bigram), here as two bytes. Of each needle two fingerprints are looked
-//! for, one byte apart, so that wherever it stands a lane begins with one of them, and half the places need no look.
-//! The tables hold letters in both cases; every candidate is compared exactly.
+//! A lane is two units, as in [`bigram`](super::bigram), here packed into two bytes. Each needle has two fingerprints,
+//! one byte apart, so that wherever it occurs a lane begins with one of them, and only every second position has to be
+//! looked up. The tables contain letters in both cases. Every candidate is compared exactly.
 
-use crate::compile::rarity::bits;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::frequency::bits;
 use crate::scan::bigram::stands_at;
-use crate::scan::buckets::{self, Bucket};
-use crate::scan::kernel::Usable;
+use crate::scan::buckets::{self, BUCKETS, Bucket, Fingerprint, LEN};
+use crate::scan::kernel::Isa;
 use crate::scan::narrow::NOT_ASCII;
-use crate::scan::teddy::{BUCKETS, Fingerprint, LEN, Teddy};
+use crate::scan::teddy::Teddy;
 
-/// Most needles.
+/// Maximum number of needles.
 pub(crate) const NEEDLES_MAX: usize = 32;
-/// Most lanes that may pass, as estimated: each costs as much as many that do not.
+/// Maximum share of lanes that may pass, as estimated: one that passes costs as much as many that do not.
 const PASSING_MAX: f64 = 1.0 / 64.0;
-/// Units of a lane.
+/// Units per lane.
 pub(crate) const LANE: usize = 2;
 
-/// A set of needles, at most [`NEEDLES_MAX`], in narrowed form.
+/// A set of at most [`NEEDLES_MAX`] needles in narrowed form.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     needles: Vec<Box<[u8]>>,
-    /// For each bucket the fingerprints in it.
+    /// The fingerprints of each bucket.
     entries: [Vec<Entry>; BUCKETS],
     teddy: Teddy,
 }
 
-/// A needle, and how far from its start a lane begins; -1 if its first byte is the second of the lane.
+/// A needle, and the offset of the lane from its start; -1 if the needle begins with the second byte of the lane.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     needle: u32,
@@ -35,7 +39,7 @@ struct Entry {
 }
 
 impl Lanes {
-    /// `None` if these needles want another way: too many, or together too common.
+    /// Returns `None` if this method does not suit the needles: there are too many, or they are too common together.
     pub(crate) fn new(needles: &[Box<[u8]>]) -> Option<Self> {
         if needles.len() > NEEDLES_MAX {
             return None;
@@ -60,35 +64,35 @@ impl Lanes {
         Some(Self { needles: needles.to_vec(), entries, teddy: Teddy::new(&buckets, true) })
     }
 
-    /// Bytes held, about.
+    /// Returns the approximate memory in bytes.
     pub(crate) fn memory(&self) -> usize {
         let needles: usize = self.needles.iter().map(|needle| needle.len() + size_of::<Box<[u8]>>()).sum();
         needles + self.entries.iter().map(|list| size_of_val(&list[..])).sum::<usize>() + size_of::<Self>()
     }
 
-    /// Reports each needle that stands in `units` once, by number and place.
+    /// Reports each needle that occurs in `units` once, by number and position.
     ///
-    /// False, and nothing reported, if `usable` has no vectors for it.
+    /// Returns false, without reports, if `isa` lacks the vector instructions.
     ///
     /// # Complexity
     ///
-    /// Linear in the text, plus a comparison for each fingerprint of a bucket that a lane is in.
-    pub(crate) fn scan(&self, units: &[[u8; 2]], usable: Usable, mut found: impl FnMut(u32, usize)) -> bool {
-        // A bit for each needle that has not been found.
+    /// Linear in the text, plus a comparison for each fingerprint in the bucket of a lane.
+    pub(crate) fn scan(&self, units: &[[u8; 2]], isa: Isa, mut found: impl FnMut(u32, usize)) -> bool {
+        // One bit per needle that has not been found.
         let mut left = u32::MAX;
         let candidate = |unit: usize, buckets: u8| {
             self.compare(units, unit, buckets, &mut left, &mut found);
         };
         #[cfg(target_arch = "x86_64")]
-        return crate::scan::x86::lanes::scan(&self.teddy, units, usable, candidate);
+        return x86::scan(&self.teddy, units, isa, candidate);
         #[cfg(not(target_arch = "x86_64"))]
         {
-            let _ = (candidate, usable);
+            let _ = (candidate, isa);
             false
         }
     }
 
-    /// Compares the needles of these buckets, if they are `left`, with the text at the lane that begins with `unit`.
+    /// Compares the text at the lane that begins with `unit` with those needles of the buckets that are `left`.
     fn compare(
         &self,
         units: &[[u8; 2]],
@@ -112,7 +116,7 @@ impl Lanes {
 
 const _: () = assert!(NEEDLES_MAX <= u32::BITS as usize);
 
-/// Where the two fingerprints, of which one begins there and one behind, are rarest.
+/// Returns the offset at which the two fingerprints, there and one byte later, are rarest.
 fn rarest_offset(needle: &[u8]) -> isize {
     let known = |offset: isize| {
         let from = offset.max(0) as usize;
@@ -123,16 +127,16 @@ fn rarest_offset(needle: &[u8]) -> isize {
     offsets.max_by(|a, b| rarity(a).total_cmp(&rarity(b))).unwrap_or(-1)
 }
 
-/// What the needle says about the lane that begins at `offset`, and about the next one.
+/// Returns the bytes of the needle in the lane that begins at `offset`, and in the next one.
 fn fingerprint(needle: &[u8], offset: isize) -> Fingerprint {
     std::array::from_fn(|place| {
         let byte = place.checked_add_signed(offset).and_then(|at| needle.get(at)).copied();
-        // Units that are not ASCII become various bytes.
+        // Units that are not ASCII are packed into various bytes.
         byte.filter(|byte| *byte != NOT_ASCII)
     })
 }
 
-/// As vectors make bytes of units: what is not ASCII becomes 0x7F, or 0 from U+8000 on.
+/// Packs a unit as the vector code does: units that are not ASCII become 0x7F, or 0 from U+8000 on.
 #[cfg(test)]
 pub(crate) fn packed(unit: [u8; 2]) -> u8 {
     match u16::from_le_bytes(unit) {
@@ -144,22 +148,22 @@ pub(crate) fn packed(unit: [u8; 2]) -> u8 {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
+    use super::LEN;
+    use super::x86;
     use super::{LANE, Lanes, packed};
     use crate::scan::bigram::stands_at;
-    use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::kernel::{Isa, Kernel};
     use crate::scan::sample::{cases, every};
-    use crate::scan::teddy::LEN;
-    use crate::scan::x86;
     use proptest::prelude::*;
 
     fn boxed(needles: &[&str]) -> Vec<Box<[u8]>> {
         needles.iter().map(|needle| needle.as_bytes().into()).collect()
     }
 
-    /// The numbers found; `None` if this kernel finds none so.
+    /// Returns the numbers found; `None` if this kernel does not support the method.
     fn found(lanes: &Lanes, units: &[[u8; 2]], kernel: Kernel) -> Option<Vec<u32>> {
         let mut list = Vec::new();
-        let is_searched = lanes.scan(units, Usable::new(kernel), |number, at| {
+        let is_searched = lanes.scan(units, Isa::new(kernel), |number, at| {
             assert!(stands_at(units, at, &lanes.needles[number as usize]));
             list.push(number);
         });
@@ -197,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn needles_that_want_another_way() {
+    fn unsuitable_needles_are_refused() {
         assert!(Lanes::new(&boxed(&["e"])).is_none());
         assert!(Lanes::new(&boxed(&["virtualalloc"; 33])).is_none());
     }
@@ -205,7 +209,7 @@ mod tests {
     proptest! {
         #![proptest_config(cases(2000))]
         #[test]
-        fn equals_one_by_one(
+        fn finds_what_single_searches_find(
             needles in proptest::collection::btree_set("[qz\u{100}@`-]{2,9}", 1..24),
             text in "[qzQZ@`\u{e4}\u{17a}\u{8071}\u{ff71}-]{0,400}",
             skip in 0usize..3,
@@ -226,7 +230,7 @@ mod tests {
         }
 
         #[test]
-        fn candidates_equal_lane_by_lane(
+        fn candidates_are_those_of_single_lanes(
             needles in proptest::collection::vec("[!-~]{1,8}", 1..12),
             units in proptest::collection::vec(prop_oneof![4 => 0x21u16..0x7F, 1 => any::<u16>()], 0..400),
         ) {
@@ -243,7 +247,7 @@ mod tests {
                     .filter(|(_, buckets)| *buckets != 0)
                     .collect();
                 let mut found = Vec::new();
-                x86::lanes::scan(&lanes.teddy, &units, Usable::new(kernel), |at, buckets| found.push((at, buckets)));
+                x86::scan(&lanes.teddy, &units, Isa::new(kernel), |at, buckets| found.push((at, buckets)));
                 prop_assert_eq!(found, expected, "{}", kernel);
             }
         }

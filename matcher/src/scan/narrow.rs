@@ -1,21 +1,24 @@
-//! UTF-16LE to one byte a unit, folded: the haystack of every ASCII search.
+//! Narrowing: converts UTF-16LE to one folded byte per unit, the haystack of all ASCII searches.
 //!
-//! A unit below U+0080 becomes its byte, capital letters their small ones; every other unit becomes
-//! [`NOT_ASCII`], which no ASCII needle contains. So a needle of folded ASCII bytes stands in the narrowed text
-//! exactly where it stands in the original, at even offsets only, whatever the case.
+//! A unit below U+0080 becomes its byte, with letters in lower case; every other unit becomes [`NOT_ASCII`], which no
+//! ASCII needle contains. A needle of folded ASCII bytes therefore occurs in the narrowed text exactly where it occurs
+//! in the original, ignoring case, and only at even offsets.
 //!
-//! The loops are plain; [`x86`](super::x86) compiles them again for wider vectors.
+//! The loops are plain; the vector code compiles them again for wider vectors.
 
 #![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
 
-use crate::scan::kernel::Usable;
 #[cfg(target_arch = "x86_64")]
-use crate::scan::{kernel::Kernel, x86};
+mod x86;
 
-/// What a unit above U+007F becomes.
+use crate::scan::kernel::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::scan::kernel::Kernel;
+
+/// The byte for units above U+007F.
 pub(crate) const NOT_ASCII: u8 = 0xFF;
 
-/// The narrowed form of one event's text, made when it is first asked for.
+/// The narrowed form of one event's text, made on first use.
 #[derive(Debug, Default)]
 pub(crate) struct Narrowed {
     bytes: Vec<u8>,
@@ -23,50 +26,50 @@ pub(crate) struct Narrowed {
 }
 
 impl Narrowed {
-    /// Forgets the text before.
+    /// Starts a new text.
     pub(crate) fn begin(&mut self) {
         self.is_made = false;
     }
 
-    /// Forgets the text, and gives memory beyond so many units back.
+    /// Drops the text and releases memory beyond this many units.
     pub(crate) fn shrink_to(&mut self, units: usize) {
         self.is_made = false;
         self.bytes.truncate(units);
         self.bytes.shrink_to(units);
     }
 
-    /// The narrowed form of the text, if it has been made.
+    /// Returns the narrowed form of the text, if it has been made.
     pub(crate) fn made(&self) -> Option<&[u8]> {
         self.is_made.then_some(&self.bytes[..])
     }
 
-    /// The narrowed form of `units`, which are the same until the next [`begin`](Self::begin).
-    pub(crate) fn of(&mut self, units: &[[u8; 2]], usable: Usable) -> &[u8] {
+    /// Returns the narrowed form of `units`, which must not change until the next [`begin`](Self::begin).
+    pub(crate) fn of(&mut self, units: &[[u8; 2]], isa: Isa) -> &[u8] {
         if !self.is_made {
-            narrow(units, &mut self.bytes, usable);
+            narrow(units, &mut self.bytes, isa);
             self.is_made = true;
         }
         &self.bytes
     }
 }
 
-/// Writes the narrowed form of `units` to `out`, replacing what it held. Allocates only while `out` grows.
-pub(crate) fn narrow(units: &[[u8; 2]], out: &mut Vec<u8>, usable: Usable) {
-    // No clearing: every byte is written below.
+/// Writes the narrowed form of `units` to `out`, replacing its contents. Allocates only while `out` grows.
+pub(crate) fn narrow(units: &[[u8; 2]], out: &mut Vec<u8>, isa: Isa) {
+    // No need to clear: every byte is written below.
     out.resize(units.len(), 0);
-    match usable.kernel() {
+    match isa.kernel() {
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 | Kernel::Avx2 => x86::narrow::narrow(units, out, usable),
+        Kernel::Avx512 | Kernel::Avx2 => x86::narrow(units, out, isa),
         _ => narrow_plain(units, out),
     }
 }
 
-/// Writes the low byte of each unit to `out`, replacing what it held; whether all units are ASCII.
-pub(crate) fn low_bytes(units: &[[u8; 2]], out: &mut Vec<u8>, usable: Usable) -> bool {
+/// Writes the low byte of each unit to `out`, replacing its contents. Returns true if all units are ASCII.
+pub(crate) fn low_bytes(units: &[[u8; 2]], out: &mut Vec<u8>, isa: Isa) -> bool {
     out.resize(units.len(), 0);
-    match usable.kernel() {
+    match isa.kernel() {
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 | Kernel::Avx2 => x86::narrow::low_bytes(units, out, usable),
+        Kernel::Avx512 | Kernel::Avx2 => x86::low_bytes(units, out, isa),
         _ => low_bytes_plain(units, out),
     }
 }
@@ -99,7 +102,7 @@ pub(crate) fn narrow_unit(unit: u16) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::{NOT_ASCII, low_bytes, narrow, narrow_unit};
-    use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::kernel::{Isa, Kernel};
     use crate::scan::sample::every;
 
     #[test]
@@ -108,7 +111,7 @@ mod tests {
         let units: Vec<[u8; 2]> = all().map(u16::to_le_bytes).collect();
         for kernel in Kernel::available() {
             let mut out = vec![1; 100];
-            narrow(&units, &mut out, Usable::new(kernel));
+            narrow(&units, &mut out, Isa::new(kernel));
             assert_eq!(out.len(), units.len());
             for (unit, &narrowed) in all().zip(&out) {
                 let expected = match u8::try_from(unit) {
@@ -128,16 +131,16 @@ mod tests {
             .flat_map(u16::to_le_bytes)
             .collect();
         for kernel in Kernel::available() {
-            let usable = Usable::new(kernel);
+            let isa = Isa::new(kernel);
             for start in every(0..70, 23) {
                 for len in every(0..200, 37) {
                     let units = text[start..start + 2 * len].as_chunks().0;
                     let expected: Vec<u8> =
                         units.iter().map(|unit| narrow_unit(u16::from_le_bytes(*unit))).collect();
                     let mut out = Vec::new();
-                    narrow(units, &mut out, usable);
+                    narrow(units, &mut out, isa);
                     assert_eq!(out, expected, "{kernel} {start} {len}");
-                    let ascii = low_bytes(units, &mut out, usable);
+                    let ascii = low_bytes(units, &mut out, isa);
                     assert_eq!(ascii, units.iter().all(|[low, high]| *low < 0x80 && *high == 0));
                     assert!(units.iter().zip(&out).all(|(unit, low)| unit[0] == *low));
                 }

@@ -1,21 +1,21 @@
-//! Pairs of neighbouring bytes, by which short needles are looked up at every place of a text.
+//! Pairs of adjacent bytes, by which short needles are looked up at every position of a text.
 //!
-//! Each needle is entered under its rarest pair. A bit for every pair there is answers nearly all look-ups; what passes is
+//! Each needle is entered under its rarest pair. A bit set of all pairs answers nearly all look-ups; what passes is
 //! compared with the needles.
 
-use crate::compile::rarity::bits;
-use crate::scan::teddy::{self, Fingerprint};
+use crate::frequency::bits;
+use crate::scan::buckets::{self, Fingerprint};
 use std::ops::Range;
 
 /// Bytes of a pair.
 pub(crate) const PAIR: usize = 2;
-/// Numbers of a pair.
+/// Number of different pairs.
 const PAIRS: usize = 1 << (PAIR * u8::BITS as usize);
 
 /// The pairs of short needles.
 #[derive(Debug)]
 pub(crate) struct Pairs {
-    /// A bit for each pair, whether a needle is entered under it.
+    /// One bit per pair: set if a needle is entered under it.
     bits: Vec<u64>,
     /// Ordered by pair.
     entries: Vec<Entry>,
@@ -25,17 +25,17 @@ pub(crate) struct Pairs {
 struct Entry {
     pair: u16,
     needle: u32,
-    /// Where the pair stands in the needle.
+    /// Position of the pair in the needle.
     offset: u32,
 }
 
 impl Pairs {
-    /// Enters `needles`, given as number and bytes, none shorter than a pair.
+    /// Enters `needles`, given as number and bytes, each at least as long as a pair.
     pub(crate) fn new<'a>(needles: impl Iterator<Item = (u32, &'a [u8])>) -> Self {
         let mut entries = Vec::new();
         for (needle, bytes) in needles {
-            // Teddy looks at the bytes behind a pair, if there are some.
-            for offset in rarest_window(bytes, PAIR, 1, teddy::LEN) {
+            // Teddy also looks up the bytes after a pair, if there are any.
+            for offset in rarest_window(bytes, PAIR, 1, buckets::LEN) {
                 let pair = u16::from_le_bytes([bytes[offset], bytes[offset + 1]]);
                 entries.push(Entry { pair, needle, offset: offset as u32 });
             }
@@ -53,7 +53,7 @@ impl Pairs {
         self.entries.is_empty()
     }
 
-    /// For each needle the bytes from its pair on, as far as it goes.
+    /// Returns for each needle its bytes from the pair on.
     pub(crate) fn fingerprints(&self, needles: &[Box<[u8]>]) -> Vec<Fingerprint> {
         let of = |entry: &Entry| {
             let rest = &needles[entry.needle as usize][entry.offset as usize..];
@@ -62,18 +62,19 @@ impl Pairs {
         self.entries.iter().map(of).collect()
     }
 
-    /// Bytes held, about.
+    /// Returns the approximate memory in bytes.
     pub(crate) fn memory(&self) -> usize {
         size_of_val(&self.bits[..]) + size_of_val(&self.entries[..])
     }
 
-    /// Whether a needle is entered under the pair, given as a little-endian number.
+    /// Returns true if a needle is entered under the pair, given as a little-endian number.
     #[inline]
     pub(crate) fn holds(&self, pair: u16) -> bool {
         self.bits.get(usize::from(pair) / 64).is_some_and(|word| word >> (pair % 64) & 1 != 0)
     }
 
-    /// Number of each needle that is entered under the pair at this place of the text, and where it then stands.
+    /// Returns the number of each needle that is entered under the pair at this position of the text, and where the
+    /// needle would start.
     #[inline]
     pub(crate) fn holders(&self, text: &[u8], at: usize) -> impl Iterator<Item = (u32, usize)> {
         let pair = text.get(at..).and_then(<[u8]>::first_chunk).map(|pair| u16::from_le_bytes(*pair));
@@ -86,8 +87,8 @@ impl Pairs {
     }
 }
 
-/// Of the needle `count` neighbouring offsets of parts of `width` bytes, of which the commonest is rarest; `looked_at`
-/// bytes from each count.
+/// Returns `count` consecutive offsets of parts of `width` bytes in the needle, chosen so that the most common of them
+/// is rarest. The frequency is that of `looked_at` bytes from each offset.
 pub(super) fn rarest_window(needle: &[u8], width: usize, count: usize, looked_at: usize) -> Range<usize> {
     let parts = needle.len() + 1 - width;
     let rarity = |offset: usize| bits(&needle[offset..needle.len().min(offset + looked_at)]);
@@ -102,7 +103,7 @@ mod tests {
     use super::{Pairs, rarest_window};
 
     #[test]
-    fn holders_are_those_of_the_pair() {
+    fn needles_are_found_by_their_pair() {
         let needles = ["`x", "q`x", "qz", "}{"];
         let pairs = Pairs::new((0..).zip(needles.iter().map(|needle| needle.as_bytes())));
         let holders = |text: &str, at| -> Vec<(u32, usize)> { pairs.holders(text.as_bytes(), at).collect() };
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_stay_inside() {
+    fn windows_are_within_the_needle() {
         for len in 7..20 {
             let window = rarest_window(&vec![b'q'; len], 4, 4, 6);
             assert!(window.len() == 4 && window.end + 3 <= len, "{window:?} {len}");

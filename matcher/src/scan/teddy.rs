@@ -1,37 +1,47 @@
-//! Teddy: where may one of many short needles stand?
+//! Teddy: finds candidate positions of many short needles.
 //!
-//! Each needle gives a fingerprint of up to four neighbouring bytes and is put into one of eight buckets. For each
-//! place of the fingerprint a table says which buckets have a byte; a place where all tables agree on a bucket is a
-//! candidate. AVX-512 looks up a whole vector of bytes in a table of all ASCII; AVX2 in two tables of sixteen, for the
-//! low and the high half of a byte, which together let more through. Source of the idea: Geoffrey Langdale's Teddy in
+//! Each needle has a fingerprint of up to four adjacent bytes and belongs to one of eight buckets. For each position in
+//! the fingerprint, a table maps bytes to buckets; a text position is a candidate if all tables agree on a bucket.
+//! AVX-512 looks up a whole vector of bytes in a table of all ASCII. AVX2 uses two tables of sixteen entries, for the
+//! low and the high half of a byte, which together let more text pass. The idea is Geoffrey Langdale's Teddy in
 //! Hyperscan.
 
-use crate::scan::buckets::{Bucket, divide};
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-/// Buckets: bits of a byte.
-pub(super) const BUCKETS: usize = 8;
-/// Bytes of a fingerprint.
-pub(crate) const LEN: usize = 4;
+use crate::scan::buckets::{Bucket, Fingerprint, LEN, divide};
+use crate::scan::kernel::Isa;
 
-/// Tables over the fingerprints of needles.
+/// Lookup tables for the fingerprints of needles.
 #[derive(Debug)]
 pub(crate) struct Teddy {
-    /// For each byte of the fingerprint, the buckets by low half and by high half.
+    /// For each position in the fingerprint, the buckets by low half and by high half of the byte.
     pub(super) halves: [[[u8; 16]; 2]; LEN],
-    /// For each byte of the fingerprint, the buckets by its lowest seven bits.
+    /// For each position in the fingerprint, the buckets by the lowest seven bits of the byte.
     pub(super) bytes: [[u8; 128]; LEN],
 }
 
-/// A needle's fingerprint: its bytes from some place on; behind its end any byte will do.
-pub(crate) type Fingerprint = [Option<u8>; LEN];
-
 impl Teddy {
-    /// As many searches as the fingerprints are worth.
+    /// Makes as many searches as the fingerprints are worth.
     pub(crate) fn all(fingerprints: &[Fingerprint]) -> Vec<Self> {
         divide(fingerprints).iter().map(|buckets| Self::new(buckets, false)).collect()
     }
 
-    /// The tables of these buckets, if wanted with capital letters too.
+    /// Reports the candidates of `text` in ascending order. The text is padded with zeros.
+    ///
+    /// Returns false, without reports, if `isa` lacks the vector instructions.
+    #[inline]
+    pub(crate) fn scan(&self, text: &[u8], isa: Isa, candidate: impl FnMut(usize)) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return x86::scan(self, text, isa, candidate);
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = (text, isa, candidate);
+            false
+        }
+    }
+
+    /// Makes the tables of these buckets, for both cases of letters if `has_capitals`.
     pub(super) fn new(buckets: &[Bucket], has_capitals: bool) -> Self {
         let mut teddy = Self { halves: [[[0; 16]; 2]; LEN], bytes: [[0; 128]; LEN] };
         for (number, bucket) in buckets.iter().enumerate() {
@@ -57,7 +67,7 @@ impl Teddy {
         }
     }
 
-    /// The slow twin of the vector code: the buckets of a place, by halves of bytes or by whole ones.
+    /// Slow reference implementation: returns the buckets of a position, by halves of bytes or by whole bytes.
     #[cfg(test)]
     pub(super) fn buckets(&self, bytes: &[u8], by_halves: bool) -> u8 {
         let halves = |[low, high]: &[[u8; 16]; 2], byte: u8| {
@@ -73,15 +83,14 @@ impl Teddy {
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use super::{Fingerprint, LEN, Teddy};
-    use crate::scan::kernel::{Kernel, Usable};
+    use crate::scan::kernel::{Isa, Kernel};
     use crate::scan::sample::cases;
-    use crate::scan::x86;
     use proptest::prelude::*;
 
     proptest! {
         #![proptest_config(cases(2000))]
         #[test]
-        fn equals_place_by_place(
+        fn candidates_are_those_of_single_positions(
             fingerprints in proptest::collection::vec(
                 (0u8..128, 0u8..128, any::<Option<u8>>(), any::<Option<u8>>()), 1..=32),
             mut text in proptest::collection::vec(any::<u8>(), 0..300),
@@ -117,7 +126,7 @@ mod tests {
             }
             for (kernel, teddy) in Kernel::available().into_iter().flat_map(|kernel| teddies.iter().map(move |teddy| (kernel, teddy))) {
                 let mut found = Vec::new();
-                if x86::teddy::scan(teddy, text, Usable::new(kernel), |at| found.push(at)) {
+                if teddy.scan(text, Isa::new(kernel), |at| found.push(at)) {
                     prop_assert_eq!(found, expected(teddy, kernel == Kernel::Avx2), "{}", kernel);
                 } else {
                     prop_assert!(kernel < Kernel::Avx2);

@@ -1,44 +1,37 @@
-//! Calls of known cmdlets, rewritten as if every name had been written out.
+//! Calls of known cmdlets, rewritten in full.
 //!
-//! A call is a command at the place of one: at the beginning of a statement or of a part of a pipeline, behind `&` or
-//! `.`, behind `=`, in parentheses or braces; never in a string or a comment, but in a string that `Invoke-Expression`
-//! gets. Its alias becomes the cmdlet's name, the abbreviation or alias of a parameter its name, an argument without a
-//! name gets that of the parameter at its position, and a module's name before the cmdlet is left out. Each call is a
-//! text of its own, so what a rule asks for has to stand in one call.
+//! A call is a command in command position: at the beginning of a statement or pipeline element, after `&` or `.`,
+//! after `=`, or in parentheses or braces. Strings and comments contain no calls, except for strings that are passed to
+//! `Invoke-Expression`. Rewriting replaces an alias with the name of the cmdlet and an abbreviated or aliased parameter
+//! with its full name, adds the parameter name before a positional argument, and removes the module name before a
+//! cmdlet. Each call becomes a separate text, so everything that a rule requires must occur in one call.
 
 mod names;
 mod reader;
-mod table;
 
 pub(crate) use names::Names;
 
-use super::chars::{BLANK, DASH, is_word, lower};
+use super::chars::{BLANK, DASH, is_word};
 use super::mapped::{Builder, Mapped, PIECE_LEN};
-use super::transformation::{Done, Transformation};
+use super::transformation::{Transformation, Transformations};
 use super::work::Work;
+use crate::cmdlet::{CMDLETS, COMMON, COMMON_ALIASES, COMMON_SWITCHES, Cmdlet, is_name};
 use reader::Reader;
 use std::ops::Range;
-use table::{CMDLETS, COMMON, COMMON_ALIASES, COMMON_SWITCHES, Cmdlet};
 
-/// How deep a script may lie in the strings of `Invoke-Expression`.
+/// Maximum nesting depth of strings of `Invoke-Expression`.
 const STRINGS_DEPTH_MAX: u32 = 3;
-/// Steps to write a call in full, beyond its arguments and units.
+/// Steps to rewrite a call, without its arguments and units.
 const CALL_STEPS: usize = 48;
-/// Steps for an argument.
+/// Steps per argument.
 const ARGUMENT_STEPS: usize = 24;
-/// Steps to find the parameter that a name means, which is compared with all of the cmdlet's.
+/// Steps to resolve the name of a parameter, which is compared with all parameters of the cmdlet.
 const PARAMETER_STEPS: usize = 300;
-/// Units of a value that tell whether it may be a computer's name.
+/// Units of a value that decide whether it may be the name of a computer.
 const COMPUTER_UNITS_MAX: usize = 128;
 
-/// The name in any case.
-fn same(units: &[u16], name: &str) -> bool {
-    units.len() == name.len()
-        && name.bytes().zip(units).all(|(byte, unit)| u16::from(byte.to_ascii_lowercase()) == lower(*unit))
-}
-
-/// Hands over the calls of a text that are written otherwise than in full, one by one, each as a text that is written in
-/// full; at most `max`. Only one of them is held at a time: each may be as long as the text.
+/// Calls `each` with the calls of a text that are not written in full, one at a time, each rewritten in full; at most
+/// `max` of them. Only one of them is in memory at a time, because each may be as long as the text.
 pub(super) fn rewritten<'w, 'b>(
     text: &Mapped,
     max: usize,
@@ -46,7 +39,7 @@ pub(super) fn rewritten<'w, 'b>(
     mut each: impl FnMut(&Mapped),
 ) -> Option<()> {
     let mut made = 0;
-    // Those that are still to be read, the last one first.
+    // Strings that have not been read yet, the next one last.
     let mut strings: Vec<(Mapped, u32)> = Vec::new();
     let mut current = None;
     loop {
@@ -65,7 +58,7 @@ pub(super) fn rewritten<'w, 'b>(
         if depth < STRINGS_DEPTH_MAX {
             for (part, value) in inner.into_iter().take(max) {
                 work.allocate(PIECE_LEN * script.pieces_in(&part))?;
-                strings.push((Mapped::made(script, part, value, Done::NONE), depth + 1));
+                strings.push((Mapped::made(script, part, value, Transformations::NONE), depth + 1));
             }
         }
         current = Some(strings.pop()?);
@@ -77,20 +70,21 @@ pub(super) fn rewritten<'w, 'b>(
 struct Call {
     cmdlet: &'static Cmdlet,
     name: Range<usize>,
-    name_done: Done,
+    name_done: Transformations,
     arguments: Vec<Argument>,
     end: usize,
 }
 
 #[derive(Debug)]
 enum Argument {
-    /// Where its name with the dash stands, and the name.
+    /// Range of the name including the dash, and the name.
     Parameter(Range<usize>, Vec<u16>),
     Value(Range<usize>),
 }
 
 impl Call {
-    /// The call as a text; the inner `None` if that is the text as it is, the outer one if the work is exhausted.
+    /// Rewrites the call. The inner `None` means that it is written in full already, the outer one that the work is
+    /// exhausted.
     #[expect(clippy::option_option, reason = "the outer one is the work that is exhausted")]
     fn rewrite(&self, script: &Mapped, work: &mut Work<'_, '_>) -> Option<Option<Mapped>> {
         let text = script.units();
@@ -107,11 +101,11 @@ impl Call {
         let mut known = true;
         for argument in &self.arguments {
             let Argument::Parameter(_, name) = argument else { continue };
-            // Here and below.
+            // Needed twice.
             work.charge(2 * PARAMETER_STEPS)?;
             match parameter(self.cmdlet, name) {
                 Some((full, _, _)) => taken.push(full),
-                // Whether an argument belongs to it cannot be told.
+                // It is unknown whether the next argument belongs to it.
                 None => known = false,
             }
         }
@@ -142,7 +136,11 @@ impl Call {
                     builder.copy_to(part.start);
                     let name = std::iter::once(DASH).chain(position.encode_utf16()).chain([BLANK]);
                     let value = text[part.clone()].iter().copied();
-                    builder.put(part.end, name.chain(value), Done::only(Transformation::Positional));
+                    builder.put(
+                        part.end,
+                        name.chain(value),
+                        Transformations::only(Transformation::Positional),
+                    );
                 }
             }
         }
@@ -151,7 +149,8 @@ impl Call {
     }
 }
 
-/// A script block is none, nor is a variable that is called a session: both go to other sets of parameters.
+/// Returns false for script blocks, and for variables that are named like a session: both belong to other parameter
+/// sets.
 fn may_be_computer(value: &[u16], work: &mut Work<'_, '_>) -> Option<bool> {
     let near = &value[..value.len().min(COMPUTER_UNITS_MAX)];
     work.charge(4 * near.len())?;
@@ -160,43 +159,47 @@ fn may_be_computer(value: &[u16], work: &mut Work<'_, '_>) -> Option<bool> {
     Some(!text.starts_with(['{', '@', '(']) && !is_session)
 }
 
-/// The parameter that a name means: in full, what was done, and whether it takes an argument.
-fn parameter(cmdlet: &'static Cmdlet, name: &[u16]) -> Option<(&'static str, Done, bool)> {
+/// Resolves the name of a parameter. Returns its full name, the transformations, and whether it takes an argument.
+fn parameter(cmdlet: &'static Cmdlet, name: &[u16]) -> Option<(&'static str, Transformations, bool)> {
     let with = || cmdlet.parameters.iter().chain(&COMMON).copied();
     let without = || cmdlet.switches.iter().chain(&COMMON_SWITCHES).copied();
     let aliases = || cmdlet.parameter_aliases.iter().chain(&COMMON_ALIASES).copied();
     let takes = |full: &str| with().any(|other| other == full);
-    if let Some(full) = with().chain(without()).find(|full| same(name, full)) {
-        return Some((full, Done::NONE, takes(full)));
+    if let Some(full) = with().chain(without()).find(|full| is_name(name, full)) {
+        return Some((full, Transformations::NONE, takes(full)));
     }
-    if let Some((_, full)) = aliases().find(|(alias, _)| same(name, alias)) {
-        return Some((full, Done::only(Transformation::ParameterAlias), takes(full)));
+    if let Some((_, full)) = aliases().find(|(alias, _)| is_name(name, alias)) {
+        return Some((full, Transformations::only(Transformation::ParameterAlias), takes(full)));
     }
-    let begins = |full: &str| full.len() >= name.len() && same(name, &full[..name.len()]);
+    let begins = |full: &str| full.len() >= name.len() && is_name(name, &full[..name.len()]);
     let mut meant: Vec<&str> = with().chain(without()).filter(|full| begins(full)).collect();
     meant.extend(aliases().filter(|(alias, _)| begins(alias)).map(|(_, full)| full));
     meant.dedup();
     match meant[..] {
-        [full] => Some((full, Done::only(Transformation::ParameterPrefix), takes(full))),
+        [full] => Some((full, Transformations::only(Transformation::ParameterPrefix), takes(full))),
         _ => None,
     }
 }
 
-/// The cmdlet that a command's name means, and what was done.
-fn cmdlet(name: &[u16]) -> Option<(&'static Cmdlet, Done)> {
+/// Resolves the name of a command. Returns the cmdlet and the transformations.
+fn cmdlet(name: &[u16]) -> Option<(&'static Cmdlet, Transformations)> {
     let behind = name.iter().rposition(|unit| *unit == u16::from(b'\\')).map_or(0, |at| at + 1);
     let module = &name[..behind.saturating_sub(1)];
     let is_module = |unit: &u16| is_word(*unit) || *unit == u16::from(b'.');
     if behind > 0 && (module.is_empty() || !module.iter().all(is_module)) {
         return None;
     }
-    let done = if behind > 0 { Done::only(Transformation::ModuleQualified) } else { Done::NONE };
+    let done = if behind > 0 {
+        Transformations::only(Transformation::ModuleQualified)
+    } else {
+        Transformations::NONE
+    };
     let name = &name[behind..];
     CMDLETS.iter().find_map(|cmdlet| {
-        if same(name, cmdlet.name) {
+        if is_name(name, cmdlet.name) {
             return Some((cmdlet, done));
         }
-        let is_alias = cmdlet.aliases.iter().any(|alias| same(name, alias));
+        let is_alias = cmdlet.aliases.iter().any(|alias| is_name(name, alias));
         is_alias.then(|| (cmdlet, done.with(Transformation::Alias)))
     })
 }

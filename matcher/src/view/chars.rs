@@ -1,4 +1,4 @@
-//! What single characters mean to PowerShell.
+//! Character classes of PowerShell.
 //!
 //! Source: PowerShell/PowerShell, `src/System.Management.Automation/engine/parser/CharTraits.cs` (`SpecialChars`,
 //! `IsDash`, `IsSingleQuote`, `IsDoubleQuote`, `IsWhitespace`, `ForceStartNewToken`) and `tokenizer.cs` (`Backtick`,
@@ -11,7 +11,7 @@ pub(super) const DASH: u16 = b'-' as u16;
 pub(super) const SINGLE: u16 = b'\'' as u16;
 pub(super) const DOUBLE: u16 = b'"' as u16;
 
-/// Hyphen, en dash, em dash, horizontal bar.
+/// Returns true for hyphen, en dash, em dash and horizontal bar.
 pub(super) fn is_dash(unit: u16) -> bool {
     matches!(unit, DASH | 0x2013..=0x2015)
 }
@@ -20,7 +20,7 @@ pub(super) fn is_single_quote(unit: u16) -> bool {
     matches!(unit, SINGLE | 0x2018..=0x201B)
 }
 
-/// U+201F is none.
+/// Returns true for a double quotation mark. U+201F is not one.
 pub(super) fn is_double_quote(unit: u16) -> bool {
     matches!(unit, DOUBLE | 0x201C..=0x201E)
 }
@@ -29,7 +29,8 @@ pub(super) fn is_newline(unit: u16) -> bool {
     matches!(unit, 0x0A | 0x0D)
 }
 
-/// Whitespace, newlines not among it. Above U+0100 it is the separators of Unicode (categories Zs, Zl and Zp).
+/// Returns true for whitespace other than newlines. Above U+0100 these are the separators of Unicode (categories Zs, Zl
+/// and Zp).
 pub(super) fn is_whitespace(unit: u16) -> bool {
     if unit < 0x80 {
         return matches!(unit, BLANK | 0x09 | 0x0B | 0x0C);
@@ -37,7 +38,7 @@ pub(super) fn is_whitespace(unit: u16) -> bool {
     matches!(unit, 0x85 | 0xA0 | 0x1680 | 0x2000..=0x200A | 0x2028 | 0x2029 | 0x202F | 0x205F | 0x3000)
 }
 
-/// Whether the unit ends any token before it.
+/// Returns true if the unit ends any token before it.
 pub(super) fn ends_token(unit: u16) -> bool {
     match u8::try_from(unit) {
         Ok(b'\0' | b'&' | b'(' | b')' | b',' | b';' | b'{' | b'|' | b'}') => true,
@@ -45,12 +46,12 @@ pub(super) fn ends_token(unit: u16) -> bool {
     }
 }
 
-/// Letters, digits and underscore of ASCII.
+/// Returns true for ASCII letters, digits and underscore.
 pub(super) fn is_word(unit: u16) -> bool {
     WORD.get(usize::from(unit)).is_some_and(|is_word| *is_word)
 }
 
-/// Asked for nearly every unit of a text.
+/// A table, because nearly every unit of a text is tested.
 static WORD: [bool; 128] = {
     let mut table = [false; 128];
     let mut byte = 0u8;
@@ -61,7 +62,8 @@ static WORD: [bool; 128] = {
     table
 };
 
-/// What a backtick and this unit mean where the backtick escapes; `u{…}` is read by [`unicode_escape`].
+/// Returns the meaning of a backtick followed by this unit where backticks escape. `u{…}` is read by
+/// [`unicode_escape`].
 pub(super) fn escaped(unit: u16) -> u16 {
     match u8::try_from(unit) {
         Ok(b'0') => 0,
@@ -77,8 +79,8 @@ pub(super) fn escaped(unit: u16) -> u16 {
     }
 }
 
-/// Reads `u{…}`, one to six hexadecimal digits, from the beginning of `units`: the character, and how many units it
-/// took. PowerShell 6 and later.
+/// Reads `u{…}`, with one to six hexadecimal digits, from the beginning of `units`. Returns the character and the
+/// number of units read. PowerShell 6 and later.
 pub(super) fn unicode_escape(units: &[u16]) -> Option<(char, usize)> {
     let rest = units.strip_prefix(&[u16::from(b'u'), u16::from(b'{')])?;
     let digits = rest.iter().take(7).take_while(|unit| hex_digit(**unit).is_some()).count();
@@ -93,17 +95,17 @@ pub(super) fn hex_digit(unit: u16) -> Option<u32> {
     char::from_u32(u32::from(unit))?.to_digit(16)
 }
 
-/// The unit as a small letter if it is a capital of ASCII.
+/// Returns an ASCII letter in lower case, and any other unit unchanged.
 pub(super) fn lower(unit: u16) -> u16 {
     crate::pattern::fold(unit)
 }
 
-/// Whether `units` begins with the word, whatever the case; `word` is in small letters.
+/// Returns true if `units` begins with the word, ignoring case; `word` is in lower case.
 pub(super) fn starts_with(units: &[u16], word: &str) -> bool {
     units.len() >= word.len() && word.bytes().zip(units).all(|(byte, unit)| u16::from(byte) == lower(*unit))
 }
 
-/// Whether `units` is the word, whatever the case.
+/// Returns true if `units` is the word, ignoring case; `word` is in lower case.
 pub(super) fn is(units: &[u16], word: &str) -> bool {
     units.len() == word.len() && starts_with(units, word)
 }

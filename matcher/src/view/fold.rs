@@ -1,12 +1,13 @@
-//! Constant expressions of a script replaced by their values, once over the text. Nothing is executed.
+//! Folding: replaces constant expressions of a script with their values, in one pass over the text. Nothing is
+//! executed.
 //!
-//! What a string in the place of an expression is: quoted, so that the text around reads on; as it is where it names a
-//! command or a member, and where it holds quotation marks or line ends, because then it is a script itself. Another
-//! pass over what was made folds what is inside.
+//! A string that replaces an expression is quoted, so that the surrounding text remains valid. It is not quoted where
+//! it names a command or a member, nor if it contains quotation marks or line ends, because then it is a script itself.
+//! Another pass over the result folds the expressions inside.
 //!
-//! Every bound is a named constant here and beside what it bounds (`DEPTH_MAX`, `LIST_LEN_MAX`, `UNPACKED_LEN_MAX`,
-//! `VARIABLES_MAX`, `VALUE_UNITS_MAX`). All work is charged to a [`Work`] before it is done; once that is exhausted every
-//! function here answers `None`, and the rest of the text stays as it is.
+//! Every bound is a named constant here or beside what it bounds (`DEPTH_MAX`, `LIST_LEN_MAX`, `UNPACKED_LEN_MAX`,
+//! `VARIABLES_MAX`, `VALUE_UNITS_MAX`). All work is charged to a [`Work`] before it is done; once that is exhausted,
+//! every function here returns `None`, and the rest of the text stays as it is.
 
 mod command;
 mod decode;
@@ -19,13 +20,13 @@ mod pattern;
 mod value;
 mod variables;
 
-pub(super) use {literal::read as read_literal, pattern::Patterns, variables::Variables};
+pub(super) use {literal::read as read_literal, pattern::PatternCache, variables::Variables};
 
 use super::chars::{
     BACKTICK, is_dash, is_double_quote, is_newline, is_single_quote, is_whitespace, is_word, starts_with,
 };
 use super::mapped::{Builder, Mapped, PIECE_LEN};
-use super::transformation::{Done, Transformation};
+use super::transformation::{Transformation, Transformations};
 use super::work::Work;
 use decode::BASE64_UNITS_MIN;
 use parse::Parser;
@@ -33,18 +34,24 @@ use std::ops::Range;
 use std::sync::Arc;
 use value::{Folded, Value};
 
-/// Longest text that is made, in units beyond the length of the one it is made from.
+/// Maximum growth of a text in one pass, in units.
 pub(crate) const GROWTH_UNITS_MAX: usize = 1 << 20;
-/// Most decoded texts that are looked at on their own.
+/// Maximum number of decoded texts that are searched separately.
 pub(crate) const DECODED_MAX: usize = 16;
 
-/// Steps for each token, beyond the units that are looked at.
+/// Steps per token, without its units.
 const TOKEN_STEPS: usize = 10;
-/// Steps to put a text in the place of another, beyond its units.
+/// Steps to replace a part of the text, without its units.
 const PUT_STEPS: usize = 32;
 
-/// The text with its constant expressions folded; `None` if it has none. Decoded texts are added to `decoded`.
-pub(super) fn fold(source: &Mapped, work: &mut Work<'_, '_>, decoded: &mut Vec<Mapped>) -> Option<Mapped> {
+/// Returns the text with its constant expressions folded; `None` if it has none. Decoded texts are appended to
+/// `decoded`.
+pub(super) fn fold(
+    source: &Mapped,
+    work: &mut Work<'_, '_>,
+    patterns: &mut PatternCache,
+    decoded: &mut Vec<Mapped>,
+) -> Option<Mapped> {
     let text = source.units();
     work.copy(source)?;
     work.charge(text.len() / 2)?;
@@ -58,18 +65,19 @@ pub(super) fn fold(source: &Mapped, work: &mut Work<'_, '_>, decoded: &mut Vec<M
         name: String::new(),
         names_base64: names_base64(text),
         work,
+        patterns,
         decoded,
     };
     while folder.step().is_some() {}
     folder.builder.finish()
 }
 
-/// Belongs to a word: letters, digits, underscore, dash, backtick.
+/// Part of a word: letters, digits, underscore, dash, backtick.
 const IN_WORD: u8 = 1;
-/// Begins nothing that is looked at.
+/// Begins nothing that is folded.
 const MEANS_NOTHING: u8 = 1 << 1;
 
-/// What the characters of ASCII are to the loop over tokens.
+/// Classes of the ASCII characters, for the loop over tokens.
 static CLASSES: [u8; 128] = {
     let mut table = [0; 128];
     let mut byte = 0u8;
@@ -82,21 +90,21 @@ static CLASSES: [u8; 128] = {
     table
 };
 
-/// Whether a unit is of ASCII and in this class.
+/// Returns true if a unit is ASCII and in this class.
 #[inline]
 fn is_in(class: u8, unit: u16) -> bool {
     CLASSES.get(usize::from(unit)).is_some_and(|own| own & class != 0)
 }
 
-/// Whether base64 is spoken of.
+/// Returns true if the text mentions base64.
 fn names_base64(text: &[u16]) -> bool {
     const WORD: &str = "base64";
-    /// Where its rare digit stands.
+    /// Position of the digit, which is rare in texts.
     const SIX: usize = 4;
     const BLOCK: usize = 64;
     let is_six = |unit: &u16| *unit == u16::from(b'6');
     (0usize..).step_by(BLOCK).zip(text.chunks(BLOCK)).any(|(from, block)| {
-        // No shortcut: this is to become vector code.
+        // No short-circuiting, so that the compiler can vectorise this.
         block.iter().fold(false, |any, unit| any | is_six(unit))
             && (from..).zip(block).any(|(at, unit)| {
                 is_six(unit) && at.checked_sub(SIX).is_some_and(|start| starts_with(&text[start..], WORD))
@@ -110,18 +118,19 @@ struct Folder<'a, 'w, 'b> {
     at: usize,
     builder: Builder<'a>,
     variables: Variables,
-    /// As at the beginning.
+    /// No known variables, as at the beginning.
     unknown: Variables,
     /// Memory for the name of a variable.
     name: String,
-    /// Base64 is spoken of somewhere, so strings of it are decoded.
+    /// True if the text mentions base64; then strings of base64 are decoded.
     names_base64: bool,
     work: &'a mut Work<'w, 'b>,
+    patterns: &'a mut PatternCache,
     decoded: &'a mut Vec<Mapped>,
 }
 
 impl Folder<'_, '_, '_> {
-    /// Goes to the next token and deals with it; `None` at the end, and once the work is exhausted.
+    /// Processes the next token. Returns `None` at the end, or if the work is exhausted.
     fn step(&mut self) -> Option<()> {
         self.at = self.work.find(self.text, self.at, |unit| !is_in(MEANS_NOTHING, unit))?;
         self.work.charge(TOKEN_STEPS)?;
@@ -131,7 +140,7 @@ impl Folder<'_, '_, '_> {
         self.token()
     }
 
-    /// Deals with what stands here, and goes on behind it.
+    /// Processes the token at this position and moves to its end.
     fn token(&mut self) -> Option<()> {
         let (text, at) = (self.text, self.at);
         let unit = text[at];
@@ -164,7 +173,7 @@ impl Folder<'_, '_, '_> {
         Some(())
     }
 
-    /// Whether a parenthesis here holds the arguments of a call.
+    /// Returns true if a parenthesis at this position contains the arguments of a call.
     fn is_call(&self) -> bool {
         const ENDS: &[u8] = b")]}'\"";
         self.at.checked_sub(1).is_some_and(|before| {
@@ -173,7 +182,7 @@ impl Folder<'_, '_, '_> {
         })
     }
 
-    /// Tries an expression; what is none is passed by.
+    /// Folds an expression, or skips it if it is not constant.
     fn expression(&mut self) -> Option<()> {
         let start = self.at;
         let made = self.builder.len();
@@ -194,9 +203,9 @@ impl Folder<'_, '_, '_> {
         (!self.work.is_exhausted()).then_some(())
     }
 
-    /// The expression here, and where it ends. Does not move.
+    /// Returns the value and the end of the expression at this position, without moving.
     fn parse(&mut self) -> Option<(Folded, usize)> {
-        let mut parser = Parser::new(self.text, self.at, self.work, &self.variables);
+        let mut parser = Parser::new(self.text, self.at, self.work, self.patterns, &self.variables);
         let mut folded = parser.expression()?;
         loop {
             let end = parser.at;
@@ -229,7 +238,7 @@ impl Folder<'_, '_, '_> {
         self.expression()
     }
 
-    /// A variable: assigned to, or the beginning of an expression.
+    /// Processes a variable: an assignment, or the beginning of an expression.
     fn variable(&mut self) -> Option<()> {
         let start = self.at;
         let mut name = std::mem::take(&mut self.name);
@@ -251,12 +260,12 @@ impl Folder<'_, '_, '_> {
         let assigns = sign(at, b'=') && !sign(at + 1, b'=');
         if !appends && !assigns {
             if self.variables.get(name).is_none() {
-                // No expression that begins with it is constant.
+                // An expression that begins with an unknown variable is not constant.
                 self.at = end;
                 return Some(());
             }
             self.expression()?;
-            // What is not known ends where its name does.
+            // An unknown expression ends with the name of its variable.
             if self.at == start + 1 {
                 self.at = end;
             }
@@ -289,7 +298,7 @@ impl Folder<'_, '_, '_> {
         }))
     }
 
-    /// Puts a value in the place of its expression, if anything was done to get it.
+    /// Replaces an expression with its value, if there was anything to fold.
     fn put(&mut self, part: Range<usize>, folded: Folded) -> Option<()> {
         let Folded { value, done } = folded;
         self.at = part.end.max(part.start + 1);
@@ -309,7 +318,7 @@ impl Folder<'_, '_, '_> {
         {
             return self.put_decoded(part, units, done.and(own).with(Transformation::Base64));
         }
-        if done.is_none() || done == Done::only(Transformation::Backtick) {
+        if done.is_none() || done == Transformations::only(Transformation::Backtick) {
             return Some(());
         }
         let is_mark = |unit: u16| is_newline(unit) || is_single_quote(unit) || is_double_quote(unit);
@@ -330,13 +339,13 @@ impl Folder<'_, '_, '_> {
         Some(())
     }
 
-    /// Charges the units that take the place of a part.
+    /// Charges the units that replace a part.
     fn pay_for(&mut self, part: &Range<usize>, units: usize) -> Option<()> {
         self.work.charge(PUT_STEPS + units / 2)?;
         self.work.allocate(PIECE_LEN * (2 + self.source.pieces_in(part)) + 2 * units)
     }
 
-    fn put_decoded(&mut self, part: Range<usize>, units: Vec<u16>, done: Done) -> Option<()> {
+    fn put_decoded(&mut self, part: Range<usize>, units: Vec<u16>, done: Transformations) -> Option<()> {
         self.pay_for(&part, units.len())?;
         if self.decoded.len() < DECODED_MAX {
             self.pay_for(&part, units.len())?;
@@ -348,14 +357,14 @@ impl Folder<'_, '_, '_> {
         Some(())
     }
 
-    /// Whether what stands here names a command or a member: behind `&`, `.` or `::`.
+    /// Returns true if the text at this position names a command or a member: after `&`, `.` or `::`.
     fn names(&mut self, at: usize) -> bool {
         let before = self.work.find_before(self.text, at, |unit| !is_whitespace(unit));
         before.is_some_and(|unit| u8::try_from(unit).is_ok_and(|byte| matches!(byte, b'&' | b'.' | b':')))
     }
 }
 
-/// Behind the end of a comment in which `from` is.
+/// Returns the end of the comment that contains `from`.
 pub(super) fn end_of_comment(text: &[u16], from: usize, work: &mut Work<'_, '_>) -> Option<usize> {
     let mut at = from;
     loop {

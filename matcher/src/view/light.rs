@@ -1,42 +1,42 @@
-//! The light normalisation: what PowerShell's tokenizer takes for the same, made the same.
+//! Light normalisation: unifies characters that PowerShell's tokenizer treats alike.
 //!
-//! It knows no strings and no comments, so that a fragment that begins in the middle of one reads the same:
+//! It ignores the context of strings and comments, so that a fragment that begins in the middle of one is read alike:
 //!
-//! - A dash or quotation mark of another kind becomes the plain one.
-//! - A backtick is left out wherever it stands. Before most letters it is nothing to PowerShell. In single quotes it
-//!   would be a backtick; but what stands there is code as soon as `Invoke-Expression` gets it. Before `n`, `t` and the
-//!   like it makes a control character; the letter stays here, for no needle is lost by it. The folding
-//!   ([`fold`](super::fold)), which does know strings, takes escapes for what they are. `` `u{45} `` is its character.
-//! - Whitespace in a row inside a line becomes one blank, as does a lone tab or another kind of blank, and a backtick at
-//!   the end of a line with the line end. Whitespace at the beginning and at the end of a line stays: no needle lies
-//!   across a line end.
+//! - Dashes and quotation marks of other kinds become the plain ones.
+//! - Backticks are removed everywhere. Before most letters they have no meaning. In single quotes they are literal, but
+//!   that text is code as soon as `Invoke-Expression` runs it. Before `n`, `t` and some others they form control
+//!   characters; here the letter remains, which loses no needle. Folding ([`fold`](super::fold)), which recognises
+//!   strings, evaluates escapes. `` `u{45} `` becomes its character.
+//! - Runs of whitespace within a line become one blank, as do tabs, other kinds of blanks, and a backtick at the end of
+//!   a line together with the line end. Whitespace at the beginning and end of a line stays, because no needle contains
+//!   a line end.
 
 use super::chars::{
     BACKTICK, BLANK, DASH, DOUBLE, SINGLE, is_dash, is_double_quote, is_newline, is_single_quote,
     is_whitespace, unicode_escape,
 };
 use super::mapped::{Builder, Mapped, PIECE_LEN};
-use super::transformation::{Done, Transformation};
+use super::transformation::{Transformation, Transformations};
 use super::work::Work;
 
-/// Units that are looked at in one go.
+/// Units that are tested at once.
 const CHUNK: usize = 16;
-/// Steps for each of them.
+/// Steps per chunk.
 const CHUNK_STEPS: usize = 3;
-/// Steps for each that is then looked at unit by unit.
+/// Steps per chunk whose units are then examined one by one.
 const SLOW_CHUNK_STEPS: usize = 20;
-/// Steps for a place that is changed, and two pieces of its origin.
+/// Steps per change, for which the text gets two more pieces.
 const CHANGE_STEPS: usize = 20;
 
-/// The text in light normalisation; `None` if that is the text itself. Linear. Once the work is exhausted, the rest of
-/// the text stays as it is.
+/// Returns the text in light normalisation; `None` if that changes nothing. Linear in the text. Once the work is
+/// exhausted, the rest of the text stays as it is.
 pub(super) fn normalize(text: &Mapped, work: &mut Work<'_, '_>) -> Option<Mapped> {
     let units = text.units();
     work.charge(units.len() / CHUNK * CHUNK_STEPS)?;
     work.copy(text)?;
     let mut builder = Builder::new(text);
     let mut at = 0;
-    // Units up to here have been looked at in a chunk.
+    // End of the chunk that has been tested.
     let mut known = 0;
     while at < units.len() {
         if at >= known {
@@ -51,15 +51,15 @@ pub(super) fn normalize(text: &Mapped, work: &mut Work<'_, '_>) -> Option<Mapped
         }
         let Some(&unit) = units.get(at) else { break };
         let behind = match unit {
-            // All but blanks and the backtick.
+            // ASCII except blanks and the backtick.
             0x21..BACKTICK | 0x61..0x80 => Some(at + 1),
-            // One blank between words.
+            // A single blank between words.
             BLANK
                 if units.get(at + 1).is_some_and(|next| (0x21..0x80).contains(next) && *next != BACKTICK) =>
             {
                 Some(at + 2)
             }
-            // Whitespace at the beginning of a line stays, and so does that of an empty line.
+            // Whitespace at the beginning of a line stays, as does that of an empty line.
             0x0A | 0x0D => {
                 let end = work.find(units, at + 1, |unit| unit != BLANK);
                 let stays =
@@ -84,13 +84,13 @@ pub(super) fn normalize(text: &Mapped, work: &mut Work<'_, '_>) -> Option<Mapped
     builder.finish()
 }
 
-/// Whether these stay as they are: ASCII without a backtick, of blanks only single ones before something else. The last is
-/// looked at only for the one before it.
+/// Returns true if these units are unchanged: ASCII without backticks, and blanks only one at a time before something
+/// else. The last unit only serves as the successor of the one before.
 #[expect(clippy::needless_bitwise_bool, reason = "a shortcut would keep vectors out")]
 fn stays(units: &[u16; CHUNK + 1]) -> bool {
     let is_plain = |unit: u16| unit < 0x80 && unit != BACKTICK;
     let is_blank = |unit: u16| unit == BLANK || unit == 0x09 || unit == 0x0B || unit == 0x0C;
-    // No shortcut: this is to become vector code.
+    // No short-circuiting, so that the compiler can vectorise this.
     let changes = |at: usize| {
         let (unit, next) = (units[at], units[at + 1]);
         !is_plain(unit)
@@ -110,14 +110,14 @@ fn one(
     work.charge(CHANGE_STEPS)?;
     work.allocate(2 * PIECE_LEN)?;
     builder.copy_to(at);
-    builder.put(at + 1, [unit], Done::only(done));
+    builder.put(at + 1, [unit], Transformations::only(done));
     Some(at + 1)
 }
 
-/// Backticks and the unit behind them become that unit.
+/// Replaces backticks and the unit after them with that unit.
 fn backticks(units: &[u16], at: usize, behind: usize, builder: &mut Builder<'_>) -> usize {
     builder.copy_to(at);
-    let done = Done::only(Transformation::Backtick);
+    let done = Transformations::only(Transformation::Backtick);
     if let Some((c, len)) = unicode_escape(&units[behind..]) {
         builder.put(behind + len, c.encode_utf16(&mut [0; 2]).iter().copied(), done);
         return behind + len;
@@ -131,22 +131,22 @@ fn backticks(units: &[u16], at: usize, behind: usize, builder: &mut Builder<'_>)
     behind + 1
 }
 
-/// The unit without its disguise.
-fn plain(unit: u16) -> (u16, Done) {
+/// Returns the plain form of a unit.
+fn plain(unit: u16) -> (u16, Transformations) {
     match unit {
-        0..0x80 => (unit, Done::NONE),
-        _ if is_dash(unit) => (DASH, Done::only(Transformation::Dash)),
-        _ if is_single_quote(unit) => (SINGLE, Done::only(Transformation::Quote)),
-        _ if is_double_quote(unit) => (DOUBLE, Done::only(Transformation::Quote)),
-        _ => (unit, Done::NONE),
+        0..0x80 => (unit, Transformations::NONE),
+        _ if is_dash(unit) => (DASH, Transformations::only(Transformation::Dash)),
+        _ if is_single_quote(unit) => (SINGLE, Transformations::only(Transformation::Quote)),
+        _ if is_double_quote(unit) => (DOUBLE, Transformations::only(Transformation::Quote)),
+        _ => (unit, Transformations::NONE),
     }
 }
 
-/// A run of whitespace, of line ends behind a backtick, and of backticks.
+/// Normalises a run of whitespace, backticks, and line ends after backticks.
 fn blanks(units: &[u16], at: usize, builder: &mut Builder<'_>, work: &mut Work<'_, '_>) -> Option<usize> {
     work.charge(CHANGE_STEPS)?;
     work.allocate(2 * PIECE_LEN)?;
-    // The run ends behind its last blank; backticks that follow belong to what stands behind them.
+    // The run ends after its last blank; backticks after it belong to what follows.
     let (mut next, mut end, mut ticks, mut continued) = (at, at, 0, false);
     let mut ticks_inside = 0;
     while let Some(&unit) = units.get(next) {
@@ -170,7 +170,7 @@ fn blanks(units: &[u16], at: usize, builder: &mut Builder<'_>, work: &mut Work<'
     }
     let at_border = |unit: Option<&u16>| unit.is_none_or(|unit| is_newline(*unit));
     let begins = at_border(at.checked_sub(1).map(|before| &units[before]));
-    let done = Done::only(Transformation::Whitespace);
+    let done = Transformations::only(Transformation::Whitespace);
     let done = if continued || ticks_inside > 0 { done.with(Transformation::Backtick) } else { done };
     if continued || !(begins || at_border(units.get(next))) {
         if units[at..end] != [BLANK] {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_to_powershell() {
+    fn equivalent_notations_are_unified() {
         let rows: [(&str, &str, &str); 17] = [
             ("nothing", "Enter-PSSession  ", "Enter-PSSession  "),
             ("dashes", "a\u{2013}b\u{2014}c\u{2015}d\u{2012}", "a-b-c-d\u{2012}"),
@@ -220,8 +220,8 @@ mod tests {
             ("tab", "net\tuser", "net user"),
             ("other blanks", "net\u{A0}\u{3000}user", "net user"),
             ("beginning and end of a line", "  a\t\r\n\tb  ", "  a\t\r\n\tb  "),
-            ("line goes on", "a `\r\n   -b", "a -b"),
-            ("line goes on, line feed alone", "a`\nb", "a b"),
+            ("line continues", "a `\r\n   -b", "a -b"),
+            ("line continues, line feed alone", "a`\nb", "a b"),
             ("full-width letters stay", "\u{FF25}nter", "\u{FF25}nter"),
         ];
         for (name, text, expected) in rows {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_and_what_was_done() {
+    fn origins_and_transformations() {
         let text = mapped("x Enter\u{2013}P`SSession   -C `\n z");
         let made = with_work(1 << 20, |work| normalize(&text, work)).unwrap();
         let text = String::from_utf16(made.units()).unwrap();
@@ -249,7 +249,7 @@ mod tests {
         }
     }
 
-    /// The slow twin: character by character, with replacements of strings.
+    /// Slow reference implementation: character by character, with string replacement.
     fn slow(text: &str) -> String {
         let mut chars: Vec<char> =
             text.replace("`\r\n", "\u{1}").replace("`\n", "\u{1}").replace("`\r", "\u{1}").chars().collect();
@@ -285,12 +285,12 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn equals_the_slow_twin(text in "[ab \t\u{A0}'\u{2013}\u{2018}\u{201C}\r\n-]{0,24}(`?[ab\r\n ]){0,24}") {
+        fn equals_the_reference(text in "[ab \t\u{A0}'\u{2013}\u{2018}\u{201C}\r\n-]{0,24}(`?[ab\r\n ]){0,24}") {
             prop_assert_eq!(normalized(&text), slow(&text));
         }
 
         #[test]
-        fn origins_are_where_the_text_is(text in "[ab \t\u{2013}\r\n`]{0,40}") {
+        fn origins_are_within_the_source(text in "[ab \t\u{2013}\r\n`]{0,40}") {
             let source = mapped(&text);
             if let Some(made) = with_work(1 << 20, |work| normalize(&source, work)) {
                 for at in 0..made.units().len() {

@@ -1,19 +1,21 @@
-//! A text made from another, and where each of its units comes from.
+//! A text made from another, with the origin of each of its units.
 
-use super::transformation::Done;
-use super::work::VIEW_UNITS_MAX;
+use super::transformation::Transformations;
 use std::ops::Range;
 
-/// Bytes of a piece.
+/// Maximum length of a text that is viewed, in units; only the first part of a longer one, such as a joined block, is
+/// viewed.
+pub(crate) const VIEW_UNITS_MAX: usize = 1 << 20;
+/// Size of a piece, in bytes.
 pub(super) const PIECE_LEN: usize = size_of::<Piece>();
 
 /// A text with its origin.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mapped {
     units: Vec<u16>,
-    /// Ascending; each goes on to the next one's beginning, the last to the end.
+    /// Ascending; each extends to the beginning of the next one, and the last to the end.
     pieces: Vec<Piece>,
-    /// Units of the original.
+    /// Length of the original, in units.
     original_len: u32,
 }
 
@@ -22,30 +24,31 @@ pub(super) struct Mapped {
 struct Piece {
     at: u32,
     from: u32,
-    /// Units of the original.
+    /// Length in the original, in units.
     len: u32,
-    /// Nothing: a copy, unit for unit.
-    done: Done,
+    /// The transformations; none for an exact copy.
+    done: Transformations,
 }
 
 impl Mapped {
-    /// The original itself; of a longer one than [`VIEW_UNITS_MAX`] the beginning. 32 bits count its units.
+    /// Creates a copy of the original, or of the first [`VIEW_UNITS_MAX`] units of it, so that 32 bits suffice for
+    /// positions.
     pub(super) fn original(units: &[[u8; 2]]) -> Self {
         let units: Vec<u16> =
             units.iter().take(VIEW_UNITS_MAX).map(|unit| u16::from_le_bytes(*unit)).collect();
         let len = units.len() as u32;
-        let pieces = vec![Piece { at: 0, from: 0, len, done: Done::NONE }];
+        let pieces = vec![Piece { at: 0, from: 0, len, done: Transformations::NONE }];
         Self { units, pieces, original_len: len }
     }
 
-    /// A text that is all made from one part of `source`.
-    pub(super) fn made(source: &Self, part: Range<usize>, units: Vec<u16>, done: Done) -> Self {
+    /// Creates a text that is made entirely from one part of `source`.
+    pub(super) fn made(source: &Self, part: Range<usize>, units: Vec<u16>, done: Transformations) -> Self {
         let (from, before) = source.origin(&part);
         let piece = Piece { at: 0, from: from.start as u32, len: from.len() as u32, done: before.and(done) };
         Self { units, pieces: vec![piece], original_len: source.original_len }
     }
 
-    /// Whether it is not the original as it is.
+    /// Returns true if it differs from the original.
     pub(super) fn is_made(&self) -> bool {
         !matches!(&self.pieces[..], [piece] if piece.done.is_none() && piece.len == self.original_len)
     }
@@ -54,22 +57,22 @@ impl Mapped {
         &self.units
     }
 
-    /// Number of pieces.
+    /// Returns the number of pieces.
     pub(super) fn pieces(&self) -> usize {
         self.pieces.len()
     }
 
-    /// Number of pieces that a part touches: what [`origin`](Self::origin) looks at.
+    /// Returns the number of pieces that a part overlaps, which [`origin`](Self::origin) visits.
     pub(super) fn pieces_in(&self, part: &Range<usize>) -> usize {
         let before = |at: usize| self.pieces.partition_point(|piece| (piece.at as usize) < at);
         1 + before(part.end.max(part.start + 1)) - before(part.start)
     }
 
-    /// Where a part comes from, and what was done to it. A part that touches what was made from a whole expression
-    /// comes from all of that. Linear in [`pieces_in`](Self::pieces_in).
-    pub(super) fn origin(&self, part: &Range<usize>) -> (Range<usize>, Done) {
+    /// Returns the origin of a part and the transformations. If the part overlaps the value of an expression, its
+    /// origin includes the whole expression. Linear in [`pieces_in`](Self::pieces_in).
+    pub(super) fn origin(&self, part: &Range<usize>) -> (Range<usize>, Transformations) {
         let first = self.pieces.partition_point(|piece| piece.at as usize <= part.start).saturating_sub(1);
-        let (mut start, mut end, mut done) = (usize::MAX, 0, Done::NONE);
+        let (mut start, mut end, mut done) = (usize::MAX, 0, Transformations::NONE);
         for piece in &self.pieces[first..] {
             let at = piece.at as usize;
             if at >= part.end.max(part.start + 1) {
@@ -89,13 +92,13 @@ impl Mapped {
     }
 }
 
-/// Makes a text from another, from the beginning to the end.
+/// Makes a text from another, from beginning to end.
 pub(super) struct Builder<'a> {
     source: &'a Mapped,
     made: Mapped,
     /// The source's piece at which the last copy ended.
     piece: usize,
-    /// What of the source has been dealt with.
+    /// The position in the source up to which it has been processed.
     at: usize,
     changed: bool,
 }
@@ -106,12 +109,12 @@ impl<'a> Builder<'a> {
         Self { source, made, piece: 0, at: 0, changed: false }
     }
 
-    /// Units made so far.
+    /// Returns the number of units made so far.
     pub(super) fn len(&self) -> usize {
         self.made.units.len()
     }
 
-    /// Takes over the source up to here.
+    /// Copies the source up to this position.
     pub(super) fn copy_to(&mut self, to: usize) {
         while self.at < to {
             let Some(piece) = self.source.pieces.get(self.piece).copied() else { return };
@@ -137,8 +140,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Puts `units` in the place of the source up to `to`.
-    pub(super) fn put(&mut self, to: usize, units: impl IntoIterator<Item = u16>, done: Done) {
+    /// Replaces the source up to `to` with `units`.
+    pub(super) fn put(&mut self, to: usize, units: impl IntoIterator<Item = u16>, done: Transformations) {
         let part = self.at..to;
         let (from, before) = self.source.origin(&part);
         let at = self.made.units.len() as u32;
@@ -155,18 +158,18 @@ impl<'a> Builder<'a> {
         self.changed = true;
     }
 
-    /// Leaves out the source up to here.
+    /// Skips the source up to this position.
     pub(super) fn drop_to(&mut self, to: usize) {
         self.piece = self.source.pieces.partition_point(|piece| piece.at as usize <= to).saturating_sub(1);
         self.at = to;
     }
 
-    /// The text so far; the rest of the source is left out.
+    /// Returns the text so far, without the rest of the source.
     pub(super) fn cut(self) -> Mapped {
         self.made
     }
 
-    /// The text, if it is another than the source.
+    /// Copies the rest of the source. Returns `None` if nothing was changed.
     pub(super) fn finish(mut self) -> Option<Mapped> {
         self.copy_to(self.source.units.len());
         self.changed.then_some(self.made)
@@ -176,7 +179,7 @@ impl<'a> Builder<'a> {
 #[cfg(test)]
 mod tests {
     use super::{Builder, Mapped};
-    use crate::view::transformation::{Done, Transformation};
+    use crate::view::transformation::{Transformation, Transformations};
 
     fn text(text: &str) -> Mapped {
         let units: Vec<[u8; 2]> = text.encode_utf16().map(u16::to_le_bytes).collect();
@@ -185,7 +188,8 @@ mod tests {
 
     #[test]
     fn origins_through_two_changes() {
-        let (dash, join) = (Done::only(Transformation::Dash), Done::only(Transformation::Join));
+        let (dash, join) =
+            (Transformations::only(Transformation::Dash), Transformations::only(Transformation::Join));
         let first = text("abcdefghij");
         let mut builder = Builder::new(&first);
         builder.copy_to(2);
@@ -198,13 +202,13 @@ mod tests {
         let third = builder.finish().unwrap();
         assert_eq!(String::from_utf16(third.units()).unwrap(), "abXYfghij");
         let rows = [
-            (0..2, 0..2, Done::NONE),
+            (0..2, 0..2, Transformations::NONE),
             (1..3, 1..4, dash),
             (2..3, 2..4, dash),
             (3..4, 2..5, dash.and(join)),
             (3..5, 2..6, dash.and(join)),
-            (4..9, 5..10, Done::NONE),
-            (8..9, 9..10, Done::NONE),
+            (4..9, 5..10, Transformations::NONE),
+            (8..9, 9..10, Transformations::NONE),
             (0..9, 0..10, dash.and(join)),
         ];
         for (part, from, done) in rows {
@@ -213,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_changed_is_nothing_made() {
+    fn an_unchanged_text_is_not_copied() {
         let source = text("abc");
         assert!(Builder::new(&source).finish().is_none());
         let source = text("");

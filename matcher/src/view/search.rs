@@ -1,73 +1,78 @@
-//! The search of the views: the texts that are made of a script, and the rules on each of them.
+//! Searches views: makes texts from a script, and evaluates the rules on each of them.
 
 use super::call;
-use super::fold::{self, Patterns};
-use super::hints::Reasons;
+use super::fold::{self, PatternCache};
 use super::light;
-use super::mapped::Mapped;
-use super::transformation::Done;
-use super::work::{VIEW_UNITS_MAX, Work};
-use super::{Question, View, ViewBudget, ViewMatch, Views};
-use crate::compile::plan::Plan;
+use super::mapped::{Mapped, VIEW_UNITS_MAX};
+use super::prefilter::Query;
+use super::prefilter::Reasons;
+use super::transformation::Transformations;
+use super::views::{View, ViewMatch, Views};
+use super::work::{ViewBudget, Work};
+use super::{ViewMatcher, ViewScratch};
+use crate::engine::TextScratch;
+use crate::engine::cost::NoMeter;
+use crate::engine::plan::Plan;
+use crate::engine::run::Evaluation;
+use crate::engine::spans::{Span, SpanFinder};
 use crate::field::{EventKind, Field, Fields, text_units};
-use crate::matcher::cost::NoMeter;
-use crate::matcher::run::Run;
-use crate::matcher::spans::SpanFinder;
-use crate::matcher::{Matcher, Payload, Scratch, Span};
+use crate::payload::Payload;
 use etwsieve_budget::{Budget, Exhausted};
 
-/// Most passes of folding: how deep a disguise may lie in another.
+/// Maximum number of folding passes, and so the depth of nested obfuscation.
 pub(crate) const PASSES_MAX: usize = 6;
-/// Most calls of one text that are rewritten.
+/// Maximum number of calls of one text that are rewritten.
 pub(crate) const CALLS_MAX: usize = 256;
 
-/// Longest payload whose memory is kept for the next one.
+/// Maximum capacity that is kept from payload to payload, in bytes.
 const MADE_LEN_KEPT_MAX: usize = 1 << 20;
-/// A text may use this part of the steps that are left to be written, narrowed and searched for the gate's needles, which
-/// takes a step for each unit.
+/// Divisor for the share of the remaining steps that a text may use to be written, narrowed and searched for the gate's
+/// needles, which takes one step per unit.
 const LEFT_PER_TEXT: usize = 4;
-/// Steps to begin a search of a text.
+/// Steps to start the search of a text.
 const SEARCH_STEPS: usize = 64;
 
 /// One search.
-pub(super) struct Search<'a> {
-    matcher: &'a Matcher,
+pub(crate) struct Search<'a> {
+    matcher: ViewMatcher<'a>,
     payload: &'a Payload<'a>,
     fields: Fields<'a>,
     raw: &'a [u32],
-    scratch: &'a mut Scratch,
+    text: &'a mut TextScratch,
+    scratch: &'a mut ViewScratch,
     found: Vec<ViewMatch>,
     /// The payload with another text.
     made: Vec<u8>,
-    /// A text was searched in part.
+    /// True if only a part of some text was searched.
     is_cut: bool,
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(
-        matcher: &'a Matcher,
+    pub(crate) fn new(
+        matcher: ViewMatcher<'a>,
         payload: &'a Payload<'a>,
         raw: &'a [u32],
-        scratch: &'a mut Scratch,
+        text: &'a mut TextScratch,
+        scratch: &'a mut ViewScratch,
     ) -> Self {
         let fields = Fields::split(payload.kind, payload.bytes);
         let made = std::mem::take(&mut scratch.made);
-        Self { matcher, payload, fields, raw, scratch, found: Vec::new(), made, is_cut: false }
+        Self { matcher, payload, fields, raw, text, scratch, found: Vec::new(), made, is_cut: false }
     }
 
-    /// What the views give that the text has reason for.
-    pub(super) fn run(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
+    /// Searches the views for which the text gives reason.
+    pub(crate) fn run(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
         let Some(text) = self.fields.text(Field::ScriptBlockText) else { return Vec::new() };
         let units: &[[u8; 2]] = text.as_chunks().0;
         let units = &units[..units.len().min(VIEW_UNITS_MAX)];
-        let hints = &self.matcher.view_plan().hints;
-        let question = Question { views, first: false, raw: None };
-        let reasons = hints.reasons(units, question, self.matcher.usable(), &mut budget.prefilter);
+        let prefilter = &self.matcher.views.prefilter;
+        let query = Query { views, first: false, raw: None };
+        let reasons = prefilter.reasons(units, query, self.matcher.plan.isa, &mut budget.prefilter);
         self.run_for(reasons, views, budget)
     }
 
-    /// What the views give.
-    pub(super) fn run_all(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
+    /// Searches all views.
+    pub(crate) fn run_unfiltered(self, views: Views, budget: &mut ViewBudget<'_>) -> Vec<ViewMatch> {
         self.run_for(Reasons::ALL, views, budget)
     }
 
@@ -75,16 +80,15 @@ impl<'a> Search<'a> {
         let Some(text) = self.fields.text(Field::ScriptBlockText) else { return Vec::new() };
         let units = text.as_chunks().0;
         // The search is about to find needles of other texts.
-        self.scratch.found_by = 0;
+        self.text.found_by = 0;
         if reasons == Reasons::default() {
             return Vec::new();
         }
         if units.len() > VIEW_UNITS_MAX {
             budget.cut();
         }
-        let mut patterns = Patterns::default();
-        let (mut work, search) = budget.parts(&mut patterns);
-        // Once either is exhausted, what has been found counts.
+        let (mut work, search) = budget.parts();
+        // Matches found before either budget is exhausted count.
         let _ = self.search_all(units, reasons, views, &mut work, search);
         if self.is_cut {
             budget.cut();
@@ -108,18 +112,19 @@ impl<'a> Search<'a> {
         work.allocate(2 * units.len().min(VIEW_UNITS_MAX))?;
         let mut text = Mapped::original(units);
         let mut decoded = Vec::new();
-        // Where neither asks for it, nothing is normalised.
-        let calls = views.call && self.matcher.has_calls();
+        let mut patterns = PatternCache::default();
+        // Normalises only if one of the two needs it.
+        let calls = views.call && self.matcher.views.has_calls();
         let light = if calls || reasons.light { light::normalize(&text, work) } else { None };
         if views.normalized && reasons.light {
             self.made_text(&text, light.as_ref(), budget);
         }
         self.calls(&text, light.as_ref(), views, work, budget);
-        // A mark that a backtick cuts in two is no reason yet.
+        // A backtick may split the trigger of an expression.
         let folds = reasons.fold || reasons.light;
         for _ in 0..if folds { PASSES_MAX } else { 0 } {
             let before = decoded.len();
-            text = fold::fold(&text, work, &mut decoded)?;
+            text = fold::fold(&text, work, &mut patterns, &mut decoded)?;
             let light = light::normalize(&text, work);
             if views.normalized {
                 self.made_text(&text, light.as_ref(), budget);
@@ -141,7 +146,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Searches the calls of a text. `light`: its light normalisation, in which a name has no backticks.
+    /// Searches the calls of a text; `light` is its light normalisation, in which names have no backticks.
     fn calls(
         &mut self,
         text: &Mapped,
@@ -150,11 +155,11 @@ impl<'a> Search<'a> {
         work: &mut Work<'_, '_>,
         budget: &mut Budget<'_>,
     ) {
-        if !views.call || !self.matcher.has_calls() {
+        if !views.call || !self.matcher.views.has_calls() {
             return;
         }
         let plain = light.unwrap_or(text);
-        let names = self.matcher.view_plan().hints.names();
+        let names = self.matcher.views.prefilter.names();
         if names.stand_in(plain.units(), &mut self.scratch.names, work) == Some(true) {
             let _ = call::rewritten(text, CALLS_MAX, work, |call| {
                 let _ = self.search(call, View::Call, budget);
@@ -162,7 +167,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Takes out the rules of the call-aware view whose base matched otherwise.
+    /// Removes the matches of the call-aware view whose base rule matched otherwise.
     fn without_bases(&mut self) {
         let matcher = self.matcher;
         let raw = self.raw;
@@ -173,7 +178,7 @@ impl<'a> Search<'a> {
             .map(|found| found.rule)
             .collect();
         self.found.retain(|found| {
-            let base = matcher.base(found.rule);
+            let base = matcher.views.base(found.rule);
             found.view == View::Normalized
                 || base.is_none_or(|base| !raw.contains(&base) && !normalized.contains(&base))
         });
@@ -183,19 +188,20 @@ impl<'a> Search<'a> {
         self.raw.contains(&rule) || self.found.iter().any(|found| found.rule == rule)
     }
 
-    /// Runs the rules on a text that was made.
+    /// Evaluates the rules on a text.
     fn search(&mut self, text: &Mapped, view: View, budget: &mut Budget<'_>) -> Result<(), Exhausted> {
         let matcher = self.matcher;
         let kind = self.payload.kind;
         let plan = match view {
-            View::Normalized => matcher.plan(kind),
-            View::Call => &matcher.view_plan().calls,
+            View::Normalized => matcher.plan,
+            View::Call => &matcher.views.calls,
         };
         if plan.programs.is_empty() {
             return Ok(());
         }
         budget.charge(SEARCH_STEPS + self.other_units())?;
-        // Of a text that would use the budget up the first part, so that its candidates can be looked at, and other texts.
+        // Searches only the first part of a text that would exhaust the budget, so that its candidates can be evaluated
+        // and other texts searched.
         let most = budget.steps_left() as usize / LEFT_PER_TEXT;
         let script = &text.units()[..text.units().len().min(most)];
         self.is_cut |= script.len() < text.units().len();
@@ -204,15 +210,14 @@ impl<'a> Search<'a> {
         self.write_with(script, &mut bytes);
         let fields = self.fields.with_script(&bytes, script.len());
         let units = text_units(kind, &bytes);
-        let Scratch { narrowed, found, memory, .. } = &mut *self.scratch;
+        let TextScratch { narrowed, found, memo, .. } = &mut *self.text;
         narrowed.begin();
         plan.gate.scan(units, narrowed, found);
         let mut rules_found = Vec::new();
         if !plan.ungated.is_empty() || !found.list().is_empty() {
-            memory.begin(plan);
-            let usable = matcher.usable();
-            let narrow = narrowed.of(units, usable);
-            let run = Run { plan, units, fields: fields.clone(), narrow, found, memory, usable, budget };
+            memo.begin(plan);
+            let narrow = narrowed.of(units, plan.isa);
+            let run = Evaluation { plan, units, fields: fields.clone(), narrow, found, memo, budget };
             run.candidates(&[], &mut rules_found, &mut NoMeter);
         }
         rules_found.retain(|rule| !self.is_known(*rule));
@@ -223,13 +228,13 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// Units of the payload beside the script.
+    /// Returns the number of units of the payload without the script.
     fn other_units(&self) -> usize {
         let own = self.fields.range(Field::ScriptBlockText).map_or(0, |own| own.len());
         (self.payload.bytes.len() / 2).saturating_sub(own)
     }
 
-    /// The payload with `script` in the place of its own, in `bytes`.
+    /// Writes the payload with another script to `bytes`.
     fn write_with(&self, script: &[u16], bytes: &mut Vec<u8>) {
         let original = self.payload.bytes;
         let offset = self.payload.kind.text_offset();
@@ -247,7 +252,7 @@ impl<'a> Search<'a> {
         bytes.extend_from_slice(&original[offset + 2 * own.end..]);
     }
 
-    /// Adds what matched, if what was made has a part in it.
+    /// Adds the rules that match, if something that was undone is part of the match.
     fn add(
         &mut self,
         plan: &Plan,
@@ -257,13 +262,13 @@ impl<'a> Search<'a> {
         view: View,
         budget: &mut Budget<'_>,
     ) {
-        let Ok(mut finder) = SpanFinder::new(plan, fields, self.matcher.usable(), budget) else { return };
-        let spans = finder.of_rules(self.matcher.rules(), rules);
+        let Ok(mut finder) = SpanFinder::new(plan, fields, budget) else { return };
+        let spans = finder.of_rules(self.matcher.rules, rules);
         if finder.is_exhausted() {
             return;
         }
         for (&rule, spans) in rules.iter().zip(spans) {
-            let mut done = Done::NONE;
+            let mut done = Transformations::NONE;
             let mut origins = Vec::with_capacity(spans.len());
             for Span { field, units } in spans {
                 if field != Field::ScriptBlockText {

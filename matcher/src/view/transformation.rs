@@ -1,50 +1,50 @@
-//! What a view undoes.
+//! Transformations, which views undo.
 
-/// One way in which a text that matched differs from the text as recorded.
+/// One way in which a matching text differs from the text as recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transformation {
-    /// A dash that is no hyphen taken as one.
+    /// Another kind of dash, read as a hyphen.
     Dash,
-    /// A quotation mark of another kind taken as a plain one.
+    /// Another kind of quotation mark, read as a plain one.
     Quote,
-    /// A backtick that changes nothing left out.
+    /// A backtick without effect, removed.
     Backtick,
-    /// Whitespace in a row taken as one blank.
+    /// A run of whitespace, read as one blank.
     Whitespace,
-    /// Strings joined that `+` joins, or that stand in a string as variables.
+    /// Strings joined by `+`, or by variables in a string.
     Concatenation,
-    /// `-f` carried out.
+    /// `-f`, evaluated.
     Format,
-    /// `-join` carried out.
+    /// `-join`, evaluated.
     Join,
-    /// `-split` carried out.
+    /// `-split`, evaluated.
     Split,
-    /// `-replace` or `.Replace()` carried out.
+    /// `-replace` or `.Replace()`, evaluated.
     Replace,
-    /// `[char]` casts carried out.
+    /// `[char]` casts, evaluated.
     CharCast,
-    /// A string reversed.
+    /// A reversed string.
     Reverse,
-    /// Base64 decoded.
+    /// Base64, decoded.
     Base64,
-    /// A deflate stream unpacked.
+    /// A deflate stream, unpacked.
     Deflate,
-    /// A gzip stream unpacked.
+    /// A gzip stream, unpacked.
     Gzip,
-    /// An alias taken as its cmdlet.
+    /// An alias, read as its cmdlet.
     Alias,
-    /// The beginning of a parameter's name taken as the name.
+    /// An abbreviated parameter, read as its full name.
     ParameterPrefix,
-    /// A parameter's alias taken as the parameter.
+    /// An alias of a parameter, read as the parameter.
     ParameterAlias,
-    /// An argument without a name taken as that of the parameter at its position.
+    /// A positional argument, read as that of its parameter.
     Positional,
-    /// A module's name before a cmdlet left out.
+    /// A module name before a cmdlet, removed.
     ModuleQualified,
 }
 
 impl Transformation {
-    /// All, in their order.
+    /// All transformations, in order.
     pub const ALL: [Self; 19] = [
         Self::Dash,
         Self::Quote,
@@ -70,9 +70,9 @@ impl Transformation {
 
 /// A set of transformations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Done(u32);
+pub(crate) struct Transformations(u32);
 
-impl Done {
+impl Transformations {
     pub(crate) const NONE: Self = Self(0);
 
     pub(crate) const fn only(transformation: Transformation) -> Self {

@@ -1,43 +1,40 @@
-//! What the views of one event may cost: every loop over what an event decides is charged here before it runs.
+//! Budgets of the views of one event. Every loop whose length depends on the event is charged before it runs.
 //!
-//! A step is worth at most twenty instructions, on average about ten. Work with a larger constant is charged as that many
-//! steps; the weights are beside the loops and were measured with callgrind (see `bench/README.md`).
+//! A step is worth at most twenty instructions, and about ten on average. Work with a larger constant is charged as
+//! several steps; the weights are defined beside the loops and were measured with callgrind (see `bench/README.md`).
 
-use super::fold::Patterns;
 use super::mapped::{Mapped, PIECE_LEN};
 use etwsieve_budget::{Budget, Exhausted};
 
 /// Steps of each budget for an event of any length, so that a short script may unpack a long one.
 pub(crate) const STEPS_FREE: u64 = 1 << 20;
-/// Further steps for each unit of the event's text.
+/// Additional steps per unit of the event's text.
 pub(crate) const STEPS_PER_UNIT: u64 = 32;
-/// Most steps for making texts of one event.
+/// Maximum number of steps to make texts for one event.
 pub(crate) const MAKE_STEPS_MAX: u64 = 2_400_000;
-/// Most steps for searching the texts that were made of one event.
+/// Maximum number of steps to search the texts made for one event.
 pub(crate) const SEARCH_STEPS_MAX: u64 = 1_100_000;
-/// Most steps of the prefilter for one event. Beyond them it answers that a view could differ.
+/// Maximum number of prefilter steps for one event. Beyond them, the prefilter assumes that a view could differ.
 pub(crate) const PREFILTER_STEPS_MAX: u64 = 500_000;
-/// Most bytes that the views of one event allocate, freed ones included.
+/// Maximum number of bytes that the views of one event allocate, including those that are freed.
 pub(crate) const BYTES_MAX: u64 = 32 << 20;
-/// Longest text that is viewed, in units; of a longer one (a joined block may be) the first part.
-pub(crate) const VIEW_UNITS_MAX: usize = 1 << 20;
-/// Longest value of a folded expression, in units.
+/// Maximum length of a folded value, in units.
 pub(crate) const VALUE_UNITS_MAX: usize = 1 << 20;
-/// Longest value for a text of any length, in units.
+/// Maximum length of a value in a text of any length, in units.
 const VALUE_UNITS_FREE: usize = 1 << 16;
-/// What the longest value grows by for each unit of the text.
+/// Increase of the maximum per unit of the text.
 const VALUE_UNITS_PER_UNIT: usize = 16;
 
-/// Units that are looked at between two charges.
+/// Units examined between two charges.
 const SCAN_UNITS: usize = 8;
 
-/// The work and memory that the views of one event may cost, and what they have cost so far.
+/// The work and memory that the views of one event may use, and have used so far.
 ///
-/// There is a budget for the prefilter, one for making texts and one for searching them, so that what was made before the
-/// second ended is still searched. All of them are bounded whatever the length of the text.
+/// The prefilter, making texts, and searching them have separate budgets, so that texts made before the second one is
+/// exhausted are still searched. All of them are bounded for texts of any length.
 #[derive(Debug)]
 pub struct ViewBudget<'a> {
-    pub(super) prefilter: Budget<'a>,
+    pub(crate) prefilter: Budget<'a>,
     pub(super) make: Budget<'a>,
     pub(super) search: Budget<'a>,
     value_units_max: usize,
@@ -45,7 +42,7 @@ pub struct ViewBudget<'a> {
 }
 
 impl<'a> ViewBudget<'a> {
-    /// The budget of an event whose payload has this many bytes.
+    /// Creates the budget of an event with a payload of this many bytes.
     pub fn new(payload_len: usize) -> Self {
         let units = payload_len / 2;
         let steps = STEPS_FREE + STEPS_PER_UNIT * units as u64;
@@ -59,7 +56,7 @@ impl<'a> ViewBudget<'a> {
         }
     }
 
-    /// The same budget, which ends soon after `stop` returns true.
+    /// Ends the budget soon after `stop` returns true.
     #[must_use]
     pub fn until(self, stop: &'a dyn Fn() -> bool) -> Self {
         Self {
@@ -70,81 +67,80 @@ impl<'a> ViewBudget<'a> {
         }
     }
 
-    /// Whether some view was not made or not searched to its end: the budget was exhausted, the work was stopped, or the
-    /// text is longer than what is viewed.
+    /// Returns true if some view was not made or searched completely: the budget was exhausted, the work was stopped,
+    /// or the text is longer than the part that is viewed.
     pub fn is_cut(&self) -> bool {
         self.is_cut || self.make.exhausted().is_some() || self.search.exhausted().is_some()
     }
 
-    /// Whether the work was stopped before its end.
+    /// Returns true if the work was stopped.
     pub fn is_stopped(&self) -> bool {
         [&self.prefilter, &self.make, &self.search]
             .iter()
             .any(|budget| budget.exhausted() == Some(Exhausted::Stopped))
     }
 
-    /// Steps charged so far.
+    /// Returns the steps charged so far.
     pub fn steps(&self) -> u64 {
         self.prefilter.steps_spent() + self.make.steps_spent() + self.search.steps_spent()
     }
 
-    /// Bytes allocated so far, freed ones included.
+    /// Returns the bytes allocated so far, including those that were freed.
     pub fn bytes(&self) -> u64 {
         self.make.bytes_spent() + self.search.bytes_spent()
     }
 
-    /// Most steps that any event is charged.
+    /// Returns the maximum number of steps that any event is charged.
     pub const fn steps_max() -> u64 {
         PREFILTER_STEPS_MAX + MAKE_STEPS_MAX + SEARCH_STEPS_MAX
     }
 
-    /// A part of the text is not viewed.
+    /// Records that part of the text is not viewed.
     pub(super) fn cut(&mut self) {
         self.is_cut = true;
     }
 
-    /// The budgets for making texts, with what folding remembers of the event, and for searching them.
-    pub(super) fn parts<'w>(&'w mut self, patterns: &'w mut Patterns) -> (Work<'w, 'a>, &'w mut Budget<'a>) {
-        let work = Work { budget: &mut self.make, value_units_max: self.value_units_max, patterns };
+    /// Returns the budgets for making texts and for searching them.
+    pub(super) fn parts(&mut self) -> (Work<'_, 'a>, &mut Budget<'a>) {
+        let work = Work { budget: &mut self.make, value_units_max: self.value_units_max };
         (work, &mut self.search)
     }
 }
 
-/// The making of texts: what it may still cost. Nothing is made once that is exhausted, so whoever is refused passes the
-/// `None` on.
+/// The budget for making texts. Once it is exhausted, nothing more is made: functions return `None`, which their
+/// callers pass on.
 #[derive(Debug)]
 pub(super) struct Work<'w, 'b> {
     budget: &'w mut Budget<'b>,
-    /// Longest value, in units: in proportion to the event's text.
+    /// Maximum length of a value, in units, in proportion to the event's text.
     pub(super) value_units_max: usize,
-    /// The regular expressions that were built for this event.
-    pub(super) patterns: &'w mut Patterns,
 }
 
 impl Work<'_, '_> {
-    /// Charges work, before it is done.
+    /// Charges work before it is done.
     #[inline]
     pub(super) fn charge(&mut self, steps: usize) -> Option<()> {
         self.budget.charge(steps).ok()
     }
 
-    /// Charges memory, before it is allocated, and the steps that it takes to fill it.
+    /// Charges memory before it is allocated, with the steps that it takes to fill it.
     #[inline]
     pub(super) fn allocate(&mut self, bytes: usize) -> Option<()> {
         self.budget.allocate(bytes).ok()
     }
 
-    /// Whether nothing is left.
+    /// Returns true if nothing is left.
     pub(super) fn is_exhausted(&self) -> bool {
         self.budget.exhausted().is_some()
     }
 
-    /// Charges a text made from another one, as far as units are copied.
+    /// Charges a text made from another one, for the units that are copied.
     pub(super) fn copy(&mut self, source: &Mapped) -> Option<()> {
         self.allocate(2 * source.units().len() + PIECE_LEN * source.pieces())
     }
 
-    /// Where the first unit from `from` on stands that is asked for; the end of the text if there is none.
+    /// Returns the position of the first unit from `from` on that satisfies `is_found`; the end of the text if there is
+    /// none.
     #[inline]
     pub(super) fn find(
         &mut self,
@@ -163,7 +159,7 @@ impl Work<'_, '_> {
         Some(text.len().max(from))
     }
 
-    /// The last unit before `at` that is asked for.
+    /// Returns the last unit before `at` that satisfies `is_found`.
     pub(super) fn find_before(
         &mut self,
         text: &[u16],

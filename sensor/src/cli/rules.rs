@@ -6,7 +6,7 @@ use super::{Exit, after_writing, cost, print_error, usage_error};
 use crate::input::InputError;
 use crate::rules::from_paths;
 use clap::{Args, Subcommand};
-use etwsieve_matcher::{EventKind, Kernel, Loaded, Matcher, RuleError};
+use etwsieve_matcher::{EventKind, KERNEL_VARIABLE, Kernel, Loaded, Matcher, RuleError};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -74,7 +74,8 @@ pub(super) fn load(args: &RuleArgs) -> Result<Matcher, Exit> {
         let (rules, others) = (loaded.rules.len(), loaded.other_log_sources);
         anstream::eprintln!("rules: {rules} loaded, {others} for other log sources");
     }
-    let kernel = Kernel::from_env().map_err(usage_error)?;
+    let kernel =
+        Kernel::select(&std::env::var_os(KERNEL_VARIABLE).unwrap_or_default()).map_err(usage_error)?;
     let matcher = Matcher::with_kernel(loaded.rules, kernel);
     tracing::info!(
         rules = matcher.rules().len(),

@@ -235,9 +235,9 @@ impl Tally {
         let rows = [
             (&work.fragments, done.fragments),
             (&work.duplicates, done.duplicates),
-            (&work.lying, done.lying),
+            (&work.lying, done.inconsistent),
             (&work.unplaced, done.unplaced),
-            (&work.reduced, done.lean),
+            (&work.reduced, done.trimmed),
             (&work.joined, done.joined),
             (&work.partial, done.partial),
             (&work.evicted, done.evicted),

@@ -13,7 +13,7 @@ use crate::stop::Stop;
 use blocks::{Blocks, WorkerContext};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use etwsieve_event::time::TICKS_PER_SECOND;
-use etwsieve_matcher::block::Noted;
+use etwsieve_matcher::block::FoundNeedles;
 use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, ViewBudget, ViewMatch};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ struct SearchResult {
     /// The rules that match the raw text, ascending.
     raw: Vec<u32>,
     views: Vec<ViewMatch>,
-    noted: Noted,
+    found_needles: FoundNeedles,
     /// Whether a view may differ from the raw text.
     could_differ: bool,
     /// Whether the views were cut short.
@@ -173,14 +173,14 @@ impl<'a> Worker<'a> {
                 let _ = self.channels.outcomes.send(Outcome::Hit(event.source, hit));
             }
         }
-        let SearchResult { raw: mut reported, views, noted, could_differ, .. } = found;
+        let SearchResult { raw: mut reported, views, found_needles, could_differ, .. } = found;
         reported.extend(views.iter().map(|found| found.rule));
         reported.sort_unstable();
         let time = event.header.time.0;
         self.time = time;
         self.with_blocks(|blocks, context| {
             if is_fragment {
-                blocks.take(event, &reported, (noted, could_differ), context);
+                blocks.take(event, &reported, (found_needles, could_differ), context);
             } else if blocks.any_open() {
                 blocks.advance(time, context);
             }
@@ -196,7 +196,7 @@ impl<'a> Worker<'a> {
         };
         // Usually empty, and then not allocated.
         let raw = matched.to_vec();
-        let noted = if is_fragment { self.scratch.noted() } else { Noted::default() };
+        let found_needles = if is_fragment { self.scratch.found_needles() } else { FoundNeedles::default() };
         let (rules, generation, stop) = (self.rules, self.generation, self.stop);
         let is_replaced = || may_restart && rules.generation() != generation;
         let must_end = || stop.requested() || is_replaced();
@@ -212,7 +212,7 @@ impl<'a> Worker<'a> {
         if budget.is_stopped() && is_replaced() {
             return None;
         }
-        Some(SearchResult { raw, views: found, noted, could_differ, is_cut: budget.is_cut() })
+        Some(SearchResult { raw, views: found, found_needles, could_differ, is_cut: budget.is_cut() })
     }
 
     /// Switches to the active rules if they have been replaced.

@@ -268,7 +268,7 @@ fn both_ways(matcher: &Matcher, bytes: &[u8], scratch: &mut Scratch) -> [Vec<(Vi
     let rules = |found: &[ViewMatch]| found.iter().map(|found| (found.view, found.rule)).collect();
     let quickly =
         if could { matcher.find_views(&payload, Views::ALL, &raw, scratch, fast) } else { Vec::new() };
-    [rules(&quickly), rules(&matcher.find_views_slowly(&payload, Views::ALL, &raw, scratch, slow))]
+    [rules(&quickly), rules(&matcher.find_views_unfiltered(&payload, Views::ALL, &raw, scratch, slow))]
 }
 
 /// Checked on every obfuscation and on recordings, of which the harmless one is only sampled.

@@ -1,7 +1,9 @@
 //! The matcher agrees with the naive evaluator and with an independent Sigma engine, on the corpus and on random input.
 
 use etwsieve_etl::TraceFile;
-use etwsieve_matcher::{EventKind, Field, Fields, Loaded, Matcher, Payload, Scratch, load, naive};
+use etwsieve_matcher::{
+    EventKind, Field, Fields, KERNEL_VARIABLE, Kernel, Loaded, Matcher, Payload, Rule, Scratch, load, naive,
+};
 use etwsieve_tests::corpus;
 use etwsieve_tests::writer::script_block;
 use proptest::prelude::*;
@@ -15,6 +17,12 @@ use std::path::Path;
 
 /// Maximum length of a payload for the naive evaluator, which is quadratic. The verdict files cover longer ones.
 const NAIVE_PAYLOAD_LEN_MAX: usize = 2_000;
+
+/// Compiles rules for the kernel that the environment names, so that the suite can be run for each.
+fn compile(rules: Vec<Rule>) -> Matcher {
+    let name = std::env::var_os(KERNEL_VARIABLE).unwrap_or_default();
+    Matcher::with_kernel(rules, Kernel::select(&name).expect("the environment names a kernel"))
+}
 
 fn corpus_rules(data: &Path, folders: &[&str]) -> Loaded {
     let (loaded, unreadable) = etwsieve::rules::from_paths(&corpus::rules(data, folders));
@@ -37,8 +45,7 @@ fn find_naive(matcher: &Matcher, kind: EventKind, bytes: &[u8]) -> Vec<u32> {
 #[test]
 fn every_short_event_of_the_corpus_gives_what_the_naive_evaluator_gives() {
     let Some(data) = corpus::data() else { return };
-    let matcher =
-        Matcher::new(corpus_rules(&data, &["sigma/ps_script", "sigma/ps_module", "splunk-escu"]).rules);
+    let matcher = compile(corpus_rules(&data, &["sigma/ps_script", "sigma/ps_module", "splunk-escu"]).rules);
     let mut scratch = Scratch::default();
     let (mut events, mut hits) = (0, 0);
     for name in ["seed.etl", "synth.etl", "powershell-mixed.etl"] {
@@ -181,7 +188,7 @@ proptest! {
     ) {
         let loaded = load(rules.iter().map(|text| ("random.yml", text.as_str())));
         prop_assert_eq!(&loaded.errors, &[]);
-        let matcher = Matcher::new(loaded.rules);
+        let matcher = compile(loaded.rules);
         let mut scratch = Scratch::default();
         for (text, path, has_path) in texts {
             let mut bytes = script_block(1, 1, text.as_str(), "339311ba-d4cc-4a10-b04e-417ef95bc8b6", Some(&path));
@@ -212,7 +219,7 @@ proptest! {
     #[test]
     fn an_independent_engine_agrees(rule in rules(true), text in texts(true), path in texts(true)) {
         let loaded = load([("random.yml", rule.as_str())]);
-        let matcher = Matcher::new(loaded.rules);
+        let matcher = compile(loaded.rules);
         let bytes = script_block(1, 1, text.as_str(), "339311ba-d4cc-4a10-b04e-417ef95bc8b6", Some(&path));
         let found = !find(&matcher, EventKind::ScriptBlock, &bytes, &mut Scratch::default()).is_empty();
 
@@ -236,7 +243,7 @@ fn an_independent_engine_agrees_on_the_corpus() {
         let text = fs::read_to_string(entry.unwrap().path()).unwrap();
         engine.add_collection(&rsigma_parser::parse_sigma_yaml(&text).unwrap()).unwrap();
     }
-    let matcher = Matcher::new(corpus_rules(&data, &["sigma/ps_script"]).rules);
+    let matcher = compile(corpus_rules(&data, &["sigma/ps_script"]).rules);
     let file = TraceFile::open(corpus::trace(&data, "powershell-4104.etl")).unwrap();
     let trace = file.trace().unwrap();
     let mut events = trace.events();

@@ -1,5 +1,7 @@
-use super::{Loaded, load};
-use crate::rule::report::{PROBLEMS_MAX, file_bytes_max, file_steps_max};
+use super::load;
+use crate::error::PROBLEMS_MAX;
+use crate::rule::loaded::Loaded;
+use crate::rule::report::{file_bytes_max, file_steps_max};
 use std::fmt::Write;
 
 const RULE: &str = "title: T
@@ -26,7 +28,7 @@ fn warnings(loaded: &Loaded) -> Vec<String> {
     loaded.warnings.iter().map(ToString::to_string).collect()
 }
 
-/// A rule about script blocks with this detection.
+/// Returns a rule about script blocks with this detection.
 fn rule(detection: &str) -> String {
     let mut text =
         String::from("title: T\nlogsource:\n  product: windows\n  category: ps_script\ndetection:\n");
@@ -36,13 +38,13 @@ fn rule(detection: &str) -> String {
     text
 }
 
-/// [`RULE`] with another line behind its title.
+/// Returns [`RULE`] with another line after its title.
 fn with(line: &str) -> String {
     RULE.replace("title: T\n", &format!("title: T\n{line}\n"))
 }
 
 #[test]
-fn a_rule_loads_whole() {
+fn a_rule_is_loaded_completely() {
     let loaded = load([("a.yml", RULE)]);
     assert_eq!((errors(&loaded), warnings(&loaded)), (vec![], vec![]));
     let rule = &loaded.rules[0];
@@ -147,7 +149,7 @@ detection: {s: {Whatever|strange: x}, condition: nothing}
 }
 
 #[test]
-fn what_is_doubtful_is_a_warning() {
+fn doubtful_rules_give_warnings() {
     let rows = [
         (RULE.replace(ID, "r1"), "a.yml:2: invalid id `r1`"),
         (RULE.replace("attack.t1059.001", "attack.t1059.01"), "a.yml:9: invalid tag `attack.t1059.01`"),
@@ -202,7 +204,7 @@ fn values_are_read_as_pysigma_reads_them() {
 }
 
 #[test]
-fn rules_that_can_never_match_are_refused() {
+fn rules_that_can_never_match_are_rejected() {
     let never = [
         "s: {EventID: 4103, ScriptBlockText|contains: x}\ncondition: s",
         "s: {EventID: [4103, 800]}\ncondition: s",
@@ -278,7 +280,7 @@ detection: {s: {Data|strange: &x a}, condition: s}
     let loaded = load(files);
     assert_eq!((errors(&loaded), warnings(&loaded)), (vec![], vec![]));
     assert_eq!((loaded.rules.len(), loaded.other_log_sources, loaded.filters), (1, 3, 0));
-    // A correlation of a rule that is read here would be lost.
+    // A correlation of a rule that this sensor reads would be lost.
     for name in ["one", ID, "gone"] {
         let text = correlation(name);
         let loaded = load([("a.yml", RULE), ("c.yml", text.as_str())]);
@@ -287,7 +289,7 @@ detection: {s: {Data|strange: &x a}, condition: s}
 }
 
 #[test]
-fn the_same_id_twice_is_refused() {
+fn duplicate_ids_are_rejected() {
     let upper = RULE.replace(ID, &ID.to_ascii_uppercase());
     for second in [RULE, upper.as_str()] {
         let loaded = load([("a.yml", RULE), ("b.yml", second)]);
@@ -313,7 +315,7 @@ fn filters_narrow_the_rules_they_name() {
         .replace(ID, "5c0b8a52-0000-4000-8000-000000000001")
         .replace("name: one", "name: wide")
         .replace(script, "service: powershell");
-    // Filters applied, errors, warnings, and the tests of both rules, each of which begins with one.
+    // Filters applied, errors, warnings, and the number of tests in both rules, which is 1 without filters.
     for (rules, source, applied, refused, doubtful, tests) in [
         (format!("[{ID}]").as_str(), script, 1, 0, 0, [2, 1]),
         (ID.to_ascii_uppercase().as_str(), script, 1, 0, 0, [2, 1]),
@@ -338,7 +340,7 @@ fn filters_narrow_the_rules_they_name() {
     }
 }
 
-/// Small files whose rules would be large.
+/// Small files that expand to large rules.
 #[test]
 fn the_work_and_memory_of_a_file_are_bounded() {
     let long = "x".repeat(15_000);
@@ -367,7 +369,7 @@ fn the_work_and_memory_of_a_file_are_bounded() {
     }
 }
 
-/// The id of a rule without one follows from its contents, wherever and however they are written.
+/// The id of a rule without one is derived from its contents, wherever and however they are written.
 #[test]
 fn rules_without_an_id_get_one() {
     let rule = RULE.replace(&format!("id: {ID}\n"), "");

@@ -1,25 +1,25 @@
-//! Sets of characters: escapes such as `\d`, classes in brackets, Unicode properties, and their case folding.
+//! Character sets: escapes such as `\d`, bracket classes, Unicode properties, and case folding.
 
 use super::parse::{Parser, fail_at};
 use super::{Options, PcreError};
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, HirKind};
 
-/// General categories of Unicode, which `\p{…}` may name. `\p{L&}` is written as its long name `LC`.
+/// General categories of Unicode that `\p{…}` may name. `\p{L&}` is translated to its long name `LC`.
 const CATEGORIES: [&str; 37] = [
     "C", "Cc", "Cf", "Cn", "Co", "L", "LC", "Ll", "Lm", "Lo", "Lt", "Lu", "M", "Mc", "Me", "Mn", "N", "Nd",
     "Nl", "No", "P", "Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "S", "Sc", "Sk", "Sm", "So", "Z", "Zl", "Zp",
     "Zs",
 ];
-/// Longest name of a Unicode property.
+/// Maximum length of the name of a Unicode property.
 const PROPERTY_LEN_MAX: usize = 32;
-/// Steps charged for looking a property up.
+/// Steps charged for a property.
 const LARGE_SET_STEPS: usize = 4096;
 
 pub(super) fn set(ranges: &[(char, char)]) -> ClassUnicode {
     ClassUnicode::new(ranges.iter().map(|&(start, end)| ClassUnicodeRange::new(start, end)))
 }
 
-/// The set of an escape for a kind of character, in or outside brackets. Capital letters negate.
+/// Returns the set of an escape for a kind of character, inside or outside brackets. Upper-case letters negate it.
 pub(super) fn of_escape(letter: char) -> Option<ClassUnicode> {
     let mut found = match letter.to_ascii_lowercase() {
         'd' => set(&[('0', '9')]),
@@ -45,7 +45,7 @@ pub(super) fn of_escape(letter: char) -> Option<ClassUnicode> {
     Some(found)
 }
 
-/// Returns true if a character of the set is part of a word for `\b`.
+/// Returns true if the set contains a word character in the sense of `\b`.
 pub(super) fn is_word(set: &ClassUnicode) -> bool {
     let words = of_escape('w').unwrap_or_else(ClassUnicode::empty);
     let mut both = set.clone();
@@ -53,7 +53,7 @@ pub(super) fn is_word(set: &ClassUnicode) -> bool {
     !both.ranges().is_empty()
 }
 
-/// A POSIX class by its name. In caseless mode `upper` and `lower` are both `alpha`.
+/// Returns a POSIX class by name. In caseless mode, `upper` and `lower` mean `alpha`.
 fn of_posix(name: &str, caseless: bool) -> Option<ClassUnicode> {
     Some(match name {
         "alpha" => set(&[('A', 'Z'), ('a', 'z')]),
@@ -75,42 +75,43 @@ fn of_posix(name: &str, caseless: bool) -> Option<ClassUnicode> {
     })
 }
 
-/// A part of a class in brackets.
+/// An item of a bracket class.
 enum Item {
     Char(char),
-    /// An item that cannot be an end of a range: an escape for a kind of character, a property or a POSIX class.
+    /// An item that cannot end a range: an escape for a kind of character, a property or a POSIX class.
     Kind(ClassUnicode),
 }
 
 impl Parser<'_, '_> {
-    /// The characters that equal those of `found` in the current mode.
+    /// Adds the characters that are equal to those of `found` in the current mode.
     pub(super) fn fold(&mut self, mut found: ClassUnicode) -> Result<ClassUnicode, PcreError> {
         if !self.options.caseless {
             return Ok(found);
         }
-        // Folding looks at each character of each range.
+        // Folding visits every character of every range.
         let chars: usize = found.iter().map(ClassUnicodeRange::len).sum();
         self.charge(64 * found.ranges().len() + chars)?;
         found.try_case_fold_simple().map_err(|_| self.fail("case folding is not available"))?;
         Ok(found)
     }
 
-    /// The set of one literal character.
+    /// Returns the set of one literal character.
     pub(super) fn literal(&mut self, c: char) -> Result<ClassUnicode, PcreError> {
         self.fold(set(&[(c, c)]))
     }
 
-    /// A class, behind its `[`.
+    /// Parses a class, after its `[`.
     pub(super) fn class(&mut self) -> Result<ClassUnicode, PcreError> {
         let start = self.at - 1;
         if matches!(self.peek(), Some(':' | '.' | '=')) && self.posix_name(start).is_some() {
-            return Err(fail_at(start, "a POSIX class stands outside brackets; write `[[:alpha:]]`"));
+            return Err(fail_at(start, "a POSIX class outside brackets; write `[[:alpha:]]`"));
         }
         let is_negated = self.eat('^');
-        // Characters fold, kinds do not. Both are united once: a union takes as long as the sets are.
+        // Characters are folded, kinds are not. Both are united once, because a union takes time in proportion to its
+        // operands.
         let mut chars = Vec::new();
         let mut kinds = Vec::new();
-        // A `]` that comes first is itself.
+        // A `]` in first position is literal.
         let mut is_first = true;
         loop {
             let at = self.at;
@@ -127,7 +128,7 @@ impl Parser<'_, '_> {
                     self.charge(kind.ranges().len())?;
                     kinds.extend_from_slice(kind.ranges());
                     if self.peek() == Some('-') && self.peek_second() != Some(']') {
-                        return Err(self.fail("`-` behind a kind of character must be the last in a class"));
+                        return Err(self.fail("`-` after a kind of character must be the last in a class"));
                     }
                 }
                 Item::Char(low) => chars.push(ClassUnicodeRange::new(low, self.end_of_range(low)?)),
@@ -141,7 +142,7 @@ impl Parser<'_, '_> {
         Ok(found)
     }
 
-    /// The upper end of a range that begins with `low`, which has been read; `low` itself if it begins none.
+    /// Returns the upper end of a range that begins with `low`, which has been read; `low` itself if there is no range.
     fn end_of_range(&mut self, low: char) -> Result<char, PcreError> {
         if self.peek() != Some('-') || matches!(self.peek_second(), None | Some(']')) {
             return Ok(low);
@@ -158,7 +159,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// An item of a class that begins with `c`, which was read at `at`.
+    /// Parses an item of a class that begins with `c`, which was read at `at`.
     fn item(&mut self, c: char, at: usize) -> Result<Item, PcreError> {
         match c {
             '[' => self.posix(at),
@@ -167,7 +168,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// `[:name:]` behind its `[`, or that character as itself.
+    /// Parses `[:name:]` after its `[`, which may also be literal.
     fn posix(&mut self, at: usize) -> Result<Item, PcreError> {
         let Some((kind, name, end)) = self.posix_name(at) else { return Ok(Item::Char('[')) };
         if kind != ':' {
@@ -187,7 +188,7 @@ impl Parser<'_, '_> {
         Ok(Item::Kind(found))
     }
 
-    /// The punctuation, the name and the end of a POSIX class whose `[` is at `at`, if there is one.
+    /// Returns the punctuation, the name and the end of a POSIX class whose `[` is at `at`, if there is one.
     fn posix_name(&self, at: usize) -> Option<(char, String, usize)> {
         let kind = *self.chars.get(at + 1).filter(|c| matches!(c, ':' | '.' | '='))?;
         let mut end = at + 2;
@@ -204,10 +205,10 @@ impl Parser<'_, '_> {
         Some((kind, self.chars[at + 2..end].iter().collect(), end + 2))
     }
 
-    /// An escape in a class, behind its backslash.
+    /// Parses an escape in a class, after its backslash.
     fn class_escape(&mut self, at: usize) -> Result<Item, PcreError> {
         let Some(c) = self.next() else {
-            return Err(fail_at(at, "a backslash ends the expression"));
+            return Err(fail_at(at, "trailing backslash"));
         };
         if let Some(kind) = of_escape(c) {
             return Ok(Item::Kind(kind));
@@ -222,7 +223,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// `\p{…}`, `\P{…}` or `\pL`, behind the letter.
+    /// Parses `\p{…}`, `\P{…}` or `\pL`, after the letter.
     pub(super) fn property(&mut self, is_negated: bool, at: usize) -> Result<ClassUnicode, PcreError> {
         let mut name = String::new();
         if self.eat('{') {
@@ -246,7 +247,7 @@ impl Parser<'_, '_> {
                 format!("`\\p{{{name}}}` is not supported; only general categories such as `\\p{{Lu}}` are");
             return Err(fail_at(at, reason));
         }
-        // Versions of PCRE2 differ on whether these follow caseless mode.
+        // Versions of PCRE2 differ on whether caseless mode affects these.
         if self.options.caseless && matches!(category, "LC" | "Lu" | "Ll" | "Lt") {
             return Err(fail_at(at, format!("`\\p{{{name}}}` is not supported in caseless mode")));
         }
@@ -264,7 +265,7 @@ impl Parser<'_, '_> {
 }
 
 impl Options {
-    /// The set of `.`, or of `\N` if `is_line`.
+    /// Returns the set of `.`, or of `\N` if `is_line`.
     pub(super) fn dot(self, is_line: bool) -> ClassUnicode {
         let mut found = if self.dotall && !is_line { ClassUnicode::empty() } else { set(&[('\n', '\n')]) };
         found.negate();

@@ -1,8 +1,9 @@
-//! Writes a parsed expression in terms of the crate `regex`.
+//! Lowers a parsed expression to the representation of the crate `regex`.
 //!
-//! Two assertions of PCRE have no equal there. `$` also holds before a line feed that ends the text; if nothing behind
-//! it needs a character, it is the same as an optional line feed and the end. `^` in multi-line mode does not hold behind
-//! a line feed that ends the text; if something behind it needs a character, that makes no difference.
+//! Two assertions of PCRE have no equivalent there. `$` also holds before a line feed that ends the text; if nothing
+//! after it requires a character, this is equivalent to an optional line feed and the end of the text. `^` in
+//! multi-line mode does not hold after a line feed that ends the text; if something after it requires a character, that
+//! makes no difference.
 
 use super::class::is_word;
 use super::{Look, Node, PcreError};
@@ -11,20 +12,20 @@ use regex_syntax::hir::{self, Capture, Class, Hir, HirKind, Repetition};
 /// Facts about a part of an expression.
 #[derive(Clone, Copy)]
 struct Facts {
-    /// Matches the empty text at the end of a text.
+    /// True if it matches the empty string at the end of a text.
     may_be_empty: bool,
-    /// Every match has a character.
+    /// True if every match contains a character.
     consumes: bool,
 }
 
-/// The end of the expression.
+/// The facts about the end of the expression.
 const END: Facts = Facts { may_be_empty: true, consumes: false };
 
 pub(super) fn lower(node: Node) -> Result<Hir, PcreError> {
     part(node, END).map(|(hir, _)| hir)
 }
 
-/// Lowers a node that `rest` follows.
+/// Lowers a node that is followed by `rest`.
 fn part(node: Node, rest: Facts) -> Result<(Hir, Facts), PcreError> {
     Ok(match node {
         Node::Empty => (Hir::empty(), END),
@@ -56,10 +57,10 @@ fn part(node: Node, rest: Facts) -> Result<(Hir, Facts), PcreError> {
             (Hir::alternation(parts), all)
         }
         Node::Repeat { node, min, max, greedy } => {
-            // Another round may follow; from the second on it has to.
+            // Another iteration may follow; with a minimum of two it must.
             let own_rest = Facts { may_be_empty: rest.may_be_empty && min < 2, ..rest };
             let (hir, facts) = part(*node, own_rest)?;
-            // The printer writes no group around a repetition, and would make `(?:a{2})?` a lazy `a{2}?`.
+            // The printer does not put groups around repetitions, and would turn `(?:a{2})?` into a lazy `a{2}?`.
             let is_repeated = matches!(hir.kind(), HirKind::Repetition(_));
             let sub = if is_repeated {
                 Hir::capture(Capture { index: 1, name: None, sub: Box::new(hir) })
@@ -110,7 +111,7 @@ fn look(look: Look, at: usize, rest: Facts) -> Result<(Hir, Facts), PcreError> {
     Ok((Hir::look(own), assertion))
 }
 
-/// Turns each `\B` beside a character that is not part of a word into an assertion about its other side.
+/// Turns each `\B` beside a character that is not a word character into an assertion about the other side.
 fn half_borders(nodes: &mut [Node]) {
     for at in 0..nodes.len() {
         let Node::Look(Look::NotWord, column) = nodes[at] else { continue };
@@ -122,7 +123,7 @@ fn half_borders(nodes: &mut [Node]) {
     }
 }
 
-/// Returns true if the node is one or more characters that are not part of a word.
+/// Returns true if the node matches one or more characters, none of which is a word character.
 fn is_other(node: &Node) -> bool {
     match node {
         Node::Set(set) => !is_word(set),

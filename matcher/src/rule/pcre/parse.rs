@@ -1,4 +1,4 @@
-//! Reads an expression as PCRE2 does.
+//! Parses expressions as PCRE2 does.
 
 use super::class::of_escape;
 use super::{GROUP_NAME_LEN_MAX, Look, Node, Options, PcreError, REGEX_DEPTH_MAX, REGEX_REPEAT_MAX};
@@ -22,24 +22,24 @@ pub(super) struct Parser<'a, 'b> {
     pub(super) at: usize,
     depth: usize,
     pub(super) options: Options,
-    /// Between `\Q` and `\E`.
+    /// True between `\Q` and `\E`.
     is_quoted: bool,
     names: HashSet<String>,
     budget: &'a mut Budget<'b>,
 }
 
-/// An error at this place in the expression.
+/// Creates an error at this position of the expression.
 pub(super) fn fail_at(at: usize, reason: impl Into<String>) -> PcreError {
     PcreError { column: at + 1, reason: reason.into() }
 }
 
 /// An atom, or something between atoms.
 enum Piece {
-    /// May be repeated.
+    /// A node that may be repeated.
     Atom(Node),
-    /// May not be repeated.
+    /// A node that may not be repeated.
     Position(Node),
-    /// Nothing that matches: an option, or `\E`.
+    /// An option or `\E`, which match nothing.
     Nothing,
 }
 
@@ -83,7 +83,7 @@ impl Parser<'_, '_> {
         found
     }
 
-    /// Everything up to the `)` of the group, or the end.
+    /// Parses up to the `)` of the group, or to the end.
     fn alternation(&mut self) -> Result<Node, PcreError> {
         let mut branches = vec![self.branch()?];
         while !self.is_quoted && self.eat('|') {
@@ -106,13 +106,13 @@ impl Parser<'_, '_> {
             match self.piece()? {
                 Piece::Atom(node) => parts.push(self.repeated(node)?),
                 Piece::Position(node) => {
-                    self.refuse_quantifier("a quantifier behind an assertion, which it cannot repeat")?;
+                    self.refuse_quantifier("a quantifier after an assertion, which cannot be repeated")?;
                     parts.push(node);
                 }
-                // `\E` is transparent: a quantifier behind it belongs to the atom before it.
+                // `\E` is transparent: a quantifier after it applies to the atom before it.
                 Piece::Nothing if self.chars[start] == '\\' => {}
                 Piece::Nothing => {
-                    self.refuse_quantifier("a quantifier behind an option, which it cannot repeat")?;
+                    self.refuse_quantifier("a quantifier after an option, which cannot be repeated")?;
                 }
             }
         }
@@ -164,13 +164,13 @@ impl Parser<'_, '_> {
             '.' => Ok(Piece::Atom(Node::Set(self.options.dot(false)))),
             '^' => look(if self.options.multiline { Look::LineStart } else { Look::Start }),
             '$' => look(if self.options.multiline { Look::LineEnd } else { Look::EndOrLineFeed }),
-            '*' | '+' | '?' => Err(fail_at(at, format!("`{c}` has nothing before it to repeat"))),
-            '{' if self.bounds(at)?.is_some() => Err(fail_at(at, "`{…}` has nothing before it to repeat")),
+            '*' | '+' | '?' => Err(fail_at(at, format!("`{c}` has nothing to repeat"))),
+            '{' if self.bounds(at)?.is_some() => Err(fail_at(at, "`{…}` has nothing to repeat")),
             _ => Ok(Piece::Atom(Node::Set(self.literal(c)?))),
         }
     }
 
-    /// The node, repeated by the quantifier behind it if there is one.
+    /// Applies the quantifier that follows a node, if there is one.
     fn repeated(&mut self, node: Node) -> Result<Node, PcreError> {
         self.skip_to_quantifier()?;
         let at = self.at;
@@ -185,7 +185,7 @@ impl Parser<'_, '_> {
             );
             return Err(fail_at(at, reason));
         }
-        self.refuse_quantifier("a quantifier behind a quantifier, which it cannot repeat")?;
+        self.refuse_quantifier("a quantifier after a quantifier, which cannot be repeated")?;
         Ok(Node::Repeat { node: Box::new(node), min, max, greedy })
     }
 
@@ -194,7 +194,7 @@ impl Parser<'_, '_> {
         loop {
             let before = self.at;
             if self.is_quoted {
-                // The last quoted character may be repeated.
+                // A quantifier may apply to the last quoted character.
                 if !self.eat_text("\\E") {
                     return Ok(());
                 }
@@ -217,7 +217,7 @@ impl Parser<'_, '_> {
         Ok(())
     }
 
-    /// Reads a quantifier, without what says whether it is greedy.
+    /// Reads a quantifier, without its greediness.
     fn quantifier(&mut self) -> Result<Option<(u32, Option<u32>)>, PcreError> {
         if self.is_quoted {
             return Ok(None);
@@ -238,7 +238,8 @@ impl Parser<'_, '_> {
         Ok(Some(found))
     }
 
-    /// The bounds of `{n}`, `{n,}` or `{n,m}` whose brace is at `at`, and their end; `None` if the brace is itself.
+    /// Parses the bounds of `{n}`, `{n,}` or `{n,m}` whose brace is at `at`, and returns their end; `None` if the brace
+    /// is literal.
     #[expect(clippy::type_complexity, reason = "a minimum and a maximum, and where they end")]
     fn bounds(&self, at: usize) -> Result<Option<((u32, Option<u32>), usize)>, PcreError> {
         let rest = &self.chars[at + 1..];
@@ -251,7 +252,7 @@ impl Parser<'_, '_> {
         let mut numbers = text.splitn(2, ',');
         let (low, high) = (numbers.next().unwrap_or_default(), numbers.next());
         if text.contains([' ', '\t']) || low.is_empty() {
-            // Literal text before PCRE2 10.43, a quantifier from then on.
+            // PCRE2 takes this as literal text before version 10.43, and as a quantifier from then on.
             let reason = format!(
                 "`{{{text}}}` means different things in versions of PCRE2; write `{{0,n}}` or `\\{{`"
             );
@@ -277,10 +278,10 @@ impl Parser<'_, '_> {
         Ok(Some(((min, max), at + 1 + len + 1)))
     }
 
-    /// An escape outside brackets, behind its backslash.
+    /// Parses an escape outside brackets, after its backslash.
     fn escape(&mut self, at: usize) -> Result<Piece, PcreError> {
         let Some(c) = self.next() else {
-            return Err(fail_at(at, "a backslash ends the expression"));
+            return Err(fail_at(at, "trailing backslash"));
         };
         if let Some(kind) = of_escape(c) {
             return Ok(Piece::Atom(Node::Set(kind)));
@@ -308,7 +309,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// The character that a backslash and `c` mean, in and outside brackets.
+    /// Returns the character that a backslash and `c` stand for, inside or outside brackets.
     pub(super) fn escaped_char(&mut self, c: char, at: usize) -> Result<char, PcreError> {
         Ok(match c {
             'a' => '\u{7}',
@@ -328,17 +329,17 @@ impl Parser<'_, '_> {
             }
             'c' => match self.next() {
                 Some(control @ ' '..='~') => char::from(control.to_ascii_uppercase() as u8 ^ 0x40),
-                _ => return Err(fail_at(at, "`\\c` needs an ASCII character behind it")),
+                _ => return Err(fail_at(at, "`\\c` must be followed by an ASCII character")),
             },
             'x' | 'o' => self.number(c, at)?,
             c if c.is_ascii_alphanumeric() => {
-                return Err(fail_at(at, format!("unknown escape `\\{c}`; PCRE has none of this letter")));
+                return Err(fail_at(at, format!("unknown escape `\\{c}`; PCRE does not define it")));
             }
             c => c,
         })
     }
 
-    /// The character of `\xhh`, `\x{…}` or `\o{…}`, behind the letter.
+    /// Parses `\xhh`, `\x{…}` or `\o{…}`, after the letter.
     fn number(&mut self, letter: char, at: usize) -> Result<char, PcreError> {
         let radix = if letter == 'x' { 16 } else { 8 };
         let mut digits = String::new();
@@ -348,7 +349,10 @@ impl Parser<'_, '_> {
                 self.at += 1;
             }
             if !self.eat('}') {
-                return Err(fail_at(at, format!("`\\{letter}{{` is not closed, or holds other than digits")));
+                return Err(fail_at(
+                    at,
+                    format!("`\\{letter}{{` is not closed, or contains other characters than digits"),
+                ));
             }
         } else if letter == 'x' {
             while let Some(c) = self.peek().filter(|c| c.is_ascii_hexdigit() && digits.len() < 2) {
@@ -363,7 +367,7 @@ impl Parser<'_, '_> {
         value.ok_or_else(|| fail_at(at, format!("`\\{letter}` is not the number of a character")))
     }
 
-    /// A group, an option or what else begins with `(`, behind it.
+    /// Parses a group, an option or another construct that begins with `(`, after it.
     fn group(&mut self, at: usize) -> Result<Piece, PcreError> {
         if self.peek() == Some('*') {
             return Err(fail_at(at, "verbs and named assertions, `(*`, are not supported"));
@@ -431,7 +435,7 @@ impl Parser<'_, '_> {
         Ok(())
     }
 
-    /// Reads options behind `(?`. Returns whether a group follows, up to whose end they hold.
+    /// Parses options after `(?`. Returns true if a group follows, to whose end they apply.
     fn flags(&mut self, at: usize) -> Result<bool, PcreError> {
         let mut on = true;
         let mut may_clear = true;
@@ -456,7 +460,7 @@ impl Parser<'_, '_> {
                 's' => self.options.dotall = on,
                 'U' => self.options.ungreedy = on,
                 'x' if self.peek() != Some('x') => self.options.extended = on,
-                // Capturing has no influence on whether there is a match.
+                // Capturing does not affect whether there is a match.
                 'n' | 'J' => {}
                 _ => return Err(fail_at(at, format!("`(?{c}` is not supported"))),
             }

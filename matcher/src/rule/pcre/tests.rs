@@ -1,8 +1,8 @@
-//! Verdicts of PCRE2 10.42 (`PCRE2_UTF`), and what is refused. A test of the whole program compares random expressions
-//! with PCRE2 itself.
+//! Compares verdicts with those of PCRE2 10.42 (`PCRE2_UTF`), and tests what is rejected. An end-to-end test compares
+//! random expressions with PCRE2 itself.
 
 use super::{Options, REGEX_DEPTH_MAX, translate};
-use crate::rule::value::build_regex;
+use crate::rule::regex::build_regex;
 use etwsieve_budget::Budget;
 use regex_syntax::hir::{Class, HirKind};
 
@@ -11,7 +11,7 @@ fn translated(source: &str) -> Result<String, String> {
     translate(source, Options::default(), &mut budget).map_err(|error| error.to_string())
 }
 
-/// An expression, and for each text whether PCRE2 finds a match in it.
+/// An expression, and whether PCRE2 finds a match in each text.
 type Verdicts = (&'static str, &'static [(&'static str, bool)]);
 
 const VERDICTS: &[Verdicts] = &[
@@ -136,7 +136,7 @@ fn verdicts_are_those_of_pcre() {
 }
 
 #[test]
-fn what_has_no_equal_is_refused_by_name() {
+fn unsupported_constructs_are_rejected_by_name() {
     let rows = [
         ("a++", "possessive quantifier `++`"),
         ("a*+", "possessive quantifier `*+`"),
@@ -174,13 +174,13 @@ fn what_has_no_equal_is_refused_by_name() {
         ("a{1, 2}", "different things in versions"),
         ("a{65536}", "more than 65535"),
         ("a{3,2}", "out of order"),
-        ("a**", "behind a quantifier"),
-        ("a{2}{3}", "behind a quantifier"),
-        ("^*a", "behind an assertion"),
-        ("*a", "nothing before it"),
-        ("a|+", "nothing before it"),
-        ("(?i)*a", "behind an option"),
-        ("(?x)a+ +", "behind a quantifier"),
+        ("a**", "after a quantifier"),
+        ("a{2}{3}", "after a quantifier"),
+        ("^*a", "after an assertion"),
+        ("*a", "nothing to repeat"),
+        ("a|+", "nothing to repeat"),
+        ("(?i)*a", "after an option"),
+        ("(?x)a+ +", "after a quantifier"),
         ("(?xx)a", "`(?x` is not supported"),
         ("(?u)a", "`(?u` is not supported"),
         ("(?i--s)a", "`(?-` is not supported"),
@@ -207,7 +207,7 @@ fn what_has_no_equal_is_refused_by_name() {
         ("a)", "without a `(`"),
         ("(a", "`(` is not closed"),
         ("(?#a", "`(?#` is not closed"),
-        (r"a\", "backslash ends"),
+        (r"a\", "trailing backslash"),
     ];
     for (source, word) in rows {
         let error = translated(source).map(|translated| panic!("{source}: {translated}")).unwrap_err();
@@ -216,7 +216,7 @@ fn what_has_no_equal_is_refused_by_name() {
     assert_eq!(translated("ab(?=c)").unwrap_err(), "column 3: look-ahead, `(?=`, is not supported");
 }
 
-/// The deepest expression that is translated stays within the nesting limit of those who read it again.
+/// The deepest expression that is translated stays within the nesting limit of the crates that parse it again.
 #[test]
 fn nesting_is_bounded() {
     let nested =
@@ -226,19 +226,19 @@ fn nesting_is_bounded() {
     assert!(translated(&nested(REGEX_DEPTH_MAX + 2)).unwrap_err().contains("nested deeper"));
 }
 
-/// Folding and properties cost more than the length of their text says, and are charged.
+/// Folding and properties cost more than the length of the expression suggests, and are charged accordingly.
 #[test]
-fn large_sets_are_paid_for() {
+fn large_sets_are_charged() {
     let mut budget = Budget::new(100_000, 1 << 24);
     let source = r"\pL".repeat(5000);
     let error = translate(&source, Options::default(), &mut budget).unwrap_err();
     assert!(error.reason.contains("budget"), "{error}");
 }
 
-/// A printed set is read again as the same set.
+/// Sets are unchanged when they are printed and parsed again.
 #[test]
 fn sets_survive_printing() {
-    // Lengths of ranges include the surrogates.
+    // Lengths of ranges include surrogates.
     let rows = [
         (r"[\x{0}-\x{10ffff}]", 0x11_0000),
         (r"[\[\]\\^&~#-]", 8),

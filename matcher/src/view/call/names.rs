@@ -1,35 +1,32 @@
-//! The names of cmdlets that make a text worth a look at its calls.
+//! Names of cmdlets that make it worthwhile to read the calls of a text.
 
-use super::same;
-use super::table::{CMDLETS, Cmdlet};
-use crate::compile::rarity;
-use crate::pattern::Part;
-use crate::rule::{Expr, Op, Rule};
-use crate::scan::marks::{Bucket, PLACES};
+use crate::frequency;
+use crate::rule::{Calls, Rule};
 use crate::scan::narrow::narrow_unit;
+use crate::scan::triggers::{ByteSets, PLACES};
 use crate::view::chars::{DASH, is_word, lower};
 use crate::view::work::Work;
 use memchr::memmem;
 
-/// Units in which one name is looked for in a step.
+/// Units searched for one name per step.
 const NAME_UNITS_PER_STEP: usize = 4;
 
-/// The names under which the cmdlets of the rules are called, each with the units by which it is looked for.
+/// The names and aliases of the cmdlets in the rules, each with the position of the units that are scanned for.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// Small letters, and where in them these units stand; behind a shorter name may stand anything.
+    /// The name in lower case, and the position of those units. A name that is shorter may be followed by anything.
     list: Vec<(Vec<u8>, usize)>,
 }
 
 impl Names {
-    /// The names of the cmdlets that the rules of the call-aware view speak of.
+    /// Collects the names of the cmdlets in the rules of the call-aware view.
     pub(crate) fn of(rules: &[Rule]) -> Self {
         let mut list: Vec<(Vec<u8>, usize)> = Vec::new();
-        for rule in rules.iter().filter(|rule| rule.calls != crate::rule::Calls::No) {
-            for name in Self::of_expr(&rule.expr) {
+        for rule in rules.iter().filter(|rule| rule.calls != Calls::No) {
+            for name in rule.expr.cmdlet_names() {
                 let name = name.to_ascii_lowercase().into_bytes();
                 let rarer = |a: &usize, b: &usize| {
-                    rarity::bits(&name[*a..a + PLACES]).total_cmp(&rarity::bits(&name[*b..b + PLACES]))
+                    frequency::bits(&name[*a..a + PLACES]).total_cmp(&frequency::bits(&name[*b..b + PLACES]))
                 };
                 let start = (0..(name.len() + 1).saturating_sub(PLACES)).max_by(rarer).unwrap_or(0);
                 if !list.iter().any(|(known, _)| *known == name) {
@@ -44,38 +41,15 @@ impl Names {
         self.list.iter().map(|(name, _)| &name[..])
     }
 
-    /// The names and aliases of the known cmdlets in the literals of an expression.
-    pub(crate) fn of_expr(expr: &Expr) -> Vec<&'static str> {
-        match expr {
-            Expr::And(parts) | Expr::Or(parts) => parts.iter().flat_map(Self::of_expr).collect(),
-            Expr::Not(_) => Vec::new(),
-            Expr::Test(test) => {
-                let Op::Text { pattern, .. } = &test.op else { return Vec::new() };
-                let units: Vec<u16> = pattern
-                    .parts()
-                    .iter()
-                    .map(|part| if let Part::Unit(unit) = part { *unit } else { 0 })
-                    .collect();
-                let named =
-                    |cmdlet: &&Cmdlet| units.windows(cmdlet.name.len()).any(|part| same(part, cmdlet.name));
-                CMDLETS
-                    .iter()
-                    .filter(named)
-                    .flat_map(|cmdlet| std::iter::once(cmdlet.name).chain(cmdlet.aliases.iter().copied()))
-                    .collect()
-            }
-        }
-    }
-
-    /// What the names have at the units by which they are looked for.
-    pub(in crate::view) fn bucket(&self) -> Bucket {
+    /// Returns the sequence that accepts those units of all names.
+    pub(in crate::view) fn byte_sets(&self) -> ByteSets {
         let own = |place: usize| self.list.iter().map(move |(name, start)| name.get(start + place).copied());
         let first = std::array::from_fn(|place| own(place).flatten().collect());
-        Bucket { first, last: own(PLACES - 1).collect() }
+        ByteSets { first, last: own(PLACES - 1).collect() }
     }
 
-    /// Whether one of the names stands anywhere in a text in light normalisation; `None` if the work is exhausted. `narrow`
-    /// is memory.
+    /// Returns true if one of the names occurs in a text in light normalisation; `None` if the work is exhausted.
+    /// `narrow` is scratch memory.
     pub(in crate::view) fn stand_in(
         &self,
         units: &[u16],
@@ -88,7 +62,7 @@ impl Names {
         Some(self.list.iter().any(|(name, _)| memmem::find(narrow, name).is_some()))
     }
 
-    /// Whether one of the names stands at a place at which its units may be.
+    /// Returns true if one of the names occurs with those units at this position.
     pub(in crate::view) fn stands(&self, units: &[[u8; 2]], at: usize) -> bool {
         let unit = |at: usize| units.get(at).map_or(0, |unit| lower(u16::from_le_bytes(*unit)));
         self.list.iter().any(|(name, own)| {

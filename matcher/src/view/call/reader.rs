@@ -1,45 +1,46 @@
-//! Reads the calls of known cmdlets out of a script.
+//! Reads the calls of known cmdlets from a script.
 
-use super::{Argument, Call, cmdlet, same};
+use super::{Argument, Call, cmdlet};
+use crate::cmdlet::is_name;
 use crate::view::chars::{
     BACKTICK, DASH, ends_token, is, is_dash, is_double_quote, is_newline, is_single_quote, is_whitespace,
     is_word,
 };
 use crate::view::fold::{Variables, end_of_comment, read_literal};
-use crate::view::transformation::{Done, Transformation};
+use crate::view::transformation::{Transformation, Transformations};
 use crate::view::work::Work;
 use std::ops::Range;
 
-/// Deepest nesting of parentheses and braces in which calls are looked for.
+/// Maximum nesting depth of parentheses and braces in which calls are read.
 const DEPTH_MAX: usize = 64;
-/// Most arguments of a call that are looked at.
+/// Maximum number of arguments of a call that are read.
 const ARGUMENTS_MAX: usize = 64;
-/// Longest name of a command or parameter, in units.
+/// Maximum length of the name of a command or parameter, in units.
 const NAME_UNITS_MAX: usize = 128;
 /// Steps for each token, beyond its units.
 const TOKEN_STEPS: usize = 20;
-/// Steps to tell which cmdlet a name means.
+/// Steps to resolve the name of a command.
 const COMMAND_STEPS: usize = 64;
 
 /// The cmdlet that runs a string.
 const INVOKE_EXPRESSION: &str = "Invoke-Expression";
 
-/// Where a string stands, and its value.
+/// The range of a string, and its value.
 pub(super) type Text = (Range<usize>, Vec<u16>);
 
-/// What stands around a place: a statement, parentheses or braces.
+/// The context of a position: a statement, parentheses or braces.
 #[derive(Debug)]
 struct Frame {
     call: Option<Call>,
-    /// Whether a command may begin here.
+    /// True in command position.
     command: bool,
-    /// A string that stands alone before a `|`, for `Invoke-Expression` behind it.
+    /// A string that is the only element before a `|`, for a following `Invoke-Expression`.
     string: Option<Text>,
-    /// Where the parenthesis or brace opened.
+    /// Position of the opening parenthesis or brace.
     start: usize,
 }
 
-/// Takes a call; `None` if no further one is wanted.
+/// Receives a call. Returns `None` to end the reading.
 type Sink<'a, 'w, 'b> = dyn FnMut(&Call, &mut Work<'w, 'b>) -> Option<()> + 'a;
 
 pub(super) struct Reader<'a, 'w, 'b> {
@@ -47,9 +48,9 @@ pub(super) struct Reader<'a, 'w, 'b> {
     at: usize,
     work: &'a mut Work<'w, 'b>,
     sink: &'a mut Sink<'a, 'w, 'b>,
-    /// Strings that `Invoke-Expression` gets.
+    /// Strings that are passed to `Invoke-Expression`.
     strings: Vec<Text>,
-    /// Memory for the word at hand.
+    /// Memory for the current word.
     word: Vec<u16>,
 }
 
@@ -58,8 +59,8 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
         Self { text, at: 0, work, sink, strings: Vec::new(), word: Vec::new() }
     }
 
-    /// Hands the calls of known cmdlets over; the strings that `Invoke-Expression` gets. `None` if no further call is
-    /// wanted, or if the work is exhausted.
+    /// Passes the calls of known cmdlets to the sink and returns the strings that are passed to `Invoke-Expression`.
+    /// Returns `None` if the sink ends the reading, or if the work is exhausted.
     pub(super) fn read(mut self) -> Option<Vec<Text>> {
         self.script()?;
         Some(self.strings)
@@ -68,7 +69,7 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
     fn script(&mut self) -> Option<()> {
         let frame = |start| Frame { call: None, command: true, string: None, start };
         let mut frames = vec![frame(0)];
-        // Beyond the depth parentheses are counted only.
+        // Deeper parentheses are only counted.
         let mut deeper = 0usize;
         let variables = Variables::default();
         while let Some(&unit) = self.text.get(self.at) {
@@ -110,7 +111,7 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
                 } else if frames.len() > 1 {
                     let inner = frames.pop().map_or(start, |frame| frame.start);
                     if let Some(outer) = frames.last_mut() {
-                        // Statements follow a block: `if (…) { … }`.
+                        // A block may be followed by a statement: `if (…) { … }`.
                         outer.command = unit == u16::from(b'}') && outer.call.is_none();
                         push(outer, Argument::Value(inner..self.at));
                     }
@@ -139,7 +140,7 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
                     top.command = true;
                 }
             } else if unit == u16::from(b',') {
-                // The next value belongs to the one before.
+                // The next value is part of the same argument.
                 self.at += 1;
                 self.join_values(top)?;
             } else {
@@ -170,7 +171,7 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
     fn literal(&mut self, frame: &mut Frame, part: Range<usize>, value: Option<Vec<u16>>) -> Option<()> {
         let called = frame.command && self.is_called(part.start);
         if let (true, Some(value)) = (called, &value) {
-            return self.command(frame, part, value, Done::NONE);
+            return self.command(frame, part, value, Transformations::NONE);
         }
         frame.command = false;
         let is_iex = frame.call.as_ref().is_some_and(|call| call.cmdlet.name == INVOKE_EXPRESSION);
@@ -183,13 +184,13 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
         Some(())
     }
 
-    /// Whether `&` or `.` stands before.
+    /// Returns true if the position is preceded by `&` or `.`.
     fn is_called(&mut self, at: usize) -> bool {
         let before = self.work.find_before(self.text, at, |unit| !is_whitespace(unit));
         before.is_some_and(|unit| unit == u16::from(b'&') || unit == u16::from(b'.'))
     }
 
-    /// A word: a command, a parameter or an argument.
+    /// Reads a word: a command, a parameter or an argument.
     fn token(&mut self, frame: &mut Frame) -> Option<()> {
         let mut name = std::mem::take(&mut self.word);
         name.clear();
@@ -200,7 +201,7 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
 
     fn token_into(&mut self, frame: &mut Frame, name: &mut Vec<u16>) -> Option<()> {
         let start = self.at;
-        let mut done = Done::NONE;
+        let mut done = Transformations::NONE;
         while let Some(&unit) = self.text.get(self.at) {
             self.work.charge(2)?;
             if ends_token(unit) || (self.at > start && unit == u16::from(b'=') && frame.call.is_none()) {
@@ -230,7 +231,7 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
             } else {
                 name.push(unit);
             }
-            // A dot alone calls what follows it; a colon ends a parameter's name.
+            // A single dot calls the command that follows it; a colon ends a parameter's name.
             let dot = name[..] == [u16::from(b'.')]
                 && self.text.get(self.at).is_some_and(|unit| is_whitespace(*unit));
             let colon = unit == u16::from(b':') && name.first() == Some(&DASH) && !frame.command;
@@ -257,8 +258,14 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
         Some(())
     }
 
-    /// What stands at the place of a command.
-    fn command(&mut self, frame: &mut Frame, part: Range<usize>, name: &[u16], done: Done) -> Option<()> {
+    /// Reads the name in command position.
+    fn command(
+        &mut self,
+        frame: &mut Frame,
+        part: Range<usize>,
+        name: &[u16],
+        done: Transformations,
+    ) -> Option<()> {
         const GO_ON: [&str; 14] = [
             "return", "else", "do", "try", "finally", "begin", "process", "end", "throw", "exit", "trap",
             "in", "!", "not",
@@ -268,23 +275,23 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
             return Some(());
         }
         frame.command = false;
-        // A key of a hash table is none.
+        // Keys of hash tables are not commands.
         let behind = self.work.find(self.text, self.at, |unit| !is_whitespace(unit))?;
         let is_key = self.text.get(behind) == Some(&u16::from(b'='));
         let Some((cmdlet, own)) = cmdlet(name).filter(|_| !is_key) else { return Some(()) };
-        // A name in quotes or with backticks is put in full, too.
-        let is_as_written = same(&self.text[part.clone()], cmdlet.name);
-        let name_done = if is_as_written { Done::NONE } else { done.and(own) };
+        // A name in quotes or with backticks is rewritten as well.
+        let is_as_written = is_name(&self.text[part.clone()], cmdlet.name);
+        let name_done = if is_as_written { Transformations::NONE } else { done.and(own) };
         frame.call =
             Some(Call { cmdlet, name: part.clone(), name_done, arguments: Vec::new(), end: part.end });
         Some(())
     }
 
-    /// Arguments with commas between are one.
+    /// Joins values that are separated by commas to one argument.
     fn join_values(&mut self, frame: &mut Frame) -> Option<()> {
         let Some(call) = &mut frame.call else { return Some(()) };
         self.at = self.work.find(self.text, self.at, |unit| !is_whitespace(unit) && !is_newline(unit))?;
-        // The value behind the comma replaces the end of the one before.
+        // The value after the comma extends the one before.
         if let Some(Argument::Value(part)) = call.arguments.last_mut() {
             part.end = self.at;
         }
@@ -292,7 +299,8 @@ impl<'a, 'w, 'b> Reader<'a, 'w, 'b> {
     }
 }
 
-/// Adds an argument to the call, if one is being read. What touches the value before, or follows a comma, is part of it.
+/// Adds an argument to the current call, if there is one. A value that is adjacent to the one before, or follows a
+/// comma, is part of it.
 fn push(frame: &mut Frame, argument: Argument) {
     let Some(call) = &mut frame.call else { return };
     if let Argument::Value(part) = &argument

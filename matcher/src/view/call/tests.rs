@@ -67,7 +67,7 @@ fn calls_are_written_in_full() {
             &[Alias, Positional],
         ),
         (
-            "disguised",
+            "obfuscated",
             "e`tsn \u{2013}c`n a",
             "Enter-PSSession -ComputerName a",
             &[Backtick, Alias, ParameterAlias],
@@ -95,7 +95,7 @@ fn calls_are_written_in_full() {
 }
 
 #[test]
-fn what_is_no_call_or_in_full() {
+fn other_text_and_full_calls_are_not_rewritten() {
     let rows = [
         "Enter-PSSession -ComputerName a",
         "Enter-PSSession -Session $s",

@@ -1,18 +1,18 @@
-//! What stands behind a dash: operators that begin an expression, and encoded commands.
+//! Folding after a dash: operators that begin an expression, and encoded commands.
 
 use super::Folder;
 use super::decode::{self, BASE64_UNITS_MIN, is_base64};
 use crate::view::chars::{
     BACKTICK, is, is_dash, is_double_quote, is_single_quote, is_whitespace, is_word, lower,
 };
-use crate::view::transformation::{Done, Transformation};
+use crate::view::transformation::{Transformation, Transformations};
 
-/// Units behind a dash that are looked at.
+/// Maximum number of units after a dash that are read.
 const LETTERS_MAX: usize = 24;
-/// Steps to look at them.
+/// Steps to read them.
 const LETTERS_STEPS: usize = 24;
 
-/// Small letters.
+/// Letters in lower case.
 #[derive(Default)]
 struct Letters {
     units: [u16; LETTERS_MAX],
@@ -26,7 +26,7 @@ impl Letters {
 }
 
 impl Folder<'_, '_, '_> {
-    /// Encoded commands in a string that stays as it is: another shell's command line.
+    /// Folds encoded commands in a string that is not folded itself, such as the command line of another shell.
     pub(super) fn commands_in(&mut self, part: std::ops::Range<usize>) {
         let mut at = part.start;
         while at + BASE64_UNITS_MIN < part.end && self.work.charge(2).is_some() {
@@ -54,7 +54,7 @@ impl Folder<'_, '_, '_> {
         self.parameter()
     }
 
-    /// The letters behind a dash here.
+    /// Returns the letters after the dash at this position.
     fn letters(&self) -> Letters {
         let mut letters = Letters::default();
         let units = self.text[self.at + 1..].iter().take(LETTERS_MAX).filter(|unit| **unit != BACKTICK);
@@ -80,7 +80,7 @@ impl Folder<'_, '_, '_> {
         Some(())
     }
 
-    /// Base64 behind the parameter `-EncodedCommand` of powershell.exe or a beginning of it. Source:
+    /// Folds base64 after the parameter `-EncodedCommand` of powershell.exe, or a prefix of it. Source:
     /// PowerShell/PowerShell, `Microsoft.PowerShell.ConsoleHost/host/msh/CommandLineParameterParser.cs`.
     fn encoded_command(&mut self) -> Option<()> {
         let text = self.text;
@@ -97,6 +97,10 @@ impl Folder<'_, '_, '_> {
         let Some(units) = decoded else { return Some(()) };
         let closed =
             quoted && self.text.get(end).is_some_and(|unit| is_single_quote(*unit) || is_double_quote(*unit));
-        self.put_decoded(start..end + usize::from(closed), units, Done::only(Transformation::Base64))
+        self.put_decoded(
+            start..end + usize::from(closed),
+            units,
+            Transformations::only(Transformation::Base64),
+        )
     }
 }

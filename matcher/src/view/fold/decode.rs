@@ -1,16 +1,16 @@
-//! Base64, and the streams inside: what is text in the end.
+//! Decoding of base64 and of compressed streams, as far as the result is text.
 
 use super::inflate::unpack;
 use crate::view::chars::is_whitespace;
-use crate::view::transformation::{Done, Transformation};
+use crate::view::transformation::{Transformation, Transformations};
 use crate::view::work::{VALUE_UNITS_MAX, Work};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-/// Shortest base64 that is decoded without being asked for by name, in units.
+/// Minimum length of base64 that is decoded without an explicit call, in units.
 pub(super) const BASE64_UNITS_MIN: usize = 16;
-/// Share of printable characters from which bytes are taken for text, in percent.
+/// Minimum share of printable characters for bytes to be taken as text, in percent.
 const PRINTABLE_PERCENT_MIN: usize = 95;
 
 const ENGINE: GeneralPurpose = GeneralPurpose::new(
@@ -24,7 +24,7 @@ pub(super) fn is_base64(unit: u16) -> bool {
     u8::try_from(unit).is_ok_and(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
 }
 
-/// Decodes base64; whitespace inside is left out.
+/// Decodes base64, ignoring whitespace.
 pub(super) fn base64(text: &[u16], work: &mut Work<'_, '_>) -> Option<Vec<u8>> {
     work.charge(2 * text.len())?;
     work.allocate(2 * text.len())?;
@@ -42,22 +42,23 @@ pub(super) fn base64(text: &[u16], work: &mut Work<'_, '_>) -> Option<Vec<u8>> {
     ENGINE.decode(&plain).ok()
 }
 
-/// The text that bytes are: a stream of gzip, deflate or zlib unpacked first, then UTF-16 or UTF-8 by what prints.
-pub(super) fn text(bytes: &[u8], work: &mut Work<'_, '_>) -> Option<(Vec<u16>, Done)> {
+/// Returns bytes as text: a gzip, deflate or zlib stream is unpacked first, then the text is UTF-16 or UTF-8, whichever
+/// is printable.
+pub(super) fn text(bytes: &[u8], work: &mut Work<'_, '_>) -> Option<(Vec<u16>, Transformations)> {
     if let Some(stream) = gzip(bytes, work) {
         let unpacked = unpack(stream, work)?;
-        return Some((plain_text(&unpacked, work)?, Done::only(Transformation::Gzip)));
+        return Some((plain_text(&unpacked, work)?, Transformations::only(Transformation::Gzip)));
     }
     if let Some(text) = plain_text(bytes, work) {
-        return Some((text, Done::NONE));
+        return Some((text, Transformations::NONE));
     }
     let zlib = bytes.first() == Some(&0x78) && bytes.len() > 2;
     let stream = if zlib { &bytes[2..] } else { bytes };
     let unpacked = unpack(stream, work).or_else(|| if zlib { unpack(bytes, work) } else { None })?;
-    Some((plain_text(&unpacked, work)?, Done::only(Transformation::Deflate)))
+    Some((plain_text(&unpacked, work)?, Transformations::only(Transformation::Deflate)))
 }
 
-/// The stream behind a header of gzip (RFC 1952): ten bytes, then what its flags announce.
+/// Returns the stream after a gzip header (RFC 1952): ten bytes, followed by what its flags announce.
 fn gzip<'b>(bytes: &'b [u8], work: &mut Work<'_, '_>) -> Option<&'b [u8]> {
     const EXTRA: u8 = 4;
     const NAME: u8 = 8;
@@ -67,7 +68,7 @@ fn gzip<'b>(bytes: &'b [u8], work: &mut Work<'_, '_>) -> Option<&'b [u8]> {
     if !header.starts_with(&[0x1F, 0x8B, 8]) {
         return None;
     }
-    // Name and comment.
+    // For the name and the comment.
     work.charge(bytes.len())?;
     let flags = header[3];
     if flags & EXTRA != 0 {
@@ -86,7 +87,7 @@ fn gzip<'b>(bytes: &'b [u8], work: &mut Work<'_, '_>) -> Option<&'b [u8]> {
     Some(rest)
 }
 
-/// Bytes as text, if nearly all of it prints.
+/// Returns bytes as text, if nearly all of it is printable.
 pub(super) fn plain_text(bytes: &[u8], work: &mut Work<'_, '_>) -> Option<Vec<u16>> {
     work.charge(bytes.len())?;
     work.allocate(2 * bytes.len())?;
@@ -100,7 +101,7 @@ pub(super) fn plain_text(bytes: &[u8], work: &mut Work<'_, '_>) -> Option<Vec<u1
     prints(text.chars().map(u32::from)).then(|| text.encode_utf16().collect())
 }
 
-/// Bytes in the encoding that a script names: UTF-16, else UTF-8.
+/// Decodes bytes in the encoding that a script specifies: UTF-16 if `wide`, otherwise UTF-8.
 pub(super) fn encoded_text(bytes: &[u8], wide: bool, work: &mut Work<'_, '_>) -> Option<Vec<u16>> {
     work.charge(2 * bytes.len())?;
     work.allocate(2 * bytes.len())?;
@@ -109,7 +110,7 @@ pub(super) fn encoded_text(bytes: &[u8], wide: bool, work: &mut Work<'_, '_>) ->
     }
     Some(String::from_utf8_lossy(bytes).encode_utf16().collect())
 }
-/// Whether nearly all characters are printable ASCII or blanks.
+/// Returns true if nearly all characters are printable ASCII or blanks.
 fn prints(chars: impl Iterator<Item = u32>) -> bool {
     let (mut all, mut good) = (0usize, 0usize);
     for c in chars {
@@ -124,12 +125,12 @@ mod tests {
     use super::super::inflate::UNPACKED_LEN_MAX;
     use super::super::tests::with_work;
     use super::{base64, text};
-    use crate::view::transformation::{Done, Transformation};
+    use crate::view::transformation::{Transformation, Transformations};
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     use miniz_oxide::deflate::{compress_to_vec, compress_to_vec_zlib};
 
-    fn round(bytes: &[u8]) -> Option<(String, Done)> {
+    fn round(bytes: &[u8]) -> Option<(String, Transformations)> {
         let encoded: Vec<u16> = STANDARD.encode(bytes).encode_utf16().collect();
         let (units, done) = with_work(1 << 24, |work| text(&base64(&encoded, work)?, work))?;
         Some((String::from_utf16(&units).unwrap(), done))
@@ -142,17 +143,17 @@ mod tests {
     }
 
     #[test]
-    fn every_encoding() {
+    fn every_encoding_is_decoded() {
         let script = "Enter-PSSession -ComputerName srv01";
         let wide: Vec<u8> = script.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let deflate = Done::only(Transformation::Deflate);
+        let deflate = Transformations::only(Transformation::Deflate);
         let rows = [
-            ("UTF-8", script.as_bytes().to_vec(), Done::NONE),
-            ("UTF-16", wide.clone(), Done::NONE),
+            ("UTF-8", script.as_bytes().to_vec(), Transformations::NONE),
+            ("UTF-16", wide.clone(), Transformations::NONE),
             ("deflate", compress_to_vec(script.as_bytes(), 6), deflate),
             ("deflate of UTF-16", compress_to_vec(&wide, 6), deflate),
             ("zlib", compress_to_vec_zlib(script.as_bytes(), 6), deflate),
-            ("gzip", gzip(script.as_bytes()), Done::only(Transformation::Gzip)),
+            ("gzip", gzip(script.as_bytes()), Transformations::only(Transformation::Gzip)),
         ];
         for (name, bytes, done) in rows {
             assert_eq!(round(&bytes), Some((script.to_owned(), done)), "{name}");

@@ -1,4 +1,4 @@
-//! Streams of deflate, unpacked block by block and piece by piece so that each is paid for before it is unpacked.
+//! Deflate streams, unpacked in small pieces so that each is charged before it is unpacked.
 
 use crate::view::work::Work;
 use miniz_oxide::inflate::TINFLStatus;
@@ -7,19 +7,20 @@ use miniz_oxide::inflate::core::inflate_flags::{
 };
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
-/// Longest unpacked stream, in bytes.
+/// Maximum length of an unpacked stream, in bytes.
 pub(crate) const UNPACKED_LEN_MAX: usize = 1 << 18;
-/// Bytes that are unpacked between two charges.
+/// Bytes unpacked between two charges.
 const PIECE_LEN: usize = 1 << 12;
-/// Steps for a block: its tables are built even if nothing is packed in it.
+/// Steps per block: its tables are built even if it is empty.
 const BLOCK_STEPS: usize = 1_500;
-/// Steps for each byte that is unpacked.
+/// Steps per byte unpacked.
 const STEPS_PER_BYTE: usize = 1;
 
-/// Shortest beginning of a damaged stream that is used, in bytes.
+/// Minimum length of a damaged stream's beginning that is used, in bytes.
 const DAMAGED_LEN_MIN: usize = 16;
 
-/// The stream unpacked, of a longer or damaged one the beginning; `None` if that is too short, or if the work is exhausted.
+/// Unpacks a stream, or the beginning of one that is too long or damaged. Returns `None` if that is too short, or if
+/// the work is exhausted.
 pub(super) fn unpack(stream: &[u8], work: &mut Work<'_, '_>) -> Option<Vec<u8>> {
     const FLAGS: u32 = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF | TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY;
     work.allocate(size_of::<DecompressorOxide>())?;
@@ -28,7 +29,7 @@ pub(super) fn unpack(stream: &[u8], work: &mut Work<'_, '_>) -> Option<Vec<u8>> 
     let (mut rest, mut out, mut len) = (stream, Vec::new(), 0);
     let mut is_block = true;
     loop {
-        // Blocks and full pieces are where it stops, so every one of either is charged here.
+        // Unpacking stops at blocks and at full pieces, so each of them is charged here.
         work.charge(if is_block { BLOCK_STEPS } else { 0 } + STEPS_PER_BYTE * PIECE_LEN)?;
         if out.len() < len + PIECE_LEN {
             work.allocate(PIECE_LEN.max(out.len()))?;

@@ -1,8 +1,8 @@
-//! Strings and variables as a script writes them.
+//! Strings and variables in the syntax of PowerShell.
 //!
 //! Source: PowerShell/PowerShell, `engine/parser/tokenizer.cs` (`ScanStringLiteral`, `ScanStringExpandable`,
-//! `ScanHereStringLiteral`, `ScanHereStringExpandable`, `ScanVariable`). A doubled quotation mark of any kind is one; a
-//! backtick escapes in double quotes only; a string that is not closed goes on to the end.
+//! `ScanHereStringLiteral`, `ScanHereStringExpandable`, `ScanVariable`). A doubled quotation mark of any kind stands
+//! for one; backticks escape in double quotes only; an unterminated string extends to the end.
 
 use super::value::{Folded, Value};
 use super::variables::Variables;
@@ -10,28 +10,28 @@ use crate::view::chars::{
     BACKTICK, escaped, is_double_quote, is_newline, is_single_quote, is_whitespace, is_word, lower,
     unicode_escape,
 };
-use crate::view::transformation::{Done, Transformation};
+use crate::view::transformation::{Transformation, Transformations};
 use crate::view::work::Work;
 
-/// Longest name of a variable, in units.
+/// Maximum length of the name of a variable, in units.
 const NAME_UNITS_MAX: usize = 128;
-/// Steps for a unit of a string in double quotes that is looked at by itself.
+/// Steps per unit of a double-quoted string that is examined separately.
 const UNIT_STEPS: usize = 2;
-/// Steps to add units to a value.
+/// Steps to append units to a value.
 const PUSH_STEPS: usize = 2;
-/// Steps to read the name of a variable and to look it up.
+/// Steps to read and look up the name of a variable.
 const VARIABLE_STEPS: usize = 32;
 
-/// A string in a script.
+/// A string literal.
 pub(in crate::view) struct Literal {
-    /// Behind its closing mark.
+    /// Position after the closing quotation mark.
     pub(in crate::view) end: usize,
-    /// `None`: it holds what is not known, or is too long.
+    /// `None` if it contains something unknown, or is too long.
     pub(in crate::view) value: Option<Vec<u16>>,
-    pub(in crate::view) done: Done,
+    pub(in crate::view) done: Transformations,
 }
 
-/// The string that begins at `at`, if one does; `None` too if the work is exhausted.
+/// Reads the string that begins at `at`. Returns `None` if there is none, or if the work is exhausted.
 pub(in crate::view) fn read(
     text: &[u16],
     at: usize,
@@ -43,7 +43,8 @@ pub(in crate::view) fn read(
         return single(text, at + 1, work);
     }
     if is_double_quote(unit) {
-        return Double { text, at: at + 1, value: Some(Vec::new()), done: Done::NONE }.read(variables, work);
+        return Double { text, at: at + 1, value: Some(Vec::new()), done: Transformations::NONE }
+            .read(variables, work);
     }
     if unit == u16::from(b'@') {
         let quote = *text.get(at + 1)?;
@@ -54,7 +55,7 @@ pub(in crate::view) fn read(
     None
 }
 
-/// Adds units to a value that is known and not too long.
+/// Appends units to a value that is known and not too long.
 fn push(value: &mut Option<Vec<u16>>, units: &[u16], work: &mut Work<'_, '_>) -> Option<()> {
     let Some(text) = value else { return Some(()) };
     if text.len() + units.len() > work.value_units_max {
@@ -83,21 +84,21 @@ fn single(text: &[u16], start: usize, work: &mut Work<'_, '_>) -> Option<Literal
         push(&mut value, &[quote], work)?;
         at += 1;
     }
-    Some(Literal { end: at, value, done: Done::NONE })
+    Some(Literal { end: at, value, done: Transformations::NONE })
 }
 
-/// A string in double quotes that is being read.
+/// A double-quoted string that is being read.
 struct Double<'a> {
     text: &'a [u16],
     at: usize,
     value: Option<Vec<u16>>,
-    done: Done,
+    done: Transformations,
 }
 
 impl Double<'_> {
     fn read(mut self, variables: &Variables, work: &mut Work<'_, '_>) -> Option<Literal> {
         let text = self.text;
-        // Quotation marks inside `$( … )` belong to it.
+        // Quotation marks inside `$( … )` do not end the string.
         let mut nested = 0u32;
         let mut name = String::new();
         while let Some(&unit) = text.get(self.at) {
@@ -168,7 +169,7 @@ impl Double<'_> {
     }
 }
 
-/// Whether the unit is just itself in double quotes.
+/// Returns true if the unit has no special meaning in double quotes.
 fn is_plain_in_double(unit: u16) -> bool {
     match unit {
         0..0x80 => unit != BACKTICK && unit != u16::from(b'$') && unit != u16::from(b'"'),
@@ -176,7 +177,8 @@ fn is_plain_in_double(unit: u16) -> bool {
     }
 }
 
-/// From behind `@'` or `@"`: the rest of the line is blank, the end stands at the beginning of a line.
+/// Reads a here-string after `@'` or `@"`: the rest of the line must be blank, and the end is at the beginning of a
+/// line.
 fn here(text: &[u16], start: usize, expands: bool, work: &mut Work<'_, '_>) -> Option<Literal> {
     let line = work.find(text, start, |unit| !is_whitespace(unit))?;
     if !text.get(line).is_some_and(|unit| is_newline(*unit)) {
@@ -199,17 +201,17 @@ fn here(text: &[u16], start: usize, expands: bool, work: &mut Work<'_, '_>) -> O
     let dollar = if expands { work.find(inside, 0, |unit| unit == u16::from(b'$'))? } else { inside.len() };
     let mut value = (dollar == inside.len()).then(Vec::new);
     push(&mut value, inside, work)?;
-    Some(Literal { end, value, done: Done::NONE })
+    Some(Literal { end, value, done: Transformations::NONE })
 }
 
-/// The variable at `at`: its name in small letters without a scope, and where it ends.
+/// Reads the variable at `at`. Returns its name in lower case without its scope, and its end.
 pub(in crate::view) fn variable(text: &[u16], at: usize, work: &mut Work<'_, '_>) -> Option<(String, usize)> {
     let mut name = String::new();
     let end = variable_into(text, at, &mut name, work)?;
     Some((name, end))
 }
 
-/// As [`variable`]; the name takes the place of what `name` held.
+/// Like [`variable`], but writes the name to `name`.
 pub(super) fn variable_into(
     text: &[u16],
     at: usize,
@@ -240,7 +242,7 @@ pub(super) fn variable_into(
     (!name.is_empty()).then_some(end)
 }
 
-/// A name as far as its units go; where it ends.
+/// Reads a plain name and returns its end.
 fn plain_name(text: &[u16], start: usize, name: &mut String, work: &mut Work<'_, '_>) -> Option<usize> {
     let near = &text[..text.len().min(start + NAME_UNITS_MAX + 1)];
     let end = work.find(near, start, |unit| !is_word(unit) && unit != u16::from(b':'))?;
@@ -251,7 +253,7 @@ fn plain_name(text: &[u16], start: usize, name: &mut String, work: &mut Work<'_,
     (end - start <= NAME_UNITS_MAX).then_some(end)
 }
 
-/// A name in braces, behind the opening one; behind the closing one it ends.
+/// Reads a name in braces, after the opening one, and returns the position after the closing one.
 fn braced_name(text: &[u16], start: usize, name: &mut String, work: &mut Work<'_, '_>) -> Option<usize> {
     for (at, &unit) in (start..).zip(text.get(start..)?) {
         work.charge(UNIT_STEPS)?;

@@ -1,15 +1,15 @@
-//! The search for a run of units in time linear in the text, whatever both are.
+//! Search for a run of units in linear time, whatever the needle and the text.
 //!
-//! Knuth, Morris and Pratt's algorithm ("Fast pattern matching in strings", 1977): the table says how much of the needle
-//! is known to stand before the unit at which a comparison fails, so no unit of the text is looked at again.
+//! Knuth, Morris and Pratt's algorithm ("Fast pattern matching in strings", 1977): a table says how much of the needle
+//! precedes the unit at which a comparison fails, so that no unit of the text is read twice.
 
 use crate::view::chars::lower;
 use crate::view::work::Work;
 
-/// Steps for each unit of a text, over which a branch that depends on it decides.
+/// Steps per unit of a text, which includes a branch that is hard to predict.
 const STEPS_PER_UNIT: usize = 3;
 
-/// A needle, not empty.
+/// A needle, which is never empty.
 #[derive(Debug)]
 pub(super) struct Needle {
     units: Vec<u16>,
@@ -19,7 +19,8 @@ pub(super) struct Needle {
 }
 
 impl Needle {
-    /// `None` for an empty one, and if the work is exhausted. Case means that of ASCII.
+    /// Returns `None` if the needle is empty or too long, or if the work is exhausted. Only the case of ASCII letters
+    /// is ignored.
     pub(super) fn new(units: &[u16], is_cased: bool, work: &mut Work<'_, '_>) -> Option<Self> {
         if units.is_empty() || units.len() > work.value_units_max {
             return None;
@@ -43,7 +44,8 @@ impl Needle {
         self.units.len()
     }
 
-    /// Where the needle begins in the text, one place behind the other; at most `max` places.
+    /// Returns the positions of the needle in the text, without overlaps. Returns `None` if there are more than `max`,
+    /// or if the work is exhausted.
     pub(super) fn places(&self, text: &[u16], max: usize, work: &mut Work<'_, '_>) -> Option<Vec<u32>> {
         work.charge(STEPS_PER_UNIT * text.len())?;
         let mut places = Vec::new();
@@ -59,7 +61,7 @@ impl Needle {
                     return None;
                 }
                 if places.len() == places.capacity() {
-                    // As much again as it has, or four at first.
+                    // The vector doubles, or grows to four elements.
                     work.allocate(size_of::<u32>() * places.len().max(4))?;
                 }
                 places.push((at + 1 - len) as u32);
@@ -76,7 +78,7 @@ mod tests {
     use crate::view::fold::tests::with_work;
     use proptest::prelude::*;
 
-    /// The slow twin.
+    /// Slow reference implementation.
     fn slow(text: &[u16], what: &[u16]) -> Vec<u32> {
         let mut places = Vec::new();
         let mut at = 0;
@@ -93,7 +95,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_the_slow_twin(text in "[abA]{0,40}", what in "[ab]{1,5}", is_cased: bool) {
+        fn equals_the_reference(text in "[abA]{0,40}", what in "[ab]{1,5}", is_cased: bool) {
             let units: Vec<u16> = text.encode_utf16().collect();
             let what: Vec<u16> = what.encode_utf16().collect();
             let found = with_work(1 << 20, |work| {
@@ -104,7 +106,7 @@ mod tests {
         }
     }
 
-    /// A comparison at each place would take 10^10 steps.
+    /// Comparing at each position would take 10^10 steps.
     #[test]
     fn steps_are_linear() {
         let mut text = vec![u16::from(b' '); 200_000];

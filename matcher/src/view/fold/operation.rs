@@ -1,27 +1,28 @@
-//! The operations on values: `-join`, `-f`, `.Replace()`, `.Split()` and indices.
+//! Operations on values: `-join`, `-f`, `.Replace()`, `.Split()` and indexing.
 
 use super::needle::Needle;
 use super::value::{LIST_LEN_MAX, List, Value, append, parse, trim};
 use crate::view::chars::is_whitespace;
 use crate::view::work::Work;
 
-/// Steps to copy what stands between two places.
+/// Steps to copy the text between two occurrences.
 const PLACE_STEPS: usize = 8;
-/// Steps to look one index up.
+/// Steps per index.
 const INDEX_STEPS: usize = 5;
-/// Steps for a place of a format.
+/// Steps per placeholder of a format.
 const FORMAT_STEPS: usize = 24;
-/// Units of a place of a format.
+/// Maximum length of a placeholder, in units.
 const FORMAT_UNITS_MAX: usize = 16;
 
-/// `-join`.
+/// Evaluates `-join`.
 pub(super) fn join(value: &Value, between: &[u16], work: &mut Work<'_, '_>) -> Option<Value> {
     let mut text = Vec::new();
     value.write(&mut text, between, work)?;
     Value::of_text(text, work)
 }
 
-/// `-f`: `{0}`, `{1,5}` and `{{`; a format behind a colon is not carried out. `None`: a place has no argument.
+/// Evaluates `-f` with `{0}`, `{1,5}` and `{{`; a format after a colon is ignored. Returns `None` if a placeholder has
+/// no argument.
 pub(super) fn format(template: &[u16], arguments: &[Value], work: &mut Work<'_, '_>) -> Option<Value> {
     const OPEN: u16 = b'{' as u16;
     const CLOSE: u16 = b'}' as u16;
@@ -61,7 +62,7 @@ pub(super) fn format(template: &[u16], arguments: &[Value], work: &mut Work<'_, 
     Value::of_text(text, work)
 }
 
-/// Adds blanks.
+/// Appends blanks.
 fn pad(text: &mut Vec<u16>, count: usize, work: &mut Work<'_, '_>) -> Option<()> {
     if text.len().saturating_add(count) > work.value_units_max {
         return None;
@@ -71,7 +72,7 @@ fn pad(text: &mut Vec<u16>, count: usize, work: &mut Work<'_, '_>) -> Option<()>
     Some(())
 }
 
-/// `.Replace()`, and `-replace` of a pattern that is plain text.
+/// Evaluates `.Replace()`, and `-replace` with a pattern that is plain text.
 pub(super) fn replace(text: &[u16], what: &Needle, with: &[u16], work: &mut Work<'_, '_>) -> Option<Value> {
     let places = what.places(text, usize::MAX, work)?;
     let len = text.len() - places.len() * what.len() + places.len().checked_mul(with.len())?;
@@ -91,7 +92,7 @@ pub(super) fn replace(text: &[u16], what: &Needle, with: &[u16], work: &mut Work
     Value::of_text(out, work)
 }
 
-/// `-split` at a pattern that is plain text.
+/// Evaluates `-split` with a pattern that is plain text.
 pub(super) fn split(text: &[u16], at: &Needle, list: &mut List, work: &mut Work<'_, '_>) -> Option<()> {
     let mut from = 0;
     for place in at.places(text, LIST_LEN_MAX, work)? {
@@ -101,12 +102,12 @@ pub(super) fn split(text: &[u16], at: &Needle, list: &mut List, work: &mut Work<
     list.push(Value::copied(&text[from..], work)?, work)
 }
 
-/// Each unit as a text.
+/// Splits a text into single units.
 pub(super) fn split_everywhere(text: &[u16], list: &mut List, work: &mut Work<'_, '_>) -> Option<()> {
     text.iter().try_for_each(|unit| list.push(Value::copied(&[*unit], work)?, work))
 }
 
-/// `.Split()`: at any of the characters, or at whitespace if there are none.
+/// Evaluates `.Split()` at any of the characters, or at whitespace if there are none.
 pub(super) fn split_at_any(text: &[u16], of: &[u16], work: &mut Work<'_, '_>) -> Option<Value> {
     let mut list = List::default();
     let borders = UnitSet::new(of, work)?;
@@ -126,7 +127,7 @@ pub(super) fn split_at_any(text: &[u16], of: &[u16], work: &mut Work<'_, '_>) ->
 /// A set of units.
 struct UnitSet {
     ascii: u128,
-    /// The others, ascending.
+    /// Units that are not ASCII, ascending.
     others: Vec<u16>,
 }
 
@@ -136,7 +137,7 @@ impl UnitSet {
         work.charge(2 * units.len())?;
         let ascii = units.iter().copied().filter(is_ascii).fold(0, |set, unit| set | 1 << unit);
         let count = units.len() - units.iter().copied().filter(is_ascii).count();
-        // Sorting, which compares each with as many as the count has binary digits.
+        // For sorting: the number of comparisons per element is about the logarithm of the count.
         work.charge(count * (4 + count.max(1).ilog2() as usize))?;
         work.allocate(2 * count)?;
         let mut others: Vec<u16> = units.iter().copied().filter(|unit| !is_ascii(unit)).collect();
@@ -148,13 +149,14 @@ impl UnitSet {
         if unit < 0x80 { self.ascii >> unit & 1 != 0 } else { self.others.binary_search(&unit).is_ok() }
     }
 
-    /// Steps for each unit that is looked up, beyond a comparison.
+    /// Returns the steps per look-up, beyond one comparison.
     fn look_up_steps(&self) -> usize {
         if self.others.is_empty() { 0 } else { self.others.len().ilog2() as usize }
     }
 }
 
-/// `value[index]`: a list for several. Negative ones count from the end; those outside give nothing.
+/// Evaluates `value[index]`, with a list for several indices. Negative indices count from the end; indices out of range
+/// give nothing.
 pub(super) fn index(value: &Value, index: &Value, work: &mut Work<'_, '_>) -> Option<Value> {
     let at = |number: i64, len: usize| {
         let number = if number < 0 { number + i64::try_from(len).ok()? } else { number };
@@ -176,13 +178,13 @@ pub(super) fn index(value: &Value, index: &Value, work: &mut Work<'_, '_>) -> Op
     Some(list.into_value())
 }
 
-/// `.Insert()`.
+/// Evaluates `.Insert()`.
 pub(super) fn insert(text: &[u16], at: usize, what: &[u16], work: &mut Work<'_, '_>) -> Option<Value> {
     let (first, rest) = text.split_at_checked(at)?;
     concat(&[first, what, rest], work)
 }
 
-/// `.Remove()`; without an end to the end of the text.
+/// Evaluates `.Remove()`.
 pub(super) fn remove(text: &[u16], range: std::ops::Range<usize>, work: &mut Work<'_, '_>) -> Option<Value> {
     text.get(range.clone())?;
     concat(&[&text[..range.start], &text[range.end..]], work)

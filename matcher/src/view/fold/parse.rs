@@ -1,13 +1,14 @@
-//! Constant expressions of PowerShell, read and computed in one go. Nothing is executed: what is no constant is `None`.
+//! Constant expressions of PowerShell, parsed and evaluated in one pass. Nothing is executed: an expression that is not
+//! constant gives `None`.
 //!
-//! Recursive descent in PowerShell's order of operators: `-join`, `-split`, `-replace` and `-bxor` bind loosest, then
-//! `+`, `*`, `-f`, `..`, the comma, unary operators and casts, and what follows a value (`[…]`, `.Method(…)`).
+//! Recursive descent with PowerShell's precedence: `-join`, `-split`, `-replace` and `-bxor` bind loosest, then `+`,
+//! `*`, `-f`, `..`, the comma, unary operators and casts, and finally what follows a value (`[…]`, `.Method(…)`).
 //! Source: PowerShell/PowerShell, `engine/parser/token.cs` (`TokenFlags`, binary precedence) and `Parser.cs`.
 
 mod operand;
 
 use super::operation::{format, join, split_at_any};
-use super::pattern::Pattern;
+use super::pattern::{OperatorPattern, PatternCache};
 use super::value::{Folded, LIST_LEN_MAX, List, Value};
 use super::variables::Variables;
 use crate::view::chars::{BACKTICK, is_dash, is_newline, is_whitespace, is_word, lower};
@@ -15,28 +16,29 @@ use crate::view::transformation::Transformation;
 use crate::view::work::Work;
 use std::sync::Arc;
 
-/// Deepest nesting of an expression.
+/// Maximum nesting depth of an expression.
 pub(crate) const DEPTH_MAX: u32 = 24;
-/// Steps to look for the operators of every kind before and behind an operand.
+/// Steps to test for all operators before and after an operand.
 const OPERAND_STEPS: usize = 48;
-/// Steps to look for operators of the loosest kind.
+/// Steps to test for the operators that bind loosest.
 const EXPRESSION_STEPS: usize = 8;
 /// Steps to read a name, beyond its units.
 const NAME_STEPS: usize = 12;
-/// Longest name of an operator, type or method, in units.
+/// Maximum length of the name of an operator, type or method, in units.
 const NAME_UNITS_MAX: usize = 64;
 
 pub(super) struct Parser<'a, 'w, 'b> {
     pub(super) text: &'a [u16],
     pub(super) at: usize,
     pub(super) work: &'a mut Work<'w, 'b>,
+    patterns: &'a mut PatternCache,
     pub(super) variables: &'a Variables,
-    /// `$_` in the body of a `ForEach-Object`.
+    /// The value of `$_` in the body of a `ForEach-Object`.
     item: Option<Value>,
     depth: u32,
-    /// Parentheses around: a line end is a blank there.
+    /// Number of enclosing parentheses; inside them, line ends are blanks.
     inside: u32,
-    /// Arguments of a method: a comma ends one.
+    /// True among the arguments of a method, which commas separate.
     arguments: bool,
 }
 
@@ -45,9 +47,10 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
         text: &'a [u16],
         at: usize,
         work: &'a mut Work<'w, 'b>,
+        patterns: &'a mut PatternCache,
         variables: &'a Variables,
     ) -> Self {
-        Self { text, at, work, variables, item: None, depth: 0, inside: 0, arguments: false }
+        Self { text, at, work, patterns, variables, item: None, depth: 0, inside: 0, arguments: false }
     }
 
     fn peek(&self) -> Option<u16> {
@@ -79,7 +82,7 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
         }
     }
 
-    /// Letters, digits and dots from here, in small letters, backticks left out. Does not move.
+    /// Reads word characters and those of `also` from this position, in lower case without backticks. Does not move.
     fn name(&mut self, from: usize, also: &[u8]) -> (String, usize) {
         if self.work.charge(NAME_STEPS).is_none() {
             return (String::new(), from);
@@ -104,7 +107,7 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
         (name, at)
     }
 
-    /// The operator that stands here behind a dash; its name is not empty.
+    /// Returns the name of the operator at this position, after its dash, and its end. The name is not empty.
     fn operator(&mut self) -> Option<(String, usize)> {
         if !self.peek().is_some_and(is_dash) {
             return None;
@@ -113,7 +116,7 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
         (!name.is_empty()).then_some((name, end))
     }
 
-    /// An expression, as far as it is constant.
+    /// Evaluates an expression as far as it is constant.
     pub(super) fn expression(&mut self) -> Option<Folded> {
         self.work.charge(EXPRESSION_STEPS)?;
         if self.depth >= DEPTH_MAX {
@@ -141,7 +144,7 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
         }
     }
 
-    /// The value of `left`, this operator and what follows it.
+    /// Evaluates this operator with `left` and the operand that follows.
     fn combine(&mut self, name: &str, left: &Folded) -> Option<Folded> {
         let (cased, plain) = match name.strip_prefix('c') {
             Some(plain) => (true, plain),
@@ -172,7 +175,7 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
             (_, "replace") => {
                 let operands = right.value.list(self.work)?;
                 let source = operands.items().first()?.text(self.work)?;
-                let pattern = Pattern::new(&source, cased, self.work)?;
+                let pattern = OperatorPattern::new(&source, cased, self.patterns, self.work)?;
                 let with = match operands.items().get(1) {
                     Some(with) => with.text(self.work)?,
                     None => Arc::default(),
@@ -182,7 +185,7 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
             }
             (_, "split") => {
                 let source = right.value.list(self.work)?.items().first()?.text(self.work)?;
-                let pattern = Pattern::new(&source, cased, self.work)?;
+                let pattern = OperatorPattern::new(&source, cased, self.patterns, self.work)?;
                 let mut parts = List::default();
                 for item in left.value.clone().list(self.work)?.items() {
                     let text = item.text(self.work)?;
@@ -194,8 +197,8 @@ impl<'a, 'w, 'b> Parser<'a, 'w, 'b> {
         }
     }
 
-    /// `-replace` on a text, or on each text of a list.
-    fn replace_each(&mut self, value: &Value, pattern: &Pattern, with: &[u16]) -> Option<Value> {
+    /// Evaluates `-replace` on a text, or on each text of a list.
+    fn replace_each(&mut self, value: &Value, pattern: &OperatorPattern, with: &[u16]) -> Option<Value> {
         let Value::List(items) = value else {
             let text = value.text(self.work)?;
             return pattern.replace(&text, with, self.work);

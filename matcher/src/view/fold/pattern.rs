@@ -1,8 +1,9 @@
-//! The patterns of `-replace` and `-split`: plain text, or regular expressions whose cost is known before they are built.
+//! Patterns of `-replace` and `-split`: plain text, or regular expressions whose cost is estimated before they are
+//! built.
 //!
-//! The crate `regex` searches in time linear in the text and the expression, but it neither says how large the compiled
-//! expression is, nor how far a search looked beyond the match that it found, and building one may take a thousand times
-//! as long as using it. So the syntax tree, which is cheap to make, is weighed first.
+//! The crate `regex` searches in time linear in the text and the expression. But it does not report the size of the
+//! compiled expression, nor how far a search looked beyond the match that it found, and building an expression may take
+//! a thousand times as long as using it. Therefore the syntax tree, which is cheap to make, is weighed first.
 
 use super::needle::Needle;
 use super::value::{List, Value};
@@ -10,46 +11,46 @@ use crate::view::work::Work;
 use regex_syntax::ast::{self, Ast};
 use std::sync::Arc;
 
-/// Longest expression, in bytes.
+/// Maximum length of an expression, in bytes.
 const PATTERN_LEN_MAX: usize = 256;
-/// Largest compiled expression, in bytes.
+/// Maximum size of a compiled expression, in bytes.
 const PATTERN_SIZE_MAX: usize = 64 * 1024;
-/// Most expressions that are built for one event.
+/// Maximum number of expressions that are built for one event.
 const PATTERNS_MAX: usize = 16;
-/// Most characters that a match may hold side by side, repetitions written out: more do not fit the compiled form.
+/// Maximum number of characters in a match with repetitions written out; more do not fit the compiled form.
 const POSITIONS_MAX: usize = 1 << 12;
-/// Steps to parse a byte of an expression.
+/// Steps to parse one byte of an expression.
 const PARSE_STEPS: usize = 40;
 /// Steps to build any expression.
 const BUILD_STEPS: usize = 12_000;
-/// Steps to build a character and each of its copies.
+/// Steps to build a character, for each of its copies.
 const CHARACTER_STEPS: usize = 700;
-/// Steps to build a class of few ranges of Unicode: `\d` and `\s`.
+/// Steps to build a Unicode class with few ranges: `\d` and `\s`.
 const SMALL_CLASS_STEPS: usize = 35_000;
-/// Steps to build any other class of Unicode that has a name, such as `\w` and `\pL`.
+/// Steps to build any other named Unicode class, such as `\w` and `\pL`.
 const CLASS_STEPS: usize = 220_000;
-/// Steps for each character of a range in brackets: those of the other case are looked for.
+/// Steps per character of a range in brackets, for which the other case has to be looked up.
 const RANGE_CHARACTER_STEPS: usize = 14;
-/// Steps for what is refused, since it may hold nearly all of Unicode to be searched for the other case.
+/// Steps for constructs that are rejected because they may look up the other case of nearly all of Unicode.
 const REFUSED_STEPS: usize = 1 << 30;
-/// Most copies of such classes that fit the compiled form.
+/// Maximum number of copies of such classes that fit the compiled form.
 const CLASS_COPIES_MAX: usize = 16;
-/// Steps for each copy of it.
+/// Steps per copy.
 const CLASS_COPY_STEPS: usize = 12_000;
-/// Steps to begin a search.
+/// Steps to start a search.
 const SEARCH_STEPS: usize = 64;
-/// Most bytes of a character.
+/// Maximum length of a character, in bytes.
 const CHARACTER_LEN_MAX: usize = 4;
 
-/// The expressions that were built for one event; `None` for those that were refused.
+/// The expressions that were built for one event; `None` for those that were rejected.
 #[derive(Debug, Default)]
-pub(in crate::view) struct Patterns(Vec<(Vec<u16>, bool, Option<Arc<Expression>>)>);
+pub(in crate::view) struct PatternCache(Vec<(Vec<u16>, bool, Option<Arc<Expression>>)>);
 
 /// A pattern.
-pub(super) enum Pattern {
-    /// Plain text that is empty: it stands everywhere.
+pub(super) enum OperatorPattern {
+    /// The empty text, which matches everywhere.
     Empty,
-    /// No character of it has a meaning.
+    /// Text without special characters.
     Plain(Needle),
     Expression(Arc<Expression>),
 }
@@ -58,20 +59,25 @@ pub(super) enum Pattern {
 #[derive(Debug)]
 pub(super) struct Expression {
     regex: regex::Regex,
-    /// Steps for each byte that is searched.
+    /// Steps per byte searched.
     steps_per_byte: usize,
-    /// Bytes behind a match at which the search for it may have looked; `None`: all.
+    /// Maximum number of bytes after a match that the search for it may have read; `None` for all.
     lookahead: Option<usize>,
 }
 
-impl Pattern {
-    /// `None`: one that the crate `regex` does not understand, or that costs too much.
-    pub(super) fn new(source: &[u16], is_cased: bool, work: &mut Work<'_, '_>) -> Option<Self> {
+impl OperatorPattern {
+    /// Returns `None` if the crate `regex` does not support the pattern, or if it costs too much.
+    pub(super) fn new(
+        source: &[u16],
+        is_cased: bool,
+        patterns: &mut PatternCache,
+        work: &mut Work<'_, '_>,
+    ) -> Option<Self> {
         const SIGNS: &[u8] = b"\\.^$|?*+()[]{}";
         let is_sign = |unit: &u16| u8::try_from(*unit).is_ok_and(|byte| SIGNS.contains(&byte));
         work.charge(2 * source.len())?;
         work.allocate(2 * source.len())?;
-        // A backslash before a sign stands for the sign alone.
+        // A backslash escapes a special character.
         let mut text = Vec::with_capacity(source.len());
         let mut units = source.iter();
         while let Some(unit) = units.next() {
@@ -80,14 +86,16 @@ impl Pattern {
                     text.push(*next);
                     units.next();
                 }
-                _ if is_sign(unit) => return Some(Self::Expression(expression(source, is_cased, work)?)),
+                _ if is_sign(unit) => {
+                    return Some(Self::Expression(expression(source, is_cased, patterns, work)?));
+                }
                 _ => text.push(*unit),
             }
         }
         if text.is_empty() { Some(Self::Empty) } else { Needle::new(&text, is_cased, work).map(Self::Plain) }
     }
 
-    /// `-replace`.
+    /// Evaluates `-replace`.
     pub(super) fn replace(&self, text: &[u16], with: &[u16], work: &mut Work<'_, '_>) -> Option<Value> {
         match self {
             Self::Empty => None,
@@ -96,7 +104,7 @@ impl Pattern {
         }
     }
 
-    /// Adds the parts between the places at which the pattern stands.
+    /// Appends the parts between the matches of the pattern.
     pub(super) fn split(&self, text: &[u16], list: &mut List, work: &mut Work<'_, '_>) -> Option<()> {
         match self {
             Self::Empty => super::operation::split_everywhere(text, list, work),
@@ -106,22 +114,27 @@ impl Pattern {
     }
 }
 
-/// The expression, built once for an event.
-fn expression(source: &[u16], is_cased: bool, work: &mut Work<'_, '_>) -> Option<Arc<Expression>> {
+/// Returns the expression, which is built once per event.
+fn expression(
+    source: &[u16],
+    is_cased: bool,
+    patterns: &mut PatternCache,
+    work: &mut Work<'_, '_>,
+) -> Option<Arc<Expression>> {
     if source.len() > PATTERN_LEN_MAX {
         return None;
     }
     work.charge(PATTERN_LEN_MAX / 4)?;
     let is_known = |(own, cased, _): &&(Vec<u16>, bool, _)| own == source && *cased == is_cased;
-    if let Some((_, _, known)) = work.patterns.0.iter().find(is_known) {
+    if let Some((_, _, known)) = patterns.0.iter().find(is_known) {
         return known.clone();
     }
-    if work.patterns.0.len() == PATTERNS_MAX {
+    if patterns.0.len() == PATTERNS_MAX {
         return None;
     }
     work.allocate(PATTERN_LEN_MAX)?;
     let made = Expression::new(source, is_cased, work).map(Arc::new);
-    work.patterns.0.push((source.to_vec(), is_cased, made.clone()));
+    patterns.0.push((source.to_vec(), is_cased, made.clone()));
     made
 }
 
@@ -145,7 +158,7 @@ impl Expression {
         })
     }
 
-    /// The text to search. Charges the way over it, which all searches together go once.
+    /// Converts the text and charges one pass over it, which all searches share.
     fn text(&self, text: &[u16], work: &mut Work<'_, '_>) -> Option<String> {
         work.charge(2 * text.len())?;
         work.allocate(3 * text.len())?;
@@ -154,14 +167,14 @@ impl Expression {
         Some(text)
     }
 
-    /// Charges a search from `at` on, beyond its way to the match.
+    /// Charges a search from `at` on, without the text up to the match.
     fn charge_search(&self, text: &str, at: usize, work: &mut Work<'_, '_>) -> Option<()> {
         let rest = text.len() - at;
         let beyond = self.lookahead.map_or(rest, |lookahead| lookahead.min(rest));
         work.charge(SEARCH_STEPS.saturating_add(self.steps_per_byte.saturating_mul(beyond)))
     }
 
-    /// The next match, as [`regex::Regex::find_iter`] has it; the outer `None` if the work is exhausted.
+    /// Returns the next match, as [`regex::Regex::find_iter`] does; the outer `None` means that the work is exhausted.
     #[expect(clippy::option_option, reason = "the outer one is the work that is exhausted")]
     fn next<'t>(
         &self,
@@ -172,7 +185,7 @@ impl Expression {
         let at = last.map_or(0, |last| last.end());
         self.charge_search(text, at, work)?;
         let found = self.regex.find_at(text, at);
-        // An empty match right behind another one counts as part of it.
+        // An empty match directly after another match counts as part of it.
         if !found.is_some_and(|found| found.is_empty() && last.is_some_and(|last| last.end() == found.end()))
         {
             return Some(found);
@@ -186,10 +199,10 @@ impl Expression {
         let text = self.text(text, work)?;
         work.charge(2 * with.len())?;
         let with = String::from_utf16_lossy(with);
-        // Each may stand for all of the match.
+        // Each may expand to the whole match.
         let groups = with.matches('$').count();
         if groups > 0 {
-            // The matches are searched once more for their groups, each way through them with the places of all.
+            // The matches are searched again for their groups, with the positions of all groups.
             let steps = self.steps_per_byte.saturating_mul(self.regex.captures_len());
             work.charge(steps.saturating_mul(text.len()))?;
         }
@@ -239,19 +252,19 @@ impl Expression {
     }
 }
 
-/// What an expression costs, as far as its syntax tree tells.
+/// The cost of an expression, estimated from its syntax tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Weight {
-    /// Characters and classes, each with its copies.
+    /// Number of characters and classes, including copies.
     positions: usize,
-    /// Steps to build the classes of Unicode, each once.
+    /// Steps to build the Unicode classes, each once.
     class_steps: usize,
-    /// Classes of Unicode, each with its copies.
+    /// Number of Unicode classes, including copies.
     class_copies: usize,
-    /// Bytes of the longest match; `None` if there is none.
+    /// Maximum length of a match in bytes; `None` if it is unlimited.
     len_max: Option<usize>,
-    /// If there is no longest match: bytes of the longest one up to a last character that repeats. A search that has
-    /// found the end of that repetition has nothing else to look for.
+    /// If the length is unlimited: maximum length of a match before a repeated last character, in bytes. A search that
+    /// has reached the end of that repetition is finished.
     len_before_tail: Option<usize>,
 }
 
@@ -263,7 +276,7 @@ impl Weight {
         Self { positions: 1, len_max: Some(CHARACTER_LEN_MAX), ..Self::NOTHING }
     }
 
-    /// A class of Unicode that takes this many steps.
+    /// Returns the weight of a Unicode class that takes this many steps.
     fn named(class_steps: usize) -> Self {
         Self { class_steps, class_copies: 1, ..Self::character() }
     }
@@ -272,7 +285,8 @@ impl Weight {
         if class.kind == ast::ClassPerlKind::Word { CLASS_STEPS } else { SMALL_CLASS_STEPS }
     }
 
-    /// General categories such as `L` and `Lu`; whatever else has a name may be nearly all of Unicode.
+    /// Returns the steps for general categories such as `L` and `Lu`. Any other name may stand for nearly all of
+    /// Unicode.
     fn of_unicode(class: &ast::ClassUnicode) -> usize {
         match &class.kind {
             ast::ClassUnicodeKind::OneLetter(_) => CLASS_STEPS,
@@ -284,12 +298,12 @@ impl Weight {
     fn of(ast: &Ast) -> Self {
         match ast {
             Ast::Empty(_) | Ast::Assertion(_) => Self::NOTHING,
-            // They may change what the rest of the expression means.
+            // Flags may change the meaning of the rest of the expression.
             Ast::Flags(_) => Self { len_max: None, ..Self::NOTHING },
             Ast::Literal(_) => Self::character(),
             Ast::ClassUnicode(class) => Self::named(Self::of_unicode(class)),
             Ast::ClassPerl(class) => Self::named(Self::of_perl(class)),
-            // Without line ends or negated it is most of Unicode, if in few ranges.
+            // Most of Unicode, except line ends or a negated class, in few ranges.
             Ast::Dot(_) => Self { positions: 8, ..Self::character() },
             Ast::ClassBracketed(class) => Self::class(class),
             Ast::Repetition(repetition) => Self::of(&repetition.ast).repeated(repetition),
@@ -312,7 +326,7 @@ impl Weight {
         }
     }
 
-    /// Brackets: as much as what stands in them.
+    /// Returns the weight of a bracket class: that of its items.
     fn class(class: &ast::ClassBracketed) -> Self {
         let mut own = Self { positions: 8, ..Self::character() };
         let ast::ClassSet::Item(item) = &class.kind else { return Self::named(REFUSED_STEPS) };
@@ -323,7 +337,7 @@ impl Weight {
                     items.extend(&union.items);
                     continue;
                 }
-                // All that is not in the inner one may have to be searched for the other case.
+                // Everything outside the inner class may have to be searched for the other case.
                 ast::ClassSetItem::Bracketed(_) => REFUSED_STEPS,
                 ast::ClassSetItem::Unicode(class) => Self::of_unicode(class),
                 ast::ClassSetItem::Perl(class) => Self::of_perl(class),
@@ -343,7 +357,7 @@ impl Weight {
         own
     }
 
-    /// The sizes of both.
+    /// Adds the sizes of both.
     fn beside(self, other: Self) -> Self {
         Self {
             positions: self.positions.saturating_add(other.positions),
@@ -353,12 +367,12 @@ impl Weight {
         }
     }
 
-    /// This, and then the other.
+    /// Returns the weight of this followed by the other.
     fn then(self, other: Self) -> Self {
         let sum = |a: Option<usize>, b: Option<usize>| Some(a?.saturating_add(b?));
         Self {
             len_max: sum(self.len_max, other.len_max),
-            // Only what stands last is a tail.
+            // Only the last part can be a tail.
             len_before_tail: sum(self.len_max, other.len_before_tail),
             ..self.beside(other)
         }
@@ -394,7 +408,7 @@ impl Weight {
         self.len_max.or(self.len_before_tail.map(|len| len.saturating_add(CHARACTER_LEN_MAX)))
     }
 
-    /// Building stops where the compiled form is too large.
+    /// Returns the steps to build the expression. Building stops when the compiled form becomes too large.
     fn build_steps(&self) -> usize {
         let positions = self.positions.min(POSITIONS_MAX).saturating_mul(CHARACTER_STEPS);
         let copies = self.class_copies.min(CLASS_COPIES_MAX).saturating_mul(CLASS_COPY_STEPS);
@@ -404,7 +418,7 @@ impl Weight {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pattern, Weight};
+    use super::{OperatorPattern, PatternCache, Weight};
     use crate::view::fold::tests::with_work;
     use crate::view::fold::value::{List, Value};
     use proptest::prelude::*;
@@ -423,7 +437,7 @@ mod tests {
     }
 
     proptest! {
-        /// One by one, searches find what the crate's own iterators do.
+        /// Successive searches find the same matches as the iterators of the crate.
         #[test]
         fn equals_the_iterators_of_the_crate(
             source in r"(a|b\?|[ab]\*|\(a\|\)|\\b|\(a\|b\)|\.|a\+\?|x\*){1,4}",
@@ -433,7 +447,7 @@ mod tests {
             let Ok(regex) = regex::RegexBuilder::new(&source).case_insensitive(true).build() else { return Ok(()) };
             let (what, text_units) = (units(&source), units(&text));
             let made = with_work(1 << 20, |work| {
-                let pattern = Pattern::new(&what, false, work)?;
+                let pattern = OperatorPattern::new(&what, false, &mut PatternCache::default(), work)?;
                 let mut parts = List::default();
                 pattern.split(&text_units, &mut parts, work)?;
                 Some((pattern.replace(&text_units, &units(&with), work), parts))
@@ -449,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn how_far_a_search_looks_beyond_a_match() {
+    fn lookahead_of_searches() {
         let rows: [(&str, Option<usize>); 10] = [
             ("ab", Some(8)),
             ("a|bcd", Some(12)),
@@ -468,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_weighed() {
+    fn copies_add_to_the_weight() {
         assert!(weight("(a{50}){50}").positions >= 2_500);
         assert!(weight(r"(\w{50}){50}").class_copies >= 2_500);
         assert!(weight("((((a{100}){100}){100}){100}){100}").positions > 1 << 30);
@@ -476,13 +490,14 @@ mod tests {
         assert!(heavy > 2_000_000, "{heavy}: more than an event may cost");
     }
 
-    /// Once built for an event, an expression is not built again; beyond a number none is.
+    /// Each expression is built once per event, up to a maximum number.
     #[test]
-    fn expressions_are_built_once_and_are_few() {
+    fn expressions_are_built_once_and_limited_in_number() {
+        let mut patterns = PatternCache::default();
         with_work(1 << 20, |work| {
             for number in 0..40 {
                 let source = units(&format!("a+{}", number % 20));
-                let built = Pattern::new(&source, true, work).is_some();
+                let built = OperatorPattern::new(&source, true, &mut patterns, work).is_some();
                 assert_eq!(built, number % 20 < super::PATTERNS_MAX, "{number}");
             }
         });

@@ -1,25 +1,25 @@
-use super::{Patterns, fold};
-use crate::view::ViewBudget;
+use super::{PatternCache, fold};
 use crate::view::mapped::Mapped;
 use crate::view::transformation::Transformation::{
     self, Base64, CharCast, Concatenation, Deflate, Format, Join, Replace, Reverse, Split,
 };
-use crate::view::work::{MAKE_STEPS_MAX, Work};
+use crate::view::work::{MAKE_STEPS_MAX, ViewBudget, Work};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// Calls `make` with a budget of a text for which that many units are enough.
+/// Calls `make` with the budget of a text of this many units.
 pub(in crate::view) fn with_work<T>(units: usize, make: impl FnOnce(&mut Work<'_, '_>) -> T) -> T {
-    make(&mut ViewBudget::new(2 * units).parts(&mut Patterns::default()).0)
+    make(&mut ViewBudget::new(2 * units).parts().0)
 }
 
-/// As many passes as change something, at most six; and what was done.
+/// Folds a text until nothing changes, at most six times. Returns the result and the transformations.
 fn folded(text: &str) -> (String, Vec<Transformation>) {
     let units: Vec<[u8; 2]> = text.encode_utf16().map(u16::to_le_bytes).collect();
     let mut text = Mapped::original(&units);
+    let mut patterns = PatternCache::default();
     with_work(1 << 20, |work| {
         for _ in 0..6 {
-            let Some(next) = fold(&text, work, &mut Vec::new()) else { break };
+            let Some(next) = fold(&text, work, &mut patterns, &mut Vec::new()) else { break };
             text = next;
         }
     });
@@ -33,7 +33,7 @@ fn wide(text: &str) -> String {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn what_is_folded() {
+fn constant_expressions_are_folded() {
     let encoded = format!("powershell -nop -e {}", wide("Enter-PSSession -cn a"));
     let twice =
         format!("powershell.exe \u{2013}EnC '{}'", wide(&format!("powershell -ec {}", wide("Get-Foo"))));
@@ -152,7 +152,7 @@ fn what_is_folded() {
 }
 
 #[test]
-fn what_is_not_constant_stays() {
+fn other_text_is_unchanged() {
     let rows = [
         "'a' + $unknown",
         "\"$unknown\" + 'b'",
@@ -175,7 +175,7 @@ fn what_is_not_constant_stays() {
     }
 }
 
-/// Work is counted, not timed: whatever the text, no more than its budget, and what is made stays within its bound.
+/// Work is counted, not timed: no text exceeds its budget, and results stay within their bounds.
 #[test]
 fn worst_cases_are_bounded() {
     let bomb = STANDARD.encode(miniz_oxide::deflate::compress_to_vec(&vec![b'a'; 32 << 20], 9));
@@ -217,10 +217,10 @@ fn worst_cases_are_bounded() {
         let mut text = Mapped::original(&units);
         let mut decoded = Vec::new();
         let mut budget = ViewBudget::new(2 * units.len());
-        let mut patterns = Patterns::default();
-        let mut work = budget.parts(&mut patterns).0;
+        let mut patterns = PatternCache::default();
+        let mut work = budget.parts().0;
         for _ in 0..6 {
-            let Some(next) = fold(&text, &mut work, &mut decoded) else { break };
+            let Some(next) = fold(&text, &mut work, &mut patterns, &mut decoded) else { break };
             assert!(next.units().len() <= text.units().len() + 2 * super::GROWTH_UNITS_MAX, "{name}");
             text = next;
         }

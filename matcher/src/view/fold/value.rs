@@ -1,21 +1,21 @@
 //! Values of folded expressions.
 //!
-//! Texts and lists are shared: a clone costs nothing, and what is changed is copied first only if somebody else has it.
+//! Texts and lists are shared: cloning is free, and a value is copied before a change only if it is shared.
 
 use crate::view::chars::{hex_digit, is_newline, is_whitespace};
-use crate::view::transformation::Done;
+use crate::view::transformation::Transformations;
 use crate::view::work::Work;
 use std::sync::Arc;
 
-/// Most elements of a list.
+/// Maximum number of items in a list.
 pub(crate) const LIST_LEN_MAX: usize = 1 << 16;
-/// Deepest nesting of lists in lists.
+/// Maximum nesting depth of lists.
 const LIST_DEPTH_MAX: u32 = 16;
-/// Steps to make one item of a list that has no memory of its own, and to drop it.
+/// Steps to make and drop an item of a list that owns no memory.
 pub(super) const ITEM_STEPS: usize = 3;
-/// Steps to make one text of a few units and to drop it.
+/// Steps to make and drop a short text.
 pub(super) const TEXT_STEPS: usize = 48;
-/// Bytes of a text beside its units.
+/// Memory of a text without its units, in bytes.
 const TEXT_BYTES: usize = 48;
 
 /// A text.
@@ -35,22 +35,22 @@ pub(super) enum Value {
 #[derive(Clone, Debug, Default)]
 pub(super) struct List {
     items: Vec<Value>,
-    /// Units of the items, about, and one for each.
+    /// Approximate number of units of the items, plus one per item.
     units: usize,
-    /// How deep lists lie in it.
+    /// Nesting depth of lists in it.
     depth: u32,
 }
 
-/// A value, and what was done to get it.
+/// A value, with the transformations that led to it.
 #[derive(Clone, Debug)]
 pub(super) struct Folded {
     pub(super) value: Value,
-    pub(super) done: Done,
+    pub(super) done: Transformations,
 }
 
 impl Folded {
     pub(super) fn plain(value: Value) -> Self {
-        Self { value, done: Done::NONE }
+        Self { value, done: Transformations::NONE }
     }
 }
 
@@ -59,14 +59,14 @@ impl List {
         &self.items
     }
 
-    /// Adds an item; `None` if the list is then too long or too deep.
+    /// Appends an item. Returns `None` if the list becomes too long or too deep.
     pub(super) fn push(&mut self, item: Value, work: &mut Work<'_, '_>) -> Option<()> {
         work.charge(ITEM_STEPS)?;
         if self.items.len() >= LIST_LEN_MAX {
             return None;
         }
         if self.items.len() == self.items.capacity() {
-            // As much again as it has, or four at first.
+            // The vector doubles, or grows to four elements.
             work.allocate(size_of::<Value>() * self.items.len().max(4))?;
         }
         self.note(&item)?;
@@ -74,7 +74,7 @@ impl List {
         Some(())
     }
 
-    /// Adds the items of a list, or one item.
+    /// Appends the items of a list, or a single item.
     pub(super) fn push_all(&mut self, value: Value, work: &mut Work<'_, '_>) -> Option<()> {
         match value {
             Value::List(list) => self.append(&list, work),
@@ -82,7 +82,7 @@ impl List {
         }
     }
 
-    /// Adds all items of another list.
+    /// Appends all items of another list.
     fn append(&mut self, other: &Self, work: &mut Work<'_, '_>) -> Option<()> {
         work.charge(ITEM_STEPS * other.items.len())?;
         work.allocate(size_of::<Value>() * other.items.len())?;
@@ -103,7 +103,7 @@ impl List {
         (self.depth <= LIST_DEPTH_MAX).then_some(())
     }
 
-    /// Turns the order of the items round.
+    /// Reverses the order of the items.
     pub(super) fn reverse(&mut self) {
         self.items.reverse();
     }
@@ -113,7 +113,7 @@ impl List {
     }
 }
 
-/// The value to be changed, copied first if somebody else has it.
+/// Returns the text for modification, copied first if it is shared.
 pub(super) fn owned_text<'t>(text: &'t mut Text, work: &mut Work<'_, '_>) -> Option<&'t mut Vec<u16>> {
     if Arc::get_mut(text).is_none() {
         work.allocate(TEXT_BYTES + 2 * text.len())?;
@@ -121,7 +121,7 @@ pub(super) fn owned_text<'t>(text: &'t mut Text, work: &mut Work<'_, '_>) -> Opt
     Some(Arc::make_mut(text))
 }
 
-/// As [`owned_text`].
+/// Returns the list for modification, copied first if it is shared.
 pub(super) fn owned_list<'t>(list: &'t mut Arc<List>, work: &mut Work<'_, '_>) -> Option<&'t mut List> {
     if Arc::get_mut(list).is_none() {
         work.charge(ITEM_STEPS * list.items.len())?;
@@ -131,27 +131,28 @@ pub(super) fn owned_list<'t>(list: &'t mut Arc<List>, work: &mut Work<'_, '_>) -
 }
 
 impl Value {
-    /// A text that was made already; its memory is charged here.
+    /// Makes a value of a text whose units have been charged.
     pub(super) fn of_text(text: Vec<u16>, work: &mut Work<'_, '_>) -> Option<Self> {
         work.charge(TEXT_STEPS)?;
         work.allocate(TEXT_BYTES)?;
         Some(Self::Text(Arc::new(text)))
     }
 
-    /// A copy of units.
+    /// Makes a value of a copy of units.
     pub(super) fn copied(units: &[u16], work: &mut Work<'_, '_>) -> Option<Self> {
         work.allocate(2 * units.len())?;
         Self::of_text(units.to_vec(), work)
     }
 
-    /// A list of the characters of a text.
+    /// Makes a list of the characters of a text.
     pub(super) fn chars(text: &[u16], work: &mut Work<'_, '_>) -> Option<Self> {
         let mut list = List::default();
         text.iter().try_for_each(|unit| list.push(Self::Char(*unit), work))?;
         Some(list.into_value())
     }
 
-    /// As PowerShell makes a string of it: a list with blanks between. `None`: too long, or bytes.
+    /// Converts to a string as PowerShell does: the items of a list are separated by blanks. Returns `None` if it is
+    /// too long, or for bytes.
     pub(super) fn text(&self, work: &mut Work<'_, '_>) -> Option<Text> {
         if let Self::Text(text) = self {
             return Some(Arc::clone(text));
@@ -162,7 +163,7 @@ impl Value {
         Some(Arc::new(text))
     }
 
-    /// Adds the value as a string; `between` stands between the items of a list.
+    /// Appends the value as a string; `between` separates the items of a list.
     pub(super) fn write(&self, out: &mut Vec<u16>, between: &[u16], work: &mut Work<'_, '_>) -> Option<()> {
         match self {
             Self::Text(text) => append(out, text, work),
@@ -177,7 +178,7 @@ impl Value {
                     if number > 0 {
                         append(out, between, work)?;
                     }
-                    // A list in a list counts as one string.
+                    // A nested list counts as one string.
                     item.write(out, &[u16::from(b' ')], work)?;
                 }
                 Some(())
@@ -186,7 +187,7 @@ impl Value {
         }
     }
 
-    /// Units that it holds, about, counted whenever they are shared.
+    /// Returns the approximate number of units, counting shared ones each time.
     pub(super) fn units(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -196,7 +197,7 @@ impl Value {
         }
     }
 
-    /// The items of a list; anything else is a list of itself.
+    /// Converts to a list; any other value becomes a list of itself.
     pub(super) fn list(self, work: &mut Work<'_, '_>) -> Option<Arc<List>> {
         let mut list = List::default();
         match self {
@@ -209,7 +210,7 @@ impl Value {
         Some(Arc::new(list))
     }
 
-    /// As a number: that of a string in decimal or with `0x`.
+    /// Converts to a number; strings may be decimal or begin with `0x`.
     pub(super) fn number(&self, work: &mut Work<'_, '_>) -> Option<i64> {
         match self {
             Self::Number(number) => Some(*number),
@@ -233,7 +234,7 @@ impl Value {
         }
     }
 
-    /// `[char]`: of a number its character, of a string its only one.
+    /// Converts to a character: the character with this number, or the only one of a string.
     pub(super) fn char(&self, work: &mut Work<'_, '_>) -> Option<u16> {
         match self {
             Self::Char(unit) => Some(*unit),
@@ -246,7 +247,7 @@ impl Value {
         }
     }
 
-    /// `+`: numbers add up, to a list is appended, all else makes a string.
+    /// Evaluates `+`: numbers are added, lists are extended, everything else is concatenated as strings.
     pub(super) fn plus(self, right: &Self, work: &mut Work<'_, '_>) -> Option<Self> {
         match self {
             Self::Number(left) => left.checked_add(right.number(work)?).map(Value::Number),
@@ -265,7 +266,7 @@ impl Value {
     }
 }
 
-/// Adds units to a text that is no longer than a value may be.
+/// Appends units to a text, unless it becomes longer than a value may be.
 pub(super) fn append(out: &mut Vec<u16>, units: &[u16], work: &mut Work<'_, '_>) -> Option<()> {
     work.charge(2)?;
     work.allocate(2 * units.len())?;
@@ -276,7 +277,7 @@ pub(super) fn append(out: &mut Vec<u16>, units: &[u16], work: &mut Work<'_, '_>)
     Some(())
 }
 
-/// Digits of this base; `None` for anything else, or too many.
+/// Parses digits in this base; `None` for anything else, or for too many digits.
 pub(super) fn parse(digits: &[u16], base: u32) -> Option<i64> {
     if digits.is_empty() || digits.len() > 32 {
         return None;

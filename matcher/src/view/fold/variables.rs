@@ -1,18 +1,19 @@
-//! Variables whose value is known, as a script is read from its beginning to its end.
+//! Variables with known values, as a script is read from beginning to end.
 //!
-//! A script is taken to run straight through. What is assigned something unknown is unknown from there on.
+//! A script is assumed to run straight through. A variable that is assigned something unknown is unknown from there on.
 
 use super::value::{Folded, ITEM_STEPS, Value, owned_list, owned_text};
+use crate::view::transformation::Transformation;
 use crate::view::work::Work;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-/// Most variables.
+/// Maximum number of variables.
 pub(crate) const VARIABLES_MAX: usize = 256;
-/// Most units of all their values.
+/// Maximum number of units in all values.
 pub(crate) const VARIABLE_UNITS_MAX: usize = 1 << 20;
 
-/// What PowerShell itself sets, and is as good as constant: disguises take letters from it.
+/// Variables that PowerShell sets and that are practically constant: obfuscation takes letters from them.
 const AUTOMATIC: [(&str, &str); 5] = [
     ("env:comspec", "C:\\WINDOWS\\system32\\cmd.exe"),
     ("pshome", "C:\\Windows\\System32\\WindowsPowerShell\\v1.0"),
@@ -21,18 +22,18 @@ const AUTOMATIC: [(&str, &str); 5] = [
     ("maximumdrivecount", "4096"),
 ];
 
-/// The same as values, made once.
+/// The same as values.
 static AUTOMATIC_VALUES: LazyLock<[Folded; AUTOMATIC.len()]> = LazyLock::new(|| {
     AUTOMATIC.map(|(_, text)| Folded::plain(Value::Text(Arc::new(text.encode_utf16().collect()))))
 });
 
-/// Allocates nothing before the first assignment.
+/// The variables; allocates nothing before the first assignment.
 #[derive(Debug, Default)]
 pub(in crate::view) struct Variables {
-    /// Few and asked for often: comparing is faster than hashing.
+    /// A tree, because they are few and looked up often: comparing is faster than hashing.
     known: BTreeMap<String, Folded>,
     units: usize,
-    /// Which of the automatic ones have been assigned to.
+    /// The predefined variables that have been assigned.
     lost: [bool; AUTOMATIC.len()],
 }
 
@@ -44,7 +45,7 @@ impl Variables {
         })
     }
 
-    /// `$name = …`; `None` for what is not known.
+    /// Evaluates `$name = …`; `None` for an unknown value.
     pub(super) fn assign(&mut self, name: &str, value: Option<Folded>) {
         self.take(name);
         let Some(folded) = value else { return };
@@ -55,25 +56,25 @@ impl Variables {
         }
     }
 
-    /// `$name += …`.
+    /// Evaluates `$name += …`.
     pub(super) fn append(&mut self, name: &str, value: Option<Folded>, work: &mut Work<'_, '_>) {
         let Some(before) = self.take(name) else { return };
         let Some(value) = value else { return };
-        let done = before.done.and(value.done).with(super::Transformation::Concatenation);
+        let done = before.done.and(value.done).with(Transformation::Concatenation);
         if let Some(value) = before.value.plus(&value.value, work) {
             self.assign(name, Some(Folded { value, done }));
         }
     }
 
-    /// `[array]::Reverse($name)`.
+    /// Evaluates `[array]::Reverse($name)`.
     pub(super) fn reverse(&mut self, name: &str, work: &mut Work<'_, '_>) {
         let Some(Folded { value, done }) = self.take(name) else { return };
         if let Some(value) = reversed(value, work) {
-            self.assign(name, Some(Folded { value, done: done.with(super::Transformation::Reverse) }));
+            self.assign(name, Some(Folded { value, done: done.with(Transformation::Reverse) }));
         }
     }
 
-    /// The value, which is not known from here on.
+    /// Removes the value of a variable and returns it.
     fn take(&mut self, name: &str) -> Option<Folded> {
         if let Some(before) = self.known.remove(name) {
             self.units = self.units.saturating_sub(before.value.units());
@@ -91,7 +92,7 @@ fn reversed(mut value: Value, work: &mut Work<'_, '_>) -> Option<Value> {
             work.charge(ITEM_STEPS * list.items().len())?;
             owned_list(list, work)?.reverse();
         }
-        // Declared as an array of characters, which is not looked at.
+        // Assumes that the variable is declared as an array of characters.
         Value::Text(text) => {
             work.charge(text.len())?;
             owned_text(text, work)?.reverse();

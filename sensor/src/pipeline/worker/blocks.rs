@@ -7,7 +7,7 @@ use crate::detect::{RULES_PER_HIT, by_view};
 use crate::event::RawEvent;
 use crate::search::Search;
 use crossbeam_channel::Sender;
-use etwsieve_matcher::block::{Assembly, BlockCounts, Closed, Fragment, Joined, Limits, Noted};
+use etwsieve_matcher::block::{Assembly, BlockCounts, Closed, FoundNeedles, Fragment, Joined, Limits};
 use etwsieve_matcher::{EventKind, Matcher, Payload, Rule, Scratch, ViewBudget};
 
 /// Number of UTF-16 units on either side of a border between fragments in which a view may differ from the raw text.
@@ -66,7 +66,7 @@ impl Blocks {
         &mut self,
         event: &mut RawEvent,
         reported_rules: &[u32],
-        (noted, views_could_differ): (Noted, bool),
+        (found_needles, views_could_differ): (FoundNeedles, bool),
         context: &mut WorkerContext<'_>,
     ) {
         let RawEvent { header, user_sid, computer, sequence, payload, shard, .. } = event;
@@ -75,18 +75,17 @@ impl Blocks {
             source: self.source,
             process_id: header.process_id,
             time: header.time.0,
-            is_needed: views_could_differ,
-            noted,
+            views_could_differ,
+            found_needles,
         };
         let assembly = &mut self.shards[shard].assembly;
-        assembly.take(fragment, payload, reported_rules, context.matcher, context.scratch, || {
-            FirstFragment {
-                header: *header,
-                user_sid: *user_sid,
-                computer: computer.as_str().into(),
-                sequence: *sequence,
-            }
-        });
+        let first = || FirstFragment {
+            header: *header,
+            user_sid: *user_sid,
+            computer: computer.as_str().into(),
+            sequence: *sequence,
+        };
+        context.matcher.take_fragment(assembly, fragment, payload, reported_rules, context.scratch, first);
         self.search_closed(shard, context);
         self.update_tally(shard, context);
     }
@@ -105,13 +104,13 @@ impl Blocks {
 
     /// Updates the open blocks after the rules were replaced.
     pub(super) fn replace_rules(&mut self, old: &[Rule], new: &Matcher) {
-        self.shards.iter_mut().for_each(|shard| shard.assembly.exchange(old, new));
+        self.shards.iter_mut().for_each(|shard| new.adopt(&mut shard.assembly, old));
     }
 
     /// Searches all open blocks although they are incomplete.
     pub(super) fn finish(&mut self, context: &mut WorkerContext<'_>) {
         for shard in 0..self.shards.len() {
-            while self.shards[shard].assembly.give_up() {
+            while self.shards[shard].assembly.close_oldest() {
                 self.search_closed(shard, context);
             }
             self.update_tally(shard, context);
@@ -134,7 +133,7 @@ impl Blocks {
         if closed.fragments() < 2 {
             return;
         }
-        let raw = closed.search(context.matcher, context.scratch, &mut self.joined).to_vec();
+        let raw = context.matcher.find_joined(closed, context.scratch, &mut self.joined).to_vec();
         let name = &context.names[self.source as usize];
         let mut detections = 0;
         if self.search.raw {
@@ -150,9 +149,11 @@ impl Blocks {
         let mut differs = |units: &[[u8; 2]]| {
             context.matcher.views_could_differ(EventKind::ScriptBlock, units, views, &mut budget)
         };
-        if views.any() && (closed.is_needed() || closed.borders(BORDER_UNITS).any(|units| differs(&units))) {
+        if views.any()
+            && (closed.views_could_differ() || closed.borders(BORDER_UNITS).any(|units| differs(&units)))
+        {
             closed.join(&mut self.joined);
-            let mut known = [closed.given(), &raw].concat();
+            let mut known = [closed.reported(), &raw].concat();
             known.sort_unstable();
             let payload = Payload {
                 kind: EventKind::ScriptBlock,

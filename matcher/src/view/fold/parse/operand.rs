@@ -1,5 +1,4 @@
-//! What operators stand between: strings, numbers, variables, casts, static methods, parentheses with their pipelines,
-//! and what follows a value.
+//! Operands: strings, numbers, variables, casts, static methods, parentheses with pipelines, and what follows a value.
 
 use super::{NAME_STEPS, NAME_UNITS_MAX, Parser};
 use crate::view::chars::{BACKTICK, is_word, starts_with};
@@ -7,18 +6,18 @@ use crate::view::fold::decode;
 use crate::view::fold::literal::{self, Literal};
 use crate::view::fold::needle::Needle;
 use crate::view::fold::operation::{format, index, insert, join, remove, replace, split_at_any};
-use crate::view::fold::pattern::Pattern;
+use crate::view::fold::pattern::OperatorPattern;
 use crate::view::fold::value::{Folded, LIST_LEN_MAX, List, Text, Value, parse};
-use crate::view::transformation::{Done, Transformation};
+use crate::view::transformation::{Transformation, Transformations};
 use crate::view::work::Work;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Steps to look for an index or a method behind a value.
+/// Steps to test for an index or a method after a value.
 const BEHIND_STEPS: usize = 8;
 
 impl Parser<'_, '_, '_> {
-    /// A cast, or a static method.
+    /// Evaluates a cast or a static method.
     pub(super) fn typed(&mut self) -> Option<Folded> {
         self.at += 1;
         self.blanks(false);
@@ -63,7 +62,7 @@ impl Parser<'_, '_, '_> {
         Some(Folded { value, done })
     }
 
-    /// The name of a type up to its closing bracket, which is passed, in small letters without blanks.
+    /// Reads the name of a type up to and including its closing bracket, in lower case without blanks.
     fn type_name(&mut self) -> Option<String> {
         self.work.charge(NAME_STEPS)?;
         let mut name = String::new();
@@ -85,7 +84,7 @@ impl Parser<'_, '_, '_> {
         }
     }
 
-    /// What stands behind `::`; `owner` in small letters without `System.`.
+    /// Evaluates the member after `::`; `owner` is in lower case without `System.`.
     fn static_member(&mut self, owner: &str) -> Option<Folded> {
         let member = self.member_name()?;
         if owner == "text.encoding" || owner == "encoding" {
@@ -112,7 +111,7 @@ impl Parser<'_, '_, '_> {
             return Some(Folded { value: Value::of_text(text, self.work)?, done });
         }
         let arguments = self.call_arguments()?;
-        let done = arguments.iter().fold(Done::NONE, |done, argument| done.and(argument.done));
+        let done = arguments.iter().fold(Transformations::NONE, |done, argument| done.and(argument.done));
         let arguments = Arguments(arguments);
         let (value, own) = self.static_call(owner, &member, &arguments)?;
         Some(Folded { value, done: own.map_or(done, |own| done.with(own)) })
@@ -158,7 +157,7 @@ impl Parser<'_, '_, '_> {
                 (format(&arguments.text(0, work)?, rest.items(), work)?, Some(Transformation::Format))
             }
             ("regex" | "text.regularexpressions.regex", "replace") => {
-                let pattern = Pattern::new(&arguments.text(1, work)?, true, work)?;
+                let pattern = OperatorPattern::new(&arguments.text(1, work)?, true, self.patterns, work)?;
                 let (text, with) = (arguments.text(0, work)?, arguments.text(2, work)?);
                 (pattern.replace(&text, &with, work)?, Some(Transformation::Replace))
             }
@@ -179,7 +178,7 @@ impl Parser<'_, '_, '_> {
         })
     }
 
-    /// The name of a method, which may be written as a string.
+    /// Reads the name of a method, which may be a string.
     fn member_name(&mut self) -> Option<String> {
         if let Some(literal) = literal::read(self.text, self.at, self.variables, self.work) {
             self.at = literal.end;
@@ -246,7 +245,7 @@ impl Parser<'_, '_, '_> {
             }
             return self.variables.get(&name).cloned();
         }
-        // A backtick before a digit is nothing.
+        // A backtick before a digit has no meaning.
         if !(unit == BACKTICK || (u16::from(b'0')..=u16::from(b'9')).contains(&unit)) {
             return None;
         }
@@ -259,7 +258,7 @@ impl Parser<'_, '_, '_> {
         Some(Folded::plain(Value::Number(number)))
     }
 
-    /// What stands in parentheses, with the pipeline behind it.
+    /// Evaluates the contents of parentheses, including a pipeline.
     fn group(&mut self) -> Option<Folded> {
         let outer = (self.arguments, self.inside);
         (self.arguments, self.inside) = (false, self.inside + 1);
@@ -274,7 +273,7 @@ impl Parser<'_, '_, '_> {
         if self.eat(b')') { folded } else { None }
     }
 
-    /// `| ForEach-Object { … }`: the body for each item.
+    /// Evaluates `| ForEach-Object { … }`: the body for each item.
     pub(in crate::view::fold) fn piped(&mut self, from: Folded) -> Option<Folded> {
         self.at += 1;
         self.blanks(true);
@@ -313,7 +312,7 @@ impl Parser<'_, '_, '_> {
         complete.then(|| Folded { value: made.into_value(), done })
     }
 
-    /// Indices, methods and properties behind a value.
+    /// Evaluates indices, methods and properties after a value.
     pub(super) fn behind(&mut self, mut folded: Folded) -> Option<Folded> {
         loop {
             let before = self.at;
@@ -433,14 +432,14 @@ impl Arguments {
         usize::try_from(self.get(number)?.number(work)?).ok()
     }
 
-    /// A place and a length; without that to the end.
+    /// Returns the range for a start and a length, or to the end if there is no length.
     fn range(&self, len: usize, work: &mut Work<'_, '_>) -> Option<Range<usize>> {
         let start = self.place(0, work)?;
         let end = if self.0.len() > 1 { start.checked_add(self.place(1, work)?)? } else { len };
         Some(start..end)
     }
 
-    /// The arguments from `from` on as a list.
+    /// Returns the arguments from `from` on as a list.
     fn list(&self, from: usize, work: &mut Work<'_, '_>) -> Option<Value> {
         let mut list = List::default();
         for argument in self.0.get(from..)? {

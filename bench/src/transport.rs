@@ -11,7 +11,7 @@ use etwsieve_tests::faults::client::{Client, Reply};
 use etwsieve_tests::faults::{Account, Batch, Collector, Ledger, Rng, Sensor};
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::identity::Identity;
-use etwsieve_transport::sender::{Address, Order, Sender, SenderSettings};
+use etwsieve_transport::sender::{Address, HitSender, Order, SenderSettings};
 use etwsieve_transport::spool::{BYTES_MAX_LEAST, Keep, Spool, SpoolSettings};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -225,7 +225,7 @@ fn latency(count: u64) -> Result<[f64; 2], BenchError> {
         computer: String::new(),
         more_counts: Box::new(Vec::new),
     };
-    let sender = Sender::start(settings, spool).map_err(other)?;
+    let sender = HitSender::start(settings, spool).map_err(other)?;
     let mut times = Vec::new();
     for (number, hit) in (1..).zip(&batch.hits()) {
         let start = Instant::now();

@@ -2,7 +2,7 @@
 
 use crate::live::settings::{SettingError, in_range};
 use etwsieve_transport::sender::{
-    Address, COLLECTORS_MAX, MoreCounts, Order, Sender, SenderCounts, SenderError, SenderSettings,
+    Address, COLLECTORS_MAX, HitSender, MoreCounts, Order, SenderCounts, SenderError, SenderSettings,
 };
 use etwsieve_transport::spool::{BYTES_MAX, Keep, Spool, SpoolError, SpoolSettings};
 use etwsieve_transport::wire::message::NAME_LEN_MAX;
@@ -169,7 +169,7 @@ impl CollectorSettings {
         store: Option<&Path>,
         computer: &str,
         more_counts: MoreCounts,
-    ) -> Result<Option<Sender>, DeliveryError> {
+    ) -> Result<Option<HitSender>, DeliveryError> {
         self.validate()?;
         let collectors = self.parse()?;
         if collectors.is_empty() {
@@ -197,7 +197,7 @@ impl CollectorSettings {
             computer,
             more_counts,
         };
-        Ok(Some(Sender::start(settings, spool)?))
+        Ok(Some(HitSender::start(settings, spool)?))
     }
 
     /// Returns the path of the spool; `None` if no path is set and the system has no default folder.

@@ -1,4 +1,4 @@
-//! Lines of diagnostics on standard error, in which no text of others commands the terminal.
+//! Log lines on standard error, in which no foreign text can control the terminal.
 
 use crate::printable::{Lines, Printable};
 use std::fmt::{self, Debug};
@@ -6,8 +6,7 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
-/// Formats the message and the fields of a line; every value passes through [`Printable`], the message through
-/// [`Lines`].
+/// Formats the message and the fields of a log line. Values are printed with [`Printable`], the message with [`Lines`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CleanFields;
 
@@ -73,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_and_fields_command_nothing() {
+    fn messages_and_fields_are_printable() {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()

@@ -1,16 +1,16 @@
-//! Files that a user names: what they are, reading them within bounds, and writing without destroying anything.
+//! Files that a user names: identifying them, reading them within limits, and writing without overwriting foreign data.
 //!
-//! A path may name anything: a pipe that nobody writes to, a device that never ends, an input of the same command. Every
-//! file that a command line or a configuration names is opened through this module.
+//! A path may name anything: a pipe without a writer, an endless device, an input of the same command. Every file named
+//! on a command line or in a configuration is opened through this module.
 //!
 //! | function | for |
 //! |---|---|
-//! | [`open_regular`] | inputs that must be files |
+//! | [`open_regular`] | inputs that must be regular files |
 //! | [`read_at_most`] | small inputs (rules, bundles, configurations): files, and pipes with a deadline |
-//! | [`PipeReader`] | large inputs from a pipe, which a stop interrupts |
-//! | [`Claims`] | refusing outputs that are inputs, or that are named twice |
-//! | [`PatientStdout`] | large outputs, whose reader may stop reading |
-//! | [`Report`] | outputs written once and whole |
+//! | [`PipeReader`] | large inputs from a pipe; a stop interrupts them |
+//! | [`Claims`] | rejecting outputs that are also inputs, or are named twice |
+//! | [`PatientStdout`] | large outputs to standard output, whose reader may stop reading |
+//! | [`Report`] | outputs that are written once, as a whole |
 //! | [`append_lines`] | outputs that grow by lines |
 
 mod claims;
@@ -28,14 +28,14 @@ pub use stdout::PatientStdout;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Reads a small input: a file, or a pipe such as that of a process substitution.
+/// Reads a small input: a regular file, or a pipe such as that of a process substitution.
 ///
-/// Returns at most `len_max + 1` bytes; one more than `len_max` means that the input is longer.
+/// Returns at most `len_max + 1` bytes; `len_max + 1` bytes mean that the input is longer than `len_max`.
 ///
 /// # Errors
 ///
-/// Those of the system, [`io::ErrorKind::InvalidInput`] for what is neither a file nor a pipe, and
-/// [`io::ErrorKind::TimedOut`] for a pipe from which nothing came for [`PIPE_QUIET_MAX`].
+/// Errors of the system, [`io::ErrorKind::InvalidInput`] for anything but a regular file or a pipe, and
+/// [`io::ErrorKind::TimedOut`] for a pipe that delivers nothing for [`PIPE_QUIET_MAX`].
 pub fn read_at_most(path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let len_max = len_max.saturating_add(1);
@@ -51,7 +51,7 @@ pub fn read_at_most(path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// As [`read_at_most`], and [`io::ErrorKind::InvalidData`].
+/// The same as for [`read_at_most`], and [`io::ErrorKind::InvalidData`].
 pub fn read_text_at_most(path: &Path, len_max: u64) -> io::Result<String> {
     let bytes = read_at_most(path, len_max)?;
     String::from_utf8(bytes).map_err(|error| {

@@ -1,9 +1,8 @@
-//! What a detection carries: the event as it was recorded, and the rules that matched it.
+//! A detection: the event as it was recorded, and the rules that matched it.
 //!
-//! [`HitV1`] is frozen once it has been released: its fields, their types and their order are the wire format
-//! of version 1. What a later release wants to say goes into a new struct (`HitV2`), and both are decoded.
-//! Every field that grows has a named maximum here; [`HitV1::check`] enforces them on the way out and the
-//! decoder on the way in, before it allocates.
+//! [`HitV1`] is frozen: its fields, their types and their order are version 1 of the wire format. A later release adds
+//! new fields in a new struct (`HitV2`) and decodes both. Every list, string and text has a named maximum here.
+//! [`HitV1::check`] enforces the maximums before encoding, the decoder before it allocates.
 
 pub(crate) mod bounded;
 mod cut;
@@ -19,47 +18,47 @@ pub use transformation::Transformation;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Longest text field of an event, in UTF-16 units.
+/// Maximum length of a text field of an event, in UTF-16 units.
 ///
-/// Twice what the largest event can hold (a payload is at most 128 KiB); three such texts fit a frame.
+/// Twice the size of the largest event (a payload is at most 128 KiB). Three such texts fit in a frame.
 pub const TEXT_UNITS_MAX: usize = 128 * 1024;
-/// Longest string (source, computer, SID, each string of a rule), in bytes of UTF-8.
+/// Maximum length of a string (source, computer, SID, each string of a rule), in bytes of UTF-8.
 pub const STRING_LEN_MAX: usize = 4096;
-/// Most rules of one hit.
+/// Maximum number of rules in a hit.
 pub const RULES_MAX: usize = 4096;
-/// What the id of a rule begins with if the sensor made it because the rule has none.
+/// Prefix of a rule id that the sensor derived because the rule has no id.
 pub const DERIVED_ID_PREFIX: &str = "derived-";
-/// Most ATT&CK ids of one rule.
+/// Maximum number of ATT&CK ids of a rule.
 pub const ATTACK_MAX: usize = 64;
-/// Most spans of one rule. A rule that matched at more places shows some of each of its literals.
+/// Maximum number of spans of a rule. If a rule matched in more places, some matches of each of its literals are kept.
 pub const SPANS_MAX: usize = 16;
-/// Most transformations of one rule.
+/// Maximum number of transformations of a rule.
 pub const TRANSFORMATIONS_MAX: usize = 32;
-/// Most pieces that are kept of a text that was cut.
+/// Maximum number of pieces kept of a truncated text.
 pub const PIECES_MAX: usize = 1024;
 
-/// What was searched when the rules matched.
+/// The unit of text that was searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Scope {
-    /// One event. Wire value 0.
+    /// A single event. Wire value 0.
     Event,
-    /// A script block joined from its fragments. Wire value 1.
+    /// A script block reassembled from its fragments. Wire value 1.
     Block,
 }
 
-/// In which form it was searched.
+/// The form of the text that was searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum View {
-    /// As recorded. Wire value 0.
+    /// The text as recorded. Wire value 0.
     Raw,
-    /// With PowerShell's own equivalences folded. Wire value 1.
+    /// The text after normalisation: quotes, backticks, aliases and the like are undone. Wire value 1.
     Normalized,
-    /// By cmdlet and parameter. Wire value 2.
+    /// The text as cmdlet calls with their parameters. Wire value 2.
     Call,
 }
 
 impl Scope {
-    /// The lower-case word that outputs and stores use.
+    /// Returns the lower-case word that outputs and stores use.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Event => "event",
@@ -69,7 +68,7 @@ impl Scope {
 }
 
 impl View {
-    /// The lower-case word that outputs and stores use.
+    /// Returns the lower-case word that outputs and stores use.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -79,90 +78,92 @@ impl View {
     }
 }
 
-/// The fields of the event's own template.
+/// The fields of the event's template.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventContent {
     /// Event 4104. Wire value 0.
     ScriptBlock {
-        /// Number of this fragment, from 1 in honest events; `None` for a joined block.
+        /// Number of this fragment, starting at 1 unless the event is forged; `None` for a reassembled block.
         message_number: Option<i32>,
-        /// Number of fragments of the block.
+        /// Number of fragments in the block.
         message_total: Option<i32>,
         /// The script.
         text: Utf16Text,
-        /// GUID of the block as the event spells it.
+        /// GUID of the block, spelled as in the event.
         script_block_id: Option<Utf16Text>,
-        /// Script file. `None`: the layout has no such field; empty: no file.
+        /// Path of the script file. `None`: this version of the event has no such field; empty: the script has no file.
         path: Option<Utf16Text>,
     },
     /// Event 4103. Wire value 1.
     Module {
-        /// Host, runspace, command and user, as lines.
+        /// Host, runspace, command and user, one a line.
         context_info: Utf16Text,
-        /// User data, as a rule empty.
+        /// User data; usually empty.
         user_data: Utf16Text,
         /// Command invocations with their parameters.
         payload: Utf16Text,
     },
-    /// No event of PowerShell: the sensor reports on itself or on the session it reads. Wire value 2.
+    /// A report of the sensor about itself or about its session; not a PowerShell event. Wire value 2.
     Notice {
-        /// What happened, for people.
+        /// Description of what happened.
         #[serde(deserialize_with = "bounded::string")]
         detail: String,
     },
     /// Event 1101 of Microsoft-Antimalware-Scan-Interface. Wire value 3.
     Amsi {
-        /// What PowerShell handed to the scanner.
+        /// The text that PowerShell passed to the scanner.
         text: Utf16Text,
-        /// The script's file; empty for what comes from none.
+        /// Path of the script file; empty if the text has no file.
         content_name: Utf16Text,
-        /// Who handed it over: `PowerShell_`, program and version.
+        /// The application that requested the scan: `PowerShell_`, program and version.
         app_name: Utf16Text,
-        /// The scanner's answer, an `AMSI_RESULT` of Windows.
+        /// The scanner's result, an `AMSI_RESULT` of Windows.
         scan_result: u32,
     },
 }
 
-/// A place in a text of the event, in UTF-16 units of the original: before anything was cut or transformed.
+/// A range in a text of the event, in UTF-16 units of the original, before truncation and transformations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SpanV1 {
-    /// Which text of the content, in wire order, from 0: of a script block text, id, path; of a 4103 context info,
-    /// user data, payload; of a 1101 text, content name, app name.
+    /// Index of the text in wire order, starting at 0. Script block: text, id, path. Event 4103: context info, user
+    /// data, payload. Event 1101: text, content name, app name.
     pub text: u8,
-    /// First unit.
+    /// First unit of the range.
     pub start: u32,
-    /// Number of units.
+    /// Length of the range in units.
     pub len: u32,
 }
 
 /// A rule that matched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleRefV1 {
-    /// The rule's id, usually a GUID. A sensor makes one for a rule without: `derived-` and a GUID that follows from the
-    /// rule's contents. Other sensors may leave it empty.
+    /// The rule's id, usually a GUID. If the rule has none, this sensor derives one from the rule's contents:
+    /// `derived-` and a GUID. Other sensors may leave it empty.
     #[serde(deserialize_with = "bounded::string")]
     pub id: String,
     /// The rule's title.
     #[serde(deserialize_with = "bounded::string")]
     pub title: String,
-    /// Severity in Sigma's words, `informational` to `critical`; may be empty.
+    /// Severity as Sigma spells it, `informational` to `critical`; may be empty.
     #[serde(deserialize_with = "bounded::string")]
     pub level: String,
     /// ATT&CK technique ids such as `T1021.006`, at most [`ATTACK_MAX`].
     #[serde(deserialize_with = "bounded::strings::<ATTACK_MAX, _>")]
     pub attack: Vec<String>,
-    /// Whether a span lies behind the first U+0000 of its text, where tools that decode by the manifest stop.
+    /// True if a span is after the first U+0000 of its text, where tools that decode by the manifest stop reading.
     pub beyond_nul: bool,
-    /// What matched, ascending, at most [`SPANS_MAX`]. Of a text that was cut, always inside the pieces kept.
+    /// The matches in ascending order, at most [`SPANS_MAX`]. In a truncated text they are inside the pieces that were
+    /// kept.
     #[serde(deserialize_with = "bounded::vec::<SPANS_MAX, _, _>")]
     pub spans: Vec<SpanV1>,
-    /// What was undone before the rule matched; empty in the raw view. At most [`TRANSFORMATIONS_MAX`].
+    /// The transformations that were undone before the rule matched, at most [`TRANSFORMATIONS_MAX`]; empty in the raw
+    /// view.
     #[serde(deserialize_with = "bounded::vec::<TRANSFORMATIONS_MAX, _, _>")]
     pub transformations: Vec<Transformation>,
 }
 
 impl RuleRefV1 {
-    /// Whether the sensor made the id because the rule has none.
+    /// Returns true if the sensor derived the id because the rule has none.
     pub fn has_derived_id(&self) -> bool {
         self.id.starts_with(DERIVED_ID_PREFIX)
     }
@@ -173,14 +174,14 @@ impl RuleRefV1 {
 /// The order of the fields is the order on the wire; `docs/wire.md` has the byte table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HitV1 {
-    /// When the event was written: FILETIME, 100 ns ticks since 1601-01-01T00:00:00Z.
+    /// When the event was written, as a FILETIME: 100 ns ticks since 1601-01-01T00:00:00Z.
     pub time: u64,
-    /// The file or session it came from.
+    /// The file or session that the event came from.
     #[serde(deserialize_with = "bounded::string")]
     pub source: String,
-    /// Running number of the event in its source; orders events of equal time.
+    /// Number of the event in its source; orders events with equal times.
     pub source_sequence: u64,
-    /// Provider GUID in the byte order of Windows (`Uuid::to_bytes_le`).
+    /// Provider GUID in Windows byte order (`Uuid::to_bytes_le`).
     pub provider: [u8; 16],
     /// Event id of the descriptor.
     pub event_id: u16,
@@ -196,56 +197,57 @@ pub struct HitV1 {
     pub task: u16,
     /// Keywords of the descriptor.
     pub keywords: u64,
-    /// The recording computer.
+    /// The computer that recorded the event.
     #[serde(deserialize_with = "bounded::option_string")]
     pub computer: Option<String>,
-    /// The user's SID in its text form, `S-1-5-…`.
+    /// The user's SID as text, `S-1-5-…`.
     #[serde(deserialize_with = "bounded::option_string")]
     pub user_sid: Option<String>,
     /// The process that wrote the event.
     pub process_id: Option<u32>,
     /// The thread that wrote the event.
     pub thread_id: Option<u32>,
-    /// Activity GUID, in the byte order of `provider`.
+    /// Activity GUID, in the same byte order as `provider`.
     pub activity_id: Option<[u8; 16]>,
     /// `System/EventRecordID` of an event log record.
     pub event_record_id: Option<u64>,
-    /// Event or joined block.
+    /// The unit that was searched: an event or a reassembled block.
     pub scope: Scope,
-    /// The form that was searched.
+    /// The form of the text that was searched.
     pub view: View,
-    /// Whether parts of the block were missing when it was searched: never seen, or given up for want of room.
+    /// True if parts of the block were missing when it was searched, because they never arrived or were evicted.
     pub partial: bool,
-    /// The template's fields.
+    /// The fields of the event's template.
     pub content: EventContent,
-    /// How one of the texts was cut; `None` if all are whole.
+    /// Truncation of one of the texts; `None` if all are complete.
     pub cut: Option<CutV1>,
-    /// The rules that matched, at most [`RULES_MAX`]. Last, so that the bytes before them are the event's.
+    /// The rules that matched, at most [`RULES_MAX`]. They come last, so that the bytes before them depend on the event
+    /// alone.
     #[serde(deserialize_with = "bounded::vec::<RULES_MAX, _, _>")]
     pub rules: Vec<RuleRefV1>,
 }
 
-/// A field of a hit above its maximum.
+/// A field of a hit exceeds its maximum.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} of the hit has {found} {unit}, the maximum is {max}")]
+#[error("{field} of the hit has {found} {unit}, expected at most {max}")]
 pub struct HitLimitError {
     /// The field.
     pub field: &'static str,
-    /// What is counted: `bytes`, `UTF-16 units` or `entries`.
+    /// The unit of `found` and `max`: `bytes`, `UTF-16 units` or `entries`.
     pub unit: &'static str,
-    /// How many there are.
+    /// The actual number.
     pub found: usize,
-    /// How many may be.
+    /// The maximum.
     pub max: usize,
 }
 
 impl HitV1 {
-    /// Provider as a GUID that displays in the usual form.
+    /// Returns the provider as a GUID that displays in the usual form.
     pub fn provider_guid(&self) -> Uuid {
         Uuid::from_bytes_le(self.provider)
     }
 
-    /// Activity as a GUID that displays in the usual form.
+    /// Returns the activity as a GUID that displays in the usual form.
     pub fn activity_guid(&self) -> Option<Uuid> {
         self.activity_id.map(Uuid::from_bytes_le)
     }
@@ -254,8 +256,8 @@ impl HitV1 {
     ///
     /// # Errors
     ///
-    /// The first field that exceeds its maximum. A hit can pass and yet be too long for a frame as a whole;
-    /// the encoder says so.
+    /// Returns the first field that exceeds its maximum. A hit that passes can still be too long for a frame as a
+    /// whole; the encoder reports that.
     pub fn check(&self) -> Result<(), HitLimitError> {
         string("source", &self.source)?;
         string("computer", self.computer.as_deref().unwrap_or_default())?;
@@ -282,14 +284,14 @@ impl HitV1 {
         Ok(())
     }
 
-    /// Cuts over-long strings and texts to their maximum, and says whether anything was cut.
+    /// Truncates strings and texts that exceed their maximum. Returns true if any was truncated.
     ///
-    /// For hits of hostile files (a computer name of 60 KB): reporting them cut beats losing them. Spans and
-    /// transformations beyond their maximum are left out. Other lists are left alone; a hit with too many rules
-    /// becomes two hits, which a store joins again.
+    /// Hits of hostile files (a computer name of 60 KB) are reported truncated rather than lost. Spans and
+    /// transformations beyond their maximum are removed. Other lists are unchanged: a hit with too many rules is sent
+    /// as two hits, and the store merges them again.
     ///
-    /// Of a script longer than the maximum (a joined block) the beginning and what surrounds the spans are kept, and
-    /// [`cut`](Self::cut) says so; a span for which there is no room is left out.
+    /// A script longer than the maximum (a reassembled block) keeps its beginning and the surroundings of its spans,
+    /// and [`cut`](Self::cut) describes the truncation. Spans for which there is no room are removed.
     pub fn cut_to_limits(&mut self) -> bool {
         let rules = self.rules.iter_mut().flat_map(|rule| {
             [&mut rule.id, &mut rule.title, &mut rule.level].into_iter().chain(&mut rule.attack)
@@ -320,7 +322,7 @@ impl HitV1 {
 }
 
 impl EventContent {
-    /// The texts with their names, in wire order.
+    /// Returns the texts with their names, in wire order.
     pub fn texts(&self) -> [Option<(&'static str, &Utf16Text)>; 3] {
         match self {
             Self::ScriptBlock { text, script_block_id, path, .. } => [

@@ -1,8 +1,8 @@
-//! Who one is: the bundle file of a sensor or a collector, and the TLS that comes of it.
+//! The identity of a sensor or collector: its bundle file, and the TLS configuration made from it.
 //!
-//! A bundle is one PEM file: certificates of its owner (the own one first), the private key, and the certificates of
-//! the private authority, in this order. What stands between the blocks is ignored. Both ends speak TLS 1.3 only,
-//! show a certificate, and demand one of the same authority; no public authority has a say.
+//! A bundle is a PEM file with the certificates of its owner (its own first), the private key, and the certificates of
+//! the private authority, in this order. Text between the blocks is ignored. Both sides use TLS 1.3 only, present a
+//! certificate, and require one that is issued by the same authority. Public authorities are not trusted.
 
 use crate::files;
 use rustls::crypto::{CryptoProvider, ring};
@@ -17,50 +17,50 @@ use std::sync::Arc;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Most bytes of a bundle file.
+/// Maximum size of a bundle file, in bytes.
 pub const BUNDLE_LEN_MAX: usize = 256 << 10;
-/// Most certificates on either side of the key.
+/// Maximum number of certificates before the key, and after it.
 pub const CERTIFICATES_MAX: usize = 16;
-/// Longest name of a certificate's owner, in bytes: that of a DNS name.
+/// Maximum length of a name in a certificate, in bytes; the limit for DNS names.
 pub const NAME_LEN_MAX: usize = 253;
-/// The name of every sensor on a connection without TLS, which only the loopback interface may carry.
+/// The name of every sensor that connects without TLS, which is allowed on the loopback interface only.
 pub const INSECURE_NAME: &str = "insecure-loopback";
 
-/// Why a bundle cannot be used.
+/// A bundle cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The file cannot be read.
     #[error("cannot read the bundle {}: {source}", path.display())]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The file is longer than any bundle.
-    #[error("{} is longer than {BUNDLE_LEN_MAX} bytes, so it is no bundle", path.display())]
+    /// The file is too long for a bundle.
+    #[error("{} is not a bundle: longer than {BUNDLE_LEN_MAX} bytes", path.display())]
     TooLong {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// It does not hold what a bundle holds.
-    #[error("{} is no bundle: {problem}; `etwsieve-collector pki issue NAME` writes one", path.display())]
+    /// The contents are not a bundle.
+    #[error("{} is not a valid bundle: {problem}; create one with `etwsieve-collector pki issue NAME`", path.display())]
     Content {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the problem.
         problem: String,
     },
 }
 
-/// What a certificate says of its owner.
+/// The owner and validity of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// The first DNS name of the subject's alternative names.
+    /// The first DNS name of the subject alternative names.
     pub name: String,
-    /// From when it is valid, in seconds since 1970.
+    /// Start of validity, in seconds since 1970.
     pub starts_unix: u64,
-    /// Until when it is valid, in seconds since 1970.
+    /// End of validity, in seconds since 1970.
     pub expires_unix: u64,
 }
 
@@ -78,7 +78,8 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// [`IdentityError`]. Whether the key fits the certificate is seen when a configuration is made of it.
+    /// [`IdentityError`]. A key that does not belong to the certificate is detected later, by the functions that create
+    /// a TLS configuration.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, IdentityError> {
         let path = path.as_ref();
         let unreadable = |source| IdentityError::Unreadable { path: path.to_owned(), source };
@@ -86,11 +87,11 @@ impl Identity {
         Self::parse(&text, path)
     }
 
-    /// Reads the text of a bundle; `path` stands in the errors.
+    /// Parses the text of a bundle. Errors mention `path`.
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load).
+    /// The same as for [`load`](Self::load).
     pub fn parse(text: &[u8], path: &Path) -> Result<Self, IdentityError> {
         if text.len() > BUNDLE_LEN_MAX {
             return Err(IdentityError::TooLong { path: path.to_owned() });
@@ -98,19 +99,19 @@ impl Identity {
         let refuse = |problem: String| IdentityError::Content { path: path.to_owned(), problem };
         let (mut chain, mut key, mut authority) = (Vec::new(), None, Vec::new());
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
-            let (kind, der) = section.map_err(|error| refuse(format!("its PEM is damaged ({error})")))?;
+            let (kind, der) = section.map_err(|error| refuse(format!("the PEM is damaged ({error})")))?;
             match kind {
                 SectionKind::Certificate => {
                     let list = if key.is_none() { &mut chain } else { &mut authority };
                     if list.len() == CERTIFICATES_MAX {
-                        return Err(refuse(format!("it has more than {CERTIFICATES_MAX} certificates")));
+                        return Err(refuse(format!("more than {CERTIFICATES_MAX} certificates")));
                     }
                     list.push(CertificateDer::from(der));
                 }
                 SectionKind::PrivateKey if key.is_none() => {
                     key = Some(PrivateKeyDer::from(PrivatePkcs8KeyDer::from(der)));
                 }
-                SectionKind::PrivateKey => return Err(refuse("it has two private keys".into())),
+                SectionKind::PrivateKey => return Err(refuse("two private keys".into())),
                 _ => {}
             }
         }
@@ -129,16 +130,18 @@ impl Identity {
         Ok(Self { chain, key, authority, subject, path: path.to_owned() })
     }
 
-    /// Whose bundle it is, and until when.
+    /// Returns the owner and validity of the bundle.
     pub fn subject(&self) -> &Subject {
         &self.subject
     }
 
-    /// TLS for a sensor: it shows its certificate and demands one of the authority for the host it connects to.
+    /// Returns the TLS configuration of a sensor. It presents the sensor's certificate and requires the collector's to
+    /// be issued by the authority for the host name that the sensor connects to.
     ///
     /// # Errors
     ///
-    /// [`IdentityError::Content`] where key and certificate do not fit, or the authority's certificate is unusable.
+    /// [`IdentityError::Content`] if the key does not belong to the certificate, or the authority's certificate is
+    /// unusable.
     pub fn client_config(&self) -> Result<Arc<ClientConfig>, IdentityError> {
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&version::TLS13])
@@ -149,12 +152,12 @@ impl Identity {
         Ok(Arc::new(config))
     }
 
-    /// TLS for a collector: it demands a certificate of the authority. Whether that sensor is on the list and not
-    /// revoked is the caller's question, with [`subject`] of the certificate that was shown.
+    /// Returns the TLS configuration of a collector. It requires a certificate issued by the authority. The caller must
+    /// check, with the [`subject`] of that certificate, that the sensor is registered and not revoked.
     ///
     /// # Errors
     ///
-    /// As [`client_config`](Self::client_config).
+    /// The same as for [`client_config`](Self::client_config).
     pub fn server_config(&self) -> Result<Arc<ServerConfig>, IdentityError> {
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider())
             .build()
@@ -182,7 +185,7 @@ impl Identity {
 }
 
 impl fmt::Debug for Identity {
-    /// Without the key.
+    /// Omits the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
             .field("subject", &self.subject)
@@ -195,11 +198,11 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// What a certificate (DER) says of its owner. That it is genuine has been checked by TLS, or is not known.
+/// Reads owner and validity from a certificate (DER). This function does not verify the certificate.
 ///
 /// # Errors
 ///
-/// In words: no certificate, or one without a DNS name of 1 to [`NAME_LEN_MAX`] bytes.
+/// A description of the problem: not a certificate, or no DNS name of 1 to [`NAME_LEN_MAX`] bytes.
 pub fn subject(der: &[u8]) -> Result<Subject, String> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
     let alternative =
@@ -211,10 +214,10 @@ pub fn subject(der: &[u8]) -> Result<Subject, String> {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
         _ => None,
     });
-    let name = dns.ok_or("it names no DNS name of its owner")?;
+    let name = dns.ok_or("no DNS name in the subject alternative names")?;
     let is_plain = name.bytes().all(|byte| byte.is_ascii_graphic());
     if name.is_empty() || name.len() > NAME_LEN_MAX || !is_plain {
-        return Err(format!("its owner's name is not 1 to {NAME_LEN_MAX} printable bytes"));
+        return Err(format!("the DNS name is not 1 to {NAME_LEN_MAX} printable bytes"));
     }
     let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
     let validity = certificate.validity();

@@ -1,9 +1,9 @@
 //! Hits, their wire format and their stores.
 //!
-//! [`hit`] is what a detection carries, [`wire`] is how it looks as bytes (`docs/wire.md` is the same for
-//! other languages), [`store`] keeps hits in one SQLite file, [`output`] is how programs read them. [`spool`] and
-//! [`sender`] take hits to a collector, which is the crate `etwsieve-collector`. This crate knows
-//! neither rules nor event sources: who fills a [`hit::HitV1`] and why is not its business.
+//! A [`hit`] is a detection, [`wire`] is its form as bytes (`docs/wire.md` describes it for other languages), [`store`]
+//! keeps hits in a SQLite file, and [`output`] formats them for other programs. [`protocol`] implements both sides of the
+//! connection between sensor and collector without I/O; [`spool`] and [`sender`] are the sensor's side of the delivery.
+//! This crate does not depend on rules or event sources; its caller fills the [`hit::HitV1`].
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod output;
 pub mod printable;
 pub mod private_file;
+pub mod protocol;
 pub mod sender;
 pub mod spool;
 pub mod stop;

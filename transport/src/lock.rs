@@ -1,17 +1,17 @@
-//! Which file a path names, so that a lock beside it is the same one by whatever name the file is reached.
+//! Resolves links, so that the lock file beside a file is the same one under every name of that file.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Most symbolic links that are followed, as Linux does.
+/// Maximum number of symbolic links to follow; the same as on Linux.
 const LINKS_MAX: usize = 40;
 
-/// The path of a file with all symbolic links resolved. The file need not exist, also not behind a link; its folder must.
+/// Resolves all symbolic links of a path. The file need not exist, even as the target of a link; its folder must.
 ///
 /// # Errors
 ///
-/// Those of the system; `InvalidInput` for a path without a file name, or for a circle of links.
+/// Returns errors of the system, and `InvalidInput` for a path without a file name or for a cycle of links.
 pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
@@ -33,11 +33,11 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, "too many symbolic links"))
 }
 
-/// The path under which a file that may be a link is to be opened, renamed and locked: the link's target, else as given.
+/// Returns the path under which to open, rename and lock a file: the target if it is a link, otherwise the path itself.
 ///
 /// # Errors
 ///
-/// As [`resolve`].
+/// The same as for [`resolve`].
 pub fn follow(path: &Path) -> io::Result<PathBuf> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
     if is_link { resolve(path) } else { Ok(path.to_owned()) }

@@ -1,4 +1,4 @@
-//! Metrics for Prometheus: the [`Text`] of a scrape, and a [`Server`] that hands it out on the loopback interface.
+//! Metrics for Prometheus: the [`Text`] of a scrape, and a [`Server`] that serves it on the loopback interface.
 
 mod server;
 
@@ -8,7 +8,7 @@ use std::fmt::{Display, Write as _};
 
 /// Metrics in the text exposition format, version 0.0.4.
 ///
-/// Source: <https://prometheus.io/docs/instrumenting/exposition_formats/>. One family is one block of lines:
+/// Source: <https://prometheus.io/docs/instrumenting/exposition_formats/>. A family is a block of lines:
 ///
 /// ```text
 /// # HELP etwsieve_events_total Events seen.
@@ -16,7 +16,7 @@ use std::fmt::{Display, Write as _};
 /// etwsieve_events_total{source="live"} 7
 /// ```
 ///
-/// Samples of one family may come in any order between those of others. The caller gives each combination of name
+/// Samples may be added in any order; those of a family end up in one block. The caller adds each combination of name
 /// and labels once.
 #[derive(Clone, Debug, Default)]
 pub struct Text {
@@ -26,31 +26,32 @@ pub struct Text {
 #[derive(Clone, Debug)]
 struct Family {
     name: &'static str,
-    /// HELP, TYPE and the samples so far.
+    /// HELP, TYPE and the samples added so far.
     lines: String,
 }
 
 impl Text {
-    /// Without any metric.
+    /// Creates an empty text.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a sample of a counter, which never decreases while the process lives.
+    /// Adds a sample of a counter, which never decreases during the life of the process.
     ///
     /// # Panics
     ///
-    /// If `name` does not end in `_total`, or it or a label is no name of the format. Names are ours, not input.
+    /// If `name` does not end in `_total`, or if the name or a label is invalid in the format. All names are constants
+    /// of the program.
     pub fn counter(&mut self, name: &'static str, help: &str, labels: &[(&'static str, &str)], value: u64) {
         assert!(name.ends_with("_total"), "the name of the counter {name} ends in _total");
         self.sample("counter", name, help, labels, value);
     }
 
-    /// Adds a sample of a gauge, in the unit that ends its name.
+    /// Adds a sample of a gauge, whose name ends with its unit.
     ///
     /// # Panics
     ///
-    /// If `name` ends in `_total`, which is for counters, or it or a label is no name of the format.
+    /// If `name` ends in `_total`, which is for counters, or if the name or a label is invalid in the format.
     pub fn gauge(&mut self, name: &'static str, help: &str, labels: &[(&'static str, &str)], value: f64) {
         assert!(!name.ends_with("_total"), "the name of the gauge {name} does not end in _total");
         match value {
@@ -60,7 +61,7 @@ impl Text {
         }
     }
 
-    /// The whole text, one family after the other.
+    /// Returns the whole text, family by family.
     pub fn finish(self) -> String {
         self.families.into_iter().map(|family| family.lines).collect()
     }
@@ -84,7 +85,7 @@ impl Text {
         for (number, (label, text)) in labels.iter().enumerate() {
             assert!(is_name(label, false), "{label:?} is a label's name");
             lines.push(if number == 0 { '{' } else { ',' });
-            // Writing to a String cannot fail.
+            // Writing to a string cannot fail.
             let _ = write!(lines, "{label}=\"{}\"", escape(text, true));
         }
         if !labels.is_empty() {
@@ -94,14 +95,15 @@ impl Text {
     }
 }
 
-/// Letters, digits and underscores, no digit first; metrics may have colons too.
+/// Returns true for letters, digits and underscores that do not start with a digit. Names of metrics may also contain
+/// colons.
 fn is_name(name: &str, is_metric: bool) -> bool {
     !name.starts_with(|first: char| first.is_ascii_digit())
         && !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || is_metric && byte == b':')
 }
 
-/// Quotes need an escape in labels only; backslashes and line feeds everywhere.
+/// Escapes backslashes and line feeds, and in labels also quotes.
 fn escape(text: &str, is_label: bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -120,10 +122,10 @@ mod tests {
     use super::Text;
 
     #[test]
-    fn families_are_blocks_with_one_head() {
+    fn samples_are_grouped_by_family_under_one_header() {
         let mut text = Text::new();
         text.counter("etwsieve_events_total", "Events seen.", &[("source", "live")], 7);
-        text.gauge("etwsieve_queue_bytes", "Payload bytes that wait.", &[], 1.5);
+        text.gauge("etwsieve_queue_bytes", "Queued payload bytes.", &[], 1.5);
         text.counter("etwsieve_events_total", "Events seen.", &[("source", "b"), ("kind", "4104")], u64::MAX);
         assert_eq!(
             text.finish(),

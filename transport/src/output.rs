@@ -1,6 +1,7 @@
-//! Hits as JSON: the project's own names, the Elastic Common Schema, Splunk's Common Information Model.
+//! Hits as JSON, with the project's own field names, those of the Elastic Common Schema, or those of Splunk's Common
+//! Information Model.
 //!
-//! A hit with several rules is several objects, one for each rule. Sensor and collector write the same.
+//! A hit with several rules becomes several objects, one for each rule. Sensor and collector write the same objects.
 
 pub mod ecs;
 mod how;
@@ -10,7 +11,7 @@ pub mod splunk;
 use crate::hit::{HitV1, RuleRefV1};
 use etwsieve_event::provider::{AMSI, POWERSHELL_CORE, SENSOR};
 
-/// Name under which Windows registers the provider.
+/// Returns the name under which Windows registers the provider.
 fn provider_name(hit: &HitV1) -> &'static str {
     match hit.provider_guid() {
         POWERSHELL_CORE => "PowerShellCore",
@@ -20,12 +21,12 @@ fn provider_name(hit: &HitV1) -> &'static str {
     }
 }
 
-/// The rule's id; `None` for a rule without one.
+/// Returns the rule's id, or `None` if it has none.
 fn rule_id(rule: &RuleRefV1) -> Option<&str> {
     Some(rule.id.as_str()).filter(|id| !id.is_empty())
 }
 
-/// The rule's level; `None` for a rule without one.
+/// Returns the rule's level, or `None` if it has none.
 fn level(rule: &RuleRefV1) -> Option<&str> {
     Some(rule.level.as_str()).filter(|level| !level.is_empty())
 }

@@ -1,17 +1,17 @@
-//! Text from rules, sensors and files, made safe for a terminal.
+//! Makes text from rules, sensors and files safe to print on a terminal.
 //!
-//! Whoever writes a rule, names a file or runs a script chooses characters that this program later prints. Control
-//! characters command a terminal, marks of direction show text in another order than it has, and invisible characters
-//! make two names look like one. [`Printable`], [`Lines`] and [`clip`] print text without them; everything that reaches
-//! a terminal goes through one of the three.
+//! The author of a rule, a file name or a script chooses characters that this program prints later. Control characters
+//! control the terminal, direction marks change the visible order of text, and invisible characters make different
+//! names look equal. [`Printable`], [`Lines`] and [`clip`] print text without such characters, and everything printed
+//! on a terminal goes through one of the three.
 
 use std::fmt::{self, Display, Write};
 use std::io;
 use std::path::Path;
 
-/// True for characters that command a terminal, change the direction of text, or are not visible.
+/// Returns true for control characters, direction marks and invisible characters.
 ///
-/// Blanks and the marks that combine with a letter are not among them.
+/// Spaces and combining marks are not hidden.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -21,18 +21,18 @@ pub fn is_hidden(c: char) -> bool {
             | '\u{E0000}'..='\u{E007F}')
 }
 
-/// Displays a value on one line: hidden characters, line ends among them, appear as escapes such as `\u{1b}`.
+/// Displays a value on one line. Hidden characters, including line breaks, are shown as escapes such as `\u{1b}`.
 #[derive(Clone, Copy, Debug)]
 pub struct Printable<T>(pub T);
 
 /// Displays a value that may have several lines, such as an error with an excerpt.
 ///
-/// Hidden characters appear as escapes. Each line but the first is indented, so that no text can pass for a line that
-/// the program wrote.
+/// Hidden characters are shown as escapes. All lines but the first are indented, so that no text can imitate a line of
+/// the program.
 #[derive(Clone, Copy, Debug)]
 pub struct Lines<T>(pub T);
 
-/// Displays a path as [`Printable`] does. Bytes that are not text appear as U+FFFD.
+/// Displays a path like [`Printable`]. Bytes that are not valid text are shown as U+FFFD.
 pub fn path(path: &Path) -> Printable<std::path::Display<'_>> {
     Printable(path.display())
 }
@@ -54,10 +54,10 @@ impl<T: Display> Display for Lines<T> {
     }
 }
 
-/// Passes text on to `out` without hidden characters.
+/// Writes text to `out` without hidden characters.
 struct Cleaner<'a, W> {
     out: &'a mut W,
-    /// Replaces the end of a line.
+    /// The replacement of a line break.
     newline: &'static str,
 }
 
@@ -78,9 +78,9 @@ impl<W: Write> Write for Cleaner<'_, W> {
     }
 }
 
-/// Returns at most `width` characters of `text` on one line, for a cell of a table.
+/// Returns at most `width` characters of `text` on one line, for a table cell.
 ///
-/// Hidden characters become blanks, and blanks in a row become one.
+/// Hidden characters become spaces, and a run of spaces becomes one.
 pub fn clip(text: &str, width: usize) -> String {
     let mut line = String::new();
     let mut blank = false;
@@ -106,14 +106,14 @@ pub fn clip(text: &str, width: usize) -> String {
     line
 }
 
-/// Writes JSON to a terminal: hidden characters, which JSON allows in strings from U+007F on, become `\u` escapes.
+/// Writes JSON to a terminal. Hidden characters, which JSON allows in strings from U+007F on, become `\u` escapes.
 ///
-/// The text stays the same JSON, since nothing but a string holds such characters. It must be UTF-8; bytes that are
-/// not are passed on.
+/// The result is equivalent JSON, because only strings can contain such characters. Bytes that are not valid UTF-8 are
+/// written unchanged.
 #[derive(Debug)]
 pub struct TerminalJson<W> {
     out: W,
-    /// The beginning of a character whose other bytes have not come yet.
+    /// The first bytes of a character that is not complete yet.
     cut: Vec<u8>,
 }
 
@@ -177,7 +177,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn a_line_stays_one_line_and_commands_nothing() {
+    fn printable_text_is_one_line_without_control_characters() {
         let rows = [
             ("Rule of the day", "Rule of the day"),
             ("naïve – 日本語 👍", "naïve – 日本語 👍"),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn clips_and_disarms() {
+    fn clipped_text_is_short_and_printable() {
         let rows = [
             ("abc", 3, "abc"),
             ("abcd", 3, "ab…"),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn json_keeps_its_meaning_on_a_terminal() {
+    fn terminal_json_is_equivalent() {
         let value = "plain \u{9b}31m \u{202e} \u{e0041} \x1b[0m 日本 \u{7f}";
         let line = serde_json::to_vec(value).expect("a string is JSON");
         for step in 1..9 {

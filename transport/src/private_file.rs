@@ -1,8 +1,8 @@
-//! Files that contain script text, which often contains passwords: created so that only their owner can read them.
+//! Private files. Script text often contains passwords, so files with script text are readable by their owner only.
 //!
 //! On Unix new files have mode 0600 and new folders 0700, whatever the umask allows. On Windows they inherit the access
-//! control list of their folder, which the installation instructions restrict. An existing file keeps its permissions:
-//! an administrator may have set them.
+//! control list of their folder, which the installation instructions restrict. Existing files keep their permissions,
+//! because an administrator may have set them.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -15,7 +15,7 @@ const FILE_MODE: u32 = 0o600;
 #[cfg(unix)]
 const FOLDER_MODE: u32 = 0o700;
 
-/// Returns options that create files for their owner only. Add the kind of access and of creation.
+/// Returns options that create files for their owner only. The caller adds the modes of access and creation.
 pub fn options() -> OpenOptions {
     #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has a mode to set"))]
     let mut options = OpenOptions::new();
@@ -31,22 +31,22 @@ pub fn options() -> OpenOptions {
 ///
 /// # Errors
 ///
-/// Those of opening or creating the file.
+/// Errors of opening or creating the file.
 pub fn append(path: &Path) -> io::Result<File> {
     options().create(true).append(true).open(path)
 }
 
-/// Creates an empty file at `path` unless something is there already.
+/// Creates an empty file at `path` if nothing exists there.
 ///
-/// For libraries that create files with default permissions: SQLite gives its log and index the mode of an existing
-/// database. A symbolic link without a target gets its target.
+/// This is for libraries that create files with default permissions: SQLite gives its log and index the mode of an
+/// existing database. If `path` is a symbolic link without a target, the target is created.
 ///
 /// # Errors
 ///
-/// Those of creating the file.
+/// Errors of creating the file.
 pub fn ensure(path: &Path) -> io::Result<()> {
-    // An existing file must not be opened: a named pipe could block, and closing a database would end the locks that
-    // SQLite has on it in this process.
+    // Do not open an existing file: a named pipe could block, and closing a database would release the locks that
+    // SQLite holds on it in this process.
     if path.exists() {
         return Ok(());
     }
@@ -63,7 +63,7 @@ pub fn ensure(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// Those of changing the mode.
+/// Errors of changing the mode.
 pub fn restrict(file: &File) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -75,11 +75,11 @@ pub fn restrict(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates a folder and the missing ones above it for their owner only. Existing folders keep their permissions.
+/// Creates a folder and its missing parents for their owner only. Existing folders keep their permissions.
 ///
 /// # Errors
 ///
-/// Those of creating a folder.
+/// Errors of creating a folder.
 pub fn create_folder(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn new_files_and_folders_are_their_owners() {
+    fn new_files_and_folders_are_private() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         create_folder(&at("new/deep")).expect("folders");

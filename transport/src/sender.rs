@@ -1,4 +1,4 @@
-//! The way of hits to a collector: a bounded queue, the spool, one connection at a time.
+//! Delivery of hits to a collector, through a bounded queue, the spool and one connection at a time.
 //!
 //! ```text
 //! offer/send ── queue ──► feeder thread ──► spool ──► sender thread ──► connection ──► collector
@@ -6,9 +6,9 @@
 //!                                             └── acknowledged ◄── reader thread ◄─────────┘
 //! ```
 //!
-//! Plain threads. [`Sender::offer`] waits neither for the disk nor for the network: where the queue is full it drops, and
-//! the drop becomes a GAP. What the protocol demands is in [`session`], which collector is next in [`route`], both without
-//! sockets and clocks; [`link`] is the connection.
+//! Everything runs on plain threads. [`HitSender::offer`] waits neither for the disk nor for the network: if the queue
+//! is full, the hit is dropped and becomes part of a GAP. [`protocol::sensor`](crate::protocol::sensor) implements the
+//! protocol and [`route`] chooses the collector, both without sockets and clocks. [`link`] is the network connection.
 
 pub mod address;
 mod counts;
@@ -16,7 +16,6 @@ mod feeder;
 mod link;
 pub mod route;
 mod run;
-pub mod session;
 
 pub use address::{Address, AddressError, COLLECTORS_MAX};
 pub use counts::SenderCounts;
@@ -38,50 +37,50 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long the end of a sender may take, each of its threads.
+/// Maximum time that stopping each thread may take.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often somebody who waits looks.
+/// Polling interval of waiting callers.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Further counts for each STATUS.
+/// Returns further counts for each STATUS.
 pub type MoreCounts = Box<dyn Fn() -> Vec<CountV1> + Send>;
 
-/// Where hits are sent, and how.
+/// The collectors, and how to connect to them.
 pub struct SenderSettings {
-    /// Collectors; 1 to [`COLLECTORS_MAX`].
+    /// Addresses of collectors; 1 to [`COLLECTORS_MAX`].
     pub collectors: Vec<Address>,
     /// The order in which they are tried.
     pub order: Order,
-    /// The bundle file. `None`: plain TCP, which only loopback addresses may have.
+    /// Path of the bundle file. `None`: plain TCP, which is allowed to loopback addresses only.
     pub bundle: Option<PathBuf>,
-    /// Program and version, for people.
+    /// Program and version; informational.
     pub software: String,
-    /// What the machine calls itself, for people.
+    /// The machine's own name; informational.
     pub computer: String,
     /// Further counts for each STATUS.
     pub more_counts: MoreCounts,
 }
 
-/// Why a sender cannot begin.
+/// A sender cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum SenderError {
-    /// The list of collectors.
-    #[error("{0} collectors, expected 1 to {COLLECTORS_MAX}")]
+    /// Wrong number of collectors.
+    #[error("{0} collectors configured, expected 1 to {COLLECTORS_MAX}")]
     Collectors(usize),
     /// Plain TCP to another machine.
     #[error(
-        "{0} is no address of this machine: without TLS hits go to 127.0.0.1, [::1] or localhost only; use a bundle"
+        "{0} is not a loopback address; configure a bundle for TLS (without TLS only 127.0.0.1, [::1] and localhost are allowed)"
     )]
     NotLoopback(Address),
-    /// The bundle.
+    /// The bundle cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The system gives no thread.
+    /// The system cannot start a thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
 }
 
-/// What the threads share.
+/// State shared by the threads of a sender.
 struct Shared {
     spool: Mutex<Spool>,
     queue: Queue,
@@ -91,25 +90,26 @@ struct Shared {
 }
 
 impl Shared {
-    /// The spool stays usable after a panic elsewhere: each of its steps is whole.
+    /// A panic of another thread leaves the spool usable, because none of its methods can panic half-way through a
+    /// change.
     fn spool(&self) -> MutexGuard<'_, Spool> {
         self.spool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A running sender.
-pub struct Sender {
+pub struct HitSender {
     shared: Arc<Shared>,
     feeder: Option<JoinHandle<()>>,
     runner: Option<JoinHandle<()>>,
 }
 
-impl Sender {
-    /// Starts to send what the spool holds, and what comes.
+impl HitSender {
+    /// Starts to send the contents of the spool and new hits.
     ///
     /// # Errors
     ///
-    /// [`SenderError`]. Whether a collector can be reached is not asked here.
+    /// [`SenderError`]. An unreachable collector is not an error here.
     pub fn start(mut settings: SenderSettings, spool: Spool) -> Result<Self, SenderError> {
         let count = settings.collectors.len();
         if !(1..=COLLECTORS_MAX).contains(&count) {
@@ -143,7 +143,7 @@ impl Sender {
         Ok(sender)
     }
 
-    /// Takes a hit without waiting. Where there is no room for it, it is dropped, and lies in a GAP.
+    /// Queues a hit without waiting. If the queue is full, the hit is dropped and becomes part of a GAP.
     pub fn offer(&self, hit: &HitV1) {
         if let Some(bytes) = self.encode(hit)
             && self.shared.queue.offer(bytes).is_err()
@@ -152,8 +152,8 @@ impl Sender {
         }
     }
 
-    /// Takes a hit, and waits for the disk where it has to, but never for the network. Returns early, with the hit
-    /// dropped, once `is_stopped` says so.
+    /// Queues a hit. Waits for the disk if necessary, but never for the network. Once `is_stopped` returns true, it
+    /// stops waiting and drops the hit.
     pub fn send(&self, hit: &HitV1, is_stopped: impl Fn() -> bool) {
         let Some(mut bytes) = self.encode(hit) else { return };
         self.shared.queue.set_patient();
@@ -170,19 +170,19 @@ impl Sender {
         match encode_hit(hit) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
-                tracing::error!(source = hit.source, "a hit fits no frame: {error}");
+                tracing::error!(source = hit.source, "cannot encode a hit, it is dropped: {error}");
                 self.shared.queue.drop_one(GapReason::TooLong);
                 None
             }
         }
     }
 
-    /// The counts at this moment.
+    /// Returns the current counts.
     pub fn counts(&self) -> SenderCounts {
         self.shared.counters.read(self.spool_counts())
     }
 
-    /// The counts at any moment, also after the sender has gone.
+    /// Returns a function that reads the counts, even after the sender has stopped.
     pub fn watch_counts(&self) -> impl Fn() -> SenderCounts + Send + Sync + use<> {
         let shared = Arc::clone(&self.shared);
         move || shared.counters.read(shared.spool().counts())
@@ -192,12 +192,12 @@ impl Sender {
         self.shared.spool().counts()
     }
 
-    /// Waits until a collector has acknowledged everything, `is_stopped` says so, or nothing has been acknowledged for
-    /// `patience`; and says whether everything was acknowledged.
+    /// Waits until a collector has acknowledged everything. Gives up when `is_stopped` returns true, or when nothing
+    /// was acknowledged for `patience`. Returns true if everything was acknowledged.
     pub fn wait_sent(&self, patience: Duration, is_stopped: impl Fn() -> bool) -> bool {
         let (mut progress, mut since) = (self.spool_counts().acknowledged, Instant::now());
         loop {
-            // In this order: what leaves the queue is in the spool first.
+            // The order matters: a hit is in the spool before it leaves the queue.
             if self.shared.queue.is_idle() && self.shared.spool().is_empty() {
                 return true;
             }
@@ -212,8 +212,8 @@ impl Sender {
         }
     }
 
-    /// Ends: what is in the queue goes to the spool, the connection is closed, and the counts are final. What was not
-    /// acknowledged stays in the spool; hits for which the disk has no room are given up.
+    /// Stops the sender and returns the final counts. Queued hits are written to the spool, and the connection is
+    /// closed. Hits without an acknowledgement stay in the spool; hits for which the disk has no room are dropped.
     pub fn finish(mut self) -> SenderCounts {
         self.end();
         self.counts()
@@ -225,14 +225,14 @@ impl Sender {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.inbox.stop();
         join(self.runner.take());
-        // What the last acknowledgements allow to forget.
+        // Delete what the last acknowledgements covered.
         if let Err(error) = self.shared.spool().flush(now_ms()) {
             tracing::error!("{error}");
         }
     }
 }
 
-impl Drop for Sender {
+impl Drop for HitSender {
     fn drop(&mut self) {
         if self.feeder.is_some() || self.runner.is_some() {
             self.end();
@@ -240,7 +240,7 @@ impl Drop for Sender {
     }
 }
 
-/// Waits for a thread, but not for ever: a resolver may take its time.
+/// Waits for a thread, but only for a limited time, because it may be stuck in a name resolver.
 fn join(handle: Option<JoinHandle<()>>) {
     let Some(handle) = handle else { return };
     let start = Instant::now();
@@ -248,11 +248,11 @@ fn join(handle: Option<JoinHandle<()>>) {
         thread::sleep(LOOK_EVERY);
     }
     if handle.is_finished() && handle.join().is_err() {
-        tracing::error!("a thread of the sender has panicked");
+        tracing::error!("a thread of the sender panicked");
     }
 }
 
-/// Milliseconds since 1970.
+/// Returns the time in milliseconds since 1970.
 fn now_ms() -> u64 {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -1,12 +1,13 @@
-//! The spool: hits wait here, on disk, until a collector has acknowledged them.
+//! The spool: stores hits on disk until a collector has acknowledged them.
 //!
-//! One SQLite file with a write-ahead log and `synchronous=FULL`: what [`Spool::flush`] has written survives a crash
-//! and a loss of power. Every hit gets the next number of the present epoch, and every number is that of a hit or lies
-//! in a run that was given up, with its reason: for want of room, or because the file was damaged. The spool is bounded
-//! in bytes. Where the disk takes nothing, the newest hits are kept in memory, up to a bound, and can be sent from there.
+//! The spool is a SQLite file with a write-ahead log and `synchronous=FULL`: everything that [`Spool::flush`] has
+//! written survives a crash and a loss of power. Each hit gets the next sequence number of the current epoch. Every
+//! number belongs to a hit or to a gap, which has a reason: there was no room, or the file was damaged. The size of the
+//! spool is limited. While the disk cannot be written, the newest hits stay in memory, up to a limit, and can be sent
+//! from there.
 //!
-//! Nothing here knows a network or a clock. A spool belongs to one process; a lock file beside it sees to that. A
-//! damaged spool is renamed, what can be read of it is saved into a new one, and the rest is told as lost.
+//! This module uses neither network nor clock. A lock file beside the spool ensures that only one process uses it. A
+//! damaged spool is renamed; its readable contents are copied to a new one, and the rest becomes gaps.
 
 mod db;
 mod error;
@@ -29,75 +30,75 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use tail::Tail;
 
-/// Bytes that a spool may hold unless set otherwise.
+/// Default for the maximum size of a spool, in bytes.
 pub const BYTES_MAX: u64 = 256 << 20;
-/// Least bytes that a spool can be bounded by: a few of the longest hits.
+/// Lower bound for the maximum size, in bytes; a few hits of maximum length.
 pub const BYTES_MAX_LEAST: u64 = 4 << 20;
 
-/// What is kept when the spool is full.
+/// Which hits to keep when the spool is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {
-    /// What came first: the first evidence of an intrusion.
+    /// The first hits: they show how an intrusion began.
     #[default]
     Oldest,
-    /// What came last.
+    /// The last hits.
     Newest,
 }
 
-/// Where a spool is, and how much it may hold.
+/// Path and limits of a spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpoolSettings {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Most bytes of frames and their rows. The file itself may be larger by its log and by free pages.
+    /// Maximum size of frames and their rows, in bytes. The file can be larger because of its log and free pages.
     pub bytes_max: u64,
-    /// What is kept when it is full.
+    /// Which hits to keep when the spool is full.
     pub keep: Keep,
 }
 
-/// What became of hits, since the spool was opened unless said otherwise.
+/// Counts since the spool was opened, unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpoolCounts {
-    /// Hits handed to the spool.
+    /// Hits passed to the spool.
     pub offered: u64,
-    /// Hits given up, in the order of [`GapReason::ALL`]. Those of damage may be of earlier processes.
+    /// Dropped hits, in the order of [`GapReason::ALL`]. Those lost by damage may be of earlier processes.
     pub dropped: [u64; GapReason::ALL.len()],
-    /// Hits and given up ones that were acknowledged, of all epochs.
+    /// Acknowledged hits and acknowledged dropped hits, of all epochs.
     pub acknowledged: u64,
-    /// Hits that wait now, of all epochs.
+    /// Hits in the spool, of all epochs.
     pub hits: u64,
-    /// Bytes of the frames that wait now, and of their rows.
+    /// Size of the frames in the spool and of their rows, in bytes.
     pub bytes: u64,
-    /// When the oldest of what waits was spooled, in milliseconds since 1970.
+    /// When the oldest hit in the spool was added, in milliseconds since 1970.
     pub oldest_ms: Option<u64>,
-    /// Damaged spools set aside.
+    /// Damaged spools that were renamed.
     pub repairs: u64,
-    /// Writes that failed and were, or will be, tried again.
+    /// Failed writes. They are repeated.
     pub write_failures: u64,
 }
 
-/// An epoch and where in it to go on sending.
+/// The epoch to send next, and where to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Front {
     /// The epoch.
     pub epoch: [u8; 16],
-    /// The lowest number without an acknowledgement.
+    /// The lowest number that is not acknowledged.
     pub first_unacknowledged: u64,
 }
 
-/// An epoch as far as it matters here.
+/// The state of an epoch.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_field_names, reason = "the number that the protocol calls epoch")]
+#[expect(clippy::struct_field_names, reason = "the protocol calls the random number epoch")]
 struct Epoch {
     id: u32,
     epoch: [u8; 16],
-    /// Acknowledged up to this number.
+    /// Everything up to this number is acknowledged.
     acked: u64,
-    /// Acknowledged up to this number according to the file.
+    /// The value of `acked` in the file.
     acked_stored: u64,
-    /// The last number given.
+    /// The last number assigned.
     last: u64,
-    /// Whether the file knows this epoch.
+    /// True if the file has a row for this epoch.
     is_stored: bool,
 }
 
@@ -105,59 +106,59 @@ struct Epoch {
 #[derive(Debug)]
 pub struct Spool {
     settings: SpoolSettings,
-    /// `None` after the file had to be given up; tried again with each write.
+    /// `None` if the file could not be opened. Every write tries again.
     db: Option<Db>,
     instance: [u8; 16],
-    /// In the order of sending; the last one is the present one.
+    /// In the order of sending. The last one is the current epoch.
     epochs: VecDeque<Epoch>,
     tail: Tail,
     totals: Totals,
-    /// Whether the last write failed, so that the tail has to be sent from memory.
+    /// True if the last write failed. The rows in memory are sent from there then.
     is_stuck: bool,
-    /// Key of the last number that was read since [`Spool::rewind`]: it may be on its way.
-    handed: i64,
+    /// Key of the last number read since [`Spool::rewind`]; everything up to it may be in flight.
+    read_through: i64,
     counts: SpoolCounts,
-    /// Held until the process ends.
+    /// Held as long as the spool is open.
     _lock: File,
 }
 
 impl Spool {
-    /// Opens a spool and creates it where there is none, with its folder; begins a new epoch. `now_ms` is the time in
+    /// Opens a spool and starts a new epoch. Creates the file and its folder if necessary. `now_ms` is the time in
     /// milliseconds since 1970.
     ///
-    /// A damaged spool is set aside under another name. Reads all of the file once.
+    /// Reads the whole file once. A damaged spool is renamed and replaced.
     ///
     /// # Errors
     ///
-    /// [`SpoolError`]; a file that is no spool is not touched.
+    /// [`SpoolError`]. A file that is not a spool is left unchanged.
     pub fn open(settings: SpoolSettings, now_ms: u64) -> Result<Self, SpoolError> {
         repair::open(settings, now_ms)
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.settings.path
     }
 
-    /// The random number of this spool.
+    /// Returns the random number of this spool.
     pub fn instance(&self) -> [u8; 16] {
         self.instance
     }
 
-    /// Takes a hit, as [`encode_hit`](crate::wire::codec::encode_hit) gives it, and its number. It is durable, or given
-    /// up, after the next [`flush`](Self::flush).
+    /// Adds a hit, encoded by [`encode_hit`](crate::wire::codec::encode_hit), and assigns its number. After the next
+    /// [`flush`](Self::flush) the hit is durable or dropped.
     pub fn push(&mut self, hit: &[u8], now_ms: u64) {
         self.counts.offered += 1;
         let (id, sequence) = self.take_numbers(1);
         self.tail.push_hit(id, sequence, hit, now_ms, &mut self.counts.dropped);
     }
 
-    /// Gives `count` numbers to hits that were given up before they came here.
+    /// Assigns numbers to `count` hits that were dropped before they reached the spool.
     pub fn push_gap(&mut self, count: u64, reason: GapReason, now_ms: u64) {
         let mut left = count;
         while left > 0 {
-            // All numbers of an epoch are more than a machine can count to; but then another one begins.
-            let room = SEQUENCE_MAX - self.present().last;
+            // An epoch has more numbers than a sensor ever uses. If they run out, another epoch starts.
+            let room = SEQUENCE_MAX - self.current_epoch().last;
             let now = left.min(if room == 0 { SEQUENCE_MAX } else { room });
             let (id, first) = self.take_numbers(now);
             self.tail.push_gap(id, (first, first + now - 1), reason, now_ms);
@@ -167,41 +168,41 @@ impl Spool {
         self.counts.dropped[reason as usize] += count;
     }
 
-    /// Whether [`flush`](Self::flush) has something to write.
+    /// Returns true if [`flush`](Self::flush) has something to write.
     pub fn has_unwritten(&self) -> bool {
         !self.tail.is_empty() || self.epochs.iter().any(|epoch| epoch.acked > epoch.acked_stored)
     }
 
-    /// Bytes that are in memory only.
+    /// Returns the size of the rows that are only in memory, in bytes.
     pub fn unwritten_bytes(&self) -> u64 {
         self.tail.bytes()
     }
 
-    /// Gives up the oldest hits in memory beyond [`TAIL_BYTES_MAX`], while the disk takes nothing.
+    /// Drops the oldest hits in memory beyond [`TAIL_BYTES_MAX`], because the disk cannot be written.
     pub fn limit_unwritten(&mut self) {
-        self.counts.dropped[GapReason::SpoolFull as usize] += self.tail.limit(self.handed);
+        self.counts.dropped[GapReason::SpoolFull as usize] += self.tail.limit(self.read_through);
     }
 
-    /// Counts hits that a collector cannot store. They stay until the acknowledgement that covers them.
+    /// Counts hits that a collector cannot store. They stay in the spool until they are acknowledged.
     pub fn count_refused(&mut self, hits: u64) {
         let count = &mut self.counts.dropped[GapReason::Refused as usize];
         *count = count.saturating_add(hits);
     }
 
-    /// Counts the hits in memory as given up, and returns how many: the process ends, and the disk takes nothing.
-    pub fn give_up_unwritten(&mut self) -> u64 {
+    /// Drops the hits in memory and returns their number. Called when the process exits and the disk cannot be written.
+    pub fn drop_unwritten(&mut self) -> u64 {
         let hits = self.tail.hits();
         self.counts.dropped[GapReason::SpoolFull as usize] += hits;
         self.tail.clear();
         hits
     }
 
-    /// Whether everything was acknowledged.
+    /// Returns true if everything is acknowledged.
     pub fn is_empty(&self) -> bool {
         self.epochs.iter().all(|epoch| epoch.acked >= epoch.last)
     }
 
-    /// The counts at this moment.
+    /// Returns the current counts.
     pub fn counts(&self) -> SpoolCounts {
         let stored = self.db.as_ref().and_then(|db| db.oldest().ok().flatten());
         SpoolCounts {
@@ -212,29 +213,30 @@ impl Spool {
         }
     }
 
-    fn present(&self) -> Epoch {
-        self.epochs.back().copied().expect("there is always a present epoch")
+    fn current_epoch(&self) -> Epoch {
+        self.epochs.back().copied().expect("there is always a current epoch")
     }
 
-    /// The next `count` numbers: epoch and the first of them. All are of one epoch.
+    /// Assigns the next `count` numbers, all in one epoch. Returns the epoch and the first number.
     fn take_numbers(&mut self, count: u64) -> (u32, u64) {
-        if self.present().last + count > SEQUENCE_MAX {
-            // Derived from the old one: random, and no system has to be asked.
-            let Epoch { id, epoch, .. } = self.present();
+        if self.current_epoch().last + count > SEQUENCE_MAX {
+            // Derived from the previous epoch, which is random, because the random number generator of the system may
+            // fail.
+            let Epoch { id, epoch, .. } = self.current_epoch();
             self.epochs
                 .push_back(Epoch::new(id + 1, epoch.map(|byte| byte.wrapping_mul(167).wrapping_add(13))));
         }
-        let present = self.epochs.back_mut().expect("there is always a present epoch");
-        let first = present.last + 1;
-        present.last += count;
-        (present.id, first)
+        let current = self.epochs.back_mut().expect("there is always a current epoch");
+        let first = current.last + 1;
+        current.last += count;
+        (current.id, first)
     }
 
     fn failed(&self, source: rusqlite::Error) -> SpoolError {
         SpoolError::of(&self.settings.path, source)
     }
 
-    /// What to do about an error: a damaged file is set aside.
+    /// Converts an error. Replaces the file if it is damaged.
     fn after(&mut self, error: rusqlite::Error, now_ms: u64) -> SpoolError {
         if is_damage(&error) {
             tracing::error!("the spool {} is damaged: {error}", self.settings.path.display());

@@ -1,12 +1,12 @@
-//! The embedded store: hits in one SQLite file, in a form that people can query.
+//! The embedded store: hits in a SQLite file, in a form that people can query.
 //!
-//! Write-ahead log and `synchronous=FULL`: what [`Store::insert_batch`] has returned survives a crash and a
-//! loss of power, and a process killed in the middle of a batch leaves all of it or nothing. An event is
-//! stored once and a rule is counted once per event, so a trace that is replayed again, also from another path or
-//! from a copy, adds only what further rules find. [`EventIdentity`](crate::hit::EventIdentity) says what identifies
-//! an event; of equal events in one source each is stored.
+//! The store uses a write-ahead log and `synchronous=FULL`: a batch for which [`Store::insert_batch`] has returned
+//! survives a crash and a loss of power, and a process killed in the middle of a batch leaves all of it or nothing. An
+//! event is stored once and a rule counts once per event, so replaying a trace again, also from another path or a copy,
+//! adds only what further rules find. [`EventIdentity`](crate::hit::EventIdentity) identifies an event; equal events in
+//! one source are all stored.
 //!
-//! Tables, columns and the view `detections` are in `store/schema.sql` and `store/view.sql`.
+//! Tables, columns and the view `detections` are defined in `store/schema.sql` and `store/view.sql`.
 
 mod error;
 mod insert;
@@ -32,10 +32,10 @@ use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long to wait for another process that is writing.
+/// Maximum time to wait for another process that is writing.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An open store. Several processes may read one while one writes.
+/// An open store. Several processes may read it while one writes.
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
@@ -44,18 +44,17 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a store for writing and creates it where there is none, or an empty file.
+    /// Opens a store for writing. Creates it if the file does not exist or is empty.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotAStore`] and [`StoreError::Newer`], with the file left as it was; others as they come
-    /// from SQLite.
+    /// [`StoreError::NotAStore`] and [`StoreError::Newer`], which leave the file unchanged; other errors of SQLite.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        // SQLite would give a new file the default permissions, and reports what is wrong with the path itself.
+        // SQLite would give a new file the default permissions. Problems with the path are reported by SQLite below.
         let _ = private_file::ensure(path.as_ref());
         let mut store = Self::connect(path.as_ref(), flags)?;
-        // Before anything is written: the file may be someone else's.
+        // Checked before anything is written, because the file may belong to another program.
         if schema::identify(&store.connection, &store.path)? != schema::Identity::Empty {
             store.trust_log()?;
         }
@@ -69,31 +68,31 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`], and as [`open`](Self::open). Where nothing may be written beside the store, it is read as it
-    /// is now, with what a log beside it holds.
+    /// [`StoreError::NotFound`], and the same as for [`open`](Self::open). If no files can be written beside the store,
+    /// its present contents are read, including those of a log beside it.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
-        // Windows would open a device to say whether it exists.
+        // On Windows checking whether a device exists would open it.
         schema::check_header(path)?;
         if !path.exists() {
             return Err(StoreError::NotFound { path: path.to_owned() });
         }
         match Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(Self::if_store) {
             Err(error) if read_only::is_unwritable(&error) => {
-                tracing::debug!("opening {} without files beside it: {error}", path.display());
+                tracing::debug!("opening {} without writing files beside it: {error}", path.display());
                 read_only::open(path).and_then(Self::if_store)
             }
             other => other,
         }
     }
 
-    /// The store again, unless the file is something else or empty.
+    /// Returns the store, or an error if the file is empty or something else.
     fn if_store(store: Self) -> Result<Self, StoreError> {
         let path = store.path.as_path();
         match schema::identify(&store.connection, path)? {
             schema::Identity::Current | schema::Identity::Older => Ok(store),
             schema::Identity::Empty => {
-                Err(StoreError::NotAStore { path: path.to_owned(), detail: "it is empty".to_owned() })
+                Err(StoreError::NotAStore { path: path.to_owned(), detail: "the file is empty".to_owned() })
             }
         }
     }
@@ -127,7 +126,7 @@ impl Store {
 
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, StoreError> {
         schema::check_header(path)?;
-        // Without the URI flag, so that a file named `file:x` is that file.
+        // Without the URI flag, because a file can be named `file:x`.
         let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .at(path, Action::Open)?;
         Self::set_up(connection, path)
@@ -135,7 +134,7 @@ impl Store {
 
     fn set_up(connection: Connection, path: &Path) -> Result<Self, StoreError> {
         connection.busy_timeout(BUSY_TIMEOUT).at(path, Action::Open)?;
-        // A store may come from anywhere: its views and triggers get no say beyond plain SQL.
+        // A store may be of any origin: its views and triggers can use nothing but plain SQL.
         connection.pragma_update(None, "trusted_schema", false).at(path, Action::Open)?;
         connection.pragma_update(None, "cell_size_check", true).at(path, Action::Open)?;
         connection.pragma_update(None, "foreign_keys", true).at(path, Action::Open)?;

@@ -1,13 +1,12 @@
-//! Hits and messages as bytes: [`frame`] carries them over a connection, [`message`] is what the two ends tell each
-//! other, [`codec`] turns structs into bytes and back.
+//! The wire format of hits and messages: [`codec`] encodes structs, [`frame`] delimits them on a connection, and
+//! [`message`] defines everything that sensor and collector exchange besides hits.
 //!
-//! The byte tables and the protocol are in `docs/wire.md`; the golden files in `tests/golden` hold them fast.
-//! Everything is little-endian.
+//! `docs/wire.md` has the byte tables and the protocol, the golden files in `tests/golden` pin the bytes. All integers
+//! are little-endian.
 
 pub mod codec;
 pub mod frame;
 pub mod message;
-pub mod stream;
 
 use crate::hit::HitV1;
 use codec::CodecError;
@@ -15,10 +14,10 @@ use frame::{FrameType, HEADER_LEN};
 use message::Message;
 use serde::{Deserialize, Serialize};
 
-/// Payload of a DATA frame: one hit under its number in the sender's queue.
+/// Payload of a DATA frame: a hit and its sequence number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataV1 {
-    /// Sequence number that the collector acknowledges; not the number of the event in its source.
+    /// The number that the collector acknowledges; not the number of the event in its source.
     pub sequence: u64,
     /// The hit.
     pub hit: HitV1,
@@ -28,30 +27,30 @@ pub struct DataV1 {
 ///
 /// # Errors
 ///
-/// As [`codec::encode_hit`]; `out` is then as it was.
+/// The same as for [`codec::encode_hit`]; `out` is unchanged then.
 pub fn encode_data(sequence: u64, hit: &HitV1, out: &mut Vec<u8>) -> Result<(), CodecError> {
     sealed(FrameType::Data, out, |out| codec::append_data(sequence, hit, out))
 }
 
-/// Decodes the payload of a DATA frame, as [`frame::split_frame`] hands it out.
+/// Decodes the payload of a DATA frame that [`frame::split_frame`] returned.
 ///
 /// # Errors
 ///
-/// As [`codec::decode_hit`].
+/// The same as for [`codec::decode_hit`].
 pub fn decode_data(payload: &[u8]) -> Result<DataV1, CodecError> {
     codec::decode_data(payload)
 }
 
-/// Appends the frame of a message to `out`.
+/// Appends a message to `out` as a frame.
 ///
 /// # Errors
 ///
-/// [`CodecError::Message`] and [`CodecError::TooLong`]; `out` is then as it was.
+/// [`CodecError::Message`] and [`CodecError::TooLong`]; `out` is unchanged then.
 pub fn encode_message<M: Message>(message: &M, out: &mut Vec<u8>) -> Result<(), CodecError> {
     sealed(M::TYPE, out, |out| codec::append_message(message, out))
 }
 
-/// Decodes the payload of a frame whose type is `M`'s.
+/// Decodes the payload of a frame of type `M::TYPE`.
 ///
 /// # Errors
 ///
@@ -60,7 +59,7 @@ pub fn decode_message<M: Message>(payload: &[u8]) -> Result<M, CodecError> {
     codec::decode_message(payload)
 }
 
-/// Appends a frame around what `payload` appends, or nothing.
+/// Appends a frame with the payload that `payload` appends. Leaves `out` unchanged on an error.
 fn sealed(
     frame_type: FrameType,
     out: &mut Vec<u8>,

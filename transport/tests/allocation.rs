@@ -1,4 +1,4 @@
-//! Decoding must not trust a length: measured on the whole process, hence a test binary of its own.
+//! Decoding must not trust a length. The test measures the whole process and therefore has its own test binary.
 
 #![cfg(target_os = "linux")]
 
@@ -13,7 +13,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> usize {
     haystack.windows(needle.len()).position(|window| window == needle).expect("it is there")
 }
 
-/// Lengths of gigabytes on every growing field; the address space of the process shows what they cost.
+/// Claims lengths of gigabytes for every string and list. The address space of the process shows the cost.
 #[test]
 fn claimed_gigabytes_allocate_nothing() {
     fn status_kib(name: &str) -> u64 {
@@ -23,8 +23,8 @@ fn claimed_gigabytes_allocate_nothing() {
     }
     let good = encode_hit(&hit(1)).unwrap();
     let bare = encode_event(&hit(1)).unwrap().len() - 8;
-    // The growing fields of this hit: source, script text, rules, and the attack ids, spans and transformations of
-    // its rule. The pieces of a cut are as many as another hit claims.
+    // The variable-length fields of this hit: source, script text, rules, and the ATT&CK ids, spans and transformations
+    // of its rule. The pieces of a truncated text have the length that another hit claims.
     let (spans, transformations) = (good.len() - 16, good.len() - 8);
     let attack = spans - 1 - (8 + "T1021.006".len()) - 8;
     let cut = {
@@ -36,7 +36,7 @@ fn claimed_gigabytes_allocate_nothing() {
     let claims = [1u64 << 30, 1 << 40, u64::MAX / 2, u64::MAX];
     let mut inputs: Vec<Vec<u8>> = Vec::new();
     for claim in claims {
-        // Sixteen bytes: a time, and a source of that many bytes.
+        // Sixteen bytes: a time, and the length of a source.
         inputs.push([1u64.to_le_bytes(), claim.to_le_bytes()].concat());
         let mut bytes = cut.clone();
         bytes[cut.len() - 16..cut.len() - 8].copy_from_slice(&claim.to_le_bytes());
@@ -46,12 +46,12 @@ fn claimed_gigabytes_allocate_nothing() {
             bytes[at..at + 8].copy_from_slice(&claim.to_le_bytes());
             inputs.push(bytes);
         }
-        // A list within its maximum, whose entries are not there.
+        // A list with a valid length but without entries.
         let mut bytes = good[..bare].to_vec();
         bytes.extend((RULES_MAX as u64).to_le_bytes());
         inputs.push(bytes);
     }
-    // A peak of the past would hide one of today: reserve what lies between.
+    // An earlier peak would hide a later one, so reserve the difference first.
     let slack = status_kib("VmPeak") - status_kib("VmSize");
     let ballast = std::hint::black_box(Vec::<u8>::with_capacity(slack as usize * 1024));
     let before = status_kib("VmPeak");

@@ -1,4 +1,4 @@
-//! Bytes of version 1, as they were released: what is stored and sent must stay readable.
+//! Golden bytes of version 1: everything stored or sent in this version must stay readable.
 //!
 //! The files in `golden/` were made by an encoder written from `docs/wire.md` alone, not by this crate.
 
@@ -17,7 +17,7 @@ const HIT: &[u8] = include_bytes!("golden/hit_v1.bin");
 const HIT_AMSI: &[u8] = include_bytes!("golden/hit_amsi_v1.bin");
 const FRAME: &[u8] = include_bytes!("golden/frame_data_v1.bin");
 
-/// `frame_data_v1.bin`, byte by byte.
+/// `frame_data_v1.bin`, annotated.
 #[rustfmt::skip]
 const WALK: &[u8] = &[
     // Frame header.
@@ -165,7 +165,7 @@ fn full() -> HitV1 {
     }
 }
 
-/// What PowerShell handed to the scanner.
+/// An event of the antimalware scanner.
 fn amsi() -> HitV1 {
     HitV1 {
         time: 133_601_515_200_008_657,
@@ -219,8 +219,8 @@ fn hit_v1() {
     assert_eq!(decode_hit(HIT).unwrap(), full(), "{CHANGED}");
 }
 
-/// Stores and sinks keep identities, so these must not change either. The values were computed from the golden files by
-/// another program, after `docs/wire.md`.
+/// Stores and sinks keep identities, so these must not change either. Another program computed the values from the
+/// golden files according to `docs/wire.md`.
 #[test]
 fn identities() {
     let rows = [
@@ -267,7 +267,7 @@ fn frame_data_v1() {
 }
 
 #[test]
-fn every_truncation_is_still_arriving_or_refused() {
+fn every_truncation_is_incomplete_or_rejected() {
     for len in 0..FRAME.len() {
         assert_eq!(split_frame(&FRAME[..len]), Ok(None), "frame cut to {len} bytes");
     }
@@ -275,12 +275,12 @@ fn every_truncation_is_still_arriving_or_refused() {
         decode_hit(&HIT[..len]).expect_err("a hit cut short");
     }
     let longer = [HIT, &[0]].concat();
-    decode_hit(&longer).expect_err("a byte too many");
+    decode_hit(&longer).expect_err("an extra byte");
 }
 
-/// Without the CRC most flips would decode to another hit.
+/// Without the CRC most corrupted frames would decode to another hit.
 #[test]
-fn every_flipped_bit_of_a_frame_is_noticed() {
+fn every_flipped_bit_of_a_frame_is_detected() {
     let mut waits = 0;
     for bit in 0..FRAME.len() * 8 {
         let mut bytes = FRAME.to_vec();
@@ -289,9 +289,12 @@ fn every_flipped_bit_of_a_frame_is_noticed() {
             Err(_) => {}
             Ok(None) => {
                 waits += 1;
-                assert!((8..12).contains(&(bit / 8)), "bit {bit}: only a longer length may wait");
+                assert!(
+                    (8..12).contains(&(bit / 8)),
+                    "bit {bit}: only a larger length makes the frame incomplete"
+                );
             }
-            Ok(Some(_)) => panic!("bit {bit} went unnoticed"),
+            Ok(Some(_)) => panic!("bit {bit} was not detected"),
         }
     }
     assert!(waits > 0);

@@ -1,4 +1,4 @@
-//! Bytes of the session protocol, version 1, and the rules that its messages keep.
+//! Golden bytes of the messages of version 1, and the validity rules for their fields.
 //!
 //! The files in `golden/` were made by an encoder written from `docs/wire.md` alone, not by this crate.
 
@@ -52,15 +52,15 @@ fn refusal() -> RefusedV1 {
 
 fn check<M: Message + PartialEq + Debug>(golden: &[u8], message: &M) {
     let mut bytes = Vec::new();
-    encode_message(message, &mut bytes).expect("it keeps the rules");
+    encode_message(message, &mut bytes).expect("a valid message");
     assert_eq!(bytes, golden, "the bytes of version 1 have changed: make a new struct instead");
-    let split = split_frame(golden).expect("a frame").expect("a whole one");
+    let split = split_frame(golden).expect("a frame").expect("a complete one");
     assert_eq!(split.frame_type, M::TYPE);
     assert_eq!(&decode_message::<M>(split.payload).expect("a message"), message);
     for len in 0..split.payload.len() {
         decode_message::<M>(&split.payload[..len]).expect_err("a message cut short");
     }
-    decode_message::<M>(&[split.payload, &[0]].concat()).expect_err("a byte too many");
+    decode_message::<M>(&[split.payload, &[0]].concat()).expect_err("an extra byte");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn golden_bytes() {
 }
 
 #[test]
-fn enums_have_the_numbers_of_the_specification() {
+fn enums_have_the_documented_numbers() {
     let reasons = [
         BusyReason::DiskFull,
         BusyReason::StoreFailed,
@@ -110,11 +110,11 @@ fn refused<M: Message>(name: &str, message: &M, field: &str) {
         Err(CodecError::Message(error)) => assert_eq!(error.field, field, "{name}"),
         other => panic!("{name}: {other:?}"),
     }
-    assert_eq!(out, b"before", "{name}: nothing of a refused frame stays");
+    assert_eq!(out, b"before", "{name}: a rejected message leaves the buffer unchanged");
 }
 
 #[test]
-fn rules_hold_on_the_way_out() {
+fn invalid_messages_are_not_encoded() {
     refused("no version", &HelloV1 { versions: vec![], ..hello() }, "hello.versions");
     refused("versions", &HelloV1 { versions: vec![1; VERSIONS_MAX + 1], ..hello() }, "hello.versions");
     let zero = HelloV1 { first_unacknowledged: 0, ..hello() };
@@ -136,11 +136,11 @@ fn rules_hold_on_the_way_out() {
     let twice = vec![count("a", 1), count("a", 2)];
     refused("twice", &StatusV1 { counts: twice, ..status() }, "status.counts.name");
     let whole = GapV1 { from: 1, to: u64::MAX, count: u64::MAX, ..gap() };
-    encode_message(&whole, &mut Vec::new()).expect("the longest gap there can be");
+    encode_message(&whole, &mut Vec::new()).expect("the longest possible gap");
 }
 
 #[test]
-fn rules_hold_on_the_way_in() {
+fn invalid_messages_are_not_decoded() {
     let payload = |golden: &[u8]| golden[16..].to_vec();
     let mut gap = payload(include_bytes!("golden/frame_gap_v1.bin"));
     gap[..8].fill(0);
@@ -168,9 +168,9 @@ fn the_best_common_version_is_chosen() {
 }
 
 proptest! {
-    /// What decodes encodes to the same bytes, and nothing panics.
+    /// Bytes that decode encode to the same bytes, and nothing panics.
     #[test]
-    fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_decode_or_are_rejected(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         again::<HelloV1>(&bytes)?;
         again::<WelcomeV1>(&bytes)?;
         again::<AckV1>(&bytes)?;
@@ -181,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn any_gap_that_is_allowed_round_trips(from in 1u64.., len: u64, count: u64, reason in 0..5usize) {
+    fn any_valid_gap_round_trips(from in 1u64.., len: u64, count: u64, reason in 0..5usize) {
         let to = from.saturating_add(len);
         let count = 1 + count % (to - from + 1).max(1);
         let gap = GapV1 { from, to, count, reason: GapReason::ALL[reason] };
@@ -194,7 +194,7 @@ proptest! {
 fn again<M: Message>(bytes: &[u8]) -> Result<(), TestCaseError> {
     if let Ok(message) = decode_message::<M>(bytes) {
         let mut frame = Vec::new();
-        encode_message(&message, &mut frame).expect("what decodes encodes");
+        encode_message(&message, &mut frame).expect("a decoded message is valid");
         prop_assert_eq!(frame[5], M::TYPE as u8);
         prop_assert_eq!(&frame[16..], bytes);
         prop_assert!(M::TYPE != FrameType::Data);

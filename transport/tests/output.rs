@@ -1,4 +1,4 @@
-//! Hits as JSON at the ends of time, and the identities of their detections.
+//! Hits as JSON at the limits of time, and the identities of their detections.
 
 mod common;
 
@@ -8,9 +8,9 @@ use etwsieve_transport::output::{ecs, jsonl, splunk};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
-/// Before 1970 the seconds are negative as a whole, and no year has five digits.
+/// Before 1970 the whole number of seconds is negative, and no year has five digits.
 #[test]
-fn times_are_right_from_first_to_last() {
+fn times_are_correct_over_the_whole_range() {
     let rows = [
         (0, "1601-01-01T00:00:00.0000000Z", "-11644473600.0000000"),
         (116_444_735_989_999_999, "1969-12-31T23:59:58.9999999Z", "-1.0000001"),
@@ -36,7 +36,7 @@ fn times_are_right_from_first_to_last() {
 }
 
 #[test]
-fn detections_of_an_event_are_told_apart() {
+fn detections_of_an_event_have_different_identities() {
     let event = EventIdentity::of(&hit(1)).unwrap();
     let span = |start| SpanV1 { text: 0, start, len: 3 };
     let rules = [
@@ -51,7 +51,7 @@ fn detections_of_an_event_are_told_apart() {
     ];
     let identities: HashSet<_> = rules.iter().map(|rule| event.with_rule(rule)).collect();
     assert_eq!(identities.len(), rules.len());
-    // A rule that has an id is the same whatever it found, and after its level was changed.
+    // A rule with an id has the same identity whatever it matched and whatever its level is.
     let changed = RuleRefV1 { level: "low".into(), spans: vec![span(0)], ..rule("a", "T") };
     assert_eq!(event.with_rule(&changed), event.with_rule(&rule("a", "T")));
 }

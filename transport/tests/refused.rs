@@ -1,10 +1,10 @@
-//! A collector that can never store a frame: the sensor counts it as lost and does not send it again.
+//! A collector that can never store a frame: the sensor counts the hit as lost and does not send it again.
 
-#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
-use etwsieve_transport::sender::session::{End, Introduction, Session, SpoolAt};
+use etwsieve_transport::protocol::sensor::{CloseReason, Introduction, SensorConnection, SpoolAt};
 use etwsieve_transport::spool::Spool;
 use etwsieve_transport::wire::codec::encode_hit;
 use etwsieve_transport::wire::encode_message;
@@ -13,15 +13,15 @@ use std::time::Instant;
 use support::{hit, open};
 use tempfile::TempDir;
 
-struct Talk {
+struct Conversation {
     spool: Spool,
-    session: Session,
+    connection: SensorConnection,
     epoch: [u8; 16],
     _folder: TempDir,
 }
 
 impl Talk {
-    /// A sensor with `hits` hits, of which nothing has been sent.
+    /// Creates a sensor with `hits` hits, none of which has been sent.
     fn start(hits: u64) -> Self {
         let folder = TempDir::new().unwrap();
         let mut spool = open(folder.path());
@@ -31,23 +31,23 @@ impl Talk {
         spool.flush(1000).unwrap();
         let epoch = spool.front().epoch;
         let backlog = SpoolAt { spool: &mut spool, now_ms: 1000 };
-        let session = Session::new(Introduction::default(), &backlog, Instant::now()).unwrap();
-        Self { spool, session, epoch, _folder: folder }
+        let connection = SensorConnection::new(Introduction::default(), &backlog, Instant::now()).unwrap();
+        Self { spool, connection, epoch, _folder: folder }
     }
 
-    fn hear<M: Message>(&mut self, message: &M) -> Result<(), End> {
+    fn deliver<M: Message>(&mut self, message: &M) -> Result<(), CloseReason> {
         let mut bytes = Vec::new();
         encode_message(message, &mut bytes).unwrap();
         let mut backlog = SpoolAt { spool: &mut self.spool, now_ms: 1000 };
-        self.session.receive(&bytes, &mut backlog, Instant::now())
+        self.connection.receive(&bytes, &mut backlog, Instant::now())
     }
 
-    /// A WELCOME, and then everything is sent.
+    /// Delivers a WELCOME, after which everything is sent.
     fn welcome(&mut self) {
         let (version, epoch) = (1, self.epoch);
-        self.hear(&WelcomeV1 { version, epoch, durable: 0, window: 512, quiet_ms: 60_000 }).unwrap();
+        self.deliver(&WelcomeV1 { version, epoch, durable: 0, window: 512, quiet_ms: 60_000 }).unwrap();
         let mut backlog = SpoolAt { spool: &mut self.spool, now_ms: 1000 };
-        self.session.fill(&mut backlog, None, Instant::now()).unwrap();
+        self.connection.fill_output(&mut backlog, None, Instant::now()).unwrap();
     }
 
     fn refused(&self, from: u64, to: u64) -> RefusedV1 {
@@ -61,33 +61,43 @@ impl Talk {
 }
 
 #[test]
-fn a_refused_hit_is_counted_once_and_forgotten_with_its_acknowledgement() {
-    let mut talk = Talk::start(5);
-    talk.welcome();
-    let epoch = talk.epoch;
-    talk.hear(&AckV1 { epoch, sequence: 1 }).unwrap();
+fn a_refused_hit_is_counted_once_and_deleted_when_acknowledged() {
+    let mut conversation = Conversation::start(5);
+    conversation.welcome();
+    let epoch = conversation.epoch;
+    conversation.deliver(&AckV1 { epoch, sequence: 1 }).unwrap();
     for _ in 0..2 {
-        talk.hear(&talk.refused(2, 2)).unwrap();
+        conversation.deliver(&conversation.refused(2, 2)).unwrap();
     }
-    talk.hear(&talk.refused(4, 4)).unwrap();
-    assert_eq!((talk.lost(), talk.spool.front().first_unacknowledged), (2, 2), "it stays until the ACK");
-    // Late: it was acknowledged before, or belongs to another epoch.
-    talk.hear(&talk.refused(1, 1)).unwrap();
-    talk.hear(&RefusedV1 { epoch: [0xEE; 16], ..talk.refused(3, 3) }).unwrap();
-    assert_eq!(talk.lost(), 2);
-    talk.hear(&AckV1 { epoch, sequence: 5 }).unwrap();
-    talk.spool.flush(1000).unwrap();
-    assert!(talk.spool.is_empty());
-    let counts = talk.spool.counts();
-    assert_eq!((counts.hits, counts.acknowledged, talk.lost()), (0, 5, 2));
+    conversation.deliver(&conversation.refused(4, 4)).unwrap();
+    assert_eq!(
+        (conversation.lost(), conversation.spool.front().first_unacknowledged),
+        (2, 2),
+        "it is kept until the ACK"
+    );
+    // Late messages: acknowledged before, or of another epoch.
+    conversation.deliver(&conversation.refused(1, 1)).unwrap();
+    conversation.deliver(&RefusedV1 { epoch: [0xEE; 16], ..conversation.refused(3, 3) }).unwrap();
+    assert_eq!(conversation.lost(), 2);
+    conversation.deliver(&AckV1 { epoch, sequence: 5 }).unwrap();
+    conversation.spool.flush(1000).unwrap();
+    assert!(conversation.spool.is_empty());
+    let counts = conversation.spool.counts();
+    assert_eq!((counts.hits, counts.acknowledged, conversation.lost()), (0, 5, 2));
 }
 
 #[test]
-fn a_collector_cannot_refuse_what_it_was_not_sent() {
-    let mut early = Talk::start(3);
-    assert!(matches!(early.hear(&early.refused(1, 1)), Err(End::Breach(_))), "before the WELCOME");
-    let mut talk = Talk::start(3);
-    talk.welcome();
-    assert!(matches!(talk.hear(&talk.refused(3, 4)), Err(End::Breach(_))), "only 3 were sent");
-    assert_eq!((early.lost(), talk.lost()), (0, 0));
+fn refusing_an_unsent_hit_is_a_violation() {
+    let mut early = Conversation::start(3);
+    assert!(
+        matches!(early.deliver(&early.refused(1, 1)), Err(CloseReason::Violation(_))),
+        "before the WELCOME"
+    );
+    let mut conversation = Conversation::start(3);
+    conversation.welcome();
+    assert!(
+        matches!(conversation.deliver(&conversation.refused(3, 4)), Err(CloseReason::Violation(_))),
+        "only 3 were sent"
+    );
+    assert_eq!((early.lost(), conversation.lost()), (0, 0));
 }

@@ -1,10 +1,10 @@
-//! The sender against a collector that may misbehave: nothing is lost, nothing doubled, the order kept.
+//! The sender against a collector that may misbehave: no hit is lost or duplicated, and the order is preserved.
 
-#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
-use etwsieve_transport::sender::{Order, Sender, SenderError, SenderSettings};
+use etwsieve_transport::sender::{HitSender, Order, SenderError, SenderSettings};
 use etwsieve_transport::wire::message::BusyReason;
 use std::fs;
 use std::time::Duration;
@@ -18,9 +18,9 @@ fn check(stored: &Stored, hits: u64) {
     assert_eq!(stored.hits(), expected);
     let mut sorted = stored.order.clone();
     sorted.sort_by_key(|(_, number)| *number);
-    assert_eq!(stored.order, sorted, "the order is kept");
-    assert_eq!((stored.conflicts, stored.given_up()), (0, 0));
-    assert_eq!(stored.breaches, [""; 0]);
+    assert_eq!(stored.order, sorted, "the order is preserved");
+    assert_eq!((stored.conflicts, stored.dropped()), (0, 0));
+    assert_eq!(stored.violations, [""; 0]);
 }
 
 fn run(moods: &'static [Mood], window: u32, hits: u64) -> (u64, u64) {
@@ -35,7 +35,7 @@ fn run(moods: &'static [Mood], window: u32, hits: u64) -> (u64, u64) {
     let counts = sender.finish();
     check(&collector.stored(), hits);
     assert_eq!((counts.spool.offered, counts.spool.acknowledged, counts.dropped()), (hits, hits, 0));
-    assert_eq!((counts.spool.hits, counts.spool.bytes), (0, 0), "what is acknowledged is forgotten");
+    assert_eq!((counts.spool.hits, counts.spool.bytes), (0, 0), "acknowledged hits are deleted");
     (counts.connects, counts.connect_failures)
 }
 
@@ -46,14 +46,14 @@ fn hits_arrive_once_and_in_order() {
 }
 
 #[test]
-fn every_misbehaviour_is_survived() {
+fn hits_survive_a_misbehaving_collector() {
     let rows: [(&str, &[Mood], (u64, u64)); 9] = [
         ("lost acknowledgements", &[Mood::LosesAcks(5), Mood::LosesAcks(1)], (3, 0)),
         ("closed in the middle", &[Mood::Closes(1), Mood::Closes(7)], (3, 0)),
         ("stale acknowledgements", &[Mood::StaleAcks], (1, 0)),
         ("acknowledged too much", &[Mood::AcksTooMuch], (2, 0)),
         ("garbage", &[Mood::Garbage], (1, 1)),
-        ("a version of its own", &[Mood::WrongVersion], (1, 1)),
+        ("a version that was not offered", &[Mood::WrongVersion], (1, 1)),
         (
             "disk full, store failed",
             &[Mood::Busy(BusyReason::DiskFull), Mood::Busy(BusyReason::StoreFailed)],
@@ -76,7 +76,7 @@ fn every_misbehaviour_is_survived() {
 }
 
 #[test]
-fn tls_demands_the_right_names_and_authority() {
+fn tls_requires_the_right_name_and_authority() {
     let folder = TempDir::new().unwrap();
     let (authority, foreign) = (Authority::new(), Authority::new());
     let bundle = folder.path().join("ws01.pem");
@@ -95,7 +95,7 @@ fn tls_demands_the_right_names_and_authority() {
         let counts = sender.finish();
         assert_eq!((counts.connects, counts.spool.acknowledged), (0, 0), "{name}");
         assert!(honest.stored().hellos.is_empty(), "{name}");
-        // Forget it: the next row begins anew.
+        // Delete the spool, so that the next row starts with an empty one.
         fs::remove_file(folder.path().join("spool.db")).unwrap();
     }
     fs::write(&bundle, authority.bundle(&["ws01"], 2040)).unwrap();
@@ -112,7 +112,7 @@ fn tls_demands_the_right_names_and_authority() {
 }
 
 #[test]
-fn what_is_left_goes_first_after_a_new_start() {
+fn hits_of_earlier_processes_are_sent_first() {
     let folder = TempDir::new().unwrap();
     for process in 0..3u64 {
         let mut spool = open(folder.path());
@@ -133,11 +133,11 @@ fn what_is_left_goes_first_after_a_new_start() {
     let order: Vec<u64> = stored.order.iter().map(|key| stored.numbers[key].unwrap()).collect();
     assert_eq!(order, (1..=40).collect::<Vec<_>>());
     assert_eq!(stored.hellos.len(), 4, "one for each epoch");
-    assert_eq!(stored.breaches, [""; 0]);
+    assert_eq!(stored.violations, [""; 0]);
 }
 
 #[test]
-fn a_status_tells_the_ledger_at_the_pace_that_was_asked_for() {
+fn a_status_has_all_counts_and_is_sent_at_the_requested_interval() {
     let folder = TempDir::new().unwrap();
     let collector = TestCollector::start(None, 4, |_| Mood::Honest);
     let sender = sender(&[&collector], None, open(folder.path()));
@@ -152,11 +152,11 @@ fn a_status_tells_the_ledger_at_the_pace_that_was_asked_for() {
     {
         assert!(count(name).is_some(), "{name}");
     }
-    assert_eq!(stored.hellos.len(), 1, "an idle connection stays");
+    assert_eq!(stored.hellos.len(), 1, "an idle connection stays open");
 }
 
 #[test]
-fn plain_tcp_stays_on_this_machine() {
+fn plain_tcp_requires_a_loopback_address() {
     let folder = TempDir::new().unwrap();
     for (address, refused) in
         [("192.0.2.1:6514", true), ("collector.example:6514", true), ("127.0.0.1:1", false)]
@@ -169,7 +169,7 @@ fn plain_tcp_stays_on_this_machine() {
             computer: String::new(),
             more_counts: Box::new(Vec::new),
         };
-        let result = Sender::start(settings, open(folder.path()));
+        let result = HitSender::start(settings, open(folder.path()));
         assert_eq!(matches!(result, Err(SenderError::NotLoopback(_))), refused, "{address}");
     }
 }

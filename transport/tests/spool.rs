@@ -1,6 +1,6 @@
 //! The spool: exact counts when it is full, damage, several processes, and SIGKILL at any moment.
 
-#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 const ALL: ReadLimits = ReadLimits { frames: usize::MAX, bytes: usize::MAX };
 
-/// What is read of one epoch: (first, last, number of the hit or reason of the gap).
+/// The contents of an epoch: first and last number, and the number of the hit or the reason of the gap.
 type Read = Vec<(u64, u64, Result<u64, GapReason>)>;
 
 fn decode(mut bytes: &[u8]) -> Read {
@@ -48,13 +48,13 @@ fn read_front(spool: &mut Spool) -> Read {
     assert_eq!(read.iter().map(|row| row.1).collect::<Vec<_>>(), lasts);
     let mut next = front.first_unacknowledged;
     for (first, last, _) in &read {
-        assert_eq!(*first, next, "no number is left out: {read:?}");
+        assert_eq!(*first, next, "numbers are consecutive: {read:?}");
         next = last + 1;
     }
     read
 }
 
-/// Reads and acknowledges everything, epoch after epoch.
+/// Reads and acknowledges everything, epoch by epoch.
 fn drain(spool: &mut Spool) -> Vec<Read> {
     let mut epochs = Vec::new();
     while !spool.is_empty() {
@@ -75,10 +75,10 @@ fn push(spool: &mut Spool, numbers: std::ops::RangeInclusive<u64>, len: usize) {
     }
 }
 
-/// By a link to the file or to its folder, it is one spool.
+/// Links to the file or its folder lead to the same spool.
 #[cfg(unix)]
 #[test]
-fn a_spool_has_one_process_by_whatever_name() {
+fn a_spool_has_one_process_under_all_its_names() {
     use std::os::unix::fs::symlink;
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -98,7 +98,7 @@ fn a_spool_has_one_process_by_whatever_name() {
 }
 
 #[test]
-fn what_was_flushed_is_there_after_a_new_start() {
+fn flushed_hits_survive_a_restart() {
     let folder = TempDir::new().unwrap();
     let mut spool = open(folder.path());
     let instance = spool.instance();
@@ -127,14 +127,14 @@ fn what_was_flushed_is_there_after_a_new_start() {
 }
 
 #[test]
-fn a_spool_belongs_to_one_process_and_foreign_files_are_left_alone() {
+fn a_spool_belongs_to_one_process_and_foreign_files_stay_unchanged() {
     let folder = TempDir::new().unwrap();
     let spool = open(folder.path());
     assert!(matches!(Spool::open(spool_settings(folder.path()), 1), Err(SpoolError::InUse { .. })));
     drop(spool);
     open(folder.path());
     let at = |name: &str| SpoolSettings { path: folder.path().join(name), ..spool_settings(folder.path()) };
-    fs::write(folder.path().join("letter.txt"), "Dear Sir or Madam, this is no spool.").unwrap();
+    fs::write(folder.path().join("letter.txt"), "Dear Sir or Madam, this is not a spool.").unwrap();
     assert!(matches!(Spool::open(at("letter.txt"), 1), Err(SpoolError::NotASpool { .. })));
     drop(etwsieve_transport::store::Store::open(folder.path().join("hits.db")).unwrap());
     assert!(matches!(Spool::open(at("hits.db"), 1), Err(SpoolError::NotASpool { .. })));
@@ -142,7 +142,7 @@ fn a_spool_belongs_to_one_process_and_foreign_files_are_left_alone() {
 }
 
 #[test]
-fn a_full_spool_keeps_what_it_was_told_to_with_exact_counts() {
+fn a_full_spool_keeps_the_configured_hits_with_exact_counts() {
     for keep in [Keep::Oldest, Keep::Newest] {
         let folder = TempDir::new().unwrap();
         let mut spool = Spool::open(SpoolSettings { keep, ..spool_settings(folder.path()) }, 1).unwrap();
@@ -168,12 +168,12 @@ fn a_full_spool_keeps_what_it_was_told_to_with_exact_counts() {
         let len = |spool: &Spool| fs::metadata(spool.path()).unwrap().len();
         push(&mut spool, 1..=1, 10);
         spool.flush(1).unwrap();
-        assert!(len(&spool) <= 3 * BYTES_MAX_LEAST, "space is used again");
+        assert!(len(&spool) <= 3 * BYTES_MAX_LEAST, "free space is reused");
     }
 }
 
 #[test]
-fn what_is_on_its_way_is_not_given_up() {
+fn hits_in_flight_are_not_evicted() {
     let folder = TempDir::new().unwrap();
     let settings = SpoolSettings { keep: Keep::Newest, ..spool_settings(folder.path()) };
     let mut spool = Spool::open(settings, 1).unwrap();
@@ -189,7 +189,7 @@ fn what_is_on_its_way_is_not_given_up() {
     let numbers: Vec<_> = read.iter().take(11).map(|row| row.2).collect();
     assert_eq!(numbers[..10], (1..=10).map(Ok).collect::<Vec<_>>());
     assert_eq!(numbers[10], Err(GapReason::SpoolFull));
-    // An acknowledgement within the run leaves the rest of it.
+    // An acknowledgement inside a gap leaves the rest of the gap.
     spool.acknowledge(&front.epoch, 15);
     spool.flush(1).unwrap();
     let rest = read_front(&mut spool);
@@ -197,7 +197,7 @@ fn what_is_on_its_way_is_not_given_up() {
 }
 
 #[test]
-fn damage_is_told_and_never_stops_the_sensor() {
+fn damage_is_reported_and_never_stops_the_sensor() {
     let folder = TempDir::new().unwrap();
     let mut spool = open(folder.path());
     push(&mut spool, 1..=400, 2000);
@@ -237,19 +237,23 @@ fn damage_is_told_and_never_stops_the_sensor() {
             let hits: Vec<u64> = old.iter().filter_map(|row| row.2.ok()).collect();
             assert!(hits.iter().all(|hit| (1..=400).contains(hit)), "{name}");
             let lost: u64 = old.iter().filter(|row| row.2.is_err()).map(|row| row.1 - row.0 + 1).sum();
-            assert_eq!(lost, counts.dropped[GapReason::SpoolDamaged as usize], "{name}: told and counted");
+            assert_eq!(
+                lost,
+                counts.dropped[GapReason::SpoolDamaged as usize],
+                "{name}: reported and counted"
+            );
             assert!(counts.repairs == 1 || lost > 0 || hits.len() == 400, "{name}: {counts:?}");
             saved += hits.len();
         }
     }
-    assert!(saved > 5 * 400, "much of it is saved: {saved}");
+    assert!(saved > 5 * 400, "much of it is recovered: {saved}");
     let aside = fs::read_dir(folder.path()).unwrap().flatten();
     let aside = aside.filter(|entry| entry.file_name().to_string_lossy().contains(".damaged-")).count();
     assert!(aside <= 2 * DAMAGED_KEPT_MAX);
 }
 
 #[test]
-fn a_copied_spool_numbers_its_own_hits_anew() {
+fn a_copied_spool_uses_a_new_epoch() {
     let folder = TempDir::new().unwrap();
     let mut spool = open(folder.path());
     push(&mut spool, 1..=3, 10);
@@ -265,16 +269,16 @@ fn a_copied_spool_numbers_its_own_hits_anew() {
         drain(spool);
         present.push(spool.front().epoch);
     }
-    assert_ne!(present[0], present[1], "new ones are told apart");
+    assert_ne!(present[0], present[1], "new ones differ");
 }
 
-/// Not a test: the process that is killed. It prints the number of each hit once it is durable.
+/// Not a test: the process that the next test kills. It prints the number of each hit once that is durable.
 #[test]
 #[ignore = "the child of the next test"]
 fn child() {
     let folder = std::env::var("SPOOL_FOLDER").unwrap();
     let mut spool = open(Path::new(&folder));
-    // What the former process left is acknowledged in part, as a sender would.
+    // Acknowledges a part of the hits of the previous process, like a sender.
     for number in 1u64.. {
         push(&mut spool, number..=number, 500);
         spool.flush(1).unwrap();
@@ -308,12 +312,12 @@ fn hits_survive_a_kill() {
             forgotten += usize::from(line.contains("forget "));
         };
         while durable < wanted {
-            let line = lines.next().expect("the child goes on").unwrap();
+            let line = lines.next().expect("the child continues").unwrap();
             note(&line, &mut durable);
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        // What it had still said.
+        // Lines that the child wrote before it was killed.
         lines.map_while(Result::ok).for_each(|line| note(&line, &mut durable));
         let mut spool = open(folder.path());
         let epochs = drain(&mut spool);
@@ -321,7 +325,7 @@ fn hits_survive_a_kill() {
         let hits: Vec<u64> = epochs.last().unwrap().iter().filter_map(|row| row.2.ok()).collect();
         assert!(*hits.last().unwrap() >= durable, "kill {kill}: {durable} was durable, {hits:?}");
         let first = *hits.first().unwrap();
-        assert!(first <= forgotten as u64 + 1, "kill {kill}: only what was acknowledged is forgotten");
+        assert!(first <= forgotten as u64 + 1, "kill {kill}: only acknowledged hits are deleted");
         assert_eq!(hits, (first..=*hits.last().unwrap()).collect::<Vec<_>>(), "kill {kill}");
     }
 }
@@ -350,7 +354,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Every number of every epoch is read as a hit or in a gap until it is acknowledged, whatever happens.
+    /// Every number of every epoch is read as a hit or as part of a gap until it is acknowledged.
     #[test]
     fn every_number_is_accounted_for(steps in proptest::collection::vec(step(), 1..80), newest in any::<bool>()) {
         let folder = TempDir::new().unwrap();
@@ -388,7 +392,7 @@ proptest! {
         let epochs = drain(&mut spool);
         let hits: Vec<u64> = epochs.iter().flatten().filter_map(|row| row.2.ok()).collect();
         prop_assert_eq!(hits.len() as u64, before.hits);
-        prop_assert!(hits.is_sorted(), "the order is kept");
+        prop_assert!(hits.is_sorted(), "the order is preserved");
         prop_assert_eq!(spool.counts().dropped[GapReason::SpoolDamaged as usize], 0);
     }
 }

@@ -1,6 +1,6 @@
-//! The store: what goes in comes out, once, whatever file it meets and whenever it is interrupted.
+//! The store: hits are stored once and returned unchanged. Foreign files, interruptions and damage.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the verdict of a test")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod arbitrary;
 mod common;
@@ -35,15 +35,15 @@ fn all(store: &Store) -> Vec<HitV1> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
-    fn any_hits_come_back_in_time_order(mut hits in proptest::collection::vec(any_hit(), 0..40)) {
+    fn any_hits_are_returned_in_time_order(mut hits in proptest::collection::vec(any_hit(), 0..40)) {
         for hit in &mut hits {
-            // The names of rules are shown to people, and kept as SQL can handle them.
+            // Ids and titles of rules are text columns, in which U+0000 is replaced.
             for rule in &mut hit.rules {
                 for name in [&mut rule.id, &mut rule.title, &mut rule.level] {
                     *name = name.replace('\0', "\u{2400}");
                 }
             }
-            // Two rules of one id and title are one rule to the store.
+            // Two rules with the same id and title are one rule in the store.
             let mut seen = HashSet::new();
             hit.rules.retain(|rule| seen.insert((rule.id.clone(), rule.title.clone())));
         }
@@ -61,7 +61,7 @@ proptest! {
 type Change = fn(&mut HitV1);
 
 #[test]
-fn a_repeated_replay_counts_once_and_new_rules_are_added() {
+fn a_repeated_replay_adds_only_new_rules() {
     let (_folder, mut store) = store();
     let trace: Vec<_> = (0..100).map(hit).collect();
     assert_eq!(store.insert_batch(&trace).unwrap(), Inserted { hits: 100, detections: 100 });
@@ -98,9 +98,10 @@ fn a_repeated_replay_counts_once_and_new_rules_are_added() {
     assert_eq!(view, 107, "100 events, one second rule, six other events");
 }
 
-/// A script too long for a hit is cut to what surrounds the spans: other rules, other pieces, the same event.
+/// A script too long for a hit is truncated to the surroundings of its spans. Other rules of the same event keep other
+/// pieces.
 #[test]
-fn rules_of_a_cut_script_join_with_their_pieces() {
+fn rules_of_a_truncated_script_are_merged_with_their_pieces() {
     let (_folder, mut store) = store();
     let cut = |starts: &[u32], name: &str| {
         let mut hit = hit(1);
@@ -130,11 +131,11 @@ fn rules_of_a_cut_script_join_with_their_pieces() {
 type Want = fn(usize, &HitV1) -> bool;
 
 #[test]
-fn the_walk_is_filtered_and_ordered_over_many_pages() {
+fn hits_are_filtered_and_ordered_over_many_pages() {
     let (_folder, mut store) = store();
     let mut hits: Vec<_> = (0..150).map(hit).collect();
     for (index, hit) in hits.iter_mut().enumerate() {
-        // Equal times in pairs, so that pages end between them.
+        // Pairs of equal times, so that pages end between them.
         hit.time = 1000 + index as u64 / 2;
         hit.computer = Some(if index % 3 == 0 { "SRV-A" } else { "srv-b" }.into());
         if index % 7 == 0 {
@@ -162,7 +163,7 @@ fn the_walk_is_filtered_and_ordered_over_many_pages() {
         ("rule id", filter(|f| f.rule = Some("abc".into())), |index, _| index % 5 == 0),
         ("rule title", filter(|f| f.rule = Some("fifth".into())), |index, _| index % 5 == 0),
         ("part of a rule title", filter(|f| f.rule = Some("IFT".into())), |index, _| index % 5 == 0),
-        // They were stored in the reverse order.
+        // Hits are stored in reverse order.
         ("stored in between", filter(|f| (f.after_id, f.until_id) = (Some(3), Some(6))), |index, _| {
             (144..=146).contains(&index)
         }),
@@ -219,7 +220,7 @@ fn totals() {
 }
 
 #[test]
-fn marks_and_durability_are_set() {
+fn application_id_version_and_durability_are_set() {
     let (_folder, store) = store();
     let connection = sql(&store);
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
@@ -233,7 +234,7 @@ type Make = Box<dyn Fn(&std::path::Path)>;
 type Verdict = fn(&StoreError) -> bool;
 
 #[test]
-fn foreign_files_are_refused_and_left_alone() {
+fn foreign_files_are_rejected_and_stay_unchanged() {
     let database = |statements: &'static str| {
         move |path: &std::path::Path| Connection::open(path).unwrap().execute_batch(statements).unwrap()
     };
@@ -241,7 +242,7 @@ fn foreign_files_are_refused_and_left_alone() {
     let rows: [(&str, Make, Verdict); 5] = [
         (
             "text",
-            Box::new(|path| fs::write(path, "no database at all, but some text\n".repeat(40)).unwrap()),
+            Box::new(|path| fs::write(path, "not a database but some text\n".repeat(40)).unwrap()),
             foreign,
         ),
         ("short text", Box::new(|path| fs::write(path, "x").unwrap()), foreign),
@@ -275,7 +276,7 @@ fn foreign_files_are_refused_and_left_alone() {
 }
 
 #[test]
-fn places_where_no_store_can_be() {
+fn paths_that_cannot_be_a_store() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing.db");
     assert!(matches!(Store::open_read_only(&missing), Err(StoreError::NotFound { .. })));
@@ -302,25 +303,25 @@ fn readers_read_while_a_writer_writes_and_cannot_write() {
 }
 
 #[test]
-fn a_batch_is_stored_whole_or_not_at_all() {
+fn a_batch_is_stored_completely_or_not_at_all() {
     let (_folder, mut store) = store();
     let mut bad = hit(2);
     bad.source = "s".repeat(5000);
     let error = store.insert_batch([&hit(1), &bad, &hit(3)]).unwrap_err();
     assert!(matches!(error, StoreError::Hit { index: 1, .. }), "{error}");
     assert_eq!(all(&store), []);
-    assert_eq!(store.insert_batch([&hit(1), &hit(3)]).unwrap().hits, 2, "and goes on");
+    assert_eq!(store.insert_batch([&hit(1), &hit(3)]).unwrap().hits, 2, "and continues");
 }
 
-/// What a killed process leaves: files as they are in the middle of a transaction, log and all.
+/// Copies the files in the middle of a transaction, including the log, like a killed process leaves them.
 #[test]
-fn a_writer_that_died_in_the_middle_leaves_what_was_committed() {
+fn a_killed_writer_leaves_all_committed_hits() {
     let (folder, mut store) = store();
     let committed: Vec<_> = (0..50).map(hit).collect();
     store.insert_batch(&committed).unwrap();
 
     let dying = sql(&store);
-    // A cache this small spills uncommitted pages to the log.
+    // With such a small cache, uncommitted pages are written to the log.
     dying.execute_batch("PRAGMA cache_size = 5; BEGIN IMMEDIATE").unwrap();
     for round in 0..200 {
         dying
@@ -350,12 +351,12 @@ fn a_writer_that_died_in_the_middle_leaves_what_was_committed() {
 }
 
 #[test]
-fn a_damaged_hit_is_named_and_passed() {
+fn a_damaged_hit_is_reported_and_skipped() {
     let (_folder, mut store) = store();
     let hits: Vec<_> = (0..40).map(hit).collect();
     store.insert_batch(&hits).unwrap();
     let damages = [
-        ("UPDATE hits SET event = x'00' WHERE source_sequence = 3", 3, "ends early"),
+        ("UPDATE hits SET event = x'00' WHERE source_sequence = 3", 3, "truncated"),
         ("UPDATE hits SET event = zeroblob(2000000) WHERE source_sequence = 5", 5, "longer than"),
         ("UPDATE hits SET hit_version = 2 WHERE source_sequence = 20", 20, "hit version 2"),
         ("UPDATE hit_rules SET attack = '[' WHERE hit_id = 31", 30, "EOF"),
@@ -378,12 +379,12 @@ fn a_damaged_hit_is_named_and_passed() {
     }
 }
 
-/// Columns, how they are shown, and how many U+0000 the row has.
+/// Text columns, their expected contents, and the number of U+0000 in the row.
 type NulRow<'a> = (&'a str, EventContent, &'a str, &'a str, i64);
 
-/// Queries stop at U+0000, so an attacker could hide behind one whatever follows it.
+/// Queries stop at U+0000, so an attacker could hide text after one.
 #[test]
-fn queries_see_all_of_a_text_with_nuls() {
+fn queries_see_the_whole_text_despite_nuls() {
     let script = |text: &str, path: Option<&str>| EventContent::ScriptBlock {
         message_number: None,
         message_total: None,
@@ -432,13 +433,13 @@ fn queries_see_all_of_a_text_with_nuls() {
         )
         .unwrap();
     assert_eq!(found, 1);
-    // Unchanged, the same event is known again.
+    // Nothing has changed, so the same event is recognised.
     assert_eq!(store.insert_batch([&hit]).unwrap(), Inserted::default());
 }
 
-/// More pieces of a cut text, with U+0000 in them: the count follows.
+/// Further pieces of a truncated text, containing U+0000: the number of U+0000 is updated.
 #[test]
-fn pieces_that_join_are_shown_without_nuls() {
+fn merged_pieces_are_shown_without_nuls() {
     let (_folder, mut store) = store();
     let cut = |start: u32, name: &str| {
         let mut hit = hit(1);
@@ -463,7 +464,7 @@ fn pieces_that_join_are_shown_without_nuls() {
 /// SQLite gives its log and index the mode of the database.
 #[cfg(unix)]
 #[test]
-fn a_new_store_is_its_owners() {
+fn a_new_store_is_private() {
     use std::os::unix::fs::PermissionsExt;
     let (folder, mut store) = store();
     store.insert_batch([&hit(1)]).unwrap();
@@ -481,7 +482,7 @@ fn a_new_store_is_its_owners() {
 
 #[cfg(unix)]
 #[test]
-fn a_pipe_is_refused_at_once() {
+fn a_pipe_is_rejected_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());

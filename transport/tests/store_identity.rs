@@ -1,6 +1,7 @@
-//! What identifies an event in a store: never its path, and of equal events each is kept. Stores of version 1 follow.
+//! Identities of events in a store: they do not depend on paths, and equal events are all kept. Stores of version 1 are
+//! migrated.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the verdict of a test")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod common;
 
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// The tables of a store of version 1, as that release made them.
+/// The tables of a store, as the release with version 1 created them.
 const SCHEMA_V1: &str = include_str!("schema/store_v1.sql");
 
 fn folder() -> (TempDir, PathBuf) {
@@ -26,12 +27,12 @@ fn all(store: &Store) -> Vec<HitV1> {
     store.hits(HitFilter::default()).map(|stored| stored.unwrap().hit).collect()
 }
 
-/// One run of the program: the store is opened, and everything stored.
+/// Opens the store and stores all hits, like one run of the program.
 fn run(path: &Path, hits: &[HitV1]) -> Inserted {
     Store::open(path).unwrap().insert_batch(hits).unwrap()
 }
 
-/// The same hits as read from another place, `shift` events further down.
+/// The same hits from another source, with their numbers shifted by `shift`.
 fn moved(hits: &[HitV1], source: &str, shift: u64) -> Vec<HitV1> {
     let moved = |hit: &HitV1| HitV1 {
         source: source.into(),
@@ -41,7 +42,7 @@ fn moved(hits: &[HitV1], source: &str, shift: u64) -> Vec<HitV1> {
     hits.iter().map(moved).collect()
 }
 
-/// Events with record ids, a joined block and a view among them.
+/// Events with record ids, including a reassembled block and a normalised view.
 fn records() -> Vec<HitV1> {
     let mut hits: Vec<HitV1> = (0..6).map(|n| HitV1 { event_record_id: Some(5000 + n), ..hit(n) }).collect();
     hits[3].scope = Scope::Block;
@@ -49,7 +50,7 @@ fn records() -> Vec<HitV1> {
     hits
 }
 
-/// Lines of a trace without record ids, two of them equal.
+/// Lines of a trace without record ids; two of them are equal.
 fn lines() -> Vec<HitV1> {
     let mut hits: Vec<HitV1> = (0..4).map(hit).collect();
     hits[2] = HitV1 { source_sequence: 2, ..hit(1) };
@@ -58,7 +59,7 @@ fn lines() -> Vec<HitV1> {
 
 #[test]
 fn a_copy_or_another_export_of_a_trace_adds_nothing() {
-    for (name, trace) in [("records", records()), ("lines with equals", lines())] {
+    for (name, trace) in [("records", records()), ("lines with equal ones", lines())] {
         let (_folder, path) = folder();
         assert_eq!(run(&path, &trace).hits, trace.len() as u64, "{name}");
         assert_eq!(run(&path, &trace), Inserted::default(), "{name}: again");
@@ -68,7 +69,7 @@ fn a_copy_or_another_export_of_a_trace_adds_nothing() {
             Inserted::default(),
             "{name}: a longer export"
         );
-        // Both in one run, as of a folder.
+        // Both sources in one run, as when a folder is replayed.
         let both = [moved(&trace, "a/x.evtx", 0), moved(&trace, "b/x.evtx", 0)].concat();
         assert_eq!(run(&path, &both), Inserted::default(), "{name}: two copies");
         assert_eq!(all(&Store::open(&path).unwrap()), trace, "{name}");
@@ -76,20 +77,20 @@ fn a_copy_or_another_export_of_a_trace_adds_nothing() {
 }
 
 #[test]
-fn of_equal_events_each_is_stored_in_whatever_batches_they_come() {
+fn equal_events_are_all_stored_however_they_are_batched() {
     let (_folder, path) = folder();
     let trace = lines();
     let mut store = Store::open(&path).unwrap();
     for hit in &trace {
         assert_eq!(store.insert_batch([hit]).unwrap().hits, 1);
     }
-    // A batch that comes again, and further rules of one of the equal events.
+    // A repeated batch, and further rules of one of the equal events.
     assert_eq!(store.insert_batch(&trace[1..3]).unwrap(), Inserted::default());
     let more = HitV1 { rules: vec![rule("b", "B")], ..trace[2].clone() };
     assert_eq!(store.insert_batch([&more]).unwrap(), Inserted { hits: 0, detections: 1 });
     let rules: Vec<usize> = all(&store).iter().map(|hit| hit.rules.len()).collect();
     assert_eq!(rules, [1, 1, 2, 1]);
-    // A trace with a third one.
+    // A trace with a third equal event.
     let third = HitV1 { source_sequence: 9, ..hit(1) };
     let longer = [trace, vec![third]].concat();
     assert_eq!(run(&path, &moved(&longer, "other.jsonl", 3)).hits, 1);
@@ -98,7 +99,7 @@ fn of_equal_events_each_is_stored_in_whatever_batches_they_come() {
 type Change = fn(&mut HitV1);
 
 #[test]
-fn events_that_differ_are_told_apart() {
+fn different_events_have_different_identities() {
     let changes: [(&str, Change); 12] = [
         ("provider", |hit| hit.provider[0] ^= 1),
         ("computer", |hit| hit.computer = Some("srv9.example.test".into())),
@@ -127,9 +128,9 @@ fn events_that_differ_are_told_apart() {
     assert_eq!(identity(&renamed), identity(&hit(1)));
 }
 
-/// An identity of a sensor's event is that sensor's, however often and under whatever number it is sent.
+/// The identity of a sensor's event belongs to that sensor, however often and with whichever number it is sent.
 #[test]
-fn sensors_have_identities_of_their_own() {
+fn events_of_different_sensors_have_different_identities() {
     let of = |sensor: &str, hit: &HitV1| EventIdentity::of(hit).unwrap().from_sensor(sensor, hit);
     for record_id in [None, Some(7)] {
         let event = HitV1 { event_record_id: record_id, ..hit(1) };
@@ -142,7 +143,7 @@ fn sensors_have_identities_of_their_own() {
     }
 }
 
-/// Writes a store as version 1 did.
+/// Writes a store of version 1.
 fn store_v1(path: &Path, hits: &[HitV1]) {
     let connection = Connection::open(path).unwrap();
     connection.execute_batch(SCHEMA_V1).unwrap();
@@ -192,7 +193,7 @@ fn version(path: &Path) -> i32 {
 }
 
 #[test]
-fn a_store_of_version_1_is_read_as_it_is_and_updated_when_written() {
+fn a_store_of_version_1_is_readable_and_is_migrated_when_written() {
     let nul = |mut hit: HitV1| {
         let EventContent::ScriptBlock { text, .. } = &mut hit.content else { panic!("a script") };
         *text = Utf16Text("a\0b\0c".encode_utf16().collect());
@@ -202,7 +203,7 @@ fn a_store_of_version_1_is_read_as_it_is_and_updated_when_written() {
     let mut trace = [records(), lines()].concat();
     trace.push(nul(hit(50)));
     let mut old = trace.clone();
-    // Version 1 kept a copy of the trace as further events. They stay.
+    // Version 1 stored a copy of the trace as further events, which stay.
     old.extend(moved(&lines(), "copy.jsonl", 0));
     let (_folder, path) = folder();
     store_v1(&path, &old);
@@ -212,13 +213,13 @@ fn a_store_of_version_1_is_read_as_it_is_and_updated_when_written() {
     drop(reader);
     assert_eq!(version(&path), 1, "reading changes nothing");
 
-    assert_eq!(run(&path, &trace), Inserted::default(), "what it has is known");
+    assert_eq!(run(&path, &trace), Inserted::default(), "existing hits are recognised");
     assert_eq!(version(&path), SCHEMA_VERSION);
-    assert_eq!(run(&path, &moved(&trace, "other.evtx", 0)), Inserted::default(), "from elsewhere too");
+    assert_eq!(run(&path, &moved(&trace, "other.evtx", 0)), Inserted::default(), "also from another path");
     assert_eq!(run(&path, &[hit(99)]).hits, 1);
     let store = Store::open(&path).unwrap();
     assert_eq!(all(&store).len(), old.len() + 1);
-    assert!(all(&store).iter().any(|hit| hit.content == trace[10].content), "the original text stays");
+    assert!(all(&store).iter().any(|hit| hit.content == trace[10].content), "the original text is kept");
     let found: (String, i64) = Connection::open(&path)
         .unwrap()
         .query_row("SELECT script_block_text, nuls FROM hits WHERE nuls > 0", [], |row| {
@@ -229,15 +230,15 @@ fn a_store_of_version_1_is_read_as_it_is_and_updated_when_written() {
 }
 
 #[test]
-fn an_interrupted_update_is_continued() {
+fn an_interrupted_migration_is_continued() {
     let (_folder, path) = folder();
-    // More than one step of the update, equal events on both sides of its end.
+    // More than one step of the migration, with equal events before and after its end.
     let trace: Vec<HitV1> = (0..1200).map(|n| HitV1 { source_sequence: n, ..hit(n % 400) }).collect();
     store_v1(&path, &trace);
     let copy = path.with_file_name("interrupted.db");
     std::fs::copy(&path, &copy).unwrap();
     drop(Store::open(&path).unwrap());
-    // What an update that was interrupted leaves: some hits of the new version, and the old version's number.
+    // An interrupted migration leaves some hits of the new version, and the old version number.
     let connection = Connection::open(&copy).unwrap();
     connection
         .execute_batch(&format!(
@@ -255,22 +256,22 @@ fn an_interrupted_update_is_continued() {
 }
 
 #[test]
-fn a_damaged_hit_does_not_keep_a_store_from_its_update() {
+fn a_damaged_hit_does_not_prevent_the_migration() {
     let (_folder, path) = folder();
     store_v1(&path, &records());
     let connection = Connection::open(&path).unwrap();
     connection.execute_batch("UPDATE hits SET event = x'00' WHERE id = 2").unwrap();
     drop(connection);
-    assert_eq!(run(&path, &records()).hits, 1, "the damaged one comes again");
+    assert_eq!(run(&path, &records()).hits, 1, "the damaged one is stored again");
     let store = Store::open(&path).unwrap();
     let (sound, damaged): (Vec<_>, Vec<_>) = store.hits(HitFilter::default()).partition(Result::is_ok);
     assert_eq!((sound.len(), damaged.len()), (6, 1));
     assert!(matches!(damaged[0], Err(StoreError::Damaged { id: 2, .. })));
 }
 
-/// Before rules without an id had a derived one, a store knew them by their title.
+/// Stores of earlier releases identified rules without an id by their title.
 #[test]
-fn a_rule_that_had_no_id_is_not_doubled_under_its_new_one() {
+fn a_rule_without_an_id_is_not_duplicated_under_its_derived_id() {
     let (_folder, path) = folder();
     let with = |ids: &[&str]| HitV1 {
         rules: ids.iter().map(|id| RuleRefV1 { id: (*id).into(), ..rule("", "Same") }).collect(),
@@ -278,20 +279,20 @@ fn a_rule_that_had_no_id_is_not_doubled_under_its_new_one() {
     };
     assert_eq!(run(&path, &[with(&[""])]).detections, 1);
     let now = with(&["derived-1", "derived-2"]);
-    assert_eq!(run(&path, std::slice::from_ref(&now)).detections, 1, "one of them was there");
+    assert_eq!(run(&path, std::slice::from_ref(&now)).detections, 1, "one of them existed");
     assert_eq!(run(&path, std::slice::from_ref(&now)), Inserted::default());
     let store = Store::open(&path).unwrap();
     assert_eq!(all(&store), [now]);
 }
 
-/// Two processes that replay overlapping traces into one store at once: each event is there once.
+/// Two processes replay overlapping traces into one store at the same time. Each event is stored once.
 #[test]
 fn two_writers_at_once_store_each_event_once() {
     let (_folder, path) = folder();
     let trace: Vec<HitV1> = (0..200).map(|n| HitV1 { source_sequence: n, ..hit(n / 2 * 2) }).collect();
     std::thread::scope(|scope| {
         for part in [&trace[..150], &trace[50..]] {
-            // The other one's part is a copy.
+            // The part of the other process is a copy.
             let part = moved(part, if part.len() == 150 { "a.etl" } else { "b.etl" }, 0);
             let path = &path;
             scope.spawn(move || {

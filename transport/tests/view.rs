@@ -1,6 +1,6 @@
-//! The view `detections`: what a Splunk search over the same events ends in.
+//! The view `detections`, compared with the results of a Splunk search over the same events.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the verdict of a test")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod common;
 
@@ -51,7 +51,7 @@ fn script(number: Option<i32>, total: Option<i32>, id: Option<&str>, path: Optio
     }
 }
 
-/// The one row of the view over `hits`, its columns in order with ` | ` between them.
+/// Returns the only row of the view over `hits`, its columns in order, separated by ` | `.
 fn view_row(hits: &[HitV1]) -> String {
     let (_folder, mut store) = store();
     store.insert_batch(hits).unwrap();
@@ -69,7 +69,7 @@ fn view_row(hits: &[HitV1]) -> String {
     values.join(" | ")
 }
 
-/// A hit with a value for every column of the view.
+/// Returns a hit with a value for every column of the view.
 fn full() -> HitV1 {
     HitV1 { content: script(Some(2), Some(3), Some("sb-1"), Some(r"C:\a.ps1")), ..hit(0) }
 }
@@ -172,7 +172,7 @@ fn times_are_first_and_last_in_utc() {
 }
 
 #[test]
-fn what_was_filled_is_found_as_number_and_as_text() {
+fn filled_values_are_found_as_number_and_as_text() {
     let (_folder, mut store) = store();
     let mut unknown = hit(0);
     (unknown.computer, unknown.process_id) = (None, None);
@@ -188,7 +188,7 @@ fn what_was_filled_is_found_as_number_and_as_text() {
 }
 
 #[test]
-fn rows_come_typed_and_stop_when_told() {
+fn rows_are_typed_and_the_callback_can_stop() {
     let (_folder, mut store) = store();
     let mut hits: Vec<_> = (0..3).map(hit).collect();
     hits[1].computer = Some("zz".into());

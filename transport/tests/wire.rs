@@ -1,4 +1,4 @@
-//! Every hit survives the wire, every limit holds on both sides, and hostile bytes cost nothing.
+//! Hits round-trip, limits hold when encoding and decoding, and hostile bytes are rejected cheaply.
 
 mod arbitrary;
 mod common;
@@ -41,14 +41,15 @@ proptest! {
     }
 
     #[test]
-    fn an_event_encodes_alike_whatever_the_rules(hit in any_hit()) {
+    fn an_encoded_event_does_not_depend_on_the_rules(hit in any_hit()) {
         let bare = HitV1 { rules: vec![], ..hit.clone() };
         prop_assert_eq!(encode_event(&hit).unwrap(), encode_hit(&bare).unwrap());
     }
 
-    /// Spans and pieces of others are claims: whatever they say, looking them up and joining them is safe.
+    /// Spans and pieces of another program are unverified: looking them up and merging them must be safe, whatever they
+    /// are.
     #[test]
-    fn claims_about_cuts_are_not_trusted(mut hit in any_hit(), mut other in any_hit()) {
+    fn unverified_pieces_are_not_trusted(mut hit in any_hit(), mut other in any_hit()) {
         for span in hit.rules.iter().flat_map(|rule| &rule.spans) {
             if let Some(shown) = hit.shown(*span) {
                 let (_, text) = hit.content.texts()[usize::from(span.text)].unwrap();
@@ -62,9 +63,9 @@ proptest! {
         prop_assert_eq!(decode_hit(&encode_hit(&hit).unwrap()).unwrap(), hit);
     }
 
-    /// The pieces kept depend on the rules, and source and number on the path. The identity depends on none of them.
+    /// The pieces depend on the rules, source and number on the path. The identity depends on none of them.
     #[test]
-    fn an_identity_knows_no_pieces_and_no_source(hit in any_hit()) {
+    fn an_identity_ignores_pieces_and_source(hit in any_hit()) {
         let mut other =
             HitV1 { rules: vec![], source: String::new(), source_sequence: 0, ..hit.clone() };
         if hit.cut.is_none() {
@@ -77,7 +78,7 @@ proptest! {
     }
 
     #[test]
-    fn what_decodes_encodes_to_the_same_bytes(hit in any_hit(), at: prop::sample::Index, byte: u8) {
+    fn decoded_hits_encode_to_the_same_bytes(hit in any_hit(), at: prop::sample::Index, byte: u8) {
         let mut bytes = encode_hit(&hit).unwrap();
         let at = at.index(bytes.len());
         bytes[at] = byte;
@@ -87,7 +88,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+    fn random_bytes_decode_or_are_rejected(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = split_frame(&bytes);
         let _ = decode_hit(&bytes);
     }
@@ -102,7 +103,7 @@ fn text_of(hit: &mut HitV1) -> &mut Utf16Text {
     }
 }
 
-/// One change of a hit to just within a limit, and one beyond it.
+/// Sets a field of a hit to the given length: once its maximum, once more than that.
 type Change = fn(&mut HitV1, usize);
 
 const LIMITS: [(&str, usize, Change); 10] = [
@@ -128,7 +129,7 @@ const LIMITS: [(&str, usize, Change); 10] = [
 ];
 
 #[test]
-fn limits_hold_on_the_way_out() {
+fn hits_beyond_a_limit_are_not_encoded() {
     for (name, max, change) in LIMITS {
         let mut hit = hit(1);
         change(&mut hit, max);
@@ -138,18 +139,18 @@ fn limits_hold_on_the_way_out() {
         assert_eq!((error.field, error.found, error.max), (name, max + 1, max));
         let mut out = b"before".to_vec();
         encode_data(1, &hit, &mut out).unwrap_err();
-        assert_eq!(out, b"before", "{name}: nothing of a refused frame stays");
+        assert_eq!(out, b"before", "{name}: a rejected hit leaves the buffer unchanged");
     }
 }
 
-/// An encoder without our checks must be refused by the decoder's own.
+/// Another encoder may not check the limits, so the decoder has to.
 #[test]
-fn limits_hold_on_the_way_in() {
+fn hits_beyond_a_limit_are_not_decoded() {
     for (name, max, change) in LIMITS {
         let mut hit = hit(1);
         change(&mut hit, max);
         let bytes = encode_hit(&hit).unwrap();
-        // One more of the last entry, with the length before it corrected by hand.
+        // Repeat the last entry and correct the length before it.
         let (len_at, unit): (usize, Vec<u8>) = match name {
             "source" => (8, b"s".to_vec()),
             "computer" => (find(&bytes, &[1, 0, 16, 0, 0, 0, 0, 0, 0, b'c']) + 1, b"c".to_vec()),
@@ -179,7 +180,7 @@ fn limits_hold_on_the_way_in() {
     }
 }
 
-/// The encoding of the one rule that `hit(1)` ends in.
+/// Returns the encoding of the only rule of `hit(1)`.
 fn encoded_rule() -> Vec<u8> {
     let encode = |hit: &HitV1| encode_hit(hit).expect("within the limits");
     let bare = encode(&HitV1 { rules: vec![], ..hit(1) });
@@ -191,7 +192,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> usize {
 }
 
 #[test]
-fn a_hit_too_long_for_a_frame_is_refused_and_the_longest_passes() {
+fn the_longest_hit_fits_in_a_frame_and_a_longer_one_is_rejected() {
     let mut hit = hit(1);
     hit.rules = vec![rule("", ""); RULES_MAX];
     let missing = HIT_LEN_MAX - encoded_hit_len(&hit).unwrap();
@@ -213,7 +214,7 @@ fn a_hit_too_long_for_a_frame_is_refused_and_the_longest_passes() {
 }
 
 #[test]
-fn a_short_buffer_is_left_alone() {
+fn a_short_buffer_stays_unchanged() {
     let hit = hit(1);
     let len = encoded_hit_len(&hit).unwrap();
     let mut buffer = vec![0xEE; len - 1];
@@ -223,7 +224,7 @@ fn a_short_buffer_is_left_alone() {
 }
 
 #[test]
-fn hostile_strings_are_cut_to_what_encodes() {
+fn hostile_strings_are_truncated_to_valid_lengths() {
     let mut honest = hit(1);
     assert!(!honest.cut_to_limits());
     assert_eq!(honest, hit(1));
@@ -234,7 +235,7 @@ fn hostile_strings_are_cut_to_what_encodes() {
     text_of(&mut hostile).0 = vec![0x41; TEXT_UNITS_MAX + 1];
     encode_hit(&hostile).unwrap_err();
     assert!(hostile.cut_to_limits());
-    assert!(hostile.cut.is_some(), "the script tells that it was cut");
+    assert!(hostile.cut.is_some(), "the truncation is recorded");
     assert_eq!(hostile.computer.as_ref().unwrap().len(), STRING_LEN_MAX);
     encode_hit(&hostile).unwrap();
 }

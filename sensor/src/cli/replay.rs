@@ -18,7 +18,7 @@ use clap::Args;
 use etwsieve_transport::files::position_of_stdout;
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::printable;
-use etwsieve_transport::sender::{Sender, SenderCounts};
+use etwsieve_transport::sender::{HitSender, SenderCounts};
 use etwsieve_transport::store::{Store, StoreError};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -181,7 +181,7 @@ impl<'a> ReplaySummary<'a> {
 }
 
 /// Waits until all hits are acknowledged or `patience` has passed without progress, and reports the rest.
-fn deliver(sender: Sender, patience: Duration, stop: &Stop, exit: Exit) -> (SenderCounts, Exit) {
+fn deliver(sender: HitSender, patience: Duration, stop: &Stop, exit: Exit) -> (SenderCounts, Exit) {
     let is_sent = sender.wait_sent(patience, || stop.requested());
     let counts = sender.finish();
     let line = delivery::summary_line(&counts);
@@ -234,7 +234,7 @@ impl Observer for HitCollector<'_> {
 struct ReplayOutput {
     format: Format,
     store: Option<Store>,
-    sender: Option<Sender>,
+    sender: Option<HitSender>,
     batch: Vec<HitV1>,
     stored: u64,
     failed: Option<StoreError>,

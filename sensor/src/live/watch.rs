@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use etwsieve_matcher::Matcher;
 use etwsieve_transport::files::{OutputError, append_lines};
 use etwsieve_transport::metrics::Server;
-use etwsieve_transport::sender::Sender as HitSender;
+use etwsieve_transport::sender::HitSender;
 use etwsieve_transport::store::{Store, StoreError};
 use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;

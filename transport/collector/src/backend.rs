@@ -12,8 +12,7 @@ use std::sync::Arc;
 /// A random number of 128 bits: of a start of a sensor's process, or of its spool.
 pub type Id = [u8; 16];
 
-/// The highest sequence number: what SQLite and JetStream can hold, and more than any sensor will send.
-pub const SEQUENCE_MAX: u64 = i64::MAX as u64;
+pub use etwsieve_transport::protocol::SEQUENCE_MAX;
 
 /// One frame of a sensor that asks to be acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]

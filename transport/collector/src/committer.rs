@@ -7,7 +7,7 @@ mod fair;
 mod progress;
 mod queue;
 
-pub(super) use progress::{Progress, Reading};
+pub(super) use progress::Progress;
 pub(super) use queue::{Queue, Room, Share};
 
 use crate::backend::{Appended, Backend, BackendError, Entry, EntryError};

@@ -1,42 +1,48 @@
-//! One connection, from the first frame to the last: reads, hands on, acknowledges.
+//! The I/O of one connection: drives the protocol, passes frames to the committer and sends acknowledgements.
 
 use crate::backend::{Backend, Entry, Item, Note};
-use crate::committer::{Progress, Queue, Reading, Room};
+use crate::committer::{Progress, Queue, Room};
 use crate::counters::Counters;
-use crate::frames::Frames;
 use crate::heartbeats::Heartbeats;
 use crate::identity::Identity;
 use crate::limits::Load;
-use crate::protocol::{Breach, Numbers, Received, judge};
 use crate::quota::Quota;
 use crate::server::{Control, SensorState, Settings};
-use etwsieve_transport::wire;
-use etwsieve_transport::wire::frame::PAYLOAD_LEN_MAX;
-use etwsieve_transport::wire::message::{
-    AckV1, BusyReason, BusyV1, HelloV1, MESSAGE_LEN_MAX, Message, StatusV1, WelcomeV1,
+use etwsieve_transport::protocol::collector::{HelloError, SensorTimeout};
+use etwsieve_transport::protocol::{
+    CollectorConnection, CollectorSettings, FRAME_TIMEOUT, ProtocolViolation, Request,
 };
+use etwsieve_transport::wire::message::{BusyReason, HelloV1, StatusV1};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout, timeout_at};
 
-/// Time for a frame from its first byte to its last, and for a sensor to take what we send.
-pub(super) const FRAME_TIME: Duration = Duration::from_secs(30);
-/// How long a frame may wait for room in the queue.
+/// Maximum time that a frame may wait for room in the queue.
 const ROOM_TIME: Duration = Duration::from_secs(10);
-/// How long a stopping collector waits for the store before it says BUSY.
+/// Maximum time that a stopping collector waits for the store before it sends BUSY.
 const STOP_TIME: Duration = Duration::from_secs(5);
+/// Size of a read, in bytes.
+const READ_LEN: usize = 16 << 10;
+/// Work of storing one rule of a hit, in bytes written: a row with strings in two trees.
+const RULE_WORK: usize = 1024;
+/// Work of storing a gap, in bytes written: counting the stored hits in it.
+const GAP_WORK: usize = 16 << 10;
 
-/// Most bytes that are still taken from a sensor when we close, so that closing does not cut off the last word.
+/// Maximum number of bytes to read from a sensor while closing. Closing a socket with unread bytes resets the connection
+/// and could lose the last frame sent.
 const DRAIN_LEN_MAX: usize = 4 << 20;
-/// Longest time for that.
+/// Maximum time for that.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// Closes a connection so that what was sent last arrives: a socket that is closed over unread bytes resets.
+/// Closes a connection after the peer has received everything sent.
 pub(super) async fn close(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let drained = async {
         stream.shutdown().await?;
@@ -52,24 +58,41 @@ pub(super) async fn close(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let _ = timeout(DRAIN_TIME, drained).await;
 }
 
-/// How a connection ended.
+/// The reason why a connection ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The sensor has closed it.
+    /// The sensor closed it.
     Closed,
-    /// We have sent BUSY.
+    /// The collector sent BUSY.
     Busy(BusyReason),
-    /// The sensor broke the protocol.
-    Breach(Breach),
-    /// It was silent, or a frame was not complete in time, or it did not take what we sent.
-    TimedOut(&'static str),
-    /// The network has failed.
+    /// The sensor violated the protocol.
+    Violation(ProtocolViolation),
+    /// The sensor did not send in time.
+    Silent(SensorTimeout),
+    /// The sensor did not read what was sent.
+    WriteTimedOut,
+    /// The network failed.
     Io(io::Error),
 }
 
-impl From<Breach> for End {
-    fn from(breach: Breach) -> Self {
-        Self::Breach(breach)
+impl From<ProtocolViolation> for End {
+    fn from(violation: ProtocolViolation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+impl From<HelloError> for End {
+    fn from(error: HelloError) -> Self {
+        match error {
+            HelloError::Violation(violation) => Self::Violation(violation),
+            HelloError::Version => Self::Busy(BusyReason::Version),
+        }
+    }
+}
+
+impl From<SensorTimeout> for End {
+    fn from(timeout: SensorTimeout) -> Self {
+        Self::Silent(timeout)
     }
 }
 
@@ -79,18 +102,18 @@ impl From<io::Error> for End {
     }
 }
 
-/// What all connections share.
+/// State shared by all connections.
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) queue: Queue,
     pub(super) heartbeats: Arc<Heartbeats>,
-    /// Of the lines about sensors that may not connect.
+    /// Limits the log lines about sensors that may not connect.
     pub(super) refusals: Quota,
     pub(super) counters: Arc<Counters>,
 }
 
-/// A connection whose sensor is known.
+/// A connection of an identified sensor.
 pub(super) struct Connection<S> {
     shared: Arc<Shared>,
     stream: S,
@@ -98,14 +121,40 @@ pub(super) struct Connection<S> {
     identity: Identity,
     sensor: Arc<SensorState>,
     control: watch::Receiver<Control>,
-    frames: Frames,
-    numbers: Option<Numbers>,
+    protocol: CollectorConnection,
+    /// Progress of the store with the frames of the current epoch.
     progress: Arc<Progress>,
-    /// Frames handed to the committer in this epoch.
-    handed: u64,
-    /// Of these, settled ones that the sensor was told of. The others take room in the window.
-    told: u64,
+    /// The backend knows that the sensor is connected.
     is_noted: bool,
+}
+
+/// Returns the time, which tests can pause.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Waits for bytes and passes them to the protocol. Returns their number; 0 at the end of the stream. Cancel-safe.
+async fn receive(
+    stream: &mut (impl AsyncRead + Unpin),
+    protocol: &mut CollectorConnection,
+) -> io::Result<usize> {
+    poll_fn(|context| {
+        // On the stack of the poll, so that a waiting connection holds no buffer.
+        let mut chunk = [0; READ_LEN];
+        let mut chunk = ReadBuf::new(&mut chunk);
+        match Pin::new(&mut *stream).poll_read(context, &mut chunk) {
+            Poll::Ready(Ok(())) => {
+                protocol.receive(chunk.filled(), now());
+                Poll::Ready(Ok(chunk.filled().len()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                protocol.release_memory();
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -117,32 +166,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         sensor: Arc<SensorState>,
         control: watch::Receiver<Control>,
     ) -> Self {
-        Self {
-            shared,
-            stream,
-            address,
-            identity,
-            sensor,
-            control,
-            frames: Frames::default(),
-            numbers: None,
-            progress: Arc::default(),
-            handed: 0,
-            told: 0,
-            is_noted: false,
-        }
+        let settings = CollectorSettings {
+            window: shared.settings.window,
+            quiet_ms: shared.settings.quiet_ms,
+            hello_timeout: shared.settings.hello_time,
+        };
+        let protocol = CollectorConnection::new(settings, now());
+        let progress = Arc::default();
+        Self { shared, stream, address, identity, sensor, control, protocol, progress, is_noted: false }
     }
 
-    /// Lives until the connection ends.
+    /// Serves the sensor until the connection ends.
     pub(super) async fn run(mut self) -> End {
         let mut end = match self.serve().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
         if let End::Busy(reason) = end
-            && let Err(error) = self.say_busy(reason).await
+            && let Err(error) = self.send_busy(reason).await
         {
-            tracing::debug!(sensor = %self.identity.name, ?error, "BUSY did not reach the sensor");
+            tracing::debug!(sensor = %self.identity.name, ?error, "cannot send BUSY");
             end = End::Busy(reason);
         }
         close(&mut self.stream).await;
@@ -153,77 +196,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn serve(&mut self) -> Result<Infallible, End> {
-        let hello_deadline = tokio::time::Instant::now() + self.shared.settings.hello_time;
-        let quiet = Duration::from_millis(u64::from(self.shared.settings.quiet_ms));
-        let mut frame_began = tokio::time::Instant::now();
         self.check_control()?;
         loop {
-            let heard = tokio::time::Instant::now();
-            let mut waits_for_frame = self.frames.is_partial();
-            loop {
-                let deadline = match (&self.numbers, waits_for_frame) {
-                    (None, false) => hello_deadline,
-                    (None, true) => hello_deadline.min(frame_began + FRAME_TIME),
-                    (Some(_), true) => frame_began + FRAME_TIME,
-                    (Some(_), false) => heard + quiet,
-                };
-                let progress = Arc::clone(&self.progress);
-                tokio::select! {
-                    () = progress.changed.notified() => self.tell().await?,
-                    _ = self.control.changed() => self.check_control()?,
-                    read = timeout_at(deadline, self.frames.fill(&mut self.stream)) => match read {
-                        Err(_) if self.numbers.is_none() => return Err(End::TimedOut("no HELLO")),
-                        Err(_) if waits_for_frame => return Err(End::TimedOut("a frame was not completed")),
-                        Err(_) => return Err(End::TimedOut("silence")),
-                        Ok(Ok(0)) => return Err(End::Closed),
-                        Ok(Ok(_)) => {
-                            if !waits_for_frame {
-                                frame_began = tokio::time::Instant::now();
-                                waits_for_frame = true;
-                            }
-                            break;
-                        }
-                        Ok(Err(error)) => return Err(error.into()),
-                    },
-                }
-            }
-            if self.handle_frames().await? {
-                frame_began = tokio::time::Instant::now();
+            let progress = Arc::clone(&self.progress);
+            let deadline = tokio::time::Instant::from_std(self.protocol.deadline());
+            tokio::select! {
+                () = progress.changed.notified() => self.settle().await?,
+                _ = self.control.changed() => self.check_control()?,
+                read = timeout_at(deadline, receive(&mut self.stream, &mut self.protocol)) => match read {
+                    Err(_) => self.protocol.check_timeouts(now())?,
+                    Ok(Ok(0)) => return Err(End::Closed),
+                    Ok(Ok(_)) => self.handle_requests().await?,
+                    Ok(Err(error)) => return Err(error.into()),
+                },
             }
         }
     }
 
-    /// Handles all complete frames; whether there was one.
-    async fn handle_frames(&mut self) -> Result<bool, End> {
-        let mut any = false;
+    async fn handle_requests(&mut self) -> Result<(), End> {
         loop {
-            let data_max = if self.numbers.is_some() { PAYLOAD_LEN_MAX } else { MESSAGE_LEN_MAX };
-            let Some((frame_type, payload)) = self.frames.next(data_max)? else {
-                return Ok(any);
-            };
-            any = true;
-            let len = payload.len();
-            match judge(frame_type, payload, self.numbers.as_mut())? {
-                Received::Hello(hello) => {
-                    if self.numbers.is_some() {
+            if self.protocol.is_window_full() {
+                self.settle().await?;
+            }
+            let Some((request, len)) = self.protocol.poll(now())? else { return Ok(()) };
+            match request {
+                Request::Hello(hello) => {
+                    if self.protocol.epoch().is_some() {
                         self.pause(Load::Word(len)).await?;
                     }
                     self.greet(hello).await?;
                 }
-                Received::Item { item, ack, work } => self.hand_on(item, ack, work, len).await?,
-                Received::Status(status) => self.take_status(status, len).await?,
+                Request::Hit { sequence, version, bytes, rules, ack } => {
+                    let item = Item::Hit { sequence, version, bytes };
+                    self.store(item, ack, rules * RULE_WORK, len).await?;
+                }
+                Request::Gap { gap, ack } => self.store(Item::Gap(gap), ack, GAP_WORK, len).await?,
+                Request::Status(status) => self.take_status(status, len).await?,
             }
         }
     }
 
     async fn greet(&mut self, hello: HelloV1) -> Result<(), End> {
-        self.tell().await?;
-        if self.in_window() > 0 {
-            return Err(Breach::Early(self.in_window()).into());
-        }
-        let Some(version) = hello.choose_version() else {
-            return Err(End::Busy(BusyReason::Version));
-        };
+        self.settle().await?;
+        let version = self.protocol.check_hello(&hello)?;
         if let Some(reason) = self.shared.queue.recent_failure() {
             return Err(End::Busy(reason));
         }
@@ -233,19 +248,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok(Err(error)) => return Err(End::Busy(error.reason())),
             Err(_) => return Err(End::Busy(BusyReason::Overload)),
         };
-        let settings = &self.shared.settings;
-        let welcome = WelcomeV1 {
-            version,
-            epoch: hello.epoch,
-            durable,
-            window: settings.window,
-            quiet_ms: settings.quiet_ms,
-        };
-        self.numbers = Some(Numbers::of(&hello));
-        // What is still on its way belongs to the former epoch: its acknowledgement would mean nothing.
         self.progress = Arc::default();
-        (self.handed, self.told) = (0, 0);
-        self.send(&welcome).await?;
+        self.protocol.welcome(&hello, version, durable);
+        self.flush().await?;
         if !self.is_noted {
             self.is_noted = true;
             self.shared.backend.note(Note::Connected {
@@ -260,33 +265,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Frames without an acknowledgement.
-    fn in_window(&self) -> u64 {
-        self.handed - self.told
-    }
-
-    async fn hand_on(&mut self, item: Item, ack: u64, work: usize, len: usize) -> Result<(), End> {
-        let Some(numbers) = self.numbers else {
-            return Ok(());
-        };
-        let window = self.shared.settings.window;
-        if self.in_window() >= u64::from(window) {
-            // The sensor may have seen an ACK that is not counted here yet.
-            self.tell().await?;
-            if self.in_window() >= u64::from(window) {
-                return Err(Breach::Window(window).into());
-            }
-        }
+    /// Passes a frame to the committer, at the rate that the sensor may have.
+    async fn store(&mut self, item: Item, ack: u64, work: usize, len: usize) -> Result<(), End> {
+        let Some(epoch) = self.protocol.epoch() else { return Ok(()) };
         self.shared.counters.frames.add(1);
         self.shared.counters.bytes.add(len as u64);
         self.pause(Load::Entry(len, work)).await?;
-        let entry = Entry { sensor: Arc::clone(&self.identity.name), epoch: numbers.epoch, item };
+        let entry = Entry { sensor: Arc::clone(&self.identity.name), epoch, item };
         self.push(entry, ack, work, len).await?;
-        self.handed += 1;
+        self.protocol.passed_to_store();
         Ok(())
     }
 
-    /// Keeps a STATUS for the store and answers it at once, with the number acknowledged so far.
+    /// Keeps a STATUS for the store and answers it at once with an ACK.
     async fn take_status(&mut self, status: StatusV1, len: usize) -> Result<(), End> {
         if self.identity.is_expired(SystemTime::now()) {
             if let Some(suppressed) = self.shared.refusals.admit() {
@@ -303,10 +294,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             counters.heartbeats_dropped.add(1);
         }
         self.pause(Load::Word(len)).await?;
-        self.answer(true).await
+        let report = self.progress.report();
+        self.protocol.answer_status(report).map_err(End::Busy)?;
+        self.flush().await
     }
 
-    /// Waits as long as the sensor's rate asks for, acknowledging meanwhile.
+    /// Waits as long as the sensor's rate limit requires, and sends acknowledgements meanwhile.
     async fn pause(&mut self, load: Load) -> Result<(), End> {
         let pause = self.sensor.take(load, Instant::now());
         if pause.is_zero() {
@@ -317,14 +310,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             let progress = Arc::clone(&self.progress);
             tokio::select! {
-                () = progress.changed.notified() => self.tell().await?,
+                () = progress.changed.notified() => self.settle().await?,
                 _ = self.control.changed() => self.check_control()?,
                 () = sleep_until(until) => return Ok(()),
             }
         }
     }
 
-    /// Hands an entry to the committer when there is room, acknowledging meanwhile.
+    /// Passes an entry to the committer as soon as there is room, and sends acknowledgements meanwhile.
     async fn push(&mut self, entry: Entry, ack: u64, work: usize, len: usize) -> Result<(), End> {
         let progress = Arc::clone(&self.progress);
         let queue = self.shared.queue.clone();
@@ -340,34 +333,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Ok(Err(_)) => return Err(End::Busy(BusyReason::Stopping)),
                     Err(_) => return Err(End::Busy(BusyReason::Overload)),
                 },
-                () = progress.changed.notified() => self.tell().await?,
+                () = progress.changed.notified() => self.settle().await?,
             }
         };
         let cost = work + room.bytes();
         queue.push(entry, (&share, cost), &progress, ack, room).map_err(|_| End::Busy(BusyReason::Stopping))
     }
 
-    /// Tells the sensor what was settled since, or that the store has failed.
-    async fn tell(&mut self) -> Result<(), End> {
-        self.answer(false).await
+    /// Sends acknowledgements for what the store has settled since the last call.
+    async fn settle(&mut self) -> Result<(), End> {
+        let report = self.progress.report();
+        self.protocol.settle(report).map_err(End::Busy)?;
+        self.flush().await
     }
 
-    /// As [`tell`](Self::tell). `always`: with an ACK also if nothing was settled.
-    async fn answer(&mut self, always: bool) -> Result<(), End> {
-        let Reading { settled, ack, refused } = self.progress.read();
-        let is_new = settled > self.told;
-        self.told = settled;
-        for refused in refused {
-            self.send(&refused).await?;
-        }
-        let sequence = ack.map_err(End::Busy)?;
-        match self.numbers {
-            Some(numbers) if is_new || always => self.send(&AckV1 { epoch: numbers.epoch, sequence }).await,
-            _ => Ok(()),
-        }
-    }
-
-    /// Ends the connection if the collector stops, or the sensor is allowed no longer.
+    /// Ends the connection if the collector stops or the sensor is no longer allowed.
     fn check_control(&mut self) -> Result<(), End> {
         let control = self.control.borrow_and_update();
         if control.is_stopping {
@@ -376,7 +356,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(why) = control.allowed.refusal(&self.identity) {
             if let Some(suppressed) = self.shared.refusals.admit() {
                 tracing::warn!(
-                    sensor = %self.identity.name, address = %self.address, suppressed, "a sensor is refused: {why}"
+                    sensor = %self.identity.name, address = %self.address, suppressed, "rejected a sensor: {why}"
                 );
             }
             return Err(End::Busy(BusyReason::NotAllowed));
@@ -384,32 +364,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// The last word. What the store is still working on is acknowledged first, if it does not take long.
-    async fn say_busy(&mut self, reason: BusyReason) -> Result<(), End> {
+    /// Sends BUSY. A stopping collector first acknowledges what the store is still working on, if that does not take long.
+    async fn send_busy(&mut self, reason: BusyReason) -> Result<(), End> {
         let deadline = tokio::time::Instant::now() + STOP_TIME;
-        while reason == BusyReason::Stopping && self.told < self.handed {
+        while reason == BusyReason::Stopping && self.protocol.unacknowledged() > 0 {
             let progress = Arc::clone(&self.progress);
             match timeout_at(deadline, progress.changed.notified()).await {
-                Ok(()) => self.tell().await?,
+                Ok(()) => self.settle().await?,
                 Err(_) => break,
             }
         }
         self.shared.counters.busy(reason);
-        let retry_after_ms = Settings::retry_after_ms(reason);
-        self.send(&BusyV1 { retry_after_ms, reason }).await
+        self.protocol.busy(reason, Settings::retry_after_ms(reason));
+        self.flush().await
     }
 
-    async fn send<M: Message>(&mut self, message: &M) -> Result<(), End> {
-        let mut frame = Vec::with_capacity(96);
-        wire::encode_message(message, &mut frame)
-            .map_err(|error| End::Io(io::Error::other(error.to_string())))?;
+    /// Sends the output of the protocol.
+    async fn flush(&mut self) -> Result<(), End> {
+        let output = self.protocol.take_output();
+        if output.is_empty() {
+            return Ok(());
+        }
         let written = async {
-            self.stream.write_all(&frame).await?;
+            self.stream.write_all(&output).await?;
             self.stream.flush().await
         };
-        match timeout(FRAME_TIME, written).await {
+        match timeout(FRAME_TIMEOUT, written).await {
             Ok(written) => written.map_err(End::Io),
-            Err(_) => Err(End::TimedOut("what we sent was not taken")),
+            Err(_) => Err(End::WriteTimedOut),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The collector: it takes hits from thousands of sensors and acknowledges them when they are durable.
 //!
-//! A connection is one task ([`server`], `connection`). `protocol` judges its frames and knows neither sockets nor
-//! clocks. Everything that needs an acknowledgement goes through one bounded queue to the `committer`, which passes
+//! A connection is one task ([`server`], `connection`) that drives [`etwsieve_transport::protocol::CollectorConnection`].
+//! Everything that needs an acknowledgement goes through one bounded queue to the `committer`, which passes
 //! batches to a [`backend::Backend`] and reports to the connections when they are durable. [`sqlite`] is the embedded
 //! back end, [`nats`] a JetStream cluster. [`pki::Register`] lists the sensors that may connect. A [`sink`] delivers
 //! stored hits to a file or another program. The protocol is that of `docs/wire.md`.
@@ -16,13 +16,11 @@ mod connection;
 pub mod counters;
 pub mod drain;
 pub mod files;
-mod frames;
 mod heartbeats;
 mod identity;
 mod limits;
 pub mod nats;
 pub mod pki;
-mod protocol;
 mod quota;
 pub mod server;
 pub mod sink;

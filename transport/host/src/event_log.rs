@@ -1,8 +1,9 @@
-//! Messages to the Windows event log: log Application, under the name of a source, which is that of the service.
+//! Writes messages to the Application log of Windows, under the name of an event source. The source has the name of the
+//! service.
 //!
-//! The message file is `EventCreate.exe` of Windows, whose messages 1 to 1,000 are nothing but their first
-//! insertion, so that no library of our own need be registered. Warnings and errors of the program reach the log
-//! through [`EventLogLayer`], at a bounded rate: a log that is flooded hides what matters.
+//! The message file is `EventCreate.exe` of Windows, whose messages 1 to 1,000 consist of their first insertion string,
+//! so the program needs no message file. Warnings and errors of the program are logged through [`EventLogLayer`] at a
+//! limited rate, because important events are hard to find in a flooded log.
 #![expect(unsafe_code, reason = "the event log functions take pointers")]
 
 use crate::registry::{self, Hive};
@@ -20,30 +21,30 @@ use windows_sys::Win32::System::EventLog::{
     RegisterEventSourceW, ReportEventW,
 };
 
-/// Id of an event that [`EventLogLayer`] writes for an error.
+/// Event id of the errors that [`EventLogLayer`] writes.
 pub const ERROR_ID: u16 = 1;
-/// Id of an event that [`EventLogLayer`] writes for a warning.
+/// Event id of the warnings that [`EventLogLayer`] writes.
 pub const WARNING_ID: u16 = 2;
-/// Largest id that the message file knows.
+/// Highest event id of the message file.
 pub const ID_MAX: u16 = 1000;
-/// Longest text, in UTF-16 units; `ReportEvent` refuses more.
+/// Maximum length of a text, in UTF-16 units; `ReportEvent` rejects longer ones.
 pub const TEXT_UNITS_MAX: usize = 31_839;
 
-/// Where the sources of the log are registered, each by a key of its name.
+/// Registry key of the log; each event source is a subkey.
 const SOURCES_KEY: &str = r"SYSTEM\CurrentControlSet\Services\EventLog\Application";
 const MESSAGE_FILE: &str = r"%SystemRoot%\System32\EventCreate.exe";
-/// Errors, warnings and information.
+/// Types of events that a source may write: errors, warnings and information.
 const TYPES: u32 = 7;
 const WINDOW: Duration = Duration::from_mins(1);
 
-/// How grave a message is.
+/// Severity of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// The program does not do its work.
+    /// The program does not work.
     Error,
-    /// Something was lost or is about to go wrong.
+    /// Something was lost, or a failure is imminent.
     Warning,
-    /// Such as started and stopped.
+    /// A normal event, such as a start or a stop.
     Information,
 }
 
@@ -51,48 +52,49 @@ fn source_key(source: &str) -> String {
     format!(r"{SOURCES_KEY}\{source}")
 }
 
-/// Registers `source`, so that Event Viewer shows texts without a complaint.
+/// Registers `source`, so that Event Viewer finds its message file.
 ///
 /// # Errors
 ///
-/// What the registry says: access denied unless elevated.
+/// Errors of the registry: access is denied unless the process is elevated.
 pub fn install_source(source: &str) -> io::Result<()> {
     let key = source_key(source);
     registry::set_expanding(Hive::LocalMachine, &key, "EventMessageFile", MESSAGE_FILE)?;
     registry::set_dword(Hive::LocalMachine, &key, "TypesSupported", TYPES)
 }
 
-/// Removes `source`; says whether it was there. Events that were written stay.
+/// Removes `source`. Returns true if it existed. Events already written remain.
 ///
 /// # Errors
 ///
-/// As [`install_source`]; invalid input for a name that is empty, or of several keys, which would remove others.
+/// The same as for [`install_source`]. `InvalidInput` for a name that is empty or contains a separator, because other
+/// keys would be removed.
 pub fn uninstall_source(source: &str) -> io::Result<bool> {
     if source.is_empty() || source.contains(['\\', '\0']) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no name of a source"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a valid name of an event source"));
     }
     registry::delete(Hive::LocalMachine, &source_key(source))
 }
 
-/// Writes one event of `source`. `id` is brought into 1 to 1,000, a long text is cut.
+/// Writes an event of `source`. `id` is clamped to 1 to 1,000, and a long text is truncated.
 ///
 /// # Errors
 ///
-/// What the event log says.
+/// Errors of the event log.
 pub fn report(source: &str, level: Level, id: u16, text: &str) -> io::Result<()> {
     Source::open(source)?.report(level, id, text)
 }
 
-/// A source, open for writing; closed on drop.
+/// An open event source; closed on drop.
 struct Source(HANDLE);
 
-// SAFETY: the handle names a connection to the event log service, whose functions may be called from any thread.
+// SAFETY: the handle refers to a connection to the event log service, whose functions may be called from any thread.
 unsafe impl Send for Source {}
 
 impl Source {
     fn open(source: &str) -> io::Result<Self> {
         let name = wide(source);
-        // SAFETY: `name` ends in NUL; no server means this machine.
+        // SAFETY: `name` is NUL-terminated; a null server means this machine.
         let handle = unsafe { RegisterEventSourceW(null(), name.as_ptr()) };
         if handle.is_null() { Err(io::Error::last_os_error()) } else { Ok(Self(handle)) }
     }
@@ -106,7 +108,7 @@ impl Source {
         let id = u32::from(id.clamp(1, ID_MAX));
         let text = insertion(text);
         let strings = [text.as_ptr()];
-        // SAFETY: the handle is open; there is one string, which ends in NUL, no user and no data.
+        // SAFETY: the handle is open; there is one string, which is NUL-terminated, no user and no data.
         let written =
             unsafe { ReportEventW(self.0, kind, 0, id, null_mut(), 1, 0, strings.as_ptr(), null()) };
         if written == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -115,13 +117,13 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        // SAFETY: `RegisterEventSourceW` gave the handle, and it is closed once.
+        // SAFETY: `RegisterEventSourceW` returned the handle, and it is closed once.
         unsafe { DeregisterEventSource(self.0) };
     }
 }
 
-/// A text as an insertion: at most 31,839 UTF-16 units and a NUL. A NUL within becomes U+FFFD, and a per cent sign is
-/// parted from what follows, because a viewer would take `%1` for another insertion.
+/// Converts a text to an insertion string: at most 31,839 UTF-16 units and a NUL. A NUL in the text becomes U+FFFD. A
+/// percent sign is separated from what follows, because a viewer would replace `%1` by another insertion string.
 fn insertion(text: &str) -> Vec<u16> {
     let mut units = Vec::with_capacity(text.len().min(TEXT_UNITS_MAX) + 1);
     let mut chars = text.chars().peekable();
@@ -140,7 +142,7 @@ fn insertion(text: &str) -> Vec<u16> {
     units
 }
 
-/// Lets so many through in a minute and counts the others.
+/// Admits a limited number of events per minute and counts the others.
 #[derive(Debug)]
 struct RateLimit {
     per_minute: u32,
@@ -150,7 +152,8 @@ struct RateLimit {
 }
 
 impl RateLimit {
-    /// `Some` lets one through and tells how many were held back since the last.
+    /// Returns `None` if the limit is reached, otherwise the number of events suppressed since the last one that was
+    /// admitted.
     fn admit(&mut self, now: Instant) -> Option<u64> {
         if self.window.is_none_or(|start| now.saturating_duration_since(start) >= WINDOW) {
             self.window = Some(now);
@@ -166,20 +169,20 @@ impl RateLimit {
     }
 }
 
-/// Sends warnings and errors of the program to the event log.
+/// Writes warnings and errors of the program to the event log.
 ///
-/// What is over the limit is counted, and the next event that is written says how many there were. If the log
-/// refuses an event, that one counts as held back too: there is nowhere else to complain.
+/// Events beyond the limit are counted, and the next event written reports their number. An event that cannot be
+/// written counts as suppressed, too.
 pub struct EventLogLayer {
     state: Mutex<(Source, RateLimit)>,
 }
 
 impl EventLogLayer {
-    /// Opens `source`; at most `per_minute` events are written in a minute.
+    /// Opens `source` and writes at most `per_minute` events a minute.
     ///
     /// # Errors
     ///
-    /// What the event log says.
+    /// Errors of the event log.
     pub fn new(source: &str, per_minute: u32) -> io::Result<Self> {
         let limit = RateLimit { per_minute, window: None, admitted: 0, suppressed: 0 };
         Ok(Self { state: Mutex::new((Source::open(source)?, limit)) })
@@ -193,7 +196,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for EventLogLayer {
             tracing::Level::WARN => (Level::Warning, WARNING_ID),
             _ => return,
         };
-        // Without the lock: values are written by code of their own, whose panic would be the next event.
+        // The lock is not held here: formatting a value runs foreign code, and a panic in it would log another event.
         let mut text = Text::default();
         event.record(&mut text);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -218,12 +221,10 @@ struct Text {
 impl Text {
     fn finish(self, suppressed: u64, per_minute: u32) -> String {
         let mut text = String::new();
-        // First, for the end may be cut.
+        // At the start, because the end may be truncated.
         if suppressed > 0 {
-            let _ = write!(
-                text,
-                "({suppressed} messages before this one were left out: over {per_minute} a minute) "
-            );
+            let _ =
+                write!(text, "({suppressed} earlier messages were suppressed: limit {per_minute} a minute) ");
         }
         text + &self.message + &self.fields
     }
@@ -231,7 +232,7 @@ impl Text {
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = if field.name() == "message" {
             write!(self.message, "{value:?}")
         } else {
@@ -249,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn insertions_are_bounded_and_harmless() {
+    fn insertion_strings_are_bounded_and_escaped() {
         let rows = [
             ("plain", "a b", "a b"),
             ("NUL", "a\0b", "a\u{fffd}b"),
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_bounded_and_what_is_held_back_is_told() {
+    fn the_rate_is_bounded_and_suppressed_events_are_counted() {
         let start = Instant::now();
         let mut limit = RateLimit { per_minute: 2, window: None, admitted: 0, suppressed: 0 };
         let rows =
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layer_takes_warnings_and_errors_alone() {
+    fn only_warnings_and_errors_are_logged() {
         use tracing_subscriber::layer::SubscriberExt as _;
         let layer = std::sync::Arc::new(EventLogLayer::new("etwsieve", 2).unwrap());
         let subscriber = tracing_subscriber::registry().with(Shared(layer.clone()));
@@ -322,11 +323,11 @@ mod tests {
     }
 
     #[test]
-    fn texts_tell_message_fields_and_what_was_left_out() {
+    fn texts_have_message_fields_and_suppressed_count() {
         let text = Text { message: "lost".into(), fields: "\r\ncount: 3".into() };
         assert_eq!(
             text.finish(4, 9),
-            "(4 messages before this one were left out: over 9 a minute) lost\r\ncount: 3"
+            "(4 earlier messages were suppressed: limit 9 a minute) lost\r\ncount: 3"
         );
     }
 }

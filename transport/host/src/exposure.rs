@@ -1,7 +1,7 @@
-//! Can anybody but administrators change a file that a service runs or reads?
+//! Finds out who besides administrators can change a file that a service runs or reads.
 //!
-//! Looks at the access control lists of the file, its folder, and the folders above. Deny entries are not weighed, so
-//! the answer errs towards caution.
+//! The access control lists of the file, its folder and all parent folders are checked. Deny entries are ignored, so
+//! the result errs on the side of caution.
 #![expect(unsafe_code, reason = "security descriptors come as pointers")]
 
 use std::fmt;
@@ -13,17 +13,17 @@ use windows_sys::Win32::Foundation::{ERROR_SUCCESS, LocalFree};
 use windows_sys::Win32::Security::Authorization::{GetNamedSecurityInfoW, SE_FILE_OBJECT};
 use windows_sys::Win32::Security::{ACL, DACL_SECURITY_INFORMATION, PSECURITY_DESCRIPTOR};
 
-/// `GENERIC_ALL`, `WRITE_OWNER`, `WRITE_DAC`, `DELETE`: whoever has one of these can replace the thing.
+/// `GENERIC_ALL`, `WRITE_OWNER`, `WRITE_DAC`, `DELETE`: each of these rights suffices to replace a file.
 const REPLACE: u32 = 0x1000_0000 | 0x8_0000 | 0x4_0000 | 0x1_0000;
-/// To write or append to a file: `GENERIC_WRITE`, `FILE_WRITE_DATA`, `FILE_APPEND_DATA`.
+/// Rights to write or append to a file: `GENERIC_WRITE`, `FILE_WRITE_DATA`, `FILE_APPEND_DATA`.
 const CHANGE_FILE: u32 = REPLACE | 0x4000_0000 | 0x2 | 0x4;
-/// To put a file (a library that is found first) into its folder or take one away: `GENERIC_WRITE`,
-/// `FILE_ADD_FILE`, `FILE_DELETE_CHILD`.
+/// Rights to add a file to a folder (a library that is found first) or to remove one: `GENERIC_WRITE`, `FILE_ADD_FILE`,
+/// `FILE_DELETE_CHILD`.
 const CHANGE_FOLDER: u32 = REPLACE | 0x4000_0000 | 0x2 | 0x40;
-/// To swap a folder further up: `FILE_DELETE_CHILD`. New files and folders beside it do no harm.
+/// The right to replace a subfolder: `FILE_DELETE_CHILD`. Adding files and folders beside it is harmless.
 const CHANGE_ANCESTOR: u32 = REPLACE | 0x40;
 
-/// Groups to which ordinary accounts belong, as SIDs.
+/// Groups that ordinary accounts belong to, as SIDs.
 const ORDINARY: [(&[u8], &str); 6] = [
     (&[1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0], "Everyone"),
     (&[1, 1, 0, 0, 0, 0, 0, 5, 4, 0, 0, 0], "INTERACTIVE"),
@@ -48,11 +48,11 @@ impl fmt::Display for Exposure {
     }
 }
 
-/// Finds who else can change `file`, directly or by way of a folder above it.
+/// Finds out who else can change `file`, directly or through a parent folder.
 ///
 /// # Errors
 ///
-/// What the system says, and invalid data for an access control list that contradicts itself.
+/// Errors of the system, and `InvalidData` for an inconsistent access control list.
 pub fn exposures(file: &Path) -> io::Result<Vec<Exposure>> {
     let mut found = Vec::new();
     for (depth, path) in file.ancestors().filter(|path| !path.as_os_str().is_empty()).enumerate() {
@@ -72,7 +72,7 @@ struct Descriptor(PSECURITY_DESCRIPTOR);
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        // SAFETY: `GetNamedSecurityInfoW` allocated it, to be freed like this, once.
+        // SAFETY: `GetNamedSecurityInfoW` allocated the descriptor, which must be freed like this, once.
         unsafe { LocalFree(self.0) };
     }
 }
@@ -81,7 +81,7 @@ fn groups(path: &Path, rights: u32) -> io::Result<Vec<&'static str>> {
     let name: Vec<u16> = path.as_os_str().encode_wide().take_while(|unit| *unit != 0).chain([0]).collect();
     let mut acl: *mut ACL = null_mut();
     let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
-    // SAFETY: `name` ends in NUL; both results may be written; the other ones are not asked for.
+    // SAFETY: `name` is NUL-terminated, both results are writable, and the other results are not requested.
     let code = unsafe {
         let (acl, descriptor) = (&raw mut acl, &raw mut descriptor);
         let (kind, what) = (SE_FILE_OBJECT, DACL_SECURITY_INFORMATION);
@@ -92,24 +92,23 @@ fn groups(path: &Path, rights: u32) -> io::Result<Vec<&'static str>> {
     }
     let _descriptor = Descriptor(descriptor);
     if acl.is_null() {
-        // No list at all: everybody may do everything.
+        // Without an access control list everybody has full access.
         return Ok(vec![ORDINARY[0].1]);
     }
-    // SAFETY: the list lies in the descriptor, which lives on; its head says how many bytes it has.
+    // SAFETY: the list is part of the descriptor, which outlives it; the header of the list has its size in bytes.
     let bytes = unsafe { std::slice::from_raw_parts(acl.cast::<u8>(), usize::from((*acl).AclSize)) };
-    ordinary_writers(bytes, rights).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, "an access control list contradicts itself")
-    })
+    ordinary_writers(bytes, rights)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "inconsistent access control list"))
 }
 
-/// Which ordinary groups an access control list allows any of `rights`; `None` if its sizes contradict each other.
-/// Numbers are little-endian.
+/// Returns the ordinary groups to which an access control list grants any of `rights`, or `None` if its sizes are
+/// inconsistent. Integers are little-endian.
 ///
 /// | structure | offset | field |
 /// |---|---|---|
-/// | list | 4 | u16 number of entries, which begin at 8 |
+/// | list | 4 | u16 number of entries, which start at 8 |
 /// | entry | 0 | u8 type, 0 = allow |
-/// | | 1 | u8 flags, 8 = for children only |
+/// | | 1 | u8 flags, 8 = inherited by children only |
 /// | | 2 | u16 size |
 /// | | 4 | u32 rights |
 /// | | 8 | SID |
@@ -127,7 +126,7 @@ fn ordinary_writers(acl: &[u8], rights: u32) -> Option<Vec<&'static str>> {
         let entry = rest.get(..len)?;
         rest = &rest[len..];
         if kind != ALLOW || flags & INHERIT_ONLY != 0 {
-            // Even a skipped entry leads on.
+            // A skipped entry must have a valid size, too.
             if len < 4 {
                 return None;
             }
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_lists_are_refused() {
+    fn inconsistent_lists_are_rejected() {
         let whole = acl(&[(0, 0, 2, USERS), (1, 0, 2, USERS)]);
         assert!(ordinary_writers(&whole, CHANGE_FILE).is_some());
         for len in 0..whole.len() {
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn this_program_is_asked_about() {
+    fn the_running_program_is_checked() {
         let own = std::env::current_exe().unwrap();
         for exposure in exposures(&own).unwrap() {
             assert!(own.starts_with(&exposure.path), "{exposure}");

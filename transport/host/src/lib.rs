@@ -1,8 +1,8 @@
-//! What our programs need of the Windows they run on: life as a `service`, the `event_log`, the `registry`, and who
-//! can change a file (`exposure`).
+//! Windows functions that sensor and collector share: running as a `service`, the `event_log`, the `registry`, and
+//! checking who can change a file (`exposure`).
 //!
-//! Sensor and collector share it. Each file wraps a few functions of Windows in safe ones; nothing of their types is
-//! seen outside. Elsewhere than on Windows the crate is empty.
+//! Each module wraps a few Windows functions in a safe interface that exposes no Windows types. On other systems the
+//! crate is empty.
 
 #![cfg(windows)]
 

@@ -1,7 +1,7 @@
-//! The registry: the values of a key, and the few writes that an event source needs.
+//! The registry: reading the values of a key, and the few writes that registering an event source needs.
 //!
-//! A key that does not exist is `None`, so that only real failures are errors. What is read is bounded in number
-//! and size, because anybody may write under the current user's hive.
+//! A missing key is `None`, so that errors are real failures. Number and size of the values read are limited, because
+//! any user can write to the hive of the current user.
 #![expect(unsafe_code, reason = "the registry functions take pointers")]
 
 use crate::wide::{text, wide};
@@ -16,19 +16,19 @@ use windows_sys::Win32::System::Registry::{
     REG_MULTI_SZ, REG_SZ, RegCloseKey, RegDeleteTreeW, RegEnumValueW, RegOpenKeyExW, RegSetKeyValueW,
 };
 
-/// Most values read from one key.
+/// Maximum number of values read from a key.
 const VALUES_MAX: u32 = 1024;
-/// Longest value name with its NUL, in UTF-16 units; the registry allows no more.
+/// Maximum length of a value name with its NUL, in UTF-16 units; the limit of the registry.
 const NAME_UNITS_MAX: usize = 16_384;
-/// Largest value read, in bytes; a larger one is [`Value::Other`].
+/// Maximum size of a value, in bytes; a larger one is returned as [`Value::Other`].
 const VALUE_LEN_MAX: u32 = 64 << 10;
 
-/// A root of the registry.
+/// A hive of the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hive {
     /// `HKEY_LOCAL_MACHINE`
     LocalMachine,
-    /// `HKEY_CURRENT_USER`: of the account that this process runs as.
+    /// `HKEY_CURRENT_USER`, the hive of the account that runs this process.
     CurrentUser,
 }
 
@@ -40,7 +40,7 @@ impl Hive {
         }
     }
 
-    /// The short name that administrators write.
+    /// Returns the abbreviation, such as `HKLM`.
     pub fn name(self) -> &'static str {
         match self {
             Self::LocalMachine => "HKLM",
@@ -49,7 +49,7 @@ impl Hive {
     }
 }
 
-/// A value as far as it is of use here.
+/// A registry value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// `REG_DWORD`
@@ -58,25 +58,26 @@ pub enum Value {
     Text(String),
     /// `REG_MULTI_SZ`
     Texts(Vec<String>),
-    /// Another type, or larger than what is read.
+    /// Another type, or too large to be read.
     Other {
-        /// The registry's number of the type.
+        /// Number of the type.
         kind: u32,
     },
 }
 
-/// The values of a key by name in lower case: names differ in case only by accident. The unnamed value is "".
+/// The values of a key by lower-case name, because the registry ignores the case of names. The default value has the
+/// name "".
 pub type Values = BTreeMap<String, Value>;
 
-/// An open key, closed on drop.
+/// An open key; closed on drop.
 struct Key(HKEY);
 
 impl Key {
-    /// `None`: there is no such key.
+    /// Opens a key. Returns `None` if it does not exist.
     fn open(hive: Hive, path: &str) -> io::Result<Option<Self>> {
         let path = wide(path);
         let mut key: HKEY = null_mut();
-        // SAFETY: `path` ends in NUL and `key` may be written; the hive is a predefined handle.
+        // SAFETY: `path` is NUL-terminated and `key` is writable; the hive is a predefined handle.
         let code = unsafe {
             RegOpenKeyExW(hive.handle(), path.as_ptr(), 0, KEY_READ | KEY_WOW64_64KEY, &raw mut key)
         };
@@ -90,7 +91,7 @@ impl Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
-        // SAFETY: the handle came from `RegOpenKeyExW` and is closed once.
+        // SAFETY: `RegOpenKeyExW` returned the handle, and it is closed once.
         unsafe { RegCloseKey(self.0) };
     }
 }
@@ -99,11 +100,11 @@ fn error(code: u32) -> io::Error {
     io::Error::from_raw_os_error(code.cast_signed())
 }
 
-/// All values of a key in the 64-bit view; `None` if there is no such key. At most 1,024 are read.
+/// Returns the values of a key in the 64-bit view, at most 1,024, or `None` if the key does not exist.
 ///
 /// # Errors
 ///
-/// What the system says, such as access denied.
+/// Errors of the system, such as access denied.
 pub fn values(hive: Hive, path: &str) -> io::Result<Option<Values>> {
     let Some(key) = Key::open(hive, path)? else {
         return Ok(None);
@@ -113,7 +114,7 @@ pub fn values(hive: Hive, path: &str) -> io::Result<Option<Values>> {
     let mut data = vec![0_u8; VALUE_LEN_MAX as usize];
     for index in 0..VALUES_MAX {
         let (mut units, mut len, mut kind) = (NAME_UNITS_MAX as u32, VALUE_LEN_MAX, 0);
-        // SAFETY: both buffers have the sizes that are passed; the reserved pointer is null as it must be.
+        // SAFETY: both buffers have the sizes that are passed; the reserved pointer must be null.
         let code = unsafe {
             let (name, data) = (name.as_mut_ptr(), data.as_mut_ptr());
             RegEnumValueW(key.0, index, name, &raw mut units, null(), &raw mut kind, data, &raw mut len)
@@ -122,9 +123,9 @@ pub fn values(hive: Hive, path: &str) -> io::Result<Option<Values>> {
             ERROR_SUCCESS => decode(kind, data.get(..len as usize).unwrap_or_default()),
             ERROR_NO_MORE_ITEMS => break,
             ERROR_MORE_DATA => {
-                // What the buffers hold now is not defined: ask once more, for the name alone.
+                // The value is too large and the buffers are undefined: query again for the name alone.
                 units = NAME_UNITS_MAX as u32;
-                // SAFETY: as above; without a data buffer there is none to overrun.
+                // SAFETY: as above; no data buffer is passed.
                 let code = unsafe {
                     let name = name.as_mut_ptr();
                     RegEnumValueW(
@@ -151,16 +152,16 @@ pub fn values(hive: Hive, path: &str) -> io::Result<Option<Values>> {
     Ok(Some(found))
 }
 
-/// One value; `None` if the key or the value is absent.
+/// Returns a value, or `None` if the key or the value does not exist.
 ///
 /// # Errors
 ///
-/// As [`values`].
+/// The same as for [`values`].
 pub fn value(hive: Hive, path: &str, name: &str) -> io::Result<Option<Value>> {
     Ok(values(hive, path)?.and_then(|mut all| all.remove(&name.to_lowercase())))
 }
 
-/// Decodes what stands behind a value. Texts may lack their NUL: whoever writes them decides.
+/// Decodes the data of a value. A text may lack its NUL, because the registry does not enforce it.
 fn decode(kind: u32, data: &[u8]) -> Value {
     let units =
         || -> Vec<u16> { data.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect() };
@@ -175,20 +176,20 @@ fn decode(kind: u32, data: &[u8]) -> Value {
     }
 }
 
-/// Writes a `REG_DWORD`; makes the key if need be.
+/// Writes a `REG_DWORD` and creates the key if necessary.
 ///
 /// # Errors
 ///
-/// What the system says, such as access denied.
+/// Errors of the system, such as access denied.
 pub fn set_dword(hive: Hive, path: &str, name: &str, value: u32) -> io::Result<()> {
     set(hive, path, name, REG_DWORD, &value.to_le_bytes())
 }
 
-/// Writes a `REG_EXPAND_SZ`: variables such as `%SystemRoot%` are expanded by whoever reads it.
+/// Writes a `REG_EXPAND_SZ`. Its readers expand variables such as `%SystemRoot%`.
 ///
 /// # Errors
 ///
-/// As [`set_dword`].
+/// The same as for [`set_dword`].
 pub fn set_expanding(hive: Hive, path: &str, name: &str, value: &str) -> io::Result<()> {
     let bytes: Vec<u8> = wide(value).into_iter().flat_map(u16::to_le_bytes).collect();
     set(hive, path, name, REG_EXPAND_SZ, &bytes)
@@ -196,7 +197,7 @@ pub fn set_expanding(hive: Hive, path: &str, name: &str, value: &str) -> io::Res
 
 fn set(hive: Hive, path: &str, name: &str, kind: u32, data: &[u8]) -> io::Result<()> {
     let (path, name) = (wide(path), wide(name));
-    // SAFETY: both texts end in NUL, and the length is that of `data`. Nothing is kept.
+    // SAFETY: both texts are NUL-terminated, and the length is that of `data`. The function keeps no pointer.
     let code = unsafe {
         let data_start = data.as_ptr().cast();
         RegSetKeyValueW(hive.handle(), path.as_ptr(), name.as_ptr(), kind, data_start, data.len() as u32)
@@ -204,20 +205,20 @@ fn set(hive: Hive, path: &str, name: &str, kind: u32, data: &[u8]) -> io::Result
     if code == ERROR_SUCCESS { Ok(()) } else { Err(error(code)) }
 }
 
-/// Deletes a key and all beneath it; says whether it was there.
+/// Deletes a key and its subkeys. Returns true if it existed.
 ///
 /// # Errors
 ///
-/// What the system says; invalid input for an empty path, which would name the hive itself.
+/// Errors of the system, and `InvalidInput` for an empty path, which would mean the hive itself.
 pub fn delete(hive: Hive, path: &str) -> io::Result<bool> {
     if path.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "an empty registry path names the whole hive",
+            "an empty registry path would delete the whole hive",
         ));
     }
     let path = wide(path);
-    // SAFETY: `path` ends in NUL and names a key below a predefined handle.
+    // SAFETY: `path` is NUL-terminated and refers to a key below a predefined handle.
     match unsafe { RegDeleteTreeW(hive.handle(), path.as_ptr()) } {
         ERROR_SUCCESS => Ok(true),
         ERROR_FILE_NOT_FOUND | ERROR_PATH_NOT_FOUND => Ok(false),
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_data_is_decoded_without_trust() {
+    fn malformed_data_is_decoded_without_panics() {
         let rows: [(&str, u32, &[u8], Value); 6] = [
             ("dword", REG_DWORD, &[1, 0, 0, 0], Value::Dword(1)),
             ("short dword", REG_DWORD, &[1, 0], Value::Other { kind: REG_DWORD }),

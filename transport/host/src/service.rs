@@ -1,9 +1,9 @@
-//! A program as a Windows service: install, uninstall, start, stop, status; [`run_service`] is its life.
+//! Installs, uninstalls, starts, stops and queries a Windows service. [`run_service`] runs the service process.
 //!
-//! What services differ in is a [`Description`]. All start with Windows, delayed, are started again after a failure, have
-//! a service SID, and of the privileges of their account only `SeChangeNotifyPrivilege` is kept. Other services run as the
-//! same account; the service SID `NT SERVICE\NAME` lets files be granted to one service alone. Their command line is
-//! `PROGRAM service run --config FILE`.
+//! A [`Description`] contains everything in which services differ. All services start automatically with a delay, are
+//! restarted after failures, have a service SID, and keep only `SeChangeNotifyPrivilege` of the privileges of their
+//! account. The service SID `NT SERVICE\NAME` is needed because other services use the same account: with it, files can
+//! be granted to a single service. The command line is `PROGRAM service run --config FILE`.
 #![expect(unsafe_code, reason = "the privileges of a service are set through a pointer")]
 
 mod error;
@@ -33,20 +33,20 @@ use windows_sys::Win32::System::Services::{
     ChangeServiceConfig2W, SERVICE_CONFIG_REQUIRED_PRIVILEGES_INFO, SERVICE_REQUIRED_PRIVILEGES_INFOW,
 };
 
-/// What a service is called, and what runs it.
+/// The properties in which services differ.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Description {
-    /// Its name for the service manager, which is also that of its source in the event log: letters, digits, `-`.
+    /// Name of the service and of its event source: letters, digits and `-`.
     pub name: &'static str,
-    /// Its name in the Services console.
+    /// Name in the Services console.
     pub display_name: &'static str,
-    /// What it does, and what it means when it is stopped.
+    /// Its purpose, and the consequences of stopping it.
     pub description: &'static str,
-    /// The account it runs as, one that has no password.
+    /// Account of the service; must have no password.
     pub account: &'static str,
-    /// The name of the program, as messages say it: `PROGRAM service start`.
+    /// Name of the program in messages, as in `PROGRAM service start`.
     pub program: &'static str,
-    /// The command of the program that does the same without a service.
+    /// Command of the program that does the same outside of a service.
     pub by_hand: &'static str,
 }
 
@@ -55,35 +55,36 @@ impl Description {
     pub const LOCAL_SERVICE: &'static str = r"NT AUTHORITY\LocalService";
 }
 
-/// To walk through folders whose own list would not let one in: every service has it.
+/// Allows access to a file without access to its parent folders. Every service has it.
 const PRIVILEGE: &str = "SeChangeNotifyPrivilege";
-/// Pauses before the first, second and each later restart.
+/// Delay of the first, second and all further restarts.
 const RESTART_AFTER: [Duration; 3] =
     [Duration::from_secs(1), Duration::from_secs(10), Duration::from_mins(1)];
-/// After this time without a failure the next one is the first again.
+/// The count of failures is reset after this time without a failure.
 const FAILURES_FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
-/// How long the service may take to stop, and [`stop`] waits.
+/// Maximum time that the service may take to stop, and that [`stop`] waits.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(30);
-/// How long [`start`] waits for the service.
+/// Maximum time that [`start`] waits for the service.
 pub const START_TIME_MAX: Duration = Duration::from_secs(30);
-/// A service that runs still after this time has found its configuration and rules.
+/// A service that still runs after this time has loaded its configuration and rules.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An installed service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
-    /// The command line of the service; paths with blanks are quoted.
+    /// Command line of the service; paths with spaces are quoted.
     pub command_line: String,
-    /// What the administrator should know.
+    /// Warnings for the administrator.
     pub warnings: Vec<String>,
 }
 
-/// Installs the service and its source in the event log: delayed automatic start, restarts after failures, no
-/// privileges. If a step fails the service is taken away again.
+/// Installs the service and its event source: delayed automatic start, restart after failures, minimal privileges. If a
+/// step fails, the service is removed again.
 ///
-/// The program is this one, where it stands now. If ordinary accounts can change it, the configuration, what it `reads`
-/// besides or the folders above them, nothing is installed, unless `allow_exposed`: then that is a warning.
+/// The service runs this program from its present path. If ordinary accounts can change the program, the configuration,
+/// the files in `reads` or any of their parent folders, nothing is installed; with `allow_exposed` that is only a
+/// warning.
 ///
 /// # Errors
 ///
@@ -114,7 +115,7 @@ pub fn install(
                 return Err(ServiceError::Exposed(exposure));
             }
             let warning = exposure.to_string();
-            // Files of one folder have the folders above in common.
+            // Files in the same folder share their parent folders.
             if !warnings.contains(&warning) {
                 warnings.push(warning);
             }
@@ -156,7 +157,7 @@ fn create(
         account_name: Some(description.account.into()),
         account_password: None,
     };
-    // Starting belongs to the recovery actions: whoever sets a restart must be allowed to start.
+    // A service that configures restarts needs the right to start, too.
     let access = ServiceAccess::CHANGE_CONFIG
         | ServiceAccess::QUERY_CONFIG
         | ServiceAccess::START
@@ -165,21 +166,21 @@ fn create(
     match configure(description, &service, &mut warnings) {
         Ok(command_line) => {
             if let Err(error) = event_log::install_source(description.name) {
-                warnings.push(format!("errors will stand in the event log without their source: {error}"));
+                warnings.push(format!("events will be logged without a registered source: {error}"));
             }
             Ok(Installed { command_line, warnings })
         }
         Err(error) => {
-            // A half-configured service would run with all privileges of its account.
+            // A partly configured service would have all privileges of its account.
             if let Err(left) = service.delete() {
-                tracing::warn!(error = %left, "the half-configured service could not be deleted");
+                tracing::warn!(error = %left, "cannot delete the partly configured service");
             }
             Err(error)
         }
     }
 }
 
-/// All that is not told when a service is created. Returns its command line.
+/// Applies the settings that cannot be passed when a service is created. Returns its command line.
 fn configure(
     description: &'static Description,
     service: &Service,
@@ -206,23 +207,23 @@ fn configure(
     for (action, result) in steps {
         match result.map_err(refused(action)) {
             Ok(()) => {}
-            // Not Windows, then: Wine knows some of these settings only.
+            // Wine supports only some of these settings.
             Err(ServiceError::System { source, .. }) if is_unsupported(&source) => {
                 warnings.push(format!("this system cannot {action}"));
             }
             Err(error) => return Err(error),
         }
     }
-    let config = service.query_config().map_err(refused("tell the configuration"))?;
+    let config = service.query_config().map_err(refused("query the configuration"))?;
     Ok(config.executable_path.to_string_lossy().into_owned())
 }
 
-/// Takes all privileges but one from the service's token.
+/// Removes all privileges but one from the token of the service.
 fn require_privilege(service: &Service) -> windows_service::Result<()> {
-    // A list of texts, each with its NUL, and one more NUL at the end.
+    // A list of NUL-terminated strings, followed by another NUL.
     let mut list: Vec<u16> = PRIVILEGE.encode_utf16().chain([0, 0]).collect();
     let info = SERVICE_REQUIRED_PRIVILEGES_INFOW { pmszRequiredPrivileges: list.as_mut_ptr() };
-    // SAFETY: the handle is open, the structure is what this level takes, and its list ends in two NULs.
+    // SAFETY: the handle is open, the structure is the one for this level, and its list ends with two NULs.
     let done = unsafe {
         let (handle, info) = (service.raw_handle(), (&raw const info).cast());
         ChangeServiceConfig2W(handle, SERVICE_CONFIG_REQUIRED_PRIVILEGES_INFO, info)
@@ -237,7 +238,7 @@ fn open(service: &'static Description, access: ServiceAccess) -> Result<Service,
     manager.open_service(service.name, access).map_err(refused("open the service"))
 }
 
-/// Stops the service if it runs, and removes it and its source in the event log.
+/// Stops the service if it is running, and removes it and its event source.
 ///
 /// # Errors
 ///
@@ -250,14 +251,14 @@ pub fn uninstall(service: &'static Description) -> Result<(), ServiceError> {
         Err(error) => return Err(error),
     }
     opened.delete().map_err(refused(service, "delete the service"))?;
-    // A source that is left does no harm.
+    // A remaining event source is harmless.
     if let Err(error) = event_log::uninstall_source(service.name) {
-        tracing::warn!("the source in the event log could not be removed: {error}");
+        tracing::warn!("cannot remove the event source: {error}");
     }
     Ok(())
 }
 
-/// Starts the service, waits until it runs, at most 30 s, and makes sure that it still runs a second later.
+/// Starts the service, waits up to 30 s until it is running, and checks a second later that it still is.
 ///
 /// # Errors
 ///
@@ -269,7 +270,7 @@ pub fn start(service: &'static Description) -> Result<(), ServiceError> {
     let mut status = wait_while(service, &opened, START_TIME_MAX, starts)?;
     if status.current_state == ServiceState::Running {
         thread::sleep(SETTLE_TIME);
-        status = opened.query_status().map_err(refused(service, "tell the state"))?;
+        status = opened.query_status().map_err(refused(service, "query the state"))?;
     }
     match status.current_state {
         ServiceState::Stopped => Err(ServiceError::StoppedAtOnce { service, code: exit_code(&status) }),
@@ -277,7 +278,7 @@ pub fn start(service: &'static Description) -> Result<(), ServiceError> {
     }
 }
 
-/// Stops the service and waits until it has stopped, at most 30 s; tells how it ended.
+/// Stops the service and waits up to 30 s for its end. Returns its exit code.
 ///
 /// # Errors
 ///
@@ -289,7 +290,7 @@ pub fn stop(service: &'static Description) -> Result<ExitCode, ServiceError> {
 fn stop_and_wait(service: &'static Description, opened: &Service) -> Result<ExitCode, ServiceError> {
     match opened.stop().map_err(refused(service, "stop the service")) {
         Ok(_) => {}
-        // It is being started or stopped already; see what becomes of it.
+        // It is already starting or stopping; wait for the outcome.
         Err(ServiceError::System { source, .. }) if is_busy(&source) => {}
         Err(error) => return Err(error),
     }
@@ -297,7 +298,7 @@ fn stop_and_wait(service: &'static Description, opened: &Service) -> Result<Exit
     Ok(exit_code(&status))
 }
 
-/// Waits while the service is in such a state.
+/// Waits while the service is in a state for which the condition holds.
 fn wait_while(
     service: &'static Description,
     opened: &Service,
@@ -306,7 +307,7 @@ fn wait_while(
 ) -> Result<ServiceStatus, ServiceError> {
     let deadline = Instant::now() + time_max;
     loop {
-        let status = opened.query_status().map_err(refused(service, "tell the state"))?;
+        let status = opened.query_status().map_err(refused(service, "query the state"))?;
         if !waits(status.current_state) {
             return Ok(status);
         }
@@ -322,7 +323,7 @@ fn wait_while(
 mod tests {
     use super::*;
 
-    /// A description of a service that no other test has.
+    /// Returns a description with a name that no other test uses.
     fn described(role: &str) -> &'static Description {
         let name: &str = format!("etwsieve-{role}-test-{}", std::process::id()).leak();
         Box::leak(Box::new(Description {

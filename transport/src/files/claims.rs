@@ -1,4 +1,4 @@
-//! Which files a command reads and writes, so that no output destroys an input or another output.
+//! Records the files that a command reads and writes, so that no output overwrites an input or another output.
 
 use super::kind::FileKind;
 use super::output::{is_descriptor, is_stdout};
@@ -7,36 +7,36 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The files of a command. Announce all inputs, then each output, before anything is written.
+/// The files of a command. Register all inputs, then each output, before writing anything.
 ///
-/// Files are compared by what they are, not by their names: by device and inode, so links do not hide one (Windows: by
-/// volume and file index). Files that do not exist yet are compared by folder and name.
+/// Files are compared by identity rather than by name: by device and inode, so links do not hide anything (on Windows
+/// by volume and file index). Files that do not exist yet are compared by folder and name.
 #[derive(Debug, Default)]
 pub struct Claims {
     inputs: HashMap<FileId, PathBuf>,
     outputs: HashMap<FileId, String>,
 }
 
-/// An output that must not be written.
+/// An output must not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// It is an input.
+    /// The output is also an input.
     #[error(
         "{option} would overwrite {}, an input of this command; name another file",
         printable::path(input)
     )]
     IsInput {
-        /// Who names the output: an option or a key.
+        /// The option or configuration key that names the output.
         option: String,
-        /// The input, as the user named it.
+        /// Path of the input, as the user spelled it.
         input: PathBuf,
     },
-    /// Two outputs would be one file.
+    /// Two outputs are the same file.
     #[error("{option} and {other} both name {}; name two files", printable::path(path))]
     IsOutput {
-        /// Who names the output.
+        /// The option or configuration key that names the output.
         option: String,
-        /// Who named it before.
+        /// The option or configuration key that named it before.
         other: String,
         /// The file.
         path: PathBuf,
@@ -44,18 +44,18 @@ pub enum ClaimError {
 }
 
 impl Claims {
-    /// Announces an input. One that does not exist cannot be overwritten.
+    /// Registers an input. An input that does not exist cannot be overwritten and is ignored.
     pub fn input(&mut self, path: &Path) {
         if let Ok(id) = FileId::of_existing(path) {
             self.inputs.entry(id).or_insert_with(|| path.to_owned());
         }
     }
 
-    /// Announces an output that `option` names.
+    /// Registers an output that `option` names.
     ///
     /// # Errors
     ///
-    /// [`ClaimError`]. Devices and pipes are no files that could be overwritten, and never refused.
+    /// [`ClaimError`]. Devices and pipes cannot be overwritten and are always accepted.
     pub fn output(&mut self, option: &str, path: &Path) -> Result<(), ClaimError> {
         if is_stdout(path) || is_descriptor(path) {
             return Ok(());
@@ -67,11 +67,11 @@ impl Claims {
         ids.into_iter().try_for_each(|id| self.claim(option, path, id))
     }
 
-    /// Announces a database: its file, and the files that SQLite keeps beside it.
+    /// Registers a database: its file, and the files that SQLite keeps beside it.
     ///
     /// # Errors
     ///
-    /// As [`output`](Self::output).
+    /// The same as for [`output`](Self::output).
     pub fn database(&mut self, option: &str, path: &Path) -> Result<(), ClaimError> {
         self.output(option, path)?;
         ["-wal", "-shm", "-journal"].into_iter().try_for_each(|suffix| {
@@ -81,11 +81,11 @@ impl Claims {
         })
     }
 
-    /// Announces standard output, which may be a file.
+    /// Registers standard output, which may be redirected to a file.
     ///
     /// # Errors
     ///
-    /// As [`output`](Self::output).
+    /// The same as for [`output`](Self::output).
     pub fn stdout(&mut self) -> Result<(), ClaimError> {
         match FileId::of_stdout() {
             Ok(Some(id)) => self.claim("standard output", Path::new("it"), id),
@@ -105,13 +105,13 @@ impl Claims {
     }
 }
 
-/// Finds the file that is standard output among `paths`.
+/// Returns the index of the path that standard output is redirected to.
 pub fn position_of_stdout(paths: &[PathBuf]) -> Option<usize> {
     let stdout = FileId::of_stdout().ok()??;
     paths.iter().position(|path| FileId::of_existing(path).is_ok_and(|id| id == stdout))
 }
 
-/// What makes a file the same as another.
+/// Identity of a file.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum FileId {
     /// An existing file.
@@ -119,7 +119,7 @@ enum FileId {
     Inode { device: u64, inode: u64 },
     #[cfg(windows)]
     Handle(same_file::Handle),
-    /// A name in an existing folder.
+    /// Name of a missing file in an existing folder.
     Place { folder: PathBuf, name: String },
 }
 
@@ -143,14 +143,15 @@ impl FileId {
         same_file::Handle::from_path(path).map(Self::Handle)
     }
 
-    /// Where a file is or would be. Names that differ only in case may be one file, so they count as one.
+    /// Returns the identity of a file that may not exist. Names are compared without case, because on some file systems
+    /// they would be the same file.
     fn of_place(path: &Path) -> Option<Self> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = std::fs::canonicalize(folder.unwrap_or(Path::new("."))).ok()?;
         Some(Self::Place { folder, name: path.file_name()?.to_string_lossy().to_lowercase() })
     }
 
-    /// Standard output, if it is an ordinary file.
+    /// Returns the identity of standard output if it is a regular file.
     #[cfg(unix)]
     fn of_stdout() -> io::Result<Option<Self>> {
         use std::os::fd::AsFd;
@@ -162,7 +163,7 @@ impl FileId {
     #[cfg(windows)]
     fn of_stdout() -> io::Result<Option<Self>> {
         use std::os::windows::io::AsHandle;
-        // Consoles and pipes have no index; they fail here.
+        // Consoles and pipes have no file index, so this fails for them.
         let file = std::fs::File::from(io::stdout().as_handle().try_clone_to_owned()?);
         if !file.metadata()?.is_file() {
             return Ok(None);
@@ -177,7 +178,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn outputs_meet_neither_inputs_nor_each_other() {
+    fn outputs_differ_from_inputs_and_from_each_other() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("sub")).unwrap();

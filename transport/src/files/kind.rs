@@ -1,33 +1,34 @@
-//! What a path names.
+//! Kinds of files.
 
 use std::fmt;
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// What a path names, links followed.
+/// The kind of file that a path names, after following links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
-    /// An ordinary file.
+    /// A regular file.
     Regular,
     /// A folder.
     Folder,
-    /// A pipe, named or not.
+    /// A pipe, with or without a name.
     Pipe,
     /// A socket.
     Socket,
-    /// A device: a terminal, `/dev/zero`, a disk; on Windows also a named pipe, which only its server's client may open.
+    /// A device: a terminal, `/dev/zero`, a disk; on Windows also a named pipe, which must be opened only by a client
+    /// of its server.
     Device,
 }
 
 impl FileKind {
-    /// Returns what `path` names, without opening it.
+    /// Returns the kind of the file at `path` without opening it.
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// Errors of the system.
     pub fn of(path: &Path) -> io::Result<Self> {
-        // Windows would open the device to answer.
+        // On Windows querying a device would open it.
         if cfg!(windows) && is_windows_device(&path.to_string_lossy()) {
             return Ok(Self::Device);
         }
@@ -64,12 +65,12 @@ impl fmt::Display for FileKind {
     }
 }
 
-/// Opens an ordinary file for reading. Never waits for the writer of a pipe, not even of one that takes the file's place
-/// meanwhile.
+/// Opens a regular file for reading. Never waits for the writer of a pipe, even if a pipe replaces the file at the same
+/// moment.
 ///
 /// # Errors
 ///
-/// Those of the system, and [`io::ErrorKind::InvalidInput`] for anything but an ordinary file.
+/// Errors of the system, and [`io::ErrorKind::InvalidInput`] for anything but a regular file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     refuse_other(FileKind::of(path)?)?;
     let mut options = OpenOptions::new();
@@ -91,8 +92,8 @@ fn refuse_other(kind: FileKind) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {kind}, expected a file")))
 }
 
-/// True for a path that Windows takes for a device or a pipe: `\\.\…`, `\\server\pipe\…`, and names such as `CON`,
-/// which are devices in every folder and with any ending.
+/// Returns true for a path that Windows treats as a device or a pipe: `\\.\…`, `\\server\pipe\…`, and names such as
+/// `CON`, which are devices in every folder and with any extension.
 ///
 /// Source: "Naming Files, Paths, and Namespaces" and "Pipe Names" on learn.microsoft.com.
 fn is_windows_device(path: &str) -> bool {
@@ -103,7 +104,7 @@ fn is_windows_device(path: &str) -> bool {
     }
     if let Some(verbatim) = lower.strip_prefix(r"\\?\") {
         let is_drive = verbatim.as_bytes().get(1) == Some(&b':');
-        // Nothing is a device behind a verbatim drive, not even CON.
+        // A verbatim path with a drive never names a device, not even with the file name CON.
         return !is_drive && !verbatim.starts_with("unc\\") && !verbatim.starts_with("volume{")
             || verbatim.strip_prefix("unc\\").is_some_and(is_pipe_share);
     }
@@ -120,7 +121,7 @@ fn is_windows_device(path: &str) -> bool {
     matches!(name, "con" | "prn" | "aux" | "nul" | "conin$" | "conout$") || numbered("com") || numbered("lpt")
 }
 
-/// Returns true if the second part of `SERVER\SHARE\…` is the share of pipes.
+/// Returns true if the second component of `SERVER\SHARE\…` is the share for pipes.
 fn is_pipe_share(path: &str) -> bool {
     path.split('\\').nth(1) == Some("pipe")
 }
@@ -130,7 +131,7 @@ mod tests {
     use super::is_windows_device;
 
     #[test]
-    fn devices_of_windows_are_known_by_name() {
+    fn windows_devices_are_recognised_by_name() {
         let rows = [
             (r"\\.\pipe\x", true),
             (r"//./PhysicalDrive0", true),
@@ -160,7 +161,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn only_files_are_opened() {
+    fn only_regular_files_are_opened() {
         use super::open_regular;
         use std::path::Path;
         let folder = tempfile::tempdir().unwrap();

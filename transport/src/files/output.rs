@@ -1,4 +1,4 @@
-//! Outputs that replace only what this program has written.
+//! Output files. Only files that this program has written are replaced or appended to.
 
 use super::kind::FileKind;
 use super::stdout::PatientStdout;
@@ -12,56 +12,56 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Bytes at the beginning of an existing file by which it is recognised as an earlier output.
+/// Length of the beginning of an existing file that is checked to recognise an earlier output, in bytes.
 const HEAD_LEN_MAX: u64 = 4096;
 /// Time that the reader of a pipe has after a stop.
 const STREAM_GRACE: Duration = Duration::from_secs(1);
-/// How often a waiting writer looks for a stop.
+/// Polling interval of a waiting writer that checks for a stop.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Why a file cannot be used as an output.
+/// A file cannot be used as an output.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// There is a file that this program did not write.
+    /// The file exists, and this program did not write it.
     #[error(
         "{} exists and is not {expected}; name another file, or move this one away",
         printable::path(path)
     )]
     Foreign {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What may be replaced or continued.
+        /// Description of the files that may be replaced or appended to.
         expected: &'static str,
     },
-    /// It is no file.
+    /// The path names something other than a file.
     #[error("cannot write to {}: it is {kind}, expected a file", printable::path(path))]
     Kind {
         /// The path.
         path: PathBuf,
-        /// What it names.
+        /// Kind of the file.
         kind: FileKind,
     },
-    /// It is a link to nothing: what is written would appear elsewhere.
+    /// A link without a target: the output would appear in another place.
     #[error("{} is a link to a file that does not exist; name that file", printable::path(path))]
     Dangling {
-        /// The link.
+        /// Path of the link.
         path: PathBuf,
     },
-    /// The system refuses.
+    /// The system reports an error.
     #[error("cannot {action} {}: {source}", printable::path(path))]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
 /// An output that is written once, as a whole: it appears complete or not at all.
 ///
-/// [`prepare`](Self::prepare) it before the work whose result it holds, so that a refusal costs no work.
+/// [`prepare`](Self::prepare) it before doing the work, so that an unusable path is reported first.
 #[derive(Debug)]
 pub struct Report {
     path: PathBuf,
@@ -71,21 +71,22 @@ pub struct Report {
 #[derive(Debug)]
 enum Target {
     Stdout,
-    /// A device or a pipe, which nothing replaces.
+    /// A device or a pipe, which is written to directly.
     Stream,
-    /// A file that does not exist.
+    /// The file does not exist.
     New,
-    /// A file that is replaced, links resolved.
+    /// The file is replaced; the path has no links.
     Old(PathBuf),
 }
 
 impl Report {
-    /// Looks at the place: `-` is standard output; devices and pipes are written to as they are, an existing file is
-    /// replaced if it is empty or `is_ours` says so of its first 4,096 bytes. `expected` describes such a file.
+    /// Checks the path. `-` is standard output, and devices and pipes are written to directly. An existing file is
+    /// replaced if it is empty or `is_ours` returns true for its first 4,096 bytes. `expected` describes such a file in
+    /// errors.
     ///
     /// # Errors
     ///
-    /// [`OutputError`]; nothing was changed.
+    /// [`OutputError`]; nothing was written.
     pub fn prepare(
         path: &Path,
         expected: &'static str,
@@ -110,7 +111,7 @@ impl Report {
             Ok(kind) => Err(OutputError::Kind { path: path.to_owned(), kind }),
             Err(_) if path.is_symlink() => Err(OutputError::Dangling { path: path.to_owned() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Made and removed again: whether the folder takes a file is better known before the work.
+                // Create and delete a temporary file, to find out before the work whether the folder is writable.
                 temporary(folder(path)).map_err(|error| io("create", error))?;
                 report(Target::New)
             }
@@ -118,11 +119,11 @@ impl Report {
         }
     }
 
-    /// Writes the text. Where nobody reads a pipe, it waits until a second after `stop`.
+    /// Writes the text. If the reader of a pipe does not read, it waits until one second after `stop`.
     ///
     /// # Errors
     ///
-    /// [`OutputError`]. A file that was to be replaced is as it was.
+    /// [`OutputError`]. A file that was to be replaced is unchanged then.
     pub fn write(self, text: &[u8], stop: &Stop) -> Result<(), OutputError> {
         let path = self.path;
         let written = match self.target {
@@ -134,7 +135,7 @@ impl Report {
             Target::New => temporary(folder(&path)).and_then(|mut file| {
                 file.write_all(text)?;
                 file.as_file().sync_all()?;
-                // Fails if there is a file by now: it is somebody else's.
+                // Fails if the file exists by now, because somebody else has created it.
                 file.persist_noclobber(&path).map(drop).map_err(|error| error.error)
             }),
             Target::Old(real) => replace(&real, text),
@@ -143,12 +144,12 @@ impl Report {
     }
 }
 
-/// Opens a file of lines for appending, and creates it if it does not exist. An existing one must be empty, or
-/// `is_ours` must say so of its first 4,096 bytes; `expected` describes such a file.
+/// Opens a file of lines for appending and creates it if it does not exist. An existing file must be empty, or
+/// `is_ours` must return true for its first 4,096 bytes. `expected` describes such a file in errors.
 ///
 /// # Errors
 ///
-/// [`OutputError`]; nothing was changed.
+/// [`OutputError`]; nothing was written.
 pub fn append_lines(
     path: &Path,
     expected: &'static str,
@@ -164,19 +165,20 @@ pub fn append_lines(
         Ok(FileKind::Device) => {}
         Ok(kind) => return Err(OutputError::Kind { path: path.to_owned(), kind }),
         Err(_) if path.is_symlink() => return Err(OutputError::Dangling { path: path.to_owned() }),
-        // Opening says what is wrong.
+        // The attempt to open the file returns the error.
         Err(_) => {}
     }
     private_file::append(path).map_err(|error| io("append to", error))
 }
 
-/// Returns true for a path that stands for standard output: `-`, or a name that the system has for it.
+/// Returns true for a path that means standard output: `-`, or a system name such as `/dev/stdout`.
 pub fn is_stdout(path: &Path) -> bool {
     path.as_os_str() == "-"
         || cfg!(unix) && ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].map(Path::new).contains(&path)
 }
 
-/// Returns true for a path that stands for an open file of this process, which is written to as it is, and never replaced.
+/// Returns true for a path that means an open file of this process. Such a file is written to directly and never
+/// replaced.
 pub(super) fn is_descriptor(path: &Path) -> bool {
     cfg!(unix)
         && (path == Path::new("/dev/stderr")
@@ -191,7 +193,7 @@ fn is_replaceable(path: &Path, is_ours: fn(&[u8]) -> bool) -> io::Result<bool> {
     Ok(head.is_empty() || is_ours(&head))
 }
 
-/// Puts a text in the place of a file, with the file's rights.
+/// Replaces the contents of a file and keeps its permissions.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let replaced = temporary(folder(path)).and_then(|mut file| {
         file.write_all(text)?;
@@ -200,7 +202,8 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         file.persist(path).map(drop).map_err(|error| error.error)
     });
     match replaced {
-        // The folder may not be ours although the file is, and a file that is mounted by itself has no other name.
+        // The folder may be read-only although the file is writable, and a file that is itself a mount point cannot be
+        // renamed.
         Err(error) if error.kind() != io::ErrorKind::StorageFull => {
             let mut file = OpenOptions::new().write(true).truncate(true).open(path)?;
             file.write_all(text)?;
@@ -210,14 +213,14 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     }
 }
 
-/// A temporary file with the rights of an ordinary one, which is removed unless it is kept under a name.
+/// Creates a temporary file with ordinary permissions. It is deleted unless it is renamed.
 fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".etwsieve-").suffix(".tmp");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // The process's mask takes away what it should.
+        // The umask of the process applies.
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
     builder.tempfile_in(folder)
@@ -227,12 +230,12 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Writes on a thread, since opening a pipe and writing to it wait for its reader.
+/// Writes on a separate thread, because opening a pipe and writing to it block until its reader is ready.
 fn write_stream(path: PathBuf, text: Vec<u8>, stop: &Stop) -> io::Result<()> {
     let (sender, result) = sync_channel(1);
     thread::Builder::new().name("stream".into()).spawn(move || {
         let written = OpenOptions::new().append(true).open(path).and_then(|mut file| file.write_all(&text));
-        // Nobody waits any more.
+        // The caller may have stopped waiting.
         let _ = sender.send(written);
     })?;
     let mut stopped = None;
@@ -240,7 +243,7 @@ fn write_stream(path: PathBuf, text: Vec<u8>, stop: &Stop) -> io::Result<()> {
         match result.recv_timeout(TICK) {
             Ok(written) => return written,
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("its thread has ended")),
+            Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("its thread ended")),
         }
         if stop.requested() && stopped.get_or_insert_with(Instant::now).elapsed() >= STREAM_GRACE {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "stopped; nobody reads it"));
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn only_own_files_are_replaced_and_only_as_a_whole() {
+    fn only_own_files_are_replaced_and_always_as_a_whole() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("foreign"), "evidence").unwrap();
@@ -276,7 +279,7 @@ mod tests {
         assert!(matches!(prepare(&at("none/new")), Err(OutputError::Io { .. })));
         assert!(append_lines(&at("foreign"), "lines", |head| head.starts_with(b"{")).is_err());
         assert_eq!(fs::read_to_string(at("foreign")).unwrap(), "evidence");
-        // What comes into being meanwhile is not ours.
+        // A file that appears meanwhile belongs to somebody else.
         let report = prepare(&at("race")).unwrap();
         fs::write(at("race"), "evidence").unwrap();
         assert!(report.write(b"report", &Stop::default()).is_err());
@@ -306,7 +309,7 @@ mod tests {
         assert_eq!(fs::metadata(at("real")).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(matches!(prepare(&at("dangling")), Err(OutputError::Dangling { .. })));
         prepare(Path::new("/dev/null")).unwrap().write(b"report", &Stop::default()).unwrap();
-        // A pipe that nobody reads holds nobody up.
+        // A pipe without a reader does not block.
         assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
         let stop = Stop::default();
         stop.request();

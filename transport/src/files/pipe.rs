@@ -1,7 +1,8 @@
-//! Reading from a pipe without being held by it.
+//! Reading from pipes with timeouts and stops.
 //!
-//! Opening a pipe waits for its writer, and reading waits for what it writes; no signal handler of ours ends either. So a
-//! thread of its own waits there, and the reader waits for that thread, in steps short enough to see a stop.
+//! Opening a pipe blocks until it has a writer, and reading blocks until data arrives; a signal handler interrupts
+//! neither. A separate thread therefore does both, and the reader waits for that thread in intervals short enough to
+//! notice a stop.
 
 use crate::stop::Stop;
 use std::fmt;
@@ -12,34 +13,34 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longest time without a byte from a pipe that holds a small input, such as a bundle.
+/// Maximum time without data from a pipe with a small input, such as a bundle.
 pub const PIPE_QUIET_MAX: Duration = Duration::from_secs(10);
-/// Bytes read at a time, the size of a Linux pipe.
+/// Size of a read, in bytes; the capacity of a Linux pipe.
 const CHUNK_LEN: usize = 64 << 10;
-/// Most chunks read ahead.
+/// Maximum number of chunks read ahead.
 const CHUNKS_MAX: usize = 4;
-/// How often a waiting reader looks for a stop.
+/// Polling interval of a waiting reader that checks for a stop.
 pub(super) const STOP_TICK: Duration = Duration::from_millis(50);
 
-/// A reader of a pipe, or of standard input, whose reads end soon after a stop or a deadline.
+/// Reads a pipe or standard input; a read ends soon after a stop or a timeout.
 ///
-/// The thread that waits at the pipe is not ended by dropping the reader, only by the pipe or with the process.
+/// Dropping the reader does not end its thread, which may be blocked until the pipe is closed or the process exits.
 pub struct PipeReader {
     chunks: Receiver<io::Result<Vec<u8>>>,
     chunk: Vec<u8>,
-    /// Where the unread part of `chunk` begins.
+    /// Offset of the unread part of `chunk`.
     at: usize,
     ended: bool,
     until: Until,
 }
 
-/// What ends the waiting.
+/// The condition that ends a wait.
 enum Until {
     Stop(Stop),
     Quiet(Duration),
 }
 
-/// The cause of a read or write that a stop has ended.
+/// Cause of the error of a read or write that a stop has ended.
 #[derive(Debug)]
 struct Stopped;
 
@@ -55,7 +56,7 @@ pub(super) fn stopped() -> io::Error {
     io::Error::other(Stopped)
 }
 
-/// Returns true if an error of [`PipeReader`] or [`PatientStdout`](super::PatientStdout) says that the stop was requested.
+/// Returns true if an error of [`PipeReader`] or [`PatientStdout`](super::PatientStdout) was caused by a stop.
 pub fn is_stopped(error: &io::Error) -> bool {
     error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Stopped>)
 }
@@ -71,7 +72,7 @@ impl PipeReader {
         Self::start(|| Ok(io::stdin()), Until::Stop(stop))
     }
 
-    /// Reads the pipe at `path` until it ends or nothing comes for [`PIPE_QUIET_MAX`].
+    /// Reads the pipe at `path` until it ends or delivers nothing for [`PIPE_QUIET_MAX`].
     pub fn with_deadline(path: PathBuf) -> Self {
         Self::start(move || File::open(path), Until::Quiet(PIPE_QUIET_MAX))
     }
@@ -98,7 +99,7 @@ impl PipeReader {
                         chunk.truncate(len);
                         chunk
                     });
-                    // Nobody reads any more, or there is nothing more to read.
+                    // The reader is gone, or the pipe has ended.
                     if sender.send(read).is_err() || is_end {
                         return;
                     }
@@ -106,20 +107,20 @@ impl PipeReader {
             }
         });
         if let Err(error) = spawned {
-            // There is room: nothing was sent yet.
+            // The channel is empty, so it has room.
             let _ = sender.send(Err(error));
         }
         Self { chunks, chunk: Vec::new(), at: 0, ended: false, until }
     }
 
-    /// Waits for the next chunk; an empty one is the end.
+    /// Waits for the next chunk; an empty chunk is the end.
     fn next(&self) -> io::Result<Vec<u8>> {
         let start = Instant::now();
         loop {
             match &self.until {
                 Until::Stop(stop) if stop.requested() => return Err(stopped()),
                 Until::Quiet(longest) if start.elapsed() >= *longest => {
-                    let problem = format!("nothing was written to the pipe for {} s", longest.as_secs());
+                    let problem = format!("the pipe delivered no data for {} s", longest.as_secs());
                     return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
                 }
                 Until::Stop(_) | Until::Quiet(_) => {}
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_written_is_read() {
+    fn everything_written_to_a_pipe_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = pipe(&folder, "pipe");
         let bytes: Vec<u8> = (0..1_000_000u32).map(|number| (number % 251) as u8).collect();
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_opened_is_an_error() {
+    fn a_path_that_cannot_be_opened_is_an_error() {
         let error = PipeReader::with_deadline("/nonexistent/pipe".into()).read(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
         assert!(!is_stopped(&error));

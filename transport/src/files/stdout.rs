@@ -1,4 +1,4 @@
-//! Standard output whose reader may have stopped reading.
+//! Standard output whose reader may stop reading.
 
 use super::pipe::{STOP_TICK, stopped};
 use crate::stop::Stop;
@@ -7,29 +7,29 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Writes handed to the thread and not yet done.
+/// Maximum number of unfinished writes of the thread.
 const PENDING_MAX: usize = 4;
-/// Time that a reader has, after a stop, to take the next bytes.
+/// Time that the reader has after a stop to take the next bytes.
 const READER_GRACE: Duration = Duration::from_secs(1);
 
-/// Standard output, written by a thread of its own: writing to a pipe waits for its reader, and no flag of ours ends
-/// that. After a stop, a write that the reader does not take within a second fails with an error of
-/// [`is_stopped`](super::is_stopped).
+/// Standard output, written by a separate thread, because a write to a pipe blocks until the pipe is read and cannot be
+/// interrupted. After a stop, a write that the reader does not take within a second fails with an error for which
+/// [`is_stopped`](super::is_stopped) returns true.
 pub struct PatientStdout {
     writes: Sender<Vec<u8>>,
     results: Receiver<io::Result<()>>,
     pending: usize,
-    /// Set when the reader took nothing after a stop: what comes later fails at once.
-    given_up: bool,
+    /// Set when the reader took nothing after a stop. Further writes fail at once.
+    has_timed_out: bool,
     stop: Stop,
 }
 
 impl PatientStdout {
-    /// Writes to standard output until `stop` is requested, and then as long as somebody reads.
+    /// Writes to standard output until `stop` is requested, and afterwards while the output is being read.
     ///
     /// # Errors
     ///
-    /// The system has no thread.
+    /// The system cannot start a thread.
     pub fn new(stop: Stop) -> io::Result<Self> {
         let (writes, incoming) = channel::<Vec<u8>>();
         let (outcomes, results) = channel();
@@ -42,22 +42,22 @@ impl PatientStdout {
                 }
             }
         })?;
-        Ok(Self { writes, results, pending: 0, given_up: false, stop })
+        Ok(Self { writes, results, pending: 0, has_timed_out: false, stop })
     }
 
-    /// Waits for the end of the oldest pending write.
+    /// Waits until the oldest unfinished write is done.
     fn wait(&mut self) -> io::Result<()> {
         let mut stopped_at = None;
-        while !self.given_up {
+        while !self.has_timed_out {
             match self.results.recv_timeout(STOP_TICK) {
                 Ok(written) => {
                     self.pending -= 1;
                     return written;
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("its thread has ended")),
+                Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("its thread ended")),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            self.given_up = self.stop.requested()
+            self.has_timed_out = self.stop.requested()
                 && stopped_at.get_or_insert_with(Instant::now).elapsed() >= READER_GRACE;
         }
         Err(stopped())
@@ -66,10 +66,10 @@ impl PatientStdout {
 
 impl Write for PatientStdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.pending >= PENDING_MAX || self.given_up {
+        if self.pending >= PENDING_MAX || self.has_timed_out {
             self.wait()?;
         }
-        self.writes.send(bytes.to_vec()).map_err(|_| io::Error::other("its thread has ended"))?;
+        self.writes.send(bytes.to_vec()).map_err(|_| io::Error::other("its thread ended"))?;
         self.pending += 1;
         Ok(bytes.len())
     }

@@ -1,14 +1,14 @@
-//! Decoding of what grows: the length is checked before anything is allocated for it.
+//! Deserialisation of strings and lists that checks the length before it allocates.
 //!
-//! serde's own `Vec` reserves up to 1 MiB on the mere word of a length; these reserve [`RESERVE_MAX`] entries
-//! and then grow with what has really arrived.
+//! serde's own `Vec` reserves up to 1 MiB for a length that is merely claimed. These functions reserve [`RESERVE_MAX`]
+//! entries and grow as entries arrive.
 
 use super::STRING_LEN_MAX;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Entries reserved before the first one has been read.
+/// Number of entries reserved before the first one is read.
 const RESERVE_MAX: usize = 8;
 
 pub(crate) fn string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

@@ -1,4 +1,4 @@
-//! Scripts too long for a hit: what is kept of them, and how the rest is told.
+//! Truncation of scripts too long for a hit.
 
 use super::bounded;
 use super::{EventContent, HitV1, PIECES_MAX, SpanV1, TEXT_UNITS_MAX, Utf16Text};
@@ -6,33 +6,33 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 
-/// Units that are kept of the beginning of a cut text.
+/// Number of units kept from the beginning of a truncated text.
 const HEAD_UNITS: usize = 4096;
-/// Units that are kept on either side of a span, at most.
+/// Maximum number of units kept on each side of a span.
 const CONTEXT_UNITS: usize = 512;
-/// Units kept in one hit, so that a store can join what several hits of one event have kept.
+/// Maximum number of units kept in one hit, so that a store can merge the pieces of several hits of one event.
 const KEPT_UNITS_MAX: usize = TEXT_UNITS_MAX / 4;
 
-/// What was cut off a text. The text that the hit shows is the pieces, one behind the other.
+/// Describes how a text was truncated. The text of the hit is its pieces, concatenated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutV1 {
-    /// Which text of the content, in wire order, from 0.
+    /// Index of the text in wire order, starting at 0.
     pub text: u8,
-    /// Length of the whole text, in UTF-16 units.
+    /// Length of the complete text, in UTF-16 units.
     pub units: u32,
-    /// SHA-256 of the whole text as UTF-16LE; `None` if it was never held as a whole.
+    /// SHA-256 of the complete text as UTF-16LE; `None` if the complete text was never in memory.
     pub sha256: Option<[u8; 32]>,
-    /// What was kept, ascending, apart, at most [`PIECES_MAX`].
+    /// The pieces that were kept, in ascending order and disjoint, at most [`PIECES_MAX`].
     #[serde(deserialize_with = "bounded::vec::<PIECES_MAX, _, _>")]
     pub pieces: Vec<PieceV1>,
 }
 
-/// A piece of a text, in UTF-16 units of the original.
+/// A range of the original text, in UTF-16 units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PieceV1 {
-    /// First unit.
+    /// First unit of the range.
     pub start: u32,
-    /// Number of units.
+    /// Length of the range in units.
     pub len: u32,
 }
 
@@ -49,8 +49,8 @@ impl From<Range<usize>> for PieceV1 {
 }
 
 impl HitV1 {
-    /// Where a span stands in the texts of this hit, which may be cut; `None` if it lies in none of the pieces or
-    /// beyond its text.
+    /// Returns the range of a span in the texts of this hit, which may be truncated. `None` if the span is outside the
+    /// pieces or beyond the end of its text.
     pub fn shown(&self, span: SpanV1) -> Option<Range<usize>> {
         let (_, text) = self.content.texts().into_iter().nth(usize::from(span.text))??;
         let (start, len) = (span.start as usize, span.len as usize);
@@ -73,7 +73,7 @@ impl HitV1 {
         (start + len <= text.0.len()).then(|| start..start + len)
     }
 
-    /// Leaves out the pieces kept of a text that was cut; that it was, its length and hash stay.
+    /// Clears the pieces of a truncated text. Its length and hash are kept.
     pub(crate) fn forget_pieces(&mut self) {
         if let Some(cut) = &mut self.cut {
             cut.pieces = Vec::new();
@@ -83,8 +83,8 @@ impl HitV1 {
         }
     }
 
-    /// Adds the pieces that `other`, a hit of the same event, has kept and this one has not; says whether any were
-    /// added. Nothing is if the union would be too long for a hit.
+    /// Adds the pieces that `other`, a hit of the same event, has and this hit lacks. Returns true if any were added.
+    /// Adds nothing if the union is too long for a hit.
     pub fn add_pieces(&mut self, other: &Self) -> bool {
         let (Some(own), Some(others)) = (&self.cut, &other.cut) else { return false };
         if (own.text, own.units, own.sha256) != (others.text, others.units, others.sha256) {
@@ -107,7 +107,7 @@ impl HitV1 {
         for (pieces, text) in [(&own.pieces, text), (&others.pieces, other_text)] {
             let mut rest = &text.0[..];
             for piece in pieces {
-                // Hits from elsewhere may claim pieces that their text does not have.
+                // Hits of other programs may claim pieces that their text does not contain.
                 let Some((units, behind)) = rest.split_at_checked(piece.len as usize) else { return false };
                 rest = behind;
                 let Some(to) = place(&union, piece.start as usize) else { return false };
@@ -129,7 +129,7 @@ fn text(content: &EventContent, index: u8) -> Option<&Utf16Text> {
     content.texts().into_iter().nth(usize::from(index))?.map(|(_, text)| text)
 }
 
-/// Where a unit of the original stands in the pieces, which contain it.
+/// Returns the offset of a unit of the original text within the concatenated pieces.
 fn place(pieces: &[Range<usize>], unit: usize) -> Option<usize> {
     let mut before = 0;
     for piece in pieces {
@@ -141,7 +141,7 @@ fn place(pieces: &[Range<usize>], unit: usize) -> Option<usize> {
     None
 }
 
-/// Ranges in order, those that touch made one, empty ones left out.
+/// Sorts the ranges, merges those that touch or overlap, and removes empty ones.
 fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     ranges.retain(|range| !range.is_empty());
     ranges.sort_by_key(|range| range.start);
@@ -155,14 +155,14 @@ fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     joined
 }
 
-/// Cuts the script of a hit if it is too long, or some of it is missing already, and leaves out the spans for which
-/// there is no room.
+/// Truncates the script of a hit if it is too long, also if parts of it are missing already, and removes the spans for
+/// which there is no room.
 pub(super) fn cut_script(hit: &mut HitV1) {
     let EventContent::ScriptBlock { text, .. } = &mut hit.content else { return };
     if text.0.len() <= TEXT_UNITS_MAX {
         return;
     }
-    // What there is: all, or the pieces of a text that never was whole.
+    // The available ranges: everything, or the pieces of a text that was never complete.
     let whole = hit.cut.take();
     let held: Vec<Range<usize>> = match &whole {
         Some(cut) => cut.pieces.iter().map(|piece| piece.range()).collect(),
@@ -173,7 +173,7 @@ pub(super) fn cut_script(hit: &mut HitV1) {
         Some(cut) => cut.sha256,
         None => Some(Sha256::digest(text.to_le_bytes()).into()),
     };
-    // The first span of every rule before the second of any.
+    // The first span of every rule comes before the second span of any rule.
     let numbered = hit.rules.iter().flat_map(|rule| rule.spans.iter().enumerate());
     let mut spans: Vec<(usize, &SpanV1)> = numbered.filter(|(_, span)| span.text == 0).collect();
     spans.sort_by_key(|(number, span)| (*number, **span));
@@ -184,7 +184,7 @@ pub(super) fn cut_script(hit: &mut HitV1) {
     let kept = keep(&held, &spans);
     let mut shown = Vec::new();
     for range in &kept {
-        // Kept ranges are parts of held ones, which are all of the text.
+        // Every kept range is part of an available one, and those make up the text.
         let start = place(&held, range.start).unwrap_or_default();
         shown.extend_from_slice(text.0.get(start..start + range.len()).unwrap_or_default());
     }
@@ -202,7 +202,7 @@ pub(super) fn cut_script(hit: &mut HitV1) {
     hit.rules = rules;
 }
 
-/// What to keep: the beginning, and the spans with as much around them as there is room for.
+/// Chooses the ranges to keep: the beginning, and the spans with as much context as there is room for.
 fn keep(held: &[Range<usize>], spans: &[Range<usize>]) -> Vec<Range<usize>> {
     let with = |spans: &[Range<usize>], context: usize| {
         let around = spans.iter().map(|span| span.start.saturating_sub(context)..span.end + context);
@@ -217,7 +217,7 @@ fn keep(held: &[Range<usize>], spans: &[Range<usize>]) -> Vec<Range<usize>> {
     if let Some(kept) = contexts.map(|context| with(spans, context)).find(|kept| fits(kept)) {
         return kept;
     }
-    // As many of the spans as there is room for. One more never takes less room, so halving finds the number.
+    // Keep as many spans as there is room for. Each further span needs at least as much room, so a binary search works.
     let (mut room, mut beyond) = (0, spans.len());
     while room + 1 < beyond {
         let middle = usize::midpoint(room, beyond);
@@ -226,7 +226,7 @@ fn keep(held: &[Range<usize>], spans: &[Range<usize>]) -> Vec<Range<usize>> {
     with(&spans[..room], 0)
 }
 
-/// What both lists of ranges cover; each is ascending, its ranges apart.
+/// Returns the intersection of two lists of ascending, disjoint ranges.
 fn common(left: &[Range<usize>], right: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut common = Vec::new();
     let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
@@ -284,7 +284,7 @@ mod tests {
         }
     }
 
-    /// The unit at a place of the long text: neighbours differ, and so do places far apart.
+    /// The unit at an offset of the long test text. It differs from its neighbours and from distant units.
     fn unit(at: usize) -> u16 {
         (at ^ at >> 7) as u16
     }
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_inside_whatever_is_cut() {
+    fn spans_stay_within_the_text_after_truncation() {
         type Row<'a> = (&'a str, usize, &'a [(u32, u32)], usize);
         let long = 3 * TEXT_UNITS_MAX;
         let many: Vec<(u32, u32)> = (0..16).map(|n| (20_000 * n, 600)).collect();
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_two_hits_join() {
+    fn pieces_of_two_hits_are_merged() {
         let long = 2 * TEXT_UNITS_MAX;
         let mut first = hit(long, &[(100_000, 10), (200_000, 10)]);
         let mut second = hit(long, &[(100_300, 10), (150_000, 10)]);
@@ -345,9 +345,9 @@ mod tests {
         assert!(!first.add_pieces(&other), "another text");
     }
 
-    /// What cannot be held as a whole is cut all the same: only held pieces are shown, and none are invented.
+    /// A text that was never complete can be truncated too: only available pieces are kept.
     #[test]
-    fn a_text_with_gaps_is_cut_further() {
+    fn a_text_with_gaps_is_truncated_further() {
         let long = 3 * TEXT_UNITS_MAX;
         let mut hit = hit(long, &[(1_000, 4), (300_000, 10)]);
         let held = [100..150_000, 250_000..long];

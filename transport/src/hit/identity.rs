@@ -1,7 +1,7 @@
-//! Recognising an event that has been seen before.
+//! Identities of events, by which a store recognises an event that it already has.
 //!
-//! An event is identified by what was recorded of it, never by where the recording lies: a copy of a trace under another
-//! path contains the same events. `docs/wire.md` defines the bytes that are hashed.
+//! The identity depends on what was recorded, not on where the recording is: a copy of a trace at another path contains
+//! the same events. `docs/wire.md` defines the bytes that are hashed.
 
 use super::{HitV1, RuleRefV1};
 use crate::wire::codec::{self, CodecError};
@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 
 /// The identity of an event in one scope and view: a SHA-256.
 ///
-/// It covers everything in a hit except its source, its number in the source, its rules, and the pieces of a text that
-/// was cut. Provider, computer, record id, time, event id, process, thread, user and the payload are all part of it.
+/// It covers everything in a hit except the source, the number in the source, the rules, and the pieces of a truncated
+/// text. Provider, computer, record id, time, event id, process, thread, user and payload are all part of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EventIdentity([u8; 32]);
 
@@ -19,7 +19,7 @@ impl EventIdentity {
     ///
     /// # Errors
     ///
-    /// The hit breaks a limit, so it cannot be encoded.
+    /// Returns an error if the hit exceeds a limit, because it then cannot be encoded.
     pub fn of(hit: &HitV1) -> Result<Self, CodecError> {
         Ok(Self(Sha256::digest(codec::encode_identity(hit)?).into()))
     }
@@ -28,7 +28,7 @@ impl EventIdentity {
     ///
     /// # Errors
     ///
-    /// The hit breaks a limit, so it cannot be encoded.
+    /// Returns an error if the hit exceeds a limit, because it then cannot be encoded.
     pub fn of_encoded(hit: &HitV1, event: &[u8]) -> Result<Self, CodecError> {
         if hit.cut.is_some() {
             return Self::of(hit);
@@ -40,9 +40,9 @@ impl EventIdentity {
         Ok(Self(hash.finalize().into()))
     }
 
-    /// Returns the identity of the event that is the `number`th, from 0, of equal events in one source.
+    /// Returns the identity of the event that is number `number`, starting at 0, of the equal events in one source.
     ///
-    /// Events without a record id can be equal in every respect and yet have happened twice.
+    /// Events without a record id can be equal in every respect although both happened.
     #[must_use]
     pub fn occurrence(self, number: u64) -> Self {
         if number == 0 {
@@ -53,8 +53,9 @@ impl EventIdentity {
 
     /// Returns the identity of the event as reported by this sensor.
     ///
-    /// What one sensor reports must never stand for a report of another. A collector cannot count the equal events of a
-    /// source, of which it may see a part, so an event without a record id is told from its equals by its number there.
+    /// An event reported by one sensor must never be taken for an event of another. A collector may see only a part of
+    /// a source and so cannot count its equal events; an event without a record id is distinguished by its number in
+    /// the source instead.
     #[must_use]
     pub fn from_sensor(self, sensor: &str, hit: &HitV1) -> Self {
         let number = match hit.event_record_id {
@@ -75,7 +76,8 @@ impl EventIdentity {
         };
         update(rule.id.as_bytes());
         update(rule.title.as_bytes());
-        // Rules without an id can share a title. This project's sensors derive an id for them, others may not.
+        // Rules without an id can share a title. This project's sensors derive an id for such rules; other sensors may
+        // not.
         if rule.id.is_empty() {
             update(rule.level.as_bytes());
             for id in &rule.attack {

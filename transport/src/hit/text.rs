@@ -6,34 +6,34 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::char::{REPLACEMENT_CHARACTER, decode_utf16};
 use std::fmt::{self, Write};
 
-/// UTF-16 units, kept exactly: lone surrogates and NUL survive every round trip.
+/// UTF-16 units, kept exactly: lone surrogates and NULs survive every round trip.
 ///
-/// Displays as text in which a lone surrogate is U+FFFD; that step loses, the units do not. On the wire it is
-/// a byte string of UTF-16LE: its length in bytes (always even), then the units.
+/// `Display` shows a lone surrogate as U+FFFD. On the wire the text is a byte string of UTF-16LE: its length in bytes
+/// (always even), then the units.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Utf16Text(pub Vec<u16>);
 
 impl Utf16Text {
-    /// Takes UTF-16LE bytes. `None` if their number is odd.
+    /// Creates a text from UTF-16LE bytes. Returns `None` if their number is odd.
     pub fn from_le_bytes(bytes: &[u8]) -> Option<Self> {
         let (units, rest) = bytes.as_chunks::<2>();
         rest.is_empty().then(|| Self(units.iter().map(|unit| u16::from_le_bytes(*unit)).collect()))
     }
 
-    /// The text as UTF-16LE bytes.
+    /// Returns the text as UTF-16LE bytes.
     pub fn to_le_bytes(&self) -> Vec<u8> {
         self.0.iter().flat_map(|unit| unit.to_le_bytes()).collect()
     }
 
-    /// The text as UTF-8, with U+FFFD for each lone surrogate.
+    /// Returns the text as UTF-8, with U+FFFD for each lone surrogate.
     pub fn to_string_lossy(&self) -> String {
         let mut text = String::with_capacity(self.0.len());
-        // A string takes everything.
+        // Writing to a string cannot fail.
         let _ = self.write_to(&mut text);
         text
     }
 
-    /// Nearly all scripts are ASCII, which goes over in blocks.
+    /// Nearly all scripts are ASCII, which is converted in blocks.
     fn write_to(&self, out: &mut impl Write) -> fmt::Result {
         const BLOCK: usize = 64;
         let mut rest = &self.0[..];
@@ -46,7 +46,7 @@ impl Utf16Text {
                 rest = &rest[BLOCK..];
                 continue;
             }
-            // Up to a unit that is ASCII, so that no pair is cut.
+            // Decode up to the next ASCII unit, so that no surrogate pair is split.
             let behind = rest.iter().skip(BLOCK).position(|unit| *unit < 0x80);
             let (part, others) = rest.split_at(behind.map_or(rest.len(), |at| BLOCK + at));
             decode_utf16(part.iter().copied())
@@ -56,7 +56,7 @@ impl Utf16Text {
         Ok(())
     }
 
-    /// True if there is no unit at all.
+    /// Returns true if the text has no units.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -74,7 +74,7 @@ impl fmt::Display for Utf16Text {
     }
 }
 
-/// As the text in quotes, with everything unprintable escaped.
+/// Shows the text in quotes with unprintable characters escaped.
 impl fmt::Debug for Utf16Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
@@ -113,7 +113,7 @@ impl Visitor<'_> for TextVisitor {
         if bytes.len() / 2 > TEXT_UNITS_MAX {
             return Err(E::invalid_length(bytes.len() / 2, &self));
         }
-        Utf16Text::from_le_bytes(bytes).ok_or_else(|| E::custom("UTF-16LE text of an odd number of bytes"))
+        Utf16Text::from_le_bytes(bytes).ok_or_else(|| E::custom("UTF-16LE text with an odd number of bytes"))
     }
 }
 
@@ -123,9 +123,9 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The standard library decodes the same, unit by unit.
+        /// The standard library decodes the same text unit by unit.
         #[test]
-        fn blocks_decode_as_units_do(units in proptest::collection::vec(
+        fn decoding_in_blocks_equals_decoding_by_units(units in proptest::collection::vec(
             prop_oneof![60 => 0x20u16..0x7F, 1 => any::<u16>(), 1 => 0xD800u16..0xE000], 0..400)) {
             let text = Utf16Text(units);
             let expected = String::from_utf16_lossy(&text.0);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn units_and_what_people_see() {
+    fn display_and_debug_of_unusual_units() {
         for (name, units, shown, debug) in [
             ("empty", vec![], "", r#""""#),
             ("plain", vec![0x41, 0x42], "AB", r#""AB""#),

@@ -1,55 +1,55 @@
-//! What was undone to see through a disguise.
+//! Transformations that the sensor undid to see through obfuscation.
 
 use serde::{Deserialize, Serialize};
 
-/// One way in which a text that matched differs from the text as recorded.
+/// A difference between the text that matched and the text as recorded.
 ///
-/// The order is the numbering on the wire, from 0.
+/// The order of the variants is their numbering on the wire, starting at 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transformation {
-    /// A dash that is no hyphen taken as one.
+    /// Another dash was replaced by a hyphen.
     Dash,
-    /// A quotation mark of another kind taken as a plain one.
+    /// A typographic quotation mark was replaced by a plain one.
     Quote,
-    /// A backtick that changes nothing left out.
+    /// A backtick without effect was removed.
     Backtick,
-    /// Whitespace in a row taken as one blank.
+    /// A run of whitespace was replaced by one space.
     Whitespace,
-    /// Strings joined that `+` joins.
+    /// Strings concatenated with `+` were joined.
     Concatenation,
-    /// `-f` carried out.
+    /// `-f` was evaluated.
     Format,
-    /// `-join` carried out.
+    /// `-join` was evaluated.
     Join,
-    /// `-split` carried out.
+    /// `-split` was evaluated.
     Split,
-    /// `-replace` or `.Replace()` carried out.
+    /// `-replace` or `.Replace()` was evaluated.
     Replace,
-    /// `[char]` casts carried out.
+    /// `[char]` casts were evaluated.
     CharCast,
-    /// A string reversed.
+    /// A string was reversed.
     Reverse,
-    /// Base64 decoded.
+    /// Base64 was decoded.
     Base64,
-    /// A deflate stream unpacked.
+    /// A deflate stream was decompressed.
     Deflate,
-    /// A gzip stream unpacked.
+    /// A gzip stream was decompressed.
     Gzip,
-    /// An alias taken as its cmdlet.
+    /// An alias was replaced by its cmdlet.
     Alias,
-    /// The beginning of a parameter's name taken as the name.
+    /// An abbreviated parameter name was completed.
     ParameterPrefix,
-    /// A parameter's alias taken as the parameter.
+    /// The alias of a parameter was replaced by its name.
     ParameterAlias,
-    /// An argument without a name taken as that of the parameter at its position.
+    /// A positional argument was assigned to its parameter.
     Positional,
-    /// A module's name before a cmdlet left out.
+    /// The module name before a cmdlet was removed.
     ModuleQualified,
 }
 
 impl Transformation {
-    /// The lower-case word that outputs and stores use.
+    /// Returns the lower-case word that outputs and stores use.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Dash => "dash",
@@ -79,9 +79,10 @@ impl Transformation {
 mod tests {
     use super::Transformation;
 
-    /// Stores read the words that outputs write; the last variant tells that none is missing here.
+    /// Stores read the words that outputs write. Starting from the last variant, the test notices a variant that it
+    /// misses.
     #[test]
-    fn words_are_those_of_the_store() {
+    fn outputs_and_stores_use_the_same_words() {
         let mut known = 0u32;
         for number in 0..=Transformation::ModuleQualified as u32 {
             let transformation: Transformation = bincode::deserialize(&number.to_le_bytes()).unwrap();

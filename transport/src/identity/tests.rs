@@ -1,4 +1,4 @@
-//! Bundles in order, in disorder, and what is read of their certificates.
+//! Tests of bundles: valid ones, invalid ones, and the contents of their certificates.
 
 use super::{BUNDLE_LEN_MAX, Identity, IdentityError, subject};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -23,7 +23,7 @@ fn parse(text: &str) -> Result<Identity, IdentityError> {
 }
 
 #[test]
-fn a_bundle_makes_both_ends() {
+fn a_bundle_serves_sensor_and_collector() {
     let (own, key, authority) = parts(&["ws01", "localhost"]);
     let identity = parse(&format!("# for ws01\n{own}{key}{authority}")).unwrap();
     assert_eq!(identity.subject().name, "ws01");
@@ -35,7 +35,7 @@ fn a_bundle_makes_both_ends() {
 }
 
 #[test]
-fn what_is_no_bundle_is_refused_with_the_reason() {
+fn invalid_bundles_are_rejected_with_the_reason() {
     let (own, key, authority) = parts(&["ws01"]);
     let (_, other_key, _) = parts(&["ws02"]);
     let (nameless, nameless_key, _) = parts(&["192.0.2.1"]);

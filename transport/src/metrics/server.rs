@@ -1,8 +1,8 @@
-//! The server of the metrics: `GET /metrics` over HTTP/1.1 on the loopback interface, and nothing else.
+//! The metrics server: `GET /metrics` over HTTP/1.1 on the loopback interface.
 //!
-//! Each connection has a thread, a deadline and a limit on its bytes. There are at most [`CONNECTIONS_MAX`]: for another
-//! one the oldest is closed, so that clients that send nothing keep nobody waiting. Nothing runs between requests: the
-//! accepting thread sleeps in `accept`.
+//! Each connection has a thread, a deadline and a size limit. There are at most [`CONNECTIONS_MAX`] connections; a
+//! further one closes the oldest, so that clients that send nothing do not lock out others. The accepting thread blocks
+//! in `accept` between requests.
 
 use crate::stop::Stop;
 use std::collections::VecDeque;
@@ -14,27 +14,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Most connections at a time.
+/// Maximum number of connections.
 const CONNECTIONS_MAX: usize = 8;
-/// Most threads of connections: those that were just closed end in a moment.
+/// Maximum number of connection threads. Threads whose connections were just closed still count for a moment.
 const THREADS_MAX: usize = 2 * CONNECTIONS_MAX;
-/// Most bytes of a request up to the end of its head.
+/// Maximum length of a request head, in bytes.
 pub const HEAD_LEN_MAX: usize = 8 << 10;
-/// Time for a client to send its request, and again to take the answer.
+/// Maximum time for a client to send its request, and again to read the response.
 const TRANSFER_TIME: Duration = Duration::from_secs(2);
-/// How soon a transfer in progress hears of a stop.
+/// Interval at which a transfer checks for a stop.
 const STOP_CHECK: Duration = Duration::from_millis(200);
-/// Most bytes that are still taken from a client that was refused in the middle of its request, so that closing does
-/// not cut off the answer.
+/// Maximum number of bytes to read from a client whose request was rejected early. Closing the connection over unread
+/// bytes could cut off the response.
 const DRAIN_LEN_MAX: usize = 256 << 10;
-/// Pause in which threads of closed connections end.
+/// Pause to let threads of closed connections end.
 const ENDING_PAUSE: Duration = Duration::from_millis(2);
-/// Pause after a failed accept, which may mean that handles have run out.
+/// Pause after a failed accept, whose cause may be a lack of file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// Content type of the text format 0.0.4.
+/// Content type of the text format, version 0.0.4.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Makes the text of a scrape.
+/// Renders the text of a scrape.
 pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// A running server. Dropping it stops it.
@@ -46,12 +46,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `addr`; port 0 takes a free one. `render` is called for each scrape, on the server's thread.
+    /// Listens on `addr`; port 0 chooses a free port. `render` is called on a thread of the server for each scrape.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if `addr` is not of the loopback interface, since there is neither encryption nor
-    /// authentication; and what the system says against listening or a thread.
+    /// `InvalidInput` if `addr` is not a loopback address, because there is neither encryption nor authentication; and
+    /// errors of the system.
     pub fn start(addr: SocketAddr, render: Render) -> io::Result<Self> {
         if !addr.ip().to_canonical().is_loopback() {
             let text = format!("metrics are served on the loopback interface only, not on {addr}");
@@ -66,7 +66,7 @@ impl Server {
         Ok(Self { addr, stop, thread: Some(thread) })
     }
 
-    /// Where the server listens.
+    /// Returns the address on which the server listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
     }
@@ -75,7 +75,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.request();
-        // A connection of our own ends the wait in `accept`.
+        // A connection from here ends the blocking `accept`.
         let woken = TcpStream::connect_timeout(&self.addr, TRANSFER_TIME).is_ok();
         if let Some(thread) = self.thread.take()
             && (woken || thread.is_finished())
@@ -91,7 +91,7 @@ fn serve(listener: &TcpListener, render: &(dyn Fn() -> String + Send + Sync), st
         loop {
             let accepted = listener.accept();
             if stop.requested() {
-                // The scope waits for the connections, which hear of the stop.
+                // The scope waits for the connections, which notice the stop.
                 return;
             }
             match accepted {
@@ -106,7 +106,7 @@ fn serve(listener: &TcpListener, render: &(dyn Fn() -> String + Send + Sync), st
                     if let Err(error) =
                         thread::Builder::new().name("scrape".into()).spawn_scoped(scope, serve)
                     {
-                        tracing::debug!(%error, "there is no thread for a scrape");
+                        tracing::debug!(%error, "cannot start a thread for a scrape");
                     }
                 }
                 Err(error) => {
@@ -118,7 +118,7 @@ fn serve(listener: &TcpListener, render: &(dyn Fn() -> String + Send + Sync), st
     });
 }
 
-/// The open connections, the oldest first.
+/// The open connections, oldest first.
 #[derive(Debug, Default)]
 struct Open {
     streams: Mutex<VecDeque<(usize, TcpStream)>>,
@@ -126,17 +126,18 @@ struct Open {
     threads: AtomicUsize,
 }
 
-/// A connection's place among them; given back when dropped.
+/// The registration of a connection; dropping it removes the connection.
 struct Place<'o> {
     open: &'o Open,
     number: usize,
 }
 
 impl Open {
-    /// A place for a connection, if need be that of the oldest one. `None`: there is no handle for it, or a stop.
+    /// Registers a connection and closes the oldest if there are too many. Returns `None` on a stop, or if the system
+    /// has no handle for the connection.
     fn enter(&self, stream: &TcpStream, stop: &Stop) -> Option<Place<'_>> {
         let copy = stream.try_clone().ok()?;
-        // Most of them are closed already, and end in a moment.
+        // Most of these threads belong to closed connections and end in a moment.
         while self.threads.load(Ordering::Relaxed) >= THREADS_MAX {
             if stop.requested() {
                 return None;
@@ -149,7 +150,7 @@ impl Open {
         if streams.len() >= CONNECTIONS_MAX
             && let Some((_, oldest)) = streams.pop_front()
         {
-            // Its thread wakes up and ends. It may have ended by itself.
+            // This wakes its thread, which then ends. The connection may be closed already.
             let _ = oldest.shutdown(Shutdown::Both);
         }
         streams.push_back((number, copy));
@@ -168,7 +169,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Why a request gets no metrics.
+/// The reason why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     Malformed,
@@ -194,7 +195,7 @@ impl Refusal {
 
 fn answer(mut stream: TcpStream, render: &(dyn Fn() -> String + Send + Sync), stop: &Stop) -> io::Result<()> {
     let body = read_head(&mut stream, stop)?.and_then(|head| route(&head)).and_then(|()| {
-        // A panic while counting is told to the scraper, and the server stays.
+        // If rendering panics, the scraper gets an error and the server continues.
         catch_unwind(AssertUnwindSafe(render)).map_err(|_| Refusal::NotRendered)
     });
     let (status, kind, extra, body) = match body {
@@ -215,7 +216,7 @@ fn answer(mut stream: TcpStream, render: &(dyn Fn() -> String + Send + Sync), st
     Ok(())
 }
 
-/// Reads up to the empty line behind the head. `Err`: the connection is gone or the server stops.
+/// Reads up to the empty line that ends the head. `Err`: the connection is closed, or the server is stopping.
 fn read_head(stream: &mut TcpStream, stop: &Stop) -> io::Result<Result<Vec<u8>, Refusal>> {
     let deadline = Instant::now() + TRANSFER_TIME;
     let mut head = Vec::with_capacity(1024);
@@ -227,7 +228,7 @@ fn read_head(stream: &mut TcpStream, stop: &Stop) -> io::Result<Result<Vec<u8>, 
         if len == 0 {
             return Ok(Err(Refusal::Malformed));
         }
-        // The end may lie across two reads.
+        // The empty line may be split between two reads.
         let from = head.len().saturating_sub(3);
         head.extend_from_slice(&chunk[..len]);
         if let Some(at) = head[from..].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
@@ -238,7 +239,7 @@ fn read_head(stream: &mut TcpStream, stop: &Stop) -> io::Result<Result<Vec<u8>, 
     Ok(Err(Refusal::HeadTooLong))
 }
 
-/// Whether the head asks for the metrics. Source of the request line: RFC 9112, section 3.
+/// Accepts requests for the metrics. The request line is defined in RFC 9112, section 3.
 fn route(head: &[u8]) -> Result<(), Refusal> {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let line = str::from_utf8(line).map_err(|_| Refusal::Malformed)?;
@@ -271,7 +272,7 @@ fn write_all(stream: &mut TcpStream, mut bytes: &[u8], stop: &Stop) -> io::Resul
     Ok(())
 }
 
-/// Takes what the client still sends, for a while, and drops it.
+/// Reads and discards what the client still sends, for a limited time.
 fn drain(stream: &mut TcpStream, stop: &Stop) {
     let deadline = Instant::now() + STOP_CHECK;
     let mut chunk = [0; 4096];
@@ -284,7 +285,7 @@ fn drain(stream: &mut TcpStream, stop: &Stop) {
     }
 }
 
-/// One read or write, waiting until the deadline in slices. `None`: the deadline has passed.
+/// Performs a read or write, checking for a stop at intervals. Returns `None` after the deadline.
 fn in_slices(
     stream: &mut TcpStream,
     deadline: Instant,
@@ -293,13 +294,13 @@ fn in_slices(
 ) -> io::Result<Option<usize>> {
     loop {
         if stop.requested() {
-            return Err(io::Error::other("the server stops"));
+            return Err(io::Error::other("the server is stopping"));
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(None);
         }
-        // Windows counts whole milliseconds, and takes 0 for no limit.
+        // Windows counts in milliseconds and treats 0 as no timeout.
         let slice = left.clamp(Duration::from_millis(1), STOP_CHECK);
         stream.set_read_timeout(Some(slice))?;
         stream.set_write_timeout(Some(slice))?;

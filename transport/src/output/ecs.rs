@@ -1,5 +1,5 @@
-//! Hits with the field names of the Elastic Common Schema 8, and those of Elastic's PowerShell integration for
-//! the script (`powershell.file.script_block_text` …).
+//! Hits with the field names of the Elastic Common Schema 8. The script uses those of Elastic's PowerShell integration
+//! (`powershell.file.script_block_text` and others).
 
 use super::how::How;
 use super::{level, provider_name, rule_id};
@@ -7,7 +7,7 @@ use crate::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
 use crate::time::filetime_text;
 use serde_json::{Map, Value, json};
 
-/// The document of a rule that matched. Absent values are left out, as ECS asks.
+/// Returns the document for a rule that matched. Absent values are omitted, as ECS requires.
 pub fn document(hit: &HitV1, rule: &RuleRefV1) -> Value {
     let mut document = json!({
         "@timestamp": filetime_text(hit.time),
@@ -53,13 +53,13 @@ pub fn document(hit: &HitV1, rule: &RuleRefV1) -> Value {
     document
 }
 
-/// What ECS has no fields for.
+/// Returns the fields that ECS does not define.
 fn how(hit: &HitV1, rule: &RuleRefV1) -> Value {
     let mut how = json!({ "level": level(rule), "scope": hit.scope.as_str(), "view": hit.view.as_str() });
     if let EventContent::Amsi { app_name, scan_result, .. } = &hit.content {
         how["amsi"] = json!({ "app_name": app_name.to_string_lossy(), "scan_result": scan_result });
     }
-    // A struct of plain fields always becomes an object.
+    // A struct of plain fields always serialises to an object.
     if let (Value::Object(own), Ok(Value::Object(more))) =
         (&mut how, serde_json::to_value(How::new(hit, rule)))
     {
@@ -88,7 +88,7 @@ fn powershell(content: &EventContent) -> Value {
     }
 }
 
-/// Removes nulls, and the objects that they leave empty.
+/// Removes nulls, and the objects that become empty without them.
 fn prune(value: &mut Value) {
     let Value::Object(map) = value else { return };
     map.values_mut().for_each(prune);

@@ -1,42 +1,42 @@
-//! How a rule matched, so that a person can see it: under the same names in every JSON output.
+//! Details of a match, under the same names in every JSON output.
 
 use crate::hit::{CutV1, HitV1, RuleRefV1, SpanV1};
 use crate::time::FILETIME_TEXT_MAX;
 use data_encoding::HEXLOWER;
 use serde::Serialize;
 
-/// How a rule matched, beside scope and view.
+/// Details of a match beside its scope and view.
 #[derive(Debug, Serialize)]
 pub(super) struct How {
-    /// Whether parts of the block were missing.
+    /// True if parts of the block were missing.
     partial: bool,
-    /// Whether a span lies behind a U+0000.
+    /// True if a span is after a U+0000.
     beyond_nul: bool,
     transformations: Vec<&'static str>,
     spans: Vec<Span>,
     cut: Option<Cut>,
-    /// Values that are not those of the event, because no text can express them.
+    /// Names of values that differ from the event because the output format cannot express them.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     clamped: &'static [&'static str],
 }
 
-/// What matched, in UTF-16 units of the uncut original.
+/// A match, in UTF-16 units of the original text.
 #[derive(Debug, Serialize)]
 struct Span {
-    /// The text, by the name that it has in JSON Lines.
+    /// Name of the text in JSON Lines.
     field: &'static str,
     start: u32,
     len: u32,
 }
 
-/// How a script too long for a line was cut: the text in the line is these pieces, one behind the other.
+/// How a script too long for a hit was truncated. The text in the output is these pieces, concatenated.
 #[derive(Debug, Serialize)]
 struct Cut {
-    /// Length of the whole, in UTF-16 units.
+    /// Length of the complete text, in UTF-16 units.
     units: u32,
-    /// Of the whole as UTF-16LE, in hexadecimal; null if it was never held as a whole.
+    /// SHA-256 of the complete text as UTF-16LE, in hexadecimal; null if the complete text was never in memory.
     sha256: Option<String>,
-    /// Start and length of each, in units of the whole.
+    /// Start and length of each piece, in units of the complete text.
     pieces: Vec<[u32; 2]>,
 }
 
@@ -54,7 +54,7 @@ impl How {
 }
 
 impl Span {
-    /// `None` for a text that the event does not have.
+    /// Returns `None` for a text that the event does not have.
     fn new(hit: &HitV1, span: SpanV1) -> Option<Self> {
         let (name, _) = hit.content.texts().into_iter().nth(usize::from(span.text))??;
         let field = if name == "text" { "script_block_text" } else { name };

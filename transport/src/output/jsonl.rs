@@ -1,8 +1,8 @@
-//! The JSON Lines contract: one object for each rule and event.
+//! JSON Lines output: one object for each event and rule.
 //!
-//! Others build on these names and on their order. Absent values are null. Text is Unicode; a lone surrogate of
-//! the original, which JSON cannot carry, is U+FFFD. A time after the year 9999 is the end of that year, and the last
-//! key of the line is then `"clamped":["time"]`.
+//! Other programs depend on these names and on their order. Absent values are null. Text is Unicode; a lone surrogate
+//! of the original, which JSON cannot express, becomes U+FFFD. A time after the year 9999 is written as the end of that
+//! year, and the last key of the line is then `"clamped":["time"]`.
 
 use super::how::How;
 use super::{level, rule_id};
@@ -10,7 +10,7 @@ use crate::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
 use crate::time::filetime_text;
 use serde::Serialize;
 
-/// One line.
+/// A line of the output.
 #[derive(Debug, Serialize)]
 pub struct Line<'a> {
     time: String,
@@ -59,7 +59,7 @@ enum Fields {
     Notice {
         notice: String,
     },
-    /// What PowerShell handed to the scanner, under the names of a script block.
+    /// The text that PowerShell passed to the scanner, under the field names of a script block.
     Amsi {
         message_number: Option<i32>,
         message_total: Option<i32>,
@@ -72,7 +72,7 @@ enum Fields {
 }
 
 impl<'a> Line<'a> {
-    /// The line of a rule that matched.
+    /// Returns the line for a rule that matched.
     pub fn new(hit: &'a HitV1, rule: &'a RuleRefV1) -> Self {
         Self {
             time: filetime_text(hit.time),

@@ -1,5 +1,5 @@
-//! Hits as events of Splunk's HTTP Event Collector, with the field names of its Common Information Model: those
-//! by which the built-in rule's analytic groups its results.
+//! Hits as events of Splunk's HTTP Event Collector, with the field names of its Common Information Model. The analytic
+//! of the built-in rule groups its results by these fields.
 
 use super::how::How;
 use super::{level, provider_name, rule_id};
@@ -7,7 +7,7 @@ use crate::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
 use crate::time::filetime_unix_text;
 use serde_json::{Value, json};
 
-/// The event of a rule that matched. Missing values are 0, as the analytic's `fillnull` makes them.
+/// Returns the event for a rule that matched. Missing values are 0, as after the analytic's `fillnull`.
 pub fn event(hit: &HitV1, rule: &RuleRefV1) -> Value {
     let or_zero = |value: Option<Value>| value.unwrap_or_else(|| json!(0));
     let text = |value: Option<String>| or_zero(value.filter(|text| !text.is_empty()).map(Value::from));
@@ -29,7 +29,7 @@ pub fn event(hit: &HitV1, rule: &RuleRefV1) -> Value {
         "scope": hit.scope.as_str(),
         "view": hit.view.as_str(),
     });
-    // A struct of plain fields always becomes an object.
+    // A struct of plain fields always serialises to an object.
     if let (Value::Object(own), Ok(Value::Object(more))) =
         (&mut event, serde_json::to_value(How::new(hit, rule)))
     {
@@ -56,7 +56,7 @@ pub fn event(hit: &HitV1, rule: &RuleRefV1) -> Value {
         }
     }
     json!({
-        // Seconds with seven decimals do not fit a double; as text they are exact.
+        // Seconds with seven decimals exceed the precision of a double; as text they are exact.
         "time": filetime_unix_text(hit.time),
         "host": hit.computer,
         "source": hit.source,
@@ -65,7 +65,7 @@ pub fn event(hit: &HitV1, rule: &RuleRefV1) -> Value {
     })
 }
 
-/// What the event log calls the event.
+/// Returns the name of the event in the event log.
 fn signature(hit: &HitV1) -> String {
     match &hit.content {
         EventContent::ScriptBlock { message_number, message_total, .. } => format!(

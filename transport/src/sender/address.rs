@@ -4,21 +4,23 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// Most collectors of a sensor.
+/// Maximum number of collectors of a sensor.
 pub const COLLECTORS_MAX: usize = 16;
 
-/// Where a collector listens.
+/// The address of a collector.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
-    /// A DNS name or an IP address; the collector's certificate must be for it.
+    /// A DNS name or an IP address. The collector's certificate must be valid for it.
     pub host: String,
     /// The port.
     pub port: u16,
 }
 
-/// A text that is no address.
+/// The text is not an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no HOST:PORT, such as collector.example:6514 or [2001:db8::1]:6514")]
+#[error(
+    "invalid collector address {0:?}: expected HOST:PORT, such as collector.example:6514 or [2001:db8::1]:6514"
+)]
 pub struct AddressError(pub String);
 
 impl FromStr for Address {
@@ -32,7 +34,7 @@ impl FromStr for Address {
         let host = match bracketed {
             Some(inner) if matches!(inner.parse(), Ok(IpAddr::V6(_))) => inner,
             Some(_) => return Err(refuse()),
-            // An IPv6 address without brackets cannot be told from its port.
+            // Without brackets the last part of an IPv6 address could be the port.
             None if host.contains(':') => return Err(refuse()),
             None => host,
         };
@@ -42,7 +44,7 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// Whether it is the machine's own, whatever a resolver says.
+    /// Returns true for a loopback address and for `localhost`, without asking a resolver.
     pub fn is_loopback(&self) -> bool {
         self.host.eq_ignore_ascii_case("localhost")
             || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())

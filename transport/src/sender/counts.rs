@@ -1,21 +1,21 @@
-//! What the sender counts, and the names under which STATUS and metrics show it.
+//! The sender's counters, and their names in STATUS and metrics.
 
 use crate::spool::SpoolCounts;
 use crate::wire::message::{CountV1, GapReason};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Counts since the start of the sender; of the spool, as it says.
+/// Counts since the sender started. [`SpoolCounts`] says what the counts of the spool cover.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SenderCounts {
-    /// The spool's.
+    /// Counts of the spool.
     pub spool: SpoolCounts,
-    /// Connections that got a WELCOME.
+    /// Connections that received a WELCOME.
     pub connects: u64,
-    /// Attempts that did not.
+    /// Connection attempts that did not.
     pub connect_failures: u64,
-    /// Whether a collector takes hits now.
+    /// True while the sender is connected to a collector.
     pub is_connected: bool,
-    /// When the certificate ends, in seconds since 1970; 0 without TLS.
+    /// Expiry of the certificate, in seconds since 1970; 0 without TLS.
     pub certificate_expires_unix: u64,
 }
 
@@ -56,12 +56,12 @@ impl Counters {
 }
 
 impl SenderCounts {
-    /// Hits given up, for whatever reason.
+    /// Returns the number of dropped hits, for any reason.
     pub fn dropped(&self) -> u64 {
         self.spool.dropped.iter().sum()
     }
 
-    /// Names and values as `docs/wire.md` lists them. `now_ms`: milliseconds since 1970.
+    /// Returns names and values as listed in `docs/wire.md`. `now_ms` is the time in milliseconds since 1970.
     pub fn named(&self, now_ms: u64) -> Vec<(String, u64)> {
         let spool = &self.spool;
         let age = spool.oldest_ms.map_or(0, |oldest| now_ms.saturating_sub(oldest) / 1000);

@@ -1,5 +1,5 @@
-//! From the pipeline to the spool: a queue that never makes anybody wait, and the thread that empties it, as many hits
-//! at a time as have come meanwhile.
+//! The bounded queue between the pipeline and the spool, and the thread that writes queued hits to the spool in
+//! batches.
 
 use super::{Shared, now_ms};
 use crate::spool::{Spool, TAIL_BYTES_MAX};
@@ -8,41 +8,41 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Hits that wait for the spool; more are dropped.
+/// Maximum number of queued hits; further hits are dropped.
 pub const QUEUE_HITS_MAX: usize = 4096;
-/// Bytes of the hits that wait for the spool; one hit may always come.
+/// Maximum size of the queued hits, in bytes; a hit of any size is accepted if the queue is empty.
 pub const QUEUE_BYTES_MAX: usize = 8 << 20;
-/// Bytes written in one transaction, beyond which no hit is added.
+/// No hit is added to a batch that has reached this size, in bytes.
 const BATCH_BYTES: usize = 2 << 20;
-/// How long acknowledgements may wait until they are written, if there is nothing else to write.
+/// Maximum time until acknowledgements are written if no hits come.
 const FORGET_EVERY: Duration = Duration::from_millis(200);
-/// How long a disk that takes nothing is left alone.
+/// Pause after a failed write.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
-/// Most attempts to write the rest at the end.
+/// Maximum number of attempts to write the last hits when the sender stops.
 const LAST_ATTEMPTS: usize = 3;
 
 #[derive(Debug)]
 enum Item {
     Hit(Vec<u8>),
-    /// Hits that were dropped here.
+    /// A number of hits that were dropped at this point.
     Gap(GapReason, u64),
 }
 
 #[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any combination can be")]
+#[expect(clippy::struct_excessive_bools, reason = "the flags are independent")]
 struct State {
     items: VecDeque<Item>,
     hits: usize,
     bytes: usize,
-    /// Taken out and not in the spool yet.
+    /// Items were taken and are not in the spool yet.
     is_busy: bool,
-    /// Something was acknowledged.
+    /// Acknowledgements arrived that the spool has not written yet.
     has_acknowledged: bool,
     is_patient: bool,
     is_closed: bool,
 }
 
-/// Hits on their way to the spool, and where between them some were dropped.
+/// Queued hits, and the dropped ones between them.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -54,7 +54,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an encoded hit, or gives it back.
+    /// Queues an encoded hit, or returns it if there is no room.
     pub(super) fn offer(&self, hit: Vec<u8>) -> Result<(), Vec<u8>> {
         let mut state = self.state();
         let is_full =
@@ -69,19 +69,19 @@ impl Queue {
         Ok(())
     }
 
-    /// Counts a hit that was dropped, at its place.
+    /// Counts a dropped hit at its place between the queued ones.
     pub(super) fn drop_one(&self, reason: GapReason) {
         let mut state = self.state();
         let many = state.items.len() > 2 * QUEUE_HITS_MAX;
         match state.items.back_mut() {
-            // At most one run between two hits, and one more.
+            // There is at most one gap between two hits, so the length of the queue stays bounded.
             Some(Item::Gap(known, count)) if *known == reason || many => *count += 1,
             _ => state.items.push_back(Item::Gap(reason, 1)),
         }
         self.changed.notify_one();
     }
 
-    /// From now on a full disk makes the queue fill up, rather than have the oldest given up.
+    /// From now on hits stay in the queue while the disk takes none, instead of replacing older ones in the spool.
     pub(super) fn set_patient(&self) {
         self.state().is_patient = true;
     }
@@ -91,7 +91,7 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Whether everything that was taken is in the spool.
+    /// Returns true if everything queued so far is in the spool.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state();
         state.items.is_empty() && !state.is_busy
@@ -102,8 +102,8 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Waits for something to write, no longer than until `until` (for ever without), and moves it to `batch`.
-    /// `has_room`: whether hits can be taken. Returns whether the queue is closed and empty.
+    /// Waits for items, until `until` at the latest (forever if `None`), and moves them to `batch`. Nothing is taken
+    /// from a patient queue without `has_room`. Returns true if the queue is closed and empty.
     fn take(&self, until: Option<Instant>, has_room: bool, batch: &mut Vec<Item>) -> bool {
         let mut state = self.state();
         loop {
@@ -147,7 +147,7 @@ impl Queue {
     }
 }
 
-/// Empties the queue into the spool until it is closed.
+/// Writes queued hits to the spool until the queue is closed.
 pub(super) fn run(shared: &Shared) {
     let mut batch = Vec::new();
     let mut retry: Option<Instant> = None;
@@ -173,7 +173,7 @@ pub(super) fn run(shared: &Shared) {
             return write_rest(shared, spool);
         }
         if !is_due {
-            // Acknowledgements wait for more of them.
+            // Wait for further acknowledgements and write them together.
             spool.limit_unwritten();
             if spool.has_unwritten() && retry.is_none() {
                 forget = Some(forget.unwrap_or(now + FORGET_EVERY));
@@ -188,7 +188,7 @@ pub(super) fn run(shared: &Shared) {
             Ok(()) => retry = None,
             Err(error) => {
                 if retry.is_none() {
-                    tracing::error!("hits are kept in memory: {error}");
+                    tracing::error!("cannot write the spool, hits stay in memory: {error}");
                 }
                 retry = Some(now + RETRY_EVERY);
             }
@@ -199,14 +199,14 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-/// The last writes, tried a few times. What the disk does not take is given up.
+/// Writes the last hits, with a few attempts, and drops them if the disk takes none.
 fn write_rest<'s>(shared: &'s Shared, mut spool: MutexGuard<'s, Spool>) {
     for attempt in 1..=LAST_ATTEMPTS {
         match spool.flush(now_ms()) {
             Ok(()) => break,
             Err(error) if attempt == LAST_ATTEMPTS => {
-                let lost = spool.give_up_unwritten();
-                tracing::error!(lost, "hits are lost with the end of the process: {error}");
+                let lost = spool.drop_unwritten();
+                tracing::error!(lost, "cannot write the spool, hits are lost: {error}");
             }
             Err(_) => {
                 drop(spool);

@@ -1,7 +1,8 @@
-//! The connection: TCP, TLS 1.3 on it, and a thread that reads.
+//! The network connection: TCP, TLS 1.3 and a thread that reads.
 //!
-//! Whoever sends writes; the reader thread hands bytes over through the [`Inbox`], whose room is bounded: a collector that
-//! talks more than is read finds its own connection full. Nothing here waits without an end.
+//! The sender's thread writes. The reader's thread passes received bytes through the [`Inbox`], which is bounded: if a
+//! collector sends faster than its bytes are processed, TCP flow control holds it back. All waits end after a timeout
+//! or when the sender stops.
 
 use super::address::Address;
 use crate::identity::{Identity, IdentityError, Subject};
@@ -14,23 +15,23 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long to wait for the connection to one address.
+/// Maximum time for connecting to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the TLS handshake may take.
+/// Maximum time for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one write may wait for the other end to take bytes.
+/// Maximum time that a write waits for the collector to read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Addresses of one name that are tried.
+/// Maximum number of addresses that are tried for one name.
 const ADDRESSES_MAX: usize = 8;
-/// Bytes that have arrived and wait to be looked at, beyond which no more are read.
+/// Maximum size of received, unprocessed bytes; reading pauses beyond it.
 const INBOX_LEN_MAX: usize = 256 << 10;
-/// Bytes read at a time.
+/// Size of a read, in bytes.
 const READ_LEN: usize = 16 << 10;
 
-/// How connections are protected.
+/// The TLS configuration.
 pub(super) struct Security {
     bundle: Option<PathBuf>,
-    /// Of the bundle as it was read last.
+    /// Subject and configuration of the bundle when it was last read.
     tls: Option<(Subject, Arc<ClientConfig>)>,
 }
 
@@ -41,7 +42,7 @@ impl Security {
         Ok(security)
     }
 
-    /// Reads the bundle again: a certificate may have been renewed.
+    /// Reads the bundle again, because the certificate may have been renewed.
     pub(super) fn reload(&mut self) -> Result<(), IdentityError> {
         if let Some(path) = &self.bundle {
             let identity = Identity::load(path)?;
@@ -55,7 +56,7 @@ impl Security {
     }
 }
 
-/// What has arrived, and whatever else the sender's thread waits for.
+/// Received bytes and other events for which the sender's thread waits.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     state: Mutex<Arrived>,
@@ -65,20 +66,20 @@ pub(super) struct Inbox {
 
 #[derive(Debug, Default)]
 struct Arrived {
-    /// Which connection the bytes are of.
+    /// Number of the connection that the bytes belong to.
     connection: u64,
     bytes: Vec<u8>,
-    /// Why the connection has ended.
+    /// Why the connection was closed.
     closed: Option<String>,
-    /// The reader has left something to be written: TLS answers.
+    /// The reader's thread has left TLS records to be written.
     wants_write: bool,
     is_notified: bool,
     is_stopped: bool,
-    /// To end a write that waits.
+    /// Allows [`Inbox::stop`] to interrupt a blocked write.
     stream: Option<TcpStream>,
 }
 
-/// What the sender's thread finds.
+/// The events that the sender's thread found.
 pub(super) struct Found {
     pub(super) bytes: Vec<u8>,
     pub(super) closed: Option<String>,
@@ -90,25 +91,25 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The spool has grown.
+    /// Reports new hits in the spool.
     pub(super) fn notify(&self) {
         self.state().is_notified = true;
         self.changed.notify_one();
     }
 
-    /// The sender shall end.
+    /// Asks the sender's thread to stop.
     pub(super) fn stop(&self) {
         let mut state = self.state();
         state.is_stopped = true;
         if let Some(stream) = &state.stream {
-            // It may have ended by itself.
+            // It may be closed already.
             let _ = stream.shutdown(Shutdown::Both);
         }
         self.changed.notify_one();
         self.has_room.notify_all();
     }
 
-    /// Waits until the time has come, or the sender shall end.
+    /// Waits until `until`, or until the sender stops.
     pub(super) fn sleep(&self, until: Instant) {
         let mut state = self.state();
         while !state.is_stopped && Instant::now() < until {
@@ -117,7 +118,7 @@ impl Inbox {
         }
     }
 
-    /// Waits for bytes, the end of the connection, a notification, or the time.
+    /// Waits for bytes, the end of the connection, or a notification, until `until` at the latest.
     pub(super) fn wait(&self, until: Instant) -> Found {
         let mut state = self.state();
         loop {
@@ -138,7 +139,7 @@ impl Inbox {
         }
     }
 
-    /// A new connection: what is left of the one before is forgotten. Returns its number.
+    /// Starts a new connection and discards the remains of the previous one. Returns the number of the connection.
     fn begin(&self, stream: &TcpStream) -> io::Result<u64> {
         let stream = stream.try_clone()?;
         let mut state = self.state();
@@ -148,12 +149,12 @@ impl Inbox {
             Arrived { connection, is_stopped, is_notified: true, stream: Some(stream), ..Arrived::default() };
         if is_stopped {
             state.stream = None;
-            return Err(io::Error::other("the sender ends"));
+            return Err(io::Error::other("the sender is stopping"));
         }
         Ok(connection)
     }
 
-    /// Hands bytes over, and waits while there is no room. Returns whether to go on.
+    /// Adds received bytes; waits while there is no room for them. Returns false if the reader should stop.
     fn put(&self, connection: u64, bytes: &[u8], wants_write: bool) -> bool {
         let mut state = self.state();
         while state.connection == connection
@@ -199,7 +200,7 @@ pub(super) struct Link<'i> {
 }
 
 impl<'i> Link<'i> {
-    /// Connects, and shakes hands.
+    /// Connects and performs the TLS handshake.
     pub(super) fn connect(
         address: &Address,
         security: &Security,
@@ -209,7 +210,7 @@ impl<'i> Link<'i> {
         let connection = shared.inbox.begin(&stream)?;
         let link = Self::open(stream, connection, address, security, shared);
         if link.is_err() {
-            // It holds the socket, too.
+            // The inbox holds a handle of the socket, too.
             shared.inbox.end();
         }
         link
@@ -237,7 +238,7 @@ impl<'i> Link<'i> {
             let (mut stream, tls, shared) = (stream.try_clone()?, tls.clone(), Arc::clone(shared));
             move || {
                 let reason = match read(&mut stream, tls.as_ref(), &shared.inbox, connection) {
-                    Ok(()) => "the collector has closed the connection".to_owned(),
+                    Ok(()) => "the collector closed the connection".to_owned(),
                     Err(error) => error.to_string(),
                 };
                 shared.inbox.close(connection, reason);
@@ -246,13 +247,13 @@ impl<'i> Link<'i> {
         Ok(Self { stream, tls, shared, reader: Some(reader) })
     }
 
-    /// Sends bytes, and what TLS has to say.
+    /// Sends bytes, and pending TLS records.
     pub(super) fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         let Some(tls) = &self.tls else { return self.stream.write_all(bytes) };
         loop {
             let mut records = Vec::new();
             {
-                // The lock is not held while the socket is written: the reader needs it.
+                // Release the lock before writing to the socket: the reader needs it.
                 let mut tls = tls.lock().unwrap_or_else(PoisonError::into_inner);
                 let taken = tls.writer().write(bytes)?;
                 bytes = &bytes[taken..];
@@ -272,7 +273,7 @@ impl Drop for Link<'_> {
     fn drop(&mut self) {
         if let Some(tls) = &self.tls {
             tls.lock().unwrap_or_else(PoisonError::into_inner).send_close_notify();
-            // For courtesy; a connection that is stuck is cut all the same.
+            // Closing TLS properly is optional, so it gets little time.
             let _ = self.stream.set_write_timeout(Some(Duration::from_millis(200)));
             let _ = self.send(&[]);
         }
@@ -284,7 +285,7 @@ impl Drop for Link<'_> {
     }
 }
 
-/// Frames are small and answered, so none is held back; and no write waits without an end.
+/// Disables Nagle's algorithm, because frames are small and answered, and sets the write timeout.
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(WRITE_TIMEOUT))
@@ -319,7 +320,7 @@ fn shake_hands(tls: &mut ClientConnection, stream: &mut TcpStream) -> io::Result
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             if let Err(error) = tls.process_new_packets() {
-                // The other end learns why.
+                // Tell the collector why.
                 let _ = tls.write_tls(stream);
                 return Err(io::Error::other(error));
             }
@@ -328,11 +329,11 @@ fn shake_hands(tls: &mut ClientConnection, stream: &mut TcpStream) -> io::Result
     Ok(())
 }
 
-/// Reads until the end of the connection.
+/// Reads until the connection is closed.
 fn read(stream: &mut TcpStream, tls: Option<&Tls>, inbox: &Inbox, connection: u64) -> io::Result<()> {
     let mut buffer = vec![0; READ_LEN];
     let mut plain = Vec::new();
-    // TLS may hold plaintext that came with the last bytes of the handshake.
+    // TLS may hold plaintext that arrived together with the end of the handshake.
     if let Some(tls) = tls
         && !decrypt(tls, &[], &mut plain, inbox, connection)?
     {

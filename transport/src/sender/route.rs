@@ -1,32 +1,32 @@
-//! Which collector to try next, and when: fail-over and back-off, without a clock and without a socket.
+//! Chooses the collector to try next and the time of the attempt: fail-over and back-off, without clock or socket.
 
 use super::Address;
 use sha2::{Digest, Sha256};
 use std::time::{Duration, Instant};
 
-/// The pause after the first round of attempts, and the longest one.
+/// Pause after the first round of attempts.
 pub const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// The longest pause between two rounds.
+/// Maximum pause between two rounds.
 pub const PAUSE_MAX: Duration = Duration::from_mins(1);
-/// The longest time that a collector can ask to be left alone.
+/// Maximum time for which a collector can ask not to be contacted.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 
 /// The order in which a sensor tries its collectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// Each sensor has an order of its own, which is always the same: sensors are spread evenly over the collectors, and
-    /// so are those of a collector that fails.
+    /// Each sensor has its own, constant order. Sensors are spread evenly over the collectors, and so are those of a
+    /// collector that fails.
     #[default]
     Shuffled,
-    /// As listed, the preferred collector first.
+    /// The order of the list, with the preferred collector first.
     Listed,
 }
 
 impl Order {
     /// Sorts the collectors for the sensor whose spool has this instance id.
     ///
-    /// A shuffled order depends on each address by itself (rendezvous hashing): when one is added or removed, only
-    /// sensors that move to or from it change their collector.
+    /// A shuffled order hashes each address separately (rendezvous hashing): if a collector is added or removed, only
+    /// the sensors that move to or from it change their collector.
     pub fn sort(self, collectors: &mut [Address], instance: &[u8; 16]) {
         if self == Self::Shuffled {
             collectors.sort_by_cached_key(|address| {
@@ -37,39 +37,40 @@ impl Order {
     }
 }
 
-/// What to do now.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Try the collector with this number in the list.
+    /// Connect to the collector with this index in the list.
     Connect(usize),
-    /// Nothing until then.
+    /// Wait until this time.
     Wait(Instant),
 }
 
-/// The way through a list of collectors.
+/// The state of fail-over and back-off for a list of collectors.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Not to be tried before.
+    /// The time before which a collector must not be tried.
     resting: Vec<Option<Instant>>,
     next: usize,
-    /// Of the present round.
+    /// Number of collectors tried in this round.
     tried: usize,
     pause: Duration,
     waiting: Option<Instant>,
 }
 
 impl Route {
-    /// Of a list of `collectors`, at least 1.
+    /// Starts with the first of `collectors` collectors.
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// If `collectors` is 0.
     pub fn new(collectors: usize) -> Self {
-        assert!(collectors > 0, "a route has somewhere to go");
+        assert!(collectors > 0, "a sensor has at least one collector");
         Self { resting: vec![None; collectors], next: 0, tried: 0, pause: PAUSE_MIN, waiting: None }
     }
 
-    /// What to do now. `random` is any number; it spreads sensors that lost their collector together.
+    /// Returns the next step. `random` is any number; it spreads the attempts of sensors that lost their collector at
+    /// the same time.
     pub fn step(&mut self, now: Instant, random: u32) -> Step {
         if let Some(until) = self.waiting {
             if now < until {
@@ -88,7 +89,7 @@ impl Route {
             }
         }
         let mut until = now + jitter(self.pause, random);
-        // Nobody to try at the end of the pause: the first who can be.
+        // If no collector may be tried after the pause, wait for the first that may.
         if let Some(earliest) =
             self.resting.iter().copied().collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min())
         {
@@ -99,22 +100,22 @@ impl Route {
         Step::Wait(until)
     }
 
-    /// A collector wants to be left alone for a while.
+    /// Skips a collector for `retry_after`, because it has asked for that.
     pub fn rest(&mut self, number: usize, retry_after: Duration, now: Instant, random: u32) {
         let time = retry_after.min(RETRY_AFTER_MAX);
-        // A part on top, never less than was asked for.
+        // Add a random part: the wait is never shorter than requested.
         let time = time + time.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0);
         self.resting[number] = Some(now + time);
     }
 
-    /// A collector has acknowledged something: the pauses start anew.
+    /// Resets the pauses, because a collector has acknowledged something.
     pub fn progressed(&mut self) {
         self.pause = PAUSE_MIN;
         self.tried = 1;
     }
 }
 
-/// A random part of a pause, at least half of it.
+/// Returns a random part of a pause, at least half of it.
 fn jitter(pause: Duration, random: u32) -> Duration {
     pause.mul_f64(0.5 + f64::from(random) / f64::from(u32::MAX) / 2.0)
 }
@@ -140,7 +141,7 @@ mod tests {
             if place(&collectors[0]) == 0 {
                 seconds[place(&collectors[1])] += 1;
             }
-            // Another order of the list, and one collector less.
+            // The list in another order, and without the last collector.
             let mut fewer: Vec<Address> = listed[..3].iter().rev().cloned().collect();
             Order::Shuffled.sort(&mut fewer, &instance);
             moved += usize::from(fewer[0] != collectors[0]);
@@ -160,12 +161,12 @@ mod tests {
         let steps: Vec<Step> = (0..4).map(|_| route.step(now, u32::MAX)).collect();
         assert_eq!(steps[..3], [Step::Connect(0), Step::Connect(1), Step::Connect(2)]);
         assert_eq!(steps[3], Step::Wait(now + ms(500)));
-        assert_eq!(route.step(now + ms(499), 0), steps[3], "the pause is not drawn again");
+        assert_eq!(route.step(now + ms(499), 0), steps[3], "the pause stays the same");
         assert_eq!(route.step(now + ms(500), 0), Step::Connect(0));
     }
 
     #[test]
-    fn pauses_double_to_a_minute_and_start_anew() {
+    fn pauses_double_to_a_minute_and_are_reset() {
         let mut now = Instant::now();
         let mut route = Route::new(1);
         let mut pauses = Vec::new();
@@ -175,7 +176,7 @@ mod tests {
             pauses.push((until - now).as_millis());
             now = until;
         }
-        // Half of 0.5 s, 1 s, … 60 s: the least that the draw can give.
+        // Half of 0.5 s, 1 s, … 60 s: the shortest pauses that are possible.
         assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
         assert_eq!(route.step(now, 0), Step::Connect(0));
         route.progressed();
@@ -183,15 +184,16 @@ mod tests {
     }
 
     #[test]
-    fn rest_and_pause_are_apart_and_the_longer_one_counts() {
-        // Retry after, then when the only address is tried again: the pause is 0.5 s.
+    fn the_longer_of_pause_and_retry_after_counts() {
+        // Columns: retry after, then the time at which the only address is tried again, both in ms. The pause is 500
+        // ms.
         for (retry_after, expected) in [(100, 500), (2000, 2000)] {
             let now = Instant::now();
             let mut route = Route::new(1);
             assert_eq!(route.step(now, u32::MAX), Step::Connect(0));
             route.rest(0, ms(retry_after), now, 0);
             assert_eq!(route.step(now, u32::MAX), Step::Wait(now + ms(expected)), "{retry_after}");
-            // The rest has not lengthened the next pause: it doubles with the rounds.
+            // `retry_after` has not lengthened the next pause, which only doubles with the rounds.
             assert_eq!(route.step(now + ms(expected), u32::MAX), Step::Connect(0));
             let wait = route.step(now + ms(expected), u32::MAX);
             assert_eq!(wait, Step::Wait(now + ms(expected + 1000)), "{retry_after}");
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_for_rest_is_passed_over() {
+    fn a_collector_that_asked_for_a_pause_is_skipped() {
         let now = Instant::now();
         let mut route = Route::new(2);
         assert_eq!(route.step(now, 0), Step::Connect(0));
@@ -211,7 +213,7 @@ mod tests {
         assert_eq!(
             route.step(now + ms(300), 0),
             Step::Wait(now + ms(10_000)),
-            "both rest: the first to wake"
+            "no collector may be tried before"
         );
         assert_eq!(route.step(now + ms(10_000), 0), Step::Connect(0));
         route.rest(0, Duration::from_secs(1 << 40), now, 0);

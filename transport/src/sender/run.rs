@@ -1,9 +1,9 @@
-//! The sender's thread: from collector to collector, one connection at a time.
+//! The sender's thread, which connects to one collector after the other.
 
 use super::link::{Link, Security};
 use super::route::{Route, Step};
-use super::session::{End, Introduction, Session, SpoolAt};
 use super::{SenderSettings, Shared, now_ms};
+use crate::protocol::sensor::{CloseReason, Introduction, SensorConnection, SensorEvent, SpoolAt};
 use crate::spool::SpoolError;
 use crate::wire::message::StatusV1;
 use std::io;
@@ -11,24 +11,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How long before its end a certificate is warned of, and how often.
+/// A certificate that expires within this time causes warnings.
 const EXPIRY_WARNING: Duration = Duration::from_hours(30 * 24);
+/// Interval of these warnings.
 const EXPIRY_WARNING_EVERY: Duration = Duration::from_hours(24);
-/// How long a spool that cannot be read is left alone.
+/// Pause after the spool could not be read.
 const SPOOL_RETRY: Duration = Duration::from_secs(1);
-/// Failures after the first are told at most so often.
-const TELL_EVERY: Duration = Duration::from_mins(1);
+/// Minimum interval between warnings about failed connections, after the first one.
+const FAILURE_WARNING_EVERY: Duration = Duration::from_mins(1);
 
-/// Why a connection ended.
+/// The reason why a connection ended.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
     #[error(transparent)]
-    Session(#[from] End),
+    Protocol(#[from] CloseReason),
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
     Closed(String),
-    #[error("the sender ends")]
+    #[error("the sender is stopping")]
     Stopped,
 }
 
@@ -38,14 +39,23 @@ struct Runner<'a> {
     shared: &'a Arc<Shared>,
     route: Route,
     start: Instant,
-    warned: Option<Instant>,
-    told: Option<Instant>,
+    /// When the last warning about the certificate was logged.
+    expiry_warned: Option<Instant>,
+    /// When the last warning about a failed connection was logged.
+    failure_warned: Option<Instant>,
 }
 
 pub(super) fn run(settings: &SenderSettings, security: Security, shared: &Arc<Shared>) {
     let route = Route::new(settings.collectors.len());
-    let mut runner =
-        Runner { settings, security, shared, route, start: Instant::now(), warned: None, told: None };
+    let mut runner = Runner {
+        settings,
+        security,
+        shared,
+        route,
+        start: Instant::now(),
+        expiry_warned: None,
+        failure_warned: None,
+    };
     while !shared.stop.load(Ordering::Acquire) {
         runner.warn_of_expiry();
         match runner.route.step(Instant::now(), random()) {
@@ -58,7 +68,7 @@ pub(super) fn run(settings: &SenderSettings, security: Security, shared: &Arc<Sh
 impl Runner<'_> {
     fn attempt(&mut self, number: usize) {
         if let Err(error) = self.security.reload() {
-            tracing::warn!("the bundle is not read again, the former one stays: {error}");
+            tracing::warn!("cannot reload the bundle, the previous one stays in use: {error}");
         }
         self.shared.counters.certificate(self.security.expires_unix());
         let Some(address) = self.settings.collectors.get(number) else { return };
@@ -69,18 +79,18 @@ impl Runner<'_> {
         self.shared.counters.ended(is_welcome || is_stopped);
         match &ended {
             Ended::Stopped => return,
-            Ended::Session(End::Busy(busy)) => {
+            Ended::Protocol(CloseReason::Busy(busy)) => {
                 let time = Duration::from_millis(busy.retry_after_ms.into());
                 self.route.rest(number, time, Instant::now(), random());
             }
-            Ended::Session(End::Spool(error)) if !matches!(error, SpoolError::Repaired { .. }) => {
+            Ended::Protocol(CloseReason::Spool(error)) if !matches!(error, SpoolError::Repaired { .. }) => {
                 self.shared.inbox.sleep(Instant::now() + SPOOL_RETRY);
             }
             _ => {}
         }
-        if is_welcome || self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            self.told = Some(Instant::now());
-            tracing::warn!(collector = %address, "no connection: {ended}; hits wait in the spool");
+        if is_welcome || self.failure_warned.is_none_or(|warned| warned.elapsed() >= FAILURE_WARNING_EVERY) {
+            self.failure_warned = Some(Instant::now());
+            tracing::warn!(collector = %address, "no connection: {ended}; hits stay in the spool");
         } else {
             tracing::debug!(collector = %address, "no connection: {ended}");
         }
@@ -90,7 +100,7 @@ impl Runner<'_> {
         match self.talk(number, is_welcome) {
             Ok(never) => match never {},
             Err(ended) if self.shared.stop.load(Ordering::Acquire) => {
-                tracing::debug!("the connection ends with the sender: {ended}");
+                tracing::debug!("the connection ended because the sender is stopping: {ended}");
                 Ended::Stopped
             }
             Err(ended) => ended,
@@ -101,7 +111,7 @@ impl Runner<'_> {
         let shared = self.shared;
         let address = &self.settings.collectors[number];
         let mut link = Link::connect(address, &self.security, shared)?;
-        let mut session = {
+        let mut connection = {
             let mut spool = shared.spool();
             spool.rewind();
             let introduction = Introduction {
@@ -110,21 +120,21 @@ impl Runner<'_> {
                 computer: self.settings.computer.clone(),
             };
             let backlog = SpoolAt { spool: &mut spool, now_ms: now_ms() };
-            Session::new(introduction, &backlog, Instant::now())?
+            SensorConnection::new(introduction, &backlog, Instant::now())?
         };
         loop {
-            // Before the spool is locked: the counts lock it too.
-            let status = session.is_status_due(Instant::now()).then(|| self.status());
+            // Before the spool is locked, because reading the counts locks it, too.
+            let status = connection.is_status_due(Instant::now()).then(|| self.status());
             let has_more = {
                 let mut spool = shared.spool();
                 let mut backlog = SpoolAt { spool: &mut spool, now_ms: now_ms() };
-                session.fill(&mut backlog, status, Instant::now())?
+                connection.fill_output(&mut backlog, status, Instant::now())?
             };
-            let out = session.take_out();
-            if !out.is_empty() {
-                link.send(&out)?;
+            let output = connection.take_output();
+            if !output.is_empty() {
+                link.send(&output)?;
             }
-            let until = if has_more { Instant::now() } else { session.deadline() };
+            let until = if has_more { Instant::now() } else { connection.deadline() };
             let found = shared.inbox.wait(until);
             if shared.stop.load(Ordering::Acquire) {
                 return Err(Ended::Stopped);
@@ -136,23 +146,39 @@ impl Runner<'_> {
             if !found.bytes.is_empty() {
                 let mut spool = shared.spool();
                 let mut backlog = SpoolAt { spool: &mut spool, now_ms: now_ms() };
-                let received = session.receive(&found.bytes, &mut backlog, now);
+                let received = connection.receive(&found.bytes, &mut backlog, now);
                 drop(spool);
-                if session.is_acknowledged() {
-                    self.route.progressed();
-                    shared.queue.acknowledged();
-                }
-                if session.is_welcome() && !*is_welcome {
-                    *is_welcome = true;
-                    self.told = None;
-                    shared.counters.connected();
-                    tracing::info!(collector = %address, "connected");
+                while let Some(event) = connection.poll_event() {
+                    self.handle(&event, number, is_welcome);
                 }
                 received?;
             } else if let Some(reason) = found.closed {
                 return Err(Ended::Closed(reason));
             }
-            session.check(now)?;
+            connection.check_timeouts(now)?;
+        }
+    }
+
+    fn handle(&mut self, event: &SensorEvent, number: usize, is_welcome: &mut bool) {
+        match event {
+            SensorEvent::Welcomed if *is_welcome => {}
+            SensorEvent::Welcomed => {
+                *is_welcome = true;
+                self.failure_warned = None;
+                self.shared.counters.connected();
+                tracing::info!(collector = %self.settings.collectors[number], "connected");
+            }
+            SensorEvent::Acknowledged => {
+                self.route.progressed();
+                self.shared.queue.acknowledged();
+            }
+            SensorEvent::Refused(refused) => tracing::error!(
+                "the collector cannot store hits {} to {} and they are lost: {}",
+                refused.from,
+                refused.to,
+                // Foreign text must not control the terminal.
+                refused.detail.escape_debug()
+            ),
         }
     }
 
@@ -169,24 +195,24 @@ impl Runner<'_> {
 
     fn warn_of_expiry(&mut self) {
         let expires = self.security.expires_unix();
-        if expires == 0 || self.warned.is_some_and(|warned| warned.elapsed() < EXPIRY_WARNING_EVERY) {
+        if expires == 0 || self.expiry_warned.is_some_and(|warned| warned.elapsed() < EXPIRY_WARNING_EVERY) {
             return;
         }
         let left = expires.saturating_sub(now_ms() / 1000);
         if left == 0 {
             tracing::error!(
-                "the sensor's certificate has expired: collectors refuse it; put a new bundle in its place"
+                "the sensor's certificate has expired and collectors reject it; replace the bundle"
             );
         } else if left < EXPIRY_WARNING.as_secs() {
             tracing::warn!("the sensor's certificate expires in {} days", left / 86_400);
         } else {
             return;
         }
-        self.warned = Some(Instant::now());
+        self.expiry_warned = Some(Instant::now());
     }
 }
 
-/// For jitter; a system without random numbers jitters by the clock.
+/// Returns a number for jitter. If the random number generator of the system fails, it is derived from the clock.
 fn random() -> u32 {
     getrandom::u32().unwrap_or_else(|_| now_ms() as u32 ^ std::process::id())
 }

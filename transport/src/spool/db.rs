@@ -1,12 +1,12 @@
-//! The SQL of the spool, and nothing of its policy.
+//! The SQL statements of the spool. Its policies are in other modules.
 //!
-//! A row's key is the epoch's number and the first sequence number in one integer, so that one tree holds everything
-//! in the order of sending. The locking mode is exclusive: there is no shared memory, whose mapped file would end the
-//! process where the disk is full.
+//! The key of a row combines the epoch's number with the first sequence number in one integer, so that the rows of one
+//! table are in the order of sending. The locking mode is exclusive, so SQLite needs no shared memory. A memory-mapped
+//! file would kill the process when the disk is full.
 
 mod writer;
 
-pub(super) use writer::Writer;
+pub(super) use writer::SpoolWriter;
 
 use crate::private_file;
 use crate::wire::frame::FRAME_LEN_MAX;
@@ -17,20 +17,20 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-/// `PRAGMA application_id` of a spool: `ETWQ` as a big-endian number.
+/// `PRAGMA application_id` of a spool: `ETWQ` as a big-endian integer.
 pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"ETWQ");
-/// `PRAGMA user_version` of a spool that this release writes.
+/// `PRAGMA user_version` of the spools that this release writes.
 pub const SCHEMA_VERSION: i32 = 1;
-/// Sequence numbers of an epoch lie below 2 to this power; then another epoch begins.
+/// Number of bits of a sequence number. When they are used up, another epoch starts.
 pub(super) const SEQUENCE_BITS: u32 = 40;
-/// The highest sequence number.
+/// The highest sequence number of an epoch.
 pub(super) const SEQUENCE_MAX: u64 = (1 << SEQUENCE_BITS) - 1;
-/// What a row takes beside its frame, in bytes, roughly; and what a run that was given up takes.
+/// Approximate size of a row without its frame, in bytes. A gap has the same size.
 pub(super) const ROW_LEN: u64 = 64;
-/// Pages that are free beyond which the file is made shorter, and by how many at a time.
+/// The file is shortened when it has more free pages than this.
 const FREE_PAGES_MAX: u64 = 2048;
 const VACUUM_PAGES: u64 = 512;
-/// Bytes that the write-ahead log keeps when it begins anew.
+/// Maximum size of an empty write-ahead log, in bytes.
 const WAL_LEN_MAX: u64 = 8 << 20;
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -40,17 +40,17 @@ pub(super) struct Db {
     connection: Connection,
 }
 
-/// What an epoch of an earlier process has left.
+/// An epoch of an earlier process that still has rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EpochRow {
     pub(super) id: u32,
     pub(super) epoch: [u8; 16],
     pub(super) acked: u64,
-    /// The highest number of any row.
+    /// The highest number of its rows.
     pub(super) last: u64,
 }
 
-/// Rows and what they take.
+/// Number and size of the rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) hits: u64,
@@ -58,23 +58,23 @@ pub(super) struct Totals {
     pub(super) bytes: u64,
 }
 
-/// A row as it is read; nothing of it has been checked.
+/// A row as read from the file, without any checks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowRef<'a> {
     pub(super) key: i64,
     pub(super) last: u64,
     pub(super) reason: Option<GapReason>,
     pub(super) time: u64,
-    /// `None` for a run that was given up, and where the length is that of no frame.
+    /// `None` for a gap, and if the length cannot be that of a frame.
     pub(super) frame: Option<&'a [u8]>,
 }
 
-/// The key of a number.
+/// Returns the key of a number.
 pub(super) fn key(id: u32, sequence: u64) -> i64 {
     (i64::from(id) << SEQUENCE_BITS) | (sequence.min(SEQUENCE_MAX) as i64)
 }
 
-/// The epoch and the number of a key.
+/// Returns the epoch and the number of a key.
 pub(super) fn split_key(key: i64) -> (u32, u64) {
     ((key >> SEQUENCE_BITS) as u32, key as u64 & SEQUENCE_MAX)
 }
@@ -86,18 +86,18 @@ impl RowRef<'_> {
 }
 
 impl Db {
-    /// Opens a spool and makes the tables of a new one.
+    /// Opens a spool, and creates the tables if the file is new.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        // SQLite would give a new file the default permissions, and reports what is wrong with the path itself.
+        // SQLite would give a new file the default permissions. Problems with the path are reported by SQLite below.
         let _ = private_file::ensure(path);
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(Duration::from_secs(1))?;
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.pragma_update(None, "cell_size_check", true)?;
-        // Both before the first table and the first lock.
+        // These settings must precede the first table and the first lock.
         connection.pragma_update(None, "auto_vacuum", "incremental")?;
         connection
             .pragma_update_and_check(None, "locking_mode", "exclusive", |row| row.get::<_, String>(0))?;
@@ -117,7 +117,7 @@ impl Db {
         Ok(db)
     }
 
-    /// `PRAGMA application_id`, `PRAGMA user_version`, and the number of tables.
+    /// Returns `PRAGMA application_id`, `PRAGMA user_version`, and the number of tables.
     pub(super) fn marks(&self) -> Result<(i32, i32, u64), Error> {
         let mark = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
         Ok((
@@ -127,7 +127,7 @@ impl Db {
         ))
     }
 
-    /// Whether the trees are sound. Reads all of the file.
+    /// Returns true if the structure of the file is intact. Reads the whole file.
     pub(super) fn is_sound(&self) -> Result<bool, Error> {
         let verdict: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         Ok(verdict == "ok")
@@ -139,17 +139,17 @@ impl Db {
             .optional()
     }
 
-    /// The epochs that have rows, in their order.
+    /// Returns the epochs that have rows, in order.
     pub(super) fn epochs(&self) -> Result<Vec<EpochRow>, Error> {
         self.epochs_by(|id| self.last_of(id))
     }
 
-    /// As [`epochs`](Self::epochs), of a damaged file: where the last row cannot be read, the last one that can.
+    /// Like [`epochs`](Self::epochs), for a damaged file: if the last row is unreadable, the last readable row counts.
     pub(super) fn readable_epochs(&self) -> Result<Vec<EpochRow>, Error> {
         self.epochs_by(|id| {
             let mut readable = None;
             Ok(self.last_of(id).unwrap_or_else(|_| {
-                // The walk ends in an error; what it saw before is what there is.
+                // An error ends the walk. The rows before it count.
                 let _ = self.rows(key(id, 0), key(id, SEQUENCE_MAX), true, |row| {
                     readable = Some(row.last);
                     ControlFlow::Continue(())
@@ -172,14 +172,14 @@ impl Db {
         Ok(epochs)
     }
 
-    /// The highest number of any row of an epoch.
+    /// Returns the highest number of the rows of an epoch.
     fn last_of(&self, id: u32) -> Result<Option<u64>, Error> {
         let sql = "SELECT last FROM frames WHERE key BETWEEN ?1 AND ?2 ORDER BY key DESC LIMIT 1";
         let range = (key(id, 0), key(id, SEQUENCE_MAX));
         self.connection.prepare_cached(sql)?.query_row(range, |row| row.get(0)).optional()
     }
 
-    /// Reads on where SQLite would refuse the whole file, since it is shorter than it says.
+    /// Opens a file that is shorter than its header says, which SQLite would reject by default.
     pub(super) fn open_damaged(path: &Path) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
@@ -190,7 +190,7 @@ impl Db {
         Ok(Self { connection })
     }
 
-    /// The highest number of an epoch, with or without rows.
+    /// Returns the highest number of an epoch, with or without rows.
     pub(super) fn last_epoch_id(&self) -> Result<u32, Error> {
         let sql = "SELECT max(coalesce((SELECT max(id) FROM epochs), 0), coalesce((SELECT max(key) >> 40 FROM frames), 0))";
         self.connection.query_row(sql, [], |row| row.get(0))
@@ -204,7 +204,7 @@ impl Db {
         })
     }
 
-    /// When the first row was spooled, in milliseconds since 1970.
+    /// Returns when the first row was added, in milliseconds since 1970.
     pub(super) fn oldest(&self) -> Result<Option<u64>, Error> {
         self.connection
             .prepare_cached("SELECT time FROM frames ORDER BY key LIMIT 1")?
@@ -212,7 +212,7 @@ impl Db {
             .optional()
     }
 
-    /// Hands out the rows from `from` to `to` (keys), upwards or downwards, until `each` breaks.
+    /// Passes the rows with keys `from` to `to` to `each`, in ascending or descending order, until it breaks.
     pub(super) fn rows(
         &self,
         from: i64,
@@ -250,7 +250,7 @@ impl Db {
         Ok(())
     }
 
-    /// Where to begin to read for `sequence`: at the run that it lies in, or at itself.
+    /// Returns the key at which to start reading for `sequence`: that of the gap which contains it, or its own.
     pub(super) fn start_for(&self, id: u32, sequence: u64) -> Result<i64, Error> {
         let wanted = key(id, sequence);
         let sql = "SELECT key, last FROM frames WHERE key BETWEEN ?1 AND ?2 ORDER BY key DESC LIMIT 1";
@@ -262,24 +262,24 @@ impl Db {
         Ok(before.filter(|(_, last)| *last >= sequence).map_or(wanted, |(key, _)| key))
     }
 
-    /// One transaction, durable when it returns. On an error nothing of it has happened.
+    /// Runs `change` in a transaction, which is durable on return. On an error the file is unchanged.
     pub(super) fn write<T>(
         &mut self,
-        work: impl FnOnce(&mut Writer<'_>) -> Result<T, Error>,
+        work: impl FnOnce(&mut SpoolWriter<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut writer = Writer { transaction };
+        let mut writer = SpoolWriter { transaction };
         let done = work(&mut writer)?;
         writer.transaction.commit()?;
         Ok(done)
     }
 
-    /// Moves what the log holds into the file, which may make room. Failing changes nothing.
+    /// Moves the contents of the log to the file, which may free space. Errors are ignored.
     pub(super) fn checkpoint(&self) {
         let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
 
-    /// Makes the file shorter where much of it is free. Failing changes nothing.
+    /// Shortens the file if it has many free pages. Errors are ignored.
     pub(super) fn shrink(&self) {
         let free = self.number("PRAGMA freelist_count").unwrap_or(0);
         if free > FREE_PAGES_MAX {

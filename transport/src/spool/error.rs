@@ -1,65 +1,65 @@
-//! What can go wrong with a spool. Damage is no error: a damaged spool is set aside and the work goes on.
+//! Errors of the spool. Damage is not an error: a damaged spool is replaced, and the sensor continues.
 
 use rusqlite::ErrorCode;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a spool cannot be opened, written or read at this moment.
+/// A spool cannot be opened, written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// Another process uses it: a spool belongs to one.
+    /// Another process uses the spool.
     #[error("the spool {} is in use by another process; name another one with --spool", path.display())]
     InUse {
-        /// The spool.
+        /// Path of the spool.
         path: PathBuf,
     },
-    /// The file is something else; it was not touched.
-    #[error("{} is no spool: {detail}; name another file", path.display())]
+    /// The file is something else. It is unchanged.
+    #[error("{} is not a spool: {detail}; name another file", path.display())]
     NotASpool {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What was found.
+        /// Description of what was found.
         detail: String,
     },
-    /// A later release made it; it was not touched.
-    #[error("{} is a spool of version {found}, this release knows {supported}: update it", path.display())]
+    /// A later release created the spool. It is unchanged.
+    #[error("{} has spool version {found}, but this release supports only {supported}; update etwsieve", path.display())]
     Newer {
-        /// The spool.
+        /// Path of the spool.
         path: PathBuf,
-        /// Its version.
+        /// Version of the spool.
         found: i32,
-        /// The newest version known here.
+        /// The newest version that this release supports.
         supported: i32,
     },
-    /// A file beside it cannot be made or opened.
+    /// A file beside the spool cannot be created or opened.
     #[error("cannot use {}: {source}", path.display())]
     Io {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The disk is full. What waits is kept in memory, up to a bound, and tried again.
+    /// The disk is full. Hits stay in memory, up to a limit, and writing is tried again.
     #[error("no room left for the spool {}", path.display())]
     Full {
-        /// The spool.
+        /// Path of the spool.
         path: PathBuf,
     },
-    /// It was damaged and has been set aside; what could be read of it is in a new one. Start over.
-    #[error("the spool {} was damaged and has been set aside", path.display())]
+    /// The spool was damaged. It was renamed, and its readable contents are in a new one. Start reading again.
+    #[error("the spool {} was damaged and has been replaced", path.display())]
     Repaired {
-        /// The spool.
+        /// Path of the spool.
         path: PathBuf,
     },
-    /// The system has no random numbers.
-    #[error("the system gives no random numbers: {0}")]
+    /// The random number generator of the system failed.
+    #[error("cannot get random numbers: {0}")]
     Random(#[from] getrandom::Error),
-    /// Anything else that SQLite reports.
-    #[error("the spool {} fails: {source}", path.display())]
+    /// Another error of SQLite.
+    #[error("cannot use the spool {}: {source}", path.display())]
     Sqlite {
-        /// The spool.
+        /// Path of the spool.
         path: PathBuf,
-        /// SQLite's word.
+        /// The error of SQLite.
         source: rusqlite::Error,
     },
 }
@@ -75,7 +75,7 @@ impl SpoolError {
     }
 }
 
-/// Whether the file itself is wrong, rather than the disk or the moment.
+/// Returns true if the file is damaged, and false if the disk or another process is the cause.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     match error.sqlite_error_code() {
         Some(code) => matches!(
@@ -84,10 +84,10 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
                 | ErrorCode::NotADatabase
                 | ErrorCode::ConstraintViolation
                 | ErrorCode::TypeMismatch
-                // «SQL logic error»: the statements are ours and right, so the tables are not.
+                // "SQL logic error": the statements are valid, so the tables must be wrong.
                 | ErrorCode::Unknown
         ),
-        // No word of SQLite: a value of another type than the schema says, or a row that must be there is not.
+        // Errors of rusqlite: a value of another type than in the schema, or a required row is missing.
         None => !matches!(error, rusqlite::Error::InvalidPath(_)),
     }
 }

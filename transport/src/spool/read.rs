@@ -1,6 +1,6 @@
-//! Reading in the order of sending, and forgetting what was acknowledged.
+//! Reading frames in the order of sending, and recording acknowledgements.
 //!
-//! No number is left out: where a row is missing or damaged, the run that it leaves is told as given up.
+//! Every number is sent. If its row is missing or damaged, the number becomes part of a gap.
 
 use super::db::{RowRef, key};
 use super::tail::Body;
@@ -10,26 +10,26 @@ use crate::wire::frame::{FrameType, split_frame};
 use crate::wire::message::{GapReason, GapV1};
 use std::ops::ControlFlow;
 
-/// How much to read at a time.
+/// Limits of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
-    /// Most frames.
+    /// Maximum number of frames.
     pub frames: usize,
-    /// Bytes after which no further frame is begun.
+    /// No frame is added once this size is reached, in bytes.
     pub bytes: usize,
 }
 
-/// Frames for the wire, as they are collected.
+/// Collects frames for sending.
 struct Frames<'a> {
     out: &'a mut Vec<u8>,
     lasts: &'a mut Vec<u64>,
     start: usize,
     first: usize,
     limits: ReadLimits,
-    /// The next number.
+    /// The next number to send.
     next: u64,
-    /// Runs without a sound row.
-    holes: Vec<(u64, u64)>,
+    /// Ranges of numbers without a valid row.
+    missing: Vec<(u64, u64)>,
 }
 
 impl Frames<'_> {
@@ -47,17 +47,17 @@ impl Frames<'_> {
     fn gap(&mut self, last: u64, reason: GapReason) {
         let from = self.next;
         let gap = GapV1 { from, to: last, count: last - from + 1, reason };
-        // Fails for nothing: the numbers ascend.
+        // Cannot fail, because the numbers ascend.
         if encode_message(&gap, self.out).is_ok() {
             self.lasts.push(last);
             self.next = last + 1;
         }
     }
 
-    /// What should be between the next number and `first`, and is not.
-    fn hole_before(&mut self, first: u64) {
+    /// Adds a gap for the missing numbers before `first`.
+    fn missing_before(&mut self, first: u64) {
         if first > self.next {
-            self.holes.push((self.next, first - 1));
+            self.missing.push((self.next, first - 1));
             self.gap(first - 1, GapReason::SpoolDamaged);
         }
     }
@@ -65,23 +65,23 @@ impl Frames<'_> {
     fn row(&mut self, row: RowRef<'_>, last_known: u64) -> ControlFlow<()> {
         let first = row.first();
         if row.last < self.next || row.last < first || row.last > last_known {
-            // Of no use; what it leaves out shows as a hole.
+            // The row is invalid. The numbers that it should contain are treated as missing.
             return ControlFlow::Continue(());
         }
-        self.hole_before(first);
+        self.missing_before(first);
         if self.is_full() {
             return ControlFlow::Break(());
         }
         match (row.reason, row.frame) {
             (Some(reason), _) => self.gap(row.last, reason),
             (None, Some(frame)) if row.last == first && is_data(frame, first) => self.hit(first, frame),
-            _ => self.hole_before(first + 1),
+            _ => self.missing_before(first + 1),
         }
         if self.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
-/// Whether bytes are the DATA frame of this number. What its hit is, its receiver judges.
+/// Returns true if the bytes are the DATA frame with this number. The receiver validates the hit.
 pub(super) fn is_data(frame: &[u8], sequence: u64) -> bool {
     matches!(split_frame(frame), Ok(Some(split)) if split.frame_type == FrameType::Data
         && split.rest.is_empty()
@@ -89,24 +89,24 @@ pub(super) fn is_data(frame: &[u8], sequence: u64) -> bool {
 }
 
 impl Spool {
-    /// The oldest epoch with something that was not acknowledged; the present one if there is none.
+    /// Returns the oldest epoch that is not completely acknowledged, or the current one if there is none.
     pub fn front(&self) -> Front {
         let front = self.epochs.iter().find(|epoch| epoch.acked < epoch.last).copied();
-        let Epoch { epoch, acked, .. } = front.unwrap_or_else(|| self.present());
+        let Epoch { epoch, acked, .. } = front.unwrap_or_else(|| self.current_epoch());
         Front { epoch, first_unacknowledged: acked + 1 }
     }
 
-    /// Says that nothing is on its way any more: a connection has ended.
+    /// Records that a connection has ended and nothing is in flight any more.
     pub fn rewind(&mut self) {
-        self.handed = 0;
+        self.read_through = 0;
     }
 
-    /// Appends frames of an epoch to `out`, from `first` on, and the last number of each to `lasts`. They stay in the
-    /// spool, and from now on those numbers are not given up for want of room.
+    /// Appends frames of an epoch to `out`, starting at number `first`, and the last number of each frame to `lasts`.
+    /// The frames stay in the spool, and from now on they are not evicted.
     ///
     /// # Errors
     ///
-    /// With `out` and `lasts` as they were. [`SpoolError::Repaired`]: begin again at the [`front`](Self::front).
+    /// `out` and `lasts` are unchanged then. After [`SpoolError::Repaired`] start again at the [`front`](Self::front).
     pub fn read(
         &mut self,
         epoch: &[u8; 16],
@@ -121,7 +121,7 @@ impl Spool {
         };
         let before = (out.len(), lasts.len());
         let mut frames =
-            Frames { start: before.0, first: before.1, out, lasts, limits, next: first, holes: Vec::new() };
+            Frames { start: before.0, first: before.1, out, lasts, limits, next: first, missing: Vec::new() };
         let mut result = Ok(());
         if let Some(db) = &self.db {
             let in_memory = self.tail.rows().iter().find(|row| row.id == epoch.id).map(|row| row.first - 1);
@@ -130,7 +130,7 @@ impl Spool {
                 .start_for(epoch.id, first)
                 .and_then(|start| db.rows(start, key(epoch.id, known), true, |row| frames.row(row, known)));
             if result.is_ok() && !frames.is_full() {
-                frames.hole_before(known + 1);
+                frames.missing_before(known + 1);
             }
         }
         if result.is_ok() && self.is_stuck {
@@ -145,9 +145,9 @@ impl Spool {
                 }
             }
         }
-        let (holes, next) = (std::mem::take(&mut frames.holes), frames.next);
-        if result.is_ok() && !holes.is_empty() {
-            result = self.fill_holes(epoch.id, &holes, now_ms);
+        let (missing, next) = (std::mem::take(&mut frames.missing), frames.next);
+        if result.is_ok() && !missing.is_empty() {
+            result = self.replace_missing(epoch.id, &missing, now_ms);
         }
         if let Err(error) = result {
             out.truncate(before.0);
@@ -155,13 +155,13 @@ impl Spool {
             return Err(self.after(error, now_ms));
         }
         if next > first {
-            self.handed = self.handed.max(key(epoch.id, next - 1));
+            self.read_through = self.read_through.max(key(epoch.id, next - 1));
         }
         Ok(())
     }
 
-    /// Notes that everything of an epoch up to a number is durable elsewhere, or its loss is, and returns how many numbers
-    /// that are new. It is forgotten with the next [`flush`](Self::flush).
+    /// Records that the numbers of an epoch up to `through` are acknowledged. Returns how many of them are new. The
+    /// next [`flush`](Self::flush) deletes them.
     pub fn acknowledge(&mut self, epoch: &[u8; 16], through: u64) -> u64 {
         let Some(epoch) = self.epochs.iter_mut().find(|known| known.epoch == *epoch) else { return 0 };
         let through = through.min(epoch.last);
@@ -172,19 +172,24 @@ impl Spool {
         new
     }
 
-    /// Tells the runs without a sound row as given up, once and for all.
-    fn fill_holes(&mut self, id: u32, holes: &[(u64, u64)], now_ms: u64) -> Result<(), rusqlite::Error> {
+    /// Permanently replaces ranges without a valid row by gaps.
+    fn replace_missing(
+        &mut self,
+        id: u32,
+        missing: &[(u64, u64)],
+        now_ms: u64,
+    ) -> Result<(), rusqlite::Error> {
         let Some(db) = &mut self.db else { return Ok(()) };
         let mut totals = self.totals;
         db.write(|writer| {
-            holes.iter().try_for_each(|hole| {
-                writer.replace_by_gap(id, *hole, GapReason::SpoolDamaged, now_ms, &mut totals)
+            missing.iter().try_for_each(|range| {
+                writer.replace_by_gap(id, *range, GapReason::SpoolDamaged, now_ms, &mut totals)
             })
         })?;
         self.totals = totals;
-        let lost: u64 = holes.iter().map(|(first, last)| last - first + 1).sum();
+        let lost: u64 = missing.iter().map(|(first, last)| last - first + 1).sum();
         self.counts.dropped[GapReason::SpoolDamaged as usize] += lost;
-        tracing::error!(lost, "hits in the spool {} are damaged", self.path().display());
+        tracing::error!(lost, "hits in the spool {} are damaged and lost", self.path().display());
         Ok(())
     }
 }

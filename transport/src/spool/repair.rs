@@ -1,7 +1,7 @@
-//! Opening a spool, whatever state it is in: lock, identity, damage.
+//! Opening a spool in any state: takes the lock, checks what the file is, and repairs damage.
 //!
-//! Nothing here deletes what a person may want to see, and nothing asks a person to delete anything: a damaged file is
-//! renamed to `NAME.damaged-SECONDS`, of which the last [`DAMAGED_KEPT_MAX`] are kept.
+//! Nothing that an administrator may want to inspect is deleted, and no manual step is needed: a damaged file is
+//! renamed to `NAME.damaged-SECONDS`. The last [`DAMAGED_KEPT_MAX`] of those are kept.
 
 use super::db::{Db, SCHEMA_VERSION, Totals, key, split_key};
 use super::read::is_data;
@@ -19,16 +19,16 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Damaged spools that are kept.
+/// Number of damaged spools that are kept.
 pub const DAMAGED_KEPT_MAX: usize = 3;
-/// How long to wait for the process that holds the lock, and between two looks.
+/// Maximum time to wait for the lock, and the polling interval.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 const LOCK_RETRY: Duration = Duration::from_millis(10);
-/// Rows saved in one transaction, and bytes after which it ends.
+/// A transaction that copies readable rows ends after this number of rows, or this size in bytes.
 const SALVAGE_ROWS: usize = 256;
 const SALVAGE_BYTES: u64 = 4 << 20;
 const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
-/// What stands in the lock file, for people.
+/// Contents of the lock file, as an explanation.
 const LOCK_TEXT: &[u8] = b"Lock of an etwsieve spool. It stays here.\n";
 
 pub(super) fn open(mut settings: SpoolSettings, now_ms: u64) -> Result<Spool, SpoolError> {
@@ -40,15 +40,15 @@ pub(super) fn open(mut settings: SpoolSettings, now_ms: u64) -> Result<Spool, Sp
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         private_file::create_folder(folder).map_err(io(folder))?;
     }
-    // Before links are followed, so that the error has the name that the user gave.
+    // Checked before links are resolved, so that the error has the path that the user gave.
     refuse_other_kind(&path)?;
-    // The target of a link, so that a damaged spool is set aside where it is.
+    // Resolve links, so that a damaged spool is renamed in its own folder.
     let path = crate::lock::follow(&path).map_err(io(&path))?;
     settings.path.clone_from(&path);
-    // By the path without links: a spool has one process, by whatever name.
+    // The lock depends on the resolved path, so that a spool has one lock under all its names.
     let resolved = crate::lock::resolve(&path).map_err(io(&path))?;
     let lock_path = with_suffix(&resolved, "-lock");
-    // Who has a lock file was a spool; who has none must look like one, or be new.
+    // If the lock file exists, the file was a spool. Otherwise it must look like one, or be new.
     refuse_other_kind(&lock_path)?;
     if !lock_path.exists() {
         refuse_foreign(&path)?;
@@ -64,7 +64,7 @@ pub(super) fn open(mut settings: SpoolSettings, now_ms: u64) -> Result<Spool, Sp
         TryLockError::WouldBlock => SpoolError::InUse { path: path.clone() },
         TryLockError::Error(source) => io(&lock_path)(source),
     })?;
-    // For people; a full disk may keep it out. What stands there already may be somebody else's.
+    // The text is optional: it is omitted on a full disk, and an existing file is not overwritten.
     if lock.metadata().is_ok_and(|metadata| metadata.len() == 0) {
         let _ = lock.write_all(LOCK_TEXT);
     }
@@ -79,20 +79,20 @@ pub(super) fn open(mut settings: SpoolSettings, now_ms: u64) -> Result<Spool, Sp
         tail: Tail::default(),
         totals: Totals::default(),
         is_stuck: false,
-        handed: 0,
+        read_through: 0,
         counts: SpoolCounts::default(),
         _lock: lock,
     };
     match spool.load() {
         Ok(()) => {}
-        Err(Trouble::Sqlite(error)) if is_damage(&error) => {
+        Err(LoadError::Sqlite(error)) if is_damage(&error) => {
             tracing::error!("the spool {} is damaged: {error}", path.display());
             spool.repair(now_ms);
         }
-        Err(Trouble::Unsound) => spool.repair(now_ms),
-        Err(Trouble::Refused(error)) => return Err(error),
-        Err(Trouble::Sqlite(error)) => match spool.failed(error) {
-            // A new one on a full disk: memory has to do until there is room.
+        Err(LoadError::Unsound) => spool.repair(now_ms),
+        Err(LoadError::Refused(error)) => return Err(error),
+        Err(LoadError::Sqlite(error)) => match spool.failed(error) {
+            // A new spool on a full disk: keep hits in memory until there is room.
             SpoolError::Full { .. } => tracing::error!("no room left for the spool {}", path.display()),
             error => return Err(error),
         },
@@ -103,22 +103,22 @@ pub(super) fn open(mut settings: SpoolSettings, now_ms: u64) -> Result<Spool, Sp
     Ok(spool)
 }
 
-/// Why a file cannot be loaded as it is.
-enum Trouble {
+/// The reason why a file cannot be loaded.
+enum LoadError {
     Sqlite(rusqlite::Error),
-    /// Its trees are broken.
+    /// The structure of the file is damaged.
     Unsound,
     Refused(SpoolError),
 }
 
-impl From<rusqlite::Error> for Trouble {
+impl From<rusqlite::Error> for LoadError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
 }
 
-/// Takes the lock, and gives a process that is just ending a moment for it: its own, or one that it has started and
-/// that has inherited the lock until it runs its program.
+/// Takes the lock. Waits a moment for a process that is just exiting: an earlier sensor, or a child process that
+/// inherited the lock and has not started its program yet.
 fn take_lock(lock: &File) -> Result<(), TryLockError> {
     let start = Instant::now();
     loop {
@@ -129,7 +129,7 @@ fn take_lock(lock: &File) -> Result<(), TryLockError> {
     }
 }
 
-/// Refuses pipes, devices and folders, before one of them is opened.
+/// Rejects pipes, devices and folders without opening them.
 fn refuse_other_kind(path: &Path) -> Result<(), SpoolError> {
     match FileKind::of(path) {
         Ok(FileKind::Regular) | Err(_) => Ok(()),
@@ -137,7 +137,7 @@ fn refuse_other_kind(path: &Path) -> Result<(), SpoolError> {
     }
 }
 
-/// Refuses a file that is something else, before anything is written.
+/// Rejects a file that is not a spool, before anything is written.
 fn refuse_foreign(path: &Path) -> Result<(), SpoolError> {
     let mut header = Vec::new();
     let read = open_regular(path).and_then(|file| file.take(100).read_to_end(&mut header));
@@ -146,35 +146,35 @@ fn refuse_foreign(path: &Path) -> Result<(), SpoolError> {
     }
     let foreign = |detail: &str| SpoolError::NotASpool { path: path.to_owned(), detail: detail.into() };
     if !header.starts_with(SQLITE_HEADER) {
-        return Err(foreign("it is no SQLite database"));
+        return Err(foreign("not a SQLite database"));
     }
     // Bytes 68 to 71 of the header are the application id, big-endian (sqlite.org/fileformat2.html).
     let application =
         header.get(68..72).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_be_bytes);
     if application != 0 && application != APPLICATION_ID {
-        return Err(foreign("it is an SQLite database of something else"));
+        return Err(foreign("a SQLite database of another program"));
     }
     Ok(())
 }
 
 impl Spool {
-    /// Reads what the file holds.
-    fn load(&mut self) -> Result<(), Trouble> {
+    /// Loads epochs and totals from the file.
+    fn load(&mut self) -> Result<(), LoadError> {
         let path = self.settings.path.clone();
         let db = Db::open(&path)?;
         let (application, version, _) = db.marks()?;
         if application != APPLICATION_ID {
-            return Err(Trouble::Unsound);
+            return Err(LoadError::Unsound);
         }
         if version > SCHEMA_VERSION {
-            return Err(Trouble::Refused(SpoolError::Newer {
+            return Err(LoadError::Refused(SpoolError::Newer {
                 path,
                 found: version,
                 supported: SCHEMA_VERSION,
             }));
         }
         if version != SCHEMA_VERSION || !db.is_sound()? {
-            return Err(Trouble::Unsound);
+            return Err(LoadError::Unsound);
         }
         let epochs = db.epochs()?;
         let totals = db.totals()?;
@@ -194,7 +194,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Takes a database for the spool's, with its random number.
+    /// Uses a database as the spool's file, and reads or writes the spool's random number.
     fn adopt(&mut self, mut db: Db) -> Result<(), rusqlite::Error> {
         if let Some(instance) = db.instance()? {
             self.instance = instance;
@@ -206,7 +206,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Opens a file anew that could not be opened before.
+    /// Opens the file after an earlier attempt failed.
     pub(super) fn reopen(&mut self) -> Result<(), rusqlite::Error> {
         let db = Db::open(&self.settings.path)?;
         self.totals = db.totals()?;
@@ -218,29 +218,26 @@ impl Spool {
         Ok(())
     }
 
-    /// Sets a damaged file aside, begins a new one, and saves into it what can be read of the old one. What was there
-    /// and cannot be read is told as given up. Where not even a new one can be made, memory has to do for now.
+    /// Renames a damaged file, creates a new one, and copies the readable contents of the old one. The unreadable part
+    /// becomes gaps. If no new file can be created, hits stay in memory.
     pub(super) fn repair(&mut self, now_ms: u64) {
         self.db = None;
         self.counts.repairs += 1;
         self.totals = Totals::default();
-        let aside = match set_aside(&self.settings.path, now_ms / 1000) {
-            Ok(aside) => aside,
+        let renamed = match rename_damaged(&self.settings.path, now_ms / 1000) {
+            Ok(renamed) => renamed,
             Err(error) => {
-                tracing::error!(
-                    "the damaged spool {} cannot be renamed: {error}",
-                    self.settings.path.display()
-                );
+                tracing::error!("cannot rename the damaged spool {}: {error}", self.settings.path.display());
                 return;
             }
         };
         let mut saved = Saved::default();
-        let old = Db::open_damaged(&aside).ok();
+        let old = Db::open_damaged(&renamed).ok();
         if let Some(old) = &old {
             if let Ok(Some(instance)) = old.instance() {
                 self.instance = instance;
             }
-            // At the start nothing is known but what the old one says.
+            // When the spool is being opened, only the old file knows the epochs.
             if self.epochs.is_empty() {
                 self.epochs = old
                     .readable_epochs()
@@ -254,19 +251,19 @@ impl Spool {
             epoch.is_stored = false;
             epoch.acked_stored = 0;
         }
-        if let Err(error) = self.begin_anew(old.as_ref(), &mut saved, now_ms) {
-            tracing::error!("no new spool {} can be made: {error}", self.settings.path.display());
+        if let Err(error) = self.create_replacement(old.as_ref(), &mut saved, now_ms) {
+            tracing::error!("cannot create a new spool {}: {error}", self.settings.path.display());
         }
         self.counts.dropped[GapReason::SpoolDamaged as usize] += saved.lost;
         tracing::error!(
             saved = saved.hits,
             lost = saved.lost,
-            "the spool was damaged; it is now {}, and a new one was begun",
-            aside.display()
+            "the spool was damaged; it was renamed to {} and replaced",
+            renamed.display()
         );
     }
 
-    fn begin_anew(
+    fn create_replacement(
         &mut self,
         old: Option<&Db>,
         saved: &mut Saved,
@@ -277,7 +274,7 @@ impl Spool {
         let Some(db) = &mut self.db else { return Ok(()) };
         let mut totals = Totals::default();
         for epoch in &self.epochs {
-            // What is in memory is not lost.
+            // Rows in memory are not lost.
             let in_memory = self.tail.rows().iter().find(|row| row.id == epoch.id).map(|row| row.first - 1);
             let last = in_memory.unwrap_or(epoch.last);
             if epoch.acked >= last {
@@ -285,7 +282,7 @@ impl Spool {
             }
             db.write(|writer| writer.set_epoch(epoch.id, &epoch.epoch, epoch.acked))?;
             let mut next = epoch.acked + 1;
-            // From both ends, since a broken page in the middle hides nothing but itself.
+            // Read from both ends, so that a damaged page in the middle hides only its own rows.
             let mut from_end = Vec::new();
             if let Some(old) = old {
                 next = save(old, db, epoch.id, (next, last), &mut totals, saved)?;
@@ -309,14 +306,14 @@ impl Spool {
     }
 }
 
-/// What could be saved of a damaged spool.
+/// The contents copied from a damaged spool.
 #[derive(Default)]
 struct Saved {
     hits: u64,
     lost: u64,
 }
 
-/// Copies rows without a hole, upwards, and returns the first number that is missing.
+/// Copies consecutive rows in ascending order and returns the first missing number.
 fn save(
     old: &Db,
     new: &mut Db,
@@ -354,10 +351,11 @@ fn save(
     }
 }
 
-/// Collects rows without a hole, downwards from the last number, in ascending order; as many as one transaction takes.
+/// Collects consecutive rows in descending order, starting at the last number, as many as fit in one transaction. The
+/// result is in ascending order.
 fn collect_from_end(old: &Db, id: u32, (first, last): (u64, u64), rows: &mut Vec<Row>) {
     let (mut end, mut bytes) = (last, 0);
-    // An error ends the walk: what was read before it is good.
+    // An error ends the walk. The rows before it are valid.
     let _ = old.rows(key(id, first), key(id, last), false, |row| match sound(&row, last) {
         Some(row) if row.last == end && bytes < SALVAGE_BYTES => {
             end = row.first - 1;
@@ -395,7 +393,7 @@ fn write_rows(
     })
 }
 
-/// The row, if it can be believed.
+/// Returns the row if it is valid.
 fn sound(row: &super::db::RowRef<'_>, last: u64) -> Option<Row> {
     let (id, first) = split_key(row.key);
     if first == 0 || row.last < first || row.last > last {
@@ -409,26 +407,26 @@ fn sound(row: &super::db::RowRef<'_>, last: u64) -> Option<Row> {
     Some(Row { id, first, last: row.last, time: row.time, body })
 }
 
-/// Renames the file and its log, and returns the new name. Forgets the oldest of those set aside before.
-fn set_aside(path: &Path, seconds: u64) -> std::io::Result<PathBuf> {
+/// Renames the file and its log, and returns the new path. Deletes the oldest of the earlier damaged spools.
+fn rename_damaged(path: &Path, seconds: u64) -> std::io::Result<PathBuf> {
     let mut number = 0;
-    let aside = loop {
+    let renamed = loop {
         let suffix = if number == 0 { String::new() } else { format!("-{number}") };
-        let aside = with_suffix(path, &format!(".damaged-{seconds}{suffix}"));
-        if !aside.exists() {
-            break aside;
+        let renamed = with_suffix(path, &format!(".damaged-{seconds}{suffix}"));
+        if !renamed.exists() {
+            break renamed;
         }
         number += 1;
     };
     let log = with_suffix(path, "-wal");
     if log.exists() {
-        fs::rename(&log, with_suffix(&aside, "-wal"))?;
+        fs::rename(&log, with_suffix(&renamed, "-wal"))?;
     }
     if path.exists() {
-        fs::rename(path, &aside)?;
+        fs::rename(path, &renamed)?;
     }
     forget_old(path);
-    Ok(aside)
+    Ok(renamed)
 }
 
 fn forget_old(path: &Path) {
@@ -437,16 +435,16 @@ fn forget_old(path: &Path) {
     let mut prefix = name.to_owned();
     prefix.push(".damaged-");
     let Ok(entries) = fs::read_dir(folder) else { return };
-    let mut aside: Vec<PathBuf> = entries
+    let mut renamed: Vec<PathBuf> = entries
         .flatten()
         .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()))
         .map(|entry| entry.path())
         .filter(|path| !path.as_os_str().as_encoded_bytes().ends_with(b"-wal"))
         .collect();
-    aside.sort_by_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
-    let over = aside.len().saturating_sub(DAMAGED_KEPT_MAX);
-    for path in &aside[..over] {
-        // What cannot be deleted stays.
+    renamed.sort_by_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
+    let over = renamed.len().saturating_sub(DAMAGED_KEPT_MAX);
+    for path in &renamed[..over] {
+        // Files that cannot be deleted stay.
         let _ = fs::remove_file(path);
         let _ = fs::remove_file(with_suffix(path, "-wal"));
     }

@@ -1,29 +1,29 @@
 -- Version 1 of the spool.
 
--- `instance`: the random number that HELLO shows.
+-- `instance`: the random number that a HELLO contains.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value BLOB NOT NULL
 ) STRICT;
 
--- Epochs of which something is left, in the order of their processes.
+-- Epochs that are not completely acknowledged, in the order of their processes.
 CREATE TABLE epochs (
     id    INTEGER PRIMARY KEY,
     epoch BLOB    NOT NULL UNIQUE,
-    -- Up to this number, and with it, a collector has acknowledged everything.
+    -- Everything up to and including this number is acknowledged.
     acked INTEGER NOT NULL
 ) STRICT;
 
--- One row for each hit, and for each run of hits that were given up.
+-- One row for each hit and for each gap, a range of dropped hits.
 CREATE TABLE frames (
-    -- epochs.id * 2^40 + the first number: the order of rows is the order of sending.
+    -- epochs.id * 2^40 + the first number, so that rows are in the order of sending.
     key    INTEGER PRIMARY KEY,
-    -- The last number; of a hit, the first.
+    -- The last number; for a hit the same as the first.
     last   INTEGER NOT NULL,
-    -- Why a run was given up, as on the wire; NULL for a hit.
+    -- Why the hits of a gap were dropped, as on the wire; NULL for a hit.
     reason INTEGER,
-    -- When it was spooled: milliseconds since 1970.
+    -- When the row was added, in milliseconds since 1970.
     time   INTEGER NOT NULL,
-    -- The whole DATA frame, CRC and all; NULL for a run that was given up.
+    -- The complete DATA frame with its CRC; NULL for a gap.
     frame  BLOB
 ) STRICT;

@@ -1,16 +1,17 @@
-//! What has a number and is not on disk yet: in good times the hits of one transaction.
+//! The rows that are not on disk yet. Normally these are the hits of the next transaction.
 
 use super::db::{ROW_LEN, key};
 use crate::wire::frame::{FrameType, encode_frame};
 use crate::wire::message::GapReason;
 use std::collections::VecDeque;
 
-/// Bytes that are kept in memory while the disk takes nothing; beyond, the oldest are given up.
+/// Maximum size of the rows in memory while the disk cannot be written, in bytes. Beyond it the oldest hits are
+/// dropped.
 pub const TAIL_BYTES_MAX: u64 = 8 << 20;
-/// Runs that were given up in memory beyond which neighbours become one whatever their reasons.
+/// With more rows than this in memory, neighbouring gaps are merged even if their reasons differ.
 const TAIL_GAPS_MAX: usize = 256;
 
-/// A hit, or a run of hits that were given up.
+/// A hit or a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) id: u32,
@@ -22,13 +23,13 @@ pub(super) struct Row {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Body {
-    /// The whole DATA frame.
+    /// The complete DATA frame.
     Hit(Vec<u8>),
     Gap(GapReason),
 }
 
 impl Row {
-    /// What it takes, in bytes.
+    /// Returns the size of the row, in bytes.
     pub(super) fn cost(&self) -> u64 {
         match &self.body {
             Body::Hit(frame) => frame.len() as u64 + ROW_LEN,
@@ -40,7 +41,7 @@ impl Row {
         matches!(self.body, Body::Hit(_))
     }
 
-    /// Key of its last number.
+    /// Returns the key of the last number.
     pub(super) fn last_key(&self) -> i64 {
         key(self.id, self.last)
     }
@@ -75,7 +76,7 @@ impl Tail {
         self.rows.front().map(|row| row.time)
     }
 
-    /// Adds an encoded hit; one that fits no frame becomes a run of one.
+    /// Adds an encoded hit. A hit that is too long for a frame becomes a gap.
     pub(super) fn push_hit(
         &mut self,
         id: u32,
@@ -84,7 +85,7 @@ impl Tail {
         time: u64,
         dropped: &mut [u64; GapReason::ALL.len()],
     ) {
-        // DataV1 is the number and then the hit, as docs/wire.md has it.
+        // A `DataV1` is the number followed by the hit (docs/wire.md).
         let mut payload = Vec::with_capacity(size_of::<u64>() + hit.len());
         payload.extend_from_slice(&sequence.to_le_bytes());
         payload.extend_from_slice(hit);
@@ -119,7 +120,7 @@ impl Tail {
         *self = Self::default();
     }
 
-    /// Forgets all of an epoch up to a number, and with it.
+    /// Removes all rows of an epoch up to and including a number.
     pub(super) fn forget(&mut self, id: u32, through: u64) {
         while let Some(row) = self.rows.front_mut()
             && row.id == id
@@ -140,18 +141,18 @@ impl Tail {
         Some(row)
     }
 
-    /// Gives up the oldest hits above the key `protected` until no more than [`TAIL_BYTES_MAX`] are left, and returns
-    /// how many. What is protected stays, whatever it takes.
+    /// Drops the oldest hits above the key `protected` until at most [`TAIL_BYTES_MAX`] remain, and returns their
+    /// number. Hits up to `protected` are kept, whatever their size.
     pub(super) fn limit(&mut self, protected: i64) -> u64 {
         if self.bytes <= TAIL_BYTES_MAX {
             return 0;
         }
-        let (mut kept, mut given_up) = (Self::default(), 0);
+        let (mut kept, mut dropped) = (Self::default(), 0);
         while let Some(row) = self.pop() {
             let is_over = kept.bytes + row.cost() + self.bytes > TAIL_BYTES_MAX;
             match row.body {
                 Body::Hit(_) if is_over && row.last_key() > protected => {
-                    given_up += 1;
+                    dropped += 1;
                     kept.push_gap(row.id, (row.first, row.last), GapReason::SpoolFull, row.time);
                 }
                 Body::Gap(reason) => kept.push_gap(row.id, (row.first, row.last), reason, row.time),
@@ -159,6 +160,6 @@ impl Tail {
             }
         }
         *self = kept;
-        given_up
+        dropped
     }
 }

@@ -1,4 +1,4 @@
-//! Writing: what has come since the last time, what was acknowledged, and what a full spool gives up, in one transaction.
+//! Writing: new rows, deletions after acknowledgements, and evictions from a full spool, in one transaction.
 
 use super::db::{Totals, key};
 use super::tail::Body;
@@ -6,15 +6,16 @@ use super::{Keep, Spool, SpoolError, is_damage};
 use crate::wire::message::GapReason;
 
 impl Spool {
-    /// Writes what has been taken, and forgets what was acknowledged; durable when it returns.
+    /// Writes new hits and deletes acknowledged ones. The changes are durable on return.
     ///
-    /// What does not fit is given up, as [`Keep`] says, and counted. `now_ms` is the time in milliseconds since 1970.
+    /// Hits that do not fit are dropped according to [`Keep`], and counted. `now_ms` is the time in milliseconds since
+    /// 1970.
     ///
     /// # Errors
     ///
-    /// The disk or the system: everything stays as it was, is kept in memory up to
-    /// [`TAIL_BYTES_MAX`](super::TAIL_BYTES_MAX), and is written with the next call that succeeds. Damage is repaired
-    /// here and is no error.
+    /// Errors of the disk or the system. The file is unchanged then. New hits stay in memory, up to
+    /// [`TAIL_BYTES_MAX`](super::TAIL_BYTES_MAX), and the next successful call writes them. Damage is repaired and is
+    /// not an error.
     pub fn flush(&mut self, now_ms: u64) -> Result<(), SpoolError> {
         if !self.has_unwritten() {
             return Ok(());
@@ -33,7 +34,7 @@ impl Spool {
             if let Some(db) = &self.db {
                 db.checkpoint();
             }
-            self.counts.dropped[GapReason::SpoolFull as usize] += self.tail.limit(self.handed);
+            self.counts.dropped[GapReason::SpoolFull as usize] += self.tail.limit(self.read_through);
             self.failed(error)
         })
     }
@@ -43,12 +44,13 @@ impl Spool {
             self.reopen()?;
         }
         let Some(db) = &mut self.db else { return Ok(()) };
-        let (epochs, tail, settings, handed) = (&self.epochs, &self.tail, &self.settings, self.handed);
-        let present = epochs.back().map(|epoch| epoch.id);
+        let (epochs, tail, settings, read_through) =
+            (&self.epochs, &self.tail, &self.settings, self.read_through);
+        let current = epochs.back().map(|epoch| epoch.id);
         let mut totals = self.totals;
-        let given_up = db.write(|writer| {
+        let dropped = db.write(|writer| {
             for epoch in epochs {
-                let is_over = epoch.acked >= epoch.last && Some(epoch.id) != present;
+                let is_over = epoch.acked >= epoch.last && Some(epoch.id) != current;
                 if epoch.acked > epoch.acked_stored {
                     writer.forget(epoch.id, epoch.acked, &mut totals)?;
                 }
@@ -58,14 +60,14 @@ impl Spool {
                     writer.set_epoch(epoch.id, &epoch.epoch, epoch.acked)?;
                 }
             }
-            let mut given_up = 0;
-            // Of the hits to come.
+            let mut dropped = 0;
+            // Size of the hits that are still to be written.
             let mut cost: u64 =
                 tail.rows().iter().filter(|row| row.is_hit()).map(super::tail::Row::cost).sum();
             if settings.keep == Keep::Newest {
                 let over = (totals.bytes + cost).saturating_sub(settings.bytes_max);
                 if over > 0 {
-                    given_up += writer.evict(handed, over, now_ms, &mut totals)?;
+                    dropped += writer.evict(read_through, over, now_ms, &mut totals)?;
                 }
             }
             for row in tail.rows() {
@@ -73,35 +75,35 @@ impl Spool {
                 match &row.body {
                     Body::Gap(reason) => writer.add_gap(row.id, range, *reason, row.time, &mut totals)?,
                     Body::Hit(frame) => {
-                        // What those that are kept rather than this one need.
+                        // With [`Keep::Newest`] the later hits have precedence.
                         let others = if settings.keep == Keep::Newest { cost - row.cost() } else { 0 };
                         cost -= row.cost();
                         let fits = totals.bytes + others + row.cost() <= settings.bytes_max;
-                        if fits || row.last_key() <= handed {
+                        if fits || row.last_key() <= read_through {
                             writer.add_hit(key(row.id, row.first), row.time, frame, &mut totals)?;
                         } else {
-                            given_up += 1;
+                            dropped += 1;
                             writer.add_gap(row.id, range, GapReason::SpoolFull, row.time, &mut totals)?;
                         }
                     }
                 }
             }
-            Ok(given_up)
+            Ok(dropped)
         })?;
         db.shrink();
-        self.wrote(totals, given_up);
+        self.wrote(totals, dropped);
         Ok(())
     }
 
-    fn wrote(&mut self, totals: Totals, given_up: u64) {
+    fn wrote(&mut self, totals: Totals, dropped: u64) {
         self.totals = totals;
-        self.counts.dropped[GapReason::SpoolFull as usize] += given_up;
+        self.counts.dropped[GapReason::SpoolFull as usize] += dropped;
         self.tail.clear();
         for epoch in &mut self.epochs {
             epoch.acked_stored = epoch.acked;
             epoch.is_stored |= epoch.last > 0;
         }
-        let present = self.epochs.back().map(|epoch| epoch.id);
-        self.epochs.retain(|epoch| epoch.acked < epoch.last || Some(epoch.id) == present);
+        let current = self.epochs.back().map(|epoch| epoch.id);
+        self.epochs.retain(|epoch| epoch.acked < epoch.last || Some(epoch.id) == current);
     }
 }

@@ -1,90 +1,90 @@
-//! What can go wrong with a store, in terms of what to do about it.
+//! Errors of the store, grouped by what the caller can do about them.
 
 use crate::wire::codec::CodecError;
 use rusqlite::{Error, ErrorCode};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Why a store cannot be opened, written or read.
+/// A store cannot be opened, written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is no such file.
+    /// The file does not exist.
     #[error("{} does not exist", path.display())]
     NotFound {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
     },
-    /// The file is something else; it was not touched.
-    #[error("{} is no etwsieve store: {detail}; name another file", path.display())]
+    /// The file is something else. It is unchanged.
+    #[error("{} is not an etwsieve store: {detail}; name another file", path.display())]
     NotAStore {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What was found.
+        /// Description of what was found.
         detail: String,
     },
-    /// A later release made it; it was not touched.
-    #[error("{} is a store of version {found}, this etwsieve knows {supported}: update it", path.display())]
+    /// A later release created the store. It is unchanged.
+    #[error("{} has store version {found}, but this etwsieve supports only {supported}; update etwsieve", path.display())]
     Newer {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
-        /// Its version.
+        /// Version of the store.
         found: i32,
-        /// The newest version known here.
+        /// The newest version that this release supports.
         supported: i32,
     },
-    /// A hit of the batch cannot be stored; nothing of the batch was.
+    /// A hit of the batch cannot be stored. Nothing of the batch was stored.
     #[error("hit {index} of the batch for {}: {source}", path.display())]
     Hit {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
-        /// Position in the batch, from 0.
+        /// Index in the batch, starting at 0.
         index: usize,
-        /// Why.
+        /// The reason.
         source: CodecError,
     },
-    /// The disk is full; nothing of the batch was stored. Make room and try again.
+    /// The disk is full. Nothing of the batch was stored. Free space and try again.
     #[error("no room left for {}", path.display())]
     Full {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
     },
-    /// What an earlier process left in the log cannot be brought to the disk: nothing in it may be believed.
+    /// The log of an earlier process cannot be written to disk, so its contents may be lost after a power failure.
     #[error("cannot sync the log of {}: {source}", path.display())]
     Log {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// Another process held the store for too long. Try again.
+    /// Another process has locked the store for too long. Try again.
     #[error("{} is in use by another process", path.display())]
     Locked {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
     },
-    /// A stored hit cannot be read; the others can.
+    /// A stored hit cannot be read. Other hits can.
     #[error("hit {id} in {} is damaged: {detail}", path.display())]
     Damaged {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
         /// `hits.id`.
         id: i64,
-        /// What is wrong with it.
+        /// Description of the problem.
         detail: String,
     },
-    /// Anything else that SQLite reports.
+    /// Another error of SQLite.
     #[error("cannot {action} {}: {source}", path.display())]
     Sqlite {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
-        /// What was tried.
+        /// The action that failed.
         action: Action,
-        /// SQLite's word.
+        /// The error of SQLite.
         source: Error,
     },
 }
 
-/// What was tried when SQLite refused.
+/// The action during which SQLite failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Opening or creating.
@@ -121,7 +121,7 @@ impl<T> At<T> for Result<T, Error> {
             let path = path.to_owned();
             match source.sqlite_error_code() {
                 Some(ErrorCode::NotADatabase) => {
-                    StoreError::NotAStore { path, detail: "it is no SQLite database".to_owned() }
+                    StoreError::NotAStore { path, detail: "not a SQLite database".to_owned() }
                 }
                 Some(ErrorCode::DiskFull) => StoreError::Full { path },
                 Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked { path },

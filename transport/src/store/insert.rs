@@ -1,4 +1,4 @@
-//! Writing: batches of hits, each one transaction.
+//! Writing batches of hits, each in a transaction.
 
 use super::Store;
 use super::error::{Action, At, StoreError};
@@ -22,18 +22,18 @@ const INSERT_HIT: &str = "
     ON CONFLICT (event_hash) DO NOTHING
     RETURNING id";
 const FIND_HIT: &str = "SELECT id FROM hits WHERE event_hash = ?1";
-/// What is kept of an event whose text was cut.
+/// Reads the stored event whose text was truncated.
 const READ_EVENT: &str = "SELECT event FROM hits WHERE id = ?1";
 const UPDATE_EVENT: &str = "UPDATE hits SET event = ?2, script_block_text = ?3, nuls = ?4 WHERE id = ?1";
 const INSERT_RULE: &str = "
     INSERT INTO hit_rules (hit_id, rule_id, title, level, attack, beyond_nul, spans, transformations)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
     ON CONFLICT (hit_id, rule_id, title) DO NOTHING";
-/// Earlier sensors left the id of a rule without one empty.
+/// Earlier sensors sent an empty id for a rule without an id.
 const NAME_RULE: &str =
     "UPDATE OR IGNORE hit_rules SET rule_id = ?2 WHERE hit_id = ?1 AND rule_id = '' AND title = ?3";
 
-/// What a batch added.
+/// The number of rows that a batch added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Inserted {
     /// Events that were not in the store before.
@@ -43,15 +43,15 @@ pub struct Inserted {
 }
 
 impl Store {
-    /// Stores hits in one transaction and returns when they are durable.
+    /// Stores hits in one transaction, which is durable on return.
     ///
-    /// A sync of the disk is the price of a batch, not of a hit: give it hundreds at a time. What is there
-    /// already is left as it is and not counted.
+    /// Each batch costs one sync of the disk, so a batch should have hundreds of hits. Existing events and detections
+    /// are unchanged and not counted.
     ///
     /// # Errors
     ///
-    /// On every error nothing of the batch is stored. [`StoreError::Hit`] names a hit that breaks a limit;
-    /// [`StoreError::Full`] and [`StoreError::Locked`] may pass.
+    /// If any error occurs, nothing of the batch is stored. [`StoreError::Hit`] identifies a hit that exceeds a limit.
+    /// [`StoreError::Full`] and [`StoreError::Locked`] may be temporary.
     pub fn insert_batch<'h>(
         &mut self,
         hits: impl IntoIterator<Item = &'h HitV1>,
@@ -112,7 +112,7 @@ impl<'c> HitInserter<'c> {
     ///
     /// # Errors
     ///
-    /// Those of SQLite.
+    /// Errors of SQLite.
     pub fn insert(
         &mut self,
         hit: &HitV1,
@@ -137,7 +137,7 @@ impl<'c> HitInserter<'c> {
         Ok((id, Inserted { hits: u64::from(new.is_some()), detections: detections as u64 }))
     }
 
-    /// The number of rows added: 1, or 0 if the hit has this rule already.
+    /// Returns the number of rows added: 1, or 0 if the hit already has this rule.
     fn insert_rule(&mut self, hit_id: i64, rule: &RuleRefV1) -> Result<usize, Error> {
         let attack = serde_json::Value::from(rule.attack.as_slice()).to_string();
         let spans: serde_json::Value =
@@ -155,8 +155,8 @@ impl<'c> HitInserter<'c> {
         ))
     }
 
-    /// What this hit shows of a long text, and the stored one does not, is added to it, so that the spans of all
-    /// rules are inside. A stored event that cannot be read is left as it is.
+    /// Adds the pieces of a truncated text that the stored event lacks, so that the spans of all rules are within the
+    /// text. A stored event that cannot be read is unchanged.
     fn add_pieces(&mut self, id: i64, hit: &HitV1) -> Result<(), Error> {
         let event: Vec<u8> = self.read_event.query_row([id], |row| row.get(0))?;
         let Ok(mut stored) = codec::decode_hit(&event) else { return Ok(()) };
@@ -169,7 +169,7 @@ impl<'c> HitInserter<'c> {
         Ok(())
     }
 
-    /// The new row's id, or `None` if the event is there already.
+    /// Returns the id of the new row, or `None` if the event exists.
     fn insert_event(
         &mut self,
         hit: &HitV1,
@@ -234,7 +234,7 @@ impl<'c> HitInserter<'c> {
     }
 }
 
-/// The columns of text; those of other templates stay NULL.
+/// Values of the text columns. Columns of other templates stay NULL.
 #[derive(Default)]
 pub(super) struct TextColumns<'h> {
     pub(super) source: Cow<'h, str>,
@@ -248,7 +248,7 @@ pub(super) struct TextColumns<'h> {
     pub(super) payload: Option<Cow<'h, str>>,
     pub(super) notice: Option<Cow<'h, str>>,
     pub(super) app_name: Option<Cow<'h, str>>,
-    /// U+0000 replaced in all of them.
+    /// Number of U+0000 that were replaced in all columns.
     pub(super) nuls: i64,
 }
 
@@ -287,7 +287,7 @@ impl<'h> TextColumns<'h> {
     }
 }
 
-/// SQLite's integers are signed; a saturated one still sorts to the end.
+/// SQLite's integers are signed. A saturated value still sorts last.
 pub(super) fn saturate(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

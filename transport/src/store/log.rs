@@ -1,4 +1,4 @@
-//! What a process before this one left in SQLite's log.
+//! Makes a log durable that an earlier process left behind.
 
 use rusqlite::{Connection, TransactionBehavior};
 use std::ffi::OsString;
@@ -6,23 +6,23 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes that are read and written at a time.
+/// Size of a read or write, in bytes.
 const CHUNK_LEN: usize = 256 << 10;
 
-/// Why the log is not known to be on disk.
+/// The log could not be made durable.
 #[derive(Debug)]
 pub(super) enum LogError {
-    /// SQLite's word.
+    /// The error of SQLite.
     Sqlite(rusqlite::Error),
-    /// That of the system.
+    /// The error of the system.
     File(io::Error),
 }
 
-/// Writes a log that was left behind once more, and syncs it.
+/// Writes an existing log once more and syncs it.
 ///
-/// SQLite takes every whole transaction in the log for done, also one whose sync has failed: its pages may be in the
-/// system's memory only, marked as written. Written again they must be synced again, and an error shows. Nobody else
-/// appends meanwhile: the lock for writing is held.
+/// SQLite accepts every complete transaction in the log, even if its sync failed. The pages of such a transaction may
+/// exist only in the page cache, where they are marked as written. Writing them again forces another sync, which
+/// reports errors. The write lock is held, so no other process appends to the log.
 pub(super) fn make_durable(connection: &mut Connection, database: &Path) -> Result<(), LogError> {
     let mut name = OsString::from(database);
     name.push("-wal");

@@ -1,8 +1,8 @@
-//! Updating a store of version 1: events get an identity without a path, texts lose U+0000.
+//! Migration from version 1: event identities no longer depend on the path, and texts no longer contain U+0000.
 //!
-//! Hits are updated some at a time, in transactions of their own, so that a large store needs neither a log of its own
-//! size nor a lock for minutes. The version is set with the last of them: whatever interrupts an update, the next one
-//! continues. No row is removed; a copy of a trace that is in the store twice stays there twice.
+//! Hits are migrated in small transactions, so that a large store needs neither a log of the same size nor a lock for
+//! minutes. The last transaction sets the version; an interrupted migration is continued by the next one. No row is
+//! removed: a trace that was stored twice, from two paths, stays there twice.
 
 use super::insert::TextColumns;
 use super::query::decode;
@@ -14,14 +14,14 @@ use rusqlite::{Connection, Error, OptionalExtension, Transaction, TransactionBeh
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Hits updated in one transaction.
+/// Number of hits migrated in a transaction.
 const STEP_HITS: i64 = 512;
-/// Identities for which the number of equal events is remembered.
+/// Maximum number of identities for which the number of equal events is cached.
 const COUNTS_MAX: usize = 1 << 16;
 
 const HAS_COLUMN: &str = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('hits') WHERE name = 'nuls')";
 const ADD_COLUMN: &str = "ALTER TABLE hits ADD COLUMN nuls INTEGER NOT NULL DEFAULT 0";
-/// A collector's store knows who sent an event.
+/// True for a collector's store, which records the sensor of each event.
 const HAS_SENSORS: &str = "SELECT count(*) = 3 FROM sqlite_schema WHERE type = 'table' AND name IN ('received', 'streams', 'sensors')";
 const SELECT_SENSOR: &str = "SELECT sensors.name
     FROM received JOIN streams ON streams.id = stream_id JOIN sensors ON sensors.id = sensor_id
@@ -38,7 +38,7 @@ const SELECT_RULES: &str = "SELECT id, rule_id, title, level FROM hit_rules
     WHERE instr(CAST(rule_id || title || level AS BLOB), x'00') > 0";
 const UPDATE_RULE: &str = "UPDATE OR IGNORE hit_rules SET rule_id = ?2, title = ?3, level = ?4 WHERE id = ?1";
 
-/// Updates the store to [`SCHEMA_VERSION`].
+/// Migrates the store to [`SCHEMA_VERSION`].
 pub(super) fn to_current(connection: &mut Connection, path: &Path) -> Result<(), Error> {
     let mut update = Update::begin(connection)?;
     tracing::info!("updating {} to store version {SCHEMA_VERSION}", path.display());
@@ -53,14 +53,14 @@ pub(super) fn to_current(connection: &mut Connection, path: &Path) -> Result<(),
     Ok(())
 }
 
-/// An update that is under way.
+/// A migration in progress.
 struct Update {
     has_sensors: bool,
-    /// The last hit that was updated.
+    /// Id of the last migrated hit.
     position: i64,
-    /// How many equal events there are, of the identities seen last.
+    /// Number of equal events for recently seen identities.
     counts: HashMap<EventIdentity, u64>,
-    /// Hits that cannot be decoded.
+    /// Number of hits that cannot be decoded.
     damaged: u64,
 }
 
@@ -76,7 +76,7 @@ impl Update {
         Ok(Self { has_sensors, position: 0, counts: HashMap::new(), damaged: 0 })
     }
 
-    /// Updates some hits; `false` if they were the last ones and the store is current now.
+    /// Migrates some hits. Returns false if they were the last ones and the migration is complete.
     fn step(&mut self, connection: &mut Connection) -> Result<bool, Error> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let ids: Vec<i64> = transaction
@@ -124,7 +124,7 @@ impl Update {
         transaction.prepare_cached(SELECT_SENSOR)?.query_row([id], |row| row.get(0)).optional()
     }
 
-    /// The identity of the first occurrence of the event that no other row is.
+    /// Returns the identity of the first occurrence of the event that no other row has.
     fn free(
         &mut self,
         transaction: &Transaction<'_>,

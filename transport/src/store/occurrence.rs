@@ -1,21 +1,21 @@
-//! Equal events of one source, numbered.
+//! Numbers the equal events of a source.
 //!
-//! Two events can be equal in everything that was recorded: lines of a JSON Lines trace that has no record ids, events of
-//! one clock tick, a record that stands in a log twice. Both are stored, and replaying the trace again adds neither,
-//! because the second one of a source is the second one whenever and from wherever the source is read.
+//! Two events can be equal in everything that was recorded: lines of a JSON Lines trace without record ids, events of
+//! the same clock tick, a record that is in a log twice. Both are stored, and replaying the trace again adds neither,
+//! because the second of them is always the second in its source.
 
 use crate::hit::{EventIdentity, HitV1};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::mem;
 
-/// Events that are remembered at least; at most twice as many.
+/// Number of events that are remembered at least; at most twice as many are.
 ///
-/// Equal events have equal times, and a replay stores hits in time order, so equal events are this many hits apart only
-/// where more than this many hits of one source have the same time.
+/// Equal events have equal times, and a replay stores hits in time order. Equal events are therefore this many hits
+/// apart only if more hits of one source have the same time.
 const REMEMBERED_MIN: usize = 1 << 15;
 
-/// Numbers the equal events of each source, of the hits that one process stores.
+/// Numbers the equal events of each source, among the hits that a process stores.
 #[derive(Debug, Default)]
 pub(super) struct Occurrences {
     recent: Generation,
@@ -24,18 +24,18 @@ pub(super) struct Occurrences {
 
 #[derive(Debug, Default)]
 struct Generation {
-    /// By event and its number in the source: which of its equals it is.
+    /// The number of an event among its equals, by event and its number in the source.
     numbers: HashMap<(Key, u64), u64>,
-    /// By event: how many equal ones there have been.
+    /// The number of equal events so far, by event.
     counts: HashMap<Key, u64>,
 }
 
-/// An identity in a source.
+/// An identity and a source, hashed.
 type Key = [u8; 16];
 
 impl Occurrences {
-    /// Returns which of the equal events of its source the hit's event is, from 0. The same event always gets the same
-    /// number, so a batch that failed can be stored again, and so can further rules of an event.
+    /// Returns the number of the hit's event among the equal events of its source, starting at 0. An event gets the
+    /// same number every time, so that a failed batch, and further rules of an event, can be stored later.
     pub(super) fn number(&mut self, identity: EventIdentity, hit: &HitV1) -> u64 {
         let key = key(identity, &hit.source);
         let event = (key, hit.source_sequence);

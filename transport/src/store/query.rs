@@ -1,4 +1,4 @@
-//! Reading: hits in time order, totals, and the rows of the view.
+//! Reading hits in time order, statistics, and the rows of the view.
 
 use super::Store;
 use super::error::{Action, At, StoreError};
@@ -10,12 +10,12 @@ use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-/// Hits read from the store at a time, at most 1 MiB each.
+/// Number of hits in a page; each has at most 1 MiB.
 const PAGE_HITS: i64 = 16;
-/// Most rules and most computers that [`Store::stats`] lists: the most frequent.
+/// Maximum number of rules and of computers in [`Store::stats`], which lists the most frequent.
 pub const STATS_ROWS_MAX: usize = 10_000;
 
-/// A page of hits behind a given one. The event comes as NULL where it is longer than any hit.
+/// A page of hits after a given position. An event that is too long for a hit is returned as NULL.
 const SELECT_PAGE: &str = "
     SELECT id, time, source, source_sequence, hit_version, iif(length(event) <= :len_max, event, NULL)
     FROM hits
@@ -47,48 +47,48 @@ const SELECT_COMPUTER_STATS: &str = "
     SELECT computer, count(*), min(time), max(time) FROM hits
     GROUP BY computer ORDER BY count(*) DESC, computer LIMIT ?1";
 
-/// Which hits to read. The default is all of them.
+/// Selects hits. The default selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HitFilter {
-    /// Not before this FILETIME.
+    /// Hits at or after this FILETIME.
     pub from: Option<u64>,
-    /// Not after this FILETIME.
+    /// Hits at or before this FILETIME.
     pub until: Option<u64>,
-    /// Only hits of rules with this id, or with this text in their title, whatever the case of ASCII letters.
+    /// Hits of rules with this id, or with this text in their title, ignoring the case of ASCII letters.
     pub rule: Option<String>,
-    /// Only hits of this computer, whatever the case of ASCII letters.
+    /// Hits of this computer, ignoring the case of ASCII letters.
     pub computer: Option<String>,
-    /// Only hits of this scope.
+    /// Hits of this scope.
     pub scope: Option<Scope>,
-    /// Only hits of this view.
+    /// Hits of this view.
     pub view: Option<View>,
-    /// Only hits that were stored later than the one with this [`StoredHit::id`].
+    /// Hits stored after the one with this [`StoredHit::id`].
     pub after_id: Option<i64>,
-    /// Only hits that were stored no later than the one with this id.
+    /// Hits stored up to the one with this id.
     pub until_id: Option<i64>,
 }
 
-/// A hit as it was stored, with every rule that the store has for it.
+/// A stored hit with every rule that the store has for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredHit {
-    /// `hits.id`, never used twice in a store.
+    /// The column `hits.id`; never reused in a store.
     pub id: i64,
     /// The hit.
     pub hit: HitV1,
 }
 
-/// Hits in the order of time, source and number in the source. See [`Store::hits`].
+/// Iterates over hits in the order of time, source and number in the source. See [`Store::hits`].
 pub struct Hits<'s> {
     store: &'s Store,
     filter: HitFilter,
     page: Page,
-    /// Where the next page begins; `None` when there is none.
+    /// The position after which the next page starts; `None` after the last page.
     after: Option<Position>,
 }
 
 type Page = VecDeque<Result<StoredHit, StoreError>>;
 
-/// The order of hits.
+/// Position of a hit in the order of iteration.
 struct Position {
     time: i64,
     source: String,
@@ -96,122 +96,122 @@ struct Position {
     id: i64,
 }
 
-/// Totals of a store.
+/// Statistics of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
-    /// Events stored.
+    /// Number of stored events.
     pub hits: u64,
-    /// Pairs of an event and a rule.
+    /// Number of pairs of an event and a rule.
     pub detections: u64,
-    /// By rule, the most frequent first.
+    /// Statistics by rule, most frequent first.
     pub rules: Vec<RuleStats>,
-    /// By computer, the most frequent first.
+    /// Statistics by computer, most frequent first.
     pub computers: Vec<ComputerStats>,
 }
 
-/// What a rule has found.
+/// Statistics of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleStats {
     /// The rule's id.
     pub id: String,
-    /// Its title.
+    /// The rule's title.
     pub title: String,
-    /// Its severity.
+    /// The rule's severity.
     pub level: String,
-    /// Events it matched.
+    /// Number of events that the rule matched.
     pub count: u64,
-    /// Time of the first, FILETIME.
+    /// Time of the first event, as a FILETIME.
     pub first: u64,
-    /// Time of the last, FILETIME.
+    /// Time of the last event, as a FILETIME.
     pub last: u64,
 }
 
-/// What was found on a computer.
+/// Statistics of a computer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComputerStats {
-    /// Its name; `None` for events that do not tell.
+    /// Name of the computer; `None` for events without one.
     pub computer: Option<String>,
-    /// Events stored of it.
+    /// Number of stored events of the computer.
     pub count: u64,
-    /// Time of the first, FILETIME.
+    /// Time of the first event, as a FILETIME.
     pub first: u64,
-    /// Time of the last, FILETIME.
+    /// Time of the last event, as a FILETIME.
     pub last: u64,
 }
 
-/// A row of the view `detections`, in the order of its columns. What an event does not have is `0`.
+/// A row of the view `detections`, in the order of its columns. Missing values are `0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detection {
-    /// Events with all the values below.
+    /// Number of events with all the values below.
     pub count: u64,
-    /// Time of the first, ISO 8601 in UTC, to the second.
+    /// Time of the first event: ISO 8601 in UTC, with a resolution of one second.
     pub first_time: String,
-    /// Time of the last.
+    /// Time of the last event.
     pub last_time: String,
-    /// Computer.
+    /// The computer.
     pub dest: String,
-    /// What the event log calls the event.
+    /// Description of the event in the event log.
     pub signature: String,
     /// Event id.
     pub signature_id: u32,
-    /// SID.
+    /// The user's SID.
     pub user_id: String,
-    /// `Microsoft Windows`.
+    /// Always `Microsoft Windows`.
     pub vendor_product: String,
     /// Event id.
     pub event_id: u32,
-    /// Provider's GUID in braces, lower-case.
+    /// Provider GUID in braces, in lower case.
     pub guid: String,
     /// Opcode.
     pub opcode: u32,
-    /// Provider's name.
+    /// Name of the provider.
     pub name: String,
-    /// Script file.
+    /// Path of the script file.
     pub path: String,
-    /// Process.
+    /// Process id.
     pub process_id: u32,
-    /// Script block.
+    /// Id of the script block.
     pub script_block_id: String,
-    /// Its text.
+    /// Text of the script block.
     pub script_block_text: String,
-    /// Rule's id.
+    /// The rule's id.
     pub rule_id: String,
-    /// Rule's title.
+    /// The rule's title.
     pub rule_title: String,
 }
 
 impl Store {
-    /// Walks the hits that `filter` lets pass, in time order, a few in memory at a time.
+    /// Iterates over the hits that `filter` selects, in time order, with a few in memory at a time.
     ///
-    /// It is no snapshot: a hit stored meanwhile comes too if its time has not been passed. A damaged hit is
-    /// an error of its own and the walk goes on behind it; after any other error it ends.
+    /// The iteration is not a snapshot: a hit stored meanwhile is included if the iteration has not passed its time. A
+    /// damaged hit is returned as an error and the iteration continues. It ends after any other error.
     pub fn hits(&self, filter: HitFilter) -> Hits<'_> {
         let time = saturate(filter.from.unwrap_or(0));
         let after = Some(Position { time, source: String::new(), source_sequence: -1, id: -1 });
         Hits { store: self, filter, page: VecDeque::new(), after }
     }
 
-    /// The highest [`StoredHit::id`]; 0 in an empty store. What is stored later has a higher one.
+    /// Returns the highest [`StoredHit::id`], or 0 for an empty store. Hits stored later have higher ids.
     ///
     /// # Errors
     ///
-    /// As they come from SQLite.
+    /// Errors of SQLite.
     pub fn last_id(&self) -> Result<i64, StoreError> {
         let sql = "SELECT coalesce(max(id), 0) FROM hits";
         self.connection.query_row(sql, [], |row| row.get(0)).at(&self.path, Action::Read)
     }
 
-    /// Counts what is stored, by rule and by computer.
+    /// Counts the stored events and detections, by rule and by computer.
     ///
     /// # Errors
     ///
-    /// As they come from SQLite.
+    /// Errors of SQLite.
     pub fn stats(&self) -> Result<StoreStats, StoreError> {
         self.read_stats().at(&self.path, Action::Read)
     }
 
     fn read_stats(&self) -> Result<StoreStats, Error> {
-        // One transaction, so that the sums fit each other.
+        // A transaction makes the counts consistent.
         let transaction = self.connection.unchecked_transaction()?;
         let total = |sql| transaction.query_row(sql, [], |row| row.get::<_, u64>(0));
         Ok(StoreStats {
@@ -244,11 +244,11 @@ impl Store {
         })
     }
 
-    /// Calls `row` with each row of the view `detections`, by first time, until it breaks.
+    /// Passes the rows of the view `detections` to `row`, ordered by first time, until it breaks.
     ///
     /// # Errors
     ///
-    /// As they come from SQLite.
+    /// Errors of SQLite.
     pub fn detections(&self, mut row: impl FnMut(Detection) -> ControlFlow<()>) -> Result<(), StoreError> {
         let mut statement = self.connection.prepare_cached(SELECT_DETECTIONS).at(&self.path, Action::Read)?;
         let rows = statement.query_map([], detection).at(&self.path, Action::Read)?;
@@ -303,7 +303,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Those of SQLite.
+    /// Errors of SQLite.
     pub fn rules_between(&self, hit_id: i64, after: i64, until: i64) -> Result<Vec<RuleRefV1>, Error> {
         self.connection
             .prepare_cached(SELECT_RULES)?
@@ -349,7 +349,7 @@ fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T, Error> {
 ///
 /// # Errors
 ///
-/// A sentence that says what is wrong with the stored event.
+/// A description of what is wrong with the stored event.
 pub fn decode(version: i64, event: Option<&[u8]>) -> Result<HitV1, String> {
     if version != i64::from(HIT_VERSION) {
         return Err(format!("hit version {version}, expected {HIT_VERSION}"));

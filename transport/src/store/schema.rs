@@ -1,44 +1,44 @@
-//! Whose file it is, and how a new one is made.
+//! Identifies database files and creates the tables of new stores.
 
 use super::error::{Action, At, StoreError};
 use crate::files::FileKind;
 use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 
-/// `PRAGMA application_id` of a store: `ETWS` as a big-endian number, so that `file` shows it.
+/// `PRAGMA application_id` of a store: `ETWS` as a big-endian integer, which `file` shows.
 pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"ETWS");
-/// `PRAGMA user_version` of a store that this release writes.
+/// `PRAGMA user_version` of the stores that this release writes.
 pub const SCHEMA_VERSION: i32 = 2;
-/// The first version, which [`migrate`](super::migrate) updates.
+/// The first version; [`migrate`](super::migrate) updates it.
 pub(super) const FIRST_VERSION: i32 = 1;
 
 const SCHEMA: &str = include_str!("schema.sql");
 const VIEW: &str = include_str!("view.sql");
 
-/// What a database that is not refused can be.
+/// State of a database that is not rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Identity {
-    /// No table and no mark in it: new, or a creation that was cut short.
+    /// No tables and no version: new, or creating it was interrupted.
     Empty,
     /// A store of this version.
     Current,
-    /// A store of an earlier version. It can be read, and is updated before it is written.
+    /// A store of an earlier version, which can be read. It must be migrated before writing.
     Older,
 }
 
-/// Refuses a file of one byte, which SQLite takes for an empty database and would overwrite. Anything else that is not a
-/// database SQLite itself refuses.
+/// Rejects a file of one byte, which SQLite would treat as an empty database and overwrite. SQLite rejects all other
+/// files that are not databases.
 ///
-/// The file is not opened: closing it again would end every lock that SQLite has on it in this process
-/// (sqlite.org/howtocorrupt.html, section 2.2). Another program that opens the store then takes itself for the only one,
-/// and removes the log into which this process still writes.
+/// The file is not opened: closing it would release every lock that SQLite holds on it in this process
+/// (sqlite.org/howtocorrupt.html, section 2.2). Another program that then opens the store would believe that it is the
+/// only one, and would delete the log that this process is writing.
 pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
     let foreign = |detail: String| Err(StoreError::NotAStore { path: path.to_owned(), detail });
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() && metadata.len() == 1 => {
             foreign("not a SQLite database".to_owned())
         }
-        // Opening a named pipe would wait for its other end.
+        // Opening a named pipe would block.
         Ok(_) => match FileKind::of(path) {
             Ok(FileKind::Regular | FileKind::Folder) | Err(_) => Ok(()),
             Ok(kind) => foreign(format!("it is {kind}")),
@@ -47,7 +47,7 @@ pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Reads the marks and refuses foreign and newer files. Writes nothing.
+/// Reads application id and version, and rejects files of other programs and later versions. Writes nothing.
 pub(super) fn identify(connection: &Connection, path: &Path) -> Result<Identity, StoreError> {
     let number = |pragma| {
         connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0)).at(path, Action::Open)
@@ -66,19 +66,20 @@ pub(super) fn identify(connection: &Connection, path: &Path) -> Result<Identity,
         }
         (APPLICATION_ID, found, _) => foreign(format!("store version {found} was never released")),
         (found, ..) => foreign(format!(
-            "it is an SQLite database with application id {found:#010x}, expected {APPLICATION_ID:#010x}"
+            "a SQLite database with application id {found:#010x}, expected {APPLICATION_ID:#010x}"
         )),
     }
 }
 
-/// Sets up durability, and the tables of a new store. Returns whether the store is current or has to be updated.
+/// Configures durability and creates the tables of a new store. Returns whether the store is current or must be
+/// migrated.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<Identity, StoreError> {
-    // A file system without shared memory stays with the rollback journal, which FULL makes as durable.
+    // On a file system without shared memory SQLite keeps the rollback journal, which is as durable with FULL.
     connection
         .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))
         .at(path, Action::Open)?;
     connection.pragma_update(None, "synchronous", "full").at(path, Action::Open)?;
-    // Locked before the second look: another process may be creating the same store.
+    // Check again under the lock: another process may be creating the same store.
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).at(path, Action::Open)?;
     let mut identity = identify(&transaction, path)?;

@@ -1,15 +1,14 @@
-//! Structs to bytes and back: everything this project knows of bincode.
+//! Encoding and decoding of structs. No other file uses bincode.
 //!
-//! bincode 1.3.3 with fixed-width integers, little-endian. Its rules, which `docs/wire.md` repeats: integers
-//! as they are; `Option` one byte (0, 1) and then the value; enum variant `u32`; string, byte string and list
-//! a `u64` length (bytes, bytes, entries) and then the contents; structs and arrays their parts, nothing
-//! between them. There is one encoding per value: what decodes encodes to the same bytes.
+//! The encoding is that of bincode 1.3.3 with little-endian integers of fixed width. `docs/wire.md` repeats its rules:
+//! an `Option` is one byte (0 or 1) and then the value; an enum variant is a `u32`; a string, byte string or list is a
+//! `u64` length (in bytes, bytes or entries) and then its contents; structs and arrays are their parts without anything
+//! between them. Every value has exactly one encoding: bytes that decode encode to the same bytes.
 //!
-//! Decoding is only ever done on slices: a string's or text's length is compared with what is left of the
-//! slice, and a list's with its maximum, before either is allocated, so that decoding never holds more than a
-//! few times the bytes it was given. bincode's limit counts what has been read; it does not keep serde from
-//! reserving up to 1 MiB for each list that merely claims to be long, which is why lists decode through
-//! `hit/bounded.rs`.
+//! Only slices are decoded. The length of a string or text is compared with the rest of the slice, and that of a list
+//! with its maximum, before memory is allocated, so decoding needs no more than a few times the size of its input.
+//! bincode's own limit counts bytes read; it does not stop serde from reserving up to 1 MiB for a list that merely
+//! claims to be long. Lists are therefore decoded by `hit/bounded.rs`.
 
 use crate::hit::{HitLimitError, HitV1};
 use crate::wire::DataV1;
@@ -19,46 +18,47 @@ use bincode::{DefaultOptions, ErrorKind, Options};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Longest encoded hit, in bytes: with the sequence number before it, it fills a frame.
+/// Maximum length of an encoded hit, in bytes. With its sequence number it fills a frame.
 pub const HIT_LEN_MAX: usize = PAYLOAD_LEN_MAX - size_of::<u64>();
-/// Version of the structs in this file, as frames and stores write it beside the bytes.
+/// Version of the structs in this file, as written in frames and stores beside the bytes.
 pub const HIT_VERSION: u8 = 1;
 
-/// Why a hit or a message cannot be encoded, or bytes are none.
+/// A hit or message cannot be encoded, or bytes do not decode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// To encode: a field exceeds its maximum.
+    /// Encoding: a field exceeds its maximum.
     #[error(transparent)]
     Limit(#[from] HitLimitError),
-    /// A message that breaks a rule, in either direction.
+    /// Encoding or decoding: a field of a message has an invalid value.
     #[error(transparent)]
     Message(#[from] MessageError),
-    /// The whole exceeds the maximum. To encode, divide the rules over two hits of the same event.
-    #[error("an encoded hit or message of more than {max} bytes")]
+    /// The hit or message is too long as a whole. When encoding a hit, divide its rules between two hits of the same
+    /// event.
+    #[error("the encoded hit or message exceeds {max} bytes")]
     TooLong {
-        /// The most bytes there may be.
+        /// The maximum, in bytes.
         max: usize,
     },
-    /// To encode into a slice: it is too short.
+    /// Encoding into a slice: the slice is too short.
     #[error("the hit needs {expected} bytes, the buffer has {found}")]
     BufferTooShort {
-        /// Bytes of the encoded hit.
+        /// Length of the encoded hit, in bytes.
         expected: usize,
-        /// Bytes of the buffer.
+        /// Length of the slice, in bytes.
         found: usize,
     },
-    /// To decode: the bytes end inside the struct.
-    #[error("it ends early, after {len} bytes")]
+    /// Decoding: the bytes end inside the struct.
+    #[error("truncated after {len} bytes")]
     Truncated {
-        /// Bytes there were.
+        /// Length of the input, in bytes.
         len: usize,
     },
-    /// To decode: bytes that no encoder writes.
-    #[error("{len} bytes do not decode: {detail}")]
+    /// Decoding: no value is encoded as these bytes.
+    #[error("invalid encoding of {len} bytes: {detail}")]
     Invalid {
-        /// Bytes there were.
+        /// Length of the input, in bytes.
         len: usize,
-        /// What was expected and found.
+        /// Expected and actual contents.
         detail: String,
     },
 }
@@ -71,7 +71,7 @@ fn options(len_max: usize) -> impl Options {
 ///
 /// # Errors
 ///
-/// [`CodecError::Limit`] and [`CodecError::TooLong`]: such a hit would not decode.
+/// [`CodecError::Limit`] and [`CodecError::TooLong`]: the encoded hit would not decode.
 pub fn encode_hit(hit: &HitV1) -> Result<Vec<u8>, CodecError> {
     hit.check()?;
     let mut out = Vec::new();
@@ -79,11 +79,11 @@ pub fn encode_hit(hit: &HitV1) -> Result<Vec<u8>, CodecError> {
     Ok(out)
 }
 
-/// Encodes a hit into the start of `out` and returns the number of bytes.
+/// Encodes a hit into the start of `out` and returns its length in bytes.
 ///
 /// # Errors
 ///
-/// As [`encode_hit`], and [`CodecError::BufferTooShort`]; nothing has been written then.
+/// The same as for [`encode_hit`], and [`CodecError::BufferTooShort`]. Nothing is written then.
 pub fn encode_hit_into(hit: &HitV1, out: &mut [u8]) -> Result<usize, CodecError> {
     let expected = encoded_hit_len(hit)?;
     let found = out.len();
@@ -92,11 +92,11 @@ pub fn encode_hit_into(hit: &HitV1, out: &mut [u8]) -> Result<usize, CodecError>
     Ok(expected)
 }
 
-/// The number of bytes that [`encode_hit`] gives.
+/// Returns the length of the encoded hit, in bytes.
 ///
 /// # Errors
 ///
-/// As [`encode_hit`].
+/// The same as for [`encode_hit`].
 pub fn encoded_hit_len(hit: &HitV1) -> Result<usize, CodecError> {
     hit.check()?;
     let len =
@@ -104,28 +104,28 @@ pub fn encoded_hit_len(hit: &HitV1) -> Result<usize, CodecError> {
     Ok(len as usize)
 }
 
-/// Encodes a hit as if no rule had matched it: the same bytes for the same event, whatever the rules.
+/// Encodes a hit without its rules, so that the bytes depend on the event alone.
 ///
 /// # Errors
 ///
-/// As [`encode_hit`].
+/// The same as for [`encode_hit`].
 pub fn encode_event(hit: &HitV1) -> Result<Vec<u8>, CodecError> {
     let mut bytes = encode_hit(hit)?;
     let rules = options(HIT_LEN_MAX)
         .serialized_size(&hit.rules)
         .map_err(|error| refuse_encoding(*error, HIT_LEN_MAX))?;
-    // The rules are the last field: cut them off and say that there are none.
+    // The rules are the last field. Replace them with an empty list.
     bytes.truncate(bytes.len() - rules as usize);
     bytes.extend_from_slice(&0u64.to_le_bytes());
     Ok(bytes)
 }
 
-/// Encodes what identifies the hit's event: as [`encode_event`], but without the source and the number in it, and of a
-/// text that was cut only what does not depend on the rules, its length and hash.
+/// Encodes the parts of a hit that identify its event: like [`encode_event`], but without the source and the number in
+/// the source. Of a truncated text only the length and the hash are included, because the pieces depend on the rules.
 ///
 /// # Errors
 ///
-/// As [`encode_hit`].
+/// The same as for [`encode_hit`].
 pub fn encode_identity(hit: &HitV1) -> Result<Vec<u8>, CodecError> {
     if hit.cut.is_none() {
         return Ok(identity_parts(hit, &encode_event(hit)?).concat());
@@ -135,16 +135,16 @@ pub fn encode_identity(hit: &HitV1) -> Result<Vec<u8>, CodecError> {
     Ok(identity_parts(hit, &encode_event(&whole)?).concat())
 }
 
-/// The parts of [`encode_identity`], where `event` is the encoded event of a hit whose text is not cut.
+/// Returns the parts of [`encode_identity`]. `event` is the encoded event of a hit whose text is not truncated.
 pub(crate) fn identity_parts<'e>(hit: &HitV1, event: &'e [u8]) -> [&'e [u8]; 3] {
-    // The time, then the source (its length and its bytes), the number in the source, and the rest.
+    // An encoded event starts with the time, the source (length and bytes) and the number in the source.
     const TIME_LEN: usize = size_of::<u64>();
     const NO_SOURCE: &[u8] = &[0; 2 * size_of::<u64>()];
     let rest = TIME_LEN + NO_SOURCE.len() + hit.source.len();
     [event.get(..TIME_LEN).unwrap_or_default(), NO_SOURCE, event.get(rest..).unwrap_or_default()]
 }
 
-/// Decodes a hit; `bytes` must be it and nothing more.
+/// Decodes a hit. `bytes` must contain the hit and nothing else.
 ///
 /// # Errors
 ///
@@ -154,7 +154,7 @@ pub fn decode_hit(bytes: &[u8]) -> Result<HitV1, CodecError> {
 }
 
 pub(super) fn append_data(sequence: u64, hit: &HitV1, out: &mut Vec<u8>) -> Result<(), CodecError> {
-    /// [`DataV1`], borrowed.
+    /// [`DataV1`] with a borrowed hit.
     #[derive(Serialize)]
     struct Data<'a> {
         sequence: u64,
@@ -193,14 +193,14 @@ fn decode<T: DeserializeOwned>(bytes: &[u8], len_max: usize) -> Result<T, CodecE
 fn refuse_encoding(error: ErrorKind, max: usize) -> CodecError {
     match error {
         ErrorKind::SizeLimit => CodecError::TooLong { max },
-        // Not reached: the writers have room, and no struct here refuses to be encoded.
+        // Unreachable: the writers have room, and every struct here can be encoded.
         other => CodecError::Invalid { len: 0, detail: other.to_string() },
     }
 }
 
 fn refuse_decoding(error: ErrorKind, len: usize) -> CodecError {
     match error {
-        // A length beyond the limit is a length beyond the slice, which is no longer than the limit.
+        // No input is longer than the limit, so a length beyond the limit is beyond the end of the input, too.
         ErrorKind::SizeLimit => CodecError::Truncated { len },
         ErrorKind::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             CodecError::Truncated { len }

@@ -1,59 +1,62 @@
-//! The frame: how a receiver finds the borders of messages, and knows that they arrived as they were sent.
+//! The frame, which delimits a message on a connection and protects it with a checksum.
 //!
 //! | offset | type | field |
 //! |---|---|---|
 //! | 0 | u32 | magic, the bytes `ETWS` |
-//! | 4 | u8 | version of the payload's structs, 1 |
+//! | 4 | u8 | version of the structs in the payload, 1 |
 //! | 5 | u8 | type, see [`FrameType`] |
 //! | 6 | u16 | flags, 0 |
 //! | 8 | u32 | length of the payload in bytes, at most [`PAYLOAD_LEN_MAX`] |
 //! | 12 | u32 | CRC-32 of bytes 0 to 11 and of the payload |
 //! | 16 | | payload |
 //!
-//! Little-endian. The CRC is that of zlib and Ethernet (reflected polynomial 0xEDB88320, start and final
-//! exclusive-or 0xFFFFFFFF; `123456789` gives 0xCBF43926). Layout and CRC stay the same in every version, so
-//! that a receiver can tell a version it does not know from damage.
+//! All integers are little-endian. The CRC is that of zlib and Ethernet (reflected polynomial 0xEDB88320, initial and
+//! final exclusive-or 0xFFFFFFFF; `123456789` gives 0xCBF43926). Layout and CRC are the same in every version, so that
+//! a receiver can distinguish an unknown version from damage.
 
 use crc32fast::Hasher;
 
-/// The first four bytes, `ETWS`, as a little-endian number.
+/// The first four bytes of a frame, `ETWS`, as a little-endian integer.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"ETWS");
-/// The version of the structs in payloads.
+/// Version of the structs in payloads.
 pub const VERSION: u8 = 1;
-/// Bytes before the payload.
+/// Length of the header, in bytes.
 pub const HEADER_LEN: usize = 16;
-/// Longest payload, in bytes.
+/// Maximum length of a payload, in bytes.
 pub const PAYLOAD_LEN_MAX: usize = 1024 * 1024;
-/// Longest frame, in bytes.
+/// Maximum length of a frame, in bytes.
 pub const FRAME_LEN_MAX: usize = HEADER_LEN + PAYLOAD_LEN_MAX;
 
-const LENGTH_AT: usize = 8;
+/// Offset of the type in a header.
+pub(crate) const TYPE_AT: usize = 5;
+/// Offset of the payload length in a header.
+pub(crate) const LENGTH_AT: usize = 8;
 const CRC_AT: usize = 12;
 
-/// What a frame's payload is.
+/// The type of a frame, which determines its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FrameType {
-    /// The sensor's first word.
+    /// The sensor introduces itself.
     Hello = 1,
-    /// The collector's answer to it.
+    /// The collector answers a HELLO.
     Welcome = 2,
-    /// One hit under a sequence number.
+    /// A hit with its sequence number.
     Data = 3,
     /// Everything up to a sequence number is durable.
     Ack = 4,
-    /// The collector cannot take more for a while.
+    /// The collector accepts no more frames for a while.
     Busy = 5,
-    /// Hits that will never come.
+    /// A range of sequence numbers whose hits were dropped.
     Gap = 6,
-    /// The sensor's loss ledger and health.
+    /// The sensor's loss counters and health.
     Status = 7,
-    /// The collector cannot store a frame, now or later.
+    /// The collector can never store a frame.
     Refused = 8,
 }
 
 impl FrameType {
-    /// All of them, in the order of their numbers.
+    /// All types in the order of their numbers.
     pub const ALL: [Self; 8] = [
         Self::Hello,
         Self::Welcome,
@@ -65,71 +68,74 @@ impl FrameType {
         Self::Refused,
     ];
 
-    /// The type of a number on the wire.
+    /// Returns the type with this number on the wire.
     pub fn from_u8(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|known| *known as u8 == number)
     }
 }
 
-/// Why bytes are no frame. The stream cannot be resynchronised after any of these: close the connection.
+/// The bytes are not a valid frame. The stream cannot be resynchronised after any of these errors: close the
+/// connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The stream is something else.
-    #[error("no frame: magic {found:#010x}, expected {MAGIC:#010x}")]
+    /// The stream does not carry frames.
+    #[error("not a frame: magic {found:#010x}, expected {MAGIC:#010x}")]
     Magic {
-        /// The first four bytes.
+        /// The first four bytes as a little-endian integer.
         found: u32,
     },
-    /// More than a receiver is prepared to hold.
-    #[error("a frame of {len} payload bytes, the maximum is {PAYLOAD_LEN_MAX}")]
+    /// The payload is longer than the receiver accepts.
+    #[error("a payload of {len} bytes, expected at most {max}")]
     TooLong {
-        /// Length of the payload in bytes.
+        /// Length of the payload, in bytes.
         len: usize,
+        /// Maximum length for this type of frame, in bytes.
+        max: usize,
     },
-    /// Damaged on the way.
-    #[error("frame damaged: CRC-32 {found:#010x}, the header says {expected:#010x}")]
+    /// The frame was damaged on its way.
+    #[error("damaged frame: CRC-32 is {found:#010x}, the header has {expected:#010x}")]
     Crc {
-        /// What the header says.
+        /// The CRC in the header.
         expected: u32,
-        /// What the bytes give.
+        /// The CRC of the bytes.
         found: u32,
     },
-    /// Intact, and of a version that was not agreed on.
-    #[error("frame version {found}, expected {VERSION}")]
+    /// The frame is intact but has a version that was not agreed on.
+    #[error("unsupported frame version {found}, expected {VERSION}")]
     Version {
-        /// The header's version.
+        /// The version in the header.
         found: u8,
     },
-    /// Intact, and of a type that this version does not have.
-    #[error("frame type {found} is unknown")]
+    /// The frame is intact but this version has no such type.
+    #[error("unknown frame type {found}")]
     Type {
-        /// The header's type.
+        /// The type in the header.
         found: u8,
     },
-    /// Intact, with flags that this version does not have.
-    #[error("frame flags {found:#06x}, expected none")]
+    /// The frame is intact but this version defines no flags.
+    #[error("unknown frame flags {found:#06x}, expected none")]
     Flags {
-        /// The header's flags.
+        /// The flags in the header.
         found: u16,
     },
 }
 
-/// A frame at the start of received bytes.
+/// The first frame of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Split<'a> {
-    /// What the payload is.
+    /// Type of the frame.
     pub frame_type: FrameType,
-    /// The payload, borrowed from the input.
+    /// The payload, borrowed from the buffer.
     pub payload: &'a [u8],
-    /// What follows the frame.
+    /// The bytes after the frame.
     pub rest: &'a [u8],
 }
 
 /// Splits the first frame off `input`.
 ///
-/// `None` means the frame is still arriving: call again with more bytes, at most [`FRAME_LEN_MAX`] in all.
-/// Magic and length are judged as soon as the header is there, then the CRC, and only then version, type and
-/// flags. Allocates nothing.
+/// Returns `None` while the frame is incomplete: call again with more bytes, at most [`FRAME_LEN_MAX`] in all. Magic
+/// and length are checked as soon as the header is complete, then the CRC, and only then version, type and flags.
+/// Allocates nothing.
 ///
 /// # Errors
 ///
@@ -145,7 +151,7 @@ pub fn split_frame(input: &[u8]) -> Result<Option<Split<'_>>, FrameError> {
     }
     let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
     if len > PAYLOAD_LEN_MAX {
-        return Err(FrameError::TooLong { len });
+        return Err(FrameError::TooLong { len, max: PAYLOAD_LEN_MAX });
     }
     let Some((payload, rest)) = body.split_at_checked(len) else {
         return Ok(None);
@@ -170,10 +176,10 @@ pub fn split_frame(input: &[u8]) -> Result<Option<Split<'_>>, FrameError> {
 ///
 /// # Errors
 ///
-/// [`FrameError::TooLong`]; `out` is then as it was.
+/// [`FrameError::TooLong`]; `out` is unchanged then.
 pub fn encode_frame(frame_type: FrameType, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
     if payload.len() > PAYLOAD_LEN_MAX {
-        return Err(FrameError::TooLong { len: payload.len() });
+        return Err(FrameError::TooLong { len: payload.len(), max: PAYLOAD_LEN_MAX });
     }
     let start = out.len();
     out.resize(start + HEADER_LEN, 0);
@@ -182,7 +188,7 @@ pub fn encode_frame(frame_type: FrameType, payload: &[u8], out: &mut Vec<u8>) ->
     Ok(())
 }
 
-/// Fills the first [`HEADER_LEN`] bytes of `frame`; the rest is the payload, whose length was checked.
+/// Fills in the first [`HEADER_LEN`] bytes of `frame`. The rest is the payload, whose length the caller has checked.
 pub(super) fn write_header(frame_type: FrameType, frame: &mut [u8]) {
     let Some((header, payload)) = frame.split_first_chunk_mut::<HEADER_LEN>() else {
         return;
@@ -205,7 +211,7 @@ fn crc(header: &[u8], payload: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// A frame with a correct CRC around any header.
+    /// Returns a frame with the given header fields and a correct CRC.
     fn sealed(version: u8, kind: u8, flags: u16, payload: &[u8]) -> Vec<u8> {
         let mut bytes = MAGIC.to_le_bytes().to_vec();
         bytes.extend([version, kind]);
@@ -255,7 +261,7 @@ mod tests {
                 matches!(e, FrameError::Magic { .. })
             }),
             ("long and broken", long(broken(sealed(9, 99, 1, b"x"))), |e| {
-                matches!(e, FrameError::TooLong { len: 1_048_577 })
+                matches!(e, FrameError::TooLong { len: 1_048_577, .. })
             }),
             ("broken and unknown", broken(sealed(9, 99, 1, b"x")), |e| matches!(e, FrameError::Crc { .. })),
             ("version", sealed(2, 99, 1, b"x"), |e| matches!(e, FrameError::Version { found: 2 })),
@@ -277,7 +283,7 @@ mod tests {
         assert_eq!(split_frame(&bytes).unwrap().unwrap().payload.len(), PAYLOAD_LEN_MAX);
         let before = bytes.clone();
         let error = encode_frame(FrameType::Status, &vec![7; PAYLOAD_LEN_MAX + 1], &mut bytes).unwrap_err();
-        assert_eq!(error, FrameError::TooLong { len: PAYLOAD_LEN_MAX + 1 });
+        assert_eq!(error, FrameError::TooLong { len: PAYLOAD_LEN_MAX + 1, max: PAYLOAD_LEN_MAX });
         assert_eq!(bytes, before);
     }
 }

@@ -1,101 +1,102 @@
-//! What the two ends of a connection tell each other, besides the hits themselves.
+//! The messages that sensor and collector exchange, except DATA.
 //!
-//! `docs/wire.md` has the byte tables and says when each is sent and what it means. The structs are frozen once
-//! released, like [`HitV1`](crate::hit::HitV1); golden files hold their bytes. The sensor's identity is none of their
-//! fields: it is the name in its certificate.
+//! `docs/wire.md` has the byte tables, and says when each message is sent and what it means. Like
+//! [`HitV1`](crate::hit::HitV1) the structs are frozen, and golden files pin their bytes. No message carries the
+//! sensor's identity: that is the name in its certificate.
 
 use super::frame::{FrameType, VERSION};
 use crate::hit::{STRING_LEN_MAX, bounded};
 use serde::{Deserialize, Serialize};
 
-/// Versions of the payload structs that this release speaks, the best one last.
+/// Versions of the payload structs that this release supports, in ascending order of preference.
 pub const SUPPORTED_VERSIONS: [u8; 1] = [VERSION];
-/// Most versions that a HELLO offers.
+/// Maximum number of versions in a HELLO.
 pub const VERSIONS_MAX: usize = 16;
-/// Most counts of a STATUS.
+/// Maximum number of counts in a STATUS.
 pub const COUNTS_MAX: usize = 256;
-/// Longest payload of any message but DATA, in bytes. A receiver refuses more before it has read it.
+/// Maximum length of the payload of any message except DATA, in bytes. A receiver rejects a longer one when it has the
+/// header.
 pub const MESSAGE_LEN_MAX: usize = 64 * 1024;
-/// Longest string in a message, in bytes of UTF-8. Strings of hits may be longer.
+/// Maximum length of a string in a message, in bytes of UTF-8. Strings of hits may be longer.
 pub const NAME_LEN_MAX: usize = 128;
-/// Most hits that a collector lets one GAP declare lost: more than a sensor numbers in one epoch, and few enough that sums
-/// of them stay far from the limits of 64 bits.
+/// Maximum number of lost hits in one GAP that a collector accepts. No sensor numbers that many hits in one epoch, and
+/// sums of such counts stay far from the limits of 64 bits.
 pub const GAP_COUNT_MAX: u64 = 1 << 40;
 
-/// The sensor's first word, and again whenever it goes on to another epoch.
+/// Introduces the sensor. Sent first on a connection, and again for each further epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloV1 {
     /// Versions of the payload structs that the sensor can send, 1 to [`VERSIONS_MAX`] of them.
     #[serde(deserialize_with = "bounded::vec::<VERSIONS_MAX, _, _>")]
     pub versions: Vec<u8>,
-    /// Random number of the sensor's spool. Not its identity: a copied spool has it too.
+    /// Random number of the sensor's spool. It is not an identity: a copied spool has the same number.
     pub instance: [u8; 16],
-    /// The epoch to which the sequence numbers that follow belong: random, one for each start of a sensor's process.
+    /// The epoch of the sequence numbers that follow. Each process of a sensor draws a random one when it starts.
     pub epoch: [u8; 16],
-    /// The lowest sequence number of this epoch for which the sensor has no acknowledgement; from 1.
+    /// The lowest sequence number of this epoch that is not acknowledged; at least 1.
     pub first_unacknowledged: u64,
-    /// Program and version, for people.
+    /// Program and version; informational.
     #[serde(deserialize_with = "bounded::string")]
     pub software: String,
-    /// The name that the machine gives itself, for people; may be empty.
+    /// The machine's own name; informational, may be empty.
     #[serde(deserialize_with = "bounded::string")]
     pub computer: String,
 }
 
 impl HelloV1 {
-    /// The best version that both ends speak.
+    /// Returns the best version that both sides support.
     pub fn choose_version(&self) -> Option<u8> {
         SUPPORTED_VERSIONS.into_iter().rev().find(|version| self.versions.contains(version))
     }
 }
 
-/// The collector's answer to a HELLO.
+/// Answers a HELLO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WelcomeV1 {
-    /// The version of all frames that follow, one of those offered.
+    /// Version of all frames that follow, one of those offered.
     pub version: u8,
-    /// The epoch of the HELLO.
+    /// Epoch of the HELLO.
     pub epoch: [u8; 16],
-    /// The highest sequence number of this epoch that is durable here; 0: none, or not known. For people and for
-    /// noticing a cloned sensor; only an ACK lets the sensor forget.
+    /// The highest sequence number of this epoch that is durable at the collector; 0: none, or unknown. It helps people
+    /// to diagnose problems and to notice cloned sensors. Only an ACK allows the sensor to delete hits.
     pub durable: u64,
-    /// Most frames that the sensor may have unacknowledged, at least 1.
+    /// Maximum number of unacknowledged frames of the sensor; at least 1.
     pub window: u32,
     /// Milliseconds of silence after which the collector closes the connection. The sensor sends a STATUS at least
     /// three times as often.
     pub quiet_ms: u32,
 }
 
-/// Everything up to a sequence number is durable, or its loss is.
+/// Acknowledges hits up to a sequence number: each is durable, or its loss is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AckV1 {
     /// The epoch.
     pub epoch: [u8; 16],
-    /// Of what this connection has carried, everything up to this number and with it. 0: nothing yet.
+    /// Everything that this connection has carried up to and including this number is acknowledged. 0: nothing yet.
     pub sequence: u64,
 }
 
-/// Why a collector does not take more.
+/// The reason for a BUSY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BusyReason {
-    /// Its disk is full. Wire value 0.
+    /// The collector's disk is full. Wire value 0.
     DiskFull,
-    /// Its store cannot be written. Wire value 1.
+    /// The collector cannot write its store. Wire value 1.
     StoreFailed,
-    /// Too much waits for the store. Wire value 2.
+    /// Too many frames are waiting for the store. Wire value 2.
     Overload,
-    /// It has, or the sensor has, too many connections. Wire value 3.
+    /// The collector or the sensor has too many connections. Wire value 3.
     Connections,
-    /// It stops. Wire value 4.
+    /// The collector is stopping. Wire value 4.
     Stopping,
-    /// The sensor is not on its list, or its certificate was revoked. Wire value 5.
+    /// The sensor is not registered, or its certificate was revoked. Wire value 5.
     NotAllowed,
-    /// It knows none of the versions offered. Wire value 6.
+    /// The collector supports none of the offered versions. Wire value 6.
     Version,
 }
 
 impl BusyReason {
-    /// All of them, in the order of their numbers.
+    /// All reasons in the order of their wire values.
     pub const ALL: [Self; 7] = [
         Self::DiskFull,
         Self::StoreFailed,
@@ -106,7 +107,7 @@ impl BusyReason {
         Self::Version,
     ];
 
-    /// The word that metrics use.
+    /// Returns the word that metrics use.
     pub const fn as_word(self) -> &'static str {
         match self {
             Self::DiskFull => "disk_full",
@@ -119,50 +120,50 @@ impl BusyReason {
         }
     }
 
-    /// What it means, for people.
+    /// Returns a description for log lines; the collector is its subject.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::DiskFull => "its disk is full",
             Self::StoreFailed => "its store cannot be written",
             Self::Overload => "it is overloaded",
             Self::Connections => "it has too many connections",
-            Self::Stopping => "it stops",
-            Self::NotAllowed => "the sensor is not allowed, or was revoked",
-            Self::Version => "it knows no version of the protocol that this sensor speaks",
+            Self::Stopping => "it is stopping",
+            Self::NotAllowed => "the sensor is not registered, or its certificate was revoked",
+            Self::Version => "it supports no protocol version of this sensor",
         }
     }
 }
 
-/// The collector's last word on a connection that it closes: what was not acknowledged was not taken.
+/// The last message on a connection that the collector closes. Frames without an acknowledgement were not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusyV1 {
-    /// Milliseconds after which to try this collector again.
+    /// Milliseconds after which the sensor may try this collector again.
     pub retry_after_ms: u32,
-    /// Why.
+    /// The reason.
     pub reason: BusyReason,
 }
 
-/// Why hits were given up.
+/// The reason why hits were dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum GapReason {
-    /// They came faster than the spool could write. Wire value 0.
+    /// Hits came faster than the spool could write them. Wire value 0.
     QueueFull,
     /// The spool was full. Wire value 1.
     SpoolFull,
     /// The spool was damaged. Wire value 2.
     SpoolDamaged,
-    /// They do not fit a frame. Wire value 3.
+    /// They did not fit in a frame. Wire value 3.
     TooLong,
-    /// A collector could not store them and said so with a REFUSED frame. Wire value 4.
+    /// A collector could not store them and answered with a REFUSED. Wire value 4.
     Refused,
 }
 
 impl GapReason {
-    /// All of them, in the order of their numbers.
+    /// All reasons in the order of their wire values.
     pub const ALL: [Self; 5] =
         [Self::QueueFull, Self::SpoolFull, Self::SpoolDamaged, Self::TooLong, Self::Refused];
 
-    /// The word that stores and metrics use.
+    /// Returns the word that stores and metrics use.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
@@ -173,39 +174,39 @@ impl GapReason {
         }
     }
 
-    /// The reason of a word.
+    /// Returns the reason with this word.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.as_str() == word)
     }
 }
 
-/// Hits that will never come. Every sequence number of an epoch is that of a DATA frame or lies in a GAP.
+/// Declares hits lost. Every sequence number of an epoch is sent as DATA or is covered by a GAP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GapV1 {
     /// The first sequence number, at least 1.
     pub from: u64,
-    /// The last one, not below `from`.
+    /// The last one; at least `from`.
     pub to: u64,
-    /// How many hits were given up: at least 1, at most `to - from + 1`; a collector takes at most [`GAP_COUNT_MAX`].
+    /// Number of dropped hits: at least 1, at most `to - from + 1`. A collector accepts at most [`GAP_COUNT_MAX`].
     pub count: u64,
-    /// Why.
+    /// The reason.
     pub reason: GapReason,
 }
 
-/// Why a collector cannot store a frame.
+/// The reason why a collector cannot store a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RefusalReason {
-    /// It is larger than its store takes. Wire value 0.
+    /// The frame is larger than the store accepts. Wire value 0.
     TooLarge,
-    /// Its store does not accept the contents. Wire value 1.
+    /// The store does not accept the contents. Wire value 1.
     NotStorable,
 }
 
 impl RefusalReason {
-    /// All of them, in the order of their numbers.
+    /// All reasons in the order of their wire values.
     pub const ALL: [Self; 2] = [Self::TooLarge, Self::NotStorable];
 
-    /// The word that metrics use.
+    /// Returns the word that metrics use.
     pub const fn as_word(self) -> &'static str {
         match self {
             Self::TooLarge => "too_large",
@@ -214,67 +215,67 @@ impl RefusalReason {
     }
 }
 
-/// A frame that the collector cannot store, now or later. The ACK that covers these numbers follows: the sensor counts
-/// the hits as lost and does not send them again.
+/// A frame that the collector can never store. The sensor counts its hits as lost and does not send them again. An ACK
+/// that covers them follows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedV1 {
     /// The epoch.
     pub epoch: [u8; 16],
     /// The first sequence number of the frame, at least 1.
     pub from: u64,
-    /// The last one, not below `from`; equal to it for a DATA frame.
+    /// The last one; at least `from`, and equal to it for a DATA frame.
     pub to: u64,
-    /// Why.
+    /// The reason.
     pub reason: RefusalReason,
-    /// The cause, for people; may be empty.
+    /// The cause in words; informational, may be empty.
     #[serde(deserialize_with = "bounded::string")]
     pub detail: String,
 }
 
-/// A count with its name.
+/// A named count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CountV1 {
-    /// Lower-case words with underscores; `docs/wire.md` lists those in use.
+    /// Lower-case words with underscores. `docs/wire.md` lists the names in use.
     #[serde(deserialize_with = "bounded::string")]
     pub name: String,
-    /// The count.
+    /// The value.
     pub value: u64,
 }
 
-/// How the sensor is: its loss ledger and its health. Also the sign of life of a quiet connection.
+/// The sensor's loss counters and health. It is also the heartbeat of an idle connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusV1 {
-    /// The sensor's clock: FILETIME.
+    /// The sensor's clock, as a FILETIME.
     pub time: u64,
-    /// Since the start of its process, in seconds.
+    /// Seconds since the sensor's process started.
     pub uptime_seconds: u64,
-    /// Counts, at most [`COUNTS_MAX`], no name twice.
+    /// The counts, at most [`COUNTS_MAX`], each name once.
     #[serde(deserialize_with = "bounded::vec::<COUNTS_MAX, _, _>")]
     pub counts: Vec<CountV1>,
 }
 
-/// A message breaks a rule that the byte layout cannot express.
+/// A field of a message has a value that the protocol does not allow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {found}, expected {expected}")]
 pub struct MessageError {
     /// Message and field, such as `gap.to`.
     pub field: &'static str,
-    /// What there is.
+    /// The value found.
     pub found: String,
-    /// What there should be.
+    /// The values allowed.
     pub expected: &'static str,
 }
 
-/// The payload of one type of frame. Sealed: the types of the protocol are those of this module.
+/// The payload of a frame type. The trait is sealed: the messages of the protocol are those of this module.
 pub trait Message: Serialize + serde::de::DeserializeOwned + sealed::Sealed {
-    /// The type of its frame.
+    /// Type of the frame.
     const TYPE: FrameType;
 
-    /// Checks what the layout cannot express. Done when encoding and when decoding.
+    /// Checks the rules that the byte layout cannot express. Called before encoding and after decoding.
     ///
     /// # Errors
     ///
-    /// The first rule that is broken.
+    /// Returns the first violation.
     fn check(&self) -> Result<(), MessageError>;
 }
 
@@ -335,9 +336,9 @@ impl Message for GapV1 {
             return refuse("gap.from", 0, "at least 1");
         }
         let Some(span) = self.to.checked_sub(self.from) else {
-            return refuse("gap.to", self.to, "not below gap.from");
+            return refuse("gap.to", self.to, "at least gap.from");
         };
-        // In this order, since a span of all numbers would overflow.
+        // Subtracts one first: the length of a gap over all numbers would overflow.
         if self.count == 0 || self.count - 1 > span {
             return refuse("gap.count", self.count, "1 to the length of the gap");
         }
@@ -353,7 +354,7 @@ impl Message for RefusedV1 {
             return refuse("refused.from", 0, "at least 1");
         }
         if self.to < self.from {
-            return refuse("refused.to", self.to, "not below refused.from");
+            return refuse("refused.to", self.to, "at least refused.from");
         }
         name("refused.detail", &self.detail)
     }
@@ -380,7 +381,7 @@ impl Message for StatusV1 {
 }
 
 fn name(field: &'static str, value: &str) -> Result<(), MessageError> {
-    const { assert!(NAME_LEN_MAX <= STRING_LEN_MAX, "the decoder's bound is the wider one") };
+    const { assert!(NAME_LEN_MAX <= STRING_LEN_MAX, "the decoder accepts every valid name") };
     list(field, value.len(), 0, NAME_LEN_MAX, "at most 128 bytes")
 }
 

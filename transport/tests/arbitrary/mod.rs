@@ -1,11 +1,11 @@
-//! Arbitrary hits.
+//! Strategies for arbitrary hits.
 
 use etwsieve_transport::hit::{
     CutV1, EventContent, HitV1, PieceV1, RuleRefV1, Scope, SpanV1, Transformation, Utf16Text, View,
 };
 use proptest::prelude::*;
 
-/// Units of every kind, so that lone surrogates and NUL are common.
+/// Units of every kind; lone surrogates and NUL are common.
 fn any_text() -> impl Strategy<Value = Utf16Text> {
     let unit = prop_oneof![4 => 0x20u16..0x7F, 1 => Just(0), 1 => 0xD800u16..0xE000, 1 => any::<u16>()];
     proptest::collection::vec(unit, 0..60).prop_map(Utf16Text)
@@ -61,7 +61,7 @@ fn any_rule() -> impl Strategy<Value = RuleRefV1> {
     )
 }
 
-/// A claim about a cut that need not fit its text: whoever receives one must not trust it.
+/// A description of a truncation that need not match its text, because receivers must not trust it.
 fn any_cut() -> impl Strategy<Value = Option<CutV1>> {
     let piece = any::<(u32, u32)>().prop_map(|(start, len)| PieceV1 { start, len });
     let pieces = proptest::collection::vec(piece, 0..5);
@@ -70,7 +70,7 @@ fn any_cut() -> impl Strategy<Value = Option<CutV1>> {
     proptest::option::of(cut)
 }
 
-/// Hits with every field drawn at random.
+/// Hits with random values in every field.
 pub(crate) fn any_hit() -> impl Strategy<Value = HitV1> {
     let place = (any::<u64>(), ".{0,20}", any::<u64>(), any::<[u8; 16]>());
     let descriptor = any::<(u16, u8, u8, u8, u8, u16, u64)>();

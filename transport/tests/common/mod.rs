@@ -1,8 +1,8 @@
-//! An ordinary hit for tests.
+//! A typical hit for tests.
 
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, Utf16Text, View};
 
-/// An ordinary hit: event 4104 number `sequence` of a recorded trace, found by one rule.
+/// Returns a typical hit: event 4104 number `sequence` of a recorded trace, matched by one rule.
 pub(crate) fn hit(sequence: u64) -> HitV1 {
     HitV1 {
         time: 133_601_515_200_000_000 + sequence * 10_000_000,

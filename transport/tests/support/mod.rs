@@ -1,17 +1,17 @@
-//! A small blocking collector for the tests of the sender; it can misbehave. And hits, bundles, spools.
+//! A small blocking collector for tests of the sender, which can misbehave; also hits, bundles and spools.
 
-#![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 
 use etwsieve_transport::hit::{EventContent, HitV1, Scope, View};
 use etwsieve_transport::identity::Identity;
-use etwsieve_transport::sender::{Address, Order, Sender, SenderSettings};
+use etwsieve_transport::protocol::FrameBuffer;
+use etwsieve_transport::sender::{Address, HitSender, Order, SenderSettings};
 use etwsieve_transport::spool::{BYTES_MAX_LEAST, Keep, Spool, SpoolSettings};
 use etwsieve_transport::wire::frame::{FrameType, PAYLOAD_LEN_MAX};
 use etwsieve_transport::wire::message::{
     AckV1, BusyReason, BusyV1, GapV1, HelloV1, Message, StatusV1, WelcomeV1,
 };
-use etwsieve_transport::wire::stream::FrameBuffer;
 use etwsieve_transport::wire::{decode_data, decode_message, encode_message};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// A hit with a text of `len` bytes.
+/// Returns a hit with a text of `len` bytes.
 pub fn hit(number: u64, len: usize) -> HitV1 {
     HitV1 {
         time: 133_000_000_000_000_000 + number,
@@ -52,43 +52,43 @@ pub fn hit(number: u64, len: usize) -> HitV1 {
     }
 }
 
-/// How a collector behaves on its connections.
+/// The behaviour of a collector on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
-    /// As the protocol says.
+    /// Follows the protocol.
     Honest,
-    /// Stores, acknowledges nothing, closes after so many frames.
+    /// Stores frames, acknowledges nothing, and closes after the given number of frames.
     LosesAcks(usize),
-    /// Closes after so many frames, without storing the last one.
+    /// Closes after the given number of frames without storing the last one.
     Closes(usize),
-    /// Acknowledges twice, late and for epochs of its own.
+    /// Sends repeated and late ACKs, and ACKs for unknown epochs.
     StaleAcks,
-    /// Acknowledges more than it got.
+    /// Acknowledges more than it received.
     AcksTooMuch,
-    /// Sends no frame but bytes.
+    /// Sends bytes that are not a frame.
     Garbage,
-    /// Sends a WELCOME with a version that nobody offered.
+    /// Sends a WELCOME with a version that was not offered.
     WrongVersion,
-    /// Refuses.
+    /// Answers with BUSY.
     Busy(BusyReason),
 }
 
-/// What a collector has stored.
+/// The contents of a collector.
 #[derive(Debug, Default)]
 pub struct Stored {
-    /// By epoch and number: `source_sequence` of the hit, or `None` for one that was given up.
+    /// By epoch and number: `source_sequence` of the hit, or `None` for a dropped hit.
     pub numbers: BTreeMap<([u8; 16], u64), Option<u64>>,
-    /// Each DATA as it came first, to see the order.
+    /// The hits in the order of their first arrival.
     pub order: Vec<([u8; 16], u64)>,
-    /// Frames that came again, with the same content.
+    /// Number of repeated frames with the same contents.
     pub repeated: u64,
-    /// Frames that came again with another content.
+    /// Number of repeated frames with other contents.
     pub conflicts: u64,
     pub gaps: Vec<GapV1>,
     pub statuses: Vec<StatusV1>,
     pub hellos: Vec<HelloV1>,
-    /// What broke the protocol on the sensor's side.
-    pub breaches: Vec<String>,
+    /// Violations of the protocol by the sensor.
+    pub violations: Vec<String>,
 }
 
 impl Stored {
@@ -96,7 +96,7 @@ impl Stored {
         self.numbers.values().copied().flatten().collect()
     }
 
-    pub fn given_up(&self) -> u64 {
+    pub fn dropped(&self) -> u64 {
         self.numbers.values().filter(|hit| hit.is_none()).count() as u64
     }
 }
@@ -110,7 +110,7 @@ pub struct TestCollector {
 }
 
 impl TestCollector {
-    /// `mood` tells the mood of each connection, by its number from 0.
+    /// `mood` returns the behaviour on the connection with the given number, starting at 0.
     pub fn start(
         tls: Option<Arc<rustls::ServerConfig>>,
         window: u32,
@@ -135,7 +135,7 @@ impl TestCollector {
                     stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
                     stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
                     let mood = mood(number);
-                    // What ends a connection is for the sensor to cope with.
+                    // The sensor has to handle every end of a connection.
                     let _ = match &tls {
                         None => serve(stream, mood, window, &stored, &stop),
                         Some(config) => {
@@ -173,9 +173,10 @@ fn serve(
     let mut buffer = FrameBuffer::new(PAYLOAD_LEN_MAX);
     let (mut epoch, mut next, mut frames, mut acked) = ([0; 16], 0, 0usize, 0);
     loop {
-        match buffer.fill_from(&mut stream) {
+        let mut chunk = [0; 16 << 10];
+        match stream.read(&mut chunk) {
             Ok(0) => return Ok(()),
-            Ok(_) => {}
+            Ok(len) => buffer.extend(&chunk[..len]),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 if stop.load(Ordering::Acquire) {
                     return Ok(());
@@ -189,7 +190,7 @@ fn serve(
             let mut stored = stored.lock().unwrap();
             let mut came = |numbers: std::ops::RangeInclusive<u64>, hit: Option<u64>, stored: &mut Stored| {
                 if *numbers.start() > next {
-                    stored.breaches.push(format!("{numbers:?} came, {next} was next"));
+                    stored.violations.push(format!("{numbers:?} arrived, expected {next}"));
                 }
                 next = next.max(numbers.end() + 1);
                 for number in numbers {
@@ -201,7 +202,7 @@ fn serve(
                             }
                         }
                         Some(known) if *known == hit => stored.repeated += 1,
-                        // A GAP loses nothing that is stored.
+                        // A GAP does not remove stored hits.
                         Some(_) if hit.is_none() => stored.repeated += 1,
                         Some(_) => stored.conflicts += 1,
                     }
@@ -244,7 +245,7 @@ fn serve(
                         return Ok(());
                     }
                 }
-                other => stored.breaches.push(format!("a {other:?} came")),
+                other => stored.violations.push(format!("a {other:?} arrived")),
             }
         }
         if !has_data {
@@ -285,7 +286,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// The text of a bundle for `names`, valid until the first of January of `year`.
+    /// Returns the text of a bundle for `names`, valid until the first of January of `year`.
     pub fn bundle(&self, names: &[&str], year: i32) -> String {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -296,7 +297,7 @@ impl Authority {
         format!("{}{}{}", own.pem(), key.serialize_pem(), self.0.pem())
     }
 
-    /// TLS of a collector with a certificate for `names`.
+    /// Returns the TLS configuration of a collector with a certificate for `names`.
     pub fn server(&self, names: &[&str]) -> Arc<rustls::ServerConfig> {
         let bundle = self.bundle(names, 2040);
         Identity::parse(bundle.as_bytes(), Path::new("collector.pem")).unwrap().server_config().unwrap()
@@ -311,7 +312,7 @@ pub fn open(folder: &Path) -> Spool {
     Spool::open(spool_settings(folder), 1000).unwrap()
 }
 
-pub fn sender(collectors: &[&TestCollector], bundle: Option<&Path>, spool: Spool) -> Sender {
+pub fn sender(collectors: &[&TestCollector], bundle: Option<&Path>, spool: Spool) -> HitSender {
     let settings = SenderSettings {
         order: Order::Listed,
         collectors: collectors.iter().map(|collector| collector.address.clone()).collect(),
@@ -320,10 +321,10 @@ pub fn sender(collectors: &[&TestCollector], bundle: Option<&Path>, spool: Spool
         computer: "ws01".into(),
         more_counts: Box::new(Vec::new),
     };
-    Sender::start(settings, spool).unwrap()
+    HitSender::start(settings, spool).unwrap()
 }
 
-/// Waits until `is_so`, for a minute at most.
+/// Waits until `is_so` returns true, at most a minute.
 pub fn until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {

@@ -9,7 +9,7 @@ use crate::source::SourceError;
 use crate::stop::Stop;
 use crossbeam_channel::Receiver;
 use etwsieve_transport::hit::HitV1;
-use etwsieve_transport::sender::Sender as HitSender;
+use etwsieve_transport::sender::HitSender;
 use etwsieve_transport::store::Store;
 use std::io::{self, BufWriter, Write};
 use std::sync::atomic::Ordering;

@@ -156,15 +156,19 @@ impl Guest {
                 }
                 tracing::debug!(sensor = %name, ?reason, "the connection ended with BUSY");
             }
-            End::Breach(breach) => {
+            End::Violation(violation) => {
                 counters.breaches.add(1);
                 if let Some(suppressed) = self.quotas.breaches.admit() {
                     tracing::warn!(
-                        sensor = %name, address = %self.address, suppressed, "the connection is closed: {breach}"
+                        sensor = %name, address = %self.address, suppressed, "the connection is closed: {violation}"
                     );
                 }
             }
-            End::TimedOut(what) => {
+            End::Silent(_) | End::WriteTimedOut => {
+                let what = match end {
+                    End::Silent(timeout) => timeout.to_string(),
+                    _ => "the sensor does not read".to_owned(),
+                };
                 counters.timed_out.add(1);
                 if let Some(suppressed) = self.quotas.silences.admit() {
                     tracing::info!(

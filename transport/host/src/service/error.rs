@@ -1,4 +1,4 @@
-//! What can go wrong with the service, and what to do then.
+//! Errors of service commands, with instructions for the user.
 
 use super::{Description, ExitCode, State};
 use crate::exposure::Exposure;
@@ -12,83 +12,81 @@ use windows_sys::Win32::Foundation::{
     ERROR_SERVICE_MARKED_FOR_DELETE, ERROR_SERVICE_NOT_ACTIVE,
 };
 
-/// Why a command about a service failed, and what to do.
+/// A service command failed.
 #[derive(Debug, Error)]
 pub enum ServiceError {
     /// Access was denied.
     #[error("access was denied: this needs an elevated prompt (\"Run as administrator\")")]
     NotElevated,
-    /// A service of this name exists.
-    #[error("the service {} is installed already: `{} service uninstall` removes it", .0.name, .0.program)]
+    /// A service with this name exists.
+    #[error("the service {} is already installed; remove it with `{} service uninstall`", .0.name, .0.program)]
     AlreadyInstalled(&'static Description),
-    /// No service of this name exists.
-    #[error("the service {} is not installed: `{} service install` installs it", .0.name, .0.program)]
+    /// No service with this name exists.
+    #[error("the service {} is not installed; install it with `{} service install`", .0.name, .0.program)]
     NotInstalled(&'static Description),
-    /// The service is deleted as soon as nobody holds it open.
+    /// The service will be deleted when the last handle to it is closed.
     #[error(
-        "the service {} is about to be deleted: close the Services console and whatever else shows it, or restart \
+        "the service {} is marked for deletion; close the Services console and other programs that show it, or restart \
          Windows",
         .0.name
     )]
     MarkedForDeletion(&'static Description),
-    /// It runs already.
-    #[error("the service {} runs already", .0.name)]
+    /// The service is already running.
+    #[error("the service {} is already running", .0.name)]
     AlreadyRunning(&'static Description),
-    /// It does not run.
-    #[error("the service {} does not run", .0.name)]
+    /// The service is not running.
+    #[error("the service {} is not running", .0.name)]
     NotRunning(&'static Description),
-    /// Somebody disabled it.
-    #[error("the service {name} is disabled: `sc.exe config {name} start= delayed-auto` enables it", name = .0.name)]
+    /// The service is disabled.
+    #[error("the service {name} is disabled; enable it with `sc.exe config {name} start= delayed-auto`", name = .0.name)]
     Disabled(&'static Description),
-    /// It stopped while it was being started.
-    #[error("the service {} stopped right after its start with {code}: the event log Application says why", service.name)]
+    /// The service stopped immediately after its start.
+    #[error("the service {} stopped immediately after its start with {code}; see the Application event log", service.name)]
     StoppedAtOnce {
         /// The service.
         service: &'static Description,
-        /// How it ended.
+        /// The exit code.
         code: ExitCode,
     },
-    /// It did not get there in time.
+    /// The service did not reach the expected state in time.
     #[error("the service {} is still {state} after {seconds} s", service.name)]
     TimedOut {
         /// The service.
         service: &'static Description,
-        /// Where it stands.
+        /// The state after the wait.
         state: State,
-        /// How long was waited.
+        /// Duration of the wait, in seconds.
         seconds: u64,
     },
-    /// `service run` was started by somebody else.
+    /// `service run` was not started by the service manager.
     #[error(
-        "`{program} service run` is for the service manager: use `{program} service start`, or `{program} {}`",
+        "`{program} service run` can only be started by the service manager; use `{program} service start`, or `{program} {}`",
         .0.by_hand,
         program = .0.program
     )]
     NotStartedByManager(&'static Description),
-    /// The service would run or read what ordinary accounts can change.
-    #[error(
-        "{0}: whoever can change what a service runs or reads becomes that service; move it below Program Files"
-    )]
+    /// Ordinary accounts can change a file that the service would run or read.
+    #[error("{0}, which could take over the service; move the file below Program Files")]
     Exposed(Exposure),
-    /// The program's own path or that of the configuration is of no use.
+    /// The path of the program or of the configuration cannot be used.
     #[error("{path}: {source}")]
     Path {
         /// The path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         source: io::Error,
     },
-    /// Anything else that the service manager says.
-    #[error("the service manager refused to {action}: {source}")]
+    /// Another error of the service manager.
+    #[error("cannot {action}: {source}")]
     System {
-        /// What was asked of it.
+        /// The action that failed.
         action: &'static str,
-        /// Its answer.
+        /// The error of the service manager.
         source: io::Error,
     },
 }
 
-/// Makes a [`ServiceError`] of what the service manager said to `action` on `service`.
+/// Converts an error of the service manager for `action` on `service`.
 pub(super) fn refused(
     service: &'static Description,
     action: &'static str,
@@ -112,13 +110,13 @@ pub(super) fn refused(
     }
 }
 
-/// Whether the system does not know this setting.
+/// Returns true if the system does not support this setting.
 pub(super) fn is_unsupported(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(i32::cast_unsigned);
     matches!(code, Some(ERROR_CALL_NOT_IMPLEMENTED | ERROR_INVALID_LEVEL))
 }
 
-/// Whether the service is being started or stopped just now.
+/// Returns true if the service is currently starting or stopping.
 pub(super) fn is_busy(error: &io::Error) -> bool {
     error.raw_os_error().map(i32::cast_unsigned) == Some(ERROR_SERVICE_CANNOT_ACCEPT_CTRL)
 }
@@ -137,20 +135,23 @@ mod tests {
     };
 
     #[test]
-    fn codes_of_the_service_manager_say_what_to_do() {
+    fn errors_of_the_service_manager_include_instructions() {
         let rows = [
             (5, "elevated"),
-            (1073, "the service dancer is installed already: `dance service uninstall` removes it"),
-            (1060, "the service dancer is not installed: `dance service install` installs it"),
-            (1072, "the service dancer is about to be deleted"),
-            (1056, "the service dancer runs already"),
-            (1062, "the service dancer does not run"),
-            (1058, "the service dancer is disabled: `sc.exe config dancer start= delayed-auto`"),
+            (1073, "the service dancer is already installed; remove it with `dance service uninstall`"),
+            (1060, "the service dancer is not installed; install it with `dance service install`"),
+            (1072, "the service dancer is marked for deletion"),
+            (1056, "the service dancer is already running"),
+            (1062, "the service dancer is not running"),
+            (
+                1058,
+                "the service dancer is disabled; enable it with `sc.exe config dancer start= delayed-auto`",
+            ),
             (
                 1063,
-                "`dance service run` is for the service manager: use `dance service start`, or `dance waltz`",
+                "`dance service run` can only be started by the service manager; use `dance service start`, or `dance waltz`",
             ),
-            (87, "refused to dance"),
+            (87, "cannot dance"),
         ];
         for (code, expected) in rows {
             let answer = windows_service::Error::Winapi(io::Error::from_raw_os_error(code));

@@ -1,4 +1,4 @@
-//! The life of the service process: tells the service manager how things stand while the program works.
+//! The service process: runs the program and reports its state to the service manager.
 
 use super::{Description, STOP_TIME_MAX, ServiceError, refused};
 use std::ffi::OsString;
@@ -12,58 +12,58 @@ use windows_service::service::{
 use windows_service::service_control_handler::{self, ServiceControlHandlerResult, ServiceStatusHandle};
 use windows_service::{define_windows_service, service_dispatcher};
 
-/// Exit code of a service whose main function panicked: that of a Rust program.
+/// Exit code of a service whose main function panicked; the same as that of a Rust program.
 pub const EXIT_PANICKED: u32 = 101;
-/// Exit code of a service that could not tell the service manager how it stands.
+/// Exit code of a service that could not connect to the service manager.
 const EXIT_NOT_CONNECTED: u32 = 102;
-/// What the service manager allows for the start.
+/// The start time announced to the service manager.
 const START_HINT: Duration = Duration::from_secs(10);
 
-/// What the service was started with.
+/// Arguments of the service process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceArgs {
-    /// The configuration that its command line names.
+    /// Path of the configuration on the command line.
     pub config: Option<PathBuf>,
-    /// Arguments given to this one start, as by `sc.exe start NAME …`; the first is the service's name.
+    /// Arguments of this start, as in `sc.exe start NAME …`. The first one is the name of the service.
     pub start_parameters: Vec<OsString>,
 }
 
-/// The work of the service; what it returns is its exit code.
+/// The main function of the service. It returns the exit code.
 pub type Main = Box<dyn FnOnce(&ServiceArgs) -> u32 + Send>;
-/// Asks the work to end. It may be called more than once, and must not wait.
+/// Requests the main function to stop. It may be called more than once and must not block.
 pub type AskToStop = Box<dyn Fn() + Send + Sync>;
 
 struct Work {
     service: &'static Description,
     args: ServiceArgs,
-    /// Taken when it begins.
+    /// Taken when the service starts.
     main: Mutex<Option<Main>>,
     ask_to_stop: AskToStop,
 }
 
-/// Where the service stands; `None` before it is connected and after it has stopped.
+/// The connection to the service manager; `None` before it exists and after the service has stopped.
 struct Life {
     handle: Option<ServiceStatusHandle>,
     exit_code: u32,
 }
 
-// The dispatcher calls plain functions, so what they share is static. The control handler captures nothing for
-// another reason too: windows-service frees it after the first stop, and a handler of no size outlives that.
+// The dispatcher calls plain functions, so their data is static. The control handler also captures nothing, because
+// windows-service frees it after the first stop; a zero-sized handler remains valid.
 static WORK: OnceLock<Work> = OnceLock::new();
 static LIFE: Mutex<Life> = Mutex::new(Life { handle: None, exit_code: EXIT_NOT_CONNECTED });
 
 define_windows_service!(entry, service_main);
 
-/// Runs `main` as the service and returns its exit code when it has ended. Blocks until then.
+/// Runs `main` as the service, blocks until it ends, and returns its exit code.
 ///
-/// The service manager is told that the service runs as soon as it is connected. Stop, shutdown and preshutdown
-/// call `ask_to_stop`, after which `main` has 30 s to end. An exit code other than 0 counts as a failure, after which
-/// the service manager restarts the service. A panic in `main` ends the service with [`EXIT_PANICKED`].
+/// The state is reported as running as soon as the process is connected to the service manager. Stop, shutdown and
+/// preshutdown call `ask_to_stop`, after which `main` has 30 s to return. An exit code other than 0 is a failure, after
+/// which the service manager restarts the service. If `main` panics, the exit code is [`EXIT_PANICKED`].
 ///
 /// # Errors
 ///
-/// [`ServiceError::NotStartedByManager`] if this process was started by hand; what the service manager says; and
-/// that it runs already for a second call in the same process.
+/// [`ServiceError::NotStartedByManager`] if the process was not started by the service manager; errors of the service
+/// manager; and an error for a second call in the same process.
 pub fn run_service(
     service: &'static Description,
     args: ServiceArgs,
@@ -77,7 +77,7 @@ pub fn run_service(
     Ok(LIFE.lock().unwrap_or_else(PoisonError::into_inner).exit_code)
 }
 
-/// Called by the dispatcher on a thread of its own.
+/// Called by the dispatcher on a separate thread.
 fn service_main(start_parameters: Vec<OsString>) {
     let Some(work) = WORK.get() else {
         return;
@@ -87,13 +87,13 @@ fn service_main(start_parameters: Vec<OsString>) {
     };
     let handle = match service_control_handler::register(work.service.name, control) {
         Ok(handle) => handle,
-        Err(error) => return tracing::error!(%error, "the service manager refused the control handler"),
+        Err(error) => return tracing::error!(%error, "cannot register the control handler"),
     };
     LIFE.lock().unwrap_or_else(PoisonError::into_inner).handle = Some(handle);
     report(ServiceState::StartPending, START_HINT);
     report(ServiceState::Running, Duration::ZERO);
     let args = ServiceArgs { start_parameters, ..work.args.clone() };
-    // A service has no standard error: what panics on any thread is told as an error.
+    // A service has no standard error, so panics of all threads are logged as errors.
     panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let code = catch_unwind(AssertUnwindSafe(|| main(&args))).unwrap_or(EXIT_PANICKED);
     LIFE.lock().unwrap_or_else(PoisonError::into_inner).exit_code = code;
@@ -105,7 +105,7 @@ fn control(control: ServiceControl) -> ServiceControlHandlerResult {
     match control {
         ServiceControl::Interrogate => ServiceControlHandlerResult::NoError,
         ServiceControl::Stop | ServiceControl::Shutdown | ServiceControl::Preshutdown => {
-            // In this order, or "about to stop" could come after "stopped".
+            // The order matters: "stop pending" must not be reported after "stopped".
             report(ServiceState::StopPending, STOP_TIME_MAX);
             if let Some(work) = WORK.get() {
                 (work.ask_to_stop)();
@@ -116,7 +116,7 @@ fn control(control: ServiceControl) -> ServiceControlHandlerResult {
     }
 }
 
-/// Tells the service manager how things stand. After "stopped" nothing more is told, whoever comes late.
+/// Reports the state to the service manager. Nothing is reported after "stopped".
 fn report(state: ServiceState, wait_hint: Duration) {
     let mut life = LIFE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(handle) = life.handle else {
@@ -146,7 +146,7 @@ fn report(state: ServiceState, wait_hint: Duration) {
         process_id: None,
     };
     if let Err(error) = handle.set_service_status(status) {
-        tracing::error!(%error, ?state, "the service manager was not told");
+        tracing::error!(%error, ?state, "cannot report the state to the service manager");
     }
 }
 
@@ -164,7 +164,7 @@ mod tests {
     };
 
     #[test]
-    fn a_process_started_by_hand_is_told_so() {
+    fn a_process_started_by_hand_gets_an_error() {
         let run = || run_service(&TEST, ServiceArgs::default(), Box::new(|_| 0), Box::new(|| ()));
         match run() {
             Err(ServiceError::NotStartedByManager(_)) => {}
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn controls_that_were_not_accepted_are_refused() {
+    fn unsupported_controls_are_rejected() {
         assert!(matches!(control(ServiceControl::ParamChange), ServiceControlHandlerResult::NotImplemented));
         assert!(matches!(control(ServiceControl::Interrogate), ServiceControlHandlerResult::NoError));
     }

@@ -1,4 +1,4 @@
-//! What the service manager knows of the service.
+//! State and configuration of a service.
 
 use super::error::{ServiceError, refused};
 use super::{Description, open};
@@ -7,18 +7,18 @@ use windows_service::service::{
     ServiceAccess, ServiceExitCode, ServiceStartType, ServiceState, ServiceStatus,
 };
 
-/// Where the service stands.
+/// The state of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It does not run.
+    /// Not running.
     Stopped,
-    /// It is being started.
+    /// Starting.
     Starting,
-    /// It runs.
+    /// Running.
     Running,
-    /// It is being stopped.
+    /// Stopping.
     Stopping,
-    /// It pauses, or is about to or to go on; our services never do.
+    /// Paused, pausing or resuming. These services are never paused.
     Paused,
 }
 
@@ -46,12 +46,12 @@ impl fmt::Display for State {
     }
 }
 
-/// How the service ended last.
+/// The last exit code of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitCode {
-    /// A code of Windows; 0 = well, 1077 = never started since Windows was.
+    /// A Windows error code: 0 = success, 1077 = not started since the last boot.
     System(u32),
-    /// A code of the program itself.
+    /// An exit code of the program.
     Own(u32),
 }
 
@@ -71,16 +71,16 @@ pub(super) fn exit_code(status: &ServiceStatus) -> ExitCode {
     }
 }
 
-/// What the service manager knows of the service.
+/// State and configuration of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Where it stands.
+    /// The state.
     pub state: State,
-    /// Its process while it runs.
+    /// Its process id, if it is running.
     pub process_id: Option<u32>,
-    /// How it ended last.
+    /// The last exit code.
     pub exit_code: ExitCode,
-    /// The account it runs as.
+    /// The account of the service.
     pub account: String,
     /// `automatic`, `manual` or `disabled`.
     pub start_type: &'static str,
@@ -99,7 +99,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// Tells where the service stands and how it is configured.
+/// Returns state and configuration of the service.
 ///
 /// # Errors
 ///
@@ -107,8 +107,8 @@ impl fmt::Display for Status {
 pub fn status(service: &'static Description) -> Result<Status, ServiceError> {
     let refused = |action| refused(service, action);
     let service = open(service, ServiceAccess::QUERY_STATUS | ServiceAccess::QUERY_CONFIG)?;
-    let status = service.query_status().map_err(refused("tell the state"))?;
-    let config = service.query_config().map_err(refused("tell the configuration"))?;
+    let status = service.query_status().map_err(refused("query the state"))?;
+    let config = service.query_config().map_err(refused("query the configuration"))?;
     Ok(Status {
         state: status.current_state.into(),
         process_id: status.process_id,
@@ -117,7 +117,7 @@ pub fn status(service: &'static Description) -> Result<Status, ServiceError> {
         start_type: match config.start_type {
             ServiceStartType::OnDemand => "manual",
             ServiceStartType::Disabled => "disabled",
-            // The other two are for drivers.
+            // Boot start and system start are for drivers.
             ServiceStartType::AutoStart | ServiceStartType::BootStart | ServiceStartType::SystemStart => {
                 "automatic"
             }

@@ -1,18 +1,18 @@
-//! What is changed in a spool, within a transaction.
+//! Changes to a spool within a transaction.
 
 use super::{ROW_LEN, Totals, key, split_key};
 use crate::wire::message::GapReason;
 use rusqlite::{Error, OptionalExtension, Transaction};
 
-/// Runs that were given up beyond which neighbours become one whatever their reasons.
+/// With more gap rows than this, neighbouring gaps are merged even if their reasons differ.
 const GAP_ROWS_MAX: u64 = 4096;
 
-/// A transaction under way.
-pub(in crate::spool) struct Writer<'c> {
+/// An open transaction.
+pub(in crate::spool) struct SpoolWriter<'c> {
     pub(super) transaction: Transaction<'c>,
 }
 
-impl Writer<'_> {
+impl SpoolWriter<'_> {
     pub(in crate::spool) fn set_instance(&self, instance: &[u8; 16]) -> Result<(), Error> {
         let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES ('instance', ?1)";
         self.transaction.execute(sql, [instance]).map(drop)
@@ -41,7 +41,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Adds a run that was given up; to the run before it, where there is one of the same reason.
+    /// Adds a gap. Extends the preceding gap if that has the same reason.
     pub(in crate::spool) fn add_gap(
         &self,
         id: u32,
@@ -71,7 +71,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Forgets all of an epoch up to a number, and with it.
+    /// Deletes all rows of an epoch up to and including a number.
     pub(in crate::spool) fn forget(&self, id: u32, through: u64, totals: &mut Totals) -> Result<(), Error> {
         let straddling = "SELECT key, last, reason, time FROM frames
             WHERE key BETWEEN ?1 AND ?2 AND last > ?3 AND reason IS NOT NULL ORDER BY key DESC LIMIT 1";
@@ -93,7 +93,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Gives up the oldest hits above `protected` until `bytes` are free, and returns how many.
+    /// Evicts the oldest hits above `protected` until `bytes` are free, and returns their number.
     pub(in crate::spool) fn evict(
         &self,
         protected: i64,
@@ -102,7 +102,7 @@ impl Writer<'_> {
         totals: &mut Totals,
     ) -> Result<u64, Error> {
         let sql = "SELECT key, length(frame) FROM frames WHERE key > ?1 AND reason IS NULL ORDER BY key";
-        // Runs of neighbours: first key, last key, hits.
+        // Ranges of neighbouring rows: first key, last key.
         let (mut runs, mut freed, mut hits) = (Vec::<(i64, i64)>::new(), 0, 0);
         {
             let mut statement = self.transaction.prepare_cached(sql)?;
@@ -127,7 +127,7 @@ impl Writer<'_> {
         Ok(hits)
     }
 
-    /// Puts a run that was given up in the place of whatever the rows of these numbers hold.
+    /// Replaces the rows of these numbers by a gap.
     pub(in crate::spool) fn replace_by_gap(
         &self,
         id: u32,
@@ -140,7 +140,7 @@ impl Writer<'_> {
         self.add_gap(id, (first, last), reason, time, totals)
     }
 
-    /// Deletes the rows from one key to another.
+    /// Deletes the rows with keys `from` to `to`.
     fn delete(&self, from: i64, to: i64, totals: &mut Totals) -> Result<(), Error> {
         let sql = "SELECT count(*) FILTER (WHERE reason IS NULL), count(*) FILTER (WHERE reason IS NOT NULL),
                 coalesce(sum(coalesce(length(frame), 0) + ?3), 0) FROM frames WHERE key BETWEEN ?1 AND ?2";
@@ -163,7 +163,7 @@ impl Writer<'_> {
         time: u64,
         frame: Option<&[u8]>,
     ) -> Result<(), Error> {
-        // Written again after a commit that failed half way, a row is itself.
+        // Replaces a row that is written again after a commit that failed half-way.
         let sql =
             "INSERT OR REPLACE INTO frames (key, last, reason, time, frame) VALUES (?1, ?2, ?3, ?4, ?5)";
         let reason = reason.map(|reason| reason as u32);

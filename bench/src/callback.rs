@@ -8,7 +8,7 @@ use crate::error::BenchError;
 use crate::measure::{ClockKind, Measured, Median};
 use crate::replay::Counting;
 use cpu_time::ThreadTime;
-use etwsieve::event::{EventHeader, EventRef, POWERSHELL};
+use etwsieve::event::{EventHeader, EventRef};
 use etwsieve::pipeline::{Progress, Settings, Shard, WhenFull, run};
 use etwsieve::rules::ActiveRules;
 use etwsieve::search::Search;
@@ -16,6 +16,7 @@ use etwsieve::source::{Sink, Source, SourceError};
 use etwsieve::stop::Stop;
 use etwsieve_etl::FileTime;
 use etwsieve_matcher::builtin;
+use etwsieve_tests::samples;
 use etwsieve_tests::writer::script_block;
 use std::hint::black_box;
 use std::sync::{Arc, Mutex};
@@ -54,19 +55,9 @@ pub fn payload(len: usize) -> Vec<u8> {
 /// Returns the header of an event of a live session.
 pub fn header(number: u64) -> EventHeader {
     EventHeader {
-        time: FileTime(133_500_000_000_000_000 + number),
-        provider: POWERSHELL,
-        event_id: 4104,
-        version: 1,
-        channel: 16,
-        level: 5,
-        opcode: 15,
-        task: 2,
-        keywords: 0,
         process_id: Some(8),
         thread_id: Some(12),
-        activity_id: None,
-        event_record_id: None,
+        ..samples::header(FileTime(133_500_000_000_000_000 + number))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Gives the linker the names that are forwarded to the real advapi32.
+//! Passes the names of functions that are forwarded to the real advapi32 to the linker.
 
 use std::env::var;
 

@@ -1,7 +1,7 @@
-//! Makes a copy of a Windows program that uses the ETW stand-in. `wine-runner` compiles it with the library file whose
-//! work it does.
+//! Makes a copy of a Windows program that uses the ETW stand-in. `wine-runner` compiles it together with `imports.rs` of the
+//! test library.
 //!
-//! `patch PROGRAM DLL COPY`: ends with 0 if the copy was written, with 3 if the program needs none.
+//! `patch PROGRAM DLL COPY` ends with 0 if it has written the copy, and with 3 if the program does not need one.
 
 use std::env::args_os;
 use std::fs;

@@ -1,5 +1,5 @@
-//! bcryptprimitives.dll with the one function that Rust's standard library takes from it, for Wine, which has no such
-//! DLL before version 9. `wine-runner` compiles it; it is no part of any package.
+//! bcryptprimitives.dll with the only function that Rust's standard library imports from it, for Wine, which lacks this DLL
+//! before version 9. `wine-runner` compiles it; it is not part of any package.
 
 #![no_std]
 #![no_main]
@@ -21,11 +21,11 @@ unsafe extern "system" {
 pub unsafe extern "system" fn ProcessPrng(mut buffer: *mut u8, mut len: usize) -> i32 {
     while len > 0 {
         let part = len.min(1 << 28);
-        // SAFETY: `part` of the `len` bytes that the caller promises.
+        // SAFETY: `part` is at most the remainder of the `len` bytes that the caller guarantees.
         if unsafe { SystemFunction036(buffer, part as u32) } == 0 {
             return 0;
         }
-        // SAFETY: at most one past the end.
+        // SAFETY: the result is at most one past the end.
         buffer = unsafe { buffer.add(part) };
         len -= part;
     }

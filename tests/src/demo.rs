@@ -1,15 +1,15 @@
-//! The demonstration trace: an hour of a small server, with everyday administration and one remote session.
+//! The demo trace: an hour of a small server, with everyday administration and remote sessions.
 //!
-//! The scripts are this project's own. `cargo run -p etwsieve-tests --bin make-demo` writes the file anew; a test
-//! compares it with what lies in the repository.
+//! The scripts were written for this project. `cargo run -p etwsieve-tests --bin make-demo` generates the file; a test
+//! compares it with the one in the repository.
 
 use crate::writer::{EventSpec, TraceWriter, module_logging, script_block};
 use etwsieve_etl::FileTime;
 use uuid::Uuid;
 
-/// Where the trace lies, from the root of the repository.
+/// Path of the trace, relative to the root of the repository.
 pub const PATH: &str = "tests/demo/demo.etl";
-/// Detections of the built-in rule in it.
+/// Number of detections of the built-in rule.
 pub const DETECTIONS: usize = 2;
 
 const SECOND: u64 = 10_000_000;
@@ -21,7 +21,7 @@ const ADMIN: [u8; 28] = [
 /// S-1-5-18, the local system.
 const SYSTEM: [u8; 12] = [1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0];
 
-/// A script of the demonstration: seconds into it, process, SID, file, text.
+/// A script of the demo: seconds after the start, process, SID, file, text.
 type Script = (u64, u32, &'static [u8], &'static str, &'static str);
 
 const BACKUP: &str = r"C:\Ops\Backup-Shares.ps1";
@@ -83,18 +83,18 @@ const SCRIPTS: &[Script] = &[
     ),
 ];
 
-/// The trace's bytes.
+/// Generates the trace.
 ///
 /// # Panics
 ///
-/// Never: its date is well-formed.
+/// Never: its date is valid.
 pub fn trace() -> Vec<u8> {
     let mut writer = TraceWriter::new().buffer_len(8 * 1024).processors(2);
     writer.start = FileTime::parse_iso("2026-03-02T21:04:11Z").expect("the date is well-formed");
     writer.logger_name = "etwsieve-demo".into();
     writer.log_file_name = r"C:\Traces\demo.etl".into();
     for (number, &(seconds, process, sid, path, text)) in (1u128..).zip(SCRIPTS) {
-        // Made up, but in the form of a version 4 GUID.
+        // Invented, in the form of a version 4 GUID.
         let id = Uuid::from_u128(0x5E1E_C7ED_0000_4000_8000_0000_0000_0000 + number * 0x0001_0001_0001);
         let thread = process + 4 * number as u32;
         let payload = script_block(1, 1, text, &id.to_string(), Some(path));

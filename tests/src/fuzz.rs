@@ -1,6 +1,6 @@
-//! Bodies of the fuzz targets: each takes any bytes and asserts what must hold for all of them.
+//! Bodies of the fuzz targets: each takes arbitrary bytes and asserts invariants.
 //!
-//! The targets themselves are in `tests/fuzz`; what they found is replayed by an ordinary test.
+//! The targets themselves are in `tests/fuzz`; an ordinary test replays their findings.
 
 pub mod amsi;
 pub mod etl;

@@ -11,5 +11,7 @@ pub mod fuzz;
 pub mod obfuscation;
 pub mod program;
 pub mod requirements;
+#[cfg(feature = "product")]
+pub mod samples;
 pub mod standin;
 pub mod writer;

@@ -11,7 +11,7 @@ use std::io::Write as _;
 
 /// A way to obfuscate a script.
 pub struct Obfuscation {
-    /// token, string, encoding, compress, launcher.
+    /// Family: token, string, encoding, compress or launcher.
     pub family: &'static str,
     /// What it does.
     pub name: &'static str,
@@ -76,7 +76,7 @@ pub const ALL: &[Obfuscation] = &[
     row("launcher", "carets of cmd", |script, variant| Some(carets(script, variant))),
 ];
 
-/// Pieces of two to five characters; their lengths depend on the variant.
+/// Splits text into pieces of two to five characters, whose lengths depend on the variant.
 fn pieces(text: &str, variant: u32) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let mut pieces = Vec::new();
@@ -105,7 +105,7 @@ fn random_case(script: &str, variant: u32) -> String {
     script.chars().enumerate().map(mixed).collect()
 }
 
-/// Inside words, before letters that a backtick leaves alone.
+/// Inserts backticks inside words, before letters that a backtick does not change.
 fn backticks(script: &str, variant: u32) -> String {
     let mut out = String::new();
     let mut before = ' ';
@@ -125,13 +125,13 @@ fn dashes(script: &str, variant: u32) -> String {
     script.replace('-', kinds[variant as usize % kinds.len()])
 }
 
-/// Also blanks where a backtick changes nothing; the names get a backtick, without which all would be seen at once.
+/// Replaces blanks, and also dashes, without which the raw text would match.
 fn blanks(script: &str, variant: u32) -> String {
     let kinds = ["   ", "\t", " `\r\n  ", "\u{a0}"];
     dashes(script, variant).replace(' ', kinds[variant as usize % kinds.len()])
 }
 
-/// The first word by an expression.
+/// Replaces the first word with an expression.
 fn command(script: &str, expression: impl Fn(&str) -> String) -> Option<String> {
     let (name, rest) = script.split_once(' ')?;
     Some(format!("& ({}) {rest}", expression(name)))
@@ -145,7 +145,7 @@ fn concatenated(text: &str, variant: u32) -> String {
 fn formatted(text: &str, variant: u32) -> String {
     let pieces = pieces(text, variant);
     let count = pieces.len();
-    // Every place once, in another order.
+    // Each position once, in another order.
     let place = |number: usize| (number * 7 + variant as usize) % count;
     let step_is_good = !count.is_multiple_of(7);
     let place = |number: usize| if step_is_good { place(number) } else { count - 1 - number };
@@ -159,7 +159,7 @@ fn formatted(text: &str, variant: u32) -> String {
     format!("\"{template}\"{operator}{}", arguments.join(","))
 }
 
-/// What runs a string.
+/// Returns a script that executes a string.
 fn run(expression: &str, variant: u32) -> String {
     match variant % 4 {
         0 => format!("IEX ({expression})"),
@@ -316,7 +316,7 @@ fn from_base64(script: &str, variant: u32) -> String {
     format!("[Text.Encoding]::{encoding}.GetString([Convert]::FromBase64String({data}))")
 }
 
-/// A run of tabs for each digit, a blank between.
+/// Encodes each digit as a run of tabs, separated by blanks.
 fn whitespace(script: &str, variant: u32) -> String {
     let digits = |c: char| {
         u32::from(c).to_string().bytes().map(|d| "\t".repeat(usize::from(d - b'0'))).collect::<Vec<_>>()

@@ -1,19 +1,19 @@
-//! What tests need beyond the repository. Without it they are skipped: they pass, and say so on standard error.
+//! Requirements of tests beyond the repository. Tests whose requirement is not met report that on standard error, and pass.
 //!
-//! The program `tests/skipped` reports all of them after the last test.
+//! The test program `tests/skipped` reports all of them after the last test.
 
 use crate::corpus;
 use crate::standin::Host;
 use std::path::Path;
 
-/// Something that some tests need and a machine may lack.
+/// Something that some tests need and that a machine may lack.
 #[derive(Clone, Copy, Debug)]
 pub struct Requirement {
     /// The tests that are skipped without it.
     pub tests: &'static str,
-    /// What to do so that they run.
+    /// How to make them run.
     pub enable: &'static str,
-    /// Why it is missing; `None` if it is there.
+    /// Returns why the requirement is not met; `None` if it is met.
     pub missing: fn() -> Option<String>,
 }
 

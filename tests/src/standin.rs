@@ -1,8 +1,8 @@
 //! A stand-in of the ETW API for tests of the live session: the part that every operating system can build.
 //!
 //! The stand-in itself is the DLL `etwstub1.dll` of the crate `etwsieve-etw-standin`, whose documentation says how it
-//! behaves. An unmodified Windows program is copied, the imported `advapi32.dll` is renamed in the copy, and the DLL is
-//! laid beside it. DLL, tests and program share a folder, the *machine*, in which sessions outlive their processes.
+//! behaves. An unmodified Windows program is copied, the import of `advapi32.dll` is renamed in the copy, and the DLL is
+//! placed beside it. DLL, tests and program share a folder, the *machine*, in which sessions outlive their processes.
 //!
 //! ```no_run
 //! use etwsieve_tests::standin::Host;
@@ -37,17 +37,17 @@ pub use host::{Host, Lab, interrupt, windows_path};
 pub use log_file::write_log_file;
 pub use machine::Machine;
 pub use report::{Ending, Report};
-pub use scenario::{Happening, Pace, Scenario, ScenarioError, Source, What};
+pub use scenario::{Incident, IncidentKind, Pace, Scenario, ScenarioError, Source};
 pub use session::{Enabled, ITEM_PROPERTIES, Session};
 pub use synthetic::Synthetic;
 
-/// Names the folder of the machine: a path as the Windows program sees it.
+/// Environment variable with the folder of the machine, as the Windows program sees it.
 pub const STATE_VARIABLE: &str = "ETWSTANDIN_STATE";
-/// Names the file of the scenario: a path as the Windows program sees it. Without it no event is ever emitted.
+/// Environment variable with the path of the scenario, as the Windows program sees it. Without it no event is emitted.
 pub const SCENARIO_VARIABLE: &str = "ETWSTANDIN_SCENARIO";
 /// File name of the DLL, as long as `advapi32.dll`.
 pub const DLL: &str = "etwstub1.dll";
-/// Sessions that a machine has room for.
+/// Maximum number of sessions on a machine.
 pub const SESSIONS_MAX: usize = 64;
-/// Sessions that may enable one provider.
+/// Maximum number of sessions that enable one provider.
 pub const SESSIONS_PER_PROVIDER_MAX: u32 = 8;

@@ -1,8 +1,8 @@
-//! Writes event traces (`.etl`) from given events, byte for byte the same every time.
+//! A deterministic writer of event traces (`.etl`), for tests and the demo trace.
 //!
-//! It serves the tests and the demonstration trace: any clock, pointer size and kind of header, any of the three
-//! compression formats, files that were never closed, wrapped or cut. Windows has opened none of its files; what it
-//! writes follows the byte tables of `etwsieve-etl`, which real traces confirm.
+//! It supports every clock, pointer size and kind of header, all three compression formats, and files that were not closed
+//! or have wrapped around. The format follows the byte tables of `etwsieve-etl`, which real traces confirm. Its files have
+//! not been opened on Windows.
 //!
 //! ```
 //! use etwsieve_tests::writer::{EventSpec, TraceWriter, script_block};
@@ -37,12 +37,12 @@ const TYPE_GENERIC: u16 = 0;
 const TYPE_HEADER: u16 = 4;
 const MODE_COMPRESSED: u32 = 0x0400_0000;
 
-/// A trace that is being put together.
+/// A trace that is being written.
 #[derive(Clone, Debug)]
 pub struct TraceWriter {
-    /// Bytes of a buffer; of a compressed trace, bytes that a buffer holds at most.
+    /// Size of a buffer in bytes; in a compressed trace, its maximum size.
     pub buffer_len: u32,
-    /// Processors of the header. Events may name others.
+    /// Number of processors in the header. Events may name others.
     pub processors: u32,
     /// Clock of the raw time stamps.
     pub clock: ClockType,
@@ -50,7 +50,7 @@ pub struct TraceWriter {
     pub perf_freq: i64,
     /// Speed of a processor in MHz, for the clock of CPU cycles.
     pub cpu_mhz: u32,
-    /// Bytes of a pointer, 4 or 8: chooses the layout of the log file header.
+    /// Size of a pointer, 4 or 8 bytes, which determines the layout of the log file header.
     pub pointer_size: u32,
     /// Start of the session.
     pub start: FileTime,
@@ -60,15 +60,15 @@ pub struct TraceWriter {
     pub log_file_mode: u32,
     /// Format of the buffers.
     pub compression: Option<Compression>,
-    /// The session crashed: no count of buffers, no end.
+    /// Omits the count of buffers and the end time, as after a crash.
     pub is_never_closed: bool,
-    /// Buffers of zeros at the end.
+    /// Number of buffers of zeros at the end.
     pub empty_buffers: usize,
-    /// By how many places the buffers behind the first are rotated, as in a circular file.
+    /// Number of places by which the buffers after the first are rotated, as in a circular file.
     pub rotation: usize,
-    /// Events that the header says were lost. Those too large for a buffer come on top.
+    /// Number of lost events in the header, to which events that do not fit into a buffer are added.
     pub events_lost: u32,
-    /// Buffers that the header says were lost.
+    /// Number of lost buffers in the header.
     pub buffers_lost: u32,
     /// Name of the session.
     pub logger_name: String,
@@ -84,7 +84,7 @@ impl Default for TraceWriter {
 }
 
 impl TraceWriter {
-    /// A 64-bit trace of one processor: buffers of 64 KiB, not compressed, a performance counter of 10 MHz.
+    /// Creates an uncompressed 64-bit trace of one processor with buffers of 64 KiB and a performance counter of 10 MHz.
     pub fn new() -> Self {
         Self {
             buffer_len: 65_536,
@@ -108,21 +108,21 @@ impl TraceWriter {
         }
     }
 
-    /// Sets the bytes of a buffer.
+    /// Sets the size of a buffer in bytes.
     #[must_use]
     pub fn buffer_len(mut self, len: u32) -> Self {
         self.buffer_len = len;
         self
     }
 
-    /// Sets the processors of the header.
+    /// Sets the number of processors in the header.
     #[must_use]
     pub fn processors(mut self, count: u32) -> Self {
         self.processors = count;
         self
     }
 
-    /// Sets the clock and its frequency: Hz of the performance counter, MHz of a processor.
+    /// Sets the clock and its frequency: in Hz for the performance counter, in MHz for a processor.
     #[must_use]
     pub fn clock(mut self, clock: ClockType, frequency: u32) -> Self {
         self.clock = clock;
@@ -133,7 +133,7 @@ impl TraceWriter {
         self
     }
 
-    /// Sets the bytes of a pointer.
+    /// Sets the size of a pointer in bytes.
     #[must_use]
     pub fn pointer_size(mut self, size: u32) -> Self {
         self.pointer_size = size;
@@ -147,7 +147,7 @@ impl TraceWriter {
         self
     }
 
-    /// Leaves the file as a crash does, with `empty_buffers` reserved behind what was written.
+    /// Leaves the file unclosed, as after a crash, with `empty_buffers` reserved at the end.
     #[must_use]
     pub fn never_closed(mut self, empty_buffers: usize) -> Self {
         self.is_never_closed = true;
@@ -155,7 +155,7 @@ impl TraceWriter {
         self
     }
 
-    /// Rotates the buffers behind the first by `places`, as a circular file does that has wrapped.
+    /// Rotates the buffers after the first by `places`, as in a circular file that has wrapped around.
     #[must_use]
     pub fn rotated(mut self, places: usize) -> Self {
         self.rotation = places;
@@ -168,12 +168,12 @@ impl TraceWriter {
         self.events.push(event);
     }
 
-    /// The events so far.
+    /// Returns the events added so far.
     pub fn events(&self) -> &[EventSpec] {
         &self.events
     }
 
-    /// Ticks per second of the chosen clock.
+    /// Returns the ticks per second of the clock.
     fn hz(&self) -> i128 {
         match self.clock {
             ClockType::SystemTime => TICKS_PER_SECOND,
@@ -182,13 +182,13 @@ impl TraceWriter {
         }
     }
 
-    /// The raw time stamp of the start.
+    /// Returns the raw time stamp of the start.
     pub fn first_raw_time(&self) -> i64 {
         if self.clock == ClockType::SystemTime { self.start.0 as i64 } else { self.raw_start }
     }
 
-    /// The raw time stamp `ticks` of 100 ns after the start, rounded up: the way back gives the same tick or, if the
-    /// clock is slower than that, a later one.
+    /// Returns the raw time stamp `ticks` of 100 ns after the start, rounded up, so that converting it back gives the same
+    /// tick or, with a slower clock, a later one.
     pub fn raw_time(&self, ticks: u64) -> i64 {
         let product = i128::from(ticks) * self.hz();
         let raw =
@@ -196,12 +196,12 @@ impl TraceWriter {
         self.first_raw_time().saturating_add(i64::try_from(raw).unwrap_or(i64::MAX))
     }
 
-    /// The raw time stamp of an event of this trace.
+    /// Returns the raw time stamp of an event of this trace.
     pub fn raw_time_of(&self, event: &EventSpec) -> i64 {
         event.raw_time.unwrap_or_else(|| self.raw_time(event.ticks))
     }
 
-    /// The trace.
+    /// Returns the bytes of the trace.
     pub fn build(&self) -> Vec<u8> {
         let room = self.buffer_len as usize - BUFFER_HEADER_LEN;
         let mut buffers = Vec::new();
@@ -273,7 +273,7 @@ impl TraceWriter {
         bytes
     }
 
-    /// The first buffer: the log file header, and the event that Windows puts behind it.
+    /// Returns the first buffer: the log file header and the event that Windows writes after it.
     fn first_buffer(&self, buffers: u32, events_lost: u32, last: i64) -> Vec<u8> {
         let raw_start = self.first_raw_time();
         let mut data = self.log_file_header(buffers, events_lost, last).encode(raw_start);
@@ -333,7 +333,7 @@ impl TraceWriter {
     }
 }
 
-/// A buffer that takes events.
+/// A buffer that is being filled.
 #[derive(Clone, Debug)]
 struct OpenBuffer {
     processor: u16,

@@ -1,4 +1,4 @@
-//! Handles of consumers in this process, what they owe the machine, and the bell that wakes them.
+//! The consumers of this process: their handles, their pending counts, and the notification that wakes them.
 
 use crate::setting::{self, Code};
 use crate::wide;
@@ -17,12 +17,12 @@ use windows_sys::Win32::System::Diagnostics::Etw::{
     PROCESS_TRACE_MODE_RAW_TIMESTAMP, PROCESS_TRACE_MODE_REAL_TIME,
 };
 
-/// Handles count upwards from here, so that none is a logger id.
+/// The first handle. It is larger than any logger id.
 const FIRST_HANDLE: u64 = 0x1_0000;
 
 static CONSUMERS: Mutex<BTreeMap<u64, Arc<Consumer>>> = Mutex::new(BTreeMap::new());
 static NEXT_HANDLE: AtomicU64 = AtomicU64::new(FIRST_HANDLE);
-static BELL: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+static NOTIFICATIONS: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
 
 /// The callback of a consumer.
 pub(crate) type Callback = unsafe extern "system" fn(*mut EVENT_RECORD);
@@ -31,38 +31,38 @@ pub(crate) type Callback = unsafe extern "system" fn(*mut EVENT_RECORD);
 pub(crate) struct Consumer {
     /// Name of the session.
     pub(crate) name: String,
-    /// Which session of that name.
+    /// Identifies the session among those of the same name.
     pub(crate) incarnation: u64,
     pub(crate) callback: Callback,
-    /// `Context`, for `UserContext` of each record. A number: it is handed back and never followed.
+    /// `Context`, which becomes `UserContext` of each record. It is only passed back and never dereferenced.
     pub(crate) context: usize,
     pub(crate) is_processing: AtomicBool,
     pub(crate) is_closing: AtomicBool,
-    /// What the session in the machine does not know yet.
-    pub(crate) owed: Owed,
+    /// Counts that have not been added to the session yet.
+    pub(crate) pending: PendingCounts,
 }
 
-/// Counts that are added to a session now and then.
+/// Counts that are added to a session from time to time.
 #[derive(Default)]
-pub(crate) struct Owed {
+pub(crate) struct PendingCounts {
     pub(crate) events_lost: AtomicU32,
     pub(crate) buffers_written: AtomicU32,
-    /// Not a difference: the place in the scenario, 0 for nothing new.
+    /// The absolute position in the scenario; 0 if it has not changed.
     pub(crate) position: AtomicU64,
 }
 
-/// As `OpenTraceW`. Returns the handle.
+/// Implements `OpenTraceW`. Returns the handle.
 ///
 /// # Safety
 ///
 /// The name in `log_file` is null or a NUL-terminated string, and its callback may be called with its context on the
 /// thread of `ProcessTrace` until the handle is closed.
 pub(crate) unsafe fn open(log_file: &mut EVENT_TRACE_LOGFILEW) -> Result<u64, Code> {
-    // SAFETY: any bits are a number.
+    // SAFETY: every bit pattern is a valid number.
     let mode = unsafe { log_file.Anonymous1.ProcessTraceMode };
-    // SAFETY: both callbacks are pointers to functions or null; the mode says which it is, and is checked below.
+    // SAFETY: both callbacks are pointers to functions or null; the mode, which is checked below, determines the type.
     let callback = unsafe { log_file.Anonymous2.EventRecordCallback };
-    // SAFETY: promised by the caller.
+    // SAFETY: guaranteed by the caller.
     let name = unsafe { wide::text(log_file.LoggerName) };
     let needed = PROCESS_TRACE_MODE_REAL_TIME | PROCESS_TRACE_MODE_EVENT_RECORD;
     let (Some(callback), Some(name)) = (callback, name) else { return Err(Code(ERROR_INVALID_PARAMETER)) };
@@ -91,14 +91,14 @@ pub(crate) unsafe fn open(log_file: &mut EVENT_TRACE_LOGFILEW) -> Result<u64, Co
         context: log_file.Context as usize,
         is_processing: AtomicBool::new(false),
         is_closing: AtomicBool::new(false),
-        owed: Owed::default(),
+        pending: PendingCounts::default(),
     };
     let handle = NEXT_HANDLE.fetch_add(1, Ordering::Relaxed);
     consumers().insert(handle, Arc::new(consumer));
     Ok(handle)
 }
 
-/// Takes the consumer of `handle` for processing.
+/// Starts processing for the consumer of `handle`.
 pub(crate) fn begin(handle: u64) -> Result<Arc<Consumer>, Code> {
     let consumers = consumers();
     let consumer = consumers.get(&handle).ok_or(Code(ERROR_INVALID_HANDLE))?;
@@ -108,7 +108,7 @@ pub(crate) fn begin(handle: u64) -> Result<Arc<Consumer>, Code> {
     Ok(Arc::clone(consumer))
 }
 
-/// Processing has ended.
+/// Ends processing.
 pub(crate) fn end(handle: u64, consumer: &Consumer) {
     let mut consumers = consumers();
     consumer.is_processing.store(false, Ordering::Release);
@@ -117,7 +117,7 @@ pub(crate) fn end(handle: u64, consumer: &Consumer) {
     }
 }
 
-/// As `CloseTrace`.
+/// Implements `CloseTrace`.
 pub(crate) fn close(handle: u64) -> Result<(), Code> {
     let mut consumers = consumers();
     let consumer = consumers.get(&handle).ok_or(Code(ERROR_INVALID_HANDLE))?;
@@ -126,30 +126,30 @@ pub(crate) fn close(handle: u64) -> Result<(), Code> {
     }
     if consumer.is_processing.load(Ordering::Acquire) {
         drop(consumers);
-        ring();
+        notify();
         return Err(Code(ERROR_CTX_CLOSE_PENDING));
     }
     consumers.remove(&handle);
     Ok(())
 }
 
-/// Adds what the consumers of this process owe to the session.
-pub(crate) fn settle(machine: &Machine, name: &str) -> Result<(), Code> {
+/// Adds the pending counts of all consumers of this process to the session.
+pub(crate) fn flush_pending(machine: &Machine, name: &str) -> Result<(), Code> {
     let consumers: Vec<_> = consumers().values().cloned().collect();
     for consumer in consumers {
         if consumer.name.eq_ignore_ascii_case(name) {
-            consumer.settle(machine)?;
+            consumer.flush_pending(machine)?;
         }
     }
     Ok(())
 }
 
 impl Consumer {
-    /// Adds what is owed to the session, if it still is there.
-    pub(crate) fn settle(&self, machine: &Machine) -> Result<(), Code> {
-        let events_lost = self.owed.events_lost.swap(0, Ordering::AcqRel);
-        let buffers_written = self.owed.buffers_written.swap(0, Ordering::AcqRel);
-        let position = self.owed.position.swap(0, Ordering::AcqRel);
+    /// Adds the pending counts to the session, if it still exists.
+    pub(crate) fn flush_pending(&self, machine: &Machine) -> Result<(), Code> {
+        let events_lost = self.pending.events_lost.swap(0, Ordering::AcqRel);
+        let buffers_written = self.pending.buffers_written.swap(0, Ordering::AcqRel);
+        let position = self.pending.position.swap(0, Ordering::AcqRel);
         if events_lost > 0 || buffers_written > 0 || position > 0 {
             machine.alter(&self.name, |session| {
                 if session.incarnation == self.incarnation {
@@ -163,21 +163,21 @@ impl Consumer {
     }
 }
 
-/// Wakes all consumers: something has changed.
-pub(crate) fn ring() {
-    *BELL.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-    BELL.1.notify_all();
+/// Wakes all consumers after a change.
+pub(crate) fn notify() {
+    *NOTIFICATIONS.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    NOTIFICATIONS.1.notify_all();
 }
 
-/// How often the bell has rung.
-pub(crate) fn rings() -> u64 {
-    *BELL.0.lock().unwrap_or_else(PoisonError::into_inner)
+/// Returns the number of notifications so far.
+pub(crate) fn generation() -> u64 {
+    *NOTIFICATIONS.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until the bell has rung more than `seen` times, or for `limit`.
+/// Waits until there are more than `seen` notifications, or for `limit`.
 pub(crate) fn wait(seen: u64, limit: Duration) {
-    let guard = BELL.0.lock().unwrap_or_else(PoisonError::into_inner);
-    drop(BELL.1.wait_timeout_while(guard, limit, |rings| *rings == seen));
+    let guard = NOTIFICATIONS.0.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(NOTIFICATIONS.1.wait_timeout_while(guard, limit, |count| *count == seen));
 }
 
 fn consumers() -> MutexGuard<'static, BTreeMap<u64, Arc<Consumer>>> {

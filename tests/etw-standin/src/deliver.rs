@@ -1,4 +1,4 @@
-//! Makes records of events and hands them to the callback.
+//! Builds records of events and passes them to the callback.
 
 use crate::consumer::Consumer;
 use crate::guard::Guarded;
@@ -18,12 +18,12 @@ use windows_sys::Win32::System::Diagnostics::Etw::{
 use windows_sys::Win32::System::Performance::{QueryPerformanceCounter, QueryPerformanceFrequency};
 
 const HEADER_LEN: usize = 0x50;
-/// Pairs of readings that tell what reading the clock costs.
+/// Number of pairs of readings that measure the cost of reading the clock.
 const CLOCK_PAIRS: i64 = 1000;
 /// Activity of hostile records.
 const FOREIGN: Uuid = uuid!("00000bad-0000-4000-8000-000000000bad");
 
-// What a caller's compiler sees of these structures on x86-64.
+// Layout of these structures on x86-64.
 const _: () = assert!(size_of::<EVENT_RECORD>() == 112);
 const _: () = assert!(size_of::<EVENT_HEADER_EXTENDED_DATA_ITEM>() == 16);
 
@@ -35,7 +35,7 @@ pub(crate) enum Lost {
     File = 34,
 }
 
-/// Calls the callback of one consumer and keeps count.
+/// Calls the callback of a consumer and counts records.
 pub(crate) struct Delivery<'a> {
     consumer: &'a Consumer,
     logger_id: u16,
@@ -145,7 +145,7 @@ impl<'a> Delivery<'a> {
         Ok(())
     }
 
-    /// Time in the callback, as it is reported.
+    /// Time in the callback for the report.
     pub(crate) fn callback_ns(&self) -> u64 {
         self.nanoseconds(self.callback_ticks)
     }
@@ -177,8 +177,8 @@ impl<'a> Delivery<'a> {
     fn call(&mut self, record: &mut EVENT_RECORD) {
         record.UserContext = self.consumer.context as *mut c_void;
         let before = ticks();
-        // SAFETY: `open` was promised that the callback may be called with its context on this thread. What the record
-        // addresses lives until the call returns.
+        // SAFETY: the caller of `open` has guaranteed that the callback may be called with its context on this thread. The
+        // memory that the record points to lives until the call returns.
         unsafe { (self.consumer.callback)(record) };
         self.callback_ticks += ticks() - before;
         self.report.delivered_total += 1;

@@ -18,10 +18,10 @@ use windows_sys::Win32::System::Diagnostics::Etw::{
 const FILTERS_MAX: u32 = 13;
 /// `MAX_EVENT_FILTER_EVENT_ID_COUNT` of `evntprov.h`.
 const IDS_MAX: u16 = 64;
-/// Bytes before the ids of an `EVENT_FILTER_EVENT_ID`: in or out, reserved, count.
+/// Offset of the ids in an `EVENT_FILTER_EVENT_ID`, in bytes: after the direction, a reserved byte and the count.
 const IDS_AT: usize = 4;
 
-/// As `EnableTraceEx2`. `enabled` holds what the parameters ask for.
+/// Implements `EnableTraceEx2`. `enabled` contains the requested parameters.
 pub(crate) fn control(
     handle: CONTROLTRACE_HANDLE,
     provider: Uuid,
@@ -38,7 +38,7 @@ pub(crate) fn control(
     let guid = provider.to_string();
     let is_there = match code {
         EVENT_CONTROL_CODE_DISABLE_PROVIDER => machine.disable(&name, &guid)?,
-        // Providers are asked to log their state; those here have none.
+        // Requests providers to log their state; these have none.
         EVENT_CONTROL_CODE_CAPTURE_STATE => true,
         EVENT_CONTROL_CODE_ENABLE_PROVIDER => {
             if scenario.deny_enable {
@@ -59,19 +59,19 @@ pub(crate) fn control(
         }
         _ => return Err(Code(ERROR_INVALID_PARAMETER)),
     };
-    consumer::ring();
+    consumer::notify();
     if is_there { Ok(()) } else { Err(gone) }
 }
 
-/// What parameters ask for, without GUID, level and keywords.
+/// Reads the parameters, without GUID, level and keywords.
 ///
 /// # Errors
 ///
-/// 87 for an unknown version, too many filters, two of a type, or one whose size and count disagree.
+/// 87 for an unknown version, too many filters, two filters of one type, or a filter whose size and count disagree.
 ///
 /// # Safety
 ///
-/// `parameters` is null or addresses the structure of its version, whose filters are there in full.
+/// `parameters` is null or points to the structure of its version, whose filters are complete.
 pub(crate) unsafe fn parameters(parameters: *const ENABLE_TRACE_PARAMETERS) -> Result<Enabled, Code> {
     let refused = Code(ERROR_INVALID_PARAMETER);
     let mut enabled = Enabled::default();
@@ -88,7 +88,7 @@ pub(crate) unsafe fn parameters(parameters: *const ENABLE_TRACE_PARAMETERS) -> R
     // SAFETY: as before.
     let filters = unsafe { (*parameters).EnableFilterDesc };
     let count = match version {
-        // The first version ends before the count.
+        // The first version has no count.
         ENABLE_TRACE_PARAMETERS_VERSION => u32::from(!filters.is_null()),
         // SAFETY: the second version has this field.
         ENABLE_TRACE_PARAMETERS_VERSION_2 => unsafe { (*parameters).FilterDescCount },
@@ -99,14 +99,14 @@ pub(crate) unsafe fn parameters(parameters: *const ENABLE_TRACE_PARAMETERS) -> R
     }
     let mut types = Vec::new();
     for n in 0..count as usize {
-        // SAFETY: the caller promises `count` descriptors.
+        // SAFETY: the caller guarantees `count` descriptors.
         let filter = unsafe { filters.add(n).read_unaligned() };
         if types.contains(&filter.Type) {
             return Err(refused);
         }
         types.push(filter.Type);
         if filter.Type == EVENT_FILTER_TYPE_EVENT_ID {
-            // SAFETY: the caller promises the filter's bytes.
+            // SAFETY: the caller guarantees the bytes of the filter.
             (enabled.filter_in, enabled.event_ids) = unsafe { event_ids(&filter)? };
         } else {
             enabled.other_filters.push(filter.Type);
@@ -124,7 +124,7 @@ unsafe fn event_ids(filter: &EVENT_FILTER_DESCRIPTOR) -> Result<(bool, Option<Ve
     if filter.Ptr == 0 || len < IDS_AT || len > IDS_AT + 2 * usize::from(IDS_MAX) {
         return Err(refused);
     }
-    // SAFETY: the pointer is not null, and the caller promises that the size is true.
+    // SAFETY: the pointer is not null, and the caller guarantees the size.
     let bytes = unsafe { std::slice::from_raw_parts(filter.Ptr as *const u8, len) };
     let [is_in, _reserved, low, high, ids @ ..] = bytes else { return Err(refused) };
     let count = usize::from(u16::from_le_bytes([*low, *high]));

@@ -1,4 +1,4 @@
-//! The functions, as `evntrace.h` declares them. No panic leaves them; pointers are checked before they are followed.
+//! The exported functions as declared in `evntrace.h`. They catch panics and check pointers before dereferencing them.
 
 use crate::properties::Properties;
 use crate::setting::Code;
@@ -16,11 +16,11 @@ use windows_sys::Win32::System::Diagnostics::Etw::{
 };
 use windows_sys::core::{GUID, PCWSTR};
 
-/// Handles that `ProcessTrace` takes at most.
+/// Maximum number of handles of `ProcessTrace`.
 const HANDLES_MAX: u32 = 64;
 const INVALID_HANDLE: u64 = u64::MAX;
 
-// What a caller's compiler sees of this structure on x86-64.
+// Layout of this structure on x86-64.
 const _: () = assert!(std::mem::offset_of!(EVENT_TRACE_LOGFILEW, Anonymous2) == 424);
 const _: () = assert!(std::mem::offset_of!(EVENT_TRACE_LOGFILEW, Context) == 440);
 
@@ -123,7 +123,7 @@ unsafe extern "system" fn ProcessTrace(
         // SAFETY: by contract the pointer, which is not null, addresses `count` handles.
         let handle = unsafe { handles.read_unaligned() }.Value;
         let consumer = consumer::begin(handle)?;
-        // The handle is given back also after a panic.
+        // The handle is released even after a panic.
         let result = catch_unwind(AssertUnwindSafe(|| process::process(&consumer)));
         consumer::end(handle, &consumer);
         result.unwrap_or(Err(Code(ERROR_INTERNAL_ERROR)))

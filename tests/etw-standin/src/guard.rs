@@ -1,4 +1,4 @@
-//! Bytes behind which nothing can be read.
+//! Bytes followed by memory that cannot be read.
 
 use std::ffi::c_void;
 use std::io;
@@ -10,10 +10,10 @@ use windows_sys::Win32::System::Memory::{
 
 const PAGE_LEN: usize = 4096;
 const ALIGNMENT: usize = 8;
-/// Fills the up to seven bytes between the data and the guard.
+/// Fills the bytes between the data and the guard, of which there are up to seven.
 const POISON: u8 = 0xEE;
 
-/// A copy of bytes at the end of a page; reading the page behind it crashes.
+/// A copy of bytes at the end of a page, followed by a page that cannot be read.
 pub(crate) struct Guarded {
     pages: NonNull<c_void>,
     data: *mut c_void,
@@ -25,7 +25,7 @@ impl Guarded {
         let offset = usize::from(is_odd);
         let used = (offset + bytes.len()).next_multiple_of(ALIGNMENT);
         let open = used.next_multiple_of(PAGE_LEN);
-        // SAFETY: the system chooses the place; a null pointer is checked for.
+        // SAFETY: the system chooses the address; the result is checked for null.
         let pages = unsafe {
             VirtualAlloc(std::ptr::null(), open + PAGE_LEN, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE)
         };
@@ -40,7 +40,7 @@ impl Guarded {
             data.add(offset)
         };
         let mut before = 0;
-        // SAFETY: the last page is ours and nothing points into it.
+        // SAFETY: the last page belongs to this allocation and nothing points into it.
         let is_guarded =
             unsafe { VirtualProtect(start.add(open).cast(), PAGE_LEN, PAGE_NOACCESS, &raw mut before) };
         let guarded = Self { pages, data: data.cast() };
@@ -54,7 +54,7 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // SAFETY: the pages are ours, and whoever was given `as_ptr` has returned.
+        // SAFETY: the pages belong to this value, and nothing uses `as_ptr` any more.
         unsafe { VirtualFree(self.pages.as_ptr(), 0, MEM_RELEASE) };
     }
 }

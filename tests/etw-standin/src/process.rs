@@ -1,22 +1,22 @@
-//! `ProcessTrace`: lets the scenario happen, and delivers what the session admits.
+//! `ProcessTrace`: plays the scenario and delivers the events that the session admits.
 
 use crate::consumer::{self, Consumer};
 use crate::deliver::{Delivery, Lost};
 use crate::setting::{self, Code};
 use etwsieve_tests::standin::feed::{Facts, Feed, POWERSHELL};
 use etwsieve_tests::standin::hostile::Hostile;
-use etwsieve_tests::standin::{Enabled, Ending, Machine, Scenario, Session, What};
+use etwsieve_tests::standin::{Enabled, Ending, IncidentKind, Machine, Scenario, Session};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 use windows_sys::Win32::Foundation::{ERROR_BAD_CONFIGURATION, ERROR_WMI_INSTANCE_NOT_FOUND};
 
-/// From one look at the machine to the next.
+/// Interval in which the state of the machine is read.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const REPORT_EVERY: Duration = Duration::from_millis(250);
-/// Events between two readings of the clock.
+/// Number of events between two readings of the clock.
 const BATCH: u64 = 64;
-/// Greatest event, in bytes.
+/// Maximum size of an event in bytes.
 const EVENT_LEN_MAX: usize = 65_535;
 
 /// Blocks until the session is stopped or the handle closed.
@@ -24,16 +24,16 @@ pub(crate) fn process(consumer: &Consumer) -> Result<(), Code> {
     let machine = setting::machine()?;
     let scenario = setting::scenario(&machine)?;
     let feed = Feed::open(&scenario).map_err(|error| {
-        machine.complain(&error.to_string());
+        machine.report_failure(&error.to_string());
         Code(ERROR_BAD_CONFIGURATION)
     })?;
     let session = machine.session(&consumer.name)?;
     let session = session.filter(|session| session.incarnation == consumer.incarnation);
     let session = session.ok_or(Code(ERROR_WMI_INSTANCE_NOT_FOUND))?;
     let position = session.position;
-    // What had happened by then has been seen by the consumer before this one.
+    // The previous consumer has seen earlier incidents.
     let happened =
-        if position == 0 { 0 } else { scenario.happenings.partition_point(|h| h.after <= position) };
+        if position == 0 { 0 } else { scenario.incidents.partition_point(|h| h.after <= position) };
     let mut run = Run {
         machine: &machine,
         scenario: &scenario,
@@ -55,7 +55,7 @@ pub(crate) fn process(consumer: &Consumer) -> Result<(), Code> {
         Ok(ending) => ending,
         Err(_) => Ending::Running,
     };
-    consumer.settle(&machine)?;
+    consumer.flush_pending(&machine)?;
     run.report()?;
     result.map(drop)
 }
@@ -70,16 +70,16 @@ struct Run<'a> {
     providers: Vec<(Uuid, Enabled)>,
     /// Events of the scenario that have been emitted and were delivered or filtered out.
     position: u64,
-    /// Happenings that are over.
+    /// Number of incidents that have happened.
     happened: usize,
     flushes: u32,
-    /// Events that a flush has taken out of the buffers.
+    /// Number of events that were flushed from the buffers.
     flushed_to: u64,
     /// Events emitted until the session was stopped.
     stopped_at: Option<u64>,
     /// Bytes in the open buffer.
     bytes: usize,
-    /// Header of the last event, as a pattern for records that the stand-in makes up.
+    /// Header of the last event, as a template for synthetic records.
     facts: Option<Facts>,
 }
 
@@ -88,7 +88,7 @@ impl Run<'_> {
         let mut rings = u64::MAX;
         let (mut looked, mut reported) = (Instant::now(), Instant::now());
         loop {
-            let now_rings = consumer::rings();
+            let now_rings = consumer::generation();
             if rings != now_rings || looked.elapsed() >= LOOK_EVERY {
                 (rings, looked) = (now_rings, Instant::now());
                 self.look()?;
@@ -113,9 +113,9 @@ impl Run<'_> {
         }
     }
 
-    /// Looks at what others may have changed.
+    /// Reads the state that other programs may have changed.
     fn look(&mut self) -> Result<(), Code> {
-        self.consumer.settle(self.machine)?;
+        self.consumer.flush_pending(self.machine)?;
         let session = self.machine.session(&self.consumer.name)?;
         match session.filter(|session| session.incarnation == self.consumer.incarnation) {
             Some(session) => {
@@ -143,7 +143,7 @@ impl Run<'_> {
         if self.session.enabled_at == 0 { Duration::ZERO } else { setting::since(self.session.enabled_at) }
     }
 
-    /// Events emitted until now. If that is up to the consumer: what it has, what waits in the buffers, and `ahead`.
+    /// Number of events emitted so far. Without a pace: delivered events, buffered events, and `ahead`.
     fn emitted(&self, ahead: u64) -> u64 {
         if self.session.enabled_at == 0 {
             return 0;
@@ -152,7 +152,7 @@ impl Run<'_> {
         self.scenario.pace.emitted(self.elapsed()).unwrap_or(as_taken).min(self.feed.total())
     }
 
-    /// Events that have left the session's buffers.
+    /// Number of events that have left the buffers of the session.
     fn visible(&self) -> u64 {
         if let Some(all) = self.stopped_at {
             return all;
@@ -161,7 +161,7 @@ impl Run<'_> {
         emitted.saturating_sub(self.scenario.hold).max(self.flushed_to.min(emitted))
     }
 
-    /// Delivers at most a batch. True if nothing is left to do for now.
+    /// Delivers at most one batch. Returns true if nothing is left to do for now.
     fn advance(&mut self) -> Result<bool, Code> {
         if self.session.enabled_at == 0 {
             return Ok(true);
@@ -176,7 +176,7 @@ impl Run<'_> {
             }
             self.emit();
         }
-        self.consumer.owed.position.store(self.position, Ordering::Release);
+        self.consumer.pending.position.store(self.position, Ordering::Release);
         Ok(self.position >= self.visible())
     }
 
@@ -200,47 +200,47 @@ impl Run<'_> {
         let room = self.session.buffer_room();
         if len > room || len > EVENT_LEN_MAX {
             self.delivery.report.too_large += 1;
-            self.consumer.owed.events_lost.fetch_add(1, Ordering::AcqRel);
+            self.consumer.pending.events_lost.fetch_add(1, Ordering::AcqRel);
             return;
         }
         if self.bytes + len > room {
             self.bytes = 0;
-            self.consumer.owed.buffers_written.fetch_add(1, Ordering::AcqRel);
+            self.consumer.pending.buffers_written.fetch_add(1, Ordering::AcqRel);
         }
         self.bytes += len;
         self.delivery.event(&event, provider);
     }
 
-    /// Lets the next thing happen whose time has come. True if the machine must be looked at anew.
+    /// Plays the next incident that is due. Returns true if the state of the machine must be read again.
     fn happen(&mut self) -> Result<bool, Code> {
-        let Some(happening) = self.scenario.happenings.get(self.happened) else { return Ok(false) };
-        if happening.after > self.position {
+        let Some(incident) = self.scenario.incidents.get(self.happened) else { return Ok(false) };
+        if incident.after > self.position {
             return Ok(false);
         }
         self.happened += 1;
         let name = &self.consumer.name;
         let time = setting::now().cast_signed();
-        match &happening.what {
-            What::EventsLost(count) => {
+        match &incident.kind {
+            IncidentKind::EventsLost(count) => {
                 self.machine.alter(name, |session| session.events_lost += count)?;
                 self.delivery.lost(Lost::Event, time);
             }
-            What::BuffersLost(count) => {
+            IncidentKind::BuffersLost(count) => {
                 self.machine.alter(name, |session| session.real_time_buffers_lost += count)?;
                 self.delivery.lost(Lost::Buffer, time);
             }
-            What::LogBuffersLost(count) => {
+            IncidentKind::LogBuffersLost(count) => {
                 self.machine.alter(name, |session| session.log_buffers_lost += count)?;
                 self.delivery.lost(Lost::File, time);
             }
-            What::Hostile(kind) => self.hostile(*kind, time)?,
-            What::StopSession => {
-                consumer::settle(self.machine, name)?;
+            IncidentKind::Hostile(kind) => self.hostile(*kind, time)?,
+            IncidentKind::StopSession => {
+                consumer::flush_pending(self.machine, name)?;
                 self.machine.stop(name)?;
                 self.look()?;
                 return Ok(true);
             }
-            What::DisableProvider(guid) => {
+            IncidentKind::DisableProvider(guid) => {
                 let is_kept = |provider: &Enabled| guid.is_some_and(|guid| provider.guid != guid.to_string());
                 self.machine.alter(name, |session| session.providers.retain(is_kept))?;
                 self.look()?;
@@ -278,10 +278,10 @@ impl Run<'_> {
         self.delivery.hostile(kind, &facts, facts.time.0.cast_signed())
     }
 
-    /// How long nothing is due.
+    /// Returns the time until the next event or incident.
     fn until_next(&self) -> Duration {
         let elapsed = self.elapsed();
-        // A millisecond is what a sleep can be trusted with.
+        // A sleep is accurate to a millisecond.
         let soon = self.scenario.pace.emitted(elapsed + Duration::from_millis(1));
         let is_due = soon.is_some_and(|soon| soon > self.position && self.position < self.feed.total());
         if is_due { Duration::from_millis(1) } else { LOOK_EVERY }

@@ -1,4 +1,4 @@
-//! `EVENT_TRACE_PROPERTIES` of a caller, with the room for names behind it.
+//! `EVENT_TRACE_PROPERTIES` of a caller, with the space for names after it.
 
 use crate::setting::Code;
 use crate::wide;
@@ -8,7 +8,7 @@ use windows_sys::Win32::System::Diagnostics::Etw::EVENT_TRACE_PROPERTIES;
 
 const HEADER_LEN: usize = size_of::<EVENT_TRACE_PROPERTIES>();
 
-/// Borrowed for the time of one call.
+/// The properties, borrowed for one call.
 pub(crate) struct Properties {
     at: *mut EVENT_TRACE_PROPERTIES,
     len: usize,
@@ -21,12 +21,12 @@ impl Properties {
     ///
     /// # Safety
     ///
-    /// `at` is null or addresses as many bytes as its `Wnode.BufferSize` says, which nobody else uses during the call.
+    /// `at` is null or points to `Wnode.BufferSize` bytes, which nothing else uses during the call.
     pub(crate) unsafe fn new(at: *mut EVENT_TRACE_PROPERTIES) -> Result<Self, Code> {
         if at.is_null() || !at.is_aligned() {
             return Err(Code(ERROR_INVALID_PARAMETER));
         }
-        // SAFETY: the caller promises that at least this field is there.
+        // SAFETY: the caller guarantees at least this field.
         let len = unsafe { (*at).Wnode.BufferSize } as usize;
         if len < HEADER_LEN {
             return Err(Code(ERROR_BAD_LENGTH));
@@ -45,13 +45,13 @@ impl Properties {
         unsafe { &mut *self.at }
     }
 
-    /// True if there is room for `units` of UTF-16 and a NUL at `offset`.
+    /// Returns whether `units` UTF-16 units and a NUL fit at `offset`.
     pub(crate) fn has_room(&self, offset: u32, units: usize) -> bool {
         let offset = offset as usize;
         offset >= HEADER_LEN && offset.is_multiple_of(2) && offset.saturating_add(2 * (units + 1)) <= self.len
     }
 
-    /// The text at `offset`, up to its NUL; `None` if it has none in the room there is.
+    /// Returns the text at `offset`, up to its NUL; `None` if there is no NUL within the size.
     pub(crate) fn text(&self, offset: u32) -> Option<String> {
         if !self.has_room(offset, 0) {
             return None;
@@ -64,7 +64,7 @@ impl Properties {
         Some(String::from_utf16_lossy(&units[..end]))
     }
 
-    /// False if there is no room for the text.
+    /// Writes a text. Returns false if it does not fit.
     fn put_text(&mut self, offset: u32, text: &str) -> bool {
         let mut units: Vec<u16> = text.encode_utf16().collect();
         if !self.has_room(offset, units.len()) {
@@ -79,7 +79,7 @@ impl Properties {
         true
     }
 
-    /// Writes what is known of the session. False if a name that was asked for has no room.
+    /// Writes the properties of the session. Returns false if a requested name does not fit.
     pub(crate) fn fill(&mut self, session: &Session) -> bool {
         let properties = self.get_mut();
         properties.Wnode.Anonymous1.HistoricalContext = u64::from(session.logger_id);

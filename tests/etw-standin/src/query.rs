@@ -1,4 +1,4 @@
-//! Questions about the whole machine.
+//! Queries about the whole machine.
 
 use crate::properties::Properties;
 use crate::setting::{self, Code};
@@ -22,11 +22,11 @@ const PROVIDER_PROCESS: u32 = 4242;
 /// Logger ids of sessions that the scenario only counts.
 const OTHER_LOGGER_ID: u16 = 128;
 
-/// As `QueryAllTracesW`.
+/// Implements `QueryAllTracesW`.
 ///
 /// # Safety
 ///
-/// `array` is null or addresses `count` pointers, each as in [`Properties::new`].
+/// `array` is null or points to `count` pointers, each as in [`Properties::new`].
 pub(crate) unsafe fn all(
     array: *const *mut EVENT_TRACE_PROPERTIES,
     count: u32,
@@ -46,14 +46,14 @@ pub(crate) unsafe fn all(
     }));
     *found = sessions.len() as u32;
     for (n, session) in sessions.iter().enumerate().take(count as usize) {
-        // SAFETY: `n` is below `count`, and the caller promises the rest.
+        // SAFETY: `n` is less than `count`, and the caller guarantees the rest.
         let mut properties = unsafe { Properties::new(array.add(n).read_unaligned())? };
         properties.fill(session);
     }
     if sessions.len() > count as usize { Err(Code(ERROR_MORE_DATA)) } else { Ok(()) }
 }
 
-/// As `EnumerateTraceGuidsEx`: the answer's bytes.
+/// Implements `EnumerateTraceGuidsEx`. Returns the bytes of the answer.
 pub(crate) fn guids(class: TRACE_QUERY_INFO_CLASS, guid: Option<Uuid>) -> Result<Vec<u8>, Code> {
     let machine = setting::machine()?;
     let sessions = machine.sessions()?;
@@ -75,7 +75,7 @@ pub(crate) fn guids(class: TRACE_QUERY_INFO_CLASS, guid: Option<Uuid>) -> Result
     Ok(info(&sessions, &guid.to_string()))
 }
 
-/// `TRACE_GUID_INFO`, one `TRACE_PROVIDER_INSTANCE_INFO`, and a `TRACE_ENABLE_INFO` for each session.
+/// Returns a `TRACE_GUID_INFO`, one `TRACE_PROVIDER_INSTANCE_INFO`, and a `TRACE_ENABLE_INFO` for each session.
 fn info(sessions: &[Session], guid: &str) -> Vec<u8> {
     let enabled: Vec<_> =
         sessions.iter().filter_map(|session| Some((session.logger_id, session.provider(guid)?))).collect();
@@ -98,7 +98,7 @@ fn info(sessions: &[Session], guid: &str) -> Vec<u8> {
     bytes
 }
 
-/// As `TraceQueryInformation`: the answer's bytes.
+/// Implements `TraceQueryInformation`. Returns the bytes of the answer.
 pub(crate) fn information(class: TRACE_QUERY_INFO_CLASS) -> Result<[u8; 4], Code> {
     if class == TraceMaxLoggersQuery {
         Ok((SESSIONS_MAX as u32).to_le_bytes())
@@ -107,11 +107,11 @@ pub(crate) fn information(class: TRACE_QUERY_INFO_CLASS) -> Result<[u8; 4], Code
     }
 }
 
-/// Copies an answer to where the caller wants it.
+/// Copies an answer to the buffer of the caller.
 ///
 /// # Errors
 ///
-/// 122 if there is too little room, 24 if the answer has one size and the room another.
+/// 122 if the buffer is too small, 24 if an answer of fixed size does not have the size of the buffer.
 ///
 /// # Safety
 ///
@@ -133,12 +133,12 @@ pub(crate) unsafe fn answer(
     if out.is_null() || (room as usize) < bytes.len() {
         return Err(Code(ERROR_INSUFFICIENT_BUFFER));
     }
-    // SAFETY: there is room, as has just been checked.
+    // SAFETY: the size of the buffer has just been checked.
     unsafe { out.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     Ok(())
 }
 
-/// The GUID that a caller asks about.
+/// Returns the GUID in the query of a caller.
 ///
 /// # Safety
 ///
@@ -147,6 +147,6 @@ pub(crate) unsafe fn input(input: *const GUID, len: u32) -> Option<Uuid> {
     if input.is_null() || (len as usize) < size_of::<GUID>() {
         return None;
     }
-    // SAFETY: the length has been checked; any bits are a GUID.
+    // SAFETY: the length has been checked, and every bit pattern is a valid GUID.
     Some(wide::uuid(&unsafe { input.read_unaligned() }))
 }

@@ -22,10 +22,10 @@ const BUFFER_SIZE_KB_MIN: u32 = 4;
 const BUFFER_SIZE_KB_MAX: u32 = 16_384;
 const BUFFER_SIZE_KB_DEFAULT: u32 = 64;
 const BUFFERS_PER_PROCESSOR_MIN: u32 = 2;
-/// Windows adds at least so many to the minimum.
+/// Windows adds at least this number of buffers to the minimum.
 const BUFFERS_EXTRA: u32 = 20;
 
-/// As `StartTraceW`.
+/// Implements `StartTraceW`.
 pub(crate) fn start(
     handle: &mut CONTROLTRACE_HANDLE,
     name: &str,
@@ -39,7 +39,7 @@ pub(crate) fn start(
         return Err(Code(ERROR_ACCESS_DENIED));
     }
     if !session.log_file_name.is_empty() {
-        // Windows creates the file at once, so a folder that is not there is found out here.
+        // Windows creates the file at once, which fails without its folder.
         std::fs::File::create(&session.log_file_name)?;
     }
     let started = setting::now();
@@ -61,7 +61,7 @@ pub(crate) fn start(
     Ok(())
 }
 
-/// The session that properties ask for.
+/// Returns the requested session.
 fn requested(name: &str, properties: &Properties) -> Result<Session, Code> {
     let given = properties.get();
     let refused = Err(Code(ERROR_INVALID_PARAMETER));
@@ -108,7 +108,7 @@ fn requested(name: &str, properties: &Properties) -> Result<Session, Code> {
     })
 }
 
-/// As `ControlTraceW`: by name if there is one, otherwise by handle.
+/// Implements `ControlTraceW`, by name if there is one, otherwise by handle.
 pub(crate) fn control(
     handle: CONTROLTRACE_HANDLE,
     name: Option<&str>,
@@ -125,12 +125,12 @@ pub(crate) fn control(
         Some(name) => name.to_owned(),
         None => by_handle(&machine, handle)?.ok_or(gone)?.name,
     };
-    consumer::settle(&machine, &name)?;
+    consumer::flush_pending(&machine, &name)?;
     let session = match code {
         EVENT_TRACE_CONTROL_QUERY => machine.session(&name)?.ok_or(gone)?,
         EVENT_TRACE_CONTROL_STOP => {
             let session = machine.stop(&name)?.ok_or(gone)?;
-            consumer::ring();
+            consumer::notify();
             if !session.log_file_name.is_empty() {
                 let elapsed = setting::since(session.enabled_at);
                 write_log_file(Path::new(&session.log_file_name), &session, &scenario, elapsed)?;
@@ -149,7 +149,7 @@ pub(crate) fn control(
                     session.maximum_buffers = given.MaximumBuffers;
                 }
             })?;
-            consumer::ring();
+            consumer::notify();
             machine.session(&name)?.filter(|_| is_there).ok_or(gone)?
         }
         _ => return Err(Code(ERROR_NOT_SUPPORTED)),
@@ -157,7 +157,7 @@ pub(crate) fn control(
     if properties.fill(&session) { Ok(()) } else { Err(Code(ERROR_MORE_DATA)) }
 }
 
-/// The session with this handle.
+/// Returns the session with this handle.
 pub(crate) fn by_handle(machine: &Machine, handle: CONTROLTRACE_HANDLE) -> Result<Option<Session>, Code> {
     let mut sessions = machine.sessions()?.into_iter();
     Ok(sessions.find(|session| u64::from(session.logger_id) == handle.Value))

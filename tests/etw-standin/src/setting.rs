@@ -1,4 +1,4 @@
-//! The machine and scenario that the environment names, and errors as Windows numbers them.
+//! The machine and scenario from the environment, and Windows error codes.
 
 use etwsieve_tests::standin::{Machine, SCENARIO_VARIABLE, STATE_VARIABLE, Scenario};
 use std::env;
@@ -27,22 +27,22 @@ pub(crate) fn machine() -> Result<Machine, Code> {
     Ok(Machine::open(folder)?)
 }
 
-/// The scenario; an empty one if none is named.
+/// The scenario; an empty one if the environment has none.
 pub(crate) fn scenario(machine: &Machine) -> Result<Scenario, Code> {
     let Some(path) = env::var_os(SCENARIO_VARIABLE) else { return Ok(Scenario::default()) };
     let text = fs::read_to_string(&path).map_err(|error| error.to_string());
     text.and_then(|text| Scenario::parse(&text).map_err(|error| error.to_string())).map_err(|problem| {
-        machine.complain(&problem);
+        machine.report_failure(&problem);
         Code(ERROR_BAD_CONFIGURATION)
     })
 }
 
-/// Now, in 100 ns since 1601.
+/// Current time, in 100 ns since 1601.
 pub(crate) fn now() -> u64 {
     etwsieve_event::FileTime::now().0
 }
 
-/// Time since `ticks`, in 100 ns since 1601.
+/// Time since `ticks`, which are 100 ns since 1601.
 pub(crate) fn since(ticks: u64) -> Duration {
     Duration::from_nanos(now().saturating_sub(ticks).saturating_mul(100))
 }

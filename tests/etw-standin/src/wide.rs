@@ -1,9 +1,9 @@
-//! Text and GUIDs as Windows has them.
+//! Conversion of text and GUIDs from and to the types of Windows.
 
 use uuid::Uuid;
 use windows_sys::core::{GUID, PCWSTR};
 
-/// Units of a name or path that are read at most.
+/// Maximum length of a name or path in units.
 const UNITS_MAX: usize = 1024;
 
 /// Reads text up to its NUL; `None` for a null pointer, or without a NUL within 1,024 units.
@@ -17,7 +17,7 @@ pub(crate) unsafe fn text(text: PCWSTR) -> Option<String> {
     }
     let mut units = Vec::new();
     for n in 0..UNITS_MAX {
-        // SAFETY: the caller promises a final NUL, and none has been met before `n`.
+        // SAFETY: the caller guarantees a final NUL, and there is none before `n`.
         let unit = unsafe { text.add(n).read_unaligned() };
         if unit == 0 {
             return Some(String::from_utf16_lossy(&units));
@@ -27,18 +27,18 @@ pub(crate) unsafe fn text(text: PCWSTR) -> Option<String> {
     None
 }
 
-/// The GUID, in the usual type.
+/// Converts a GUID from the type of Windows.
 pub(crate) fn uuid(guid: &GUID) -> Uuid {
     Uuid::from_fields(guid.data1, guid.data2, guid.data3, &guid.data4)
 }
 
-/// The GUID, in the type of Windows.
+/// Converts a GUID to the type of Windows.
 pub(crate) fn guid(uuid: &Uuid) -> GUID {
     let (data1, data2, data3, data4) = uuid.as_fields();
     GUID { data1, data2, data3, data4: *data4 }
 }
 
-/// The GUID of this text; nil if it is none.
+/// Parses a GUID; nil if the text is not a GUID.
 pub(crate) fn guid_of(text: &str) -> GUID {
     guid(&Uuid::parse_str(text).unwrap_or_default())
 }

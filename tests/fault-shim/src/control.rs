@@ -1,9 +1,9 @@
-//! What the campaign wants to go wrong now: words in a file, read at each call.
+//! The requested faults: words in a file that is read at each call.
 //!
 //! | word | |
 //! |---|---|
 //! | `sync=eio` | syncs fail |
-//! | `sync=eio-once:N` | the next sync fails; another `N` makes one more fail |
+//! | `sync=eio-once:N` | the next sync fails; with another `N` one more fails |
 //! | `sync=ignored` | syncs succeed and make nothing durable: the negative control |
 //! | `write=enospc`, `write=eio` | writes fail |
 //! | `die=N` | the process kills itself in the middle of its `N`th sync |
@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What becomes of a sync.
+/// The result of a sync.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Sync {
     #[default]
@@ -22,18 +22,18 @@ pub(crate) enum Sync {
     Ignored,
 }
 
-/// The words of a moment.
+/// The current faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Control {
     pub(crate) sync: Sync,
     /// The error of writes.
     pub(crate) write: Option<c_int>,
-    /// In which sync to die, from 1.
+    /// Number of the sync in which to die, from 1.
     pub(crate) die: Option<u64>,
 }
 
 impl Control {
-    /// Reads the file; what is no word of ours counts for nothing, so a half-written file does no harm.
+    /// Reads the file. Unknown words are ignored, so a partly written file does no harm.
     pub(crate) fn read(path: Option<&Path>, is_sync: bool) -> Self {
         static CONSUMED: AtomicU64 = AtomicU64::new(0);
         let mut control = Self::default();

@@ -1,4 +1,4 @@
-//! The functions that programs call.
+//! The replaced functions of the C library.
 
 use crate::image::{Image, Watched, image};
 use crate::raw;
@@ -6,7 +6,7 @@ use libc::{c_char, c_int, c_void, iovec, off_t, size_t, ssize_t};
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
 
-/// Runs `call` on a watched file, with `start` giving where it began once it is done.
+/// Runs `call`, which writes to a watched file. Afterwards `start` returns the offset at which it started.
 fn writing(fd: c_int, call: impl FnOnce() -> ssize_t, start: impl FnOnce(u64) -> u64) -> ssize_t {
     let Some((image, file)) = watched(fd) else { return call() };
     let mut state = image.lock();
@@ -86,7 +86,7 @@ extern "C" fn ftruncate64(fd: c_int, len: off_t) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
     let Some(image) = image() else { return raw::rename(from, to) };
-    // SAFETY: the caller vouches for both strings, as it would to the C library.
+    // SAFETY: the caller guarantees both strings, as for the C library.
     let (from_path, to_path) = unsafe { (path(from), path(to)) };
     let names = image.name(from_path).zip(image.name(to_path));
     let mut state = image.lock();
@@ -103,7 +103,7 @@ extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn unlink(name: *const c_char) -> c_int {
     let Some(image) = image() else { return raw::unlink(name) };
-    // SAFETY: the caller vouches for the string, as it would to the C library.
+    // SAFETY: the caller guarantees the string, as for the C library.
     let path = unsafe { path(name) };
     let watched = image.name(path);
     let mut state = image.lock();

@@ -1,4 +1,4 @@
-//! The image of what is durable, and what was written since.
+//! The image of durable data, and the record of later writes.
 
 use crate::control::{Control, Sync};
 use crate::raw;
@@ -15,14 +15,14 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes copied at once.
 const COPY_LEN: usize = 64 * 1024;
-/// Ranges remembered of a file; beyond, all of it is copied at the next sync.
+/// Maximum number of remembered ranges of a file; with more, the next sync copies the whole file.
 const RANGES_MAX: usize = 4096;
 
-/// What is watched, and everything known about it.
+/// The watched folder and its image.
 #[derive(Debug)]
 pub(crate) struct Image {
     folder: PathBuf,
-    /// Where the image is kept.
+    /// Folder of the image.
     kept: PathBuf,
     control: Option<PathBuf>,
     state: Mutex<State>,
@@ -35,10 +35,10 @@ pub(crate) struct State {
     syncs: u64,
 }
 
-/// What was written to a file since its last sync.
+/// The writes to a file since its last sync.
 #[derive(Debug)]
 enum Written {
-    /// Nobody knows: the file was written before this process looked.
+    /// Unknown writes: the file was written before this process started.
     All,
     /// Start and end, in bytes.
     Ranges(Vec<(u64, u64)>),
@@ -53,7 +53,7 @@ pub(crate) struct Watched {
     is_folder: bool,
 }
 
-/// The image of this process, if something is watched.
+/// The image of this process; `None` if no folder is watched.
 pub(crate) fn image() -> Option<&'static Image> {
     static IMAGE: OnceLock<Option<Image>> = OnceLock::new();
     IMAGE.get_or_init(Image::from_environment).as_ref()
@@ -68,18 +68,18 @@ impl Image {
         Some(Self { folder, kept: image, control, state: Mutex::default() })
     }
 
-    /// The words of the control file.
+    /// Reads the current faults.
     pub(crate) fn control(&self, is_sync: bool) -> Control {
         Control::read(self.control.as_deref(), is_sync)
     }
 
-    /// Held over a call and its record, so that a sync sees both or neither.
+    /// Locks the state during a call and its recording, so that a sync sees both or neither.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file of a descriptor, if it is watched. Pipes and sockets are told by their type, without a lock: handlers
-    /// of signals write to pipes.
+    /// Returns the file of a descriptor, if it is watched. Pipes and sockets are recognised by their type without a lock,
+    /// because signal handlers write to pipes.
     pub(crate) fn watched(&self, fd: c_int) -> Option<Watched> {
         let stat = raw::stat(fd)?;
         let kind = stat.st_mode & libc::S_IFMT;
@@ -94,15 +94,15 @@ impl Image {
         Some(Watched { key: (stat.st_dev, stat.st_ino), name, is_folder: kind == libc::S_IFDIR })
     }
 
-    /// The path from the folder, if a name lies below it.
+    /// Returns the path relative to the folder, if the file is below it.
     pub(crate) fn name(&self, path: &OsStr) -> Option<PathBuf> {
         let path = std::path::absolute(path).ok()?;
-        // The last part is the name itself, which must not be followed.
+        // The last component is the name itself, which must not be resolved.
         let parent = fs::canonicalize(path.parent()?).ok()?;
         Some(parent.join(path.file_name()?).strip_prefix(&self.folder).ok()?.to_owned())
     }
 
-    /// A sync of a watched file: whether it is to succeed.
+    /// Records a sync of a watched file. Returns whether it is to succeed.
     pub(crate) fn sync(&self, fd: c_int, file: &Watched) -> bool {
         let mut state = self.lock();
         state.syncs += 1;
@@ -129,12 +129,12 @@ impl Image {
         true
     }
 
-    /// Notes that an error was made up.
+    /// Records an injected error.
     pub(crate) fn injected(&self, what: u8) {
         must(append(&self.kept.join("injected"), &[what]), "the count of errors");
     }
 
-    /// Puts a rename (`from`, `to`) or a removal (`from`, none) into the journal.
+    /// Adds a rename (`from`, `to`) or a removal (`from`) to the journal.
     pub(crate) fn renamed(&self, from: &Path, to: Option<&Path>) {
         let mut record = from.as_os_str().as_bytes().to_vec();
         record.push(0);
@@ -154,7 +154,7 @@ impl Image {
         for record in records.split(|byte| *byte == b'\n').filter(|record| !record.is_empty()) {
             let mut names = record.split(|byte| *byte == 0).map(OsStr::from_bytes);
             let (from, to) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
-            // Never synced, never there: not found is right.
+            // A file that was never synced is not in the image.
             let done = if to.is_empty() {
                 remove(&files.join(from))
             } else {
@@ -207,7 +207,7 @@ impl Image {
 }
 
 impl State {
-    /// Bytes from `start` to `end` were written.
+    /// Records that bytes from `start` to `end` were written.
     pub(crate) fn wrote(&mut self, file: &Watched, start: u64, end: u64) {
         let written = self.files.entry(file.key).or_insert(Written::All);
         let Written::Ranges(ranges) = written else { return };
@@ -220,12 +220,12 @@ impl State {
         }
     }
 
-    /// The file was cut or lengthened: what follows is new.
+    /// Records that the length of the file changed; bytes after it are new.
     pub(crate) fn truncated(&mut self, file: &Watched, len: u64) {
         self.wrote(file, len, u64::MAX);
     }
 
-    /// A name went away; its inode may come back as another file.
+    /// Records that a name was removed; its inode may be reused for another file.
     pub(crate) fn forget(&mut self, path: &OsStr) {
         use std::os::unix::fs::MetadataExt as _;
         if let Ok(meta) = fs::symlink_metadata(path) {
@@ -251,7 +251,7 @@ fn remove(path: &Path) -> io::Result<()> {
     if raw::unlink(path.as_ptr()) == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A test without its image would prove nothing: better none.
+/// Aborts on an error, since a test without its image would prove nothing.
 fn must<T>(result: io::Result<T>, what: &str) -> T {
     match result {
         Ok(value) => value,

@@ -1,23 +1,23 @@
-//! Stands between a program and its files (`LD_PRELOAD`, Linux): for files below one folder it keeps an image of what a
-//! power loss would leave for certain, and makes syncs and writes fail on command. Elsewhere this crate is empty.
+//! A library between a program and its files (`LD_PRELOAD`, Linux). For files below one folder it keeps an image of the data
+//! that would survive a power loss, and makes syncs and writes fail on request. On other systems this crate is empty.
 //!
 //! | variable | |
 //! |---|---|
-//! | `ETWSIEVE_FAULT_FOLDER` | the folder that is watched; without it everything passes |
-//! | `ETWSIEVE_FAULT_IMAGE` | where the image is kept: `files/`, `names`, `injected` |
-//! | `ETWSIEVE_FAULT_CONTROL` | a file with words that are read at each call, see `control.rs`; it may be absent |
+//! | `ETWSIEVE_FAULT_FOLDER` | the watched folder; without it all calls pass through |
+//! | `ETWSIEVE_FAULT_IMAGE` | the folder of the image: `files/`, `names`, `injected` |
+//! | `ETWSIEVE_FAULT_CONTROL` | a file with the requested faults, see `control.rs`; it may be missing |
 //!
 //! # The model
 //!
-//! - A file's bytes and its length are durable when `fsync` or `fdatasync` of that file has returned. No real sync is
-//!   made: a killed process does not need it.
-//! - Names are journaled in order, as ext4, XFS and NTFS do: any sync below the folder makes durable the renames and
-//!   removals before it, and a sync of a file its name.
-//! - After a sync that failed, what was written before it is lost for good, as on Linux: the pages count as
-//!   clean, and a later sync that succeeds does not bring them back. A new process does not know of that any more.
-//! - Writing into a mapping is not seen. SQLite does so with its `-shm` file, which it builds anew from the log.
+//! - The bytes and the length of a file are durable when `fsync` or `fdatasync` of that file has returned. There are no real
+//!   syncs, which killed processes do not need.
+//! - Names are journaled in order, as in ext4, XFS and NTFS: any sync below the folder makes earlier renames and removals
+//!   durable, and a sync of a file makes its name durable.
+//! - After a failed sync, earlier writes are lost, as on Linux: their pages count as clean, and a later successful sync does
+//!   not write them. A new process does not know about the failure.
+//! - Writes to mapped memory are not detected. SQLite uses them for its `-shm` file, which it rebuilds from the log.
 //!
-//! Served: `write`, `writev`, `pwrite`, `fsync`, `fdatasync`, `ftruncate`, `rename`, `unlink`, and their 64-bit twins.
+//! Replaced functions: `write`, `writev`, `pwrite`, `fsync`, `fdatasync`, `ftruncate`, `rename`, `unlink`, and their 64-bit twins.
 
 #![cfg(target_os = "linux")]
 #![expect(unsafe_code, reason = "it takes the place of C functions")]

@@ -1,15 +1,15 @@
-//! The system calls themselves, past the functions that this library serves.
+//! The system calls, which bypass the functions that this library replaces.
 
 use libc::{c_char, c_int, c_long, c_void, iovec, off_t, size_t, ssize_t};
 use std::io;
 
 pub(crate) fn write(fd: c_int, data: *const c_void, len: size_t) -> ssize_t {
-    // SAFETY: the caller of our `write` vouches for `data` and `len`, as it would to the C library.
+    // SAFETY: the caller of the replaced `write` guarantees `data` and `len`, as for the C library.
     (unsafe { libc::syscall(libc::SYS_write, fd, data, len) }) as ssize_t
 }
 
 pub(crate) fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
-    // SAFETY: the caller of our `writev` vouches for the array, as it would to the C library.
+    // SAFETY: the caller of the replaced `writev` guarantees the array, as for the C library.
     (unsafe { libc::syscall(libc::SYS_writev, fd, parts, count) }) as ssize_t
 }
 
@@ -31,22 +31,22 @@ pub(crate) fn ftruncate(fd: c_int, len: off_t) -> c_int {
 
 pub(crate) fn rename(from: *const c_char, to: *const c_char) -> c_int {
     let here = c_long::from(libc::AT_FDCWD);
-    // SAFETY: the caller of our `rename` vouches for both strings, as it would to the C library.
+    // SAFETY: the caller of the replaced `rename` guarantees both strings, as for the C library.
     (unsafe { libc::syscall(libc::SYS_renameat2, here, from, here, to, 0) }) as c_int
 }
 
 pub(crate) fn unlink(path: *const c_char) -> c_int {
-    // SAFETY: the caller of our `unlink` vouches for the string, as it would to the C library.
+    // SAFETY: the caller of the replaced `unlink` guarantees the string, as for the C library.
     (unsafe { libc::syscall(libc::SYS_unlinkat, c_long::from(libc::AT_FDCWD), path, 0) }) as c_int
 }
 
-/// Makes the next return of -1 say why.
+/// Sets the error of the next return value -1.
 pub(crate) fn set_errno(error: c_int) {
     // SAFETY: the address of this thread's `errno` is valid as long as the thread lives.
     unsafe { *libc::__errno_location() = error };
 }
 
-/// What `fstat` says of a descriptor.
+/// Calls `fstat`.
 pub(crate) fn stat(fd: c_int) -> Option<libc::stat> {
     // SAFETY: all bytes of a `stat` may be zero.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
@@ -54,13 +54,13 @@ pub(crate) fn stat(fd: c_int) -> Option<libc::stat> {
     (unsafe { libc::fstat(fd, &raw mut stat) } == 0).then_some(stat)
 }
 
-/// Where the next `write` would go.
+/// Returns the offset of the next `write`.
 pub(crate) fn position(fd: c_int) -> u64 {
     // SAFETY: no memory is involved.
     u64::try_from(unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) }).unwrap_or(0)
 }
 
-/// Reads at a place, without moving the descriptor's own; fewer bytes only at the end.
+/// Reads at an offset without moving the descriptor's position. Returns fewer bytes only at the end of the file.
 ///
 /// # Errors
 ///
@@ -81,11 +81,11 @@ pub(crate) fn read_at(fd: c_int, buffer: &mut [u8], offset: u64) -> io::Result<u
     Ok(done)
 }
 
-/// Writes all of `bytes` at a place.
+/// Writes all of `bytes` at an offset.
 ///
 /// # Errors
 ///
-/// Those of the file system.
+/// Errors of the file system.
 pub(crate) fn write_at(fd: c_int, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = pwrite(fd, bytes.as_ptr().cast(), bytes.len(), offset as off_t);

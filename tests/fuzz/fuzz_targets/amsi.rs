@@ -1,4 +1,4 @@
-//! Any bytes as an event of the antimalware scanner.
+//! Arbitrary bytes as an event of the antimalware scanner.
 #![no_main]
 
 use etwsieve_tests::fuzz;

@@ -1,4 +1,4 @@
-//! Any bytes as an event log file, or as its chunks.
+//! Arbitrary bytes as an event log file, or as its chunks.
 #![no_main]
 
 use etwsieve_tests::fuzz;

@@ -1,4 +1,4 @@
-//! Scripts that cost much in the views: steps and bytes for each unit, and time for each step, count as coverage.
+//! Expensive scripts in the views: steps and bytes per unit, and time per step, count as coverage.
 
 #![no_main]
 
@@ -6,12 +6,12 @@ use etwsieve_tests::fuzz::fold_cost::fold_cost;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
-/// Counters that the engine reads after each run beside those of the compiler: the bit for each eighth of a power of two
+/// Counters that the engine reads after each run in addition to those of the compiler: one for each eighth of a power of two
 /// that a figure has reached.
 #[unsafe(link_section = "__libfuzzer_extra_counters")]
 static COUNTERS: [AtomicU8; 3 * FIGURES] = [const { AtomicU8::new(0) }; 3 * FIGURES];
 const FIGURES: usize = 256;
-/// Runs shorter than this say nothing about the time of a step.
+/// Minimum number of steps for a measurement of their time.
 const STEPS_MIN: u64 = 200_000;
 
 fn note(table: usize, figure: f64) {
@@ -26,7 +26,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     note(0, cost.steps as f64 / cost.units as f64);
     note(1, cost.bytes as f64 / cost.units as f64);
     if cost.steps >= STEPS_MIN {
-        // The fastest of several: other programs may be in the way of one.
+        // The fastest of several runs, since other programs may slow down single ones.
         for _ in 0..3 {
             let start = Instant::now();
             fold_cost(data);

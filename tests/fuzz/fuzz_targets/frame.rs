@@ -1,4 +1,4 @@
-//! Any bytes as frames, as the payload of a DATA frame and as a hit.
+//! Arbitrary bytes as frames, as the payload of a DATA frame and as a hit.
 #![no_main]
 
 use etwsieve_tests::fuzz;

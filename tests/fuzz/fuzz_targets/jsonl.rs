@@ -1,4 +1,4 @@
-//! Any bytes as JSON Lines.
+//! Arbitrary bytes as JSON Lines.
 #![no_main]
 
 use etwsieve_tests::fuzz;

@@ -1,4 +1,4 @@
-//! Any bytes as the payload of an event.
+//! Arbitrary bytes as the payload of an event.
 #![no_main]
 
 use etwsieve_tests::fuzz;

@@ -1,4 +1,4 @@
-//! Any text as a rule file.
+//! Arbitrary text as a rule file.
 #![no_main]
 
 use etwsieve_tests::fuzz;

@@ -1,4 +1,4 @@
-//! Any text as a script, in every view.
+//! Arbitrary text as a script, in every view.
 #![no_main]
 
 use etwsieve_tests::fuzz;

@@ -1,4 +1,4 @@
-//! Writes the demonstration trace to its place in the repository.
+//! Writes the demo trace to its path in the repository.
 
 use etwsieve_tests::{corpus, demo};
 

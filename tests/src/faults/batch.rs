@@ -1,9 +1,9 @@
 //! Script blocks that match the built-in rule, each with a unique name, and the hits that a store must contain for them.
 
 use super::rng::Rng;
+use crate::samples;
 use crate::writer::{EventSpec, TraceWriter, script_block};
-use etwsieve_event::provider::POWERSHELL as PROVIDER;
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, Utf16Text, View};
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -78,36 +78,19 @@ impl Batch {
 
 impl Script {
     fn hit(&self, source: &str, number: u64) -> HitV1 {
+        let content = EventContent::ScriptBlock {
+            message_number: Some(1),
+            message_total: Some(1),
+            text: Utf16Text::from(self.text.as_str()),
+            script_block_id: Some(Utf16Text::from(self.id.to_string().as_str())),
+            path: Some(Utf16Text::default()),
+        };
         HitV1 {
-            time: 133_500_000_000_000_000 + number,
             source: source.to_owned(),
-            source_sequence: number,
-            provider: PROVIDER.to_bytes_le(),
-            event_id: 4104,
-            version: 1,
-            channel: 16,
-            level: 5,
-            opcode: 15,
-            task: 2,
-            keywords: 0,
-            computer: None,
-            user_sid: None,
             process_id: Some(self.process_id),
             thread_id: Some(8),
-            activity_id: None,
-            event_record_id: None,
-            scope: Scope::Event,
-            view: View::Raw,
-            partial: false,
-            content: EventContent::ScriptBlock {
-                message_number: Some(1),
-                message_total: Some(1),
-                text: Utf16Text::from(self.text.as_str()),
-                script_block_id: Some(Utf16Text::from(self.id.to_string().as_str())),
-                path: Some(Utf16Text::default()),
-            },
-            cut: None,
             rules: vec![RuleRefV1 { id: RULE_ID.to_owned(), ..RuleRefV1::default() }],
+            ..samples::hit(number, content)
         }
     }
 

@@ -1,4 +1,4 @@
-//! Any bytes as an event of the antimalware scanner: decoded or refused, and what is decoded fits where it came from.
+//! Arbitrary bytes as an event of the antimalware scanner: decoding succeeds or fails, and re-encoding gives the same bytes.
 
 use super::work;
 use etwsieve::amsi::{decode, is_from_other_program, result_and_app_name};
@@ -10,7 +10,7 @@ thread_local! {
         RefCell::new((Matcher::new(builtin::rules()), Scratch::default()));
 }
 
-/// The body of the target.
+/// Runs the target.
 ///
 /// # Panics
 ///
@@ -30,12 +30,12 @@ pub fn amsi(data: &[u8]) {
     let mut encoded = Vec::new();
     scan.encode(&mut encoded);
     assert!(encoded.len() <= scan.encoded_len_max());
-    // Others' events have their names at the place of a 64-bit process, where the encoder writes them too.
+    // Events of other applications have the layout of a 64-bit process, which the encoder also writes.
     assert_eq!(decode(&encoded), Ok(scan), "what was decoded is encoded again");
     assert_eq!(is_from_other_program(&encoded), foreign);
 }
 
-/// The content as a script: its search costs no more than its length allows.
+/// Searches the content as a script, at a cost that is bounded by its length.
 fn search(bytes: &[u8]) {
     MATCHER.with_borrow_mut(|(matcher, scratch)| {
         let payload = Payload { kind: EventKind::Amsi, process_id: None, bytes };

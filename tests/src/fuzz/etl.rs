@@ -1,4 +1,4 @@
-//! Any bytes as a trace.
+//! Arbitrary bytes as a trace.
 
 use etwsieve_etl::{
     BUFFER_HEADER_LEN, EXPANSION_MAX, Event, HeaderKind, INDEX_STEPS_PER_BYTE_MAX, ReadAt, SCRATCH_LEN_MAX,
@@ -6,19 +6,19 @@ use etwsieve_etl::{
 };
 use std::io;
 
-/// The smallest event, with what aligns the next one, in bytes.
+/// Minimum size of an event with its padding, in bytes.
 const EVENT_LEN_MIN: u64 = 8;
-/// Steps that a walk over a trace without compression may cost for each of its bytes.
+/// Maximum steps per byte of a walk over an uncompressed trace.
 const PLAIN_STEPS_PER_BYTE_MAX: u64 = 8;
-/// Steps for the first looks at a trace, however short it is.
+/// Maximum steps for opening a trace of any length.
 const FIRST_STEPS: u64 = 8 << 10;
 
-/// Reads `data` as a trace, to its last item: twice from memory, and once as a file is read.
+/// Reads all of `data` as a trace: twice from memory, and once like a file.
 ///
 /// # Panics
 ///
-/// If an event lies outside its buffer, time goes back without being counted, work or memory exceed their bounds, there
-/// are more events than bytes for them, or one walk differs from another.
+/// If an event is outside of its buffer, time goes back without being counted, work or memory exceed their bounds, there are
+/// more events than bytes for them, or the walks differ.
 pub fn etl(data: &[u8]) {
     let read_at = Offsets(data);
     let from_file = Trace::read(&read_at, &|| false);
@@ -47,7 +47,7 @@ pub fn etl(data: &[u8]) {
     assert_eq!(first, walk(&from_file), "a file gives other events than memory");
 }
 
-/// Bytes that are read as those of a file.
+/// Bytes that are read like a file.
 #[derive(Debug)]
 struct Offsets<'a>(&'a [u8]);
 
@@ -64,7 +64,7 @@ impl ReadAt for Offsets<'_> {
     }
 }
 
-/// What a walk came to.
+/// The result of a walk.
 #[derive(Debug, PartialEq, Eq)]
 struct Summary {
     events: u64,
@@ -97,7 +97,7 @@ fn walk(trace: &Trace<'_>) -> Summary {
     let is_compressed = trace.info().buffers_compressed > 0;
     let expansion = if is_compressed { EXPANSION_MAX } else { 1 };
     assert!(summary.events <= trace.len() * expansion / EVENT_LEN_MIN, "{} events", summary.events);
-    // Decoding an event is the cheapest thing that can be done with it, so this bounds what follows it, too.
+    // Decoding is the cheapest operation on an event, so this also bounds the operations that follow.
     let (steps, bytes) = events.cost();
     let (steps_max, bytes_max) = if is_compressed {
         (WALK_STEPS_PER_BYTE_MAX * trace.len() + STEPS_FREE, EXPANSION_MAX * trace.len())
@@ -106,7 +106,7 @@ fn walk(trace: &Trace<'_>) -> Summary {
     };
     assert!(steps <= steps_max, "{steps} steps for {} bytes", trace.len());
     assert!(bytes <= bytes_max, "{bytes} bytes allocated for {} bytes", trace.len());
-    // One stray stamp makes time go back at most twice: to it, or behind it.
+    // A single wrong time stamp makes time go back at most twice: to it, or after it.
     assert!(went_back <= 2 * events.out_of_order(), "time goes back {went_back} times");
     assert!(events.damage().total() >= trace.damage().total());
     summary.damage = events.damage().total();

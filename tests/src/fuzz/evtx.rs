@@ -1,4 +1,4 @@
-//! Event log files of any bytes.
+//! Arbitrary bytes as an event log file.
 
 use etwsieve::event::{EventRef, PAYLOAD_LEN_MAX};
 use etwsieve::payload::fields;
@@ -10,16 +10,16 @@ use uuid::Uuid;
 
 const FILE_HEADER_LEN: usize = 4096;
 const CHUNK_LEN: usize = 65_536;
-/// Characters of the longest name of a computer.
+/// Maximum length of a computer's name in characters.
 const COMPUTER_LEN_MAX: usize = 256;
-/// Bytes of the smallest record.
+/// Minimum size of a record in bytes.
 const RECORD_LEN_MIN: usize = 28;
 
-/// Reads `data` as the chunks of a file, and as a whole file if it begins as one.
+/// Reads `data` as the chunks of a file, and as a whole file if it starts like one.
 ///
 /// # Panics
 ///
-/// If an event or a damage report breaks a promise of the source.
+/// If an event or a damage report violates a guarantee of the source.
 pub fn evtx(data: &[u8]) {
     if data.starts_with(b"ElfFile\0") {
         read(data);
@@ -39,18 +39,18 @@ fn read(file: &[u8]) {
     let result = evtx::replay(file, Path::new("fuzz"), &mut checked);
     assert!(result.is_ok(), "a file with its magic is an event log");
     let chunks = file.len() / CHUNK_LEN + 2;
-    // The bound of the records, and that of finding them.
+    // The bounds for reading records and for finding them.
     let (len, cost) = (file.len() as u64, checked.cost);
     let steps_max = (CHUNK_STEPS_PER_BYTE_MAX + 16) * len + 2 * RECORD_STEPS_FREE * chunks as u64;
     assert!(cost.steps <= steps_max, "{} steps for {len} bytes", cost.steps);
     assert!(checked.bytes_most <= RECORD_BYTES_MAX * (CHUNK_LEN / RECORD_LEN_MIN) as u64);
-    // Allocations are charged as steps as well, an eighth of a step each.
+    // Each allocated byte costs an eighth of a step.
     assert!(cost.bytes <= 8 * steps_max, "{} bytes allocated for {len} bytes", cost.bytes);
-    // Each record is an event, unwanted or damaged once, and may be told as damaged and still be read.
+    // Each record is an event, unwanted or damaged; a damaged one may be reported and still be read.
     assert!(checked.told <= 2 * (file.len() / RECORD_LEN_MIN) + 4 * chunks, "{} of {chunks}", checked.told);
 }
 
-/// Holds events and reports against what the source promises.
+/// Checks events and reports against the guarantees of the source.
 #[derive(Default)]
 struct Checked {
     len: u64,

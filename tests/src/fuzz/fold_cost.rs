@@ -1,21 +1,21 @@
-//! The cost of a script in the views: the target looks for scripts that cost much, and for work that is charged too little.
+//! The cost of a script in the views: the target searches for expensive scripts, and for work that is charged too little.
 //!
-//! The body returns the script's cost, which the target tells the fuzzing engine as if it were coverage, so that inputs
-//! are kept that cost more than any before. Scripts that were found so are kinds of `etwsieve-bench worst`.
+//! The body returns the cost of the script. The target reports it to the fuzzing engine like coverage, so that the engine
+//! keeps inputs that cost more than all before. Scripts found in this way are kinds of `etwsieve-bench worst`.
 
 use super::{views, work};
 use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, ViewBudget, Views, builtin};
 use std::cell::RefCell;
 
-/// What no prefilter passes by.
+/// Passes every prefilter.
 const REASON: &[u8] = b"('a' -f 'b');[char]69;";
 
-/// What a script costs.
+/// The cost of a script.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Steps of the views.
     pub steps: u64,
-    /// Bytes that they allocated, freed ones included.
+    /// Bytes that the views allocated, including freed ones.
     pub bytes: u64,
     /// UTF-16 units of the script.
     pub units: u64,
@@ -26,11 +26,11 @@ thread_local! {
         RefCell::new((Matcher::new(builtin::rules()), Scratch::default()));
 }
 
-/// The body of the target.
+/// Runs the target.
 ///
 /// # Panics
 ///
-/// If the views cost more than the length of the script allows.
+/// If the views cost more than permitted for the length of the script.
 pub fn fold_cost(data: &[u8]) -> Cost {
     let bytes = views::script(&[REASON, data].concat());
     MATCHER.with_borrow_mut(|(matcher, scratch)| {

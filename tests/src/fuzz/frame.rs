@@ -1,4 +1,4 @@
-//! Frames and hits from hostile bytes: no panic, and one encoding per value.
+//! Arbitrary bytes as frames and hits: nothing panics, and each value has one encoding.
 
 use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, SpanV1, Transformation};
 use etwsieve_transport::wire::codec::{decode_hit, encode_event, encode_hit, encode_hit_into};
@@ -10,14 +10,14 @@ use etwsieve_transport::wire::message::{
 };
 use etwsieve_transport::wire::{decode_data, decode_message, encode_data, encode_message};
 
-/// Bytes that a decoded hit may hold for each byte that it was decoded from: lists that have doubled while they grew.
+/// Maximum memory of a decoded hit per encoded byte; growing lists double their capacity.
 const HELD_PER_BYTE_MAX: usize = 8;
 
-/// Takes `data` for a stream of frames, for the payload of a frame of each type, and for a hit.
+/// Decodes `data` as a stream of frames, as the payload of a frame of each type, and as a hit.
 ///
 /// # Panics
 ///
-/// If something decodes that does not encode to the same bytes again.
+/// If a decoded value does not encode to the same bytes.
 pub fn frame(data: &[u8]) {
     let mut stream = data;
     while let Ok(Some(split)) = split_frame(stream) {
@@ -25,7 +25,7 @@ pub fn frame(data: &[u8]) {
         check_frame(&split, &stream[..len]);
         stream = split.rest;
     }
-    // Random bytes seldom have the right CRC; a frame made around them has it.
+    // Random bytes rarely have a valid CRC, so a frame is made around them.
     let mut sealed = Vec::new();
     if encode_frame(FrameType::Data, data, &mut sealed).is_ok() {
         let split = split_frame(&sealed);
@@ -62,7 +62,7 @@ fn check_frame(split: &Split<'_>, bytes: &[u8]) {
     check_message::<RefusedV1>(split.payload);
 }
 
-/// Takes the payload for that of a message, whatever its frame says.
+/// Decodes the payload as a message, whatever the type of its frame is.
 fn check_message<M: Message>(payload: &[u8]) {
     let Ok(message) = decode_message::<M>(payload) else { return };
     assert_eq!(message.check(), Ok(()), "a message that was decoded");
@@ -87,7 +87,7 @@ fn check_hit(bytes: &[u8]) {
     assert!(!hit.cut_to_limits(), "nothing is left to cut");
 }
 
-/// Bytes that the lists and texts of a hit hold.
+/// Memory of the lists and texts of a hit, in bytes.
 fn held(hit: &HitV1) -> usize {
     let option = |text: &Option<String>| text.as_ref().map_or(0, String::capacity);
     let rule = |rule: &RuleRefV1| {

@@ -1,4 +1,4 @@
-//! Any bytes as JSON Lines.
+//! Arbitrary bytes as JSON Lines.
 
 use etwsieve::event::{EventRef, PAYLOAD_LEN_MAX};
 use etwsieve::payload::fields;
@@ -11,13 +11,13 @@ use uuid::Uuid;
 ///
 /// # Panics
 ///
-/// If an event or a damage report breaks a promise of the source, or a line counts for more than one.
+/// If an event or a damage report violates a guarantee of the source, or if a line counts more than once.
 pub fn jsonl(data: &[u8]) {
     let mut checked = Checked { len: data.len() as u64, ..Checked::default() };
     let result = jsonl::replay(data, Path::new("fuzz"), &mut checked);
     let lines = data.split(|&byte| byte == b'\n').count();
     assert!(checked.told <= lines, "{} of {lines} lines", checked.told);
-    // A unit of a payload has at least one byte in the line, and numbers and ends are few.
+    // Each unit of a payload takes at least one byte in the line; numbers and terminators are few.
     assert!(
         checked.payload_bytes <= 2 * data.len() + 128 * lines,
         "{} bytes of payloads",
@@ -30,7 +30,7 @@ pub fn jsonl(data: &[u8]) {
     }
 }
 
-/// Holds events and reports against what the source promises.
+/// Checks events and reports against the guarantees of the source.
 #[derive(Default)]
 struct Checked {
     len: u64,

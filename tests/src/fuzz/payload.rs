@@ -1,10 +1,10 @@
-//! Any bytes as the payload of an event, searched with rules of every kind: the fast path equals the naive one.
+//! Arbitrary bytes as the payload of an event, searched with rules of every kind: the matcher equals the naive evaluator.
 
 use super::work;
 use etwsieve_matcher::{EventKind, Field, Fields, Matcher, Payload, Scratch, load, naive};
 use std::cell::RefCell;
 
-/// Rules whose needles are short, so that random bytes come near them.
+/// Rules with short needles, which random bytes are likely to contain.
 const RULES: &str = "\
 title: contains
 logsource: {product: windows, category: ps_script}
@@ -39,7 +39,7 @@ thread_local! {
     static MATCHER: RefCell<(Matcher, Scratch)> = RefCell::new((Matcher::new(load([("fuzz.yml", RULES)]).rules), Scratch::default()));
 }
 
-/// The body of the target.
+/// Runs the target.
 ///
 /// # Panics
 ///
@@ -54,7 +54,7 @@ pub fn payload(data: &[u8]) {
             let mut end = 0;
             for &field in kind.text_fields() {
                 let Some(range) = fields.range(field) else { continue };
-                assert!(range.start >= end && range.end >= range.start, "fields stand in a row");
+                assert!(range.start >= end && range.end >= range.start, "fields are in order");
                 assert!(kind.text_offset() + 2 * range.end <= data.len(), "a field lies inside the payload");
                 assert_eq!(fields.text(field).map(<[u8]>::len), Some(2 * range.len()));
                 end = range.end;

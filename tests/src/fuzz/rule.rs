@@ -1,12 +1,12 @@
-//! Any text as a rule file: understood or refused with its line, and what loads runs like the naive evaluator.
+//! Arbitrary text as a rule file: it loads or is rejected with a line number, and loaded rules equal the naive evaluator.
 
 use super::work;
 use etwsieve_matcher::{EventKind, Matcher, Payload, Scratch, file_bytes_max, file_steps_max, load, naive};
 
-/// Rules with more tests than this load, but take too long for the naive evaluator.
+/// Maximum number of tests in a rule for the naive evaluator. Larger rules load, but take too long.
 const TESTS_MAX: usize = 500;
 
-/// The body of the target.
+/// Runs the target.
 ///
 /// # Panics
 ///
@@ -14,7 +14,7 @@ const TESTS_MAX: usize = 500;
 pub fn rule(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let loaded = load([("fuzz.yml", &*text)]);
-    // Work and memory are bounded by the length of the file, however it is written.
+    // Work and memory are bounded by the length of the file.
     assert!(loaded.steps <= file_steps_max(text.len()), "{} steps for {} bytes", loaded.steps, text.len());
     assert!(loaded.bytes <= file_bytes_max(text.len()), "{} bytes for {} bytes", loaded.bytes, text.len());
     let own: usize = loaded.rules.iter().map(|rule| rule.expr.memory()).sum();
@@ -32,14 +32,14 @@ pub fn rule(data: &[u8]) {
     let tests = tests as u64;
     let matcher = Matcher::new(loaded.rules);
     let mut scratch = Scratch::default();
-    // The rule's own text is the text most likely to hit it.
+    // The text of the rule is likely to match it.
     let script: String = text.chars().take(512).collect();
     for kind in EventKind::ALL {
         let mut bytes = vec![1; kind.text_offset()];
         bytes.extend(format!("{script}\0id\0{script}\0").encode_utf16().flat_map(u16::to_le_bytes));
         let before = scratch.counts().steps;
         let found = matcher.find(&Payload { kind, process_id: None, bytes: &bytes }, &mut scratch).to_vec();
-        // Each rule may ask for its own literals and expressions.
+        // Each rule may have its own literals and expressions.
         let tests = tests.max(1);
         work::assert_raw_bounded((scratch.counts().steps - before) / tests, bytes.len());
         let plain: Vec<u32> = (0..)

@@ -1,10 +1,10 @@
-//! Any text as a script, in every view: what is found lies in the text, and the cheap test does not hide it.
+//! Arbitrary text as a script, in every view: matches are in the text, and the prefilter hides none.
 
 use super::work;
 use etwsieve_matcher::{EventKind, Field, Matcher, Payload, Scratch, ViewBudget, Views, builtin, load};
 use std::cell::RefCell;
 
-/// Rules whose needles are short, so that random texts come near them.
+/// Rules with short needles, which random texts are likely to contain.
 const RULES: &str = "\
 title: contains
 logsource: {product: windows, category: ps_script}
@@ -20,7 +20,7 @@ detection: {s: {ScriptBlockText|contains: New-PSSession -ComputerName}, conditio
 etwsieve: {calls: also}
 ";
 
-/// What stands behind the script: id and path.
+/// Follows the script in the payload: id and path.
 const BEHIND: &str = "\0id\0p\0";
 
 thread_local! {
@@ -30,7 +30,7 @@ thread_local! {
     ));
 }
 
-/// A script in the layout of its event. Bytes are taken for the low halves of units; 0xFF begins a whole one.
+/// Returns the payload of a script. Each byte is the low half of a unit; 0xFF starts a complete unit.
 pub(super) fn script(data: &[u8]) -> Vec<u8> {
     let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0];
     let mut rest = data;
@@ -51,7 +51,7 @@ pub(super) fn script(data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The body of the target.
+/// Runs the target.
 ///
 /// # Panics
 ///

@@ -10,19 +10,19 @@ use uuid::Uuid;
 
 pub use etwsieve_event::provider::POWERSHELL;
 
-/// Bytes of all payloads and items of a trace. More is refused.
+/// Maximum size of all payloads and items of a trace together, in bytes.
 const ARENA_LEN_MAX: usize = 1 << 30;
-/// 2026-01-05T08:00:00Z, the time of the first made-up event; each is 1 µs after the one before.
+/// Time of the first synthetic event, 2026-01-05T08:00:00Z. Each event is 1 µs after the previous one.
 const SYNTHETIC_START: FileTime = FileTime(134_120_736_000_000_000);
 const SYNTHETIC_TICKS: u64 = 10;
-/// Bytes of a record's header in a buffer.
+/// Size of a record's header in a buffer, in bytes.
 const HEADER_LEN: usize = 0x50;
 const ITEM_HEADER_LEN: usize = 8;
 /// S-1-5-18.
 const LOCAL_SYSTEM: [u8; 12] = [1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0];
 const SYNTHETIC_ITEMS: &[(u16, Range<usize>)] = &[(item_type::SID, 0..LOCAL_SYSTEM.len())];
 
-/// An event's header, as far as a consumer sees it.
+/// The parts of an event's header that a consumer sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Provider.
@@ -49,7 +49,7 @@ pub struct Facts {
     pub process_id: u32,
     /// Thread.
     pub thread_id: u32,
-    /// When.
+    /// Time of the event.
     pub time: FileTime,
     /// Activity; nil for none.
     pub activity_id: Uuid,
@@ -75,14 +75,14 @@ impl<'a> Emitted<'a> {
         self.items.iter().map(move |(kind, range)| (*kind, &arena[range.clone()]))
     }
 
-    /// Bytes of the event in a buffer of a session, all items included.
+    /// Size of the event in a buffer of a session, including all items, in bytes.
     pub fn stored_len(&self) -> usize {
         let items: usize =
             self.items.iter().map(|(_, range)| (ITEM_HEADER_LEN + range.len()).next_multiple_of(8)).sum();
         (HEADER_LEN + items + self.payload.len()).next_multiple_of(8)
     }
 
-    /// The event for a trace that starts at `start`, with the items that `carries` lets through.
+    /// Converts the event for a trace that starts at `start`, with the items that `carries` accepts.
     pub fn to_spec(&self, start: FileTime, carries: impl Fn(u16) -> bool) -> EventSpec {
         let facts = self.facts;
         let kind = if facts.is_32_bit { HeaderKind::Event32 } else { HeaderKind::Event64 };
@@ -121,11 +121,11 @@ struct Recorded {
 }
 
 impl Feed {
-    /// Prepares the events of `scenario`: a trace is read into memory, so that emitting costs nothing but itself.
+    /// Prepares the events of `scenario`. A trace is read into memory, so that reading it does not slow down emitting.
     ///
     /// # Errors
     ///
-    /// The trace cannot be read, is damaged, or holds more than 1 GiB of payloads.
+    /// The trace cannot be read, is damaged, or has more than 1 GiB of payloads.
     pub fn open(scenario: &Scenario) -> io::Result<Self> {
         let repeat = scenario.repeat.max(1);
         let (kind, once) = match &scenario.source {
@@ -143,12 +143,12 @@ impl Feed {
         Ok(Self { kind, total: once.saturating_mul(repeat) })
     }
 
-    /// How many events there are.
+    /// Number of events.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// The event `number`, from 0; `None` behind the last.
+    /// Returns the event with this number, from 0; `None` after the last.
     pub fn event(&mut self, number: u64) -> Option<Emitted<'_>> {
         if number >= self.total {
             return None;
@@ -196,7 +196,7 @@ fn load(path: &std::path::Path) -> io::Result<(Vec<Recorded>, Vec<u8>)> {
     let (mut recorded, mut arena) = (Vec::new(), Vec::new());
     let mut events = trace.events();
     while let Some(event) = events.next() {
-        // Kernel events, classic events and messages never reach a session of manifest providers.
+        // Sessions of manifest providers never receive kernel events, classic events and messages.
         let Some(facts) = facts(&event) else { continue };
         let mut put = |data: &[u8]| {
             // Payloads in buffers are aligned to 8.
@@ -248,7 +248,7 @@ mod tests {
     use crate::{demo, writer::TraceWriter};
     use etwsieve_etl::{FileTime, Trace};
 
-    /// All that must survive: header facts, items and payload.
+    /// Returns everything that must be preserved: header facts, items and payload.
     fn seen(bytes: &[u8]) -> Vec<String> {
         let trace = Trace::new(bytes).unwrap();
         let mut events = trace.events();

@@ -13,24 +13,24 @@ use tempfile::TempDir;
 
 const TARGET: &str = "x86_64-pc-windows-gnu";
 const PACKAGES: [&str; 2] = ["etwsieve", "etwsieve-etw-standin"];
-/// What users run is what is tested.
+/// The profile of the program that users run.
 const PROFILE: &str = "release";
-/// Set it to `required` where the tools are known to be there: nothing is skipped then.
+/// Environment variable: with the value `required`, missing tools are an error instead of a reason to skip tests.
 const REQUIRED_VARIABLE: &str = "ETWSIEVE_STANDIN";
 
-/// Where Windows programs and the stand-in lie, and how they are started.
+/// Paths of Windows programs and the stand-in, and the way to start them.
 #[derive(Clone, Debug)]
 pub struct Host {
     programs: PathBuf,
-    /// The script that starts Wine; none on Windows.
+    /// The script that starts Wine; `None` on Windows.
     runner: Option<PathBuf>,
 }
 
 impl Host {
-    /// Builds the sensor and the stand-in for Windows, as they are released, if they are not up to date.
+    /// Builds the sensor and the stand-in for Windows in the release profile, if they are not up to date.
     ///
-    /// `None`, with a word on standard error, where that cannot be: without Wine, mingw or the standard library of the
-    /// target. In a test that runs under Wine itself nothing is built; what lies beside the test is taken.
+    /// Returns `None`, with a message on standard error, without Wine, mingw or the standard library of the target. A test
+    /// that runs under Wine builds nothing and uses the programs beside it.
     ///
     /// # Panics
     ///
@@ -48,11 +48,11 @@ impl Host {
         }
     }
 
-    /// A new machine with a scenario, whose text is that of [`Scenario`](super::Scenario). It may be empty.
+    /// Creates a machine with a [`Scenario`](super::Scenario) in text form, which may be empty.
     ///
     /// # Errors
     ///
-    /// Those of creating files; `InvalidInput` if the text is no scenario.
+    /// Errors of creating files; `InvalidInput` if the text is not a scenario.
     pub fn lab(&self, scenario: &str) -> io::Result<Lab> {
         let folder = tempfile::Builder::new().prefix("etw-standin").tempdir()?;
         let machine = Machine::open(folder.path().join("machine"))?;
@@ -68,7 +68,7 @@ impl Host {
         let (source, stand_in) = (self.programs.join(format!("{name}.exe")), self.programs.join(DLL));
         let (copy, stand_in_copy) = (folder.join(format!("{name}.exe")), folder.join(DLL));
         let written = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified());
-        // A copy is made after the program was compiled, and never touched again.
+        // A copy is made after the program was compiled, and never changed.
         let is_current = |copy: &Path| -> io::Result<bool> {
             Ok(copy.exists() && written(copy)? > written(&source)? && written(copy)? > written(&stand_in)?)
         };
@@ -90,21 +90,22 @@ impl Host {
         Ok(copy)
     }
 
-    /// Why programs cannot be run against the stand-in; `None` if they can.
+    /// Returns why programs cannot run against the stand-in; `None` if they can.
     pub fn missing() -> Option<String> {
         if cfg!(windows) { Self::beside().err() } else { cross_tools().err() }
     }
 
     fn cross() -> Result<Self, String> {
         cross_tools()?;
-        let target_folder = profile_folder()?.parent().ok_or("the test lies in no target folder")?.to_owned();
+        let target_folder =
+            profile_folder()?.parent().ok_or("the test is not in a target folder")?.to_owned();
         build(&target_folder, Some(TARGET));
         let runner = repository().join("tests/etw-standin/wine-runner");
         Ok(Self { programs: target_folder.join(TARGET).join(PROFILE), runner: Some(runner) })
     }
 
     fn beside() -> Result<Self, String> {
-        let outer = profile_folder()?.parent().ok_or("the test lies in no target folder")?.to_owned();
+        let outer = profile_folder()?.parent().ok_or("the test is not in a target folder")?.to_owned();
         let is_triple = outer.file_name().is_some_and(|name| name.to_string_lossy().contains("-windows-"));
         let (target_folder, target) = match outer.parent() {
             Some(folder) if is_triple => (folder, outer.file_name().and_then(OsStr::to_str)),
@@ -122,8 +123,7 @@ impl Host {
     }
 }
 
-/// One machine with its scenario. The folder is removed when this is dropped;
-/// end the programs before.
+/// A machine with its scenario. Dropping it removes its folder, so the programs must have ended.
 #[derive(Debug)]
 pub struct Lab {
     host: Host,
@@ -137,36 +137,37 @@ impl Lab {
         &self.machine
     }
 
-    /// A folder for files of the test. See [`windows_path`] to name them to a program.
+    /// A folder for files of the test. [`windows_path`] converts their paths for a program.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Replaces the scenario, for programs that are started or sessions that are consumed from now on.
+    /// Replaces the scenario for programs and consumers that start from now on.
     ///
     /// # Errors
     ///
-    /// Those of writing the file; `InvalidInput` if the text is no scenario.
+    /// Errors of writing the file; `InvalidInput` if the text is not a scenario.
     pub fn set_scenario(&self, text: &str) -> io::Result<()> {
         super::Scenario::parse(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         fs::write(self.folder().join("scenario.txt"), text)
     }
 
-    /// A copy of the program `name`, such as `etwsieve`, that imports the stand-in. All machines share it.
+    /// Returns the path of a copy of the program `name`, such as `etwsieve`, that imports the stand-in. All machines share
+    /// it.
     ///
     /// # Errors
     ///
-    /// Those of copying; `Other` if the program imports what the stand-in does not export.
+    /// Errors of copying; `Other` if the program imports a function that the stand-in does not export.
     pub fn program(&self, name: &str) -> io::Result<PathBuf> {
         self.host.program(name)
     }
 
-    /// The command that runs the program `name`, such as `etwsieve`, on this machine. Under Wine the process that it
-    /// starts is the program itself: killing it kills the program.
+    /// Returns a command that runs the program `name`, such as `etwsieve`, on this machine. Its process is the program
+    /// itself, also under Wine, so killing the process kills the program.
     ///
     /// # Errors
     ///
-    /// Those of [`program`](Self::program).
+    /// Same as [`program`](Self::program).
     pub fn command<A: AsRef<OsStr>>(
         &self,
         name: &str,
@@ -189,7 +190,7 @@ impl Lab {
     }
 }
 
-/// Checks for what it takes to build and run Windows programs on another system.
+/// Checks for the tools to build and run Windows programs on another system.
 fn cross_tools() -> Result<(), String> {
     let lib = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
     let lib = lib.map_err(|error| format!("rustc: {error}"))?.stdout;
@@ -207,17 +208,17 @@ fn cross_tools() -> Result<(), String> {
     Ok(())
 }
 
-/// How a Windows program names `path`: under Wine, drive Z is the root of the file system.
+/// Returns `path` as a Windows program sees it; under Wine, drive Z is the root of the file system.
 pub fn windows_path(path: &Path) -> String {
     let text = path.display().to_string();
     if cfg!(windows) { text } else { format!("Z:{}", text.replace('/', "\\")) }
 }
 
-/// Sends what Ctrl-C sends. Under Wine, that is `SIGINT`.
+/// Sends Ctrl-C to a program under Wine, which is `SIGINT`.
 ///
 /// # Errors
 ///
-/// `Unsupported` on Windows, where it would reach the test too; those of starting `kill`.
+/// `Unsupported` on Windows, where the test would receive it too; errors of starting `kill`.
 pub fn interrupt(child: &Child) -> io::Result<()> {
     if cfg!(windows) {
         return Err(io::ErrorKind::Unsupported.into());
@@ -226,7 +227,7 @@ pub fn interrupt(child: &Child) -> io::Result<()> {
     if status.success() { Ok(()) } else { Err(io::Error::other("kill failed")) }
 }
 
-/// Builds the Wine prefix, once: that must not count as the run time of a program.
+/// Builds the Wine prefix once, so that this does not count as run time of a program.
 fn prepare(runner: &Path) -> io::Result<()> {
     static IS_PREPARED: Mutex<bool> = Mutex::new(false);
     let mut is_prepared = IS_PREPARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,22 +237,22 @@ fn prepare(runner: &Path) -> io::Result<()> {
     if *is_prepared { Ok(()) } else { Err(io::Error::other("the Wine prefix could not be prepared")) }
 }
 
-/// Writes a file that other processes may be running: they keep the one they have.
+/// Replaces a file that other processes may be executing; they keep the old one.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let part = path.with_extension(format!("part{}", std::process::id()));
     fs::write(&part, bytes)?;
     fs::rename(&part, path)
 }
 
-/// The folder above `deps`, in which this test lies.
+/// Returns the folder of the build profile, above the folder `deps` of this test.
 fn profile_folder() -> Result<PathBuf, String> {
     let test = env::current_exe().map_err(|error| error.to_string())?;
-    let folder = test.parent().ok_or("the test lies nowhere")?;
+    let folder = test.parent().ok_or("the test has no folder")?;
     let is_deps = folder.file_name().is_some_and(|name| name == "deps");
     Ok(if is_deps { folder.parent().unwrap_or(folder) } else { folder }.to_owned())
 }
 
-/// Compiles programs and stand-in, each as it is compiled alone: the features of one must not change the other.
+/// Compiles the sensor and the stand-in separately, so that the features of one do not change the other.
 fn build(target_folder: &Path, target: Option<&str>) {
     static IS_BUILT: Mutex<bool> = Mutex::new(false);
     let mut is_built = IS_BUILT.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
-//! Records that lie as far as they can without breaking the contract that makes reading them safe.
+//! Records that are as inconsistent as possible without violating the contract that makes reading them safe.
 //!
-//! What a length says is really there, unless the pointer is null; and nothing readable follows it, so a program that
-//! reads further crashes.
+//! Unless a pointer is null, it points to as many readable bytes as its length says. The memory after them is not readable,
+//! so a program that reads further crashes.
 
 use etwsieve_etl::item_type;
 
@@ -99,7 +99,7 @@ pub enum Items {
 }
 
 impl Hostile {
-    /// The kind of this name.
+    /// Returns the kind with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }

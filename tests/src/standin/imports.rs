@@ -1,7 +1,7 @@
-//! The import table of a Windows program: which DLLs it names, and how to make it name another.
+//! Reads the import table of a Windows program, and replaces a DLL in it.
 //!
-//! Format: "PE Format" of Microsoft's documentation, the 64-bit kind (PE32+). Only the standard library is used, so that
-//! the runner of tests can compile this file alone.
+//! Format: "PE Format" of Microsoft's documentation, 64-bit (PE32+). Only the standard library is used, so that the runner of
+//! tests can compile this file separately.
 
 use std::fmt;
 
@@ -13,11 +13,11 @@ const DIRECTORY_EXPORT: usize = 0;
 const DIRECTORY_IMPORT: usize = 1;
 const SECTION_LEN: usize = 40;
 const DESCRIPTOR_LEN: usize = 20;
-/// Bounds of walks through tables that an odd file may not end.
+/// Maximum numbers of table entries, since invalid tables may not end.
 const DESCRIPTORS_MAX: usize = 4096;
 const NAMES_MAX: usize = 65_536;
 
-/// The controller and consumer functions that the stand-in serves itself.
+/// The controller and consumer functions that the stand-in implements.
 pub const FUNCTIONS: [&str; 9] = [
     "CloseTrace",
     "ControlTraceW",
@@ -30,14 +30,14 @@ pub const FUNCTIONS: [&str; 9] = [
     "TraceQueryInformation",
 ];
 
-/// What is wrong with a program.
+/// An error in a program or in its imports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImportError {
-    /// It is no 64-bit Windows program, or its tables lead out of it.
+    /// It is not a 64-bit Windows program, or its tables point outside of it.
     Format {
-        /// Where, in bytes.
+        /// Offset in bytes.
         offset: usize,
-        /// What was looked for there.
+        /// The expected structure.
         expected: &'static str,
     },
     /// The names of the two DLLs differ in length.
@@ -63,7 +63,7 @@ impl fmt::Display for ImportError {
 
 impl std::error::Error for ImportError {}
 
-/// Names imported from `dll`, whatever its letter case, in order. Imports by number appear as `#12`.
+/// Returns the names imported from `dll`, ignoring case, in order. Imports by number appear as `#12`.
 ///
 /// # Errors
 ///
@@ -81,7 +81,7 @@ pub fn imported(program: &[u8], dll: &str) -> Result<Vec<String>, ImportError> {
     Ok(names)
 }
 
-/// Names that a DLL exports, forwarded ones included.
+/// Returns the names that a DLL exports, including forwarded ones.
 ///
 /// # Errors
 ///
@@ -94,7 +94,7 @@ pub fn exported(dll: &[u8]) -> Result<Vec<String>, ImportError> {
     (0..count.min(NAMES_MAX)).map(|n| image.text(image.offset(image.u32(names + 4 * n)?)?)).collect()
 }
 
-/// True if the program imports a function from advapi32 that the stand-in serves itself.
+/// Returns whether the program imports a function from advapi32 that the stand-in implements.
 ///
 /// # Errors
 ///
@@ -103,8 +103,8 @@ pub fn uses_traces(program: &[u8]) -> Result<bool, ImportError> {
     Ok(imported(program, "advapi32.dll")?.iter().any(|name| FUNCTIONS.contains(&name.as_str())))
 }
 
-/// Makes `program` import from `stand_in`, a DLL named `new`, what it imports from `old`. Returns how many entries of
-/// the import table were changed: there may be several, in any letter case.
+/// Replaces imports of the DLL `old` in `program` with imports of the DLL `new`, whose contents are `stand_in`. Returns the
+/// number of changed entries of the import table; there may be several, in any letter case.
 ///
 /// # Errors
 ///
@@ -200,7 +200,7 @@ impl<'a> Image<'a> {
         Ok(String::from_utf8_lossy(&rest[..len]).into_owned())
     }
 
-    /// Where the byte with this address in memory lies in the file.
+    /// Converts an address in memory to an offset in the file.
     fn offset(&self, address: u32) -> Result<usize, ImportError> {
         let of = |section: &Section| {
             let within = address.checked_sub(section.address).filter(|within| *within < section.len)?;

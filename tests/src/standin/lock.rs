@@ -1,6 +1,6 @@
-//! A lock between processes, some of which run under Wine and some beside it.
+//! A lock between processes that run under Wine and processes that do not.
 //!
-//! The two worlds do not see each other's file locks, but both create a file only if it is not there.
+//! They do not see each other's file locks, but both can atomically create a file that does not exist.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const RETRY: Duration = Duration::from_millis(1);
-/// A lock that is older was left by a process that was killed: its work takes well under a millisecond.
+/// Age of a lock that was left by a killed process. Work under the lock takes less than a millisecond.
 const STALE: Duration = Duration::from_secs(2);
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
@@ -24,7 +24,7 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// Those of creating a file, and `TimedOut`.
+    /// Errors of creating a file, and `TimedOut`.
     pub(super) fn take(folder: &Path) -> io::Result<Self> {
         let path = folder.join("lock");
         let start = Instant::now();
@@ -40,7 +40,7 @@ impl Lock {
             if start.elapsed() > WAIT_MAX {
                 return Err(ErrorKind::TimedOut.into());
             }
-            // The age is measured with our clock: that of the file system may differ.
+            // The age is measured with the local clock, because that of the file system may differ.
             let stamp = fs::metadata(&path).and_then(|meta| meta.modified()).ok();
             match held_since {
                 Some((since, seen)) if seen == stamp => {

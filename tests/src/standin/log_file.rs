@@ -8,14 +8,14 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// Writes what the enabled providers of `session` emitted within `elapsed` to `path`, as a trace.
+/// Writes a trace to `path` with the events that the enabled providers of `session` emitted within `elapsed`.
 ///
-/// With the pace "as fast as it is taken" all events of the scenario were emitted. What does not fit into a buffer is
-/// counted as lost, as in a trace of Windows. The providers are those at the end: what was disabled is missing.
+/// Without a pace, all events of the scenario were emitted. Events that do not fit into a buffer are counted as lost, as on
+/// Windows. Events of providers that are disabled at the end are missing.
 ///
 /// # Errors
 ///
-/// Those of reading the scenario's trace and of writing the file.
+/// Errors of reading the trace of the scenario and of writing the file.
 pub fn write_log_file(
     path: &Path,
     session: &Session,

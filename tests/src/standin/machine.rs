@@ -1,7 +1,8 @@
 //! The machine: a folder whose files are the sessions that run on it.
 //!
-//! `sessions/NAME.json` is a [`Session`], `delivered-NAME.json` a [`Report`], `lock` is there while somebody changes a
-//! session, `error.txt` says why the stand-in refused to work. Files are replaced, never written in place.
+//! `sessions/NAME.json` is a [`Session`], `delivered-NAME.json` a [`Report`], `lock` exists while a session is
+//! being changed, and `error.txt` contains the reason of a failure of the stand-in. Files are replaced, never written in
+//! place.
 
 use super::lock::Lock;
 use super::{Report, SESSIONS_MAX, Session};
@@ -23,11 +24,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The machine in `folder`, which is created if it is not there.
+    /// Opens the machine in `folder`, which is created if it does not exist.
     ///
     /// # Errors
     ///
-    /// Those of creating it.
+    /// Errors of creating the folder.
     pub fn open(folder: impl Into<PathBuf>) -> io::Result<Self> {
         let folder = folder.into();
         fs::create_dir_all(folder.join("sessions"))?;
@@ -39,11 +40,11 @@ impl Machine {
         &self.folder
     }
 
-    /// All sessions, by logger id.
+    /// Returns all sessions, sorted by logger id.
     ///
     /// # Errors
     ///
-    /// Those of reading files.
+    /// Errors of reading files.
     pub fn sessions(&self) -> io::Result<Vec<Session>> {
         let mut sessions: Vec<Session> = Vec::new();
         for entry in fs::read_dir(self.folder.join("sessions"))? {
@@ -56,22 +57,20 @@ impl Machine {
         Ok(sessions)
     }
 
-    /// The session of this name.
+    /// Returns the session with this name.
     ///
     /// # Errors
     ///
-    /// Those of reading files.
+    /// Errors of reading files.
     pub fn session(&self, name: &str) -> io::Result<Option<Session>> {
         read(&self.path(name))
     }
 
-    /// Adds a session as if another program had started it; the logger id is chosen here.
-    ///
-    /// `Ok(None)` if `refuse`, which sees the other sessions, says no; its answer goes into `E`.
+    /// Adds a session with a new logger id. `refuse` receives the other sessions and may refuse the new one.
     ///
     /// # Errors
     ///
-    /// Those of writing files, and what `refuse` returns.
+    /// Errors of writing files, and the error that `refuse` returns.
     pub fn insert<E: From<io::Error>>(
         &self,
         mut session: Session,
@@ -87,11 +86,11 @@ impl Machine {
         Ok(session)
     }
 
-    /// Changes a session. False if there is none of this name.
+    /// Changes a session. Returns false if no session has this name.
     ///
     /// # Errors
     ///
-    /// Those of reading and writing files.
+    /// Errors of reading and writing files.
     pub fn alter(&self, name: &str, change: impl FnOnce(&mut Session)) -> io::Result<bool> {
         let _lock = Lock::take(&self.folder)?;
         let Some(mut session) = self.session(name)? else { return Ok(false) };
@@ -100,13 +99,13 @@ impl Machine {
         Ok(true)
     }
 
-    /// Stops a session, as an administrator or an attacker does. Returns what it was; `None` if there was none.
+    /// Stops a session, as an administrator or an attacker does. Returns the session; `None` if no session has this name.
     ///
-    /// A session that writes a file leaves it empty; only the program's own `ControlTraceW` writes it.
+    /// The file of a session in file mode stays empty; only the program's own `ControlTraceW` writes it.
     ///
     /// # Errors
     ///
-    /// Those of reading and writing files.
+    /// Errors of reading and writing files.
     pub fn stop(&self, name: &str) -> io::Result<Option<Session>> {
         let _lock = Lock::take(&self.folder)?;
         let session = self.session(name)?;
@@ -116,20 +115,20 @@ impl Machine {
         Ok(session)
     }
 
-    /// Disables a provider, given by its GUID, lower-case with hyphens. False if there is no such session.
+    /// Disables the provider with this GUID, lower-case with hyphens. Returns false if the session does not exist.
     ///
     /// # Errors
     ///
-    /// Those of [`alter`](Self::alter).
+    /// Same as [`alter`](Self::alter).
     pub fn disable(&self, name: &str, guid: &str) -> io::Result<bool> {
         self.alter(name, |session| session.providers.retain(|provider| provider.guid != guid))
     }
 
-    /// Adds to the counts of lost events and lost real-time buffers. False if there is no such session.
+    /// Increases the counts of lost events and lost real-time buffers. Returns false if the session does not exist.
     ///
     /// # Errors
     ///
-    /// Those of [`alter`](Self::alter).
+    /// Same as [`alter`](Self::alter).
     pub fn lose(&self, name: &str, events: u32, real_time_buffers: u32) -> io::Result<bool> {
         self.alter(name, |session| {
             session.events_lost += events;
@@ -137,40 +136,40 @@ impl Machine {
         })
     }
 
-    /// What was delivered to the last consumer of a session.
+    /// Returns the report about the last consumer of a session.
     ///
     /// # Errors
     ///
-    /// Those of reading files.
+    /// Errors of reading files.
     pub fn report(&self, name: &str) -> io::Result<Option<Report>> {
         read(&self.report_path(name))
     }
 
-    /// Writes what was delivered.
+    /// Writes the report about a consumer.
     ///
     /// # Errors
     ///
-    /// Those of writing files.
+    /// Errors of writing files.
     pub fn write_report(&self, name: &str, report: &Report) -> io::Result<()> {
         write(&self.report_path(name), report)
     }
 
-    /// Says why the stand-in refuses to work.
-    pub fn complain(&self, text: &str) {
+    /// Records why the stand-in cannot work.
+    pub fn report_failure(&self, text: &str) {
         eprintln!("etw stand-in: {text}");
         let _ = fs::write(self.folder.join("error.txt"), text);
     }
 
-    /// Why the stand-in refused to work.
-    pub fn complaint(&self) -> Option<String> {
+    /// Returns why the stand-in could not work; `None` if it could.
+    pub fn failure(&self) -> Option<String> {
         fs::read_to_string(self.folder.join("error.txt")).ok()
     }
 
-    /// Waits until `accept` takes the session of this name.
+    /// Waits until `accept` returns true for the session with this name.
     ///
     /// # Errors
     ///
-    /// Those of reading files; `TimedOut` after `limit`.
+    /// Errors of reading files; `TimedOut` after `limit`.
     pub fn wait(
         &self,
         name: &str,
@@ -180,11 +179,11 @@ impl Machine {
         poll(limit, || Ok(self.session(name)?.filter(|session| accept(session))))
     }
 
-    /// Waits until the report of a session is there and `accept` takes it.
+    /// Waits until `accept` returns true for the report of a session.
     ///
     /// # Errors
     ///
-    /// Those of reading files; `TimedOut` after `limit`.
+    /// Errors of reading files; `TimedOut` after `limit`.
     pub fn wait_report(
         &self,
         name: &str,
@@ -198,7 +197,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// Those of reading files; `TimedOut` after `limit`.
+    /// Errors of reading files; `TimedOut` after `limit`.
     pub fn wait_gone(&self, name: &str, limit: Duration) -> io::Result<()> {
         let start = Instant::now();
         while self.session(name)?.is_some() {
@@ -219,7 +218,7 @@ impl Machine {
     }
 }
 
-/// Asks again and again until there is an answer, at most so long.
+/// Calls `ask` repeatedly until it returns a value, for at most `limit`.
 fn poll<T>(limit: Duration, mut ask: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
     let start = Instant::now();
     loop {
@@ -231,7 +230,7 @@ fn poll<T>(limit: Duration, mut ask: impl FnMut() -> io::Result<Option<T>>) -> i
     }
 }
 
-/// A name as part of a file name: in lower case, all but letters, digits and hyphens in hexadecimal.
+/// Converts a name to a part of a file name: lower case, with all characters but letters, digits and hyphens in hexadecimal.
 fn file_stem(name: &str) -> String {
     let byte = |byte: u8| match byte {
         b'a'..=b'z' | b'0'..=b'9' | b'-' => char::from(byte).to_string(),
@@ -252,7 +251,7 @@ fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let part = path.with_extension(format!("part{}", std::process::id()));
     fs::write(&part, serde_json::to_vec_pretty(value)?)?;
     let mut tries = 0;
-    // Windows may refuse while somebody reads the file.
+    // Windows may refuse while another process reads the file.
     while let Err(error) = fs::rename(&part, path) {
         tries += 1;
         if tries > RENAME_TRIES_MAX {

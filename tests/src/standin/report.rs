@@ -1,9 +1,9 @@
-//! What the stand-in says it did, for tests to compare with what the program says it saw.
+//! The stand-in's report about the delivered records, to compare with the counts of the program.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How a run of `ProcessTrace` ended.
+/// The end of a call of `ProcessTrace`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
@@ -16,16 +16,16 @@ pub enum Ending {
     Closed,
 }
 
-/// What one run of `ProcessTrace` delivered. A killed process leaves the state of at most 250 ms before.
+/// The records delivered by one call of `ProcessTrace`. The report of a killed process is at most 250 ms old.
 ///
 /// `emitted + lost_records + hostile = delivered_total + filtered + too_large`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Events of the scenario that were emitted.
     pub emitted: u64,
-    /// Records handed to the callback, of all kinds.
+    /// Records of all kinds that were passed to the callback.
     pub delivered_total: u64,
-    /// Records handed to the callback, by event id; hostile ones and those of lost events (id 0) included.
+    /// Records passed to the callback by event id, including hostile ones and those of lost events (id 0).
     pub delivered: BTreeMap<u16, u64>,
     /// Records of RT_LostEvent among them.
     pub lost_records: u64,
@@ -35,10 +35,10 @@ pub struct Report {
     pub filtered: u64,
     /// Events that do not fit into a buffer; also counted in `EventsLost`.
     pub too_large: u64,
-    /// Time inside the callback in ns.
+    /// Time in the callback, in ns.
     pub callback_ns: u64,
-    /// What reading the clock twice adds to `callback_ns` per record, in ns.
+    /// The part of `callback_ns` per record for reading the clock twice, in ns.
     pub clock_ns: u64,
-    /// How it ended.
+    /// The end of the call.
     pub ending: Ending,
 }

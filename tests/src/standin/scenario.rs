@@ -1,4 +1,4 @@
-//! The scenario: what happens on the machine while a program listens. A text of one directive per line.
+//! The scenario of a machine: its events, and the incidents while a program consumes them. A text of one directive per line.
 
 use super::Synthetic;
 use super::hostile::Hostile;
@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// What is wrong with a scenario.
+/// An error in a scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScenarioError {
-    /// Line, from 1.
+    /// Number of the line, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: String,
 }
 
@@ -24,37 +24,37 @@ impl fmt::Display for ScenarioError {
 
 impl std::error::Error for ScenarioError {}
 
-/// Where events come from.
+/// The source of events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Source {
-    /// There are none.
+    /// No events.
     #[default]
     Nothing,
     /// A recorded trace, in the order of time.
     Trace(PathBuf),
-    /// Made up.
+    /// Synthetic events.
     Synthetic(Synthetic),
 }
 
-/// When events are emitted, counted from the moment at which the first provider was enabled.
+/// The times at which events are emitted, counted from the moment at which the first provider is enabled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pace {
-    /// As fast as the consumer takes them.
+    /// As fast as the consumer processes them.
     #[default]
     Fastest,
-    /// Evenly, so many events per second.
+    /// Evenly, this number of events per second.
     Rate(u64),
     /// `count` events at once, every `every`, the first of them at the start.
     Burst {
-        /// Events of a burst.
+        /// Number of events in a burst.
         count: u64,
-        /// From one burst to the next.
+        /// Time between the starts of two bursts.
         every: Duration,
     },
 }
 
 impl Pace {
-    /// How many events have been emitted after `elapsed`; `None` if that is up to the consumer.
+    /// Number of events emitted after `elapsed`; `None` if it depends on the consumer.
     pub fn emitted(self, elapsed: Duration) -> Option<u64> {
         match self {
             Self::Fastest => None,
@@ -67,29 +67,29 @@ impl Pace {
     }
 }
 
-/// Something that happens once.
+/// An incident, which happens once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happening {
-    /// After how many events of the scenario.
+pub struct Incident {
+    /// Number of events of the scenario before it.
     pub after: u64,
-    /// What.
-    pub what: What,
+    /// Its kind.
+    pub kind: IncidentKind,
 }
 
-/// What may happen.
+/// The kind of an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
-    /// Events found no free buffer.
+pub enum IncidentKind {
+    /// This number of events was lost because no buffer was free.
     EventsLost(u32),
-    /// The consumer was too slow for so many buffers.
+    /// This number of buffers was lost because the consumer was too slow.
     BuffersLost(u32),
-    /// So many buffers could not be written to the file.
+    /// This number of buffers could not be written to the file.
     LogBuffersLost(u32),
-    /// A record that no correct program stumbles over.
+    /// A hostile record arrives, which a correct program handles.
     Hostile(Hostile),
-    /// Somebody stops the session.
+    /// Another program stops the session.
     StopSession,
-    /// Somebody disables one provider of the session, or all.
+    /// Another program disables one provider of the session, or all.
     DisableProvider(Option<Uuid>),
 }
 
@@ -97,27 +97,27 @@ pub enum What {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a directive of its own")]
 pub struct Scenario {
-    /// Where events come from.
+    /// The source of events.
     pub source: Source,
-    /// How often the source is gone through; 0 is read as 1.
+    /// Number of times that the events of the source are emitted; 0 counts as 1.
     pub repeat: u64,
-    /// When events are emitted.
+    /// The times at which events are emitted.
     pub pace: Pace,
-    /// How many of the newest events wait in a buffer that is only handed over at a flush or stop.
+    /// Number of the newest events that stay in a buffer until a flush or stop.
     pub hold: u64,
-    /// What happens, in the order of time.
-    pub happenings: Vec<Happening>,
+    /// The incidents in the order of time.
+    pub incidents: Vec<Incident>,
     /// `StartTraceW` fails with 5.
     pub deny_start: bool,
     /// `EnableTraceEx2` fails with 5.
     pub deny_enable: bool,
     /// `OpenTraceW` fails with 5.
     pub deny_open: bool,
-    /// `ControlTraceW` fails with 5 when it asks, and only then.
+    /// `ControlTraceW` fails with 5 for queries.
     pub deny_query: bool,
-    /// Sessions of others on this machine.
+    /// Number of sessions of other programs on this machine.
     pub other_sessions: usize,
-    /// Sessions of others that have enabled a provider; `None` is all providers.
+    /// Number of sessions of other programs that have enabled a provider, or each provider with `None`.
     pub sessions_on_provider: Vec<(Option<Uuid>, u32)>,
 }
 
@@ -126,7 +126,7 @@ impl Scenario {
     ///
     /// # Errors
     ///
-    /// [`ScenarioError`] for an unknown directive, a missing or superfluous word.
+    /// [`ScenarioError`] for an unknown directive, and for a missing or superfluous word.
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
         let mut scenario = Self::default();
         for (number, line) in text.lines().enumerate() {
@@ -138,11 +138,11 @@ impl Scenario {
             let applied = scenario.apply(name, rest.trim());
             applied.map_err(|problem| ScenarioError { line: number + 1, problem })?;
         }
-        scenario.happenings.sort_by_key(|happening| happening.after);
+        scenario.incidents.sort_by_key(|incident| incident.after);
         Ok(scenario)
     }
 
-    /// Sessions of others that have enabled `provider`.
+    /// Number of sessions of other programs that have enabled `provider`.
     pub fn others_on(&self, provider: &Uuid) -> u32 {
         let counts = self.sessions_on_provider.iter();
         counts.filter(|(guid, _)| guid.is_none_or(|guid| guid == *provider)).map(|(_, count)| count).sum()
@@ -153,7 +153,7 @@ impl Scenario {
             if rest.is_empty() {
                 return Err("`trace` needs a path".into());
             }
-            // The one directive whose argument may hold spaces.
+            // The only directive whose argument may contain spaces.
             self.source = Source::Trace(rest.into());
             return Ok(());
         }
@@ -185,15 +185,15 @@ impl Scenario {
             }
             "events_lost" => {
                 let count = words.number("count")?.unwrap_or(1);
-                self.happens(&mut words, What::EventsLost(count))?;
+                self.add_incident(&mut words, IncidentKind::EventsLost(count))?;
             }
             "buffers_lost" => {
                 let count = words.number("count")?.unwrap_or(1);
-                self.happens(&mut words, What::BuffersLost(count))?;
+                self.add_incident(&mut words, IncidentKind::BuffersLost(count))?;
             }
             "log_buffers_lost" => {
                 let count = words.number("count")?.unwrap_or(1);
-                self.happens(&mut words, What::LogBuffersLost(count))?;
+                self.add_incident(&mut words, IncidentKind::LogBuffersLost(count))?;
             }
             "hostile" => {
                 let kinds = match words.take("kind") {
@@ -201,13 +201,13 @@ impl Scenario {
                     Some(kind) => vec![Hostile::from_name(kind).ok_or(format!("no kind {kind}"))?],
                 };
                 let after = words.number("after")?.unwrap_or(0);
-                let happening = |kind| Happening { after, what: What::Hostile(kind) };
-                self.happenings.extend(kinds.into_iter().map(happening));
+                let incident = |hostile| Incident { after, kind: IncidentKind::Hostile(hostile) };
+                self.incidents.extend(kinds.into_iter().map(incident));
             }
-            "stop_session" => self.happens(&mut words, What::StopSession)?,
+            "stop_session" => self.add_incident(&mut words, IncidentKind::StopSession)?,
             "disable_provider" => {
                 let guid = words.guid()?;
-                self.happens(&mut words, What::DisableProvider(guid))?;
+                self.add_incident(&mut words, IncidentKind::DisableProvider(guid))?;
             }
             "deny_start" => self.deny_start = true,
             "deny_enable" => self.deny_enable = true,
@@ -223,7 +223,7 @@ impl Scenario {
                 let guid = words.guid()?;
                 self.sessions_on_provider.push((guid, words.first()?));
             }
-            // After the last event nothing ends: said for the reader's sake.
+            // This directive has no effect; it documents that the session continues after the last event.
             "end" => {
                 if words.bare()? != "stay" {
                     return Err("`end` can only be `stay`; see stop_session".into());
@@ -234,14 +234,14 @@ impl Scenario {
         words.finish()
     }
 
-    fn happens(&mut self, words: &mut Words<'_>, what: What) -> Result<(), String> {
+    fn add_incident(&mut self, words: &mut Words<'_>, kind: IncidentKind) -> Result<(), String> {
         let after = words.number("after")?.ok_or("needs after=")?;
-        self.happenings.push(Happening { after, what });
+        self.incidents.push(Incident { after, kind });
         Ok(())
     }
 }
 
-/// The words behind a directive, taken one after the other.
+/// The arguments of a directive.
 struct Words<'a>(Vec<&'a str>);
 
 impl<'a> Words<'a> {
@@ -258,7 +258,7 @@ impl<'a> Words<'a> {
 
     fn number<T: std::str::FromStr>(&mut self, key: &str) -> Result<Option<T>, String> {
         self.take(key)
-            .map(|value| value.parse().map_err(|_| format!("{key}={value} is no number")))
+            .map(|value| value.parse().map_err(|_| format!("{key}={value} is not a number")))
             .transpose()
     }
 
@@ -266,7 +266,7 @@ impl<'a> Words<'a> {
         self.take("guid").map(|value| value.parse().map_err(|_| format!("{value} is no GUID"))).transpose()
     }
 
-    /// Takes the one word that is no `key=value`.
+    /// Takes the only word that is not of the form `key=value`.
     fn bare(&mut self) -> Result<&'a str, String> {
         let at = self.0.iter().position(|word| !word.contains('=')).ok_or("a word is missing")?;
         Ok(self.0.remove(at))
@@ -274,7 +274,7 @@ impl<'a> Words<'a> {
 
     fn first<T: std::str::FromStr>(&mut self) -> Result<T, String> {
         let word = self.bare()?;
-        word.parse().map_err(|_| format!("{word} is no number"))
+        word.parse().map_err(|_| format!("{word} is not a number"))
     }
 
     fn finish(&self) -> Result<(), String> {
@@ -284,7 +284,7 @@ impl<'a> Words<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Happening, Hostile, Pace, Scenario, Source, What};
+    use super::{Hostile, Incident, IncidentKind, Pace, Scenario, Source};
     use crate::standin::Synthetic;
     use std::time::Duration;
 
@@ -301,16 +301,16 @@ mod tests {
             Source::Synthetic(Synthetic { count: 10, units: 64, every: 5, event_id: 4103 })
         );
         assert_eq!((scenario.repeat, scenario.hold, scenario.pace), (2, 3, Pace::Rate(100)));
-        let at = |after, what| Happening { after, what };
+        let at = |after, kind| Incident { after, kind };
         assert_eq!(
-            scenario.happenings,
+            scenario.incidents,
             [
-                at(1, What::Hostile(Hostile::ZeroLength)),
-                at(4, What::EventsLost(2)),
-                at(5, What::BuffersLost(1)),
-                at(5, What::LogBuffersLost(1)),
-                at(7, What::DisableProvider(None)),
-                at(9, What::StopSession),
+                at(1, IncidentKind::Hostile(Hostile::ZeroLength)),
+                at(4, IncidentKind::EventsLost(2)),
+                at(5, IncidentKind::BuffersLost(1)),
+                at(5, IncidentKind::LogBuffersLost(1)),
+                at(7, IncidentKind::DisableProvider(None)),
+                at(9, IncidentKind::StopSession),
             ]
         );
         assert!(scenario.deny_start && scenario.deny_enable && scenario.deny_open && scenario.deny_query);

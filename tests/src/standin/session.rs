@@ -1,4 +1,4 @@
-//! What a machine knows of one session.
+//! The state of a session on a machine.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ const PROPERTY_TERMINAL_SESSION: u32 = 0x02;
 const PROPERTY_STACK: u32 = 0x04;
 const PROPERTY_PROCESS_START_KEY: u32 = 0x80;
 
-/// Types of extended items that an event carries only if `EnableProperty` asks for them: type, property.
+/// Types of extended items that are added to events only if `EnableProperty` requests them, with the property.
 /// Source: `ENABLE_TRACE_PARAMETERS` in `evntrace.h`, `EVENT_HEADER_EXT_TYPE_*` in `evntcons.h`.
 pub const ITEM_PROPERTIES: [(u16, u32); 5] = [
     (2, PROPERTY_SID),
@@ -17,46 +17,46 @@ pub const ITEM_PROPERTIES: [(u16, u32); 5] = [
     (13, PROPERTY_PROCESS_START_KEY),
 ];
 
-/// A session, as it lies in the folder of its [`Machine`](super::Machine).
+/// A session, stored as a file in the folder of its [`Machine`](super::Machine).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// Name. Letter case does not tell sessions apart.
+    /// Name, which ignores case.
     pub name: String,
     /// Logger id, also the value of the control handle.
     pub logger_id: u16,
-    /// Tells this session from others that had or will have the same name.
+    /// Distinguishes this session from earlier and later ones with the same name.
     pub incarnation: u64,
     /// GUID of the session, lower-case with hyphens.
     pub guid: String,
     /// Size of a buffer in KB.
     pub buffer_size_kb: u32,
-    /// Least number of buffers.
+    /// Minimum number of buffers.
     pub minimum_buffers: u32,
-    /// Greatest number of buffers.
+    /// Maximum number of buffers.
     pub maximum_buffers: u32,
-    /// Flush timer in seconds; 0 as it was given.
+    /// Flush timer in seconds; 0 if it was set to 0.
     pub flush_timer_s: u32,
     /// `LogFileMode`.
     pub log_file_mode: u32,
-    /// Greatest size of the file in MB; 0 is no limit.
+    /// Maximum size of the file in MB; 0 for no limit.
     pub maximum_file_size_mb: u32,
-    /// File that the session writes, as the program named it. Empty: none.
+    /// Path of the file that the session writes, as passed by the program; empty without a file.
     pub log_file_name: String,
     /// Process that started the session.
     pub process_id: u32,
     /// When the first provider was enabled, in 100 ns since 1601; 0 before.
     pub enabled_at: u64,
-    /// Events for which there was no room.
+    /// Events that did not fit into a buffer.
     pub events_lost: u32,
-    /// Buffers that the consumer was too slow for.
+    /// Buffers lost because the consumer was too slow.
     pub real_time_buffers_lost: u32,
     /// Buffers that could not be written to the file.
     pub log_buffers_lost: u32,
-    /// Buffers that were handed over.
+    /// Buffers that were delivered.
     pub buffers_written: u32,
-    /// How often the session was flushed.
+    /// Number of flushes.
     pub flushes: u32,
-    /// Events of the scenario that were emitted before the last look, about 20 ms ago.
+    /// Events of the scenario emitted so far, updated about every 20 ms.
     pub position: u64,
     /// Enabled providers.
     pub providers: Vec<Enabled>,
@@ -67,26 +67,26 @@ pub struct Session {
 pub struct Enabled {
     /// GUID, lower-case with hyphens.
     pub guid: String,
-    /// Highest level of events; 0 for all.
+    /// Maximum level of events; 0 for all.
     pub level: u8,
     /// Events need one of these keywords; 0 for all.
     pub any_keyword: u64,
     /// Events need all of these keywords.
     pub all_keyword: u64,
-    /// `EnableProperty`: which extended items are asked for.
+    /// `EnableProperty`: the requested extended items.
     pub property: u32,
     /// Event ids of the filter; `None` without a filter.
     pub event_ids: Option<Vec<u16>>,
-    /// True if the filter names the ids to let through, false if those to keep out.
+    /// True if the filter lists the ids to include, false if it lists those to exclude.
     pub filter_in: bool,
     /// Types of other filters, which are recorded and not applied.
     pub other_filters: Vec<u32>,
 }
 
 impl Enabled {
-    /// True if an event with this descriptor is written to the session.
+    /// Returns whether an event with this descriptor is written to the session.
     ///
-    /// As ETW decides: level 0 passes and admits all, keyword 0 passes all masks.
+    /// As in ETW, level 0 of the event or of the provider always matches, and keyword 0 of the event matches all masks.
     pub fn admits(&self, event_id: u16, level: u8, keywords: u64) -> bool {
         let by_level = self.level == 0 || level <= self.level;
         let by_keyword = keywords == 0
@@ -96,7 +96,7 @@ impl Enabled {
         by_level && by_keyword && by_id
     }
 
-    /// True if an extended item of this type is added to events.
+    /// Returns whether an extended item of this type is added to events.
     pub fn carries(&self, item_type: u16) -> bool {
         let asked = ITEM_PROPERTIES.iter().find(|(kind, _)| *kind == item_type);
         asked.is_none_or(|(_, property)| self.property & property != 0)
@@ -104,12 +104,12 @@ impl Enabled {
 }
 
 impl Session {
-    /// The provider with this GUID, lower-case with hyphens.
+    /// Returns the provider with this GUID, lower-case with hyphens.
     pub fn provider(&self, guid: &str) -> Option<&Enabled> {
         self.providers.iter().find(|provider| provider.guid == guid)
     }
 
-    /// Bytes that a buffer has for events.
+    /// Size of the part of a buffer for events, in bytes.
     pub fn buffer_room(&self) -> usize {
         (self.buffer_size_kb as usize * 1024).saturating_sub(etwsieve_etl::BUFFER_HEADER_LEN)
     }

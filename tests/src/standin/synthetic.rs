@@ -1,8 +1,8 @@
-//! Made-up script blocks: two prepared payloads, of which each event patches the number.
+//! Synthetic script blocks: two prepared payloads, in which each event replaces the number.
 
 use crate::writer::{module_logging, script_block};
 
-/// Units that the number and what makes a hit take at least.
+/// Minimum length of the text in units: the number and the needles.
 const UNITS_MIN: usize = 64;
 const DIGITS: usize = 12;
 /// Bytes before the text of a 4104: two numbers.
@@ -12,14 +12,14 @@ const HIT: &str = " Enter-PSSession -ComputerName srv; ";
 const FILLER: &str = "Get-ChildItem C:\\Logs | Sort-Object Length; ";
 const ID_PREFIX: &str = "5e1ec7ed-0000-4000-8000-";
 
-/// How many script blocks, and how they look.
+/// Number and properties of the script blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Synthetic {
     /// Number of events.
     pub count: u64,
     /// UTF-16 units of the script text, at least 64 and at most 32,000.
     pub units: usize,
-    /// The text of every `every`-th event holds `Enter-PSSession -ComputerName srv`; 0: none does.
+    /// The text of every `every`-th event contains `Enter-PSSession -ComputerName srv`; 0 for no event.
     pub every: u64,
     /// Event id: 4103 puts the text into its Payload field, all others have the layout of 4104.
     pub event_id: u16,
@@ -32,7 +32,7 @@ impl Default for Synthetic {
 }
 
 impl Synthetic {
-    /// How many of the first `count` events hit.
+    /// Number of hits in the first `count` events.
     pub fn hits(&self, count: u64) -> u64 {
         count.checked_div(self.every).unwrap_or(0)
     }
@@ -49,7 +49,7 @@ pub(super) struct Prepared {
 #[derive(Debug)]
 struct Patchable {
     payload: Vec<u8>,
-    /// Where numbers stand: twelve digits in UTF-16LE.
+    /// Offsets of the numbers, which have twelve digits in UTF-16LE.
     numbers_at: Vec<usize>,
 }
 
@@ -60,7 +60,7 @@ impl Prepared {
         Self { every: synthetic.every, plain: make(" "), hit: make(HIT) }
     }
 
-    /// The payload of event `number`, from 1.
+    /// Returns the payload of the event with this number, from 1.
     pub(super) fn payload(&mut self, number: u64) -> &[u8] {
         let is_hit = self.every != 0 && number.is_multiple_of(self.every);
         let patchable = if is_hit { &mut self.hit } else { &mut self.plain };

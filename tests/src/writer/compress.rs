@@ -5,7 +5,7 @@
 const LENGTH_MIN: usize = 3;
 const HASH_BITS: u32 = 13;
 
-/// Literals and matches of `data`: at each place the match found there, if any, as distance and length.
+/// Splits `data` into literals and matches, which are distances and lengths.
 fn tokens(data: &[u8], distance_max: usize, length_max: usize) -> Vec<Token> {
     let mut last = vec![usize::MAX; 1 << HASH_BITS];
     let mut tokens = Vec::new();
@@ -40,7 +40,7 @@ enum Token {
 pub fn xpress(data: &[u8]) -> Vec<u8> {
     let mut out = vec![0; 4];
     let (mut flags_at, mut items) = (0, 0_u32);
-    // Where a half-byte is still free.
+    // Position of a byte of which one half is unused.
     let mut half_at = None;
     for token in tokens(data, 1 << 13, usize::MAX) {
         if items == 32 {
@@ -62,12 +62,12 @@ pub fn xpress(data: &[u8]) -> Vec<u8> {
         items += 1;
     }
     if items == 32 {
-        // As Windows does, which opens the next items at once.
+        // Like Windows, which starts the next group of items at once.
         flags_at = out.len();
         out.extend_from_slice(&[0xff; 4]);
         items = 0;
     }
-    // Items that do not follow are announced as matches.
+    // Unused items of the last group are flagged as matches.
     for item in items..32 {
         let bit = 31 - item as usize;
         out[flags_at + bit / 8] |= 1 << (bit % 8);
@@ -75,7 +75,7 @@ pub fn xpress(data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What of a length (less 3) does not fit the word of a match.
+/// Writes the part of a length (minus 3) that does not fit into the word of a match.
 fn xpress_length(length: usize, out: &mut Vec<u8>, half_at: &mut Option<usize>) {
     let in_half = (length - 7).min(15) as u8;
     if let Some(at) = half_at.take() {
@@ -94,7 +94,7 @@ fn xpress_length(length: usize, out: &mut Vec<u8>, half_at: &mut Option<usize>) 
     }
 }
 
-/// A length (less 3) of its own: a `u16`, or 0 and a `u32`.
+/// Writes a complete length (minus 3): a `u16`, or 0 and a `u32`.
 fn whole_length(length: usize, out: &mut Vec<u8>) {
     if let Ok(word) = u16::try_from(length) {
         out.extend_from_slice(&word.to_le_bytes());
@@ -119,7 +119,7 @@ pub fn lznt1(data: &[u8]) -> Vec<u8> {
 fn lznt1_chunk(chunk: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let (mut written, mut flags_at, mut items) = (0_usize, 0, 8);
-    // Matches of at most 18 bytes, the shortest limit that a place in a chunk can have.
+    // Matches have at most 18 bytes, which is possible at every position in a chunk.
     for token in tokens(chunk, 4096, 18) {
         if items == 8 {
             (flags_at, items) = (out.len(), 0);
@@ -173,7 +173,7 @@ pub fn xpress_huffman(data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Bits in 16-bit words, highest first. The reader is two words ahead, so that many places are reserved.
+/// Writes bits to 16-bit words, the highest first. The reader is two words ahead, so two words are reserved.
 struct BitWriter {
     word: u32,
     free: u32,

@@ -17,11 +17,11 @@ const MESSAGE_SYSTEM_INFO: u16 = 0x20;
 pub struct EventSpec {
     /// Kind of the header.
     pub header: HeaderKind,
-    /// When: 100 ns ticks after the start of the session.
+    /// Time in ticks of 100 ns after the start of the session.
     pub ticks: u64,
-    /// The raw time stamp, if it is not to be computed from [`ticks`](Self::ticks).
+    /// The raw time stamp; `None` to compute it from [`ticks`](Self::ticks).
     pub raw_time: Option<i64>,
-    /// In whose buffer the event is stored.
+    /// The processor in whose buffer the event is stored.
     pub processor: u16,
     /// Process.
     pub process_id: u32,
@@ -31,7 +31,7 @@ pub struct EventSpec {
     pub provider: Uuid,
     /// Event id, or number of a message.
     pub event_id: u16,
-    /// Version; kernel events and events have one byte of it.
+    /// Version, of which kernel events and manifest events store one byte.
     pub version: u16,
     /// Channel.
     pub channel: u8,
@@ -51,16 +51,16 @@ pub struct EventSpec {
     pub items: Vec<(u16, Vec<u8>)>,
     /// Type and group of a kernel event.
     pub hook_id: u16,
-    /// Performance counters of a perfinfo event, at most 7.
+    /// Number of performance counters of a perfinfo event, at most 7.
     pub counters: u8,
-    /// Options of a message: which fields it has.
+    /// Options of a message, which determine its fields.
     pub message_options: u16,
     /// User data.
     pub payload: Vec<u8>,
 }
 
 impl EventSpec {
-    /// An event with a header of this kind, all fields zero.
+    /// Creates an event with a header of this kind and all fields zero.
     pub fn new(header: HeaderKind) -> Self {
         Self {
             header,
@@ -114,7 +114,7 @@ impl EventSpec {
         Self { hook_id, version: 2, ..Self::new(HeaderKind::System64) }
     }
 
-    /// As [`system`](Self::system), in the layout of a 32-bit kernel.
+    /// The same as [`system`](Self::system) in the layout of a 32-bit kernel.
     pub fn system_32(hook_id: u16) -> Self {
         Self { header: HeaderKind::System32, ..Self::system(hook_id) }
     }
@@ -134,7 +134,7 @@ impl EventSpec {
         Self { event_id: number, message_options: options, ..Self::new(HeaderKind::Message) }
     }
 
-    /// Sets when: 100 ns ticks after the start.
+    /// Sets the time in ticks of 100 ns after the start.
     #[must_use]
     pub fn at(mut self, ticks: u64) -> Self {
         self.ticks = ticks;
@@ -181,7 +181,7 @@ impl EventSpec {
         self.item(item_type::RELATED_ACTIVITY_ID, &id.to_bytes_le())
     }
 
-    /// True if the header of this event has room for a time stamp.
+    /// Returns whether the header of this event has a time stamp.
     pub fn has_time(&self) -> bool {
         match self.header {
             HeaderKind::Message => self.message_options & MESSAGE_TIME != 0,
@@ -190,7 +190,7 @@ impl EventSpec {
         }
     }
 
-    /// The bytes of the event, without what aligns the next one. The size wraps above 65,535.
+    /// Returns the bytes of the event without padding. The size wraps around above 65,535.
     pub fn encode(&self, raw_time: i64) -> Vec<u8> {
         let mut bytes = match self.header {
             HeaderKind::System32 => self.kernel(0x01, raw_time),

@@ -1,6 +1,6 @@
-//! An event log (.evtx) of the antimalware scanner's events, in templates and typed values as Windows writes them.
+//! Writes an event log (.evtx) of events of the antimalware scanner, with templates and typed values as on Windows.
 //!
-//! One chunk, without checksums; layout as in MS-EVEN6 2.2.12 and the file's headers. Enough for tests, no more.
+//! The log has one chunk and no checksums. The layout follows MS-EVEN6 2.2.12 and the headers of the file.
 
 use super::{AmsiScan, EventSpec};
 use etwsieve_etl::FileTime;
@@ -24,16 +24,16 @@ const HEX64: u8 = 0x15;
 /// A value of a record.
 type Value = (u8, Vec<u8>);
 
-/// How the content of a scan stands in the log.
+/// The representation of scanned content in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// As bytes.
     Binary,
-    /// As hexadecimal digits, as it is where the event has been XML in between.
+    /// As hexadecimal digits, as in events that were converted to XML and back.
     Digits,
 }
 
-/// The log of these scans. Of the events header and time are taken.
+/// Returns a log of these scans with the headers and times of the events.
 ///
 /// # Panics
 ///
@@ -100,7 +100,7 @@ impl Chunk {
         self.0[start + 4..start + 8].copy_from_slice(&size.to_le_bytes());
     }
 
-    /// A template, its definition with it, and its values.
+    /// Writes a template with its definition and its values.
     fn instance(&mut self, system: &[(&str, Value)], facts: &[(&str, &str, Value)], data: &[(&str, Value)]) {
         self.put(&[0x0F, 1, 1, 0, 0x0C, 1, 0, 0, 0, 0]);
         let definition = self.0.len() + 4;
@@ -142,7 +142,7 @@ impl Chunk {
         self
     }
 
-    /// An element that depends on no value.
+    /// Writes an element that does not depend on a value.
     fn open(&mut self, name: &str) -> &mut Self {
         self.put(&[0x41, 0xFF, 0xFF, 0, 0, 0, 0]).name(name).put(&[0; 4])
     }
@@ -173,7 +173,7 @@ fn wide(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
 
-/// Two hexadecimal digits a byte, as the event log shows binary data.
+/// Returns two hexadecimal digits per byte, as the event log shows binary data.
 fn digits(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02X}");

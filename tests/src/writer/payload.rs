@@ -1,6 +1,6 @@
-//! Payloads of the PowerShell provider: UTF-16LE strings with a final NUL, behind little-endian integers.
+//! Payloads of the PowerShell provider: little-endian integers, followed by UTF-16LE strings with a final NUL.
 
-/// Text that can be written as UTF-16, also such that no `str` can hold (half a surrogate pair).
+/// Text that can be converted to UTF-16, including text that `str` cannot represent, such as lone surrogates.
 pub trait ToUtf16 {
     /// The UTF-16 units, without a final NUL.
     fn to_utf16(&self) -> Vec<u16>;
@@ -37,9 +37,9 @@ pub(super) fn wide(text: &(impl ToUtf16 + ?Sized)) -> Vec<u8> {
     units.into_iter().flat_map(u16::to_le_bytes).collect()
 }
 
-/// Payload of event 4104: fragment `number` of `total` of a script block.
+/// Returns the payload of event 4104: fragment `number` of `total` of a script block.
 ///
-/// Without a path that field is empty, as PowerShell writes it for text that comes from no file.
+/// Without a path the field is empty, as PowerShell writes it for text that does not come from a file.
 pub fn script_block(
     number: i32,
     total: i32,
@@ -56,7 +56,7 @@ pub fn script_block(
     payload
 }
 
-/// Payload of event 4103: what a pipeline ran.
+/// Returns the payload of event 4103: the commands of a pipeline.
 pub fn module_logging(
     context_info: &(impl ToUtf16 + ?Sized),
     user_data: &(impl ToUtf16 + ?Sized),
@@ -65,16 +65,16 @@ pub fn module_logging(
     [wide(context_info), wide(user_data), wide(payload)].concat()
 }
 
-/// One scan of the antimalware scanner, as event 1101 tells it.
+/// A scan of the antimalware scanner, as recorded in event 1101.
 #[derive(Clone, Debug)]
 pub struct AmsiScan {
-    /// Bytes of a pointer: 8, or 4 for a 32-bit process.
+    /// Size of a pointer in bytes: 8, or 4 for a 32-bit process.
     pub pointer_len: usize,
-    /// The scanner's answer.
+    /// The result of the scan.
     pub result: u32,
-    /// Who handed the content over.
+    /// The application that requested the scan.
     pub app_name: String,
-    /// The script's file.
+    /// The file of the script.
     pub content_name: String,
     /// The content.
     pub content: Vec<u16>,
@@ -83,7 +83,7 @@ pub struct AmsiScan {
 }
 
 impl AmsiScan {
-    /// PowerShell hands over a script that comes from no file; nothing is detected.
+    /// A scan, requested by PowerShell, of a script without a file, in which nothing is detected.
     pub fn powershell(content: &(impl ToUtf16 + ?Sized)) -> Self {
         let file = r"C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe";
         Self {
@@ -96,7 +96,7 @@ impl AmsiScan {
         }
     }
 
-    /// The payload: with an application's name of odd or even length, the content always stands at an odd offset.
+    /// Returns the payload. The content is always at an odd offset, whatever the length of the application's name.
     pub fn payload(&self) -> Vec<u8> {
         let content: Vec<u8> = self.content.iter().flat_map(|unit| unit.to_le_bytes()).collect();
         let size = (content.len() as u32).to_le_bytes();
@@ -118,7 +118,7 @@ impl AmsiScan {
     }
 }
 
-/// Payload of events 4105 and 4106: a script block starts or ends.
+/// Returns the payload of events 4105 and 4106: a script block starts or ends.
 pub fn script_block_marker(id: &str, runspace_id: &str) -> Vec<u8> {
     [wide(id), wide(runspace_id)].concat()
 }

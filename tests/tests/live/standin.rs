@@ -230,7 +230,7 @@ fn a_bad_scenario_is_reported() {
     let lab = host.lab("trace Z:\\nowhere\\at-all.etl").unwrap();
     let lines = steps(&lab, &["start", "enable", "open", "process", "join"]);
     assert_eq!(lines[4], "join 1610");
-    assert!(lab.machine().complaint().unwrap().contains("at-all.etl"));
+    assert!(lab.machine().failure().unwrap().contains("at-all.etl"));
 }
 
 #[test]

@@ -164,7 +164,7 @@ impl<'a> Watching<'a> {
         let lines = text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
         let summary = fs::read_to_string(&self.summary).ok();
         let summary = summary.map_or(Value::Null, |text| serde_json::from_str(&text).expect("JSON"));
-        assert_eq!(self.lab.machine().complaint(), None, "the stand-in reports no error");
+        assert_eq!(self.lab.machine().failure(), None, "the stand-in reports no error");
         let log = format!("{status}\n{}", self.log());
         Watched { code: status.code(), lines, log, summary }
     }

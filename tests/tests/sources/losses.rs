@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use std::fs;
 
 const PROGRAM: Program = Program::Etwsieve;
-/// Provider of the events by which a session reports losses to consumers.
-/// The types of its events: a lost event, buffer or file.
+/// The types of events about losses: a lost event, buffer or file.
 const TYPES: [u8; 3] = [32, 33, 34];
 
 fn trace(events_lost: u32, buffers_lost: u32) -> TraceWriter {

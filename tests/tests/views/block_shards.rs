@@ -1,12 +1,13 @@
 //! More blocks than fit: the evicted blocks do not depend on the number of threads.
 
-use etwsieve::event::{EventHeader, EventRef, POWERSHELL};
+use etwsieve::event::{EventHeader, EventRef};
 use etwsieve::pipeline::{self, Observer, Progress, Settings};
 use etwsieve::rules::ActiveRules;
 use etwsieve::source::{Sink, Source, SourceError};
 use etwsieve::stop::Stop;
 use etwsieve_etl::FileTime;
 use etwsieve_matcher::{Matcher, builtin};
+use etwsieve_tests::samples;
 use etwsieve_tests::writer::script_block;
 use etwsieve_transport::hit::HitV1;
 use std::collections::BTreeSet;
@@ -37,21 +38,7 @@ impl Source for Flood {
         let mut offer = |n: u64, kind: &str, number: i32, text: &str| {
             let id = format!("{n:08x}-{kind}-4a10-b04e-417ef95bc8b6");
             let payload = script_block(number, 2, text, &id, None);
-            let header = EventHeader {
-                time: FileTime(n),
-                provider: POWERSHELL,
-                event_id: 4104,
-                version: 1,
-                channel: 16,
-                level: 5,
-                opcode: 15,
-                task: 2,
-                keywords: 0,
-                process_id: Some(4 * (n % 7) as u32),
-                thread_id: None,
-                activity_id: None,
-                event_record_id: None,
-            };
+            let header = EventHeader { process_id: Some(4 * (n % 7) as u32), ..samples::header(FileTime(n)) };
             let event = EventRef { header, user_sid: None, computer: None, payload: &payload };
             // No stop is requested in this test.
             let _ = sink.event(&event);

@@ -1,6 +1,6 @@
 //! Scripts that exceed the budget of the views: they are counted, and a stop does not wait for them.
 
-use etwsieve::event::{EventHeader, EventRef, POWERSHELL};
+use etwsieve::event::{EventHeader, EventRef};
 use etwsieve::ledger::Summary;
 use etwsieve::pipeline::{self, Observer, Progress, Settings};
 use etwsieve::rules::ActiveRules;
@@ -8,6 +8,7 @@ use etwsieve::source::{Sink, Source, SourceError};
 use etwsieve::stop::Stop;
 use etwsieve_etl::FileTime;
 use etwsieve_matcher::{Matcher, builtin, load};
+use etwsieve_tests::samples;
 use etwsieve_tests::writer::script_block;
 use etwsieve_transport::hit::HitV1;
 
@@ -35,21 +36,7 @@ impl Source for Blocks {
     fn run(&mut self, sink: &mut dyn Sink) -> Result<(), SourceError> {
         for (n, text) in (0u64..).zip(&self.texts) {
             let payload = script_block(1, 1, text, &format!("{n:08x}-aaaa-4a10-b04e-417ef95bc8b6"), None);
-            let header = EventHeader {
-                time: FileTime(n),
-                provider: POWERSHELL,
-                event_id: 4104,
-                version: 1,
-                channel: 16,
-                level: 5,
-                opcode: 15,
-                task: 2,
-                keywords: 0,
-                process_id: Some(4),
-                thread_id: None,
-                activity_id: None,
-                event_record_id: None,
-            };
+            let header = EventHeader { process_id: Some(4), ..samples::header(FileTime(n)) };
             // The feed accepts an event even if it then requests the source to end.
             let _ = sink.event(&EventRef { header, user_sid: None, computer: None, payload: &payload });
             if let Some(stop) = &self.stop {

@@ -1,6 +1,6 @@
-//! Drives the ETW API step by step, for the tests of the stand-in, and prints what each step answered.
+//! Calls the ETW API step by step, for the tests of the stand-in, and prints the result of each step.
 //!
-//! `etw-probe SESSION STEP...`: see `windows::Probe::step`. At the end it prints what the callback saw.
+//! `etw-probe SESSION STEP...`: see `windows::Probe::step`. At the end it prints the events of the callback.
 
 #![cfg_attr(windows, expect(unsafe_code, reason = "it calls a C interface"))]
 
@@ -30,7 +30,7 @@ mod windows {
     const NAME_UNITS: usize = 256;
     const SID: u16 = 2;
 
-    /// What the callback saw.
+    /// The events of the callback.
     #[derive(Default)]
     struct Seen {
         records: u64,
@@ -38,7 +38,7 @@ mod windows {
         sids: u64,
         lost: Vec<u8>,
         hits: u64,
-        /// Sum of all bytes, so that each is read.
+        /// Sum of all bytes, which reads each of them.
         sum: u64,
     }
 
@@ -91,7 +91,7 @@ mod windows {
     }
 
     impl Probe {
-        /// Does one step. The answer is the code of Windows unless said otherwise.
+        /// Executes a step. Returns the Windows error code unless stated otherwise.
         pub(super) fn step(&mut self, step: &str, value: &str) -> String {
             let number = || value.parse::<u32>().unwrap_or_default();
             match step {
@@ -190,14 +190,14 @@ mod windows {
 
         /// # Safety
         ///
-        /// What the parameters address must be there until the call returns.
+        /// The memory that the parameters point to must be valid until the call returns.
         unsafe fn enable_with(&self, code: u32, parameters: &etw::ENABLE_TRACE_PARAMETERS) -> String {
             // SAFETY: the GUID and the parameters are references; the rest is the caller's promise.
             unsafe { etw::EnableTraceEx2(self.control, &raw const POWERSHELL, code, 5, 0, 0, 0, parameters) }
                 .to_string()
         }
 
-        /// A filter whose count says more ids than its size has room for.
+        /// Enables with a filter whose count exceeds its size.
         fn enable_lying(&self) -> String {
             let ids = [1_u8, 0, 9, 0, 1, 2];
             let mut filter = etw::EVENT_FILTER_DESCRIPTOR {
@@ -305,7 +305,7 @@ mod windows {
         format!("{code} {:?}", names.collect::<Vec<_>>())
     }
 
-    /// How many sessions have enabled PowerShell.
+    /// Returns the number of sessions that have enabled PowerShell.
     fn who() -> String {
         let mut answer = [0_u32; 64];
         let mut needed = 0;

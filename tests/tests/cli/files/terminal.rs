@@ -3,7 +3,8 @@
 use super::PROGRAM;
 use super::support::{Folder, HIT, line};
 use etwsieve_tests::program::{Run, command, run};
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, View};
+use etwsieve_tests::samples;
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1};
 use etwsieve_transport::printable::is_hidden;
 use etwsieve_transport::store::Store;
 use std::fs;
@@ -22,28 +23,10 @@ fn check(run: &Run, what: &str) {
 
 fn hostile_hit() -> HitV1 {
     HitV1 {
-        time: 133_601_515_200_000_000,
         source: format!("{HOSTILE}.etl"),
-        source_sequence: 1,
         provider: [7; 16],
-        event_id: 4104,
-        version: 1,
-        channel: 16,
-        level: 5,
-        opcode: 15,
-        task: 2,
-        keywords: 0,
         computer: Some(format!("srv{HOSTILE}")),
-        user_sid: None,
         process_id: Some(4242),
-        thread_id: None,
-        activity_id: None,
-        event_record_id: None,
-        scope: Scope::Event,
-        view: View::Raw,
-        partial: false,
-        content: EventContent::Notice { detail: HOSTILE.into() },
-        cut: None,
         rules: vec![RuleRefV1 {
             id: format!("id{HOSTILE}"),
             title: format!("title{HOSTILE}"),
@@ -51,6 +34,7 @@ fn hostile_hit() -> HitV1 {
             attack: vec![HOSTILE.into()],
             ..RuleRefV1::default()
         }],
+        ..samples::hit(1, EventContent::Notice { detail: HOSTILE.into() })
     }
 }
 

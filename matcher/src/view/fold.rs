@@ -19,6 +19,7 @@ mod parse;
 mod pattern;
 mod value;
 mod variables;
+mod weight;
 
 pub(super) use {literal::read as read_literal, pattern::PatternCache, variables::Variables};
 

@@ -6,6 +6,7 @@
 //! one of the gate, or of a rule that is a candidate. Rules that consist of more than literals are handled by
 //! [`regex`].
 
+mod bytes;
 mod context;
 mod literals;
 mod raw;
@@ -20,7 +21,8 @@ use super::views::Views;
 use crate::engine::plan::Plan;
 use crate::rule::{Expr, Op, Rule};
 use crate::scan::kernel::Isa;
-use crate::scan::triggers::{self, ByteSets, Trigger, TriggerScanner};
+use crate::scan::triggers::{Trigger, TriggerScanner};
+use bytes::{BRACES, METHODS, NAMES, OPERATORS, PLUS, STATIC};
 use context::{
     Surroundings, is_cast_or_static_method, is_dash_operator, is_plain, is_quote, is_string_method,
 };
@@ -35,15 +37,6 @@ use std::ops::Range;
 const UNITS_PER_STEP: usize = 8;
 /// Steps to examine a trigger and its neighbours.
 const TRIGGER_STEPS: usize = 24;
-
-const METHODS: u8 = 1;
-const PLUS: u8 = 1 << 1;
-const OPERATORS: u8 = 1 << 2 | 1 << 3 | 1 << 4;
-/// `}${`, and casts to characters or negative indices.
-const BRACES: u8 = 1 << 5;
-/// Static methods, and the end of `base64`.
-const STATIC: u8 = 1 << 6;
-const NAMES: u8 = 1 << 7;
 
 /// Words by which folding recognises expressions. A trigger inside may split them.
 const FOLDED_WORDS: [&str; 16] = [
@@ -144,23 +137,7 @@ impl Prefilter {
         }
         let index = LiteralIndex::new(literals);
         let any_non_literal = non_literal.iter().any(NonLiteral::is_any);
-        let set = <[u8]>::to_vec;
-        let bucket =
-            |first: [&[u8]; 3], last: Option<&[u8]>| ByteSets { first: first.map(set), last: last.map(set) };
-        // Characters that may precede `+`: the end of a string or index, a closing parenthesis, and the end of a name.
-        let word = (1..triggers::NOT_ASCII_MIN).filter(|byte| is_word(u16::from(*byte)));
-        let summand: Vec<u8> = word.chain(set(b"'\")]` \t\r\n\x0b\x0c")).collect();
-        let buckets = [
-            bucket([b"'\")", b".", b"rsti'\""], Some(b"epuonrsti")),
-            bucket([&summand, b"+", b"'\"($` \t\r\n\x0b\x0c"], None),
-            bucket([b"-", b"f", b"'\"([@ \t\r\n\x0b\x0c"], None),
-            bucket([b"-", b"rci", b"er"], Some(b"pe")),
-            bucket([b"-", b"ej", b"onc'\": \t\x0b\x0c"], None),
-            bucket([b"[}", b"c-$", b"h{0123456789"], None),
-            bucket([b":s", b":e", b"rmjf6"], Some(b"eao4")),
-            names.byte_sets(),
-        ];
-        let scanner = TriggerScanner::new(&buckets, index.blanks || any_non_literal);
+        let scanner = TriggerScanner::new(&bytes::sequences(&names), index.blanks || any_non_literal);
         Self { scanner, index, names, non_literal, any_non_literal }
     }
 

@@ -14,10 +14,10 @@
 //! | contentFiltered | 4-byte boolean | |
 //! | hashoriginalcontent | 32 bytes | since version 1 |
 //!
-//! All fields are little-endian and unaligned; strings are UTF-16LE with a final NUL. Sources: the field list of Windows
-//! (Detection Wiki, page microsoft-antimalware-scan-interface); M. Graeber's scripts Get-AMSIEvent, which read the first
-//! fields by position and note that Windows Script Host omits `contentname`; `AMSI_RESULT` in `amsi.h`; and the name that
-//! PowerShell passes (`AmsiUtils.Init` in PowerShell's `SecuritySupport.cs`), which recordings confirm.
+//! All fields are little-endian and unaligned; strings are UTF-16LE with a final NUL. Sources: the field list of
+//! Windows (Detection Wiki, page microsoft-antimalware-scan-interface); M. Graeber's scripts Get-AMSIEvent, which read
+//! the first fields by position and note that Windows Script Host omits `contentname`; `AMSI_RESULT` in `amsi.h`; and
+//! the name that PowerShell passes (`AmsiUtils.Init` in PowerShell's `SecuritySupport.cs`), which recordings confirm.
 //!
 //! Only content from PowerShell is searched: the rules are written for PowerShell, content of other programs may not be
 //! text, and events of Windows Script Host have a different layout. Fields after the hash are not read, so that later
@@ -60,7 +60,7 @@ pub enum AmsiError {
     Short {
         /// The field that is missing.
         what: &'static str,
-        /// Where the field should begin.
+        /// Expected offset of the field.
         at: usize,
     },
     /// A string has no final NUL.
@@ -68,13 +68,14 @@ pub enum AmsiError {
     Unterminated {
         /// The string.
         what: &'static str,
-        /// Where it begins.
+        /// Offset of the string.
         at: usize,
     },
 }
 
-/// Returns whether a program other than PowerShell requested the scan. Compares the application name at its two possible
-/// offsets and parses nothing. Returns false for payloads that are too short for a name; [`decode`] rejects them.
+/// Returns whether a program other than PowerShell requested the scan. Compares the application name at its two
+/// possible offsets and parses nothing. Returns false for payloads that are too short for a name; [`decode`] rejects
+/// them.
 pub fn is_from_other_program(payload: &[u8]) -> bool {
     app_name_at(payload).is_none() && payload.len() >= APP_NAME_AT[0] + POWERSHELL.len()
 }
@@ -148,8 +149,8 @@ impl Scan<'_> {
         out.extend_from_slice(self.app_name);
     }
 
-    /// Appends the payload of the event as a 64-bit process writes it, for sources that have separate fields. Strings end at
-    /// their first NUL. The hashes, which are not used, are zero.
+    /// Appends the payload of the event as a 64-bit process writes it, for sources that have separate fields. Strings
+    /// end at their first NUL. The hashes, which are not used, are zero.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[0; SESSION_LEN + 1]);
         out.extend_from_slice(&self.result.to_le_bytes());

@@ -125,8 +125,8 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// Ends the process like clap, but escapes control characters in the message: a shell may have expanded a pattern to file
-/// names that contain some.
+/// Ends the process like clap, but escapes control characters in the message: a shell may have expanded a pattern to
+/// file names that contain some.
 fn exit_with_usage(error: &clap::Error) -> ! {
     let text = error.to_string();
     if error.use_stderr() && text.chars().any(|c| c != '\n' && is_hidden(c)) {

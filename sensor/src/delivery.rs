@@ -157,8 +157,8 @@ impl CollectorSettings {
         Ok(addresses)
     }
 
-    /// Opens the spool and starts the sender; `None` if hits are not sent. `store` is the database of hits; by default the
-    /// spool is next to it.
+    /// Opens the spool and starts the sender; `None` if hits are not sent. `store` is the database of hits; by default
+    /// the spool is next to it.
     ///
     /// # Errors
     ///

@@ -11,12 +11,12 @@ use etwsieve_transport::hit::{
     EventContent, HitV1, RuleRefV1, Scope, SpanV1, Transformation, Utf16Text, View,
 };
 
-/// Maximum number of rules per hit. An event with more rules becomes several hits, each short enough for a frame; a store
-/// merges them.
+/// Maximum number of rules per hit. An event with more rules becomes several hits, each short enough for a frame; a
+/// store merges them.
 pub const RULES_PER_HIT: usize = 128;
 
-/// Creates the hit of an event whose raw text matched these rules of `matcher`. Allocates, and searches the event again for
-/// the matching spans.
+/// Creates the hit of an event whose raw text matched these rules of `matcher`. Allocates, and searches the event again
+/// for the matching spans.
 pub fn hit(event: &RawEvent, kind: EventKind, source: &str, matcher: &Matcher, rules: &[u32]) -> HitV1 {
     let fields = Fields::split(kind, &event.payload);
     let spans = matcher.spans(&fields, rules);

@@ -49,13 +49,13 @@ pub struct RawEvent {
     pub dropped_before: u64,
     /// Shard of the script block that a fragment belongs to; 0 for other events.
     pub shard: u8,
-    /// Length of the original payload, which counts towards the queue limit until the buffer returns. A matcher may keep the
-    /// payload and return the buffer with another one.
+    /// Length of the original payload, which counts towards the queue limit until the buffer returns. A matcher may
+    /// keep the payload and return the buffer with another one.
     pub payload_len: usize,
     /// The computer that recorded the event; empty if unknown. The memory is reused with the buffer.
     pub computer: String,
-    /// User data, at most [`PAYLOAD_LEN_MAX`] bytes; for AMSI events the form that the matcher searches. The memory is reused
-    /// with the buffer.
+    /// User data, at most [`PAYLOAD_LEN_MAX`] bytes; for AMSI events the form that the matcher searches. The memory is
+    /// reused with the buffer.
     pub payload: Vec<u8>,
 }
 

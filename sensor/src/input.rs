@@ -14,8 +14,8 @@ use tempfile::NamedTempFile;
 
 /// Path that means standard input.
 pub const STDIN: &str = "-";
-/// Maximum length of an .etl trace from a pipe, in bytes. It is copied to a temporary file, because its buffers are not read
-/// in order.
+/// Maximum length of an .etl trace from a pipe, in bytes. It is copied to a temporary file, because its buffers are not
+/// read in order.
 pub const PIPED_TRACE_LEN_MAX: u64 = 4 << 30;
 /// Name of standard input in hits and summaries.
 const STDIN_NAME: &str = "standard input";

@@ -5,8 +5,8 @@
 //! * `events_seen = events_selected + events_other`,
 //! * `events_selected = events_matched + events_not_matched + events_waiting + the sum of dropped`.
 //!
-//! When a run has ended, `events_waiting` is 0. If AMSI events are searched, they are part of all counts, and are counted
-//! separately as well.
+//! When a run has ended, `events_waiting` is 0. If AMSI events are searched, they are part of all counts, and are
+//! counted separately as well.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -35,20 +35,20 @@ pub struct Ledger {
     pub amsi: Option<AmsiLedger>,
     /// Pairs of a rule and an event that it matched only in a view other than the raw text.
     pub view_detections: u64,
-    /// Events and joined blocks whose views were not searched completely, because of the work limit, a stop, or the length
-    /// of the text. Matches that were found by then are reported.
+    /// Events and joined blocks whose views were not searched completely, because of the work limit, a stop, or the
+    /// length of the text. Matches that were found by then are reported.
     pub views_cut: u64,
     /// Script blocks that consist of several events.
     pub blocks: BlockLedger,
     /// Selected events that were not searched, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
-    /// Searched events whose payload does not have the layout of its template: too short, of odd length, or without a final
-    /// NUL.
+    /// Searched events whose payload does not have the layout of its template: too short, of odd length, or without a
+    /// final NUL.
     pub undecodable: u64,
     /// Unreadable parts of the input, by reason. The number of events in them is unknown.
     pub damaged: BTreeMap<&'static str, u64>,
-    /// Losses that the recordings report for the time before they were written; `None` if the format has no such field. Not
-    /// part of any other count.
+    /// Losses that the recordings report for the time before they were written; `None` if the format has no such field.
+    /// Not part of any other count.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub lost: Option<LossLedger>,
     /// User data of the selected events, in bytes.
@@ -228,7 +228,7 @@ pub struct Summary {
     /// Counts of all sources together.
     #[serde(flatten)]
     pub total: Ledger,
-    /// Whether the run was stopped before the end of its input.
+    /// True if the run was stopped before the end of its input.
     pub interrupted: bool,
     /// Number of rules that ran.
     pub rules: usize,

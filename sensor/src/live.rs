@@ -1,5 +1,5 @@
-//! The parts of the live sensor that are the same on every system: configuration, the run, the decisions of the guardian
-//! and of `doctor`, notices, and rules that are replaced while events arrive.
+//! The parts of the live sensor that are the same on every system: configuration, the run, the decisions of the
+//! guardian and of `doctor`, notices, and rules that are replaced while events arrive.
 //!
 //! The calls to Windows are in [`sys`](crate::sys).
 

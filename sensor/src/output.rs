@@ -28,8 +28,8 @@ impl Format {
         if io::stdout().is_terminal() { Self::Table } else { Self::Jsonl }
     }
 
-    /// Returns standard output for this format. Only a table has colours, which are removed unless the output is a terminal;
-    /// searching JSON for them would take longer than writing it.
+    /// Returns standard output for this format. Only a table has colours, which are removed unless the output is a
+    /// terminal; searching JSON for them would take longer than writing it.
     pub fn stdout(self) -> Box<dyn Write + Send> {
         match self {
             Self::Table => Box::new(anstream::AutoStream::auto(io::stdout())),

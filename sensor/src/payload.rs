@@ -1,7 +1,7 @@
 //! Rebuilds payloads in the layout of the event's template.
 //!
-//! An ETW payload has no names, lengths or padding: the fields follow each other in the order of the manifest. Sources that
-//! have separate fields (.evtx, JSON Lines) convert them to this layout, so that one matcher serves all sources.
+//! An ETW payload has no names, lengths or padding: the fields follow each other in the order of the manifest. Sources
+//! that have separate fields (.evtx, JSON Lines) convert them to this layout, so that one matcher serves all sources.
 //!
 //! | event | fields |
 //! |---|---|
@@ -9,8 +9,8 @@
 //! | 4103 | strings `ContextInfo`, `UserData`, `Payload` |
 //! | 1101 | [`crate::amsi`] |
 //!
-//! Numbers are little-endian, strings are UTF-16LE with a final NUL. Some hosts write 4104 without the last field, under the
-//! same version: a missing `Path` is omitted, an empty one is a single NUL.
+//! Numbers are little-endian, strings are UTF-16LE with a final NUL. Some hosts write 4104 without the last field,
+//! under the same version: a missing `Path` is omitted, an empty one is a single NUL.
 //!
 //! Source: the `template` elements of the provider's manifest, `PowerShell-Instrumentation.man`.
 
@@ -18,8 +18,8 @@ use crate::amsi::Scan;
 use crate::event::{MODULE_LOGGING, PAYLOAD_LEN_MAX, SCRIPT_BLOCK_LOGGING};
 use etwsieve_matcher::EventKind;
 
-/// Returns whether a payload may have the layout of its template: an even length, room for the numbers and two strings, and a
-/// final NUL. Takes constant time; the strings are not read.
+/// Returns whether a payload may have the layout of its template: an even length, room for the numbers and two strings,
+/// and a final NUL. Takes constant time; the strings are not read.
 pub fn has_template_layout(kind: EventKind, payload: &[u8]) -> bool {
     // AMSI events have been decoded before.
     kind == EventKind::Amsi
@@ -37,7 +37,7 @@ pub enum FieldKind {
     Text,
 }
 
-/// How a payload is written if the event lacks a field.
+/// Treatment of a field that the event lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absence {
     /// The event is rejected, because it cannot be searched without the field.
@@ -55,7 +55,7 @@ pub struct TemplateField {
     pub name: &'static str,
     /// Type of the field.
     pub kind: FieldKind,
-    /// What is written if the event lacks the field.
+    /// Treatment of an event that lacks the field.
     pub absence: Absence,
 }
 
@@ -142,8 +142,8 @@ pub fn write_scan(scan: &Scan<'_>, bytes: &mut Vec<u8>) -> Result<(), PayloadErr
 
 /// Writes a payload field by field into a buffer that the caller reuses.
 ///
-/// A string ends at its first NUL, because a reader of the payload would interpret the rest as the next field. The exception
-/// is [`keep_nul`](Self::keep_nul).
+/// A string ends at its first NUL, because a reader of the payload would interpret the rest as the next field. The
+/// exception is [`keep_nul`](Self::keep_nul).
 #[derive(Debug)]
 pub struct PayloadWriter<'b> {
     bytes: &'b mut Vec<u8>,
@@ -167,8 +167,8 @@ impl<'b> PayloadWriter<'b> {
         self.push(&value.to_le_bytes())
     }
 
-    /// Allows NULs in the current string. For script text, which may contain NULs in ETW payloads too: the matcher finds the
-    /// fields after it from the end of the payload.
+    /// Allows NULs in the current string. For script text, which may contain NULs in ETW payloads too: the matcher
+    /// finds the fields after it from the end of the payload.
     pub fn keep_nul(&mut self) {
         self.keeps_nul = true;
     }

@@ -31,7 +31,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use worker::{Channels, Worker};
 
-/// What happens to an event if the queue is full.
+/// Treatment of an event if the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
     /// The source waits. For files.
@@ -50,25 +50,25 @@ pub struct Settings {
     pub channel_events: usize,
     /// Maximum number of payload bytes between the source and the matchers. A single event may exceed it.
     pub channel_bytes: usize,
-    /// What happens if the queue is full.
+    /// Treatment of events if the queue is full.
     pub when_full: WhenFull,
     /// Percentage of both limits that is reserved for events that PowerShell marks as warnings. Applies to
     /// [`WhenFull::Drop`] only.
     pub warning_reserve: u8,
-    /// How events are distributed over the matcher threads.
+    /// Distribution of events over the matcher threads.
     pub shard: Shard,
     /// Scopes and views whose hits are reported.
     pub search: Search,
 }
 
-/// What determines the matcher thread of an event.
+/// The criterion that determines the matcher thread of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shard {
-    /// The script block id. For files. There are always [`BLOCK_SHARDS`] shards, whatever the number of threads, so which
-    /// fragments exceed the memory of a shard does not depend on that number.
+    /// The script block id. For files. There are always [`BLOCK_SHARDS`] shards, whatever the number of threads, so
+    /// which fragments exceed the memory of a shard does not depend on that number.
     Block,
-    /// The process and thread that wrote the event; one thread writes all fragments of a block. For live sessions, because
-    /// nothing has to be parsed.
+    /// The process and thread that wrote the event; one thread writes all fragments of a block. For live sessions,
+    /// because nothing has to be parsed.
     Writer,
 }
 
@@ -114,8 +114,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Returns the initial capacity of a buffer in bytes. The callback of a live session must not allocate, so its buffers
-    /// are allocated in advance; the system provides the memory when an event first uses it.
+    /// Returns the initial capacity of a buffer in bytes. The callback of a live session must not allocate, so its
+    /// buffers are allocated in advance; the system provides the memory when an event first uses it.
     fn buffer_len(&self) -> usize {
         if self.when_full == WhenFull::Drop { ETW_EVENT_LEN_MAX } else { 0 }
     }
@@ -178,14 +178,14 @@ pub trait Observer {
 
 /// Runs the sources one after another through the matcher until they end or `stop` is requested.
 ///
-/// A source that fails is reported to the observer and counted as damaged (`unreadable`); the run continues with the next
-/// source. After a stop, events that are in the queue are still searched, so that the summary is exact. The rules may be
-/// replaced during the run: each event is searched with the rules that are active at that time.
+/// A source that fails is reported to the observer and counted as damaged (`unreadable`); the run continues with the
+/// next source. After a stop, events that are in the queue are still searched, so that the summary is exact. The rules
+/// may be replaced during the run: each event is searched with the rules that are active at that time.
 ///
 /// # Panics
 ///
-/// If the counts of the summary do not add up, which is a bug; if `progress` was not created for this number of sources; if
-/// the observer panics.
+/// If the counts of the summary do not add up, which is a bug; if `progress` was not created for this number of
+/// sources; if the observer panics.
 pub fn run(
     sources: &mut [Box<dyn Source>],
     rules: &ActiveRules,

@@ -21,8 +21,8 @@ pub struct Generation(u64);
 
 /// The active rules.
 ///
-/// Matcher threads compare the generation for every event, which is one load, and switch to the new rules if it differs. An
-/// event is searched once, with one set of rules.
+/// Matcher threads compare the generation for every event, which is one load, and switch to the new rules if it
+/// differs. An event is searched once, with one set of rules.
 #[derive(Debug)]
 pub struct ActiveRules {
     matcher: Mutex<Arc<Matcher>>,

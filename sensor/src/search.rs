@@ -1,12 +1,12 @@
 //! The scopes and views whose hits are reported.
 //!
-//! The raw text of single events is always searched, because everything else depends on it. If it is deselected, its hits
-//! are not reported. Blocks and other views that are deselected are not searched.
+//! The raw text of single events is always searched, because everything else depends on it. If it is deselected, its
+//! hits are not reported. Blocks and other views that are deselected are not searched.
 
 use etwsieve_matcher::Views;
 use serde::{Deserialize, Serialize};
 
-/// What a rule is matched against.
+/// The unit that rules are matched against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ScopeChoice {

@@ -2,8 +2,8 @@
 //!
 //! Hits arrive from several threads. They are kept in memory up to [`HELD_BYTES_MAX`]. Beyond that they are sorted and
 //! written to a temporary file, a run, and all runs are merged at the end. The output is therefore the same for every
-//! replay, and memory is bounded. Every [`RUNS_MAX`] runs are merged into one, so that the number of open files is bounded
-//! too.
+//! replay, and memory is bounded. Every [`RUNS_MAX`] runs are merged into one, so that the number of open files is
+//! bounded too.
 
 use etwsieve_transport::{
     hit::{EventContent, HitV1, RuleRefV1},
@@ -18,8 +18,8 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 /// Maximum memory of hits in bytes, as estimated by [`estimated_bytes`].
 pub const HELD_BYTES_MAX: usize = 64 << 20;
 
-/// Maximum number of runs per level. A full level is merged into one run of the next level, so each hit is written once per
-/// level, and only a few dozen files are open.
+/// Maximum number of runs per level. A full level is merged into one run of the next level, so each hit is written once
+/// per level, and only a few dozen files are open.
 const RUNS_MAX: usize = 32;
 
 /// Sort key of hits: time, source, number within the source.

@@ -1,7 +1,7 @@
 //! Sources of events.
 //!
-//! A source reads its input and passes each event to a [`Sink`], like the callback of a live session. It reports unreadable
-//! parts to the sink as [`Damage`] and continues after them.
+//! A source reads its input and passes each event to a [`Sink`], like the callback of a live session. It reports
+//! unreadable parts to the sink as [`Damage`] and continues after them.
 
 pub mod etl;
 pub mod evtx;
@@ -51,8 +51,8 @@ pub trait Sink {
     /// Counts an event for which [`wants`](Self::wants) returned false. `Break` as above.
     fn unwanted(&mut self) -> ControlFlow<()>;
 
-    /// Counts an event that is needed but cannot be delivered: it is dropped for this reason, a short fixed word. `Break` as
-    /// above. Sources of recorded files never call it.
+    /// Counts an event that is needed but cannot be delivered: it is dropped for this reason, a short fixed word.
+    /// `Break` as above. Sources of recorded files never call it.
     fn refused(&mut self, _reason: &'static str) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
@@ -100,7 +100,7 @@ pub struct Damage {
     pub reason: &'static str,
     /// Byte offset in the file.
     pub offset: u64,
-    /// What was expected, and what was found.
+    /// The expected and the found value.
     pub detail: String,
 }
 
@@ -126,7 +126,7 @@ pub enum SourceError {
     NotThisFormat {
         /// The file.
         path: PathBuf,
-        /// What the file should start with.
+        /// The expected start of the file.
         expected: &'static str,
         /// The first bytes of the file.
         found: Vec<u8>,

@@ -28,5 +28,5 @@ use windows as platform;
 
 pub use platform::{LiveError, canary, examine, exposure, record, require, run_live, service};
 
-/// Whether names of files that differ only in case name the same file.
+/// True if file names that differ only in case name the same file.
 pub const FILE_NAMES_IGNORE_CASE: bool = cfg!(windows);

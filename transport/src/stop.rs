@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// A flag that is set once and never cleared. Clones share it.
 ///
-/// Checking the flag is one load, cheap enough for every event. Waiting uses a condition variable, so a
-/// waiting thread sees the request at once.
+/// Checking the flag is one load, cheap enough for every event. Waiting uses a condition variable, so a waiting thread
+/// sees the request at once.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     requested: Arc<AtomicBool>,
@@ -45,8 +45,8 @@ impl Stop {
             || self.parent.as_ref().is_some_and(|parent| parent.load(Ordering::Acquire))
     }
 
-    /// Returns a flag for a part of the work: it is set by a request to the child or to `self`, and a request to the child
-    /// leaves `self` unset. Call it on a flag without a parent: grandparents are not followed.
+    /// Returns a flag for a part of the work: it is set by a request to the child or to `self`, and a request to the
+    /// child leaves `self` unset. Call it on a flag without a parent: grandparents are not followed.
     #[must_use]
     pub fn child(&self) -> Self {
         Self {
@@ -61,8 +61,8 @@ impl Stop {
         self.wait_unless(timeout, || false)
     }
 
-    /// Like [`wait`](Self::wait), and returns early once `is_due` returns true. `is_due` is checked at the start and after
-    /// each [`wake`](Self::wake).
+    /// Like [`wait`](Self::wait), and returns early once `is_due` returns true. `is_due` is checked at the start and
+    /// after each [`wake`](Self::wake).
     pub fn wait_unless(&self, timeout: Duration, is_due: impl Fn() -> bool) -> bool {
         let guard = self.signal.lock();
         let waited =

@@ -14,8 +14,8 @@
 //! | 34 | u16 | BufferFlag | 2 events lost, 4 buffer lost, 0x20 see above, 0x40 compressed |
 //! | 36 | u16 | BufferType | 0 generic .. 4 header .. 7 debug info |
 //!
-//! Source: Geoff Chappell, "WMI_BUFFER_HEADER"; `ETW_BUFFER_HEADER` of the Windows SDK; recorded traces of Windows
-//! 7 to 11. The other fields are reference counts and kernel addresses.
+//! Source: Geoff Chappell, "WMI_BUFFER_HEADER"; `ETW_BUFFER_HEADER` of the Windows SDK; recorded traces of Windows 7 to
+//! 11. The other fields are reference counts and kernel addresses.
 
 use crate::bytes::{i64_at, u16_at, u32_at};
 
@@ -67,8 +67,8 @@ impl BufferHeader {
 
     /// Returns the end of the events in bytes from the start of the buffer, not validated.
     ///
-    /// Uses `FilledBytes`, because `SavedOffset` is 0 in header buffers of Windows 7, and too small if records were appended
-    /// to a header buffer.
+    /// Uses `FilledBytes`, because `SavedOffset` is 0 in header buffers of Windows 7, and too small if records were
+    /// appended to a header buffer.
     pub(crate) fn filled(&self) -> u32 {
         if self.filled_bytes < BUFFER_HEADER_LEN as u32 { self.saved_offset } else { self.filled_bytes }
     }

@@ -41,8 +41,8 @@ impl fmt::Display for ClockType {
 
 /// Converts raw time stamps of one trace.
 ///
-/// `time = start + floor((raw - raw_start) * 10^7 / hz)`, where `raw_start` is the time stamp of the log file
-/// header's own event. Monotonic: a larger raw time stamp never gives an earlier time.
+/// `time = start + floor((raw - raw_start) * 10^7 / hz)`, where `raw_start` is the time stamp of the log file header's
+/// own event. Monotonic: a larger raw time stamp never gives an earlier time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     /// Type of the clock.

@@ -8,8 +8,8 @@ use etwsieve_budget::{Budget, Exhausted};
 
 /// Maximum number of bytes that a stored byte of a compressed buffer may expand to.
 ///
-/// Real buffers stay below it: an event has about 20 bytes that differ between events, and at most 65,535 bytes in total. The
-/// formats would allow millions. The limit for a whole file is lower, see
+/// Real buffers stay below it: an event has about 20 bytes that differ between events, and at most 65,535 bytes in
+/// total. The formats would allow millions. The limit for a whole file is lower, see
 /// [`WALK_STEPS_PER_BYTE_MAX`](crate::WALK_STEPS_PER_BYTE_MAX).
 pub const EXPANSION_MAX: u64 = 4096;
 
@@ -43,9 +43,9 @@ const STORED_STEPS: usize = 4;
 
 /// Decompresses the events of a buffer into `output`, which has their exact length.
 ///
-/// A format is accepted if it fills `output`, uses all of `stored`, and the result starts with an event. If the end of the
-/// file truncates the buffer (`is_cut`), the part before the end is enough. Returns the number of bytes written; `None` if no
-/// format fits. Each attempt is charged for everything that it may read and write.
+/// A format is accepted if it fills `output`, uses all of `stored`, and the result starts with an event. If the end of
+/// the file truncates the buffer (`is_cut`), the part before the end is enough. Returns the number of bytes written;
+/// `None` if no format fits. Each attempt is charged for everything that it may read and write.
 pub(crate) fn decompress(
     stored: &[u8],
     output: &mut [u8],

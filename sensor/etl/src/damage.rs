@@ -9,7 +9,7 @@ pub const DAMAGE_KEPT_MAX: usize = 1_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DamageKind {
-    /// There is no buffer at the end of a buffer according to its `BufferSize`. Expected and found: bytes.
+    /// `BufferSize` is wrong: no buffer follows at that distance. Expected and found: bytes.
     BufferSize,
     /// The file ends within a buffer. Expected and found: bytes of the buffer.
     Cut,
@@ -23,21 +23,22 @@ pub enum DamageKind {
     ScratchLimit,
     /// The marker of an event is invalid. Expected: 0; found: the marker.
     Marker,
-    /// An event is smaller than its header or larger than the rest of its buffer. Expected: the violated bound in bytes;
-    /// found: the size.
+    /// An event is smaller than its header or larger than the rest of its buffer. Expected: the violated bound in
+    /// bytes; found: the size.
     EventSize,
-    /// An extended data item does not fit its event, which is skipped. Expected: the violated bound in bytes; found: the
-    /// size.
+    /// An extended data item does not fit its event, which is skipped. Expected: the violated bound in bytes; found:
+    /// the size.
     ExtendedItem,
-    /// An event is newer than the flush of its buffer; it is delivered in stored order. Expected and found: raw time stamps.
+    /// An event is newer than the flush of its buffer; it is delivered in stored order. Expected and found: raw time
+    /// stamps.
     TimeStamp,
-    /// The file changed while it was read. Expected: number of missing bytes; found: 0. For a buffer that was overwritten,
-    /// expected and found: sequence numbers.
+    /// The file changed while it was read. Expected: number of missing bytes; found: 0. For a buffer that was
+    /// overwritten, expected and found: sequence numbers.
     Changed,
     /// The system failed to read a part of the file. Expected: bytes; found: error code of the system.
     ReadError,
-    /// The file exceeds the work limit for its length, so this buffer, or the rest of it, is not read. Expected: 0; found:
-    /// bytes that are not read.
+    /// The file exceeds the work limit for its length, so this buffer, or the rest of it, is not read. Expected: 0;
+    /// found: bytes that are not read.
     WorkLimit,
 }
 

@@ -13,8 +13,8 @@
 //! | C0, 0C/0D/0E | timed, error, wnode | 4 | 00 | none | none |
 //! | 90, any | message (WPP) | 8 and more | 00 | optional | optional |
 //!
-//! Sizes are `u16` and include header and data. Events start at multiples of 8 from the start of the buffer; the gaps contain
-//! old data. The marker 0xFFFFFFFF ends a buffer.
+//! Sizes are `u16` and include header and data. Events start at multiples of 8 from the start of the buffer; the gaps
+//! contain old data. The marker 0xFFFFFFFF ends a buffer.
 //!
 //! Source: Geoff Chappell, "Trace headers"; `evntcons.h`, `evntrace.h`; recorded traces.
 

@@ -190,7 +190,7 @@ pub struct Event<'a> {
     extended: ExtendedItems<'a>,
 }
 
-/// Where an event was found.
+/// Location of an event in the trace.
 #[derive(Clone, Copy)]
 pub(crate) struct EventLocation {
     pub(crate) time: FileTime,

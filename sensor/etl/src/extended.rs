@@ -1,8 +1,8 @@
 //! Extended data items, which a session adds to an event.
 //!
-//! If bit 0 of the event's flags is set, the items are between header and payload. An item: `u16` size, `u16` type, `u16`
-//! linkage (bit 0: another item follows), `u16` data size, data. The size is that of the whole item, rounded up to a multiple
-//! of 8. Source: `EVENT_HEADER_EXTENDED_DATA_ITEM` in `evntcons.h`; recorded traces.
+//! If bit 0 of the event's flags is set, the items are between header and payload. An item: `u16` size, `u16` type,
+//! `u16` linkage (bit 0: another item follows), `u16` data size, data. The size is that of the whole item, rounded up
+//! to a multiple of 8. Source: `EVENT_HEADER_EXTENDED_DATA_ITEM` in `evntcons.h`; recorded traces.
 
 use crate::bytes::u16_at;
 use crate::damage::DamageKind;

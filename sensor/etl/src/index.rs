@@ -1,9 +1,9 @@
 //! Finds the buffers of a file by reading their headers once, from start to end.
 //!
-//! In an uncompressed file all buffers except the first have the same size, so an invalid header costs one buffer: the next
-//! one starts at the next multiple. In a compressed file each header states where the next one is; after an invalid header
-//! the next plausible one is searched for. In both cases the reader only moves forward, and so does the search, which
-//! remembers its position: no byte is searched twice, however many headers are invalid.
+//! In an uncompressed file all buffers except the first have the same size, so an invalid header costs one buffer: the
+//! next one starts at the next multiple. In a compressed file each header states where the next one is; after an
+//! invalid header the next plausible one is searched for. In both cases the reader only moves forward, and so does the
+//! search, which remembers its position: no byte is searched twice, however many headers are invalid.
 
 mod search;
 
@@ -122,7 +122,8 @@ impl<'a, 'w, 'b> Walk<'a, 'w, 'b> {
                 (_, Some(stated)) if own > stated && size_at(stated) == Some(stated) => {
                     (stated, Some(stated))
                 }
-                // The second buffer decides: its size equals that of the first one or, in merged files, the stated size.
+                // The second buffer decides: its size equals that of the first one or, in merged files, the stated
+                // size.
                 (Some(second), _) if second == own => (own, Some(own)),
                 (Some(second), Some(stated)) if second == stated => (own, Some(stated)),
                 (_, Some(stated)) if size_at(stated) == Some(stated) => (stated, Some(stated)),

@@ -1,7 +1,7 @@
 //! Reads Windows event traces (`.etl`) on any operating system.
 //!
-//! A trace is a sequence of buffers, with one stream per processor. [`TraceFile`] opens a file, [`Trace`] reads its header and
-//! finds its buffers, and [`Trace::events`] returns all events in time order:
+//! A trace is a sequence of buffers, with one stream per processor. [`TraceFile`] opens a file, [`Trace`] reads its
+//! header and finds its buffers, and [`Trace::events`] returns all events in time order:
 //!
 //! ```no_run
 //! # fn main() -> Result<(), etwsieve_etl::EtlError> {
@@ -18,13 +18,13 @@
 //!
 //! # Guarantees
 //!
-//! * Any bytes are accepted as input. Nothing panics; memory is bounded by [`Trace::index_len_max`], [`SCRATCH_LEN_MAX`] and
-//!   views of a few buffers.
+//! * Any bytes are accepted as input. Nothing panics; memory is bounded by [`Trace::index_len_max`],
+//!   [`SCRATCH_LEN_MAX`] and views of a few buffers.
 //! * Work is bounded in proportion to the length of the file, whatever its compression ratio: see
 //!   [`INDEX_STEPS_PER_BYTE_MAX`] and [`WALK_STEPS_PER_BYTE_MAX`].
 //! * A file may be truncated or overwritten while it is read. Missing parts are damage.
-//! * Nothing is lost silently: each unreadable part is a [`Damage`] that is counted by its kind, and reading continues after
-//!   it.
+//! * Nothing is lost silently: each unreadable part is a [`Damage`] that is counted by its kind, and reading continues
+//!   after it.
 //! * Payloads are slices of the input, or of a buffer that was read or decompressed. Events are not allocated.
 //!
 //! This crate calls no Windows functions and interprets only the headers of events.

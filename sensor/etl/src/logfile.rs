@@ -1,7 +1,8 @@
 //! `TRACE_LOGFILE_HEADER`, the first event of a trace.
 //!
-//! The event has a 0x20-byte system header (hook id 0), and the offsets below start after it. If two are given, the first is
-//! for the layout with 32-bit pointers (marker 0xC0010002), the second for that with 64-bit pointers (0xC0020002).
+//! The event has a 0x20-byte system header (hook id 0), and the offsets below start after it. If two are given, the
+//! first is for the layout with 32-bit pointers (marker 0xC0010002), the second for that with 64-bit pointers
+//! (0xC0020002).
 //!
 //! | offset | type | field |
 //! |---|---|---|
@@ -208,7 +209,8 @@ impl Fields<'_> {
     }
 }
 
-/// Returns the UTF-16LE string at the start of `bytes`, and the bytes after its NUL. Without a NUL it ends with `bytes`.
+/// Returns the UTF-16LE string at the start of `bytes`, and the bytes after its NUL. Without a NUL it ends with
+/// `bytes`.
 fn wide_string(bytes: &[u8]) -> (String, &[u8]) {
     let (units, _) = bytes.as_chunks();
     let len = units.iter().position(|unit| *unit == [0, 0]).unwrap_or(units.len());

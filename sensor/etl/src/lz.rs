@@ -116,7 +116,8 @@ impl<'a> Output<'a> {
     ///
     /// # Complexity
     ///
-    /// Linear in `len`. An overlapping copy doubles its source repeatedly, so a run of one byte is as fast as a plain copy.
+    /// Linear in `len`. An overlapping copy doubles its source repeatedly, so a run of one byte is as fast as a plain
+    /// copy.
     pub(crate) fn repeat(&mut self, distance: usize, len: usize) -> bool {
         if distance == 0 || distance > self.at || len > self.room() {
             return false;

@@ -1,9 +1,10 @@
 //! LZNT1 (`COMPRESSION_FORMAT_LZNT1`, 2).
 //!
-//! A sequence of chunks with at most 4096 bytes of output each. The `u16` header of a chunk: 12 bits stored bytes - 1, 3 bits
-//! signature (3), 1 bit compressed; 0 ends the sequence. In a compressed chunk each flag byte, lowest bit first, describes 8
-//! items: 0 is a literal byte, 1 a match. A match is a `u16` with distance - 1 in the upper and length - 3 in the lower bits.
-//! The distance has 4 to 12 bits, as many as the output of the chunk so far requires, and the length has the others.
+//! A sequence of chunks with at most 4096 bytes of output each. The `u16` header of a chunk: 12 bits stored bytes - 1,
+//! 3 bits signature (3), 1 bit compressed; 0 ends the sequence. In a compressed chunk each flag byte, lowest bit first,
+//! describes 8 items: 0 is a literal byte, 1 a match. A match is a `u16` with distance - 1 in the upper and length - 3
+//! in the lower bits. The distance has 4 to 12 bits, as many as the output of the chunk so far requires, and the length
+//! has the others.
 //!
 //! Source: MS-XCA, section 2.5.
 

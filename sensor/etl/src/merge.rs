@@ -10,8 +10,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
-/// Maximum memory in bytes for the buffers of all streams together that are open at the same time, decompressed or read from
-/// a file.
+/// Maximum memory in bytes for the buffers of all streams together that are open at the same time, decompressed or read
+/// from a file.
 ///
 /// One buffer per processor is open at a time, so this allows 1 MiB each on 256 processors. A file can state 65,536
 /// processors and 16 MiB for each; buffers that exceed the limit are damage of kind
@@ -20,9 +20,9 @@ pub const SCRATCH_LEN_MAX: usize = 256 << 20;
 
 /// The events of a trace in time order.
 ///
-/// There is one stream of events per processor. Within a stream events keep their stored order. Streams are merged by time
-/// stamp; equal time stamps are ordered by processor, with the first buffer of the file before all others. An event whose
-/// time stamp is before that of its predecessor in the stream is delivered directly after it, see
+/// There is one stream of events per processor. Within a stream events keep their stored order. Streams are merged by
+/// time stamp; equal time stamps are ordered by processor, with the first buffer of the file before all others. An
+/// event whose time stamp is before that of its predecessor in the stream is delivered directly after it, see
 /// [`out_of_order`](Self::out_of_order).
 ///
 /// # Complexity
@@ -36,7 +36,7 @@ pub struct Events<'t> {
     streams: Vec<Stream>,
     /// Raw time stamp of the next event of each stream, and the index of the stream.
     due: BinaryHeap<Reverse<(i64, u32)>>,
-    /// Whether the event at the top of `due` has been delivered.
+    /// True if the event at the top of `due` has been delivered.
     is_delivered: bool,
 }
 
@@ -51,8 +51,8 @@ impl<'t> Events<'t> {
         Self { state, streams, due, is_delivered: false }
     }
 
-    /// Returns the next event; `None` at the end. It borrows `self`, because its payload may be in a buffer that the next event
-    /// overwrites.
+    /// Returns the next event; `None` at the end. It borrows `self`, because its payload may be in a buffer that the
+    /// next event overwrites.
     #[expect(clippy::should_implement_trait, reason = "an `Iterator` cannot lend from itself")]
     #[inline]
     pub fn next(&mut self) -> Option<Event<'_>> {
@@ -103,8 +103,8 @@ impl<'t> Events<'t> {
         (self.state.budget.steps_spent(), self.state.budget.bytes_spent())
     }
 
-    /// Returns the number of events so far whose time stamp is before that of their predecessor in the stream, or after the
-    /// flush of their buffer. They keep their time stamp; for all other events [`Event::time`] never decreases.
+    /// Returns the number of events so far whose time stamp is before that of their predecessor in the stream, or after
+    /// the flush of their buffer. They keep their time stamp; for all other events [`Event::time`] never decreases.
     pub fn out_of_order(&self) -> u64 {
         self.state.out_of_order
     }

@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Bytes that can be read at any offset.
 ///
-/// They may change or be truncated while a trace is read. The reader checks everything that it reads, and reports missing
-/// bytes as [`Changed`](crate::DamageKind::Changed).
+/// They may change or be truncated while a trace is read. The reader checks everything that it reads, and reports
+/// missing bytes as [`Changed`](crate::DamageKind::Changed).
 pub trait ReadAt: fmt::Debug + Sync {
     /// Returns the number of bytes when the trace was opened.
     fn len(&self) -> u64;
@@ -22,8 +22,8 @@ pub trait ReadAt: fmt::Debug + Sync {
         self.len() == 0
     }
 
-    /// Reads bytes at `offset` into `buffer`. Returns their number like [`Read::read`](io::Read::read): 0 only for an empty
-    /// buffer or at the end.
+    /// Reads bytes at `offset` into `buffer`. Returns their number like [`Read::read`](io::Read::read): 0 only for an
+    /// empty buffer or at the end.
     ///
     /// # Errors
     ///

@@ -21,7 +21,8 @@ pub(crate) struct Stream {
     head: Option<Head>,
     /// Raw time stamp by which the current event is merged. Never decreases within a stream, unlike time stamps.
     key: Option<i64>,
-    /// Memory for the events of a buffer that cannot be used in place. Reused, and as long as the longest buffer so far.
+    /// Memory for the events of a buffer that cannot be used in place. Reused, and as long as the longest buffer so
+    /// far.
     scratch: Vec<u8>,
 }
 
@@ -71,8 +72,8 @@ impl Stream {
         Self { left, open: Open::default(), head: None, key: None, scratch: Vec::new() }
     }
 
-    /// Moves to the next event. Returns the time stamp by which it is merged, or `None` at the end of the stream or of the
-    /// budget.
+    /// Moves to the next event. Returns the time stamp by which it is merged, or `None` at the end of the stream or of
+    /// the budget.
     pub(crate) fn advance(&mut self, state: &mut WalkState<'_>) -> Option<i64> {
         let mut opening = None;
         let result = self.next_event(state, &mut opening);
@@ -159,8 +160,8 @@ impl Stream {
         .unwrap_or_default()
     }
 
-    /// Returns the time stamp by which an event is merged: its own, but not before its predecessor, and not after the flush of
-    /// its buffer, so that a wrong bit in a time stamp does not delay the following events.
+    /// Returns the time stamp by which an event is merged: its own, but not before its predecessor, and not after the
+    /// flush of its buffer, so that a wrong bit in a time stamp does not delay the following events.
     fn schedule(&mut self, head: &Head, state: &mut WalkState<'_>) -> i64 {
         let previous = self.key;
         let mut key = head.raw_time.or(previous).unwrap_or(state.trace.info().clock.raw_start);
@@ -364,7 +365,7 @@ impl Stream {
         // Doubles the memory, so that slowly growing buffers do not cause many allocations.
         let len = (2 * held).min(state.trace.info().filled_max() as usize).min(room).max(len);
         state.budget.allocate(len)?;
-        // Allocates anew instead of growing, because the old bytes need not be copied.
+        // A new allocation is cheaper than growing, because the old bytes need not be copied.
         self.scratch = Vec::new();
         self.scratch.reserve_exact(len);
         self.scratch.resize(len, 0);

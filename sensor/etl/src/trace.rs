@@ -25,8 +25,8 @@ pub struct TraceFile {
 impl TraceFile {
     /// Opens the file at `path`.
     ///
-    /// The file may change while it is read. It is read up to its length at this time, and missing bytes are damage of kind
-    /// [`Changed`](crate::DamageKind::Changed).
+    /// The file may change while it is read. It is read up to its length at this time, and missing bytes are damage of
+    /// kind [`Changed`](crate::DamageKind::Changed).
     ///
     /// # Errors
     ///
@@ -84,7 +84,8 @@ pub struct Trace<'a> {
 }
 
 impl<'a> Trace<'a> {
-    /// Reads the header of the trace `bytes` and finds its buffers. [`events`](Self::events) then reads the events in place.
+    /// Reads the header of the trace `bytes` and finds its buffers. [`events`](Self::events) then reads the events in
+    /// place.
     ///
     /// # Errors
     ///
@@ -99,12 +100,13 @@ impl<'a> Trace<'a> {
         Self::index(Bytes::Memory(bytes), index_budget(bytes.len() as u64))
     }
 
-    /// Like [`new`](Self::new), for a trace that is read at offsets. Damaged parts are searched in a window of at most 48 MiB.
+    /// Like [`new`](Self::new), for a trace that is read at offsets. Damaged parts are searched in a window of at most
+    /// 48 MiB.
     ///
     /// # Errors
     ///
-    /// See [`new`](Self::new). [`EtlError::Header`] if the header cannot be read; [`EtlError::Stopped`] soon after `stop`
-    /// returns true.
+    /// See [`new`](Self::new). [`EtlError::Header`] if the header cannot be read; [`EtlError::Stopped`] soon after
+    /// `stop` returns true.
     pub fn read(source: &'a dyn ReadAt, stop: &dyn Fn() -> bool) -> Result<Self, EtlError> {
         Self::index(Bytes::Source(source), index_budget(source.len()).until(stop))
     }
@@ -163,8 +165,8 @@ impl<'a> Trace<'a> {
         Events::new(self, walk_budget(self.len()).until(stop))
     }
 
-    /// Returns the maximum memory in bytes for the list of buffers of a file of `len` bytes: a list that doubles as it grows,
-    /// with an entry for each smallest possible buffer.
+    /// Returns the maximum memory in bytes for the list of buffers of a file of `len` bytes: a list that doubles as it
+    /// grows, with an entry for each smallest possible buffer.
     pub const fn index_len_max(len: u64) -> u64 {
         2 * (len / BUFFER_HEADER_LEN as u64 + 4) * size_of::<Entry>() as u64
     }

@@ -8,8 +8,8 @@ use crate::source::{self, Bytes, Missing};
 use crate::trace::Trace;
 use etwsieve_budget::{Budget, Exhausted};
 
-/// Minimum number of bytes of a buffer that are read at a time: twice the maximum size of an event, so that at most half of
-/// them are read again.
+/// Minimum number of bytes of a buffer that are read at a time: twice the maximum size of an event, so that at most
+/// half of them are read again.
 const VIEW_LEN_MIN: usize = 128 << 10;
 /// Maximum number of bytes of a buffer that are read at a time. Most buffers are shorter.
 const VIEW_LEN_MAX: usize = 1 << 20;
@@ -45,8 +45,8 @@ impl<'t> WalkState<'t> {
         }
     }
 
-    /// Reads the header at the start of `bytes`, the buffer of `entry`. `None` if it is missing or of another type. A buffer
-    /// that was overwritten by another one is reported and read.
+    /// Reads the header at the start of `bytes`, the buffer of `entry`. `None` if it is missing or of another type. A
+    /// buffer that was overwritten by another one is reported and read.
     pub(crate) fn header(&mut self, entry: &Entry, bytes: &[u8]) -> Option<BufferHeader> {
         let header = BufferHeader::read(bytes)?;
         let is_compressed = header.is_compressed();

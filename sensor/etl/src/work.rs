@@ -10,11 +10,13 @@ use etwsieve_budget::Budget;
 
 /// Maximum steps per byte of a file for finding its buffers.
 ///
-/// The worst file costs about 60: if every other byte starts a plausible header, that header and the next one are checked.
+/// The worst file costs about 60: if every other byte starts a plausible header, that header and the next one are
+/// checked.
 pub const INDEX_STEPS_PER_BYTE_MAX: u64 = 128;
 /// Maximum steps per byte of a file for reading its events.
 ///
-/// Uncompressed files cost at most 6. The compressed files in the corpus expand to 4.7 times their length and cost at most
+/// Uncompressed files cost at most 6. The compressed files in the corpus expand to 4.7 times their length and cost at
+/// most
 /// 6.6; a file in which every buffer reaches [`EXPANSION_MAX`](crate::EXPANSION_MAX) would cost more than 1,000.
 pub const WALK_STEPS_PER_BYTE_MAX: u64 = 128;
 /// Additional steps for every file, so that a small file may have a high compression ratio.

@@ -1,8 +1,9 @@
 //! XPRESS: plain LZ77 (`COMPRESSION_FORMAT_XPRESS`, 3).
 //!
-//! A `u32` of flags, highest bit first, describes 32 items: 0 is a literal byte, 1 a match. A match is a `u16` with 13 bits
-//! distance - 1 and 3 bits length - 3. A length of 7 continues in a half-byte, of which two matches share a byte. The value
-//! 15 there continues in a byte, 255 there in a `u16` with the whole length, 0 there in a `u32` with the whole length.
+//! A `u32` of flags, highest bit first, describes 32 items: 0 is a literal byte, 1 a match. A match is a `u16` with 13
+//! bits distance - 1 and 3 bits length - 3. A length of 7 continues in a half-byte, of which two matches share a byte.
+//! The value 15 there continues in a byte, 255 there in a `u16` with the whole length, 0 there in a `u32` with the
+//! whole length.
 //!
 //! Source: MS-XCA, section 2.4.
 
@@ -65,8 +66,8 @@ fn items(input: &mut Input<'_>, output: &mut Output<'_>) -> Option<End> {
     Some(End::Full)
 }
 
-/// Reads the length of a match. Returns 0, which is not valid, for a length below its own prefix, and `None` if the input
-/// ends.
+/// Reads the length of a match. Returns 0, which is not valid, for a length below its own prefix, and `None` if the
+/// input ends.
 fn length(in_word: u32, input: &mut Input<'_>, half: &mut Option<u8>) -> Option<u64> {
     let mut len = in_word;
     if len == LENGTH_IN_WORD_MAX {

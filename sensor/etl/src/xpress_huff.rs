@@ -1,10 +1,10 @@
 //! XPRESS with Huffman codes (`COMPRESSION_FORMAT_XPRESS_HUFF`, 4).
 //!
-//! A sequence of blocks with 65536 bytes of output each (fewer in the last one). A block is a table of 512 code lengths, 4
-//! bits each, low half first, followed by 16-bit words of bits, highest first, with the bytes of long lengths between them.
-//! Symbols below 256 are literals, the others are matches: `(symbol - 256) % 16` is the length - 3, where 15 continues in a
-//! byte, 255 there in a `u16`, 0 there in a `u32`; `(symbol - 256) / 16` is the number of bits of the distance that follow
-//! below its highest bit.
+//! A sequence of blocks with 65536 bytes of output each (fewer in the last one). A block is a table of 512 code
+//! lengths, 4 bits each, low half first, followed by 16-bit words of bits, highest first, with the bytes of long
+//! lengths between them. Symbols below 256 are literals, the others are matches: `(symbol - 256) % 16` is the length -
+//! 3, where 15 continues in a byte, 255 there in a `u16`, 0 there in a `u32`; `(symbol - 256) / 16` is the number of
+//! bits of the distance that follow below its highest bit.
 //!
 //! Source: MS-XCA, section 2.2.
 
@@ -80,8 +80,8 @@ fn block(codes: &Codes, input: &mut Input<'_>, output: &mut Output<'_>) -> Optio
     Some(End::Full)
 }
 
-/// Reads bits from 16-bit words, highest first. Always has at least 16 bits read ahead, because the bytes of long lengths
-/// follow them in the input.
+/// Reads bits from 16-bit words, highest first. Always has at least 16 bits read ahead, because the bytes of long
+/// lengths follow them in the input.
 struct Bits {
     next: u32,
     /// Number of bits in `next` beyond the 16 that every look-up may use.
@@ -118,8 +118,8 @@ impl Bits {
 
 /// Canonical Huffman codes, ordered by length and then by symbol.
 ///
-/// A code is found by comparing it with the first code of each length. Preparing a block is therefore linear in its table,
-/// which matters because a buffer can have only a few bytes.
+/// A code is found by comparing it with the first code of each length. Preparing a block is therefore linear in its
+/// table, which matters because a buffer can have only a few bytes.
 struct Codes {
     /// For each length: the first longer code, extended to 15 bits.
     limits: [u32; CODE_BITS_MAX as usize + 1],
@@ -142,7 +142,8 @@ impl Codes {
         }
     }
 
-    /// Builds the codes. Returns false unless they are complete, so that every sequence of bits starts with one of them.
+    /// Builds the codes. Returns false unless they are complete, so that every sequence of bits starts with one of
+    /// them.
     fn build(&mut self, lengths: &[u8]) -> bool {
         let lengths = || lengths.iter().flat_map(|pair| [pair & 15, pair >> 4]);
         let mut counts = [0; CODE_BITS_MAX as usize + 1];

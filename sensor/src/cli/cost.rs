@@ -23,8 +23,8 @@ use uuid::Uuid;
 /// Maximum length of a title in the table, in characters.
 const TITLE_WIDTH_MAX: usize = 200;
 
-/// Measure the cost of each rule on recorded traces: how often it passes the prefilter, how often it matches, and its share
-/// of the time.
+/// Measure the cost of each rule on recorded traces: how often it passes the prefilter, how often it matches, and its
+/// share of the time.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -1,5 +1,5 @@
-//! The files that a command reads and writes. No output may overwrite an input, another output, or a file that etwsieve did
-//! not write.
+//! The files that a command reads and writes. No output may overwrite an input, another output, or a file that etwsieve
+//! did not write.
 
 use super::{Exit, usage_error};
 use crate::delivery::CollectorSettings;

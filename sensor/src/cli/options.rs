@@ -8,7 +8,8 @@ use std::path::PathBuf;
 /// Options that select rules.
 #[derive(Debug, Default, Args)]
 pub(super) struct RuleArgs {
-    /// Sigma rules and filters: files, or folders that are searched for .yml and .yaml files [default: the built-in rule].
+    /// Sigma rules and filters: files, or folders that are searched for .yml and .yaml files [default: the built-in
+    /// rule].
     #[arg(long, value_name = "FILE|DIR")]
     pub(super) rules: Vec<PathBuf>,
     /// Continue without invalid rules, and list them.

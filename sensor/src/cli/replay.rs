@@ -57,7 +57,8 @@ pub(super) struct ReplayArgs {
     /// Output format of detections [default: table on a terminal, jsonl otherwise].
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Also store hits in this SQLite database; it is created if it does not exist, and existing hits are not duplicated.
+    /// Also store hits in this SQLite database; it is created if it does not exist, and existing hits are not
+    /// duplicated.
     #[arg(long, value_name = "DB")]
     store: Option<PathBuf>,
     #[command(flatten)]

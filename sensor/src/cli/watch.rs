@@ -59,8 +59,8 @@ pub(super) struct WatchArgs {
     /// Number of matcher threads [default: a quarter of the processors, at most 4].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
-    /// Write the counts of the run to this file when it ends, as one JSON object; - for standard output. Overwrites only an
-    /// earlier summary.
+    /// Write the counts of the run to this file when it ends, as one JSON object; - for standard output. Overwrites
+    /// only an earlier summary.
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
 }

@@ -78,7 +78,8 @@ impl BlockHit<'_> {
         })
     }
 
-    /// Removes the gaps from the text, and converts spans to positions in the original script. Spans across a gap are removed.
+    /// Removes the gaps from the text, and converts spans to positions in the original script. Spans across a gap are
+    /// removed.
     fn cut(self, content: &mut EventContent, rules: &mut [RuleRefV1]) -> CutV1 {
         for rule in rules {
             let place = |mut span: SpanV1| {

@@ -115,9 +115,9 @@ impl Skipped {
 
 /// Finds recorded traces at `paths`: files, pipes, [`STDIN`], and folders, which are searched recursively.
 ///
-/// Each file is returned once, even if it is named several times. Links to folders are not followed, because they could form
-/// a loop. A path that does not exist and contains `*`, `?` or `[…]` is a pattern: `**` matches any number of folders, `[*]`
-/// the character itself.
+/// Each file is returned once, even if it is named several times. Links to folders are not followed, because they could
+/// form a loop. A path that does not exist and contains `*`, `?` or `[…]` is a pattern: `**` matches any number of
+/// folders, `[*]` the character itself.
 pub fn find(paths: &[PathBuf]) -> Found {
     search(paths, &ENDINGS, true)
 }
@@ -156,7 +156,7 @@ fn search(paths: &[PathBuf], endings: &[&str], are_traces: bool) -> Found {
 
 struct Search<'a> {
     endings: &'a [&'a str],
-    /// Whether the search is for traces: then `-` means standard input, and skipped files are counted.
+    /// True if the search is for traces: then `-` means standard input, and skipped files are counted.
     are_traces: bool,
     found: Found,
 }
@@ -319,8 +319,8 @@ impl Search<'_> {
     }
 }
 
-/// Matches like a shell: on systems other than Windows, case matters, and only a pattern that starts with a dot matches names
-/// that do.
+/// Matches like a shell: on systems other than Windows, case matters, and only a pattern that starts with a dot matches
+/// names that do.
 const MATCH: MatchOptions = MatchOptions {
     case_sensitive: !FILE_NAMES_IGNORE_CASE,
     require_literal_separator: true,

@@ -2,8 +2,8 @@
 //! blocks arrive.
 //!
 //! Without a policy PowerShell logs only blocks that contain a word from its list of suspicious words (class
-//! `SuspiciousContentChecker` in `CompiledScriptBlock.cs`), so the canary contains one, [`SUSPICIOUS_WORD`], in a comment.
-//! If a policy disables logging, the canary does not arrive.
+//! `SuspiciousContentChecker` in `CompiledScriptBlock.cs`), so the canary contains one, [`SUSPICIOUS_WORD`], in a
+//! comment. If a policy disables logging, the canary does not arrive.
 
 use super::policy::Edition;
 use std::env;
@@ -11,9 +11,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// The word that makes PowerShell log the block: a property of .NET types that both editions list. It consists of letters
-/// only, because the scan of PowerShell 7 hashes only letters and hyphens, and never matches `kernel32`. It must not be at
-/// the start of the block, where that scan misses a word.
+/// The word that makes PowerShell log the block: a property of .NET types that both editions list. It consists of
+/// letters only, because the scan of PowerShell 7 hashes only letters and hyphens, and never matches `kernel32`. It
+/// must not be at the start of the block, where that scan misses a word.
 pub const SUSPICIOUS_WORD: &str = "DeclaringType";
 /// Maximum length of the random word in bytes.
 pub const WORD_LEN_MAX: usize = 64;
@@ -52,8 +52,8 @@ pub fn spawn(edition: Edition, word: &str) -> io::Result<Child> {
         .spawn()
 }
 
-/// Returns the full path of an edition's program, or `None` if it is not installed. The search path is not used, because
-/// the sensor may be elevated.
+/// Returns the full path of an edition's program, or `None` if it is not installed. The search path is not used,
+/// because the sensor may be elevated.
 pub fn program(edition: Edition) -> Option<PathBuf> {
     let folder = |variable: &str| env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let candidates = match edition {

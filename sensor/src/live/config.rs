@@ -36,7 +36,7 @@ const RELOAD_CHECK_SECONDS: RangeInclusive<u64> = 0..=3600;
 pub struct Config {
     /// Rule files, and folders that are searched for .yml and .yaml files. Empty: the built-in rule.
     pub rules: Vec<PathBuf>,
-    /// Whether to continue without invalid rules.
+    /// Continue without invalid rules.
     pub allow_bad_rules: bool,
     /// The ETW session.
     pub session: SessionSettings,

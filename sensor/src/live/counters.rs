@@ -1,4 +1,5 @@
-//! Losses that ETW reports for a session, and what the sensor did to the session: counts that the pipeline does not have.
+//! Losses that ETW reports for a session, and what the sensor did to the session: counts that the pipeline does not
+//! have.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -19,7 +20,7 @@ pub struct SessionCounters {
     pub reloads: AtomicU64,
     /// Number of rule sets that were rejected, so that the previous one stayed active.
     pub reload_failures: AtomicU64,
-    /// Whether a session is running.
+    /// True while a session is running.
     pub up: AtomicBool,
 }
 

@@ -1,6 +1,6 @@
 //! What `etwsieve doctor` concludes from the facts of a machine.
 //!
-//! No function here asks the system; `sys/windows/doctor.rs` gathers the facts.
+//! No function here calls the system; `sys/windows/doctor.rs` collects the facts.
 
 use super::counters::LossCounts;
 use super::policy::{Edition, EditionPolicy, Logging, Policy};
@@ -17,7 +17,7 @@ const CLOCK_MIN: FileTime = FileTime(133_485_408_000_000_000);
 /// Number of sessions that Windows allows on one provider.
 const SESSIONS_PER_PROVIDER_MAX: usize = 8;
 
-/// How serious a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
     /// As it should be.
@@ -31,11 +31,11 @@ pub enum Status {
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// How serious it is.
+    /// Severity of the finding.
     pub status: Status,
-    /// What was examined.
+    /// The examined part of the machine.
     pub subject: &'static str,
-    /// What was found, and what to do about it.
+    /// Result of the examination, and advice.
     pub text: String,
 }
 
@@ -109,8 +109,8 @@ pub fn clock(now: FileTime) -> Finding {
     }
 }
 
-/// Judges the registrations of the providers of Windows PowerShell and of PowerShell 7. If neither is registered, no event
-/// can arrive.
+/// Judges the registrations of the providers of Windows PowerShell and of PowerShell 7. If neither is registered, no
+/// event can arrive.
 pub fn registrations(
     windows_powershell: io::Result<Option<Registration>>,
     powershell7: io::Result<Option<Registration>>,

@@ -1,7 +1,7 @@
 //! The guardian decides what to do about the state of a session, which it receives every few seconds.
 //!
-//! It makes no system call and reads no clock, so tests cover every case on every system. `sys/windows/guardian.rs` queries
-//! the session and carries out the actions.
+//! It makes no system call and reads no clock, so tests cover every case on every system. `sys/windows/guardian.rs`
+//! queries the session and carries out the actions.
 
 use super::counters::LossCounts;
 use super::notice::{Notice, NoticeKind};
@@ -28,8 +28,8 @@ pub struct ProviderSnapshot {
     pub id: Uuid,
     /// Ids of the processes that have it registered: running hosts.
     pub hosts: Vec<u32>,
-    /// Whether the sensor's session has it enabled with the required parameters; `None` if no host runs, because the
-    /// system does not report it then.
+    /// True if the provider is enabled in the sensor's session with the required parameters; `None` if no host runs,
+    /// because the system does not report it then.
     pub enabled: Option<bool>,
 }
 
@@ -50,13 +50,13 @@ pub struct SessionSnapshot {
     pub providers: Vec<ProviderSnapshot>,
     /// Script block logging of Windows PowerShell.
     pub logging: Logging,
-    /// Whether Protected Event Logging is on.
+    /// True if Protected Event Logging is on.
     pub encrypted: bool,
-    /// Whether at least one rule searches script blocks.
+    /// True if at least one rule searches script blocks.
     pub script_blocks: bool,
 }
 
-/// What the caller must do.
+/// An action for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Report this notice.
@@ -79,10 +79,10 @@ pub struct Guardian {
     encrypted: bool,
     /// Age of the session when the providers were last enabled again.
     reasserted_at: Duration,
-    /// Hosts, with the age of the session and the number of events when each was first seen. `None` for hosts that started
-    /// before the session, whose first events it could not receive.
+    /// Hosts, with the age of the session and the number of events when each was first seen. `None` for hosts that
+    /// started before the session, whose first events it could not receive.
     hosts: BTreeMap<u32, Option<(Duration, u64)>>,
-    /// Whether the hosts that started before the session have been recorded.
+    /// True once the hosts that started before the session have been recorded.
     hosts_known: bool,
     silence_reported: bool,
 }

@@ -93,13 +93,13 @@ pub struct Notice {
     pub kind: NoticeKind,
     /// When the sensor noticed it.
     pub time: FileTime,
-    /// What was found, and what to do about it.
+    /// Description of the problem, and advice.
     pub detail: String,
 }
 
 impl Notice {
-    /// Converts the notice into a hit of the session `source` on `computer`. `number` distinguishes notices with the same
-    /// time.
+    /// Converts the notice into a hit of the session `source` on `computer`. `number` distinguishes notices with the
+    /// same time.
     pub fn into_hit(self, source: &str, computer: &str, number: u64) -> HitV1 {
         let mut hit = HitV1 {
             time: self.time.0,

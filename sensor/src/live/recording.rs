@@ -22,19 +22,19 @@ pub enum RecordError {
     Path {
         /// The path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Reason.
         source: io::Error,
     },
     /// The session failed.
     #[error("cannot {action} recording session {name:?}: {source}{hint}")]
     Session {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The session.
         name: String,
         /// The error of the system.
         source: io::Error,
-        /// What to do; empty, or it begins with a separator.
+        /// Advice for the user; empty, or it begins with a separator.
         hint: &'static str,
     },
 }
@@ -56,7 +56,7 @@ impl RecordError {
     }
 }
 
-/// What to record, and until when.
+/// Parameters of a recording.
 #[derive(Clone, Debug)]
 pub struct Recording<'a> {
     /// Buffers and the session's name.

@@ -1,7 +1,7 @@
 //! Detects changes of rule files while the sensor runs, and reloads them.
 //!
-//! A change is a change of content. Names, lengths and modification times only determine which files must be read again:
-//! touching a file is not a change, and rewriting it within one tick of the file system's clock is.
+//! A change is a change of content. Names, lengths and modification times only determine which files must be read
+//! again: touching a file is not a change, and rewriting it within one tick of the file system's clock is.
 
 use crate::input::{InputError, expand};
 use crate::rules::{ENDINGS, from_paths};
@@ -19,8 +19,8 @@ use std::time::{Duration, SystemTime};
 const READ_LEN_MAX: u64 = 256 << 20;
 /// Maximum number of errors, and of warnings, that a reload logs one by one.
 const LISTED_MAX: usize = 50;
-/// Age that a modification time must have before it proves that a file is unchanged. FAT counts in steps of two seconds,
-/// and the clocks of a file server and its client may differ slightly.
+/// Age that a modification time must have before it proves that a file is unchanged. FAT counts in steps of two
+/// seconds, and the clocks of a file server and its client may differ slightly.
 const SETTLE_TIME: Duration = Duration::from_secs(4);
 
 /// The rule files at some paths, and their contents at the last check.
@@ -56,7 +56,7 @@ struct KnownFile {
     len: u64,
     modified: Option<SystemTime>,
     hash: [u8; 32],
-    /// Whether the modification time was old enough when the file was read, so that any later change alters it.
+    /// True if the modification time was old enough when the file was read, so that any later change alters it.
     settled: bool,
 }
 
@@ -81,8 +81,8 @@ impl RuleFiles {
         &self.paths
     }
 
-    /// Checks the files, and returns true once per change: when two checks in a row found the same contents, so that a file
-    /// is not loaded while it is being written.
+    /// Checks the files, and returns true once per change: when two checks in a row found the same contents, so that a
+    /// file is not loaded while it is being written.
     ///
     /// # Complexity
     ///
@@ -199,7 +199,7 @@ pub enum ReloadError {
     NoRule,
 }
 
-/// Reloads the rules at `paths`, or the built-in rule if there are no paths.
+/// Reloads the rules at `paths`, or the built-in rule if `paths` is empty.
 ///
 /// # Errors
 ///

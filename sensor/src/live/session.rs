@@ -1,4 +1,4 @@
-//! A session as ETW describes it, and what the sensor requests from the providers in it.
+//! A session as ETW describes it, and the parameters with which the sensor enables providers in it.
 
 use super::counters::LossCounts;
 use super::provider::ProviderState;
@@ -43,12 +43,12 @@ impl SessionState {
     }
 }
 
-/// What a session requests from a provider.
+/// The parameters with which the sensor enables a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnableParameters {
     /// Kinds of events. A provider that writes none of them is disabled.
     pub kinds: Vec<EventKind>,
-    /// Whether Windows adds the user's SID to each event.
+    /// Windows adds the user's SID to each event.
     pub user_sid: bool,
 }
 
@@ -60,8 +60,8 @@ impl EnableParameters {
     }
 }
 
-/// Returns whether the session with this logger id has the provider enabled with at least the level and the keywords that
-/// the sensor needs. A keyword mask of 0 means all.
+/// Returns whether the session with this logger id has the provider enabled with at least the level and the keywords
+/// that the sensor needs. A keyword mask of 0 means all.
 pub fn is_enabled(provider: &Uuid, state: &ProviderState, logger_id: u16) -> bool {
     let ours = state.sessions.iter().find(|session| session.logger_id == logger_id);
     ours.is_some_and(|ours| {

@@ -66,7 +66,7 @@ pub(crate) fn in_range<T: PartialOrd + Display + Copy>(
 /// The ETW session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate key")]
 pub struct SessionSettings {
     /// Name of the session, unique on the machine: 1 to 128 characters without NUL and backslash.
     pub name: String,
@@ -78,13 +78,13 @@ pub struct SessionSettings {
     pub max_buffers: u32,
     /// Seconds after which a partly filled buffer is delivered: 1 to 60.
     pub flush_seconds: u32,
-    /// Whether each processor has separate buffers, so that writers do not wait for each other.
+    /// Each processor has separate buffers, so that writers do not wait for each other.
     pub per_processor: bool,
-    /// Whether the session keeps receiving events if another session on the same provider fails.
+    /// The session keeps receiving events if another session on the same provider fails.
     pub independent: bool,
-    /// Whether Windows adds the user's SID to each event.
+    /// Windows adds the user's SID to each event.
     pub user_sid: bool,
-    /// Whether the content that PowerShell passes to the antimalware scanner is searched as well.
+    /// Content that PowerShell passes to the antimalware scanner is searched as well.
     pub amsi: bool,
 }
 
@@ -173,8 +173,8 @@ impl PipelineSettings {
         in_range("pipeline.warning_reserve_percent", self.warning_reserve_percent, &WARNING_RESERVE_PERCENT)
     }
 
-    /// Returns the number of matcher threads to start: `threads`, or if that is 0 a quarter of the processors, at least 1
-    /// and at most 4.
+    /// Returns the number of matcher threads to start: `threads`, or if that is 0 a quarter of the processors, at least
+    /// 1 and at most 4.
     pub fn matcher_threads(&self) -> usize {
         self.threads_on(thread::available_parallelism().map_or(1, usize::from))
     }

@@ -1,5 +1,5 @@
-//! A live run: feeds a source through the pipeline, writes and stores hits as they arrive, replaces rules when their files
-//! change, and logs the counts at intervals.
+//! A live run: feeds a source through the pipeline, writes and stores hits as they arrive, replaces rules when their
+//! files change, and logs the counts at intervals.
 //!
 //! The caller passes the source, so nothing here depends on Windows.
 
@@ -76,7 +76,7 @@ pub struct Watch {
     metrics: Option<Server>,
 }
 
-/// What the source of a run shares with it.
+/// Handles that a run shares with its source.
 #[derive(Clone)]
 pub struct WatchHandles {
     /// The active rules, which determine the events to request.
@@ -262,8 +262,8 @@ fn is_table(head: &[u8]) -> bool {
     head.starts_with(b"TIME ") || head.starts_with(b"\x1b[1mTIME ")
 }
 
-/// Replaces the rules when their files have changed, until the run has `ended`. Wakes the threads that wait for `stop`, so
-/// that the source requests the events of the new rules.
+/// Replaces the rules when their files have changed, until the run has `ended`. Wakes the threads that wait for `stop`,
+/// so that the source requests the events of the new rules.
 fn reload(
     config: &Config,
     mut rule_files: RuleFiles,

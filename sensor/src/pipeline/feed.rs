@@ -281,8 +281,8 @@ impl Sink for Feed<'_> {
 }
 
 impl RawEvent {
-    /// Copies an event into this buffer. An AMSI event is copied in the form that the matcher searches, which is shorter.
-    /// Allocates only if the buffer has to grow.
+    /// Copies an event into this buffer. An AMSI event is copied in the form that the matcher searches, which is
+    /// shorter. Allocates only if the buffer has to grow.
     fn fill(&mut self, event: &EventRef<'_>, scan: Option<&Scan<'_>>, source: u32, sequence: u64) {
         self.header = event.header;
         self.user_sid = event.user_sid;

@@ -1,7 +1,8 @@
 //! Counts of one source during a run.
 //!
-//! The source thread and the matcher threads write different cache lines without locks. A reader always sees counts that add
-//! up: it reads the numbers of finished events before the number of selected events, and calls the difference `waiting`.
+//! The source thread and the matcher threads write different cache lines without locks. A reader always sees counts
+//! that add up: it reads the numbers of finished events before the number of selected events, and calls the difference
+//! `waiting`.
 
 use crate::ledger::{AmsiLedger, BlockLedger, Ledger, LossLedger};
 use etwsieve_matcher::block::BlockCounts;
@@ -228,8 +229,8 @@ impl Tally {
         }
     }
 
-    /// Adds the counts of blocks since the last call, and the change in the number and memory of open blocks on one thread
-    /// from `before` to `now`.
+    /// Adds the counts of blocks since the last call, and the change in the number and memory of open blocks on one
+    /// thread from `before` to `now`.
     pub(super) fn blocks(&self, done: &BlockCounts, before: (usize, usize), now: (usize, usize)) {
         let work = &self.work.blocks;
         let rows = [

@@ -36,7 +36,7 @@ pub(super) struct Worker<'a> {
     scratch: Scratch,
     blocks: Blocks,
     gap: Option<(u32, Gap)>,
-    /// Whether the source is a live session.
+    /// True if the source is a live session.
     is_live: bool,
     /// FILETIME of the last event.
     time: u64,
@@ -49,9 +49,9 @@ struct SearchResult {
     raw: Vec<u32>,
     views: Vec<ViewMatch>,
     found_needles: FoundNeedles,
-    /// Whether a view may differ from the raw text.
+    /// True if a view may differ from the raw text.
     could_differ: bool,
-    /// Whether the views were cut short.
+    /// True if the views were cut short.
     is_cut: bool,
 }
 

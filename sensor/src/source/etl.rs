@@ -15,7 +15,8 @@ const PROGRESS_EVENTS: u64 = 256;
 /// `EVENT_TRACE_TYPE_LOST_EVENT` and the two types of lost buffers, in memory and in a file.
 const LOST_EVENT_TYPES: RangeInclusive<u8> = 32..=34;
 
-/// Reads the trace at `path` and passes its events to `sink` in time order. Ends soon after [`Sink::stop`] is requested.
+/// Reads the trace at `path` and passes its events to `sink` in time order. Ends soon after [`Sink::stop`] is
+/// requested.
 ///
 /// # Errors
 ///

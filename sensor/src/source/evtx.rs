@@ -5,19 +5,20 @@
 //! | 0 | file header, 4096 bytes, `ElfFile\0` |
 //! | 4096 | chunks of 65,536 bytes each, `ElfChnk\0`, to the end of the file |
 //!
-//! A chunk contains a header of 512 bytes and records: `**\0\0`, u32 size, u64 number, u64 FILETIME, BinXML, and the size
-//! again. The crate `evtx` decodes the headers, and [`binxml`] reads the fields of an event from its BinXML. The crate could
-//! do that as well, but only renders whole events as JSON or XML, which is slower and loses lone surrogates: PowerShell may
-//! split a script block within a surrogate pair.
+//! A chunk contains a header of 512 bytes and records: `**\0\0`, u32 size, u64 number, u64 FILETIME, BinXML, and the
+//! size again. The crate `evtx` decodes the headers, and [`binxml`] reads the fields of an event from its BinXML. The
+//! crate could do that as well, but only renders whole events as JSON or XML, which is slower and loses lone
+//! surrogates: PowerShell may split a script block within a surrogate pair.
 //!
-//! Guarantees: memory for one chunk, whatever the size of the file. All chunks in the file are read; the dirty flag and the
-//! checksums are ignored, because they are outdated in copies of a live log. If the header of a chunk is outdated, records
-//! after its stated end are read as long as their numbers continue. A damaged chunk or record is reported, and reading
-//! continues at the next recognisable record. Chunks and records that a header states but that are missing are reported,
-//! and so are blank chunks before others.
+//! Guarantees: memory for one chunk, whatever the size of the file. All chunks in the file are read; the dirty flag and
+//! the checksums are ignored, because they are outdated in copies of a live log. If the header of a chunk is outdated,
+//! records after its stated end are read as long as their numbers continue. A damaged chunk or record is reported, and
+//! reading continues at the next recognisable record. Chunks and records that a header states but that are missing are
+//! reported, and so are blank chunks before others.
 //!
-//! Work is bounded: [`RECORD_STEPS_PER_BYTE_MAX`] for a record, [`CHUNK_STEPS_PER_BYTE_MAX`] for all records of a chunk.
-//! Every byte that is read, compared or written is counted. Records that exceed the limits are reported as damage.
+//! Work is bounded: [`RECORD_STEPS_PER_BYTE_MAX`] for a record, [`CHUNK_STEPS_PER_BYTE_MAX`] for all records of a
+//! chunk. Every byte that is read, compared or written is counted. Records that exceed the limits are reported as
+//! damage.
 
 mod binxml;
 mod input;
@@ -51,8 +52,8 @@ const RECORD_HEADER_LEN: usize = 24;
 /// Length of the size that ends a record.
 const SIZE_LEN: usize = 4;
 
-/// Maximum steps of work per byte of a record, in addition to [`RECORD_STEPS_FREE`]. The most expensive records are forwarded
-/// ones in which every entity is a token.
+/// Maximum steps of work per byte of a record, in addition to [`RECORD_STEPS_FREE`]. The most expensive records are
+/// forwarded ones in which every entity is a token.
 pub const RECORD_STEPS_PER_BYTE_MAX: u64 = 32;
 /// Steps of work that every record may cost in addition, for the template that it shares with others.
 pub const RECORD_STEPS_FREE: u64 = 64 << 10;
@@ -69,8 +70,8 @@ const RECORD_MAGIC: &[u8; 4] = b"**\0\0";
 ///
 /// # Errors
 ///
-/// [`SourceError`] if the file cannot be opened, is not an event log, or the system fails to read it. Damage is reported to
-/// [`Sink::damaged`].
+/// [`SourceError`] if the file cannot be opened, is not an event log, or the system fails to read it. Damage is
+/// reported to [`Sink::damaged`].
 pub fn read(path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
     let file = File::open(path).map_err(|source| SourceError::Open { path: path.into(), source })?;
     replay(file, path, sink)

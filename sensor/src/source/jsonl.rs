@@ -1,7 +1,7 @@
 //! Reads events from JSON Lines: one object per line.
 //!
-//! Two sets of keys are supported, in any mixture: that of exported event collections, and that of the detections that this
-//! program writes. Only the time and the text of the event are required.
+//! Two sets of keys are supported, in any mixture: that of exported event collections, and that of the detections that
+//! this program writes. Only the time and the text of the event are required.
 //!
 //! | meaning | key | key in detections |
 //! |---|---|---|
@@ -17,14 +17,14 @@
 //! | 4103 | `context_info`, `user_data`, `payload` | |
 //! | 1101 | `script_block_text`, `path`, `app_name` (by default `PowerShell`), `scan_result` | |
 //!
-//! Numbers may be text, with the prefix `0x` for hexadecimal. A missing key and null mean the same: version, level, task and
-//! opcode are then those of the provider's manifest, and a 4104 without `path` has four fields. Other keys are ignored. A
-//! file of detections has one line per rule, so an event may be read several times. Text may contain escaped lone
-//! surrogates, which are kept.
+//! Numbers may be text, with the prefix `0x` for hexadecimal. A missing key and null mean the same: version, level,
+//! task and opcode are then those of the provider's manifest, and a 4104 without `path` has four fields. Other keys are
+//! ignored. A file of detections has one line per rule, so an event may be read several times. Text may contain escaped
+//! lone surrogates, which are kept.
 //!
-//! Blank lines and a byte order mark are skipped. Memory is bounded by one line of at most [`LINE_LEN_MAX`] bytes and a copy
-//! of its texts. Work is linear in the line: unneeded values are skipped without being stored, however deeply they are
-//! nested.
+//! Blank lines and a byte order mark are skipped. Memory is bounded by one line of at most [`LINE_LEN_MAX`] bytes and a
+//! copy of its texts. Work is linear in the line: unneeded values are skipped without being stored, however deeply they
+//! are nested.
 
 #[cfg(test)]
 mod tests;
@@ -46,8 +46,8 @@ use std::path::Path;
 use uuid::Uuid;
 use values::{Integer, Level, Wide};
 
-/// Maximum length of a line in bytes without its line ending: the longest payload with every unit escaped, and the other
-/// keys.
+/// Maximum length of a line in bytes without its line ending: the longest payload with every unit escaped, and the
+/// other keys.
 pub const LINE_LEN_MAX: usize = 1 << 20;
 /// Number of bytes between two reports of progress.
 const PROGRESS_STEP: u64 = 1 << 16;
@@ -59,8 +59,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 ///
 /// # Errors
 ///
-/// [`SourceError`] if the file cannot be opened, does not start with an object, or the system fails to read it. Lines that
-/// are not events are reported to [`Sink::damaged`].
+/// [`SourceError`] if the file cannot be opened, does not start with an object, or the system fails to read it. Lines
+/// that are not events are reported to [`Sink::damaged`].
 pub fn read(path: &Path, sink: &mut dyn Sink) -> Result<(), SourceError> {
     let file = File::open(path).map_err(|source| SourceError::Open { path: path.into(), source })?;
     replay(file, path, sink)
@@ -255,7 +255,8 @@ impl Line<'_> {
         let time = self.time_created.as_deref().ok_or("expected time_created or time, found neither")?;
         let time = parse_time(time).ok_or_else(|| expected("time", "an RFC 3339 time from 1601 on", time))?;
         let by_id = if event_id == event::AMSI_SCAN { event::AMSI } else { event::POWERSHELL };
-        // Level, opcode, task and version are those of the manifests. Both PowerShell events belong to the channel Operational.
+        // Level, opcode, task and version are those of the manifests. Both PowerShell events belong to the channel
+        // Operational.
         let (level, opcode, task, version, channel) = match event_id {
             event::MODULE_LOGGING => (4, 20, 106, 1, 16),
             event::AMSI_SCAN => (4, 0, 0, 0, 0),

@@ -4,8 +4,8 @@ use etwsieve_event::FileTime;
 use etwsieve_event::time::TICKS_PER_SECOND;
 use uuid::Uuid;
 
-/// Parses an RFC 3339 time; without an offset it is UTC. Ignores decimals after the seventh, because forwarded records have
-/// nine.
+/// Parses an RFC 3339 time; without an offset it is UTC. Ignores decimals after the seventh, because forwarded records
+/// have nine.
 pub(crate) fn parse_time(text: &str) -> Option<FileTime> {
     let text = text.trim();
     // A sign after the seconds starts an offset.

@@ -85,7 +85,7 @@ pub mod service {
     use std::path::{Path, PathBuf};
     use tracing_subscriber::EnvFilter;
 
-    /// Why the service manager refused.
+    /// Why an action of the service manager failed.
     pub type ServiceError = NeedsWindows;
 
     const REFUSED: ServiceError = NeedsWindows { command: "service" };
@@ -95,7 +95,7 @@ pub mod service {
     pub struct Installed {
         /// The command line of the service.
         pub command_line: String,
-        /// What the administrator should know.
+        /// Warnings for the administrator.
         pub warnings: Vec<String>,
     }
 
@@ -153,10 +153,10 @@ pub mod service {
         Err(REFUSED)
     }
 
-    /// Does nothing: there is no event log.
+    /// Does nothing, because only Windows has an event log.
     pub fn log_to_event_log(_filter: EnvFilter) {}
 
-    /// Does nothing: there is no event log.
+    /// Does nothing, because only Windows has an event log.
     pub fn report_error(_message: &str) {}
 }
 

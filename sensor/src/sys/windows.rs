@@ -1,5 +1,5 @@
-//! Windows: the event tracing session, policies, registrations and the service. The parts that the collector uses too are
-//! in `transport/host`.
+//! Windows: the event tracing session, policies, registrations and the service. The parts that the collector uses too
+//! are in `transport/host`.
 //!
 //! This is the only part of the sensor with unsafe code. Each file wraps a few Windows functions in safe ones; none of
 //! their types is visible outside.
@@ -35,7 +35,7 @@ pub fn require(_command: &'static str) -> Result<(), Infallible> {
     Ok(())
 }
 
-/// Returns who besides administrators can change the file or a folder above it, as a message; `None` if nobody can, or
+/// Returns who besides administrators can change the file or a folder above it, as a message; `None` if no one can, or
 /// if the system does not say.
 pub fn exposure(path: &Path) -> Option<String> {
     exposures(path).unwrap_or_default().first().map(|exposure| {

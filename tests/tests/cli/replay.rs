@@ -201,7 +201,7 @@ fn wrong_usage_and_rejected_rules_give_exit_code_2() {
     let check = run(PROGRAM, ["rules", "check", &good]);
     assert_eq!(check.code, Some(0));
     assert!(
-        check.stdout.starts_with("rules: 1 loaded, 0 for other log sources, 0 filters applied, 0 refused"),
+        check.stdout.starts_with("rules: 1 loaded, 0 for other log sources, 0 filters applied, 0 rejected"),
         "{}",
         check.stdout
     );
@@ -360,7 +360,7 @@ fn ctrl_c_stops_with_a_consistent_summary() {
     std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut stderr).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{stderr}");
     feeder.join().unwrap();
-    assert!(stderr.contains("stopped within"), "{stderr}");
+    assert!(stderr.contains("stopped after"), "{stderr}");
     let summary = read_json(&summary);
     assert_eq!(summary["interrupted"], true);
     assert!(lines > 0);

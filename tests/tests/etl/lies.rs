@@ -214,7 +214,7 @@ fn files_that_are_not_traces() {
     assert!(matches!(error, EtlError::Open(_)), "{error}");
     for (content, want) in [
         (vec![], "the trace is empty (0 bytes)"),
-        (b"MZ".to_vec(), "the trace ends within its header: 376 bytes are needed, 2 are there"),
+        (b"MZ".to_vec(), "the trace ends within its header: expected 376 bytes, found 2"),
         (
             vec![b'.'; 5_000],
             "not an event trace: marker 0x2e2e2e2e at offset 0x48, expected 0xc0010002 or 0xc0020002",

@@ -24,7 +24,7 @@ fn refused(lab: &Lab) -> String {
 fn each_failed_start_says_what_to_do() {
     let rows = [
         ("deny_start\n", "elevated prompt"),
-        ("no_session_left\n", "no event tracing session is left"),
+        ("no_session_left\n", "all event tracing sessions of this machine are in use"),
         ("provider_full\n", "eight sessions"),
     ];
     for (scenario, expected) in rows {
@@ -42,7 +42,7 @@ fn two_sensors_do_not_share_a_session() {
     let output = run(&lab, &["watch"]);
     assert_eq!(output.status.code(), Some(2));
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(log.contains("belongs to a sensor that is running"), "{log}");
+    assert!(log.contains("belongs to a running sensor"), "{log}");
     // The first one is not affected.
     assert!(lab.machine().session(SESSION).unwrap().is_some());
     let watched = first.finish();
@@ -160,7 +160,7 @@ fn the_doctor_reports_a_healthy_machine_and_a_session_left_by_a_crash() {
     // The session of a killed sensor is found.
     Watching::start(&lab, &[]).kill();
     let page = String::from_utf8_lossy(&run(&lab, &["doctor"]).stdout).into_owned();
-    assert!(page.contains("it was left by a crash"), "{page}");
+    assert!(page.contains("a crashed sensor left it behind"), "{page}");
 }
 
 #[test]

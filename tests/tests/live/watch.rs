@@ -206,9 +206,9 @@ fn rules_are_replaced_under_load_without_a_missed_detection() {
     let watching = Watching::start(&lab, &["--config", &windows_path(&config)]);
     for round in 0..rounds {
         fs::write(rules.join("other.yml"), rule("Other", &format!("needle{round}"))).unwrap();
-        let loaded = format!("{} rules loaded again", round + 1);
+        let loaded = format!("{} rule sets reloaded", round + 1);
         let start = std::time::Instant::now();
-        while watching.log().matches("rules loaded again").count() as u64 <= round {
+        while watching.log().matches("rules reloaded").count() as u64 <= round {
             assert!(start.elapsed() < PATIENCE, "{loaded}: {}", watching.log());
             thread::sleep(Duration::from_millis(50));
         }
@@ -216,7 +216,7 @@ fn rules_are_replaced_under_load_without_a_missed_detection() {
     // An invalid set is rejected, and the previous one stays active.
     fs::write(rules.join("other.yml"), "title: [").unwrap();
     let start = std::time::Instant::now();
-    while !watching.log().contains("the old ones stay active") {
+    while !watching.log().contains("the previous rules stay active") {
         assert!(start.elapsed() < PATIENCE, "{}", watching.log());
         thread::sleep(Duration::from_millis(50));
     }
@@ -366,5 +366,5 @@ fn a_recording_replays_to_the_same_detections() {
     // A recording does not overwrite a file.
     let again = run(&lab, &["record", "--seconds", "1", &windows_path(&file)]);
     assert_eq!(again.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("already exists"));
 }

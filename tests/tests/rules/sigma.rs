@@ -173,7 +173,11 @@ fn a_set_of_only_other_log_sources_is_rejected_with_the_reason() {
     let demo = corpus::repository().join(etwsieve_tests::demo::PATH);
     let replay = run(PROGRAM, ["replay", "--rules", path.to_str().unwrap(), demo.to_str().unwrap()]);
     assert_eq!(replay.code, Some(2));
-    assert!(replay.stderr.contains("no rule is left: 1 are for other log sources"), "{}", replay.stderr);
+    assert!(
+        replay.stderr.contains("no rule for PowerShell: 1 rules are for other log sources"),
+        "{}",
+        replay.stderr
+    );
 }
 
 /// The format is described in `docs/rules.md`.

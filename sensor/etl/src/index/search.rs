@@ -35,7 +35,8 @@ impl HeaderPattern {
         header.is_plausible(self.logger_id, self.filled_max)
     }
 
-    /// Returns whether `bytes`, which end after a header or with the file, are a header, the end of the file or unused space.
+    /// Returns whether `bytes`, which end after a header or with the file, are a header, the end of the file or unused
+    /// space.
     pub(super) fn is_boundary(self, bytes: &[u8], is_inside: bool) -> bool {
         match BufferHeader::read(bytes) {
             Some(header) => self.is_plausible(&header) || all_zero(bytes),
@@ -49,8 +50,8 @@ impl<'a> Search<'a> {
         Self { window: Window::new(bytes), pattern, clean_from: 0, at: 0, is_found: false }
     }
 
-    /// Finds the first plausible header at or after `from` that starts before `end` and is followed by another one. The caller
-    /// knows that there is none in `clean_from..from`.
+    /// Finds the first plausible header at or after `from` that starts before `end` and is followed by another one. The
+    /// caller knows that there is none in `clean_from..from`.
     ///
     /// # Complexity
     ///

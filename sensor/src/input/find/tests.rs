@@ -1,4 +1,4 @@
-//! Which files are found.
+//! The search for input files.
 
 use super::{expand, find, traces};
 use std::fs;
@@ -10,7 +10,7 @@ fn relative(folder: &Path, files: &[PathBuf]) -> Vec<String> {
 }
 
 #[test]
-fn folders_give_their_traces_once_and_in_order() {
+fn traces_in_folders_are_found_once_and_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir_all(at("b/deep")).unwrap();
@@ -18,11 +18,12 @@ fn folders_give_their_traces_once_and_in_order() {
     for name in ["b/deep/x.EVTX", "b/2.etl", "a.jsonl", "c.etl.001", "note.txt", "odd", "d.001"] {
         fs::write(at(name), "").unwrap();
     }
-    let (files, errors) = traces(&[folder.path().into(), at("b/2.etl"), at("odd"), at("empty"), at("gone")]);
+    let (files, errors) =
+        traces(&[folder.path().into(), at("b/2.etl"), at("odd"), at("empty"), at("missing")]);
     assert_eq!(relative(folder.path(), &files), ["a.jsonl", "b/2.etl", "b/deep/x.EVTX", "c.etl.001", "odd"]);
     let shown: Vec<_> = errors.iter().map(ToString::to_string).collect();
-    assert!(shown[0].contains("empty holds no .etl or .evtx or .jsonl file"), "{shown:?}");
-    assert!(shown[1].contains("cannot read") && shown[1].contains("gone"), "{shown:?}");
+    assert!(shown[0].contains("empty contains no .etl or .evtx or .jsonl file"), "{shown:?}");
+    assert!(shown[1].contains("cannot read") && shown[1].contains("missing"), "{shown:?}");
 }
 
 #[test]
@@ -30,7 +31,7 @@ fn patterns_are_expanded_unless_a_file_has_that_name() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir_all(at("b/deep")).unwrap();
-    // Windows has no `*` in names.
+    // File names on Windows cannot contain `*`.
     for name in ["a1.evtx", "a2.evtx", "[a].evtx", "b/c.evtx", "b/deep/d.evtx", "b/deep/e.txt"] {
         fs::write(at(name), "").unwrap();
     }
@@ -59,7 +60,7 @@ fn patterns_are_expanded_unless_a_file_has_that_name() {
 }
 
 #[test]
-fn what_is_skipped_is_counted() {
+fn skipped_files_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("logs")).unwrap();
@@ -73,7 +74,7 @@ fn what_is_skipped_is_counted() {
 
 #[cfg(unix)]
 #[test]
-fn links_loops_pipes_and_devices_hold_nothing_up() {
+fn links_loops_pipes_and_devices_do_not_block_the_search() {
     use std::os::unix::fs::symlink;
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -82,17 +83,17 @@ fn links_loops_pipes_and_devices_hold_nothing_up() {
     symlink(at("real"), at("linked")).unwrap();
     symlink(at("real"), at("real/sub/loop")).unwrap();
     symlink("/dev/zero", at("zero.etl")).unwrap();
-    symlink(at("gone"), at("gone.evtx")).unwrap();
+    symlink(at("missing"), at("dangling.evtx")).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(at("pipe.evtx")).status().unwrap().success());
     let found = find(&[folder.path().into()]);
     assert_eq!(relative(folder.path(), &found.files), ["real/a.jsonl"]);
     assert_eq!(found.skipped.linked_folders, 2);
     let shown: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
     assert_eq!(shown.len(), 3, "{shown:?}");
-    assert!(shown[0].contains("gone.evtx: No such file"), "{shown:?}");
+    assert!(shown[0].contains("dangling.evtx: No such file"), "{shown:?}");
     assert!(shown[1].contains("pipe.evtx: it is a pipe, expected a file"), "{shown:?}");
     assert!(shown[2].contains("zero.etl: it is a device, expected a file"), "{shown:?}");
-    // Named by itself, and by a pattern.
+    // Named directly, and by a pattern.
     for path in [at("zero.etl"), at("z*.etl")] {
         let (files, errors) = traces(&[path]);
         assert!(files.is_empty() && errors[0].to_string().contains("it is a device"), "{errors:?}");

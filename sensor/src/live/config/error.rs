@@ -44,7 +44,7 @@ pub enum ConfigError {
         column: usize,
         /// The key, and the found and expected values.
         problem: String,
-        /// What to do; empty, or it begins with a separator.
+        /// Advice for the user; empty, or it begins with a separator.
         hint: String,
     },
     /// A value is out of its range.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
-/// How one session has a provider enabled.
+/// The parameters with which a session has enabled a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EnabledSession {
     /// Number of the session while it runs.
@@ -33,7 +33,7 @@ pub enum GuidInfoError {
     /// A structure extends beyond the end.
     #[error("expected {expected} bytes at offset {offset}, found {found}")]
     Truncated {
-        /// Where the structure begins.
+        /// Offset of the structure.
         offset: usize,
         /// Its size in bytes.
         expected: usize,
@@ -45,7 +45,7 @@ pub enum GuidInfoError {
         "the instance at offset {offset} has {len} bytes, but the next instance would start {next} bytes after its start"
     )]
     Overlap {
-        /// Where the instance begins.
+        /// Offset of the instance.
         offset: usize,
         /// Its size in bytes.
         len: usize,
@@ -81,8 +81,8 @@ pub enum GuidInfoError {
 ///
 /// # Errors
 ///
-/// [`GuidInfoError`] if a structure extends beyond the end, if instances overlap, or if there are fewer than stated. Every
-/// step moves forward, so the loop ends.
+/// [`GuidInfoError`] if a structure extends beyond the end, if instances overlap, or if there are fewer than stated.
+/// Every step moves forward, so the loop ends.
 pub fn parse_guid_info(answer: &[u8]) -> Result<ProviderState, GuidInfoError> {
     const HEAD_LEN: usize = 8;
     const INSTANCE_LEN: usize = 16;

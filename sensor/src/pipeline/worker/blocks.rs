@@ -30,7 +30,7 @@ struct BlockShard {
     reported_open: (usize, usize),
 }
 
-/// What [`Blocks`] needs from its matcher thread.
+/// The parts of a matcher thread that [`Blocks`] uses.
 pub(super) struct WorkerContext<'a> {
     pub(super) matcher: &'a Matcher,
     pub(super) scratch: &'a mut Scratch,

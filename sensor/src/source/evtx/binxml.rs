@@ -1,9 +1,9 @@
 //! BinXML: the token stream in which an event log record stores its XML.
 //!
-//! [`walk`](Walker::walk) reads the stream of one record and reports the elements, attributes and values of the XML to a
-//! [`Visitor`], with template substitutions and nested fragments in their places. Nothing is decoded or copied: values are
-//! slices of the chunk, so UTF-16 text is unchanged, including lone surrogates. (The crate `evtx` replaces lone surrogates,
-//! and its syntax tree is private.)
+//! [`walk`](Walker::walk) reads the stream of one record and reports the elements, attributes and values of the XML to
+//! a [`Visitor`], with template substitutions and nested fragments in their places. Nothing is decoded or copied:
+//! values are slices of the chunk, so UTF-16 text is unchanged, including lone surrogates. (The crate `evtx` replaces
+//! lone surrogates, and its syntax tree is private.)
 //!
 //! | token | body |
 //! |---|---|
@@ -21,8 +21,8 @@
 //! | 0F | fragment header: three bytes |
 //!
 //! Names are u32 offsets into the chunk, to u32 next name, u16 hash, u16 units, text, u16 zero. The first use of a name
-//! stores it directly after the offset. Source: MS-EVEN6 2.2.12, and the format document of libevtx for the layout of the
-//! chunks that Windows writes.
+//! stores it directly after the offset. Source: MS-EVEN6 2.2.12, and the format document of libevtx for the layout of
+//! the chunks that Windows writes.
 //!
 //! Work is bounded: each token is charged to the budget of the record every time it is read, also if a template is used
 //! repeatedly, and the visitor charges its own work on names and values.
@@ -93,8 +93,8 @@ impl<'c> Walker<'c> {
     ///
     /// # Errors
     ///
-    /// [`RecordError`] at the first token that is invalid or exceeds the budget. The visitor has received everything before
-    /// it.
+    /// [`RecordError`] at the first token that is invalid or exceeds the budget. The visitor has received everything
+    /// before it.
     pub(super) fn walk(
         &mut self,
         range: Range<usize>,

@@ -83,8 +83,8 @@ const ELEMENTS: [(&str, Slot); 9] = [
     ("Computer", Slot::Computer),
 ];
 
-/// Attributes in `System` whose value is a field of the header. The element need not be checked, because each name occurs in
-/// one element only.
+/// Attributes in `System` whose value is a field of the header. The element need not be checked, because each name
+/// occurs in one element only.
 const ATTRIBUTES: [(&str, Slot); 7] = [
     ("Name", Slot::ProviderName),
     ("Guid", Slot::ProviderGuid),
@@ -107,9 +107,9 @@ struct Datum<'c> {
 pub(super) struct Record<'c> {
     /// Header fields so far.
     pub(super) header: EventHeader,
-    /// Whether a valid `EventID` was found.
+    /// True if a valid `EventID` was found.
     pub(super) has_event_id: bool,
-    /// Whether the sink needs the payload; `None` before the end of `System`.
+    /// True if the sink needs the payload; `None` before the end of `System`.
     pub(super) wanted: Option<bool>,
     /// `Security/UserID`.
     pub(super) user_sid: Option<Sid>,

@@ -1,10 +1,10 @@
 //! Finds the records of a chunk.
 //!
-//! The header of a chunk states where its records end. If the log was copied while it was in use, the header may be outdated
-//! and may even state that the chunk is empty. On the other hand, the space after the end may still contain records of an
-//! earlier use of the chunk, in exported logs even with similar numbers. Records after the end are therefore read if they
-//! follow the last one. After damage they are read if the header states higher numbers, or if the log was in use, the number
-//! fits and the record is not older.
+//! The header of a chunk states where its records end. If the log was copied while it was in use, the header may be
+//! outdated and may even state that the chunk is empty. On the other hand, the space after the end may still contain
+//! records of an earlier use of the chunk, in exported logs even with similar numbers. Records after the end are
+//! therefore read if they follow the last one. After damage they are read if the header states higher numbers, or if
+//! the log was in use, the number fits and the record is not older.
 
 use super::{CHUNK_HEADER_LEN, CHUNK_LEN, RECORD_HEADER_LEN, RECORD_MAGIC, SIZE_LEN};
 use etwsieve_budget::{Budget, Exhausted};
@@ -15,8 +15,8 @@ use std::ops::Range;
 
 /// Minimum length of a record.
 const RECORD_LEN_MIN: usize = RECORD_HEADER_LEN + SIZE_LEN;
-/// Maximum steps per byte of finding the records of a chunk. Never reached: each byte is read once, and each possible record
-/// costs [`CANDIDATE_STEPS`].
+/// Maximum steps per byte of finding the records of a chunk. Never reached: each byte is read once, and each possible
+/// record costs [`CANDIDATE_STEPS`].
 pub(super) const FIND_STEPS_PER_BYTE_MAX: u64 = 16;
 /// Steps of checking a possible record.
 const CANDIDATE_STEPS: usize = 32;
@@ -35,7 +35,7 @@ pub(super) struct FoundRecord {
     pub(super) damage: Option<RecordDamage>,
 }
 
-/// Why there is no intact record at an offset.
+/// Kinds of damage of a record.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum RecordDamage {
     /// The header is invalid.
@@ -91,7 +91,8 @@ pub(super) struct Records<'c> {
 }
 
 impl<'c> Records<'c> {
-    /// Creates the search for the records of `chunk`. `is_dirty`: the file header does not state that the log was closed.
+    /// Creates the search for the records of `chunk`. `is_dirty`: the file header does not state that the log was
+    /// closed.
     pub(super) fn new(chunk: &'c [u8], header: Option<&EvtxChunkHeader>, is_dirty: bool) -> Self {
         let free = header.map_or(chunk.len(), |header| header.free_space_offset as usize);
         let known = |number: u64| Some(number).filter(|number| *number != NO_NUMBER);
@@ -225,8 +226,8 @@ impl<'c> Records<'c> {
         self.number.is_none_or(|before| number > before)
     }
 
-    /// Returns whether the record at `at`, which is after the stated end of the records and after `skipped` unreadable bytes,
-    /// may have this number.
+    /// Returns whether the record at `at`, which is after the stated end of the records and after `skipped` unreadable
+    /// bytes, may have this number.
     fn may_follow(&self, number: u64, at: usize, skipped: usize) -> bool {
         let Some(expected) = self.expected else { return true };
         let may_be_of_a_log_in_use = self.is_dirty && self.written(at) >= self.latest;

@@ -1,7 +1,7 @@
 //! Synthetic records, for cases that the recorded files do not contain.
 
 mod cost;
-mod lagging;
+mod outdated;
 
 use super::replay;
 use crate::event::{EventHeader, EventRef, POWERSHELL, POWERSHELL_CORE};

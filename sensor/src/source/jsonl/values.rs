@@ -41,8 +41,8 @@ impl<'de> Deserialize<'de> for Integer {
     }
 }
 
-/// A `level`: a number for an event, a word for a rule. Other values are skipped rather than stored, because they could be
-/// large.
+/// A `level`: a number for an event, a word for a rule. Other values are skipped rather than stored, because they could
+/// be large.
 pub(super) enum Level {
     Number(u64),
     Word(String),

@@ -1,5 +1,5 @@
-//! Control functions for event tracing sessions that ferrisetw lacks: query, stop by name, enable a provider, record to a
-//! file.
+//! Control functions for event tracing sessions that ferrisetw lacks: query, stop by name, enable a provider, record to
+//! a file.
 #![expect(unsafe_code, reason = "the ETW controller functions take pointers to structures that end in names")]
 
 use crate::live::counters::LossCounts;
@@ -88,7 +88,7 @@ fn state(properties: &Properties) -> SessionState {
     }
 }
 
-/// Queries the state of a session; `None` if there is no session of this name.
+/// Queries the state of a session; `None` if the session does not exist.
 ///
 /// # Errors
 ///
@@ -101,7 +101,7 @@ pub fn query(name: &str) -> io::Result<Option<SessionState>> {
     }
 }
 
-/// Stops a session and returns its last state; `None` if there is no session of this name.
+/// Stops a session and returns its last state; `None` if the session does not exist.
 ///
 /// # Errors
 ///
@@ -129,7 +129,7 @@ pub struct FileSession<'a> {
     pub min_buffers: u32,
     /// Seconds after which a partly filled buffer is flushed.
     pub flush_seconds: u32,
-    /// Whether each processor has separate buffers.
+    /// Each processor has separate buffers.
     pub per_processor: bool,
 }
 
@@ -137,7 +137,8 @@ pub struct FileSession<'a> {
 ///
 /// # Errors
 ///
-/// The error of the system: [`io::ErrorKind::AlreadyExists`] if the name is in use. Invalid input if a name is too long.
+/// The error of the system: [`io::ErrorKind::AlreadyExists`] if the name is in use. Invalid input if a name is too
+/// long.
 pub fn start_file(session: &FileSession<'_>) -> io::Result<u64> {
     let name = wide(session.name);
     let file = wide(session.path);
@@ -211,8 +212,8 @@ pub fn enable(handle: u64, provider: &Uuid, parameters: &EnableParameters) -> io
     } else {
         EVENT_CONTROL_CODE_ENABLE_PROVIDER
     };
-    // SAFETY: all structures live until the call returns, and it copies what it needs. `descriptor` states how many bytes
-    // of `filter` are used.
+    // SAFETY: all structures live until the call returns, and it copies what it needs. `descriptor` states how many
+    // bytes of `filter` are used.
     check(unsafe {
         let handle = CONTROLTRACE_HANDLE { Value: handle };
         let (guid, parameters) = (&raw const guid, &raw const trace_parameters);

@@ -1,4 +1,4 @@
-//! Gathers what `etwsieve doctor` reports, and runs its canary.
+//! Collects the facts for `etwsieve doctor`, and runs its canary.
 
 use super::session::{Claim, Session};
 use super::{control, elevation, machine, policy, provider};

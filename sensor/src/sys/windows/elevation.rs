@@ -3,13 +3,8 @@
 
 use crate::live::doctor::Access;
 use std::io;
-use std::mem::size_of;
 use std::ptr::null_mut;
-use windows_sys::Win32::Foundation::{CloseHandle, HANDLE};
-use windows_sys::Win32::Security::{
-    CheckTokenMembership, GetTokenInformation, TOKEN_ELEVATION, TOKEN_QUERY, TokenElevation,
-};
-use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
+use windows_sys::Win32::Security::CheckTokenMembership;
 
 /// A SID of one or two sub-authorities below NT authority (S-1-5-…), in a constant that Windows can read.
 ///
@@ -49,32 +44,6 @@ static MAY_START: [(Sid, Access); 5] = [
     (Sid::new(&[32, 559]), Access::PerformanceLogUsers),
 ];
 
-/// Returns whether the process has an elevated token.
-///
-/// # Errors
-///
-/// The error of the system.
-#[cfg(test)]
-fn is_elevated() -> io::Result<bool> {
-    let mut token: HANDLE = null_mut();
-    // SAFETY: the process handle is a constant that need not be closed, and `token` is writable.
-    if unsafe { OpenProcessToken(GetCurrentProcess(), TOKEN_QUERY, &raw mut token) } == 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let mut elevation = TOKEN_ELEVATION::default();
-    let mut len = 0;
-    // SAFETY: this class of information fills a `TOKEN_ELEVATION`, whose size is passed.
-    let succeeded = unsafe {
-        let (out, size) = ((&raw mut elevation).cast(), size_of::<TOKEN_ELEVATION>() as u32);
-        GetTokenInformation(token, TokenElevation, out, size, &raw mut len)
-    };
-    let result =
-        if succeeded == 0 { Err(io::Error::last_os_error()) } else { Ok(elevation.TokenIsElevated != 0) };
-    // SAFETY: `OpenProcessToken` returned the handle, and it is closed once.
-    unsafe { CloseHandle(token) };
-    result
-}
-
 /// Returns why the process may start event tracing sessions, or [`Access::Denied`]. Groups that User Account Control
 /// removed from the token do not count.
 ///
@@ -84,7 +53,8 @@ fn is_elevated() -> io::Result<bool> {
 pub fn may_start_sessions() -> io::Result<Access> {
     for (sid, access) in &MAY_START {
         let mut member = 0;
-        // SAFETY: a null token means the token of the caller. `Sid` has the layout and alignment of a SID and is only read.
+        // SAFETY: a null token means the token of the caller. `Sid` has the layout and alignment of a SID and is only
+        // read.
         let succeeded = unsafe {
             let sid = sid.0.as_ptr().cast_mut().cast();
             CheckTokenMembership(null_mut(), sid, &raw mut member)
@@ -102,6 +72,34 @@ pub fn may_start_sessions() -> io::Result<Access> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use windows_sys::Win32::Foundation::{CloseHandle, HANDLE};
+    use windows_sys::Win32::Security::{GetTokenInformation, TOKEN_ELEVATION, TOKEN_QUERY, TokenElevation};
+    use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
+
+    /// Returns whether the process has an elevated token.
+    ///
+    /// # Errors
+    ///
+    /// The error of the system.
+    fn is_elevated() -> io::Result<bool> {
+        let mut token: HANDLE = null_mut();
+        // SAFETY: the process handle is a constant that need not be closed, and `token` is writable.
+        if unsafe { OpenProcessToken(GetCurrentProcess(), TOKEN_QUERY, &raw mut token) } == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut elevation = TOKEN_ELEVATION::default();
+        let mut len = 0;
+        // SAFETY: this class of information fills a `TOKEN_ELEVATION`, whose size is passed.
+        let succeeded = unsafe {
+            let (out, size) = ((&raw mut elevation).cast(), size_of::<TOKEN_ELEVATION>() as u32);
+            GetTokenInformation(token, TokenElevation, out, size, &raw mut len)
+        };
+        let result =
+            if succeeded == 0 { Err(io::Error::last_os_error()) } else { Ok(elevation.TokenIsElevated != 0) };
+        // SAFETY: `OpenProcessToken` returned the handle, and it is closed once.
+        unsafe { CloseHandle(token) };
+        result
+    }
 
     #[test]
     fn sids_have_the_documented_layout() {

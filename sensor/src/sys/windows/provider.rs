@@ -138,7 +138,8 @@ pub fn session_count() -> io::Result<SessionCount> {
     let mut pointers: Vec<*mut EVENT_TRACE_PROPERTIES> =
         blocks.iter_mut().map(|block| (&raw mut *block).cast()).collect();
     let mut used = 0;
-    // SAFETY: the count is that of the pointers. Each points to a block that states its whole size and contains its offsets.
+    // SAFETY: the count is that of the pointers. Each points to a block that states its whole size and contains its
+    // offsets.
     let code = unsafe { QueryAllTracesW(pointers.as_mut_ptr(), SESSIONS_LISTED_MAX as u32, &raw mut used) };
     match code {
         ERROR_SUCCESS | ERROR_MORE_DATA => Ok(SessionCount { used, max }),

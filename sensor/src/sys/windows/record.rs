@@ -25,8 +25,8 @@ const ITEMS_MAX: u16 = 32;
 const _: () = assert!(size_of::<EventRecord>() == 112 && size_of::<EVENT_RECORD>() == 112);
 const _: () = assert!(align_of::<EventRecord>() == align_of::<EVENT_RECORD>());
 
-/// Offers the event to the sink. Ignores a `Break` of the sink: the guardian ends the session, and the events that still
-/// arrive are counted.
+/// Offers the event to the sink. Ignores a `Break` of the sink: the guardian ends the session, and the events that
+/// still arrive are counted.
 pub(super) fn offer(record: &EventRecord, sink: &mut dyn Sink) {
     // SAFETY: both types have the same layout, as asserted above, and the lifetime stays the same.
     let record = unsafe { &*std::ptr::from_ref(record).cast::<EVENT_RECORD>() };

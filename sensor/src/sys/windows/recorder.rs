@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 /// Time between two queries of the session.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Records until the stop is requested or the time or the size is reached. Calls `progress` with the state of the session
-/// and the size of the file several times a second.
+/// Records until the stop is requested or the time or the size is reached. Calls `progress` with the state of the
+/// session and the size of the file several times a second.
 ///
 /// # Errors
 ///

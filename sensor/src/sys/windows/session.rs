@@ -1,7 +1,7 @@
 //! A real-time session on the PowerShell providers.
 //!
-//! ferrisetw starts the session and runs the callback; [`control`] has the functions that it lacks. A session outlives its
-//! process, so its name is fixed: the next start finds the session of a crashed sensor and stops it. A named mutex
+//! ferrisetw starts the session and runs the callback; [`control`] has the functions that it lacks. A session outlives
+//! its process, so its name is fixed: the next start finds the session of a crashed sensor and stops it. A named mutex
 //! distinguishes such a session from that of a running sensor.
 #![expect(
     unsafe_code,
@@ -41,7 +41,7 @@ pub enum SessionError {
          Performance Log Users, LocalService or LocalSystem"
     )]
     AccessDenied {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The session.
         name: String,
@@ -70,7 +70,7 @@ pub enum SessionError {
     /// Any other error.
     #[error("cannot {action} event tracing session {name:?}: {source}")]
     System {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The session.
         name: String,
@@ -100,13 +100,13 @@ fn win32(code: i32) -> u32 {
 pub struct Session {
     trace: UserTrace,
     state: SessionState,
-    /// Whether a session that a crashed sensor left behind was stopped first.
+    /// True if a session that a crashed sensor left behind was stopped first.
     taken_over: bool,
 }
 
 impl Session {
-    /// Starts the session and enables both PowerShell providers in it, and the antimalware scanner's if the settings say
-    /// so, for these kinds of events. `_claim` is the claim on the session's name.
+    /// Starts the session and enables both PowerShell providers in it, and the antimalware scanner's if the settings
+    /// say so, for these kinds of events. `_claim` is the claim on the session's name.
     ///
     /// # Errors
     ///
@@ -201,8 +201,8 @@ impl Session {
         self.taken_over
     }
 
-    /// Delivers every event to `sink` on this thread until the session is stopped, for example by [`control::stop`]. Events
-    /// that are in its buffers at that time are still delivered.
+    /// Delivers every event to `sink` on this thread until the session is stopped, for example by [`control::stop`].
+    /// Events that are in its buffers at that time are still delivered.
     ///
     /// # Errors
     ///
@@ -236,8 +236,8 @@ thread_local! {
 
 /// Makes a sink available to the callbacks on this thread until it is dropped.
 ///
-/// ferrisetw requires `'static` callbacks, but a sink lives only as long as a run. `ProcessTrace` runs the callbacks on the
-/// thread that called it and returns when no callback runs, so the sink outlives them.
+/// ferrisetw requires `'static` callbacks, but a sink lives only as long as a run. `ProcessTrace` runs the callbacks on
+/// the thread that called it and returns when no callback runs, so the sink outlives them.
 struct ScopedSink;
 
 impl ScopedSink {
@@ -258,14 +258,15 @@ impl Drop for ScopedSink {
 
 fn with_sink(use_it: impl FnOnce(&mut dyn Sink)) {
     if let Some(mut sink) = SINK.take() {
-        // SAFETY: `ScopedSink` set the pointer on this thread and keeps it valid. It is taken out of the cell, so no other
-        // reference to the sink exists meanwhile.
+        // SAFETY: `ScopedSink` set the pointer on this thread and keeps it valid. It is taken out of the cell, so no
+        // other reference to the sink exists meanwhile.
         use_it(unsafe { sink.as_mut() });
         SINK.set(Some(sink));
     }
 }
 
-/// The exclusive use of a session name on this machine. A sensor holds it as long as it runs, also between two sessions.
+/// The exclusive use of a session name on this machine. A sensor holds it as long as it runs, also between two
+/// sessions.
 pub struct Claim(HANDLE);
 
 // SAFETY: any thread may close the handle of a mutex, and nothing else is done with it.

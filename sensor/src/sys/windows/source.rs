@@ -35,7 +35,7 @@ pub struct GuardSettings {
     pub restart_delay_max: Duration,
 }
 
-/// What the threads of a live run share.
+/// Handles that the threads of a live run share.
 #[derive(Clone)]
 pub struct LiveContext {
     /// Settings of each session.

@@ -118,7 +118,7 @@ fn files_that_vanish_and_folders_that_nest_are_reported() {
     folder.write(&format!("{deep}x.jsonl"), line(HIT, "srv01"));
     let run = run(PROGRAM, ["replay", folder.path().to_str().unwrap()]);
     assert_eq!((run.code, run.lines().len()), (Some(1), 1), "{}", run.stderr);
-    assert!(run.stderr.contains("nested deeper than 64"), "{}", run.stderr);
+    assert!(run.stderr.contains("more than 64 nested folders"), "{}", run.stderr);
 }
 
 #[cfg(unix)]

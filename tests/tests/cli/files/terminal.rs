@@ -61,7 +61,7 @@ fn tables_of_hits_are_clean() {
     let replayed = run(PROGRAM, ["replay", "--format", "table", "--rules", &rule, &trace]);
     assert_eq!((replayed.code, replayed.stdout.lines().count()), (Some(0), 2), "{}", replayed.stderr);
     check(&replayed, "replay");
-    let cost = run(PROGRAM, ["rules", "cost", "--format", "table", &rule, &trace]);
+    let cost = run(PROGRAM, ["rules", "cost", "--format", "table", "--rules", &rule, &trace]);
     assert_eq!(cost.code, Some(0), "{}", cost.stderr);
     check(&cost, "rules cost");
 }

@@ -114,7 +114,7 @@ fn records_after_an_outdated_end_are_read() {
     let whole = Chunk::of(1..=10);
     let middle = Chunk::of(41..=50);
     let rows: [(&str, Chunk); 6] = [
-        ("up to date", whole.clone()),
+        ("current", whole.clone()),
         ("still empty", whole.clone().says(1, u64::MAX, CHUNK_HEADER_LEN)),
         ("still empty, in a log that was cleared", middle.clone().says(u64::MAX, u64::MAX, CHUNK_HEADER_LEN)),
         ("no end of the records", whole.clone().says(1, u64::MAX, 0)),
@@ -131,7 +131,7 @@ fn records_after_an_outdated_end_are_read() {
 #[test]
 fn damage_after_an_outdated_end_is_reported_and_skipped() {
     let whole = Chunk::of(1..=10);
-    let lagging = whole.clone().says(1, 1, whole.starts[1]);
+    let outdated = whole.clone().says(1, 1, whole.starts[1]);
     let empty = whole.clone().says(1, u64::MAX, CHUNK_HEADER_LEN);
     let page = whole.starts[2]..whole.starts[5];
     let zeros = vec![0; page.len()];
@@ -140,11 +140,11 @@ fn damage_after_an_outdated_end_is_reported_and_skipped() {
     let (numbers, damages) = read(&closed(&[&inconsistent]));
     assert_eq!((numbers.len(), damages), (9, vec![("record", place(&whole, 1))]));
     let rows: [(&str, Chunk, &[u64], usize); 7] = [
-        ("magic of the second", lagging.clone().put(1, 0, b"x"), &[1, 3, 4, 5, 6, 7, 8, 9, 10], 1),
-        ("size of the second", lagging.clone().put(1, 4, &[0xFF; 4]), &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 1),
-        ("content of the second", lagging.clone().put(1, 24, &[0x7F]), &[1, 3, 4, 5, 6, 7, 8, 9, 10], 1),
-        ("a page of zeros", lagging.clone().put(2, 0, &zeros), &[1, 2, 6, 7, 8, 9, 10], 2),
-        ("size of the last", lagging.clone().put(9, 4, &[0xFF; 4]), &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 9),
+        ("magic of the second", outdated.clone().put(1, 0, b"x"), &[1, 3, 4, 5, 6, 7, 8, 9, 10], 1),
+        ("size of the second", outdated.clone().put(1, 4, &[0xFF; 4]), &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 1),
+        ("content of the second", outdated.clone().put(1, 24, &[0x7F]), &[1, 3, 4, 5, 6, 7, 8, 9, 10], 1),
+        ("a page of zeros", outdated.clone().put(2, 0, &zeros), &[1, 2, 6, 7, 8, 9, 10], 2),
+        ("size of the last", outdated.clone().put(9, 4, &[0xFF; 4]), &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 9),
         ("magic of the first, empty", empty.clone().put(0, 0, b"x"), &[2, 3, 4, 5, 6, 7, 8, 9, 10], 0),
         (
             "size of the first, empty",

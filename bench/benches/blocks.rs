@@ -35,8 +35,13 @@ fn blocks(
         }
         let given = matcher.find_fragment(&payload, scratch).to_vec();
         found += given.len();
-        let fragment =
-            Fragment { source: 0, process_id: Some(4), time, views_could_differ: false, found_needles: scratch.found_needles() };
+        let fragment = Fragment {
+            source: 0,
+            process_id: Some(4),
+            time,
+            views_could_differ: false,
+            found_needles: scratch.found_needles(),
+        };
         matcher.take_fragment(assembly, fragment, bytes, &given, scratch, || time);
         while let Some(closed) = assembly.next_closed() {
             found += matcher.find_joined(&closed, scratch, joined).len();

@@ -45,8 +45,7 @@ fn find_naive(matcher: &Matcher, kind: EventKind, bytes: &[u8]) -> Vec<u32> {
 #[test]
 fn every_short_event_of_the_corpus_gives_what_the_naive_evaluator_gives() {
     let Some(data) = corpus::data() else { return };
-    let matcher =
-        compile(corpus_rules(&data, &["sigma/ps_script", "sigma/ps_module", "splunk-escu"]).rules);
+    let matcher = compile(corpus_rules(&data, &["sigma/ps_script", "sigma/ps_module", "splunk-escu"]).rules);
     let mut scratch = Scratch::default();
     let (mut events, mut hits) = (0, 0);
     for name in ["seed.etl", "synth.etl", "powershell-mixed.etl"] {

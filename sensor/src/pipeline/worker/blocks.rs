@@ -148,7 +148,9 @@ impl Blocks {
         let mut differs = |units: &[[u8; 2]]| {
             hands.matcher.views_could_differ(EventKind::ScriptBlock, units, views, &mut budget)
         };
-        if views.any() && (closed.views_could_differ() || closed.borders(BORDER_UNITS).any(|units| differs(&units))) {
+        if views.any()
+            && (closed.views_could_differ() || closed.borders(BORDER_UNITS).any(|units| differs(&units)))
+        {
             closed.join(&mut self.joined);
             let mut known = [closed.reported(), &raw].concat();
             known.sort_unstable();

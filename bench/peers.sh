@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the report compares etwsieve with, each by its name from its registry, into bench/.peers (or into
-# $ETWSIEVE_BENCH_PEERS, which the report looks at too). Nothing outside that folder is changed. What cannot be had
-# here is said and left out, and the report then leaves it out too.
+# Installs the peers of the report, each by its name from its registry, into bench/.peers or into $ETWSIEVE_BENCH_PEERS,
+# which the report reads too. Changes nothing outside of that folder. Reports and skips peers that are not available, which
+# are then missing in the report.
 #
 #   Vectorscan, Hyperscan    Debian's packages, unpacked side by side (both call their library libhs.so.5)
 #   rsigma                   crates.io

@@ -24,7 +24,7 @@ pub struct Shape {
     pub events: u64,
     /// Minimum and maximum length of the script text in UTF-16 units; lengths are log-uniform.
     pub text_units: (u32, u32),
-    /// Whether most events repeat one of a few hundred blocks.
+    /// True if most events repeat one of a few hundred blocks.
     pub repeats: bool,
 }
 

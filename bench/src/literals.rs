@@ -80,7 +80,7 @@ impl Literals {
         self.list.len()
     }
 
-    /// Returns true if there are no literals.
+    /// Returns true if the list is empty.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -192,7 +192,7 @@ mod tests {
             assert_eq!(shown(&gate.literals), [expected]);
             assert_eq!(gate.clauses, [Some(vec![0])]);
         }
-        // What stands everywhere keeps nothing out.
+        // A literal that occurs everywhere excludes nothing.
         let everywhere = b"enter-pssession-computername";
         assert_eq!(Gate::new(&rules, everywhere).clauses, [None]);
     }

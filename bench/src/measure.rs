@@ -80,7 +80,7 @@ impl Median {
     ///
     /// # Panics
     ///
-    /// If there are no samples.
+    /// If `samples` is empty.
     pub fn of(mut samples: Vec<f64>) -> Self {
         assert!(!samples.is_empty(), "a median needs samples");
         samples.sort_by(f64::total_cmp);

@@ -96,7 +96,7 @@ struct Ids {
 pub fn race(workload: &Workload, rules: &RuleSet, rounds: usize) -> Result<Outcome, BenchError> {
     let mut outcome = Outcome::default();
     let (Some(trace), Some(files)) = (workload.path(), RuleSet::sigma_files()) else {
-        outcome.left_out.push(("whole programs".into(), "there is no corpus".into()));
+        outcome.left_out.push(("whole programs".into(), "the corpus is not available".into()));
         return Ok(outcome);
     };
     let folder = TempDir::new().map_err(|source| BenchError::Io { path: std::env::temp_dir(), source })?;

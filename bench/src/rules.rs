@@ -73,7 +73,7 @@ impl RuleSet {
         Self { name: "ten", rules: loaded.rules, texts, of_corpus: 0, needles: Some(needles) }
     }
 
-    /// Returns Sigma's rules about script blocks from the corpus; `None`, with a message, if there is no corpus.
+    /// Returns Sigma's rules about script blocks from the corpus; `None`, with a message, without a corpus.
     ///
     /// # Errors
     ///
@@ -107,7 +107,7 @@ impl RuleSet {
         Ok(Some(Self { name, rules: loaded.rules, texts, of_corpus: originals.len(), needles: None }))
     }
 
-    /// Returns the files of Sigma's rules about script blocks; `None` if there is no corpus.
+    /// Returns the files of Sigma's rules about script blocks; `None` without a corpus.
     pub fn sigma_files() -> Option<Vec<PathBuf>> {
         let folders = corpus::rules(&corpus::data()?, &["sigma/ps_script"]);
         Some(etwsieve::input::expand(&folders, &["yml"]).0)

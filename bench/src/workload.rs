@@ -156,7 +156,7 @@ impl Workload {
         self.ends.len()
     }
 
-    /// Returns true if there are no payloads.
+    /// Returns true without payloads.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }

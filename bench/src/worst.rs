@@ -25,7 +25,7 @@ pub struct Cost {
     pub steps: u64,
     /// Bytes that the views allocated, including freed ones.
     pub bytes: u64,
-    /// Whether the views were cut short.
+    /// True if the views were cut short.
     pub is_cut: bool,
     /// Rules that a view matched.
     pub found: usize,

@@ -23,7 +23,7 @@ pub fn repository() -> PathBuf {
 pub fn data() -> Option<PathBuf> {
     let found = folder();
     if found.is_none() {
-        eprintln!("skipped: there is no corpus at ../shared/data");
+        eprintln!("skipped: ../shared/data does not exist");
     }
     found
 }

@@ -13,7 +13,7 @@ use std::io::Write as _;
 pub struct Obfuscation {
     /// Family: token, string, encoding, compress or launcher.
     pub family: &'static str,
-    /// What it does.
+    /// Name of the obfuscation.
     pub name: &'static str,
     /// Obfuscates a script in the variant of the given number; `None` if the obfuscation does not apply to it.
     pub apply: fn(&str, u32) -> Option<String>,

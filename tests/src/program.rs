@@ -1,4 +1,4 @@
-//! Runs the programs as a user does, and reads what they print.
+//! Runs the programs as a user does, and reads their output.
 
 use crate::corpus::repository;
 use serde_json::Value;
@@ -90,7 +90,7 @@ pub fn build(what: &[&str]) {
     assert!(output.status.success(), "cargo build failed:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What a run of the program gave.
+/// The result of a run of a program.
 #[derive(Debug)]
 pub struct Run {
     /// The exit code; `None` after a signal.
@@ -105,7 +105,7 @@ pub struct Run {
 ///
 /// # Panics
 ///
-/// If it cannot be started, or prints what is not UTF-8.
+/// If it cannot be started, or if its output is not UTF-8.
 pub fn run<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = A>) -> Run {
     let output = command(program, args).output().expect("the program starts");
     Run {
@@ -115,7 +115,7 @@ pub fn run<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<
     }
 }
 
-/// The command of [`run`], to be started in another way.
+/// Returns the command of [`run`], to start it in another way.
 pub fn command<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(program);
     command.args(args).env_remove("ETWSIEVE_LOG").stdin(Stdio::null());
@@ -123,7 +123,7 @@ pub fn command<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoItera
 }
 
 impl Run {
-    /// Standard output as JSON Lines.
+    /// Parses standard output as JSON Lines.
     ///
     /// # Panics
     ///
@@ -134,7 +134,7 @@ impl Run {
     }
 }
 
-/// The value of a key as a CSV file has it: text as it is, numbers in digits, null as nothing.
+/// Returns the value of a key as in a CSV file: text as it is, numbers in digits, null as an empty text.
 pub fn cell(line: &Value, key: &str) -> String {
     match &line[key] {
         Value::Null => String::new(),

@@ -11,7 +11,7 @@ use std::path::Path;
 pub struct Requirement {
     /// The tests that are skipped without it.
     pub tests: &'static str,
-    /// How to make them run.
+    /// The way to make them run.
     pub enable: &'static str,
     /// Returns why the requirement is not met; `None` if it is met.
     pub missing: fn() -> Option<String>,

@@ -12,6 +12,7 @@
 mod db;
 mod error;
 mod read;
+mod refused;
 mod repair;
 mod tail;
 mod write;
@@ -25,6 +26,7 @@ pub use tail::TAIL_BYTES_MAX;
 use crate::wire::message::GapReason;
 use db::{Db, SEQUENCE_MAX, Totals};
 use error::is_damage;
+use refused::RefusedNumbers;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -117,6 +119,8 @@ pub struct Spool {
     is_stuck: bool,
     /// Key of the last number read since [`Spool::rewind`]; everything up to it may be in flight.
     read_through: i64,
+    /// Numbers counted as refused, as long as they are not acknowledged.
+    refused: RefusedNumbers,
     counts: SpoolCounts,
     /// Held as long as the spool is open.
     _lock: File,
@@ -183,10 +187,18 @@ impl Spool {
         self.counts.dropped[GapReason::SpoolFull as usize] += self.tail.limit(self.read_through);
     }
 
-    /// Counts hits that a collector cannot store. They stay in the spool until they are acknowledged.
-    pub fn count_refused(&mut self, hits: u64) {
-        let count = &mut self.counts.dropped[GapReason::Refused as usize];
-        *count = count.saturating_add(hits);
+    /// Counts the numbers `from` to `to` of an epoch as hits that a collector cannot store. Returns how many are counted
+    /// for the first time: a number is counted once, even if it is refused again on another connection. The hits stay in
+    /// the spool until they are acknowledged.
+    pub fn count_refused(&mut self, epoch: &[u8; 16], from: u64, to: u64) -> u64 {
+        let Some(epoch) = self.epochs.iter().find(|known| known.epoch == *epoch) else { return 0 };
+        let (from, to) = (from.max(epoch.acked + 1), to.min(epoch.last));
+        if from > to {
+            return 0;
+        }
+        let new = self.refused.add(epoch.id, from, to);
+        self.counts.dropped[GapReason::Refused as usize] += new;
+        new
     }
 
     /// Drops the hits in memory and returns their number. Called when the process exits and the disk cannot be written.

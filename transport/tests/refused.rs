@@ -35,6 +35,12 @@ impl Conversation {
         Self { spool, connection, epoch, _folder: folder }
     }
 
+    fn reconnect(&mut self) {
+        self.spool.rewind();
+        let backlog = SpoolAt { spool: &mut self.spool, now_ms: 1000 };
+        self.connection = SensorConnection::new(Introduction::default(), &backlog, Instant::now()).unwrap();
+    }
+
     fn deliver<M: Message>(&mut self, message: &M) -> Result<(), CloseReason> {
         let mut bytes = Vec::new();
         encode_message(message, &mut bytes).unwrap();
@@ -84,6 +90,19 @@ fn a_refused_hit_is_counted_once_and_deleted_when_acknowledged() {
     assert!(conversation.spool.is_empty());
     let counts = conversation.spool.counts();
     assert_eq!((counts.hits, counts.acknowledged, conversation.lost()), (0, 5, 2));
+}
+
+#[test]
+fn a_hit_refused_on_two_connections_is_counted_once() {
+    let mut conversation = Conversation::start(3);
+    conversation.welcome();
+    conversation.deliver(&conversation.refused(2, 2)).unwrap();
+    // The connection is lost before the ACK.
+    conversation.reconnect();
+    conversation.welcome();
+    conversation.deliver(&conversation.refused(2, 2)).unwrap();
+    conversation.deliver(&conversation.refused(3, 3)).unwrap();
+    assert_eq!(conversation.lost(), 2);
 }
 
 #[test]

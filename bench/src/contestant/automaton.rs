@@ -19,7 +19,7 @@ pub(super) struct Automaton<'a> {
     part: Part,
     searcher: AhoCorasick,
     narrows: bool,
-    /// Whether a literal is contained in another one, so that both can end at the same position.
+    /// True if a literal is contained in another one, so that both can end at the same position.
     is_nested: bool,
     text: Vec<u8>,
     /// The last event in which each literal was found.

@@ -46,7 +46,7 @@ impl Name {
 }
 
 impl Workload {
-    /// Loads a workload from the corpus, or generates a similar one if there is no corpus.
+    /// Loads a workload from the corpus, or generates a similar one without a corpus.
     ///
     /// # Errors
     ///

@@ -64,7 +64,7 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// If the store cannot be opened or read. Damaged rows are no error; they are counted.
+    /// If the store cannot be opened or read. Damaged rows are only counted.
     pub fn compare_with_store(self, store: &Path, given_up: u64) -> Result<Balance, StoreError> {
         let store = Store::open_read_only(store)?;
         let mut rows = Vec::new();
@@ -117,7 +117,7 @@ impl Account {
 }
 
 impl Balance {
-    /// Whether everything that was sent is stored once and unchanged.
+    /// Returns whether everything that was sent is stored once and unchanged.
     pub fn is_even(&self) -> bool {
         self.lost == 0 && self.doubled == 0 && self.corrupt == 0
     }

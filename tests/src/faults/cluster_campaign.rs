@@ -89,7 +89,7 @@ pub struct ClusterOutcome {
 }
 
 impl ClusterOutcome {
-    /// Whether no hit was lost or doubled.
+    /// Returns true if no hit was lost or doubled.
     pub fn is_kept(&self) -> bool {
         self.lost == 0 && self.doubled == 0
     }

@@ -106,17 +106,17 @@ impl Collector {
         }
     }
 
-    /// Whether its process runs.
+    /// Returns whether its process runs.
     pub fn runs(&mut self) -> bool {
         self.running.as_mut().is_some_and(|running| running.ended().is_none())
     }
 
-    /// How its process ended, if it did so by itself.
+    /// Returns how its process ended, if it did so by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.running.as_mut().and_then(Running::ended)
     }
 
-    /// SIGKILL; whether it ran.
+    /// Kills the process with SIGKILL. Returns whether it was running.
     pub fn kill(&mut self) -> bool {
         self.running.take().is_some_and(|mut running| running.kill())
     }
@@ -238,12 +238,12 @@ impl Sensor {
         self.running.as_mut().and_then(Running::wait)
     }
 
-    /// Whether its process runs.
+    /// Returns whether its process runs.
     pub fn runs(&mut self) -> bool {
         self.running.as_mut().is_some_and(|running| running.ended().is_none())
     }
 
-    /// SIGKILL; whether it ran.
+    /// Kills the process with SIGKILL. Returns whether it was running.
     pub fn kill(&mut self) -> bool {
         self.running.take().is_some_and(|mut running| running.kill())
     }

@@ -1,4 +1,4 @@
-//! What the collector's store records about deliveries: gaps, conflicting and dangling sequence numbers.
+//! The deliveries that the collector's store records: gaps, conflicting and dangling sequence numbers.
 
 use rusqlite::{Connection, OpenFlags};
 use std::fs;

@@ -21,7 +21,7 @@ pub struct Loss {
     pub bytes: u64,
 }
 
-/// What happens to bytes that were written and not synced.
+/// The fate of bytes that were written and not synced.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Lost,

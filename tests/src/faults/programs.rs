@@ -1,4 +1,4 @@
-//! The programs under test as processes: built as users build them, started, killed, waited for.
+//! The programs under test as processes: builds, starts, kills them and waits for them.
 
 use super::rng::Rng;
 use super::{lose_power, power::Loss};
@@ -13,11 +13,11 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longest time until a program must have done what is waited for. A test that gets there has failed.
+/// Maximum time to wait for a program. A test that reaches it has failed.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 const TICK: Duration = Duration::from_millis(5);
 
-/// Where the programs lie.
+/// Paths of the programs.
 #[derive(Clone, Debug)]
 pub struct Programs {
     /// The sensor.
@@ -47,7 +47,7 @@ impl Programs {
     }
 }
 
-/// A folder of a program's files whose power can be cut.
+/// The folder of a program's files, which can lose power.
 #[derive(Clone, Debug)]
 pub struct Disk {
     /// The files.
@@ -57,11 +57,11 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// An empty one below `place`.
+    /// Creates an empty folder below `place`.
     ///
     /// # Errors
     ///
-    /// Those of making folders.
+    /// Errors of creating folders.
     pub fn new(place: &Path, name: &str) -> io::Result<Self> {
         let disk = Self {
             folder: place.join(name),
@@ -74,7 +74,7 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Puts the shim between a program and these files.
+    /// Makes a program use these files through the fault shim.
     pub fn attach(&self, command: &mut Command) {
         command.env("LD_PRELOAD", &Programs::find().shim);
         command.env("ETWSIEVE_FAULT_FOLDER", &self.folder);
@@ -82,36 +82,36 @@ impl Disk {
         command.env("ETWSIEVE_FAULT_CONTROL", &self.control);
     }
 
-    /// What goes wrong from now on, in the words of the shim.
+    /// Sets the faults that happen from now on, in the words of the shim.
     ///
     /// # Errors
     ///
-    /// Those of writing the file.
+    /// Errors of writing the file.
     pub fn control(&self, words: &str) -> io::Result<()> {
-        // By a rename, so that no call sees half of it.
+        // A rename is atomic, so no call reads a part of the words.
         let part = self.control.with_extension("part");
         fs::write(&part, words)?;
         fs::rename(part, &self.control)
     }
 
-    /// Errors that were made up so far: of syncs, of writes.
+    /// Returns the numbers of injected errors so far, of syncs and of writes.
     pub fn injected(&self) -> (u64, u64) {
         let marks = fs::read(self.image.join("injected")).unwrap_or_default();
         let count = |mark| marks.iter().map(|byte| u64::from(*byte == mark)).sum::<u64>();
         (count(b's'), count(b'w'))
     }
 
-    /// The power is cut; the program must have been killed.
+    /// Simulates a power loss; the program must have been killed.
     ///
     /// # Errors
     ///
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn lose_power(&self, rng: &mut Rng) -> io::Result<Loss> {
         lose_power(&self.folder, &self.image, rng)
     }
 }
 
-/// A program that runs; dropped, it is killed.
+/// A running program. Dropping it kills it.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -120,28 +120,28 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts a program; what it says goes to `log`, behind what is there.
+    /// Starts a program and appends its output to `log`.
     ///
     /// # Errors
     ///
-    /// Those of starting it.
+    /// Errors of starting it.
     pub fn start(mut command: Command, log: &Path) -> io::Result<Self> {
         let file = fs::OpenOptions::new().append(true).create(true).open(log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         Ok(Self { child: command.spawn()?, log: log.to_owned() })
     }
 
-    /// How it ended, if it has.
+    /// Returns how the program ended; `None` if it is running.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits for its end, as long as [`PATIENCE`] lasts; `None`: it goes on.
+    /// Waits until the program ends, for at most [`PATIENCE`]; `None` if it is still running.
     pub fn wait(&mut self) -> Option<ExitStatus> {
         wait_for(PATIENCE, || self.ended())
     }
 
-    /// SIGKILL; whether it was still running.
+    /// Kills the program with SIGKILL. Returns whether it was still running.
     pub fn kill(&mut self) -> bool {
         let was_running = self.ended().is_none();
         let _ = self.child.kill();
@@ -149,7 +149,7 @@ impl Running {
         was_running
     }
 
-    /// SIGTERM: a polite request to end.
+    /// Requests the program to end with SIGTERM.
     pub fn terminate(&self) {
         let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
     }
@@ -166,7 +166,7 @@ impl Drop for Running {
     }
 }
 
-/// Asks again and again, until there is an answer or the time is up.
+/// Calls `answer` repeatedly until it returns a value, for at most `limit`.
 pub fn wait_for<T>(limit: Duration, mut answer: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
@@ -180,21 +180,21 @@ pub fn wait_for<T>(limit: Duration, mut answer: impl FnMut() -> Option<T>) -> Op
     }
 }
 
-/// A port of the loopback interface that is free at this moment.
+/// Returns an address of the loopback interface whose port is free at this moment.
 ///
 /// # Errors
 ///
-/// Those of listening.
+/// Errors of listening.
 pub fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
-/// Whether somebody listens there.
+/// Returns whether a program listens on this address.
 pub fn listens(address: SocketAddr) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
 }
 
-/// A command without settings of whoever runs the tests.
+/// Returns a command without environment variables that would change the output.
 pub fn command<A: AsRef<OsStr>>(program: &Path, args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(program);
     command.args(args).env_remove("ETWSIEVE_LOG");

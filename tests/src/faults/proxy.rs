@@ -46,7 +46,7 @@ pub struct Acks {
 }
 
 impl Acks {
-    /// Whether all ACKs are forwarded unchanged.
+    /// Returns true if all ACKs are forwarded unchanged.
     fn are_whole(self) -> bool {
         self.dropped + self.swapped + self.doubled + self.stale == 0
     }

@@ -95,7 +95,7 @@ pub enum IncidentKind {
 
 /// A scenario. The documentation of the crate `etwsieve-etw-standin` lists the directives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a directive of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate directive")]
 pub struct Scenario {
     /// The source of events.
     pub source: Source,

@@ -40,7 +40,7 @@ pub struct Session {
     pub log_file_mode: u32,
     /// Maximum size of the file in MB; 0 for no limit.
     pub maximum_file_size_mb: u32,
-    /// Path of the file that the session writes, as passed by the program; empty without a file.
+    /// Path of the file that the session writes, as given by the program; empty without a file.
     pub log_file_name: String,
     /// Process that started the session.
     pub process_id: u32,

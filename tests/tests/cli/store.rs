@@ -160,7 +160,7 @@ fn files_with_scripts_are_private() {
     let trace = case.write("a.jsonl", &event(TIME, "hit", 1));
     let out = case.path("out");
     fs::create_dir(&out).expect("a folder");
-    // There is no collector on this port, so the hit stays in the spool.
+    // Nothing listens on this port, so the hit stays in the spool.
     let script = "umask 000; exec \"$0\" replay --rules \"$1\" --store \"$3/hits.db\" --collector 127.0.0.1:9 \
         --insecure-loopback --collector-wait 1 --spool \"$3/spool/\" \"$2\"";
     let rules = case.path("rules.yml");

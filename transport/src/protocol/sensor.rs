@@ -52,7 +52,7 @@ pub trait Backlog {
     fn acknowledge(&mut self, epoch: &[u8; 16], through: u64);
 
     /// See [`Spool::count_refused`].
-    fn count_refused(&mut self, hits: u64);
+    fn count_refused(&mut self, epoch: &[u8; 16], from: u64, to: u64) -> u64;
 }
 
 /// A spool and the time.
@@ -83,8 +83,8 @@ impl Backlog for SpoolAt<'_> {
         self.spool.acknowledge(epoch, through);
     }
 
-    fn count_refused(&mut self, hits: u64) {
-        self.spool.count_refused(hits);
+    fn count_refused(&mut self, epoch: &[u8; 16], from: u64, to: u64) -> u64 {
+        self.spool.count_refused(epoch, from, to)
     }
 }
 
@@ -126,7 +126,8 @@ pub enum SensorEvent {
     Welcomed,
     /// The collector sent an ACK for the current epoch.
     Acknowledged,
-    /// The collector can never store a frame. Its hits are counted as lost, but not deleted before the ACK.
+    /// The collector can never store a frame. Its hits are counted as lost, but not deleted before the ACK. Not reported
+    /// again if the frame is refused again.
     Refused(RefusedV1),
 }
 
@@ -160,8 +161,6 @@ pub struct SensorConnection {
     acked: u64,
     /// The last numbers of the frames in flight.
     in_flight: VecDeque<u64>,
-    /// Refused frames up to this number have been counted.
-    refused: u64,
     received: FrameBuffer,
     output: Vec<u8>,
     /// Reused by `fill_output`.
@@ -188,7 +187,6 @@ impl SensorConnection {
             next: 1,
             acked: 0,
             in_flight: VecDeque::new(),
-            refused: 0,
             received: FrameBuffer::new(MESSAGE_LEN_MAX),
             output: Vec::new(),
             lasts: Vec::new(),
@@ -322,7 +320,6 @@ impl SensorConnection {
         self.epoch = front.epoch;
         self.next = front.first_unacknowledged;
         self.acked = front.first_unacknowledged - 1;
-        self.refused = 0;
         self.in_flight.clear();
         let hello = HelloV1 {
             versions: SUPPORTED_VERSIONS.to_vec(),
@@ -367,14 +364,9 @@ impl SensorConnection {
             return Ok(());
         }
         self.check_sent(FrameType::Refused, refused.to)?;
-        // Frames are refused in the order in which they were sent.
-        let first = refused.from.max(self.acked + 1).max(self.refused + 1);
-        if first > refused.to {
-            return Ok(());
+        if backlog.count_refused(&self.epoch, refused.from, refused.to) > 0 {
+            self.events.push_back(SensorEvent::Refused(refused));
         }
-        self.refused = refused.to;
-        backlog.count_refused(refused.to - first + 1);
-        self.events.push_back(SensorEvent::Refused(refused));
         Ok(())
     }
 

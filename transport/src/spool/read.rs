@@ -168,6 +168,7 @@ impl Spool {
         let new = through.saturating_sub(epoch.acked);
         epoch.acked += new;
         self.tail.forget(epoch.id, through);
+        self.refused.forget(epoch.id, through);
         self.counts.acknowledged += new;
         new
     }

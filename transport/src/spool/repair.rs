@@ -5,6 +5,7 @@
 
 use super::db::{Db, SCHEMA_VERSION, Totals, key, split_key};
 use super::read::is_data;
+use super::refused::RefusedNumbers;
 use super::tail::{Body, Row, Tail};
 use super::{APPLICATION_ID, Epoch, Spool, SpoolCounts, SpoolError, SpoolSettings, is_damage};
 use crate::files::{FileKind, open_regular};
@@ -80,6 +81,7 @@ pub(super) fn open(mut settings: SpoolSettings, now_ms: u64) -> Result<Spool, Sp
         totals: Totals::default(),
         is_stuck: false,
         read_through: 0,
+        refused: RefusedNumbers::default(),
         counts: SpoolCounts::default(),
         _lock: lock,
     };

@@ -71,7 +71,7 @@ impl Admin {
         self.attempt(async { self.context.delete_stream(STREAM).await.map(drop) });
     }
 
-    /// Returns when the stream of hits was created, in nanoseconds; `None` if it does not exist or there is no answer.
+    /// Returns when the stream of hits was created, in nanoseconds; `None` if it does not exist or the request times out.
     pub(super) fn life(&self) -> Option<i128> {
         let mut created = None;
         self.attempt(async {

@@ -25,7 +25,7 @@ type Place = (i64, u64, i64);
 struct Seen {
     places: Mutex<HashMap<Key, Vec<Place>>>,
     is_ending: AtomicBool,
-    /// Whether all messages have been read.
+    /// True if all messages have been read.
     is_done: AtomicBool,
 }
 

@@ -149,7 +149,7 @@ fn devices_sockets_and_links_to_folders_are_refused_by_name() {
         (&3.into(), &1.into())
     );
 
-    // Where a small file is expected, devices and pipes without a writer are not read.
+    // Devices and pipes without a writer are not read if a small file is expected.
     let zero = folder.at("zero.yml");
     symlink("/dev/zero", &zero).unwrap();
     let trace = folder.at("case/a.jsonl");

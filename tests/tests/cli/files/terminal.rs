@@ -134,7 +134,7 @@ fn ten_thousand_files_are_read_and_each_is_counted() {
         fs::write(format!("{case}/{number}.jsonl"), &line).unwrap();
     }
     let summary = folder.at("s.json");
-    // There is no progress bar, because standard error is a file.
+    // Standard error is a file, so the program shows no progress bar.
     let errors = fs::File::create(folder.at("errors")).unwrap();
     let status = command(PROGRAM, ["replay", "--summary", &summary, &case]).stderr(errors).status().unwrap();
     assert_eq!(status.code(), Some(0));

@@ -144,11 +144,22 @@ fn key(item: &Item) -> Key {
     (item.sensor.clone(), item.epoch, item.sequence)
 }
 
+/// Failed attempts to read the stream after which the test fails.
+const CONNECTIONS_MAX: u32 = 10;
+
 /// Reads all hits of the stream with an additional sink.
 fn everything(url: &str) -> Vec<Item> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let settings = NatsSettings::for_url(url);
-    let mut feed = runtime.block_on(NatsFeed::connect(&settings, "test")).expect("a feed");
+    // Right after its nodes were killed, a busy cluster may take longer than one request waits.
+    let mut attempts = 0;
+    let mut feed = loop {
+        match runtime.block_on(NatsFeed::connect(&settings, "test")) {
+            Ok(feed) => break feed,
+            Err(error) if attempts == CONNECTIONS_MAX => panic!("{error}"),
+            Err(_) => attempts += 1,
+        }
+    };
     let limits = BatchLimits { hits: 500, bytes: 8 << 20 };
     let mut items = Vec::new();
     loop {

@@ -1,103 +1,103 @@
-//! What may come on a connection, and what it means: the states of `docs/wire.md`, without sockets and clocks.
+//! Validates and interprets the frames of a sensor as `docs/wire.md` defines them, without sockets and clocks.
 
-use crate::backend::{Id, Item, SEQUENCE_MAX};
+use crate::backend::{EntryBody, Id, SEQUENCE_MAX};
 use etwsieve_transport::wire::codec::CodecError;
 use etwsieve_transport::wire::frame::{FrameError, FrameType, VERSION};
 use etwsieve_transport::wire::message::{GAP_COUNT_MAX, GapV1, HelloV1, StatusV1};
 use etwsieve_transport::wire::{self, codec};
 
-/// Why a connection is closed without a word.
+/// A violation of the protocol, after which the connection is closed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Breach {
-    /// The bytes are no frame.
+pub(super) enum ProtocolViolation {
+    /// The bytes are not a frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The frame is longer than its type may be.
-    #[error("a frame of type {kind} with {len} payload bytes, the maximum is {max}")]
+    /// The payload is longer than its type allows.
+    #[error("frame of type {kind} has {len} payload bytes, the maximum is {max}")]
     TooLong {
-        /// The header's type.
+        /// The type in the header.
         kind: u8,
-        /// The header's length.
+        /// The length in the header.
         len: usize,
-        /// The most that type may have.
+        /// The maximum length for this type.
         max: usize,
     },
     /// The payload does not decode.
-    #[error("a {0:?} frame that does not decode: {1}")]
+    #[error("cannot decode a {0:?} frame: {1}")]
     Codec(FrameType, CodecError),
-    /// A frame that has no place here.
-    #[error("an unexpected {0:?} frame")]
+    /// A frame of this type is not allowed here.
+    #[error("unexpected {0:?} frame")]
     Unexpected(FrameType),
-    /// A number was left out.
-    #[error("number {found} follows {expected}: numbers were left out")]
+    /// Sequence numbers were skipped.
+    #[error("sequence number {found} skips {expected}")]
     LeftOut {
-        /// The next number.
+        /// The next sequence number.
         expected: u64,
-        /// Where the frame begins.
+        /// The first sequence number of the frame.
         found: u64,
     },
-    /// A number outside of 1 to [`SEQUENCE_MAX`].
+    /// A sequence number is out of range.
     #[error("sequence number {0} is not between 1 and {SEQUENCE_MAX}")]
     Number(u64),
-    /// A gap of more hits than a sensor can have given up.
-    #[error("a GAP of {0} hits, the maximum is {GAP_COUNT_MAX}")]
+    /// A gap has more hits than a sensor can have dropped.
+    #[error("GAP of {0} hits, the maximum is {GAP_COUNT_MAX}")]
     Count(u64),
-    /// More frames than the window.
-    #[error("more than {0} frames without an acknowledgement")]
+    /// More frames are unacknowledged than the window allows.
+    #[error("more than {0} unacknowledged frames")]
     Window(u32),
-    /// Another epoch although something is unacknowledged.
-    #[error("a HELLO while {0} frames are unacknowledged")]
+    /// A HELLO starts another epoch while frames are unacknowledged.
+    #[error("HELLO with {0} unacknowledged frames")]
     Early(u64),
 }
 
-/// What a frame asks for.
+/// A validated frame of a sensor.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Received {
-    /// To be greeted, for the first time or with another epoch.
+pub(super) enum ReceivedFrame {
+    /// Starts an epoch; answered with WELCOME.
     Hello(HelloV1),
-    /// To be stored and acknowledged. It takes room in the window.
-    Item {
-        /// What is stored.
-        item: Item,
-        /// The number of the ACK when everything up to this frame is durable.
+    /// A hit or gap that must be stored and acknowledged. It takes room in the window.
+    Entry {
+        /// The hit or gap.
+        item: EntryBody,
+        /// The sequence number of the ACK once everything up to this frame is durable.
         ack: u64,
-        /// The work of storing it beside its bytes, as bytes.
+        /// The work of storing it in addition to its length, in bytes written.
         work: usize,
     },
-    /// To be kept as the sensor's last STATUS, and answered at once.
+    /// The sensor's new STATUS; answered with an ACK at once.
     Status(StatusV1),
 }
 
-/// The work of storing one rule of a hit: a row with its own strings in two trees.
+/// The work of storing one rule of a hit, in bytes written: a row with its strings in two B-trees.
 const RULE_WORK: usize = 1024;
-/// The work of storing a gap: counting what of it is stored.
+/// The work of storing a gap, in bytes written: counting how many of its hits are stored.
 const GAP_WORK: usize = 16 << 10;
 
-/// The numbers of one epoch on one connection.
+/// Tracks the sequence numbers of one epoch on one connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Numbers {
+pub(super) struct SequenceTracker {
     pub(super) epoch: Id,
-    /// The number that must come next. One more than [`SEQUENCE_MAX`] when all were used.
+    /// The next sequence number; one more than [`SEQUENCE_MAX`] when all are used.
     next: u64,
-    /// The highest number that came; 0: none yet.
+    /// The highest sequence number received; 0: none.
     carried: u64,
 }
 
-impl Numbers {
-    /// Those that a HELLO announces.
+impl SequenceTracker {
+    /// Starts at the sequence number that a HELLO announces.
     pub(super) fn of(hello: &HelloV1) -> Self {
         Self { epoch: hello.epoch, next: hello.first_unacknowledged, carried: 0 }
     }
 
-    /// Takes the numbers `from` to `to`, and returns the number of their ACK.
-    fn take(&mut self, from: u64, to: u64) -> Result<u64, Breach> {
+    /// Accepts the sequence numbers `from` to `to` and returns the number of their ACK.
+    fn take(&mut self, from: u64, to: u64) -> Result<u64, ProtocolViolation> {
         for number in [from, to] {
             if number == 0 || number > SEQUENCE_MAX {
-                return Err(Breach::Number(number));
+                return Err(ProtocolViolation::Number(number));
             }
         }
         if from > self.next {
-            return Err(Breach::LeftOut { expected: self.next, found: from });
+            return Err(ProtocolViolation::LeftOut { expected: self.next, found: from });
         }
         self.next = self.next.max(to + 1);
         self.carried = self.carried.max(to);
@@ -105,37 +105,37 @@ impl Numbers {
     }
 }
 
-/// Judges a frame. `numbers` is `None` before the first HELLO.
+/// Validates and interprets a frame. `numbers` is `None` before the first HELLO.
 ///
 /// # Errors
 ///
-/// [`Breach`]: close the connection.
-pub(super) fn judge(
+/// A violation of the protocol: close the connection.
+pub(super) fn interpret(
     frame_type: FrameType,
     payload: &[u8],
-    numbers: Option<&mut Numbers>,
-) -> Result<Received, Breach> {
-    let codec = |error| Breach::Codec(frame_type, error);
+    numbers: Option<&mut SequenceTracker>,
+) -> Result<ReceivedFrame, ProtocolViolation> {
+    let codec = |error| ProtocolViolation::Codec(frame_type, error);
     if frame_type == FrameType::Hello {
         let hello: HelloV1 = wire::decode_message(payload).map_err(codec)?;
         if hello.first_unacknowledged > SEQUENCE_MAX {
-            return Err(Breach::Number(hello.first_unacknowledged));
+            return Err(ProtocolViolation::Number(hello.first_unacknowledged));
         }
-        return Ok(Received::Hello(hello));
+        return Ok(ReceivedFrame::Hello(hello));
     }
     let Some(numbers) = numbers else {
-        return Err(Breach::Unexpected(frame_type));
+        return Err(ProtocolViolation::Unexpected(frame_type));
     };
     match frame_type {
         FrameType::Data => {
             let data = wire::decode_data(payload).map_err(codec)?;
             let ack = numbers.take(data.sequence, data.sequence)?;
-            // The number is the first eight bytes, or it would not have decoded.
+            // The payload starts with the sequence number, or it would not have decoded.
             let bytes = payload.get(size_of::<u64>()..).unwrap_or_default().to_vec();
             debug_assert!(bytes.len() <= codec::HIT_LEN_MAX);
             let work = data.hit.rules.len() * RULE_WORK;
-            Ok(Received::Item {
-                item: Item::Hit { sequence: data.sequence, version: VERSION, bytes },
+            Ok(ReceivedFrame::Entry {
+                item: EntryBody::Hit { sequence: data.sequence, version: VERSION, bytes },
                 ack,
                 work,
             })
@@ -143,14 +143,14 @@ pub(super) fn judge(
         FrameType::Gap => {
             let gap: GapV1 = wire::decode_message(payload).map_err(codec)?;
             if gap.count > GAP_COUNT_MAX {
-                return Err(Breach::Count(gap.count));
+                return Err(ProtocolViolation::Count(gap.count));
             }
             let ack = numbers.take(gap.from, gap.to)?;
-            Ok(Received::Item { item: Item::Gap(gap), ack, work: GAP_WORK })
+            Ok(ReceivedFrame::Entry { item: EntryBody::Gap(gap), ack, work: GAP_WORK })
         }
-        FrameType::Status => Ok(Received::Status(wire::decode_message(payload).map_err(codec)?)),
+        FrameType::Status => Ok(ReceivedFrame::Status(wire::decode_message(payload).map_err(codec)?)),
         FrameType::Hello | FrameType::Welcome | FrameType::Ack | FrameType::Busy | FrameType::Refused => {
-            Err(Breach::Unexpected(frame_type))
+            Err(ProtocolViolation::Unexpected(frame_type))
         }
     }
 }
@@ -159,25 +159,25 @@ pub(super) fn judge(
 mod tests {
     use super::*;
 
-    fn numbers(next: u64) -> Numbers {
-        Numbers { epoch: [1; 16], next, carried: 0 }
+    fn numbers(next: u64) -> SequenceTracker {
+        SequenceTracker { epoch: [1; 16], next, carried: 0 }
     }
 
     #[test]
-    fn numbers_follow_each_other() {
-        // Name, next number, frames (from, to), ACK of the last or the breach.
+    fn sequence_numbers_are_contiguous() {
+        // Name, next number, frames (from, to), ACK of the last one or the error.
         type Row = (&'static str, u64, &'static [(u64, u64)], Result<u64, &'static str>);
         let rows: [Row; 12] = [
             ("the first", 1, &[(1, 1)], Ok(1)),
             ("two in a row", 1, &[(1, 1), (2, 2)], Ok(2)),
             ("from the middle", 100, &[(100, 100)], Ok(100)),
-            ("one left out", 1, &[(1, 1), (3, 3)], Err("left out")),
-            ("the first left out", 1, &[(2, 2)], Err("left out")),
+            ("one skipped", 1, &[(1, 1), (3, 3)], Err("skips")),
+            ("the first skipped", 1, &[(2, 2)], Err("skips")),
             ("a repetition", 1, &[(1, 1), (2, 2), (1, 1)], Ok(2)),
             ("a repetition from before the connection", 100, &[(50, 50)], Ok(50)),
             ("a gap", 1, &[(1, 10), (11, 11)], Ok(11)),
             ("a gap over what was sent", 1, &[(1, 1), (2, 2), (1, 10), (11, 11)], Ok(11)),
-            ("a gap that begins too late", 1, &[(2, 10)], Err("left out")),
+            ("a gap that begins too late", 1, &[(2, 10)], Err("skips")),
             ("zero", 1, &[(0, 0)], Err("not between")),
             (
                 "the last number and one more",
@@ -203,28 +203,32 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_hello_comes_first() {
+    fn only_a_hello_is_accepted_first() {
         for frame_type in FrameType::ALL {
-            let breach = judge(frame_type, &[], None).unwrap_err();
-            assert_eq!(matches!(breach, Breach::Unexpected(_)), frame_type != FrameType::Hello, "{breach}");
+            let violation = interpret(frame_type, &[], None).unwrap_err();
+            assert_eq!(
+                matches!(violation, ProtocolViolation::Unexpected(_)),
+                frame_type != FrameType::Hello,
+                "{violation}"
+            );
         }
     }
 
     #[test]
-    fn what_collectors_say_is_no_word_of_a_sensor() {
+    fn frames_of_collectors_are_not_accepted() {
         for frame_type in [FrameType::Welcome, FrameType::Ack, FrameType::Busy, FrameType::Refused] {
-            let breach = judge(frame_type, &[], Some(&mut numbers(1))).unwrap_err();
-            assert!(matches!(breach, Breach::Unexpected(_)), "{breach}");
+            let violation = interpret(frame_type, &[], Some(&mut numbers(1))).unwrap_err();
+            assert!(matches!(violation, ProtocolViolation::Unexpected(_)), "{violation}");
         }
     }
 
     #[test]
-    fn what_is_expensive_to_store_is_charged_for_it() {
+    fn expensive_frames_report_their_work() {
         let gap = GapV1 { from: 1, to: 5, count: 5, reason: wire::message::GapReason::SpoolFull };
         let mut frame = Vec::new();
         wire::encode_message(&gap, &mut frame).unwrap();
         let payload = &frame[wire::frame::HEADER_LEN..];
-        let received = judge(FrameType::Gap, payload, Some(&mut numbers(1))).unwrap();
-        assert_eq!(received, Received::Item { item: Item::Gap(gap), ack: 5, work: GAP_WORK });
+        let received = interpret(FrameType::Gap, payload, Some(&mut numbers(1))).unwrap();
+        assert_eq!(received, ReceivedFrame::Entry { item: EntryBody::Gap(gap), ack: 5, work: GAP_WORK });
     }
 }

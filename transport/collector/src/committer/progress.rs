@@ -1,16 +1,16 @@
-//! How far a connection's frames are settled: written by the committer, read by the connection.
+//! The progress of a connection's frames, written by the committer and read by the connection.
 
 use etwsieve_transport::wire::message::{BusyReason, RefusedV1};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// The progress of one epoch of one connection.
+/// The progress of one epoch on one connection.
 ///
-/// The parts change together under a lock. As separate atomics a connection could read an acknowledgement before the
-/// frames that it covers were counted as settled, send it, and then take the sensor's next frames for more than the
-/// window allows.
+/// All fields change together under a lock. With separate atomics a connection could read an acknowledgement before the
+/// frames that it covers are counted as settled, send it, and then treat the sensor's next frames as a violation of the
+/// window.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
+pub(crate) struct AckProgress {
     state: Mutex<State>,
     /// Notified after each change.
     pub(crate) changed: Notify,
@@ -24,34 +24,34 @@ struct State {
     refused: Vec<RefusedV1>,
 }
 
-/// The progress at one moment.
+/// A snapshot of the progress.
 #[derive(Debug)]
-pub(crate) struct Reading {
-    /// Frames settled: durable, refused or failed.
+pub(crate) struct AckSnapshot {
+    /// Number of settled frames: durable, refused or failed.
     pub(crate) settled: u64,
-    /// The number of the ACK, or the reason why there will be no further one.
+    /// The sequence number of the ACK, or why there will be no further one.
     pub(crate) ack: Result<u64, BusyReason>,
-    /// Frames refused since the last reading. The ACK covers them.
+    /// Frames refused since the last snapshot. The ACK covers them.
     pub(crate) refused: Vec<RefusedV1>,
 }
 
-impl Progress {
-    /// Reads the progress and takes out what was refused.
-    pub(crate) fn read(&self) -> Reading {
+impl AckProgress {
+    /// Takes a snapshot and clears the list of refused frames.
+    pub(crate) fn read(&self) -> AckSnapshot {
         let mut state = self.state();
-        Reading {
+        AckSnapshot {
             settled: state.settled,
             ack: state.failure.map_or(Ok(state.ack), Err),
             refused: std::mem::take(&mut state.refused),
         }
     }
 
-    /// A frame is durable; `ack` is the number of its ACK.
+    /// Records that a frame is durable; `ack` is the sequence number of its ACK.
     pub(super) fn durable(&self, ack: u64) {
         self.settle(|state| state.ack = state.ack.max(ack));
     }
 
-    /// A frame can never be stored, and the ACK covers it.
+    /// Records that a frame can never be stored. The ACK covers it.
     pub(super) fn refused(&self, ack: u64, refused: RefusedV1) {
         self.settle(|state| {
             state.ack = state.ack.max(ack);
@@ -59,7 +59,7 @@ impl Progress {
         });
     }
 
-    /// A frame was not stored: from now on nothing is acknowledged.
+    /// Records that a frame was not stored. From now on nothing is acknowledged.
     pub(super) fn failed(&self, reason: BusyReason) {
         self.settle(|state| state.failure = Some(reason));
     }
@@ -84,11 +84,11 @@ mod tests {
     use etwsieve_transport::wire::message::RefusalReason;
     use std::sync::Arc;
 
-    /// With a counter for each part, a reader between the two writes saw more acknowledged than settled.
+    /// With separate atomics, a reader between the two writes saw more frames acknowledged than settled.
     #[test]
     fn an_acknowledgement_is_never_read_before_its_frames_are_settled() {
         const FRAMES: u64 = 200_000;
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(AckProgress::default());
         let committer = {
             let progress = Arc::clone(&progress);
             std::thread::spawn(move || (1..=FRAMES).for_each(|number| progress.durable(number)))
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_failure_ends_acknowledgements_and_a_refusal_does_not() {
-        let progress = Progress::default();
+        let progress = AckProgress::default();
         let refused = RefusedV1 {
             epoch: [1; 16],
             from: 2,
@@ -118,7 +118,7 @@ mod tests {
         progress.refused(2, refused.clone());
         let reading = progress.read();
         assert_eq!((reading.settled, reading.ack, reading.refused), (2, Ok(2), vec![refused]));
-        assert!(progress.read().refused.is_empty(), "a refusal is told once");
+        assert!(progress.read().refused.is_empty(), "a refusal is reported once");
         progress.failed(BusyReason::DiskFull);
         progress.durable(4);
         let reading = progress.read();

@@ -1,6 +1,6 @@
 //! Real sensors over TLS with valid, foreign, expired, revoked and missing certificates: only valid ones may send.
 
-use etwsieve_collector::pki::{Entry, Register, SENSORS_FILE, fingerprint};
+use etwsieve_collector::pki::{CertificateEntry, Register, SENSORS_FILE, fingerprint};
 use etwsieve_tests::faults::client::Client;
 use etwsieve_tests::faults::{Account, Batch, Collector, Ledger, Programs, Rng, Sensor, command, tail};
 use rcgen::{
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
-    register: Vec<Entry>,
+    register: Vec<CertificateEntry>,
 }
 
 impl Authority {
@@ -36,7 +36,7 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         if is_sensor {
-            self.register.push(Entry {
+            self.register.push(CertificateEntry {
                 name: name.to_owned(),
                 serial: "01".to_owned(),
                 fingerprint: fingerprint(certificate.der()),

@@ -2,7 +2,7 @@
 //! stored once.
 
 use etwsieve_collector::nats::{NatsFeed, NatsSettings};
-use etwsieve_collector::sink::{BatchLimits, Feed, Item};
+use etwsieve_collector::sink::{BatchLimits, Feed, SinkItem};
 use etwsieve_tests::faults::{
     Account, Batch, Cluster, Collector, Programs, Rng, Running, Sensor, command, listens, run_cluster, tail,
     wait_for,
@@ -140,7 +140,7 @@ fn a_campaign_against_a_cluster_loses_nothing() {
     assert!(outcome.sent > 1000 && outcome.collector_kills + outcome.drain_kills > 0, "{outcome:?}");
 }
 
-fn key(item: &Item) -> Key {
+fn key(item: &SinkItem) -> Key {
     (item.sensor.clone(), item.epoch, item.sequence)
 }
 
@@ -148,7 +148,7 @@ fn key(item: &Item) -> Key {
 const CONNECTIONS_MAX: u32 = 10;
 
 /// Reads all hits of the stream with an additional sink.
-fn everything(url: &str) -> Vec<Item> {
+fn everything(url: &str) -> Vec<SinkItem> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let settings = NatsSettings::for_url(url);
     // Right after its nodes were killed, a busy cluster may take longer than one request waits.

@@ -30,12 +30,12 @@ pub const ALL: [Requirement; 6] = [
         missing: Host::missing,
     },
     Requirement {
-        tests: "nats and drain of the collector, and cluster of faults",
+        tests: "nats of the collector, and cluster of faults",
         enable: "apt-get install nats-server",
         missing: || absent("nats-server", &NATS_SERVERS),
     },
     Requirement {
-        tests: "syslog sinks of the collector",
+        tests: "sinks of the collector: syslog",
         enable: "apt-get install rsyslog rsyslog-gnutls",
         missing: || {
             absent("rsyslogd", &RSYSLOGD).or_else(|| absent("the TLS driver of rsyslogd", &RSYSLOG_TLS))

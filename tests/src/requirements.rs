@@ -3,6 +3,7 @@
 //! The test program `tests/skipped` reports all of them after the last test.
 
 use crate::corpus;
+use crate::faults::NATS_SERVERS;
 use crate::standin::Host;
 use std::path::Path;
 
@@ -30,12 +31,12 @@ pub const ALL: [Requirement; 6] = [
         missing: Host::missing,
     },
     Requirement {
-        tests: "nats and drain of the collector, and cluster of faults",
+        tests: "nats of the collector, and cluster of faults",
         enable: "apt-get install nats-server",
         missing: || not_installed("nats-server"),
     },
     Requirement {
-        tests: "syslog sinks of the collector",
+        tests: "sinks of the collector: syslog",
         enable: "apt-get install rsyslog rsyslog-gnutls",
         missing: || {
             not_installed("rsyslogd").or_else(|| {

@@ -201,6 +201,7 @@ fn progress(title: &str) {
     eprintln!("{title}");
 }
 
+/// Measures the cost of compiling a rule set.
 fn measure_compilation(rules: &RuleSet) -> Compiled {
     let mut times: Vec<f64> = (0..COMPILATIONS)
         .map(|_| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Where nats-server may be installed.
+/// Paths where nats-server may be installed.
 const NATS_SERVERS: [&str; 3] =
     ["/usr/sbin/nats-server", "/usr/bin/nats-server", "/usr/local/bin/nats-server"];
 /// Maximum time until a node listens.

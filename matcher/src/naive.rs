@@ -151,7 +151,7 @@ fn regex_matches(source: &str, text: &str) -> bool {
     }
     BUILT.with_borrow_mut(|built| {
         let regex = built.entry(source.to_owned()).or_insert_with_key(|source| {
-            build_regex(source).expect("the loader lets only expressions through that build")
+            build_regex(source).expect("the loader accepts only expressions that compile")
         });
         regex.is_match(text)
     })

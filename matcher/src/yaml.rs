@@ -293,7 +293,7 @@ mod tests {
                 .errors
                 .first()
                 .or_else(|| parsed.documents[0].flaws.first())
-                .expect("something is wrong");
+                .expect("the document has a problem");
             assert!(problem.to_string().contains(word), "{text:?}: {problem}");
             assert_eq!(at.line, line, "{text:?}: {problem}");
         }

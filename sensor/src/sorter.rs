@@ -206,30 +206,14 @@ fn estimated_bytes(hit: &HitV1) -> usize {
 #[cfg(test)]
 mod tests {
     use super::{RUNS_MAX, Sorter};
-    use etwsieve_transport::hit::{EventContent, HitV1, Scope, Utf16Text, View};
+    use etwsieve_transport::hit::{EventContent, HitV1, Utf16Text};
 
     fn hit(time: u64, source_sequence: u64) -> HitV1 {
         HitV1 {
             time,
             source: "s".into(),
             source_sequence,
-            provider: [0; 16],
-            event_id: 4104,
-            version: 1,
-            channel: 16,
-            level: 5,
-            opcode: 15,
-            task: 2,
-            keywords: 0,
-            computer: None,
-            user_sid: None,
             process_id: Some(1),
-            thread_id: None,
-            activity_id: None,
-            event_record_id: None,
-            scope: Scope::Event,
-            view: View::Raw,
-            partial: false,
             content: EventContent::ScriptBlock {
                 message_number: Some(1),
                 message_total: Some(1),
@@ -237,8 +221,7 @@ mod tests {
                 script_block_id: None,
                 path: None,
             },
-            cut: None,
-            rules: Vec::new(),
+            ..HitV1::default()
         }
     }
 

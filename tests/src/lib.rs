@@ -10,6 +10,7 @@ pub mod fuzz;
 #[cfg(feature = "product")]
 pub mod obfuscation;
 pub mod program;
+#[cfg(feature = "product")]
 pub mod requirements;
 #[cfg(feature = "product")]
 pub mod samples;

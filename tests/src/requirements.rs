@@ -3,6 +3,7 @@
 //! The test program `tests/skipped` reports all of them after the last test.
 
 use crate::corpus;
+use crate::faults::NATS_SERVERS;
 use crate::standin::Host;
 use std::path::Path;
 
@@ -30,12 +31,12 @@ pub const ALL: [Requirement; 6] = [
         missing: Host::missing,
     },
     Requirement {
-        tests: "nats and drain of the collector, and cluster of faults",
+        tests: "nats of the collector, and cluster of faults",
         enable: "apt-get install nats-server",
         missing: || absent("nats-server", &NATS_SERVERS),
     },
     Requirement {
-        tests: "syslog sinks of the collector",
+        tests: "sinks of the collector: syslog",
         enable: "apt-get install rsyslog rsyslog-gnutls",
         missing: || {
             absent("rsyslogd", &RSYSLOGD).or_else(|| absent("the TLS driver of rsyslogd", &RSYSLOG_TLS))
@@ -57,9 +58,6 @@ pub const ALL: [Requirement; 6] = [
     },
 ];
 
-/// Paths where nats-server may be installed.
-pub const NATS_SERVERS: [&str; 3] =
-    ["/usr/sbin/nats-server", "/usr/bin/nats-server", "/usr/local/bin/nats-server"];
 const RSYSLOGD: [&str; 2] = ["/usr/sbin/rsyslogd", "/sbin/rsyslogd"];
 const RSYSLOG_TLS: [&str; 2] =
     ["/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_ossl.so", "/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_gtls.so"];

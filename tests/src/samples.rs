@@ -2,7 +2,7 @@
 
 use etwsieve_event::provider::POWERSHELL;
 use etwsieve_event::{EventHeader, FileTime};
-use etwsieve_transport::hit::{EventContent, HitV1, Scope, View};
+use etwsieve_transport::hit::{EventContent, HitV1};
 
 /// Time of the first hit, 2024-01-16, in 100 ns since 1601.
 const START: u64 = 133_500_000_000_000_000;
@@ -27,7 +27,6 @@ pub fn hit(number: u64, content: EventContent) -> HitV1 {
     let header = header(FileTime(START + number));
     HitV1 {
         time: header.time.0,
-        source: String::new(),
         source_sequence: number,
         provider: header.provider.to_bytes_le(),
         event_id: header.event_id,
@@ -37,17 +36,7 @@ pub fn hit(number: u64, content: EventContent) -> HitV1 {
         opcode: header.opcode,
         task: header.task,
         keywords: header.keywords,
-        computer: None,
-        user_sid: None,
-        process_id: None,
-        thread_id: None,
-        activity_id: None,
-        event_record_id: None,
-        scope: Scope::Event,
-        view: View::Raw,
-        partial: false,
         content,
-        cut: None,
-        rules: Vec::new(),
+        ..HitV1::default()
     }
 }

@@ -38,18 +38,20 @@ pub const TRANSFORMATIONS_MAX: usize = 32;
 pub const PIECES_MAX: usize = 1024;
 
 /// The unit of text that was searched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Scope {
     /// A single event. Wire value 0.
+    #[default]
     Event,
     /// A script block reassembled from its fragments. Wire value 1.
     Block,
 }
 
 /// The form of the text that was searched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum View {
     /// The text as recorded. Wire value 0.
+    #[default]
     Raw,
     /// The text after normalisation: quotes, backticks, aliases and the like are undone. Wire value 1.
     Normalized,
@@ -78,7 +80,7 @@ impl View {
     }
 }
 
-/// The fields of the event's template.
+/// The fields of the event's template. The default is a notice without text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventContent {
     /// Event 4104. Wire value 0.
@@ -171,8 +173,9 @@ impl RuleRefV1 {
 
 /// One detection: an event and every rule that matched it in one scope and view.
 ///
-/// The order of the fields is the order on the wire; `docs/wire.md` has the byte table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The order of the fields is the order on the wire; `docs/wire.md` has the byte table. By default all fields are zero or
+/// empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HitV1 {
     /// When the event was written, as a FILETIME: 100 ns ticks since 1601-01-01T00:00:00Z.
     pub time: u64,
@@ -225,6 +228,12 @@ pub struct HitV1 {
     /// alone.
     #[serde(deserialize_with = "bounded::vec::<RULES_MAX, _, _>")]
     pub rules: Vec<RuleRefV1>,
+}
+
+impl Default for EventContent {
+    fn default() -> Self {
+        Self::Notice { detail: String::new() }
+    }
 }
 
 /// A field of a hit exceeds its maximum.

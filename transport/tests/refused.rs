@@ -20,7 +20,7 @@ struct Conversation {
     _folder: TempDir,
 }
 
-impl Talk {
+impl Conversation {
     /// Creates a sensor with `hits` hits, none of which has been sent.
     fn start(hits: u64) -> Self {
         let folder = TempDir::new().unwrap();

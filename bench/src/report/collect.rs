@@ -58,7 +58,7 @@ pub fn collect(options: &Options) -> Result<Report, BenchError> {
     }
     run.callback()?;
     if run.wants("rules") {
-        run.report.compiled = rule_sets.iter().map(compile).collect();
+        run.report.compiled = rule_sets.iter().map(measure_compilation).collect();
     }
     let mut report = run.report;
     report.aims = aims::of(&report);
@@ -201,7 +201,8 @@ fn progress(title: &str) {
     eprintln!("{title}");
 }
 
-fn compile(rules: &RuleSet) -> Compiled {
+/// Measures the cost of compiling a rule set.
+fn measure_compilation(rules: &RuleSet) -> Compiled {
     let mut times: Vec<f64> = (0..COMPILATIONS)
         .map(|_| {
             let own = rules.rules.clone();

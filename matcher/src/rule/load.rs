@@ -111,7 +111,7 @@ impl Set {
                 }
                 DocumentKind::Rule(rule) => self.rule(*rule, file, &own.root, report),
                 DocumentKind::Filter(filter) if self.filters.len() < FILTERS_MAX => {
-                    self.filters.push(*filter)
+                    self.filters.push(*filter);
                 }
                 DocumentKind::Filter(_) => {
                     self.loaded.refused += 1;

@@ -6,7 +6,10 @@
 //!
 //! The loops are plain; the vector code compiles them again for wider vectors.
 
-#![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
+#![expect(
+    clippy::inline_always,
+    reason = "the loops must be compiled with the target features of their callers"
+)]
 
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -1,7 +1,7 @@
 //! Vector operations that several scanners for x86-64 share.
 
-#![expect(unsafe_code, reason = "vector instructions that not every processor has")]
-#![expect(clippy::inline_always, reason = "a call would take longer than what it does")]
+#![expect(unsafe_code, reason = "vector instructions")]
+#![expect(clippy::inline_always, reason = "a call would cost more than the function")]
 
 use std::arch::x86_64::{
     __m256i, __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_alignr_epi8,

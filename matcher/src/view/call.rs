@@ -85,7 +85,7 @@ enum Argument {
 impl Call {
     /// Rewrites the call. The inner `None` means that it is written in full already, the outer one that the work is
     /// exhausted.
-    #[expect(clippy::option_option, reason = "the outer one is the work that is exhausted")]
+    #[expect(clippy::option_option, reason = "the outer option means that the work is exhausted")]
     fn rewrite(&self, script: &Mapped, work: &mut Work<'_, '_>) -> Option<Option<Mapped>> {
         let text = script.units();
         let part = self.name.start..self.end;

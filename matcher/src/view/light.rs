@@ -86,7 +86,7 @@ pub(super) fn normalize(text: &Mapped, work: &mut Work<'_, '_>) -> Option<Mapped
 
 /// Returns true if these units are unchanged: ASCII without backticks, and blanks only one at a time before something
 /// else. The last unit only serves as the successor of the one before.
-#[expect(clippy::needless_bitwise_bool, reason = "a shortcut would keep vectors out")]
+#[expect(clippy::needless_bitwise_bool, reason = "short-circuiting would prevent vectorisation")]
 fn stays(units: &[u16; CHUNK + 1]) -> bool {
     let is_plain = |unit: u16| unit < 0x80 && unit != BACKTICK;
     let is_blank = |unit: u16| unit == BLANK || unit == 0x09 || unit == 0x0B || unit == 0x0C;

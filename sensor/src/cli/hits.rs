@@ -3,7 +3,8 @@
 use super::{Exit, after_writing, print_error, stop_on_signal, usage_error};
 use crate::output::Format;
 use crate::stop::Stop;
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use etwsieve_event::FileTime;
 use etwsieve_event::time::TICKS_PER_SECOND;
 use etwsieve_transport::printable::clip;
@@ -66,9 +67,9 @@ pub(super) fn run(args: &HitsArgs) -> Exit {
         ..HitFilter::default()
     };
     if let (true, Some(format @ (Format::Ecs | Format::Splunk))) = (args.stats, args.format) {
-        return usage_error(format_args!(
-            "--stats does not support the format {format:?}: use table or jsonl"
-        ));
+        let value = format.to_possible_value();
+        let name = value.as_ref().map_or("this value", PossibleValue::get_name);
+        return usage_error(format_args!("--stats does not support --format {name}: use table or jsonl"));
     }
     let result = Store::open_read_only(&args.store).and_then(|store| {
         if args.follow {

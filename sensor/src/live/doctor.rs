@@ -130,7 +130,9 @@ pub fn registrations(
         ),
     ];
     if !is_any {
-        findings.iter_mut().for_each(|finding| finding.status = Status::Bad);
+        for finding in &mut findings {
+            finding.status = Status::Bad;
+        }
     }
     findings
 }
@@ -273,16 +275,16 @@ mod tests {
         findings.iter().map(|finding| finding.status).collect()
     }
 
-    fn registered(resource_exists: bool) -> io::Result<Option<Registration>> {
+    fn registered(resource_exists: bool) -> Registration {
         let resource_file = Some(r"C:\missing.dll".into());
-        Ok(Some(Registration { name: "X".into(), resource_file, resource_exists }))
+        Registration { name: "X".into(), resource_file, resource_exists }
     }
 
     #[test]
     fn one_registered_provider_is_enough() {
         use Status::{Bad, Good, Warning};
-        assert_eq!(statuses(&registrations(registered(true), Ok(None))), [Good, Warning]);
-        assert_eq!(statuses(&registrations(Ok(None), registered(false))), [Warning, Warning]);
+        assert_eq!(statuses(&registrations(Ok(Some(registered(true))), Ok(None))), [Good, Warning]);
+        assert_eq!(statuses(&registrations(Ok(None), Ok(Some(registered(false))))), [Warning, Warning]);
         assert_eq!(statuses(&registrations(Ok(None), Ok(None))), [Bad, Bad]);
         assert_eq!(
             statuses(&registrations(Err(io::ErrorKind::PermissionDenied.into()), Ok(None))),

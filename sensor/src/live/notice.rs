@@ -4,7 +4,7 @@
 
 use crate::event::SENSOR;
 use etwsieve_event::FileTime;
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, View};
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1};
 
 /// A kind of notice. The numbers are event ids of the provider [`SENSOR`] and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,24 +108,13 @@ impl Notice {
             provider: SENSOR.to_bytes_le(),
             event_id: self.kind as u16,
             version: 1,
-            channel: 0,
             // Warning.
             level: 3,
-            opcode: 0,
-            task: 0,
-            keywords: 0,
             computer: (!computer.is_empty()).then(|| computer.to_owned()),
-            user_sid: None,
             process_id: Some(std::process::id()),
-            thread_id: None,
-            activity_id: None,
-            event_record_id: None,
-            scope: Scope::Event,
-            view: View::Raw,
-            partial: false,
             content: EventContent::Notice { detail: self.detail },
-            cut: None,
             rules: vec![self.kind.rule()],
+            ..HitV1::default()
         };
         hit.cut_to_limits();
         hit

@@ -1,11 +1,13 @@
 //! A cluster of real nats-servers on the loopback interface, each of which can be killed and restarted.
 
-use crate::requirements::NATS_SERVERS;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Paths where nats-server may be installed.
+pub const NATS_SERVERS: [&str; 3] =
+    ["/usr/sbin/nats-server", "/usr/bin/nats-server", "/usr/local/bin/nats-server"];
 /// Maximum time until a node listens.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 

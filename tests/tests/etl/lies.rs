@@ -1,14 +1,13 @@
 //! Hostile traces: false items, clocks and sizes, excessive memory claims, files that are not traces.
 
 use super::walk::{
-    BUFFER_LEN, BUFFER_SIZE, FILLED_BYTES, FORMATS, SEQUENCE_NUMBER, Seen, Walk, buffers, put, small,
+    BUFFER_LEN, BUFFER_SIZE, FORMATS, SEQUENCE_NUMBER, Seen, Walk, buffers, fill, inflating, put, small,
 };
 use etwsieve_etl::{
-    BUFFER_HEADER_LEN, ClockType, Compression, DAMAGE_KEPT_MAX, DamageKind, EtlError, SCRATCH_LEN_MAX, Trace,
-    TraceFile,
+    BUFFER_HEADER_LEN, ClockType, DAMAGE_KEPT_MAX, DamageKind, EtlError, SCRATCH_LEN_MAX, Trace, TraceFile,
 };
 use etwsieve_tests::fuzz;
-use etwsieve_tests::writer::{EventSpec, TraceWriter, xpress};
+use etwsieve_tests::writer::{EventSpec, TraceWriter};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -138,29 +137,11 @@ fn a_clock_without_frequency_does_not_divide() {
 fn scratch_memory_has_a_limit() {
     const CLAIM: usize = 16 << 20;
     const PROCESSORS: u16 = 20;
-    let mut writer = TraceWriter::new().buffer_len(CLAIM as u32).compressed(Compression::Xpress);
-    // Enough noise to make 16 MiB plausible.
-    let mut state = 1_u32;
-    let mut noise = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    let noise = (0..6_000).map(|_| noise()).collect();
-    writer.push(EventSpec::powershell(4104, noise).by(100, 0).at(5));
-    let bytes = writer.build();
-    let first = buffers(&bytes)[1];
-    let event = writer.events()[0].encode(writer.raw_time(5));
-    let mut data = event;
-    data.resize(CLAIM - BUFFER_HEADER_LEN, 0xff);
-    let stored = xpress(&data);
-    let mut hostile = bytes[..first].to_vec();
+    let (first, mut buffer) = inflating(CLAIM);
+    let mut hostile = first.clone();
     for processor in 0..PROCESSORS {
-        let mut header = bytes[first..first + BUFFER_HEADER_LEN].to_vec();
-        put(&mut header, BUFFER_SIZE, (BUFFER_HEADER_LEN + stored.len()) as u32);
-        put(&mut header, FILLED_BYTES, CLAIM as u32);
-        header[0x28..0x2a].copy_from_slice(&processor.to_le_bytes());
-        hostile.extend_from_slice(&header);
-        hostile.extend_from_slice(&stored);
+        buffer[0x28..0x2a].copy_from_slice(&processor.to_le_bytes());
+        hostile.extend_from_slice(&buffer);
     }
     let trace = Trace::new(&hostile).unwrap();
     let mut events = trace.events();
@@ -175,18 +156,14 @@ fn scratch_memory_has_a_limit() {
     assert_eq!(events.scratch_len(), 0);
 
     // Without the noise, that few bytes cannot decompress to that many.
-    let mut bomb = bytes[..first].to_vec();
-    let mut header = bytes[first..first + BUFFER_HEADER_LEN].to_vec();
-    let mut data = writer.events()[0].encode(1);
+    let mut data = EventSpec::powershell(4104, Vec::new()).by(100, 0).encode(1);
     data.truncate(0x50);
     data[..2].copy_from_slice(&[0x50, 0]);
     data.resize(CLAIM - BUFFER_HEADER_LEN, 0xff);
-    let stored = xpress(&data);
-    assert!(stored.len() < 200);
-    put(&mut header, BUFFER_SIZE, (BUFFER_HEADER_LEN + stored.len()) as u32);
-    put(&mut header, FILLED_BYTES, CLAIM as u32);
-    bomb.extend_from_slice(&header);
-    bomb.extend_from_slice(&stored);
+    buffer.truncate(BUFFER_HEADER_LEN);
+    fill(&mut buffer, &data);
+    assert!(buffer.len() < BUFFER_HEADER_LEN + 200);
+    let bomb = [first, buffer].concat();
     let walk = Walk::of(&bomb);
     assert_eq!((walk.seen.len(), walk.kinds()), (0, vec![(DamageKind::Compressed, 1)]));
 }

@@ -1,8 +1,8 @@
 //! A small trace, and a walk over its events, for suites that damage it.
 
-use etwsieve_etl::{Compression, DamageKind, DamageLog, FileTime, Trace};
+use etwsieve_etl::{BUFFER_HEADER_LEN, Compression, DamageKind, DamageLog, FileTime, Trace};
 use etwsieve_tests::fuzz;
-use etwsieve_tests::writer::{EventSpec, TraceWriter, script_block};
+use etwsieve_tests::writer::{EventSpec, TraceWriter, script_block, xpress};
 use std::collections::BTreeSet;
 
 pub(crate) const FORMATS: [Option<Compression>; 4] =
@@ -104,4 +104,33 @@ pub(crate) fn buffers(bytes: &[u8]) -> Vec<usize> {
 pub(crate) fn numbers_within(whole: &Walk, offset: usize) -> BTreeSet<u32> {
     let inside = |event: &&Seen| (offset..offset + BUFFER_LEN).contains(&event.offset);
     whole.seen.iter().filter(inside).map(|event| event.number).collect()
+}
+
+/// Returns the first buffer of a compressed trace, and a buffer that decompresses to `len` bytes. It has enough noise to make
+/// that plausible.
+pub(crate) fn inflating(len: usize) -> (Vec<u8>, Vec<u8>) {
+    let mut writer = TraceWriter::new().buffer_len(len as u32).compressed(Compression::Xpress);
+    let mut state = 1_u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let noise = (0..6_000).map(|_| noise()).collect();
+    writer.push(EventSpec::powershell(4104, noise).by(100, 0).at(5));
+    let mut bytes = writer.build();
+    let second = buffers(&bytes)[1];
+    let mut buffer = bytes[second..second + BUFFER_HEADER_LEN].to_vec();
+    bytes.truncate(second);
+    let mut data = writer.events()[0].encode(writer.raw_time(5));
+    data.resize(len - BUFFER_HEADER_LEN, 0xff);
+    fill(&mut buffer, &data);
+    (bytes, buffer)
+}
+
+/// Appends the compressed `data` to the header of a buffer, and updates the sizes in the header.
+pub(crate) fn fill(header: &mut Vec<u8>, data: &[u8]) {
+    header.extend_from_slice(&xpress(data));
+    let len = header.len() as u32;
+    put(header, BUFFER_SIZE, len);
+    put(header, FILLED_BYTES, (BUFFER_HEADER_LEN + data.len()) as u32);
 }

@@ -1,10 +1,10 @@
 //! The cost of reading any file is bounded in proportion to its length. It is counted in steps and bytes, not in seconds.
 
-use super::walk::{BUFFER_SIZE, FILLED_BYTES, FORMATS, SEQUENCE_NUMBER, buffers, put, small};
+use super::walk::{BUFFER_SIZE, FORMATS, SEQUENCE_NUMBER, buffers, inflating, put, small};
 use etwsieve_etl::{
     Compression, DamageKind, INDEX_STEPS_PER_BYTE_MAX, STEPS_FREE, Trace, TraceFile, WALK_STEPS_PER_BYTE_MAX,
 };
-use etwsieve_tests::writer::{EventSpec, TraceWriter, xpress};
+use etwsieve_tests::writer::{EventSpec, TraceWriter};
 use etwsieve_tests::{corpus, fuzz};
 use std::fs;
 
@@ -78,28 +78,10 @@ fn runs_of_zeros_are_counted_once() {
 fn decompressed_bytes_are_bounded_by_the_length_of_the_file() {
     const CLAIM: usize = 16 << 20;
     const BUFFERS: usize = 100;
-    let mut writer = TraceWriter::new().buffer_len(CLAIM as u32).compressed(Compression::Xpress);
-    // Enough noise to make 16 MiB plausible for one buffer.
-    let mut state = 1_u32;
-    let mut noise = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    let noise = (0..6_000).map(|_| noise()).collect();
-    writer.push(EventSpec::powershell(4104, noise).by(100, 0).at(5));
-    let bytes = writer.build();
-    let first = buffers(&bytes)[1];
-    let mut data = writer.events()[0].encode(writer.raw_time(5));
-    data.resize(CLAIM - HEADER_LEN, 0xff);
-    let stored = xpress(&data);
-    let mut bomb = bytes[..first].to_vec();
+    let (mut bomb, mut buffer) = inflating(CLAIM);
     for number in 0..BUFFERS as u32 {
-        let mut header = bytes[first..first + HEADER_LEN].to_vec();
-        put(&mut header, BUFFER_SIZE, (HEADER_LEN + stored.len()) as u32);
-        put(&mut header, FILLED_BYTES, CLAIM as u32);
-        put(&mut header, SEQUENCE_NUMBER, number + 1);
-        bomb.extend_from_slice(&header);
-        bomb.extend_from_slice(&stored);
+        put(&mut buffer, SEQUENCE_NUMBER, number + 1);
+        bomb.extend_from_slice(&buffer);
     }
     let len = bomb.len() as u64;
     let steps_max = len * WALK_STEPS_PER_BYTE_MAX + STEPS_FREE;

@@ -246,7 +246,7 @@ fn common(left: &[Range<usize>], right: &[Range<usize>]) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{RuleRefV1, Scope, View};
+    use super::super::{RuleRefV1, Scope};
     use super::*;
 
     fn hit(units: usize, spans: &[(u32, u32)]) -> HitV1 {
@@ -254,24 +254,7 @@ mod tests {
         HitV1 {
             time: 1,
             source: "s".into(),
-            source_sequence: 0,
-            provider: [0; 16],
-            event_id: 4104,
-            version: 1,
-            channel: 16,
-            level: 5,
-            opcode: 15,
-            task: 2,
-            keywords: 0,
-            computer: None,
-            user_sid: None,
-            process_id: None,
-            thread_id: None,
-            activity_id: None,
-            event_record_id: None,
             scope: Scope::Block,
-            view: View::Raw,
-            partial: false,
             content: EventContent::ScriptBlock {
                 message_number: None,
                 message_total: Some(9),
@@ -279,8 +262,8 @@ mod tests {
                 script_block_id: None,
                 path: None,
             },
-            cut: None,
             rules: vec![RuleRefV1 { spans: spans.iter().map(span).collect(), ..RuleRefV1::default() }],
+            ..HitV1::default()
         }
     }
 

@@ -1,6 +1,6 @@
 //! A typical hit for tests.
 
-use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Scope, Utf16Text, View};
+use etwsieve_transport::hit::{EventContent, HitV1, RuleRefV1, Utf16Text};
 
 /// Returns a typical hit: event 4104 number `sequence` of a recorded trace, matched by one rule.
 pub(crate) fn hit(sequence: u64) -> HitV1 {
@@ -15,16 +15,10 @@ pub(crate) fn hit(sequence: u64) -> HitV1 {
         level: 5,
         opcode: 15,
         task: 2,
-        keywords: 0,
         computer: Some("srv1.example.test".into()),
         user_sid: Some("S-1-5-21-1-2-3-1104".into()),
         process_id: Some(4242),
         thread_id: Some(77),
-        activity_id: None,
-        event_record_id: None,
-        scope: Scope::Event,
-        view: View::Raw,
-        partial: false,
         content: EventContent::ScriptBlock {
             message_number: Some(1),
             message_total: Some(1),
@@ -32,8 +26,8 @@ pub(crate) fn hit(sequence: u64) -> HitV1 {
             script_block_id: Some("5f0c1d2e-0000-4000-8000-000000000001".into()),
             path: Some(Utf16Text::default()),
         },
-        cut: None,
         rules: vec![rule("a4e8f3a4-48b2-11ec-bcfc-3e22fbd008af", "Remote session")],
+        ..HitV1::default()
     }
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 
-use etwsieve_transport::hit::{EventContent, HitV1, Scope, View};
+use etwsieve_transport::hit::{EventContent, HitV1};
 use etwsieve_transport::identity::Identity;
 use etwsieve_transport::protocol::FrameBuffer;
 use etwsieve_transport::sender::{Address, HitSender, Order, SenderSettings};
@@ -32,23 +32,9 @@ pub fn hit(number: u64, len: usize) -> HitV1 {
         provider: [7; 16],
         event_id: 1,
         version: 1,
-        channel: 0,
         level: 3,
-        opcode: 0,
-        task: 0,
-        keywords: 0,
-        computer: None,
-        user_sid: None,
-        process_id: None,
-        thread_id: None,
-        activity_id: None,
-        event_record_id: None,
-        scope: Scope::Event,
-        view: View::Raw,
-        partial: false,
         content: EventContent::Notice { detail: "x".repeat(len) },
-        cut: None,
-        rules: Vec::new(),
+        ..HitV1::default()
     }
 }
 

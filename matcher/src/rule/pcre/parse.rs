@@ -240,7 +240,7 @@ impl Parser<'_, '_> {
 
     /// Parses the bounds of `{n}`, `{n,}` or `{n,m}` whose brace is at `at`, and returns their end; `None` if the brace
     /// is literal.
-    #[expect(clippy::type_complexity, reason = "a minimum and a maximum, and where they end")]
+    #[expect(clippy::type_complexity, reason = "minimum, maximum and end")]
     fn bounds(&self, at: usize) -> Result<Option<((u32, Option<u32>), usize)>, PcreError> {
         let rest = &self.chars[at + 1..];
         let len = rest.iter().position(|c| !matches!(c, '0'..='9' | ',' | ' ' | '\t')).unwrap_or(rest.len());

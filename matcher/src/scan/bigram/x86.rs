@@ -3,7 +3,7 @@
 //! Two vectors of units are packed into one of bytes, which halves the number of comparisons. Packing maps units above
 //! U+00FF to U+00FF or 0, so some lanes pass that are not equal; the caller compares each exactly anyway.
 
-#![expect(unsafe_code, reason = "vector instructions that not every processor has")]
+#![expect(unsafe_code, reason = "vector instructions")]
 
 use crate::scan::bigram::{FOLD, lanes_like_plain};
 use crate::scan::kernel::{Isa, Kernel};

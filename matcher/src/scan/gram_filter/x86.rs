@@ -1,6 +1,6 @@
 //! Gram look-ups with AVX2 and AVX-512: hashes of a vector of grams, and a gather from the filter.
 
-#![expect(unsafe_code, reason = "vector instructions that not every processor has")]
+#![expect(unsafe_code, reason = "vector instructions")]
 
 use crate::scan::gram_filter::{GRAM, GramFilter, HASH_FACTOR, NEXT_MASK, SECOND_SHIFT, padded};
 use crate::scan::kernel::{Isa, Kernel};

@@ -3,8 +3,11 @@
 //! Four vectors of units are packed into two of bytes: the first bytes of all lanes and the second ones. Units that are
 //! not ASCII become 0x7F, or 0 from U+8000 on, because packing treats units as signed.
 
-#![expect(unsafe_code, reason = "vector instructions that not every processor has")]
-#![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
+#![expect(unsafe_code, reason = "vector instructions")]
+#![expect(
+    clippy::inline_always,
+    reason = "the loops must be compiled with the target features of their callers"
+)]
 
 use crate::scan::kernel::{Isa, Kernel};
 use crate::scan::lanes::LANE;

@@ -1,6 +1,6 @@
 //! Narrowing with AVX2 and AVX-512.
 
-#![expect(unsafe_code, reason = "vector instructions that not every processor has")]
+#![expect(unsafe_code, reason = "vector instructions")]
 
 use crate::scan::kernel::{Isa, Kernel};
 use crate::scan::narrow::{low_bytes_plain, narrow_plain};

@@ -1,7 +1,10 @@
 //! Teddy look-ups with AVX2 and AVX-512.
 
-#![expect(unsafe_code, reason = "vector instructions that not every processor has")]
-#![expect(clippy::inline_always, reason = "loops must be compiled with the vectors of their callers")]
+#![expect(unsafe_code, reason = "vector instructions")]
+#![expect(
+    clippy::inline_always,
+    reason = "the loops must be compiled with the target features of their callers"
+)]
 
 use crate::scan::buckets::LEN;
 use crate::scan::kernel::{Isa, Kernel};

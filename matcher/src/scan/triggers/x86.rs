@@ -1,6 +1,6 @@
 //! Scanning for triggers with AVX2.
 
-#![expect(unsafe_code, reason = "vector instructions that not every processor has")]
+#![expect(unsafe_code, reason = "vector instructions")]
 
 use crate::scan::kernel::{Isa, Kernel};
 use crate::scan::triggers::{BACKTICK, NOT_ASCII_MIN, PADDING, PLACES, Trigger, TriggerScanner};

@@ -156,7 +156,7 @@ impl Expression {
     }
 
     /// Returns the next match, as [`regex::Regex::find_iter`] does; the outer `None` means that the work is exhausted.
-    #[expect(clippy::option_option, reason = "the outer one is the work that is exhausted")]
+    #[expect(clippy::option_option, reason = "the outer option means that the work is exhausted")]
     fn next<'t>(
         &self,
         text: &'t str,

@@ -93,7 +93,7 @@ fn state(properties: &Properties) -> SessionState {
 /// # Errors
 ///
 /// The error of the system, such as access denied.
-pub fn query(name: &str) -> io::Result<Option<SessionState>> {
+pub(super) fn query(name: &str) -> io::Result<Option<SessionState>> {
     match control(name, EVENT_TRACE_CONTROL_QUERY) {
         Ok(properties) => Ok(Some(state(&properties))),
         Err(error) if is_no_session(&error) => Ok(None),
@@ -106,7 +106,7 @@ pub fn query(name: &str) -> io::Result<Option<SessionState>> {
 /// # Errors
 ///
 /// As [`query`].
-pub fn stop(name: &str) -> io::Result<Option<SessionState>> {
+pub(super) fn stop(name: &str) -> io::Result<Option<SessionState>> {
     match control(name, EVENT_TRACE_CONTROL_STOP) {
         Ok(properties) => Ok(Some(state(&properties))),
         Err(error) if is_no_session(&error) => Ok(None),
@@ -116,21 +116,21 @@ pub fn stop(name: &str) -> io::Result<Option<SessionState>> {
 
 /// Settings of a session that writes a file.
 #[derive(Clone, Debug)]
-pub struct FileSession<'a> {
+pub(super) struct FileSession<'a> {
     /// Name of the session.
-    pub name: &'a str,
+    pub(super) name: &'a str,
     /// The file, as an absolute path.
-    pub path: &'a str,
+    pub(super) path: &'a str,
     /// Maximum size of the file in MB; 0 for no limit.
-    pub size_max_mb: u32,
+    pub(super) size_max_mb: u32,
     /// Size of a buffer, in KB.
-    pub buffer_kb: u32,
+    pub(super) buffer_kb: u32,
     /// Minimum number of buffers; 0 lets ETW decide.
-    pub min_buffers: u32,
+    pub(super) min_buffers: u32,
     /// Seconds after which a partly filled buffer is flushed.
-    pub flush_seconds: u32,
+    pub(super) flush_seconds: u32,
     /// Each processor has separate buffers.
-    pub per_processor: bool,
+    pub(super) per_processor: bool,
 }
 
 /// Starts a session that writes a file in sequential mode, and returns its handle.
@@ -139,7 +139,7 @@ pub struct FileSession<'a> {
 ///
 /// The error of the system: [`io::ErrorKind::AlreadyExists`] if the name is in use. Invalid input if a name is too
 /// long.
-pub fn start_file(session: &FileSession<'_>) -> io::Result<u64> {
+pub(super) fn start_file(session: &FileSession<'_>) -> io::Result<u64> {
     let name = wide(session.name);
     let file = wide(session.path);
     if name.len() > NAME_UNITS_MAX || file.len() > NAME_UNITS_MAX {
@@ -185,7 +185,7 @@ struct IdFilter {
 /// # Errors
 ///
 /// The error of the system: 1450 if eight sessions have enabled the provider already.
-pub fn enable(handle: u64, provider: &Uuid, parameters: &EnableParameters) -> io::Result<()> {
+pub(super) fn enable(handle: u64, provider: &Uuid, parameters: &EnableParameters) -> io::Result<()> {
     let guid = guid(provider);
     let mut filter = IdFilter { filter_in: 1, reserved: 0, count: 0, ids: [0; FILTER_IDS_MAX] };
     for (slot, id) in filter.ids.iter_mut().zip(parameters.ids(provider)) {

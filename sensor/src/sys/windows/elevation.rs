@@ -50,7 +50,7 @@ static MAY_START: [(Sid, Access); 5] = [
 /// # Errors
 ///
 /// The error of the system.
-pub fn may_start_sessions() -> io::Result<Access> {
+pub(super) fn may_start_sessions() -> io::Result<Access> {
     for (sid, access) in &MAY_START {
         let mut member = 0;
         // SAFETY: a null token means the token of the caller. `Sid` has the layout and alignment of a SID and is only

@@ -35,7 +35,7 @@ const ANSWER_LEN_MAX: usize = 4 << 20;
 /// # Errors
 ///
 /// The error of the registry, such as access denied.
-pub fn registration(provider: &Uuid) -> io::Result<Option<Registration>> {
+pub(super) fn registration(provider: &Uuid) -> io::Result<Option<Registration>> {
     let path = format!(r"{PUBLISHERS}\{{{}}}", provider.hyphenated());
     let Some(mut values) = registry::values(Hive::LocalMachine, &path)? else {
         return Ok(None);
@@ -66,7 +66,7 @@ fn system_folder() -> PathBuf {
 ///
 /// The error of the system: only accounts that may start sessions get an answer. [`io::ErrorKind::InvalidData`] for an
 /// answer that is larger than 4 MB or contradicts itself.
-pub fn enabled_sessions(provider: &Uuid) -> io::Result<ProviderState> {
+pub(super) fn enabled_sessions(provider: &Uuid) -> io::Result<ProviderState> {
     let (data1, data2, data3, data4) = provider.as_fields();
     let guid = GUID { data1, data2, data3, data4: *data4 };
     let mut answer = vec![0_u8; ANSWER_LEN_FIRST];
@@ -119,7 +119,7 @@ struct Properties {
 /// # Errors
 ///
 /// The error of the system.
-pub fn session_count() -> io::Result<SessionCount> {
+pub(super) fn session_count() -> io::Result<SessionCount> {
     let configured = registry::value(Hive::LocalMachine, WMI, "EtwMaxLoggers")?;
     let max = match configured {
         Some(Value::Dword(max)) if max > 0 => max,

@@ -16,7 +16,7 @@ use windows_sys::Win32::System::Diagnostics::Etw::{
 use windows_sys::core::GUID;
 
 /// Drop reason of an event that states a payload length but has no payload.
-pub const DROPPED_NO_PAYLOAD: &str = "no_payload";
+const DROPPED_NO_PAYLOAD: &str = "no_payload";
 
 /// Maximum number of extended data items that are examined; ETW defines 18 types and repeats none.
 const ITEMS_MAX: u16 = 32;

@@ -97,7 +97,7 @@ fn win32(code: i32) -> u32 {
 }
 
 /// A session that has been started.
-pub struct Session {
+pub(super) struct Session {
     trace: UserTrace,
     state: SessionState,
     /// True if a session that a crashed sensor left behind was stopped first.
@@ -111,7 +111,7 @@ impl Session {
     /// # Errors
     ///
     /// [`SessionError`]. No session is left behind.
-    pub fn start(
+    pub(super) fn start(
         settings: &SessionSettings,
         kinds: &[EventKind],
         counters: &Arc<SessionCounters>,
@@ -187,17 +187,17 @@ impl Session {
     }
 
     /// Returns whether a running sensor has claimed this name.
-    pub fn is_held(name: &str) -> bool {
+    pub(super) fn is_held(name: &str) -> bool {
         matches!(Claim::new(name), Err(SessionError::Held { .. }))
     }
 
     /// Returns the state of the session when it started.
-    pub fn state(&self) -> &SessionState {
+    pub(super) fn state(&self) -> &SessionState {
         &self.state
     }
 
     /// Returns whether a session that a crashed sensor left behind was stopped first.
-    pub fn was_taken_over(&self) -> bool {
+    pub(super) fn was_taken_over(&self) -> bool {
         self.taken_over
     }
 
@@ -207,7 +207,7 @@ impl Session {
     /// # Errors
     ///
     /// The error of `ProcessTrace`.
-    pub fn process(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
+    pub(super) fn process(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
         let _scope = ScopedSink::new(sink);
         self.trace.process().map_err(io_error)
     }
@@ -267,7 +267,7 @@ fn with_sink(use_it: impl FnOnce(&mut dyn Sink)) {
 
 /// The exclusive use of a session name on this machine. A sensor holds it as long as it runs, also between two
 /// sessions.
-pub struct Claim(HANDLE);
+pub(super) struct Claim(HANDLE);
 
 // SAFETY: any thread may close the handle of a mutex, and nothing else is done with it.
 unsafe impl Send for Claim {}
@@ -278,7 +278,7 @@ impl Claim {
     /// # Errors
     ///
     /// [`SessionError::Held`] if another process has claimed it.
-    pub fn new(name: &str) -> Result<Self, SessionError> {
+    pub(super) fn new(name: &str) -> Result<Self, SessionError> {
         let object = wide(&format!("Global\\etwsieve-session-{name}"));
         // SAFETY: `object` ends in NUL, and null means default security. The handle is closed on drop.
         let (handle, code) = unsafe { (CreateMutexW(std::ptr::null(), 0, object.as_ptr()), GetLastError()) };

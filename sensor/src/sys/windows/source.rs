@@ -26,36 +26,36 @@ const STABLE_AFTER: Duration = Duration::from_mins(1);
 
 /// Intervals of the guardian.
 #[derive(Clone, Debug)]
-pub struct GuardSettings {
+pub(super) struct GuardSettings {
     /// Time between two checks of the session.
-    pub check_every: Duration,
+    pub(super) check_every: Duration,
     /// Minimum time between two reports of losses.
-    pub report_every: Duration,
+    pub(super) report_every: Duration,
     /// Maximum delay before a restart of the session.
-    pub restart_delay_max: Duration,
+    pub(super) restart_delay_max: Duration,
 }
 
 /// Handles that the threads of a live run share.
 #[derive(Clone)]
-pub struct LiveContext {
+pub(super) struct LiveContext {
     /// Settings of each session.
-    pub settings: SessionSettings,
+    pub(super) settings: SessionSettings,
     /// Intervals of the guardian.
-    pub guard: GuardSettings,
+    pub(super) guard: GuardSettings,
     /// The active rules, which determine the event filter of the session.
-    pub rules: Arc<ActiveRules>,
+    pub(super) rules: Arc<ActiveRules>,
     /// Counters of losses and restarts.
-    pub counters: Arc<SessionCounters>,
+    pub(super) counters: Arc<SessionCounters>,
     /// Counts of the pipeline that this source feeds, as its first source.
-    pub progress: Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
     /// Receives the notices of the guardian.
-    pub notices: Sender<Notice>,
+    pub(super) notices: Sender<Notice>,
     /// Ends the run.
-    pub stop: Stop,
+    pub(super) stop: Stop,
 }
 
 /// A real-time session on the PowerShell providers.
-pub struct EtwSource {
+pub(super) struct EtwSource {
     context: LiveContext,
     /// The first session, until the source runs.
     session: Option<Session>,
@@ -69,7 +69,7 @@ impl EtwSource {
     /// # Errors
     ///
     /// [`SessionError`]. Later failures are logged and retried.
-    pub fn start(context: LiveContext) -> Result<Self, SessionError> {
+    pub(super) fn start(context: LiveContext) -> Result<Self, SessionError> {
         let claim = Claim::new(&context.settings.name)?;
         let kinds = kinds(&context.rules);
         let session = Session::start(&context.settings, &kinds, &context.counters, &claim)?;
@@ -77,12 +77,12 @@ impl EtwSource {
     }
 
     /// Returns the state of the session when it started; `None` after the source has run.
-    pub fn state(&self) -> Option<&SessionState> {
+    pub(super) fn state(&self) -> Option<&SessionState> {
         self.session.as_ref().map(Session::state)
     }
 
     /// Returns whether a session that a crashed sensor left behind was stopped first.
-    pub fn took_over(&self) -> bool {
+    pub(super) fn took_over(&self) -> bool {
         self.session.as_ref().is_some_and(Session::was_taken_over)
     }
 }

@@ -31,7 +31,7 @@ fn counts_are_available_as_json_lines() {
     assert!(table.stdout.starts_with("1 events with hits"), "{}", table.stdout);
     let refused = run(PROGRAM, ["hits", "--stats", "--format", "ecs", &store]);
     assert_eq!(refused.code, Some(2));
-    assert!(refused.stderr.contains("expected table or jsonl"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("use table or jsonl"), "{}", refused.stderr);
 }
 
 /// Root may write anywhere, so the program runs as another user if the test runs as root.

@@ -1,6 +1,5 @@
 use super::*;
 use crate::sink::{Item, Record, RecordFormat};
-use etwsieve_transport::hit::{Scope, View};
 use etwsieve_transport::wire::codec::{HIT_LEN_MAX, encode_hit};
 
 const FORMATS: [RecordFormat; 3] = [RecordFormat::Jsonl, RecordFormat::Ecs, RecordFormat::Splunk];
@@ -20,26 +19,16 @@ fn item(content: EventContent, rules: usize) -> Item {
         time: 133_245_763_580_175_449,
         source: "live".into(),
         source_sequence: 1,
-        provider: [0; 16],
         event_id: 4104,
         version: 1,
         channel: 16,
         level: 5,
         opcode: 15,
         task: 2,
-        keywords: 0,
         computer: Some("srv1".into()),
-        user_sid: None,
-        process_id: None,
-        thread_id: None,
-        activity_id: None,
-        event_record_id: None,
-        scope: Scope::Event,
-        view: View::Raw,
-        partial: false,
         content,
-        cut: None,
         rules: vec![RuleRefV1::default(); rules],
+        ..HitV1::default()
     };
     Item { sensor: "srv1".into(), epoch: [7; 16], sequence: 7, hit, rules_before: 0 }
 }

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use crate::sink::Item;
     use crate::sink::clamp::TIME_MAX;
-    use etwsieve_transport::hit::{EventContent, HitV1, Scope, View};
+    use etwsieve_transport::hit::{EventContent, HitV1};
 
     fn item(text: &str) -> Item {
         let rule = RuleRefV1 {
@@ -156,23 +156,13 @@ mod tests {
                 time: 133_245_763_580_175_449,
                 source: "live".into(),
                 source_sequence: 1,
-                provider: [0; 16],
                 event_id: 4104,
                 version: 1,
                 channel: 16,
                 level: 5,
                 opcode: 15,
                 task: 2,
-                keywords: 0,
                 computer: Some("a host.test".into()),
-                user_sid: None,
-                process_id: None,
-                thread_id: None,
-                activity_id: None,
-                event_record_id: None,
-                scope: Scope::Event,
-                view: View::Raw,
-                partial: false,
                 content: EventContent::ScriptBlock {
                     message_number: Some(1),
                     message_total: Some(1),
@@ -180,8 +170,8 @@ mod tests {
                     script_block_id: None,
                     path: None,
                 },
-                cut: None,
                 rules: vec![rule],
+                ..HitV1::default()
             },
         }
     }

@@ -8,7 +8,7 @@ use super::Stream;
 use super::isolation::{isolated, refusal_of, would_succeed};
 use crate::backend::{Appended, BackendError, EntryError, Id, SEQUENCE_MAX};
 use crate::sqlite::prepare::{Prepared, PreparedHit, PreparedItem};
-use etwsieve_transport::hit::{EventContent, EventIdentity, HitV1, RuleRefV1, Scope, View};
+use etwsieve_transport::hit::{EventIdentity, HitV1, RuleRefV1};
 use etwsieve_transport::store::HitInserter;
 use etwsieve_transport::wire::codec;
 use etwsieve_transport::wire::message::{GapReason, GapV1};
@@ -297,31 +297,7 @@ impl<'t, 's> Batch<'t, 's> {
 }
 
 fn ordinary_hit() -> HitV1 {
-    HitV1 {
-        time: 0,
-        source: String::new(),
-        source_sequence: 0,
-        provider: [0; 16],
-        event_id: 0,
-        version: 0,
-        channel: 0,
-        level: 0,
-        opcode: 0,
-        task: 0,
-        keywords: 0,
-        computer: None,
-        user_sid: None,
-        process_id: None,
-        thread_id: None,
-        activity_id: None,
-        event_record_id: None,
-        scope: Scope::Event,
-        view: View::Raw,
-        partial: false,
-        content: EventContent::Notice { detail: String::new() },
-        cut: None,
-        rules: vec![RuleRefV1::default()],
-    }
+    HitV1 { rules: vec![RuleRefV1::default()], ..HitV1::default() }
 }
 
 fn refused_gap(sequence: u64) -> GapV1 {

@@ -410,10 +410,8 @@ impl Simulation {
         loop {
             let now = self.instant();
             let Some(connected) = self.collector.connections.get_mut(&connection) else { return };
-            if connected.protocol.is_window_full() {
-                if !self.settle(connection, false) {
-                    return;
-                }
+            if connected.protocol.is_window_full() && !self.settle(connection, false) {
+                return;
             }
             let Some(connected) = self.collector.connections.get_mut(&connection) else { return };
             let request = connected.protocol.poll(now);

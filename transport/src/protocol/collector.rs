@@ -212,10 +212,11 @@ impl CollectorConnection {
         let is_new = report.settled > epoch.reported;
         epoch.reported = report.settled;
         let id = epoch.id;
-        for refused in &report.refused {
-            self.send(refused);
+        let SettlementReport { ack, refused, .. } = report;
+        for refused in refused {
+            self.send(&refused);
         }
-        let sequence = report.ack?;
+        let sequence = ack?;
         if is_new || always {
             self.send(&AckV1 { epoch: id, sequence });
         }

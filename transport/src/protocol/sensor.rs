@@ -220,13 +220,10 @@ impl SensorConnection {
     ) -> Result<(), CloseReason> {
         for piece in bytes.chunks(MESSAGE_LEN_MAX) {
             self.received.extend(piece);
-            loop {
-                // `message` borrows the buffer, which the handlers do not need.
-                let message = match self.received.next_frame().map_err(ProtocolViolation::from)? {
-                    Some((frame_type, payload)) => CollectorMessage::decode(frame_type, payload)?,
-                    None => break,
-                };
-                match message {
+            while let Some((frame_type, payload)) =
+                self.received.next_frame().map_err(ProtocolViolation::from)?
+            {
+                match CollectorMessage::decode(frame_type, payload)? {
                     CollectorMessage::Welcome(welcome) => self.welcome(&welcome, now)?,
                     CollectorMessage::Ack(ack) => self.acknowledge(&ack, backlog, now)?,
                     CollectorMessage::Refused(refused) => self.refuse(refused, backlog)?,

@@ -56,7 +56,7 @@ impl Ticket {
     /// A hit that the store can never accept, always the same ones.
     pub fn is_poison(&self, one_in: u64) -> bool {
         let Entry::Hit { bytes, .. } = &self.entry else { return false };
-        one_in > 0 && decode_hit(bytes).unwrap().source_sequence % one_in == 0
+        one_in > 0 && decode_hit(bytes).unwrap().source_sequence.is_multiple_of(one_in)
     }
 
     /// Stores the entry.

@@ -111,7 +111,9 @@ impl Network {
                 self.close(connection, To::Collector, later, rng);
             }
             Cut::Silent => {
-                self.connections[connection].iter_mut().for_each(|direction| direction.is_cut = true)
+                for direction in &mut self.connections[connection] {
+                    direction.is_cut = true;
+                }
             }
         }
     }

@@ -6,13 +6,12 @@ use super::sensor::{ModelSpool, SensorNode, epoch_index};
 use etwsieve_transport::protocol::collector::{HelloError, SensorTimeout};
 use etwsieve_transport::protocol::sensor::{CloseReason, Introduction, SensorEvent};
 use etwsieve_transport::protocol::{
-    CollectorConnection, CollectorSettings, Request, SEQUENCE_MAX, SensorConnection, Settlement,
+    CollectorConnection, CollectorSettings, Request, SEQUENCE_MAX, SensorConnection,
 };
 use etwsieve_transport::sender::route::{Route, Step};
 use etwsieve_transport::spool::Keep;
 use etwsieve_transport::wire::message::{BusyReason, StatusV1};
 use fastrand::Rng;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;
 use std::rc::Rc;
@@ -411,10 +410,8 @@ impl Simulation {
         loop {
             let now = self.instant();
             let Some(connected) = self.collector.connections.get_mut(&connection) else { return };
-            if connected.protocol.is_window_full() {
-                if !self.settle(connection, false) {
-                    return;
-                }
+            if connected.protocol.is_window_full() && !self.settle(connection, false) {
+                return;
             }
             let Some(connected) = self.collector.connections.get_mut(&connection) else { return };
             let request = connected.protocol.poll(now);

@@ -21,7 +21,7 @@ mod rng;
 pub use account::{Account, Balance};
 pub use batch::{Batch, Script, name_in};
 pub use campaign::{Outcome, Plan, run as run_campaign};
-pub use cluster::{Cluster, NATS_SERVERS};
+pub use cluster::Cluster;
 pub use cluster_campaign::{ClusterOutcome, run_cluster};
 pub use cluster_figures::{ClusterFigures, measure_cluster};
 pub use hosts::{Collector, Sensor, tail};

@@ -3,7 +3,6 @@
 //! The test program `tests/skipped` reports all of them after the last test.
 
 use crate::corpus;
-use crate::faults::NATS_SERVERS;
 use crate::standin::Host;
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Who may send: real processes over TLS, with the right certificate, a wrong, an expired, a revoked one, and none.
 #![cfg(target_os = "linux")]
 
-use etwsieve_collector::pki::{Entry, Register, SENSORS_FILE, fingerprint};
+use etwsieve_collector::pki::{CertificateEntry, Register, SENSORS_FILE, fingerprint};
 use etwsieve_tests::faults::client::Client;
 use etwsieve_tests::faults::{Account, Batch, Books, Collector, Programs, Rng, Sensor, command, tail};
 use rcgen::{
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
-    register: Vec<Entry>,
+    register: Vec<CertificateEntry>,
 }
 
 impl Authority {
@@ -37,7 +37,7 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         if is_sensor {
-            self.register.push(Entry {
+            self.register.push(CertificateEntry {
                 name: name.to_owned(),
                 serial: "01".to_owned(),
                 fingerprint: fingerprint(certificate.der()),

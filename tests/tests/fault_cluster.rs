@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use etwsieve_collector::nats::{NatsFeed, NatsSettings};
-use etwsieve_collector::sink::{BatchLimits, Feed, Item};
+use etwsieve_collector::sink::{BatchLimits, Feed, SinkItem};
 use etwsieve_tests::faults::{
     Account, Batch, Cluster, Collector, Programs, Rng, Running, Sensor, command, listens, run_cluster, tail,
     wait_for,
@@ -141,12 +141,12 @@ fn a_cluster_under_faults_keeps_its_promise() {
     assert!(outcome.sent > 1000 && outcome.collector_kills + outcome.drain_kills > 0, "{outcome:?}");
 }
 
-fn key(item: &Item) -> Key {
+fn key(item: &SinkItem) -> Key {
     (item.sensor.clone(), item.epoch, item.sequence)
 }
 
 /// All hits of the stream, through a sink of their own.
-fn everything(url: &str) -> Vec<Item> {
+fn everything(url: &str) -> Vec<SinkItem> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let settings = NatsSettings::for_url(url);
     let mut feed = runtime.block_on(NatsFeed::connect(&settings, "test")).expect("a feed");

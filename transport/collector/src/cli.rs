@@ -4,7 +4,7 @@ mod cluster;
 mod serve;
 mod service;
 
-use crate::config::{Config, DOCUMENTED};
+use crate::config::{Config, DEFAULT_TOML};
 use crate::drain::DrainArgs;
 use crate::nats;
 use crate::pki::cli::PkiArgs;
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// How a command ended. The numbers are a promise to scripts, and those of `etwsieve`.
+/// The outcome of a command. The exit codes are stable and the same as those of `etwsieve`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
     Complete,
@@ -38,12 +38,12 @@ impl From<Exit> for ExitCode {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, or stopped by a signal in an orderly way; 2 wrong usage, or the store, the address or the
-certificates cannot be used. Diagnostics go to standard error; ETWSIEVE_LOG=debug shows more.";
-/// Environment variable with a filter for diagnostics.
+Exit codes: 0 success, or stopped by a signal; 2 invalid usage, or the store, the address or the certificates cannot
+be used. Diagnostics go to standard error; set ETWSIEVE_LOG=debug for more.";
+/// Environment variable with the log filter.
 const LOG_VARIABLE: &str = "ETWSIEVE_LOG";
 
-/// Collects hits from sensors over mutual TLS, and acknowledges what is durable.
+/// Collects hits from etwsieve sensors over mutual TLS and stores them durably
 #[derive(Debug, Parser)]
 #[command(name = "etwsieve-collector", version, after_help = AFTER_HELP)]
 struct Cli {
@@ -57,94 +57,94 @@ enum Command {
     Status(StatusArgs),
     Pki(PkiArgs),
     Drain(DrainArgs),
-    /// Work with a JetStream cluster: its register of sensors, its sinks.
+    /// Manage a JetStream cluster: its list of sensors and its sinks
     Cluster {
         #[command(subcommand)]
         command: cluster::ClusterCommand,
     },
-    /// Work with the Windows service, which runs `serve` from the start of the system.
+    /// Manage the Windows service, which runs `serve`
     Service {
         #[command(subcommand)]
         command: service::ServiceCommand,
     },
-    /// Work with the configuration.
+    /// Check or print a configuration
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
 }
 
-/// Take hits from sensors until stopped.
+/// Accept hits from sensors until stopped
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  etwsieve-collector serve --insecure-loopback           a first try, on this machine only
+  etwsieve-collector serve --insecure-loopback           # for a first try on this machine
   etwsieve-collector serve --listen 0.0.0.0:9514 --pki /etc/etwsieve/pki --store /var/lib/etwsieve/hits.db
   etwsieve-collector serve --config /etc/etwsieve/collector.toml")]
 struct ServeArgs {
-    /// The configuration; options here override it.
+    /// Configuration file; options on the command line override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Address and port for sensors [default: 127.0.0.1:9514].
+    /// Address and port for sensors [default: 127.0.0.1:9514]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// SQLite database for the hits, created if absent, or nats://HOST:PORT [default: etwsieve-collector.db].
+    /// SQLite database for the hits, created if it does not exist, or nats://HOST:PORT [default: etwsieve-collector.db]
     #[arg(long, value_name = "FILE")]
     store: Option<String>,
-    /// Folder of the certificates.
+    /// Folder with the certificates
     #[arg(long, value_name = "DIR")]
     pki: Option<PathBuf>,
-    /// Serve without certificates, on the loopback interface only.
+    /// Serve without certificates, on loopback addresses only
     #[arg(long)]
     insecure_loopback: bool,
-    /// Serve counts for Prometheus on this loopback address, such as 127.0.0.1:9478.
+    /// Serve Prometheus metrics on this loopback address, such as 127.0.0.1:9478
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
-    /// Acknowledge before the store has synced: loses hits, to prove that a test finds it.
+    /// Acknowledge before the store has synced, which loses hits, to prove that a test finds the loss
     #[arg(long, hide = true)]
     unsafe_ack_before_sync: bool,
 }
 
-/// Show the sensors (connected or not, last seen, what waits, gaps, losses, alarms) and the sinks.
+/// Show the state of sensors (connection, pending hits, gaps, losses, alarms) and sinks
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   etwsieve-collector status --store /var/lib/etwsieve/hits.db
-  etwsieve-collector status --store /var/lib/etwsieve/hits.db --pki /etc/etwsieve/pki   and who never connected
-  etwsieve-collector status --config /etc/etwsieve/collector.toml                       a cluster with its credentials")]
+  etwsieve-collector status --store /var/lib/etwsieve/hits.db --pki /etc/etwsieve/pki   # also unconnected ones
+  etwsieve-collector status --config /etc/etwsieve/collector.toml                       # a cluster with its login")]
 struct StatusArgs {
-    /// The configuration of the collector: its store, and [nats] for credentials.
+    /// Configuration of the collector; its store, pki and [nats] are used
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The database of the collector, or nats://HOST:PORT [default: etwsieve-collector.db].
+    /// Database of the collector, or nats://HOST:PORT [default: etwsieve-collector.db]
     #[arg(long, value_name = "FILE")]
     store: Option<String>,
-    /// Folder of the certificates, unless that of the configuration: sensors that never connected, or were revoked, are
-    /// shown as such.
+    /// Folder with the certificates [default: `pki` of the configuration]; shows sensors that never connected or are
+    /// revoked
     #[arg(long, value_name = "DIR")]
     pki: Option<PathBuf>,
-    /// How it is written [default: table on a terminal, jsonl otherwise].
+    /// Output format [default: table on a terminal, jsonl otherwise]
     #[arg(long, value_enum)]
     format: Option<StatusFormat>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum StatusFormat {
-    /// For reading.
+    /// A table for people
     Table,
-    /// A line of JSON for each sensor and each sink.
+    /// JSON Lines: one line for each sensor, sink and stream
     Jsonl,
 }
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Check a configuration.
+    /// Check a configuration
     Check {
-        /// The file.
+        /// Configuration file
         #[arg(value_name = "FILE")]
         path: PathBuf,
     },
-    /// Print the defaults, with every key explained.
+    /// Print the default configuration with a comment for every key
     Print,
 }
 
@@ -168,18 +168,18 @@ pub fn main() -> ExitCode {
         }
         Command::Service { command } => service::run(&command),
         Command::Config { command: ConfigCommand::Print } => {
-            after_writing(io::stdout().write_all(DOCUMENTED.as_bytes()))
+            after_writing(io::stdout().write_all(DEFAULT_TOML.as_bytes()))
         }
         Command::Config { command: ConfigCommand::Check { path } } => match Config::load(&path) {
-            Ok(_) => after_writing(writeln!(io::stdout(), "{} is understood", printable::path(&path))),
+            Ok(_) => after_writing(writeln!(io::stdout(), "{} is valid", printable::path(&path))),
             Err(error) => refuse(error),
         },
     }
     .into()
 }
 
-/// Ends the process as clap does, with a message in which no argument commands the terminal: a shell may have made
-/// arguments of file names.
+/// Prints a usage error and ends the process as clap does, but escapes control characters in arguments, which may be
+/// file names that a shell expanded.
 fn printable_usage(error: &clap::Error) -> ! {
     let text = error.to_string();
     if error.use_stderr() && text.chars().any(|c| c != '\n' && is_hidden(c)) {
@@ -194,7 +194,7 @@ fn drain(args: &DrainArgs) -> Exit {
     let stop = Stop::default();
     let asked = stop.clone();
     if let Err(error) = ctrlc::set_handler(move || asked.request()) {
-        return refuse(format_args!("cannot stop in order: {error}"));
+        return refuse(format_args!("cannot install a signal handler: {error}"));
     }
     match args.run(&stop) {
         Ok(sinks) => after_writing(sinks.iter().try_for_each(|(name, counts)| {
@@ -205,7 +205,7 @@ fn drain(args: &DrainArgs) -> Exit {
     }
 }
 
-/// The status, with the sensors that the list of certificates knows, if there is one.
+/// Reads the status and, if the folder of the certificates is known, adds the sensors on the list.
 fn read_status(args: &StatusArgs, now: i64) -> Result<Status, Box<dyn std::error::Error>> {
     let mut config = match &args.config {
         Some(path) => Config::load(path)?,
@@ -251,7 +251,7 @@ fn status(args: &StatusArgs) -> Exit {
     })
 }
 
-/// Sets tracing up: what the filter `usual` says, or the environment.
+/// Initialises logging with the filter in the environment, or else `usual`.
 fn log(usual: &str) {
     let filter = match std::env::var(LOG_VARIABLE) {
         Ok(text) => EnvFilter::try_new(&text).unwrap_or_else(|_| EnvFilter::new(usual)),
@@ -272,7 +272,7 @@ fn refuse(error: impl Display) -> Exit {
     Exit::Usage
 }
 
-/// A reader that has gone away is no error.
+/// Reports a failed write, unless the reader of a pipe has closed it.
 fn after_writing(result: io::Result<()>) -> Exit {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -1,53 +1,54 @@
-//! The way from the connections to the store: one bounded queue, and batches that are acknowledged when durable.
+//! Moves entries from the connections to the store through one bounded queue, in batches that are acknowledged when
+//! they are durable.
 //!
-//! While the store works on one batch the next one collects, so that batches grow with the load and nobody waits for a
-//! timer. Entries of a connection keep their order; sensors take turns ([`fair`]).
+//! The next batch fills while the store writes the last one, so batches grow with the load and no timer is needed.
+//! Entries of a connection keep their order. Sensors take turns ([`fair`]).
 
 mod fair;
 mod progress;
 mod queue;
 
-pub(super) use progress::Progress;
-pub(super) use queue::{Queue, Room, Share};
+pub(super) use progress::AckProgress;
+pub(super) use queue::{CommitQueue, Reservation, SensorShare};
 
 use crate::backend::{Appended, Backend, BackendError, Entry, EntryError};
 use crate::counters::Counters;
-use crate::quota::Quota;
+use crate::log_limit::LogLimit;
 use etwsieve_transport::wire::message::{BusyReason, NAME_LEN_MAX, RefusedV1};
-use fair::Fair;
+use fair::FairQueue;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use queue::Ticket;
+use queue::AckHandle;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Cost of one batch, in bytes written, beyond which no entry is added.
+/// Cost of a batch, in bytes written, above which no further entry is added.
 const BATCH_COST_MAX: usize = 4 << 20;
-/// Batches in the store at a time: one is prepared while the other is written.
+/// Maximum number of batches in the store: one is prepared while the other is written.
 const BATCHES_MAX: usize = 2;
-/// How long after a failed batch new connections are turned away without trying.
+/// Time after a failed batch during which new connections are refused without trying the store.
 const FAILURE_TIME: Duration = Duration::from_secs(1);
 
 /// An entry in the queue.
-struct Waiting {
+struct QueuedEntry {
     entry: Entry,
-    ticket: Ticket,
-    /// Of its sensor's share.
-    line: u64,
-    /// What writing it takes, in bytes written.
+    handle: AckHandle,
+    /// The flow of its sensor.
+    flow: u64,
+    /// The cost of storing it, in bytes written.
     cost: usize,
 }
 
-/// When the store failed last.
-struct Health {
+/// Records when the store last failed.
+struct StoreHealth {
     start: Instant,
-    /// Milliseconds since `start` and, in the lowest byte, one more than the wire value of the reason; 0: it works.
+    /// Milliseconds since `start`, shifted by 8, and the wire value of the reason plus one; 0: the store works.
     failed: AtomicU64,
 }
 
-impl Health {
+impl StoreHealth {
     fn set(&self, error: Option<&BackendError>) {
         let failed = error
             .map_or(0, |error| (self.start.elapsed().as_millis() as u64) << 8 | (error.reason() as u64 + 1));
@@ -62,71 +63,71 @@ impl Health {
     }
 }
 
-/// What bounds the queue.
+/// Limits of the queue and its batches.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    /// Most entries that wait.
+pub(super) struct QueueLimits {
+    /// Maximum number of queued entries.
     pub(super) entries: usize,
-    /// Most bytes of them.
+    /// Maximum total size of the queued entries, in bytes.
     pub(super) bytes: usize,
-    /// Most entries in a batch.
+    /// Maximum number of entries in a batch.
     pub(super) batch: usize,
-    /// Acknowledge before the store has synced: for proving that the fault campaign finds the loss.
+    /// Acknowledge before the store has synced, so that the fault campaign can prove that it finds the loss.
     pub(super) ack_before_sync: bool,
 }
 
-/// Makes the queue and the task that empties it. The task ends when all clones of the queue are gone.
+/// Creates the queue and starts the task that drains it. The task ends when all clones of the queue are dropped.
 pub(super) fn start(
     backend: Arc<dyn Backend>,
-    bounds: Bounds,
+    limits: QueueLimits,
     counters: Arc<Counters>,
-) -> (Queue, tokio::task::JoinHandle<()>) {
-    let health = Arc::new(Health { start: Instant::now(), failed: AtomicU64::new(0) });
-    let (queue, receiver) = Queue::new(&bounds, Arc::clone(&counters), Arc::clone(&health));
+) -> (CommitQueue, tokio::task::JoinHandle<()>) {
+    let health = Arc::new(StoreHealth { start: Instant::now(), failed: AtomicU64::new(0) });
+    let (queue, receiver) = CommitQueue::new(&limits, Arc::clone(&counters), Arc::clone(&health));
     let committer = Committer {
         backend,
-        bounds,
+        limits,
         counters,
         health,
         receiver,
-        waiting: Fair::default(),
-        conflicts: Quota::default(),
-        failures: Quota::default(),
-        refusals: Quota::default(),
+        waiting: FairQueue::default(),
+        conflicts: LogLimit::default(),
+        failures: LogLimit::default(),
+        refusals: LogLimit::default(),
     };
     (queue, tokio::spawn(committer.run()))
 }
 
 struct Committer {
     backend: Arc<dyn Backend>,
-    bounds: Bounds,
+    limits: QueueLimits,
     counters: Arc<Counters>,
-    health: Arc<Health>,
-    receiver: mpsc::UnboundedReceiver<Waiting>,
-    waiting: Fair<(Entry, Ticket)>,
-    conflicts: Quota,
-    failures: Quota,
-    refusals: Quota,
+    health: Arc<StoreHealth>,
+    receiver: mpsc::UnboundedReceiver<QueuedEntry>,
+    waiting: FairQueue<(Entry, AckHandle)>,
+    conflicts: LogLimit,
+    failures: LogLimit,
+    refusals: LogLimit,
 }
 
-type Outcome = (Vec<Ticket>, Result<Appended, BackendError>);
+type BatchResult = (Vec<AckHandle>, Result<Appended, BackendError>);
 
 impl Committer {
     async fn run(mut self) {
-        let mut working: FuturesOrdered<BoxFuture<'static, Outcome>> = FuturesOrdered::new();
+        let mut working: FuturesOrdered<BoxFuture<'static, BatchResult>> = FuturesOrdered::new();
         let mut is_open = true;
         loop {
             if working.len() < BATCHES_MAX {
                 while let Ok(waiting) = self.receiver.try_recv() {
-                    self.line_up(waiting);
+                    self.enqueue(waiting);
                 }
                 if !self.waiting.is_empty() {
-                    let (entries, tickets) = self.collect();
-                    if self.bounds.ack_before_sync {
-                        tickets.iter().for_each(Ticket::durable);
+                    let (entries, handles) = self.collect();
+                    if self.limits.ack_before_sync {
+                        handles.iter().for_each(AckHandle::durable);
                     }
                     let stored = self.backend.append(entries);
-                    working.push_back(Box::pin(async move { (tickets, stored.await) }));
+                    working.push_back(Box::pin(async move { (handles, stored.await) }));
                     continue;
                 }
             }
@@ -134,7 +135,7 @@ impl Committer {
                 biased;
                 Some(outcome) = working.next() => self.settle(outcome),
                 first = self.receiver.recv(), if is_open && working.len() < BATCHES_MAX => match first {
-                    Some(first) => self.line_up(first),
+                    Some(first) => self.enqueue(first),
                     None => is_open = false,
                 },
                 else => return,
@@ -142,26 +143,26 @@ impl Committer {
         }
     }
 
-    fn line_up(&mut self, waiting: Waiting) {
-        self.waiting.push(waiting.line, waiting.cost, (waiting.entry, waiting.ticket));
+    fn enqueue(&mut self, waiting: QueuedEntry) {
+        self.waiting.push(waiting.flow, waiting.cost, (waiting.entry, waiting.handle));
     }
 
-    /// Takes a batch out of what waits.
-    fn collect(&mut self) -> (Vec<Entry>, Vec<Ticket>) {
-        let (mut entries, mut tickets) = (Vec::new(), Vec::new());
+    /// Takes the next batch from the queue.
+    fn collect(&mut self) -> (Vec<Entry>, Vec<AckHandle>) {
+        let (mut entries, mut handles) = (Vec::new(), Vec::new());
         let mut spent = 0;
-        while entries.len() < self.bounds.batch.max(1)
+        while entries.len() < self.limits.batch.max(1)
             && spent < BATCH_COST_MAX
-            && let Some((cost, (entry, ticket))) = self.waiting.pop()
+            && let Some((cost, (entry, handle))) = self.waiting.pop()
         {
             spent += cost;
             entries.push(entry);
-            tickets.push(ticket);
+            handles.push(handle);
         }
-        (entries, tickets)
+        (entries, handles)
     }
 
-    fn settle(&self, (tickets, stored): Outcome) {
+    fn settle(&self, (handles, stored): BatchResult) {
         let appended = match stored {
             Ok(appended) => appended,
             Err(error) => {
@@ -169,13 +170,13 @@ impl Committer {
                 self.health.set(Some(&error));
                 if let Some(suppressed) = self.failures.admit() {
                     tracing::error!(
-                        frames = tickets.len(),
+                        frames = handles.len(),
                         suppressed,
-                        "a batch was not stored and not acknowledged: {error}"
+                        "batch not stored, sensors will resend it: {error}"
                     );
                 }
-                for ticket in &tickets {
-                    ticket.failed(error.reason());
+                for handle in &handles {
+                    handle.failed(error.reason());
                 }
                 return;
             }
@@ -188,39 +189,41 @@ impl Committer {
             tracing::warn!(
                 conflicts = appended.conflicts,
                 suppressed,
-                "numbers came again with other contents; both were stored: somebody runs a copy of a sensor"
+                "sequence numbers reused with different contents, both hits stored: a copy of a sensor is running"
             );
         }
-        if self.bounds.ack_before_sync {
+        if self.limits.ack_before_sync {
             return;
         }
         let mut errors = appended.errors.into_iter().peekable();
-        for (index, ticket) in tickets.iter().enumerate() {
+        for (index, handle) in handles.iter().enumerate() {
             match errors.next_if(|(at, _)| *at == index) {
-                None => ticket.durable(),
-                Some((_, error)) => self.settle_error(ticket, error),
+                None => handle.durable(),
+                Some((_, error)) => self.settle_error(handle, error),
             }
         }
     }
 
-    /// Only the sensor of this entry hears of it.
-    fn settle_error(&self, ticket: &Ticket, error: EntryError) {
+    /// Reports the error of one entry to its sensor only.
+    fn settle_error(&self, handle: &AckHandle, error: EntryError) {
         match error {
             EntryError::Failed(error) => {
                 self.counters.entries_failed.add(1);
                 if let Some(suppressed) = self.failures.admit() {
-                    tracing::error!(sensor = %ticket.sensor, suppressed, "a frame was not stored: {error}");
+                    tracing::error!(
+                        sensor = %handle.sensor, suppressed, "frame not stored, the sensor will resend it: {error}"
+                    );
                 }
-                ticket.failed(error.reason());
+                handle.failed(error.reason());
             }
             EntryError::Refused(refusal) => {
                 self.counters.refused(refusal.reason);
                 let mut detail = refusal.detail;
-                ticket.refused(|epoch, (from, to)| {
+                handle.refused(|epoch, (from, to)| {
                     if let Some(suppressed) = self.refusals.admit() {
                         tracing::error!(
-                            sensor = %ticket.sensor, from, to, suppressed,
-                            "a frame cannot be stored and is refused: {detail}"
+                            sensor = %handle.sensor, from, to, suppressed,
+                            "frame refused, it can never be stored: {detail}"
                         );
                     }
                     detail.truncate(detail.floor_char_boundary(NAME_LEN_MAX));

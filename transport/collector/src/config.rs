@@ -1,12 +1,12 @@
-//! The configuration of `etwsieve-collector serve` and `drain`: a TOML file, read once, every value checked before anything starts.
+//! The configuration of `etwsieve-collector serve` and `drain`: a TOML file that is read once and checked before
+//! anything starts.
 //!
-//! A key that nobody knows is an error. `config/default.toml` is the text with every key explained, which
-//! `config print` writes and `docs/collector.md` shows.
+//! Unknown keys are errors. `config/default.toml` documents every key; `config print` writes it.
 
 use crate::nats::{NatsSettings, PARTITIONS_MAX};
-use crate::server::{Security, Settings};
+use crate::server::{Security, ServerSettings};
 use crate::sink::config::{SinkConfig, check_all};
-use crate::sqlite::Options;
+use crate::sqlite::SqliteOptions;
 use etwsieve_transport::files;
 use serde::Deserialize;
 use std::fmt::Display;
@@ -18,13 +18,13 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 use tracing_subscriber::EnvFilter;
 
-/// The defaults with every key explained.
-pub const DOCUMENTED: &str = include_str!("config/default.toml");
-/// Most bytes of a configuration file.
+/// The default configuration, with a comment for every key.
+pub const DEFAULT_TOML: &str = include_str!("config/default.toml");
+/// Maximum length of a configuration file, in bytes.
 pub const CONFIG_LEN_MAX: u64 = 256 << 10;
 const SECONDS_PER_DAY: u64 = 86_400;
 
-/// Everything that can be set. `config/default.toml` says what each key is.
+/// The configuration of a collector.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "config/default.toml describes the keys")]
@@ -33,22 +33,22 @@ pub struct Config {
     pub store: String,
     pub pki: Option<PathBuf>,
     pub insecure_loopback: bool,
-    pub limits: Limits,
-    pub retention: Retention,
-    pub metrics: Metrics,
-    pub log: Log,
+    pub limits: LimitsConfig,
+    pub retention: RetentionConfig,
+    pub metrics: MetricsConfig,
+    pub log: LogConfig,
     pub nats: NatsSettings,
     pub sink: Vec<SinkConfig>,
-    /// Where relative paths of sinks start: the folder of the file.
+    /// The folder of the file, against which relative paths of sinks are resolved.
     #[serde(skip)]
     pub folder: PathBuf,
 }
 
-/// Bounds of connections and queue.
+/// Table `[limits]`: limits of connections and the queue.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "config/default.toml describes the keys")]
-pub struct Limits {
+pub struct LimitsConfig {
     pub window: u32,
     pub quiet_seconds: u32,
     pub handshake_seconds: u64,
@@ -63,28 +63,28 @@ pub struct Limits {
     pub batch_frames: usize,
 }
 
-/// How long hits are kept.
+/// Table `[retention]`: how long hits are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "config/default.toml describes the keys")]
-pub struct Retention {
+pub struct RetentionConfig {
     pub days: u64,
     pub size_mb: u64,
 }
 
-/// Counts for Prometheus.
+/// Table `[metrics]`: the Prometheus endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "config/default.toml describes the keys")]
-pub struct Metrics {
+pub struct MetricsConfig {
     pub listen: Option<SocketAddr>,
 }
 
-/// Diagnostics.
+/// Table `[log]`: diagnostics.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "config/default.toml describes the keys")]
-pub struct Log {
+pub struct LogConfig {
     pub level: String,
 }
 
@@ -95,10 +95,10 @@ impl Default for Config {
             store: "etwsieve-collector.db".into(),
             pki: None,
             insecure_loopback: false,
-            limits: Limits::default(),
-            retention: Retention::default(),
-            metrics: Metrics::default(),
-            log: Log::default(),
+            limits: LimitsConfig::default(),
+            retention: RetentionConfig::default(),
+            metrics: MetricsConfig::default(),
+            log: LogConfig::default(),
             nats: NatsSettings::default(),
             sink: Vec::new(),
             folder: PathBuf::new(),
@@ -106,7 +106,7 @@ impl Default for Config {
     }
 }
 
-impl Default for Limits {
+impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             window: 512,
@@ -125,7 +125,7 @@ impl Default for Limits {
     }
 }
 
-impl Default for Log {
+impl Default for LogConfig {
     fn default() -> Self {
         Self { level: "info".into() }
     }
@@ -135,42 +135,42 @@ impl Default for Log {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {}: {source}; `etwsieve-collector config print` writes one to begin with", path.display())]
+    #[error("cannot read the configuration {}: {source}; `etwsieve-collector config print` prints a template", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The text is no TOML, has an unknown key, or a value of another type or out of its range.
+    /// The text is not TOML, or a key or value is invalid.
     #[error("{}:{line}: {problem}", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// Line from 1.
+        /// The line, starting at 1.
         line: usize,
-        /// What was found and expected.
+        /// The value that was found and what was expected.
         problem: String,
     },
-    /// Options and configuration together make no sense.
+    /// Settings contradict each other.
     #[error("{0}")]
     Contradiction(&'static str),
 }
 
-/// A value that is refused: its key, and what was found and expected.
-type Refused = (&'static str, String);
+/// An invalid value: its key, the value that was found and what was expected.
+type InvalidValue = (&'static str, String);
 
 impl Config {
-    /// Reads the file at `path`. Relative paths in it start at its folder.
+    /// Reads and checks the file at `path`. Relative paths in it are resolved against its folder.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], with the line.
+    /// The file cannot be read, or a key or value is invalid.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = files::read_text_at_most(path, CONFIG_LEN_MAX)
             .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
         if text.len() as u64 > CONFIG_LEN_MAX {
-            let problem = format!("more than {CONFIG_LEN_MAX} bytes are hardly a configuration");
+            let problem = format!("longer than {CONFIG_LEN_MAX} bytes");
             return Err(ConfigError::Invalid { path: path.into(), line: 1, problem });
         }
         let mut config = Self::parse(&text, path)?;
@@ -188,7 +188,7 @@ impl Config {
                 config.store = folder.join(&config.store).to_string_lossy().into_owned();
             }
         }
-        // Here and not in `parse`: files that sinks name are looked at, from the folder.
+        // Not in `parse`, because this opens the files that sinks name.
         check_all(&config.sink, &config.folder).map_err(|error| ConfigError::Invalid {
             path: path.into(),
             line: line_of_sink(&text, config.sink.iter().position(|sink| sink.name() == error.name)),
@@ -197,13 +197,13 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads a text; `path` stands in the errors. Relative paths stay as they are.
+    /// Parses and checks a configuration. `path` is only used in errors; relative paths are not resolved.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Invalid`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        // Editors on Windows put a mark in front of UTF-8.
+        // Editors on Windows write a byte order mark.
         let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
         let invalid = |offset: usize, problem| {
             let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
@@ -219,8 +219,8 @@ impl Config {
     }
 
     /// Checks every value.
-    fn check(&self) -> Result<(), Refused> {
-        let Limits {
+    fn check(&self) -> Result<(), InvalidValue> {
+        let LimitsConfig {
             window,
             quiet_seconds,
             handshake_seconds,
@@ -251,15 +251,15 @@ impl Config {
         if let Some(listen) = self.metrics.listen
             && (!listen.ip().to_canonical().is_loopback() || listen.port() == 0)
         {
-            let expected = "expected a port of the loopback interface, such as 127.0.0.1:9478: there is neither \
-                            encryption nor authentication";
+            let expected = "expected a loopback address such as 127.0.0.1:9478, because metrics are neither \
+                            encrypted nor authenticated";
             return Err(("metrics.listen", format!("{listen}, {expected}")));
         }
         if self.store.is_empty() {
             return Err(("store", "\"\", expected a path".into()));
         }
         if self.store.contains("://") && self.nats().is_none() {
-            return Err(("store", "neither a path nor nats://HOST:PORT".into()));
+            return Err(("store", "not supported, expected a path or nats://HOST:PORT".into()));
         }
         in_range("nats.replicas", self.nats.replicas as u64, 1..=5)?;
         in_range("nats.partitions", self.nats.partitions as u64, 1..=PARTITIONS_MAX as u64)?;
@@ -272,20 +272,20 @@ impl Config {
                     && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
             };
             if !is_name(bucket) {
-                let expected = "expected the name of a bucket: letters, digits, - and _";
+                let expected = "expected a bucket name of letters, digits, - and _";
                 return Err(("nats.register", format!("{bucket:?}, {expected}")));
             }
         }
         let level = &self.log.level;
         if level.is_empty() || level.len() > 1024 || EnvFilter::try_new(level).is_err() {
             let expected =
-                "expected error, warn, info, debug, trace, or a filter such as info,etwsieve_transport=debug";
+                "expected error, warn, info, debug, trace, or a filter such as info,etwsieve_collector=debug";
             return Err(("log.level", format!("{level:?}, {expected}")));
         }
         Ok(())
     }
 
-    /// The cluster that is the store; `None`: the store is a file.
+    /// Returns the settings of the cluster if the store is a cluster, not a file.
     pub fn nats(&self) -> Option<NatsSettings> {
         let is_url = ["nats://", "tls://"].iter().any(|scheme| self.store.starts_with(scheme));
         is_url.then(|| NatsSettings {
@@ -295,10 +295,10 @@ impl Config {
         })
     }
 
-    /// What the server is told.
-    pub fn settings(&self) -> Settings {
+    /// Returns the settings of the server.
+    pub fn settings(&self) -> ServerSettings {
         let limits = &self.limits;
-        Settings {
+        ServerSettings {
             window: limits.window,
             quiet_ms: limits.quiet_seconds.saturating_mul(1000),
             handshake_time: Duration::from_secs(limits.handshake_seconds),
@@ -312,41 +312,41 @@ impl Config {
             queue_frames: limits.queue_frames,
             queue_bytes: limits.queue_mb << 20,
             batch_frames: limits.batch_frames,
-            ..Settings::default()
+            ..ServerSettings::default()
         }
     }
 
-    /// What the embedded store is told.
-    pub fn options(&self) -> Options {
-        Options {
+    /// Returns the options of the embedded store.
+    pub fn options(&self) -> SqliteOptions {
+        SqliteOptions {
             retention_age: Duration::from_secs(self.retention.days * SECONDS_PER_DAY),
             retention_bytes: self.retention.size_mb << 20,
             sinks: Some(self.sink.iter().map(|sink| sink.name().to_owned()).collect()),
-            ..Options::default()
+            ..SqliteOptions::default()
         }
     }
 
-    /// How sensors are known.
+    /// Returns how sensors are authenticated.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Contradiction`]: neither certificates nor the wish to do without, or both.
+    /// [`ConfigError::Contradiction`] if neither `pki` nor `insecure_loopback` is set, or both.
     pub fn security(&self) -> Result<Security, ConfigError> {
         match (&self.pki, self.insecure_loopback) {
             (Some(folder), false) => Ok(Security::Pki(folder.clone())),
             (None, true) => Ok(Security::InsecureLoopback),
             (Some(_), true) => Err(ConfigError::Contradiction(
-                "certificates (pki) and insecure_loopback exclude each other: leave one of them out",
+                "pki and insecure_loopback exclude each other; remove one of them",
             )),
             (None, false) => Err(ConfigError::Contradiction(
-                "no certificates: make them with `etwsieve-collector pki init` and name their folder with --pki, or \
-                 try it without on this machine with --insecure-loopback",
+                "no certificates; create them with `etwsieve-collector pki init` and pass their folder with --pki, or \
+                 pass --insecure-loopback for a first try on this machine",
             )),
         }
     }
 }
 
-fn in_range(key: &'static str, found: u64, range: RangeInclusive<u64>) -> Result<(), Refused> {
+fn in_range(key: &'static str, found: u64, range: RangeInclusive<u64>) -> Result<(), InvalidValue> {
     if range.contains(&found) {
         return Ok(());
     }
@@ -357,7 +357,7 @@ fn expected(found: u64, start: impl Display, end: impl Display) -> String {
     format!("{found}, expected {start} to {end}")
 }
 
-/// Where the value of a key begins; 0 if it is a default.
+/// Returns the offset of the value of a key; 0 if the key is not set.
 fn offset_of(text: &str, wanted: &str) -> usize {
     let (section, name) = wanted.split_once('.').unwrap_or(("", wanted));
     let (table, _) = DeTable::parse_recoverable(text);
@@ -377,7 +377,7 @@ fn offset_of(text: &str, wanted: &str) -> usize {
     0
 }
 
-/// The line of the table `[[sink]]` with this index; 1 if it is not found.
+/// Returns the line of the table `[[sink]]` with this index; 1 if it is not found.
 fn line_of_sink(text: &str, index: Option<usize>) -> usize {
     let mut tables = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("[[sink]]"));
     tables.nth(index.unwrap_or(0)).map_or(1, |(line, _)| line + 1)

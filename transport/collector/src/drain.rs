@@ -1,11 +1,11 @@
-//! `etwsieve-collector drain`: from JetStream into sinks, with acknowledgement after delivery.
+//! `etwsieve-collector drain`: delivers hits from JetStream to sinks.
 
 use crate::config::{Config, ConfigError};
 use crate::files::check_outputs;
 use crate::nats::{NatsError, NatsFeed};
 use crate::sink::config::{SinkConfig, SinkConfigError, check_all};
 use crate::sink::{Feed, SinkCounts, Stop};
-use crate::sinks::{Overview, Sinks, SinksError};
+use crate::sink::{SinkOverview, SinkSet, SinkSetError};
 use etwsieve_transport::files::ClaimError;
 use etwsieve_transport::metrics;
 use std::io::ErrorKind;
@@ -14,60 +14,61 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often the state of each sink is logged.
+/// Interval at which the state of each sink is logged.
 const REPORT_EVERY: Duration = Duration::from_mins(1);
-/// How often it is seen that all have ended.
+/// Interval at which the end of the sinks is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Deliver hits from a JetStream cluster. Several drains with the same sinks share the work.
+/// Deliver hits from a JetStream cluster to sinks. Several instances with the same sinks share the work.
 #[derive(Debug, clap::Args)]
 pub struct DrainArgs {
-    /// The servers: nats://[user:password@]HOST:PORT, several divided by commas.
+    /// Cluster URL, nats://[user:password@]HOST:PORT; separate several servers with commas.
     #[arg(long, value_name = "URL", required_unless_present = "config")]
     store: Option<String>,
-    /// The configuration of the collector: its store, [nats] and [[sink]] tables.
+    /// Configuration of the collector; its store, [nats] and [[sink]] tables are used.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A sink besides those of the configuration: jsonl:FILE.
+    /// Additional sink, given as jsonl:FILE.
     #[arg(long = "sink", value_name = "TYPE:PLACE")]
     sinks: Vec<String>,
-    /// End when everything has been delivered.
+    /// Exit when everything is delivered.
     #[arg(long)]
     once: bool,
-    /// Serve counts for Prometheus on this loopback address, such as 127.0.0.1:9479.
+    /// Serve Prometheus metrics on this loopback address, such as 127.0.0.1:9479.
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
 }
 
-/// Why nothing is drained.
+/// Why draining cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum DrainError {
-    /// The configuration.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A word on the command line, or one that is missing.
+    /// An option is invalid or missing.
     #[error("{0}")]
     Usage(String),
-    /// A sink of the command line.
+    /// A sink is configured incorrectly.
     #[error(transparent)]
     Sink(#[from] SinkConfigError),
-    /// A sink would write into a file that is something else.
+    /// A sink would overwrite a file that belongs to something else.
     #[error(transparent)]
     Output(#[from] ClaimError),
-    /// A sink, or the cluster.
+    /// A sink or its feed cannot be started.
     #[error(transparent)]
-    Sinks(#[from] SinksError<NatsError>),
-    /// No thread.
+    SinkSet(#[from] SinkSetError<NatsError>),
+    /// The system refused to start a thread.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
 }
 
 impl DrainArgs {
-    /// Runs until `stop`, or until everything was delivered if that was asked for. Gives the counts of each sink.
+    /// Runs until `stop` is requested or, with `--once`, until everything is delivered. Returns the counts of each
+    /// sink.
     ///
     /// # Errors
     ///
-    /// [`DrainError`], before anything is delivered; later failures are tried again.
+    /// [`DrainError`], before anything is delivered; later failures are retried.
     pub fn run(&self, stop: &Stop) -> Result<Vec<(String, SinkCounts)>, DrainError> {
         let mut config = match &self.config {
             Some(path) => Config::load(path)?,
@@ -79,7 +80,7 @@ impl DrainArgs {
         for sink in &self.sinks {
             match sink.split_once(':') {
                 Some(("jsonl", path)) if !path.is_empty() => {
-                    // Relative to where the command is given.
+                    // Relative to the current directory, not to the configuration.
                     let path = std::path::absolute(path)?;
                     config.sink.push(SinkConfig::jsonl(path));
                 }
@@ -87,21 +88,21 @@ impl DrainArgs {
             }
         }
         if config.sink.is_empty() {
-            let problem = "no sink: give --sink jsonl:FILE, or --config with [[sink]]";
+            let problem = "no sink; pass --sink jsonl:FILE, or --config with a [[sink]] table";
             return Err(DrainError::Usage(problem.into()));
         }
         check_all(&config.sink, &config.folder)?;
         check_outputs(&config, self.config.as_deref())?;
         let Some(settings) = config.nats() else {
-            let problem = "only hits in JetStream are drained: give --store nats://HOST:PORT; of an embedded store \
-                           `serve` runs the sinks itself";
+            let problem = "the store is not a cluster; pass --store nats://HOST:PORT (for an embedded store, \
+                           `serve` runs the sinks itself)";
             return Err(DrainError::Usage(problem.into()));
         };
 
         let metrics = self.metrics.or(config.metrics.listen);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let sinks = Sinks::start(&config.sink, &config.folder, self.once, stop.clone(), |name| {
-            // With --once a cluster that cannot be reached is an error; otherwise it is waited for.
+        let sinks = SinkSet::start(&config.sink, &config.folder, self.once, stop.clone(), |name| {
+            // An unreachable cluster is an error with --once; otherwise the sink keeps trying.
             let feed = runtime.block_on(async {
                 if self.once {
                     NatsFeed::connect(&settings, name).await
@@ -123,11 +124,11 @@ impl DrainArgs {
         }
         Ok(sinks.join())
     }
-    /// `None`, with a warning: the address of the configuration is in use, as a rule by `serve` with the same file.
+    /// Returns `None`, with a warning, if the address in the configuration is in use, usually by `serve`.
     fn serve_metrics(
         &self,
         address: SocketAddr,
-        overview: &Overview,
+        overview: &SinkOverview,
     ) -> Result<Option<metrics::Server>, DrainError> {
         let overview = overview.clone();
         let render: metrics::Render = Arc::new(move || {
@@ -141,11 +142,13 @@ impl DrainArgs {
                 Ok(Some(server))
             }
             Err(error) if error.kind() == ErrorKind::AddrInUse && self.metrics.is_none() => {
-                tracing::warn!("no metrics: {address} of [metrics] is in use; give drain one with --metrics");
+                tracing::warn!(
+                    "metrics disabled: {address} from [metrics] is in use; pass another address with --metrics"
+                );
                 Ok(None)
             }
             Err(error) => Err(DrainError::Usage(format!(
-                "cannot serve metrics on {address}: {error}; try --metrics ADDR"
+                "cannot serve metrics on {address}: {error}; pass another address with --metrics"
             ))),
         }
     }

@@ -1,4 +1,4 @@
-//! The files of a collector: no output is its configuration, a certificate, or another output.
+//! Checks that no output of a collector overwrites its configuration, a certificate, or another output.
 
 use crate::config::Config;
 use crate::pki::SENSORS_FILE;
@@ -6,18 +6,18 @@ use crate::tls::{AUTHORITY_FILE, COLLECTOR_FILE};
 use etwsieve_transport::files::{ClaimError, Claims};
 use std::path::Path;
 
-/// Refuses outputs that would destroy an input of the collector, or each other. `config_path` is the file of `config`.
+/// Checks the outputs of `config`, which was read from `config_path`.
 ///
 /// # Errors
 ///
-/// [`ClaimError`], with the option or key that names the output.
+/// An output would overwrite an input or another output. The error names the option or key of the output.
 pub fn check_outputs(config: &Config, config_path: Option<&Path>) -> Result<(), ClaimError> {
     let mut claims = Claims::default();
     if let Some(path) = config_path {
         claims.input(path);
     }
     if let Some(folder) = &config.pki {
-        // The key is only there where certificates are issued.
+        // The key exists only where certificates are issued.
         for name in [AUTHORITY_FILE, COLLECTOR_FILE, SENSORS_FILE, "ca.key"] {
             claims.input(&folder.join(name));
         }

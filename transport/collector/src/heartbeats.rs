@@ -1,11 +1,12 @@
-//! The last STATUS of each sensor, on its way to the store apart from hits.
+//! Stores the last STATUS of each sensor, separately from hits.
 //!
-//! A large fleet sends more of them than hits, and only the last one of a sensor matters. So they coalesce in memory, and at
-//! most once a second those that changed are written. A store that cannot take them loses them: the sensors send others soon.
+//! A large fleet sends more STATUS frames than hits, and only the last one of each sensor matters. They are coalesced
+//! in memory and written at most once a second. If the store fails they are dropped, because sensors send new ones
+//! soon.
 
 use crate::backend::{Backend, Heartbeat};
 use crate::counters::Counters;
-use crate::quota::Quota;
+use crate::log_limit::LogLimit;
 use etwsieve_transport::wire::message::StatusV1;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,18 +14,18 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// Time between two writes, in which they collect.
+/// Interval between two writes.
 const COLLECT_TIME: Duration = Duration::from_secs(1);
-/// Most of them in one batch of the store: some milliseconds for which hits wait.
+/// Maximum number of STATUS frames per batch. Hits wait some milliseconds for each.
 const BATCH_MAX: usize = 256;
-/// Bytes of memory of those that wait, beyond which others are dropped and counted.
+/// Maximum memory of queued STATUS frames, in bytes; excess frames are dropped and counted.
 const BYTES_MAX: usize = 64 << 20;
-/// What one takes beside its counts, roughly.
+/// Approximate memory of a STATUS frame without its counts, in bytes.
 const HEARTBEAT_BYTES: usize = 256;
-/// What a count takes beside its name, roughly.
+/// Approximate memory of a count without its name, in bytes.
 const COUNT_BYTES: usize = 32;
 
-/// The heartbeats that wait.
+/// The queued STATUS frames.
 #[derive(Debug, Default)]
 pub(super) struct Heartbeats {
     latest: Mutex<Latest>,
@@ -39,7 +40,7 @@ struct Latest {
 }
 
 impl Heartbeats {
-    /// Takes a STATUS in place of the sensor's last one; `false`: there is no room for it.
+    /// Replaces the queued STATUS of a sensor. Returns `false` if there is no room for it.
     pub(super) fn put(&self, sensor: &Arc<str>, status: StatusV1) -> bool {
         let mut latest = self.latest();
         let before = latest.by_sensor.get(sensor).map_or(0, bytes_of);
@@ -54,7 +55,7 @@ impl Heartbeats {
         true
     }
 
-    /// Starts the task that writes them.
+    /// Starts the task that writes queued frames.
     pub(super) fn start(
         self: &Arc<Self>,
         backend: Arc<dyn Backend>,
@@ -62,7 +63,7 @@ impl Heartbeats {
     ) -> JoinHandle<()> {
         let heartbeats = Arc::clone(self);
         tokio::spawn(async move {
-            let failures = Quota::default();
+            let failures = LogLimit::default();
             let mut is_last = false;
             while !is_last {
                 tokio::select! {
@@ -84,12 +85,12 @@ impl Heartbeats {
         })
     }
 
-    /// Has the task write what there is and end.
+    /// Makes the task write what is queued and end.
     pub(super) fn stop(&self) {
         self.stop.notify_one();
     }
 
-    async fn flush(&self, backend: &dyn Backend, counters: &Counters, failures: &Quota) {
+    async fn flush(&self, backend: &dyn Backend, counters: &Counters, failures: &LogLimit) {
         let all = std::mem::take(&mut *self.latest());
         let mut all =
             all.by_sensor.into_iter().map(|(sensor, status)| Heartbeat { sensor, status }).peekable();
@@ -101,7 +102,7 @@ impl Heartbeats {
                 Err(error) => {
                     counters.heartbeats_dropped.add(count);
                     if let Some(suppressed) = failures.admit() {
-                        tracing::warn!(count, suppressed, "STATUS of sensors was not stored: {error}");
+                        tracing::warn!(count, suppressed, "STATUS frames dropped, not stored: {error}");
                     }
                 }
             }
@@ -123,7 +124,7 @@ mod tests {
     use etwsieve_transport::wire::message::CountV1;
 
     #[test]
-    fn the_last_one_of_a_sensor_counts_and_memory_is_bounded() {
+    fn only_the_last_status_is_kept_and_memory_is_bounded() {
         let heartbeats = Heartbeats::default();
         let status = |uptime_seconds, names| StatusV1 {
             time: 0,
@@ -143,6 +144,6 @@ mod tests {
         let taken = (0..2000_u32).filter(|n| heartbeats.put(&n.to_string().into(), longest.clone())).count();
         assert_eq!(taken, (BYTES_MAX - bytes_of(&status(0, 1))) / bytes_of(&longest));
         assert!(heartbeats.latest().bytes <= BYTES_MAX);
-        assert!(heartbeats.put(&sensor, status(7, 0)), "a shorter one always fits");
+        assert!(heartbeats.put(&sensor, status(7, 0)), "a shorter status always fits");
     }
 }

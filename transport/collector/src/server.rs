@@ -1,25 +1,25 @@
-//! The server: accepts connections, learns who is there, and stops in an orderly way.
+//! The server: accepts connections, authenticates sensors and stops gracefully.
 
-mod connected;
-mod guest;
-mod lobby;
+mod handshake;
+mod pending;
+mod sensors;
 
 use crate::backend::Backend;
-use crate::committer::{self, Bounds};
-use crate::connection::Shared;
+use crate::committer::{self, QueueLimits};
+use crate::connection::ServerContext;
 use crate::counters::Counters;
 use crate::heartbeats::Heartbeats;
-use crate::identity::Allowed;
-use crate::pki::{Entry, PkiError, REGISTER_LEN_MAX, Register, SENSORS_FILE, fingerprint};
-use crate::quota::Quota;
+use crate::identity::AllowList;
+use crate::log_limit::LogLimit;
+use crate::pki::{CertificateEntry, PkiError, REGISTER_LEN_MAX, Register, SENSORS_FILE, fingerprint};
 use crate::tls::{TlsError, server_config};
-use connected::Connected;
-pub(super) use connected::SensorState;
 use etwsieve_transport::files::open_regular;
 use etwsieve_transport::wire::message::BusyReason;
-use guest::{Guest, Quotas};
-use lobby::{Lobby, LobbyBounds};
+use handshake::{Handshake, LogLimits};
+use pending::{PendingConnections, PendingLimits};
 use rustls::ServerConfig;
+use sensors::ConnectedSensors;
+pub(super) use sensors::SensorState;
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -31,65 +31,65 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Connections that are told BUSY at a time instead of being served. More are closed without it.
+/// Maximum number of refused connections that get BUSY at a time. Others are closed without it.
 const REFUSED_MAX: u64 = 64;
-/// Pause after a failed accept, which may mean that handles have run out.
+/// Pause after a failed accept, which may mean that file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// How long [`Server::stop`] waits for the connections.
+/// Time that [`Server::stop`] waits for the connections.
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How sensors are known.
+/// How sensors are authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Security {
-    /// TLS, with the files that `etwsieve-collector pki` keeps in this folder.
+    /// Mutual TLS, with the files of `etwsieve-collector pki` in this folder.
     Pki(PathBuf),
-    /// Neither TLS nor names, on the loopback interface only.
+    /// No TLS and no authentication, on loopback addresses only.
     InsecureLoopback,
 }
 
-/// Certificates of sensors from elsewhere than `sensors.toml`, at any moment.
-pub type Issued = watch::Receiver<Arc<Vec<Entry>>>;
+/// The current certificates of sensors from another source than `sensors.toml`.
+pub type RegisterUpdates = watch::Receiver<Arc<Vec<CertificateEntry>>>;
 
-/// What the server is told. Every time and bound has a default.
+/// Settings of the server.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// Most frames that a sensor may have unacknowledged.
+pub struct ServerSettings {
+    /// Maximum number of unacknowledged frames per connection.
     pub window: u32,
-    /// Milliseconds of silence after which a connection is closed.
+    /// Idle timeout of a connection, in milliseconds.
     pub quiet_ms: u32,
-    /// Time for the TLS handshake.
+    /// Timeout of the TLS handshake.
     pub handshake_time: Duration,
-    /// Time for the first HELLO.
+    /// Timeout of the first HELLO.
     pub hello_time: Duration,
-    /// Most connections whose sensor is not known yet.
+    /// Maximum number of connections in their handshake.
     pub handshakes_max: usize,
-    /// Most of them from one address.
+    /// Maximum number of connections in their handshake per address.
     pub handshakes_per_address_max: usize,
-    /// Most connections of known sensors.
+    /// Maximum number of connections of known sensors.
     pub connections_max: u64,
-    /// Most connections of one sensor.
+    /// Maximum number of connections per sensor.
     pub connections_per_sensor_max: usize,
-    /// Frames that one sensor may send in a second; 0: no limit.
+    /// Maximum number of frames per sensor and second; 0: no limit.
     pub frames_per_second: u64,
-    /// Bytes that one sensor may send in a second; 0: no limit.
+    /// Maximum number of bytes per sensor and second; 0: no limit.
     pub bytes_per_second: u64,
-    /// Most frames of all connections that wait for the store.
+    /// Maximum number of queued frames.
     pub queue_frames: usize,
-    /// Most bytes of them.
+    /// Maximum size of the queued frames, in bytes.
     pub queue_bytes: usize,
-    /// Most frames in one transaction.
+    /// Maximum number of frames per transaction.
     pub batch_frames: usize,
-    /// Time between two looks at the list of sensors and the certificates.
+    /// Interval at which the list of sensors and the certificates are checked for changes.
     pub reload_time: Duration,
-    /// Certificates that count beside those of `sensors.toml`, which may be missing then. What either of them says is
-    /// revoked, is revoked.
-    pub issued: Option<Issued>,
-    /// Acknowledge before the store has synced, on the loopback interface only: for proving that a fault campaign
-    /// finds what is lost that way.
+    /// Certificates of sensors in addition to `sensors.toml`, which may then be missing. A certificate is revoked if
+    /// either of the two says so.
+    pub issued: Option<RegisterUpdates>,
+    /// Acknowledge before the store has synced, on loopback addresses only, so that the fault campaign can prove that
+    /// it finds the loss.
     pub ack_before_sync: bool,
 }
 
-impl Default for Settings {
+impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             window: 512,
@@ -112,8 +112,8 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
-    /// When to try again.
+impl ServerSettings {
+    /// Returns when the sensor should try again.
     pub(super) const fn retry_after_ms(reason: BusyReason) -> u32 {
         match reason {
             BusyReason::Stopping | BusyReason::Overload => 1_000,
@@ -126,43 +126,43 @@ impl Settings {
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Without TLS only the loopback interface is served.
+    /// An address other than loopback needs TLS.
     #[error(
-        "{addr} can be reached from other machines, so it needs certificates: give --pki DIR (see `etwsieve-collector pki init`)"
+        "{addr} is reachable from other machines and needs certificates; pass --pki DIR (see `etwsieve-collector pki init`)"
     )]
     Insecure {
-        /// Where it should listen.
+        /// The address to listen on.
         addr: SocketAddr,
     },
-    /// Acknowledging before the sync loses hits.
+    /// Acknowledging before the sync is only allowed on loopback addresses.
     #[error(
-        "acknowledging before the sync loses hits: it is for tests on the loopback interface, not for {addr}"
+        "acknowledging before the sync loses hits and is only allowed on loopback addresses, not on {addr}"
     )]
     Unsafe {
-        /// Where it should listen.
+        /// The address to listen on.
         addr: SocketAddr,
     },
-    /// The address cannot be had.
+    /// The system refused to listen on the address.
     #[error("cannot listen on {addr}: {source}")]
     Listen {
         /// The address.
         addr: SocketAddr,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Certificates.
+    /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The list of sensors.
+    /// The list of sensors cannot be read.
     #[error(transparent)]
     Sensors(#[from] PkiError),
 }
 
-/// What every connection is told while it lives.
+/// State that every connection watches.
 #[derive(Clone, Debug)]
 pub(super) struct Control {
     pub(super) is_stopping: bool,
-    pub(super) allowed: Arc<Allowed>,
+    pub(super) allowed: Arc<AllowList>,
 }
 
 /// A running server.
@@ -171,35 +171,35 @@ pub struct Server {
     addr: SocketAddr,
     control: watch::Sender<Control>,
     counters: Arc<Counters>,
-    /// Ends when every connection has.
+    /// Closed when the last connection has ended.
     connections: mpsc::Receiver<()>,
     accepting: JoinHandle<()>,
     reloading: JoinHandle<()>,
     committing: JoinHandle<()>,
     heartbeats: Arc<Heartbeats>,
     beating: JoinHandle<()>,
-    backend: Stopping,
+    backend: BackendHandle,
 }
 
-/// The backend, to be stopped last.
-struct Stopping(Arc<dyn Backend>);
+/// The back end, which is stopped last.
+struct BackendHandle(Arc<dyn Backend>);
 
-impl std::fmt::Debug for Stopping {
+impl std::fmt::Debug for BackendHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Backend")
     }
 }
 
 impl Server {
-    /// Listens on `addr`; port 0 takes a free one.
+    /// Starts the server on `addr`; port 0 selects a free port.
     ///
     /// # Errors
     ///
-    /// [`ServeError`].
+    /// The address needs certificates or is not available, or the certificates or the list of sensors cannot be used.
     pub async fn start(
         addr: SocketAddr,
         security: &Security,
-        settings: Settings,
+        settings: ServerSettings,
         backend: Arc<dyn Backend>,
         counters: Arc<Counters>,
     ) -> Result<Self, ServeError> {
@@ -210,20 +210,20 @@ impl Server {
         let (tls, allowed) = match security {
             Security::Pki(folder) => {
                 let register = register(folder, settings.issued.as_ref())?;
-                (Some(server_config(folder)?), Allowed::listed(&register))
+                (Some(server_config(folder)?), AllowList::listed(&register))
             }
-            Security::InsecureLoopback if is_loopback => (None, Allowed::Anybody),
+            Security::InsecureLoopback if is_loopback => (None, AllowList::Anybody),
             Security::InsecureLoopback => return Err(ServeError::Insecure { addr }),
         };
         let listener = TcpListener::bind(addr).await.map_err(|source| ServeError::Listen { addr, source })?;
         let addr = listener.local_addr().map_err(|source| ServeError::Listen { addr, source })?;
-        let bounds = Bounds {
+        let limits = QueueLimits {
             entries: settings.queue_frames,
             bytes: settings.queue_bytes,
             batch: settings.batch_frames,
             ack_before_sync: settings.ack_before_sync,
         };
-        let (queue, committing) = committer::start(Arc::clone(&backend), bounds, Arc::clone(&counters));
+        let (queue, committing) = committer::start(Arc::clone(&backend), limits, Arc::clone(&counters));
         let (control, seen) = watch::channel(Control { is_stopping: false, allowed: Arc::new(allowed) });
         let (tls_sender, tls) = watch::channel(tls);
         let reloading = match security {
@@ -240,29 +240,29 @@ impl Server {
         };
         let heartbeats: Arc<Heartbeats> = Arc::default();
         let beating = heartbeats.start(Arc::clone(&backend), Arc::clone(&counters));
-        let shared = Arc::new(Shared {
+        let server = Arc::new(ServerContext {
             settings,
             backend: Arc::clone(&backend),
             queue,
             heartbeats: Arc::clone(&heartbeats),
-            refusals: Quota::default(),
+            refusals: LogLimit::default(),
             counters: Arc::clone(&counters),
         });
         let (alive, connections) = mpsc::channel(1);
-        let lobby = Lobby::new(LobbyBounds {
-            total: shared.settings.handshakes_max,
-            per_address: shared.settings.handshakes_per_address_max,
-            grace: shared.settings.handshake_time / 2,
+        let pending = PendingConnections::new(PendingLimits {
+            total: server.settings.handshakes_max,
+            per_address: server.settings.handshakes_per_address_max,
+            grace: server.settings.handshake_time / 2,
         });
         let accepting = Accepting {
             listener,
-            shared,
+            server,
             tls,
             control: seen,
-            connected: Arc::default(),
-            lobby,
-            quotas: Arc::default(),
-            failures: Quota::default(),
+            sensors: Arc::default(),
+            pending,
+            log_limits: Arc::default(),
+            failures: LogLimit::default(),
             alive,
         };
         let accepting = tokio::spawn(accepting.run());
@@ -276,22 +276,22 @@ impl Server {
             committing,
             heartbeats,
             beating,
-            backend: Stopping(backend),
+            backend: BackendHandle(backend),
         })
     }
 
-    /// Where it listens.
+    /// Returns the address on which the server listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// What it has done.
+    /// Returns the counters.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
-    /// Stops: accepts nobody more, has the store finish, acknowledges that, says BUSY to all, closes the store.
-    /// Takes at most some 15 seconds.
+    /// Stops the server: stops accepting connections, acknowledges what the store finishes, sends BUSY to all sensors
+    /// and closes the store. Takes at most some 20 seconds.
     pub async fn stop(mut self) {
         self.reloading.abort();
         self.accepting.abort();
@@ -299,23 +299,23 @@ impl Server {
         self.control.send_modify(|control| control.is_stopping = true);
         // Nothing is ever sent: the channel ends with the last connection.
         if timeout(STOP_TIME_MAX, self.connections.recv()).await.is_err() {
-            tracing::warn!("some connections did not end in time");
+            tracing::warn!("some connections did not end in time and are closed");
             self.committing.abort();
         }
         let _ = self.committing.await;
         self.heartbeats.stop();
         if timeout(STOP_TIME_MAX, &mut self.beating).await.is_err() {
-            tracing::warn!("the last STATUS of sensors were not stored in time");
+            tracing::warn!("the last STATUS frames were not stored in time");
             self.beating.abort();
         }
         self.backend.0.stop().await;
     }
 }
 
-/// Looks at the list of sensors and at the certificates, and takes what has changed.
+/// Reloads the list of sensors and the certificates when they change.
 struct Reload {
     folder: PathBuf,
-    issued: Option<Issued>,
+    issued: Option<RegisterUpdates>,
     control: watch::Sender<Control>,
     tls: watch::Sender<Option<Arc<ServerConfig>>>,
 }
@@ -332,11 +332,11 @@ impl Reload {
             if found == known && !has_changed {
                 continue;
             }
-            // A list that cannot be read changes nothing: it may be half written.
+            // An unreadable list changes nothing, because it may be half written.
             let register = match register(&self.folder, self.issued.as_ref()) {
                 Ok(register) => register,
                 Err(error) => {
-                    tracing::error!("the former list of sensors stays: {error}");
+                    tracing::error!("cannot reload the list of sensors, keeping the old one: {error}");
                     continue;
                 }
             };
@@ -344,18 +344,20 @@ impl Reload {
                 Ok(config) => {
                     self.tls.send_replace(Some(config));
                 }
-                Err(error) => tracing::error!("the former certificate stays: {error}"),
+                Err(error) => {
+                    tracing::error!("cannot reload the certificates, keeping the old ones: {error}")
+                }
             }
-            tracing::info!(certificates = register.entries().len(), "the list of sensors has changed");
-            let allowed = Arc::new(Allowed::listed(&register));
+            tracing::info!(certificates = register.entries().len(), "list of sensors reloaded");
+            let allowed = Arc::new(AllowList::listed(&register));
             self.control.send_modify(|control| control.allowed = allowed);
             known = found;
         }
     }
 }
 
-/// Waits for a change; without a source, or when that has ended, for ever.
-async fn changed(issued: &mut Option<Issued>) {
+/// Waits for a change; waits forever without a source, or after it has ended.
+async fn changed(issued: &mut Option<RegisterUpdates>) {
     if let Some(issued) = issued
         && issued.changed().await.is_ok()
     {
@@ -364,8 +366,8 @@ async fn changed(issued: &mut Option<Issued>) {
     std::future::pending::<()>().await;
 }
 
-/// The certificates of `sensors.toml` and of the other source.
-fn register(folder: &Path, issued: Option<&Issued>) -> Result<Register, PkiError> {
+/// Returns the certificates of `sensors.toml` and of the other source.
+fn register(folder: &Path, issued: Option<&RegisterUpdates>) -> Result<Register, PkiError> {
     let path = folder.join(SENSORS_FILE);
     let Some(issued) = issued else { return Register::read(path) };
     let listed = match Register::read(&path) {
@@ -374,7 +376,7 @@ fn register(folder: &Path, issued: Option<&Issued>) -> Result<Register, PkiError
         Err(error) => return Err(error),
     };
     let issued = Arc::clone(&issued.borrow());
-    let mut all: HashMap<String, Entry> = HashMap::new();
+    let mut all: HashMap<String, CertificateEntry> = HashMap::new();
     for entry in listed.iter().chain(issued.iter()) {
         let known = all.entry(entry.fingerprint.clone()).or_insert_with(|| entry.clone());
         known.revoked |= entry.revoked;
@@ -382,7 +384,7 @@ fn register(folder: &Path, issued: Option<&Issued>) -> Result<Register, PkiError
     Ok(Register::new(path, all.into_values().collect()))
 }
 
-/// Hashes of the files that are looked at; a file that cannot be read has none.
+/// Returns hashes of the watched files; `None` for a file that cannot be read.
 fn fingerprints(folder: &Path) -> Vec<Option<String>> {
     use crate::tls::{AUTHORITY_FILE, COLLECTOR_FILE};
     [SENSORS_FILE, AUTHORITY_FILE, COLLECTOR_FILE]
@@ -397,14 +399,14 @@ fn fingerprints(folder: &Path) -> Vec<Option<String>> {
 
 struct Accepting {
     listener: TcpListener,
-    shared: Arc<Shared>,
+    server: Arc<ServerContext>,
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     control: watch::Receiver<Control>,
-    connected: Arc<Connected>,
-    lobby: Arc<Lobby>,
-    quotas: Arc<Quotas>,
-    /// Of the warning that accepting fails.
-    failures: Quota,
+    sensors: Arc<ConnectedSensors>,
+    pending: Arc<PendingConnections>,
+    log_limits: Arc<LogLimits>,
+    /// Limits the warnings about failed accepts.
+    failures: LogLimit,
     alive: mpsc::Sender<()>,
 }
 
@@ -415,37 +417,37 @@ impl Accepting {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     if let Some(suppressed) = self.failures.admit() {
-                        tracing::warn!(suppressed, "a connection cannot be accepted: {error}");
+                        tracing::warn!(suppressed, "cannot accept a connection: {error}");
                     }
-                    // The handles may have run out: whoever has not even begun a handshake gives one back.
-                    if !self.lobby.make_room(Instant::now()) {
+                    // File descriptors may have run out: close a connection that has not started its handshake.
+                    if !self.pending.make_room(Instant::now()) {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                     tokio::task::yield_now().await;
                     continue;
                 }
             };
-            let counters = &self.shared.counters;
+            let counters = &self.server.counters;
             counters.accepted.add(1);
-            let Some((seat, has_evicted)) = self.lobby.enter(address.ip(), Instant::now()) else {
+            let Some((seat, has_evicted)) = self.pending.enter(address.ip(), Instant::now()) else {
                 counters.dropped.add(1);
-                self.quotas.crowd(address, self.lobby.len());
+                self.log_limits.crowd(address, self.pending.len());
                 continue;
             };
             if has_evicted {
                 counters.evicted.add(1);
-                self.quotas.crowd(address, self.lobby.len());
+                self.log_limits.crowd(address, self.pending.len());
             }
-            let guest = Guest {
-                shared: Arc::clone(&self.shared),
+            let handshake = Handshake {
+                server: Arc::clone(&self.server),
                 address,
                 control: self.control.clone(),
-                connected: Arc::clone(&self.connected),
-                quotas: Arc::clone(&self.quotas),
+                sensors: Arc::clone(&self.sensors),
+                log_limits: Arc::clone(&self.log_limits),
                 _alive: self.alive.clone(),
             };
             let tls = self.tls.borrow().clone();
-            tokio::spawn(guest.run(stream, tls, seat));
+            tokio::spawn(handshake.run(stream, tls, seat));
         }
     }
 }

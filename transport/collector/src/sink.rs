@@ -1,12 +1,14 @@
-//! Sinks: where hits go from the store, a file or another program.
+//! Sinks deliver stored hits to a file or another program, the receiver.
 //!
-//! A [`Runner`] takes batches from a [`Feed`] (the embedded store, or a JetStream consumer), hands them to a [`Sink`] and
-//! acknowledges to the feed what arrived. **Delivery is at least once**: what was sent and not acknowledged before a crash
-//! is sent again, under the same sensor, epoch and sequence number, which every record carries so that its reader can
-//! tell. What the other side refuses for good goes to a dead-letter file first, in which every sensor has a share; beyond
-//! that it is counted as dropped. Everything else is tried until it is taken.
+//! A [`SinkRunner`] takes batches from a [`Feed`] (the embedded store or a JetStream consumer), passes them to a
+//! [`Sink`] and acknowledges delivered batches to the feed. **Delivery is at least once**: a batch that was not
+//! acknowledged before a crash is sent again. Every record contains sensor, epoch and sequence number, by which the
+//! receiver can recognise it. Hits that the receiver refuses permanently are written to a dead-letter file, in which
+//! every sensor has a share, or are dropped and counted if there is no room. All other failures are retried until the
+//! hits are accepted.
 //!
-//! Memory is bounded by one batch and one request, and the records of a hit are bounded in proportion to it (`clamp.rs`). Everything here blocks, and runs on a thread of its own.
+//! Memory is bounded by one batch and one request, and the records of a hit are bounded in proportion to its length
+//! (`clamp.rs`). Everything here blocks; each sink runs on a separate thread.
 
 mod append;
 mod backoff;
@@ -19,16 +21,18 @@ mod file;
 mod http;
 mod record;
 mod runner;
+mod set;
 mod splunk;
 mod syslog;
 
 pub use backoff::Backoff;
-pub use dead_letter::{Buried, DeadLetter};
+pub use dead_letter::{DeadLetter, DeadLetterCounts};
 pub use elastic::{Elastic, ElasticSettings};
 pub use file::{FileSettings, JsonFile};
 pub use http::Credentials;
 pub use record::{Record, RecordFormat};
-pub use runner::{Runner, SinkCounts, SinkStats, Stop};
+pub use runner::{SinkCounts, SinkRunner, SinkStats, Stop};
+pub use set::{SinkOverview, SinkSet, SinkSetError};
 pub use splunk::{Splunk, SplunkSettings};
 pub use syslog::{Syslog, SyslogSettings};
 
@@ -36,101 +40,103 @@ use etwsieve_transport::hit::HitV1;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Most hits of a batch.
+/// Maximum number of hits in a batch.
 pub const BATCH_HITS_MAX: usize = 10_000;
 
-/// A hit, and who sent it.
+/// A hit with its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
-    /// The sensor: the name in its certificate.
+pub struct SinkItem {
+    /// The name in the certificate of the sensor.
     pub sensor: String,
     /// The epoch of the sequence number.
     pub epoch: [u8; 16],
     /// The sequence number in the epoch.
     pub sequence: u64,
-    /// The hit. Without rules it is delivered as a record with an empty rule.
+    /// The hit. If it has no rules, it is delivered as a record with an empty rule.
     pub hit: HitV1,
     /// Number of rules of the same hit in earlier batches.
     pub rules_before: usize,
 }
 
-/// How much a batch may hold. The first hit is in it whatever its size.
+/// Limits of a batch. The first hit is always included, whatever its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// Most hits, 1 to [`BATCH_HITS_MAX`].
+    /// Maximum number of hits, 1 to [`BATCH_HITS_MAX`].
     pub hits: usize,
-    /// Most bytes of encoded hits.
+    /// Maximum total length of the encoded hits, in bytes.
     pub bytes: usize,
 }
 
-/// How far a sink is behind.
+/// The hits that a sink has not delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Lag {
-    /// Hits that wait.
+    /// Number of pending hits.
     pub hits: u64,
-    /// Since when the oldest of them waits, in seconds since 1970; `None`: nothing waits, or it is not known.
+    /// Arrival time of the oldest pending hit, in seconds since 1970; `None` if there is none or it is not known.
     pub oldest: Option<u64>,
 }
 
-/// Why a feed gives nothing. It may pass.
+/// A feed cannot be read at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct FeedError(pub String);
 
-/// Where a sink's hits come from, under a cursor that survives restarts.
+/// The source of a sink's hits, with a cursor that survives restarts.
 ///
-/// One batch is out at a time: each [`next`](Self::next) is followed by [`acknowledge`](Self::acknowledge), or the batch
-/// comes again.
+/// There is one current batch: each [`next`](Self::next) must be followed by [`acknowledge`](Self::acknowledge), or the
+/// batch is returned again.
 pub trait Feed: Send {
-    /// Takes the next batch. Empty: nothing came within `wait`.
+    /// Returns the next batch, which is empty if no hits arrive within `wait`.
     ///
     /// # Errors
     ///
-    /// Where the hits are cannot be read now. Hits that cannot be decoded are no error: the feed counts them, says so
-    /// and goes on.
-    fn next(&mut self, limits: BatchLimits, wait: Duration) -> Result<Vec<Item>, FeedError>;
+    /// The feed cannot be read at the moment. Hits that cannot be decoded are not an error: the feed counts, logs and
+    /// skips them.
+    fn next(&mut self, limits: BatchLimits, wait: Duration) -> Result<Vec<SinkItem>, FeedError>;
 
-    /// The last batch was delivered as a whole: never hand it out again.
+    /// Moves the cursor past the current batch, which was delivered completely.
     ///
     /// # Errors
     ///
-    /// The cursor cannot be written now. The batch counts as not acknowledged, and may come again.
+    /// The cursor cannot be written at the moment. The batch may be returned again.
     fn acknowledge(&mut self) -> Result<(), FeedError>;
 
-    /// The last batch is still being worked on: do not give it to somebody else yet. Called every few seconds.
+    /// Signals that the current batch is still being delivered and must not be given to another program. Called every
+    /// few seconds.
     fn hold(&mut self) {}
 
-    /// Stores the state of the sink for `etwsieve-collector status`, if the feed can. Called every few seconds, and when the
-    /// sink fails or recovers.
+    /// Stores the state of the sink for `etwsieve-collector status`, if the feed supports that. Called every few
+    /// seconds, and when the sink fails or recovers.
     fn report(&mut self, _counts: &SinkCounts) {}
 
-    /// How many hits wait, those of the last batch among them.
+    /// Returns the pending hits, including those of the current batch.
     ///
     /// # Errors
     ///
-    /// As [`next`](Self::next).
+    /// The feed cannot be read at the moment.
     fn lag(&mut self) -> Result<Lag, FeedError>;
 }
 
-/// What became of one hit of a batch.
+/// The outcome of the delivery of one hit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The other side has it, as sure as it can say.
+    /// The receiver has confirmed it as far as its protocol allows.
     Delivered,
-    /// The other side will never take it; why.
+    /// The receiver will never accept it; contains the reason.
     Refused(String),
-    /// The other side does not take it now; why.
+    /// The receiver does not accept it at the moment; contains the reason.
     Later(String),
 }
 
-/// Why a batch, or the rest of it, was not taken now: unreachable, overloaded, set up wrongly. Never a verdict on a hit.
+/// Why a batch was not delivered: the receiver is unreachable, overloaded or configured incorrectly. The hits
+/// themselves are not at fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct SinkError {
-    /// What happened, and what to do where that is known.
+    /// What happened and, if known, what to do.
     pub detail: String,
-    /// When the other side wants to be asked again.
+    /// The pause that the receiver asks for.
     pub retry_after: Option<Duration>,
 }
 
@@ -140,25 +146,30 @@ impl SinkError {
     }
 }
 
-/// What a sink that waits calls now and then.
-pub trait Progress {
-    /// Waits for a while, at most `time`; `false`: give up, the program stops.
+/// Lets a sink wait during a delivery.
+pub trait DeliveryContext {
+    /// Waits at most `time`. Returns `false` if the program stops and the delivery must be abandoned.
     fn wait(&mut self, time: Duration) -> bool;
 }
 
-/// A place that hits are delivered to.
+/// Delivers hits to a receiver.
 pub trait Sink: Send {
-    /// Delivers a batch and says for each hit what became of it, in the order of the batch.
+    /// Delivers a batch and returns the outcome of each hit, in the order of the batch.
     ///
     /// A hit is delivered when all of its records (one for each rule) are.
     ///
     /// # Errors
     ///
-    /// Nothing is known to be delivered; the whole batch will come again.
-    fn deliver(&mut self, batch: &[Item], progress: &mut dyn Progress) -> Result<Vec<Outcome>, SinkError>;
+    /// No hit is known to be delivered; the whole batch will be passed again.
+    fn deliver(
+        &mut self,
+        batch: &[SinkItem],
+        context: &mut dyn DeliveryContext,
+    ) -> Result<Vec<Outcome>, SinkError>;
 }
 
-/// Joins what became of one record to what became of its hit: the worst counts, and what may still be taken comes first.
+/// Combines the outcome of a record with that of its hit: `Later` takes precedence over `Refused`, and both over
+/// `Delivered`.
 fn join(outcome: &mut Outcome, record: Outcome) {
     let rank = |it: &Outcome| match it {
         Outcome::Delivered => 0,

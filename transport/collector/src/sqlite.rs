@@ -1,11 +1,13 @@
-//! The embedded backend: the store of [`etwsieve_transport::store`], with tables for who sent what.
+//! The embedded back end: the store of [`etwsieve_transport::store`], with additional tables that record which sensor
+//! sent what.
 //!
-//! Two threads work behind two queues: one decodes and hashes the next batch while the other writes the last. A batch is
-//! one transaction with `synchronous=FULL`, so it is durable as a whole or not stored at all. After any error the
-//! database is opened anew, its log made durable first ([`Store::open`](etwsieve_transport::store::Store::open)): a sync that failed is
-//! never believed later.
+//! One thread decodes and hashes a batch while another writes the previous one. A batch is one transaction with
+//! `synchronous=FULL`, so it is durable as a whole or not stored at all. After any error the database is reopened, and
+//! its log made durable first ([`Store::open`](etwsieve_transport::store::Store::open)), because data of a failed sync
+//! may never reach the disk.
 //!
-//! The same event under two numbers or epochs is one row of `hits`, as ever; `received` says which numbers it came under.
+//! An event that arrives under two sequence numbers or epochs is one row of `hits`; `received` lists its sequence
+//! numbers.
 
 mod feed;
 mod open;
@@ -16,7 +18,7 @@ mod write;
 pub use feed::SqliteFeed;
 pub use open::{LOCK_SUFFIX, OpenError};
 
-use crate::backend::{Appended, Backend, BackendError, Entry, Heartbeat, Id, Note};
+use crate::backend::{Appended, Backend, BackendError, ConnectionEvent, Entry, Heartbeat, Id};
 use crate::counters::Counters;
 use futures_util::future::BoxFuture;
 use prepare::Prepared;
@@ -26,25 +28,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use write::Writing;
+use write::StoreWriter;
 
-/// What bounds the store.
+/// Options of the embedded store.
 #[derive(Clone, Debug)]
-pub struct Options {
-    /// Hits older than this, by when they came, are removed; zero: never.
+pub struct SqliteOptions {
+    /// Age, counted from their arrival, after which hits are removed; zero: never.
     pub retention_age: Duration,
-    /// When the database has more bytes than this, the oldest hits are removed; 0: never.
+    /// Size of the database in bytes above which the oldest hits are removed; 0: no limit.
     pub retention_bytes: u64,
-    /// Names of the sinks whose hits are not removed before they have taken them; `None`: of every sink that has ever
-    /// been given something.
+    /// Sinks that must have received a hit before it is removed; `None`: all sinks that have ever received one.
     pub sinks: Option<Vec<String>>,
-    /// Pages of the log after which it is written into the database.
+    /// Length of the write-ahead log in pages after which it is checkpointed.
     pub checkpoint_pages: u32,
-    /// Most pages of the database, as if the disk ended there; 0: no limit. For tests.
+    /// Maximum number of pages of the database, to simulate a full disk in tests; 0: no limit.
     pub pages_max: u32,
 }
 
-impl Default for Options {
+impl Default for SqliteOptions {
     fn default() -> Self {
         Self {
             retention_age: Duration::ZERO,
@@ -56,43 +57,43 @@ impl Default for Options {
     }
 }
 
-type Reply<T> = oneshot::Sender<Result<T, BackendError>>;
+type ReplySender<T> = oneshot::Sender<Result<T, BackendError>>;
 
-/// What the preparing thread is given.
-struct Batch {
+/// A batch for the preparing thread.
+struct AppendRequest {
     entries: Vec<Entry>,
-    reply: Reply<Appended>,
+    reply: ReplySender<Appended>,
 }
 
-/// What the writing thread is given.
-enum Request {
-    Append { batch: Vec<Prepared>, reply: Reply<Appended> },
-    Heartbeats { heartbeats: Vec<Heartbeat>, reply: Reply<()> },
-    Durable { sensor: Arc<str>, epoch: Id, reply: Reply<u64> },
-    Note(Note),
+/// A request to the writing thread.
+enum StoreRequest {
+    Append { batch: Vec<Prepared>, reply: ReplySender<Appended> },
+    Heartbeats { heartbeats: Vec<Heartbeat>, reply: ReplySender<()> },
+    Durable { sensor: Arc<str>, epoch: Id, reply: ReplySender<u64> },
+    ConnectionEvent(ConnectionEvent),
     Stop { reply: oneshot::Sender<()> },
 }
 
-/// The embedded backend. Dropping it finishes what was given.
+/// The embedded back end. Dropping it finishes pending batches.
 #[derive(Debug)]
 pub struct SqliteBackend {
-    batches: Mutex<Option<Sender<Batch>>>,
-    requests: Sender<Request>,
+    batches: Mutex<Option<Sender<AppendRequest>>>,
+    requests: Sender<StoreRequest>,
     path: PathBuf,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl SqliteBackend {
-    /// Opens the store, or creates it, and starts the threads.
+    /// Opens or creates the store and starts the threads.
     ///
-    /// A damaged store is set aside under another name and a new one begun, with a word in the log: what was stored
-    /// stays where it can be looked at, and nobody needs to come and delete a file.
+    /// A damaged store is quarantined: it is renamed, a new one is created, and an error is logged. So its contents can
+    /// still be inspected, and the collector needs no manual repair.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]: the file is somebody else's, another collector has it, or the system refuses.
-    pub fn start(path: &Path, options: Options, counters: Arc<Counters>) -> Result<Self, OpenError> {
-        let writing = Writing::open(path, options, counters)?;
+    /// The file is not a store, another collector uses it, or the system refuses to open it.
+    pub fn start(path: &Path, options: SqliteOptions, counters: Arc<Counters>) -> Result<Self, OpenError> {
+        let writing = StoreWriter::open(path, options, counters)?;
         let (batches, to_prepare) = channel();
         let (requests, to_do) = channel();
         let prepared = requests.clone();
@@ -111,13 +112,13 @@ impl SqliteBackend {
         })
     }
 
-    /// The database.
+    /// Returns the path of the database.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// A reply that never comes is that of a backend which has stopped.
+/// Waits for the reply of a thread. A thread that is gone has stopped.
 fn answer<T: Send + 'static>(
     reply: oneshot::Receiver<Result<T, BackendError>>,
 ) -> BoxFuture<'static, Result<T, BackendError>> {
@@ -128,30 +129,30 @@ impl Backend for SqliteBackend {
     fn append(&self, entries: Vec<Entry>) -> BoxFuture<'static, Result<Appended, BackendError>> {
         let (reply, answered) = oneshot::channel();
         if let Some(batches) = &*self.batches.lock().unwrap_or_else(PoisonError::into_inner) {
-            // If the thread has gone, so has the reply.
-            let _ = batches.send(Batch { entries, reply });
+            // If the thread is gone, the reply is dropped, too.
+            let _ = batches.send(AppendRequest { entries, reply });
         }
         answer(answered)
     }
 
     fn record_heartbeats(&self, heartbeats: Vec<Heartbeat>) -> BoxFuture<'static, Result<(), BackendError>> {
         let (reply, answered) = oneshot::channel();
-        let _ = self.requests.send(Request::Heartbeats { heartbeats, reply });
+        let _ = self.requests.send(StoreRequest::Heartbeats { heartbeats, reply });
         answer(answered)
     }
 
     fn durable(&self, sensor: Arc<str>, epoch: Id) -> BoxFuture<'static, Result<u64, BackendError>> {
         let (reply, answered) = oneshot::channel();
-        let _ = self.requests.send(Request::Durable { sensor, epoch, reply });
+        let _ = self.requests.send(StoreRequest::Durable { sensor, epoch, reply });
         answer(answered)
     }
 
-    fn note(&self, note: Note) {
-        let _ = self.requests.send(Request::Note(note));
+    fn record_connection_event(&self, event: ConnectionEvent) {
+        let _ = self.requests.send(StoreRequest::ConnectionEvent(event));
     }
 
     fn stop(&self) -> BoxFuture<'static, ()> {
-        // The preparing thread ends when it has passed on what it has; the stop comes behind that.
+        // The preparing thread passes on its last batches and ends; the stop is queued behind them.
         drop(self.batches.lock().unwrap_or_else(PoisonError::into_inner).take());
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let requests = self.requests.clone();
@@ -161,7 +162,7 @@ impl Backend for SqliteBackend {
                 let Some(preparing) = threads.next() else { return };
                 let _ = preparing.join();
                 let (reply, answered) = oneshot::channel();
-                let _ = requests.send(Request::Stop { reply });
+                let _ = requests.send(StoreRequest::Stop { reply });
                 let _ = answered.blocking_recv();
                 threads.for_each(|thread| {
                     let _ = thread.join();
@@ -172,8 +173,8 @@ impl Backend for SqliteBackend {
     }
 }
 
-/// Takes the next request, or says that it is time for what else there is to do.
-fn next(requests: &Receiver<Request>, tick: Duration) -> Option<Result<Request, ()>> {
+/// Returns the next request, `Some(Err(()))` if none arrives within `tick`, or `None` after the last one.
+fn next(requests: &Receiver<StoreRequest>, tick: Duration) -> Option<Result<StoreRequest, ()>> {
     use std::sync::mpsc::RecvTimeoutError;
     match requests.recv_timeout(tick) {
         Ok(request) => Some(Ok(request)),

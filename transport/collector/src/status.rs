@@ -1,4 +1,5 @@
-//! `etwsieve-collector status`: what the store knows of the sensors, read while the collector runs or not.
+//! `etwsieve-collector status`: the state of sensors and sinks, read from the store whether or not a collector is
+//! running.
 
 use crate::nats::StreamLevel;
 use crate::pki::Register;
@@ -12,19 +13,19 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A collector that has not written for so long does not run, in seconds.
+/// Seconds without a heartbeat after which a collector is not running.
 const ALIVE_SECONDS: i64 = 20;
-/// Certificates that end within so many days are told.
+/// Certificates that expire within this many days are reported.
 const EXPIRY_DAYS: i64 = 30;
 const SECONDS_PER_DAY: i64 = 86_400;
 /// FILETIME: ticks of 100 ns, and seconds from 1601 to 1970.
 const TICKS_PER_SECOND: i64 = 10_000_000;
 const SECONDS_TO_1970: i64 = 11_644_473_600;
-/// How the names of counts begin that tell of losses.
+/// Prefixes of the names of counts that report losses.
 const LOSSES: [&str; 3] = ["hits_dropped_", "events_dropped_", "etw_events_lost"];
-/// Most sinks that are listed.
+/// Maximum number of sinks that are listed.
 const SINKS_MAX: i64 = 1000;
-/// Most sensors that are listed.
+/// Maximum number of sensors that are listed.
 const SENSORS_MAX: i64 = 100_000;
 const SELECT_SENSORS: &str = "
     SELECT name, connections, last_seen, address, computer, software, certificate_expires, hits, repeated, conflicts,
@@ -32,9 +33,10 @@ const SELECT_SENSORS: &str = "
             WHERE sensor_id = sensors.id)
     FROM sensors ORDER BY name LIMIT ?1";
 
-/// Seconds without a report after which a sink is shown as not running: a request may take a minute, and so may its answer.
+/// Seconds without a report after which a sink is shown as not running. A request may take a minute, and so may its
+/// answer.
 const SINK_SILENT_SECONDS: i64 = 180;
-/// The oldest of what waits: by when it was received, or never for a hit that no sensor sent.
+/// The age of pending hits is known only for hits that sensors sent.
 const SELECT_SINKS: &str = "
     SELECT sink, max((SELECT coalesce(max(id), 0) FROM hit_rules) - position, 0),
         (SELECT min(time) FROM received WHERE hit_id = (SELECT hit_id FROM hit_rules WHERE id > position
@@ -45,86 +47,86 @@ const HAS_STATES: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name 
 const SELECT_STATE: &str = "SELECT delivered, refused, dropped, retries, last_delivery, error, updated
     FROM sink_states WHERE sink = ?1";
 
-/// The collector and its sensors at one moment.
+/// A snapshot of the collector, its sensors and its sinks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// Whether a collector writes to the store; `None` for a cluster, which does not know its collectors.
     pub is_running: Option<bool>,
-    /// Hits removed by retention, since the store was begun.
+    /// Hits removed by retention since the store was created.
     pub expired: u64,
-    /// Damaged stores that were set aside for this one.
-    pub set_aside: u64,
-    /// By name.
+    /// Damaged stores that were quarantined.
+    pub quarantined: u64,
+    /// The sensors, by name.
     pub sensors: Vec<SensorStatus>,
-    /// By name.
+    /// The sinks, by name.
     pub sinks: Vec<SinkStatus>,
     /// The streams of a cluster.
     pub streams: Vec<StreamLevel>,
 }
 
-/// A sink. Times are seconds since 1970; counts are those of its metrics, since its process started.
+/// The state of a sink. Times are seconds since 1970; counts are since the start of its process, as in its metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SinkStatus {
     /// Its name.
     pub sink: String,
-    /// Pairs of hit and rule that wait for it, at most; hits where a cluster is the store.
+    /// Number of pending hits if the store is a cluster, else an upper bound of the pending pairs of hit and rule.
     pub waiting: u64,
-    /// When the oldest of them came; `None`: nothing waits, or it is not known.
+    /// Arrival time of the oldest of them; `None` if there are none or it is not known.
     pub oldest: Option<i64>,
-    /// Hits that retention removed before it had them.
+    /// Hits that retention removed before the sink received them.
     pub skipped: u64,
-    /// When it delivered last; 0: never.
+    /// Time of the last delivery; 0: never.
     pub delivered: i64,
     /// Hits delivered.
     pub delivered_hits: u64,
-    /// Hits in its dead-letter file.
+    /// Refused hits written to the dead-letter file.
     pub refused: u64,
-    /// Refused hits for which that file had no room.
+    /// Refused hits dropped because the dead-letter file was full.
     pub dropped: u64,
-    /// Attempts that failed.
+    /// Failed attempts to deliver.
     pub retries: u64,
-    /// Why it does not deliver; `None`: it does, or has nothing to deliver.
+    /// Why delivery fails; `None` if it does not.
     pub error: Option<String>,
-    /// When it last reported; 0: never.
+    /// Time of the last report; 0: never.
     pub reported: i64,
 }
 
-/// A sensor. Times are seconds since 1970.
+/// The state of a sensor. Times are seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SensorStatus {
     /// The name in its certificate.
     pub sensor: String,
-    /// Whether it has a connection to a collector that runs.
+    /// Whether it is connected to a running collector.
     pub connected: bool,
-    /// When something of it was stored last, or it connected; 0: never.
+    /// When it last connected or something of it was stored; 0: never.
     pub last_seen: i64,
-    /// From where it connected last.
+    /// Address of its last connection.
     pub address: Option<String>,
-    /// What its machine calls itself.
+    /// Name of its computer.
     pub computer: Option<String>,
     /// Program and version.
     pub software: Option<String>,
-    /// Hits stored under a number of their own.
+    /// Hits stored.
     pub hits: u64,
-    /// Hits that wait in its spool, as its last status says.
+    /// Hits in its spool, from its last status.
     pub spool_hits: Option<u64>,
-    /// Age of the oldest of them, in seconds, when it said so.
+    /// Age of the oldest of them in seconds, at the time of that status.
     pub spool_oldest_seconds: Option<u64>,
     /// Gaps it declared.
     pub gaps: u64,
     /// Hits lost in them.
     pub lost: u64,
-    /// Hits that it says to have given up since the start of its process, and events that it never saw.
+    /// Hits that it dropped and events that it lost since the start of its process, from its last status.
     pub dropped: u64,
-    /// Frames that were there already.
+    /// Frames that were already stored.
     pub repeated: u64,
-    /// Numbers that came again with other contents: somebody runs a copy of it.
+    /// Sequence numbers reused with different contents: a copy of it is running.
     pub conflicts: u64,
-    /// When its certificate ends.
+    /// When its certificate expires.
     pub certificate_expires: Option<i64>,
-    /// Whether all of its certificates are revoked. False if the list of certificates was not read.
+    /// Whether all of its certificates are revoked; false if the list of sensors was not read.
     pub revoked: bool,
-    /// What is wrong, in words; empty: nothing.
+    /// Problems of the sensor.
     pub alarms: Vec<String>,
 }
 
@@ -133,7 +135,7 @@ impl Status {
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; a store that no collector has written has no sensors and is no error.
+    /// The store cannot be read. A store without the tables of a collector has no sensors and is not an error.
     pub fn read(path: &Path, now: i64) -> Result<Self, StoreError> {
         let store = Store::open_read_only(path)?;
         let has_tables: bool = store
@@ -182,7 +184,7 @@ impl Status {
         Ok(Self {
             is_running: Some(is_running),
             expired: value("expired")?.cast_unsigned(),
-            set_aside: value("set_aside")?.cast_unsigned(),
+            quarantined: value("set_aside")?.cast_unsigned(),
             sensors: sensors.collect::<Result<_, _>>()?,
             sinks: Self::sinks(&transaction)?,
             streams: Vec::new(),
@@ -199,7 +201,7 @@ impl Status {
                 waiting: row.get(1)?,
                 oldest: row.get::<_, Option<i64>>(2)?.map(unix),
                 skipped: row.get(3)?,
-                // The cursor also moves past what was refused; who says how it is knows better.
+                // The cursor also moves past refused hits; the report of the sink, if any, is more precise.
                 delivered: if updated == 0 { 0 } else { unix(updated) },
                 ..SinkStatus::default()
             })
@@ -228,8 +230,8 @@ impl Status {
         Ok(sinks)
     }
 
-    /// Adds sensors to which a certificate was issued and that never connected; marks those whose certificates are all
-    /// revoked, and those whose last good certificate, used or not, ends soon.
+    /// Adds the sensors on the list that never connected, and updates the expiry and revocation of certificates. The
+    /// last valid certificate of a sensor counts, whether it is in use or not.
     pub fn compare(&mut self, register: &Register, now: i64) {
         let mut expires: BTreeMap<String, u64> = BTreeMap::new();
         for entry in register.entries().iter().filter(|entry| !entry.revoked) {
@@ -248,7 +250,7 @@ impl Status {
                 sensor.revoked = true;
                 sensor.alarms = sensor.judge(now);
             }
-            // A successor that is not in use yet is what counts.
+            // A renewed certificate counts even if it is not in use yet.
             if let Some(last) = expires.remove(&sensor.sensor) {
                 sensor.certificate_expires = i64::try_from(last).ok();
                 sensor.alarms = sensor.judge(now);
@@ -266,7 +268,7 @@ impl Status {
         self.sensors.sort_by(|left, right| left.sensor.cmp(&right.sensor));
     }
 
-    /// Writes a table for people.
+    /// Writes a table.
     ///
     /// # Errors
     ///
@@ -280,10 +282,10 @@ impl Status {
         };
         writeln!(out, "{state}, {} sensors, {connected} connected", self.sensors.len())?;
         if self.expired > 0 {
-            writeln!(out, "{} hits were removed by retention", self.expired)?;
+            writeln!(out, "{} hits removed by retention", self.expired)?;
         }
-        if self.set_aside > 0 {
-            writeln!(out, "{} damaged stores were set aside", self.set_aside)?;
+        if self.quarantined > 0 {
+            writeln!(out, "{} damaged stores quarantined", self.quarantined)?;
         }
         for stream in &self.streams {
             writeln!(out, "stream {stream}")?;
@@ -319,7 +321,7 @@ impl Status {
         Ok(())
     }
 
-    /// Writes a line of JSON for each sensor, each sink and each stream.
+    /// Writes JSON Lines: one line for each sensor, sink and stream.
     ///
     /// # Errors
     ///
@@ -342,7 +344,7 @@ impl Status {
 }
 
 impl SinkStatus {
-    /// Takes the counts of a report made at `time`.
+    /// Updates the state with a report made at `time`.
     pub(super) fn take_report(&mut self, counts: SinkCounts, time: i64) {
         self.delivered_hits = counts.delivered;
         self.refused = counts.refused;
@@ -353,7 +355,7 @@ impl SinkStatus {
         self.reported = time;
     }
 
-    /// A line of the table.
+    /// Returns the line for the table.
     fn line(&self, now: i64) -> String {
         let mut line = format!("sink {}: {} waiting", Printable(&self.sink), self.waiting);
         let mut add = |text: String| line.push_str(&text);
@@ -365,8 +367,8 @@ impl SinkStatus {
             delivered => format!(", last delivery: {}", ago(now - delivered)),
         });
         for (count, what) in [
-            (self.skipped, "removed by retention before it had them"),
-            (self.refused, "refused, in the dead-letter file"),
+            (self.skipped, "removed by retention before delivery"),
+            (self.refused, "refused (see the dead-letter file)"),
             (self.dropped, "refused and dropped"),
         ] {
             if count > 0 {
@@ -384,7 +386,7 @@ impl SinkStatus {
 }
 
 impl SensorStatus {
-    /// Takes what is shown of the counts in the sensor's last status.
+    /// Updates the state with the counts of the sensor's last status.
     pub(super) fn take_counts(&mut self, counts: impl Iterator<Item = (String, u64)>) {
         for (name, value) in counts {
             match name.as_str() {
@@ -401,28 +403,28 @@ impl SensorStatus {
     pub(super) fn judge(&self, now: i64) -> Vec<String> {
         let mut alarms = Vec::new();
         if self.conflicts > 0 {
-            alarms.push(format!("a copy of it runs: {} numbers came with two contents", self.conflicts));
+            alarms.push(format!("a copy of it is running: {} reused sequence numbers", self.conflicts));
         }
         if self.lost > 0 {
             alarms.push(format!("{} hits lost", self.lost));
         }
         if self.last_seen == 0 {
-            alarms.push("it never connected".into());
+            alarms.push("never connected".into());
         }
         if self.revoked {
-            alarms.push("its certificate is revoked".into());
+            alarms.push("certificate revoked".into());
         } else if let Some(left) = self.certificate_expires.map(|expires| expires - now) {
             if left <= 0 {
-                alarms.push("its certificate has ended".into());
+                alarms.push("certificate expired".into());
             } else if left < EXPIRY_DAYS * SECONDS_PER_DAY {
-                alarms.push(format!("its certificate ends in {} days", left / SECONDS_PER_DAY));
+                alarms.push(format!("certificate expires in {} days", left / SECONDS_PER_DAY));
             }
         }
         alarms
     }
 }
 
-/// The present, in seconds since 1970.
+/// Returns the current time in seconds since 1970.
 pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
 }
@@ -444,17 +446,17 @@ fn ago(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::Entry;
+    use crate::pki::CertificateEntry;
 
     const NOW: i64 = 1_795_633_200;
 
-    fn entry(name: &str, expires: &str, revoked: bool) -> Entry {
+    fn entry(name: &str, expires: &str, revoked: bool) -> CertificateEntry {
         let [serial, fingerprint, issued] = ["01", "00", "2026-01-31T09:00:00Z"].map(str::to_owned);
-        Entry { name: name.into(), serial, fingerprint, issued, expires: expires.into(), revoked }
+        CertificateEntry { name: name.into(), serial, fingerprint, issued, expires: expires.into(), revoked }
     }
 
     #[test]
-    fn certificates_without_a_connection_are_told_and_successors_count() {
+    fn unused_and_renewed_certificates_are_considered() {
         let known = SensorStatus {
             sensor: "b.test".into(),
             last_seen: NOW - 5,
@@ -481,23 +483,23 @@ mod tests {
             .iter()
             .map(|it| (it.sensor.as_str(), it.alarms.iter().map(String::as_str).collect()))
             .collect();
-        let never = vec!["it never connected", "its certificate ends in 10 days"];
-        let revoked = vec!["its certificate is revoked"];
+        let never = vec!["never connected", "certificate expires in 10 days"];
+        let revoked = vec!["certificate revoked"];
         assert_eq!(found, [("a.test", never), ("b.test", vec![]), ("gone.test", revoked)]);
         let mut text = Vec::new();
         let failing = SinkStatus {
             sink: "s".into(),
             waiting: 3,
             refused: 2,
-            error: Some("does not deliver: no\nroute".into()),
+            error: Some("delivery failed: no\nroute".into()),
             reported: NOW - 400,
             ..SinkStatus::default()
         };
         status.sinks = vec![failing];
         status.write_table(&mut text, NOW).unwrap();
         let text = String::from_utf8(text).unwrap();
-        let line = "sink s: 3 waiting, last delivery: never, 2 refused, in the dead-letter file, not running for 6 min, \
-                    failing: does not deliver: no\\nroute\n";
+        let line = "sink s: 3 waiting, last delivery: never, 2 refused (see the dead-letter file), not running for 6 min, \
+                    failing: delivery failed: no\\nroute\n";
         assert!(text.contains(line), "{text}");
     }
 }

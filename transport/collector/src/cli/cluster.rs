@@ -1,4 +1,4 @@
-//! `etwsieve-collector cluster`: what an administrator does with a JetStream cluster.
+//! `etwsieve-collector cluster`: administration of a JetStream cluster.
 
 use super::{Exit, after_writing, refuse};
 use crate::config::Config;
@@ -9,27 +9,27 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// Work with a JetStream cluster.
+/// Manage a JetStream cluster
 #[derive(Debug, Subcommand)]
 pub(super) enum ClusterCommand {
-    /// Copy sensors.toml to the cluster, from where every collector with `register` in [nats] reads it.
+    /// Copy sensors.toml to the cluster, where every collector with `register` in [nats] reads it
     ///
     /// Run it after `pki issue` and `pki revoke`. A certificate that is revoked in the cluster stays revoked.
     PushRegister {
         #[command(flatten)]
         cluster: ClusterArgs,
-        /// Folder with sensors.toml [default: `pki` of the configuration].
+        /// Folder with sensors.toml [default: `pki` of the configuration]
         #[arg(long, value_name = "DIR")]
         pki: Option<PathBuf>,
-        /// Bucket [default: `register` of the configuration, or etwsieve-sensors].
+        /// Key-value bucket [default: `register` of the configuration, or etwsieve-sensors]
         #[arg(long, value_name = "NAME")]
         bucket: Option<String>,
     },
-    /// Remove a sink that will never run again, so that hits are no longer kept for it.
+    /// Remove a sink that will never run again, so that hits are no longer kept for it
     ForgetSink {
         #[command(flatten)]
         cluster: ClusterArgs,
-        /// The sink's name, as `status` shows it.
+        /// Name of the sink, as shown by `status`
         #[arg(value_name = "NAME")]
         name: String,
     },
@@ -37,10 +37,10 @@ pub(super) enum ClusterCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct ClusterArgs {
-    /// The configuration of the collector: its store, and [nats] for the login.
+    /// Configuration of the collector; its store and [nats] are used
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The servers: nats://[user:password@]HOST:PORT, several separated by commas.
+    /// Cluster URL, nats://[user:password@]HOST:PORT; separate several servers with commas
     #[arg(long, value_name = "URL", required_unless_present = "config")]
     store: Option<String>,
 }
@@ -54,7 +54,7 @@ impl ClusterArgs {
         if let Some(store) = &self.store {
             config.store.clone_from(store);
         }
-        let settings = config.nats().ok_or("the store is not a cluster; give --store nats://HOST:PORT")?;
+        let settings = config.nats().ok_or("the store is not a cluster; pass --store nats://HOST:PORT")?;
         Ok((config, settings))
     }
 }
@@ -71,20 +71,20 @@ fn carry_out(command: &ClusterCommand) -> Result<String, Box<dyn Error>> {
     match command {
         ClusterCommand::PushRegister { cluster, pki, bucket } => {
             let (config, mut settings) = cluster.read()?;
-            let folder = pki.clone().or(config.pki).ok_or("no folder with sensors.toml; give --pki DIR")?;
+            let folder = pki.clone().or(config.pki).ok_or("no folder with sensors.toml; pass --pki DIR")?;
             let register = Register::read(folder.join(SENSORS_FILE))?;
             settings.register = bucket.clone().or(settings.register);
             let pushed = runtime.block_on(nats::push_register(&settings, &register))?;
             let stay = match pushed.stay_revoked {
                 0 => String::new(),
-                count => format!("; {count} are revoked in the cluster, not in the file, and stay revoked"),
+                count => format!("; {count} are revoked only in the cluster and stay revoked"),
             };
             Ok(format!("{} certificates, {} written{stay}", register.entries().len(), pushed.written))
         }
         ClusterCommand::ForgetSink { cluster, name } => {
             let (_, settings) = cluster.read()?;
             if runtime.block_on(nats::forget_sink(&settings, name))? {
-                Ok(format!("{name}: forgotten; hits are no longer kept for it"))
+                Ok(format!("sink {name} removed; hits are no longer kept for it"))
             } else {
                 Err(format!("the cluster has no sink {name:?}; `etwsieve-collector status` lists them")
                     .into())

@@ -4,10 +4,10 @@ use super::{Exit, ServeArgs, log, refuse};
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::files::check_outputs;
-use crate::nats::Nats;
+use crate::nats::NatsBackend;
 use crate::server::Server;
+use crate::sink::SinkSet;
 use crate::sink::{Feed, Stop};
-use crate::sinks::Sinks;
 use crate::sqlite::SqliteBackend;
 use crate::sqlite::SqliteFeed;
 use etwsieve_transport::metrics;
@@ -17,10 +17,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long sinks may take to end: less than a service manager waits.
+/// Time limit for stopping the sinks, shorter than that of service managers.
 const SINKS_STOP_TIME: Duration = Duration::from_secs(10);
 
-/// Appends the levels of the streams to the metrics.
+/// Adds the state of the streams to a scrape.
 type RenderStreams = Box<dyn Fn(&mut metrics::Text) + Send + Sync>;
 
 pub(super) fn run(args: &ServeArgs) -> Exit {
@@ -35,7 +35,7 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
     }
 }
 
-/// Serves until what `stop` gives comes. It is asked within the runtime.
+/// Serves until the future that `stop` returns completes. `stop` is called within the runtime.
 pub(super) fn until_stopped<S: Future<Output = ()>>(
     config: &Config,
     ack_before_sync: bool,
@@ -58,10 +58,12 @@ fn configured(args: &ServeArgs) -> Result<Config, Box<dyn std::error::Error>> {
     if let Some(store) = &args.store {
         config.store.clone_from(store);
         if store.contains("://") && config.nats().is_none() {
-            return Err("the store is neither a file nor nats://HOST:PORT".into());
+            return Err(
+                format!("invalid value {store:?} for --store: expected a file or nats://HOST:PORT").into()
+            );
         }
     }
-    // A word on the command line about who may connect replaces that of the file.
+    // Authentication options replace those of the file as a whole.
     if args.pki.is_some() || args.insecure_loopback {
         config.pki.clone_from(&args.pki);
         config.insecure_loopback = args.insecure_loopback;
@@ -81,28 +83,28 @@ async fn serve(
     let mut settings = config.settings();
     settings.ack_before_sync = ack_before_sync;
     if ack_before_sync {
-        tracing::warn!("hits are acknowledged before they are synced: what is acknowledged can be lost");
+        tracing::warn!("hits are acknowledged before they are synced, so acknowledged hits can be lost");
     }
     let (listen, for_server) = (config.listen, Arc::clone(&counters));
     tokio::pin!(stop);
     let mut render_streams: Option<RenderStreams> = None;
     let (server, sinks) = if let Some(nats) = config.nats() {
         if !config.sink.is_empty() {
-            tracing::info!("with JetStream, `etwsieve-collector drain` runs the sinks");
+            tracing::info!("sinks are not started: with JetStream, `etwsieve-collector drain` runs them");
         }
         // The cluster may start later than this program.
         let backend = tokio::select! {
-            backend = Nats::connect(&nats) => Arc::new(backend?),
+            backend = NatsBackend::connect(&nats) => Arc::new(backend?),
             () = &mut stop => return Ok(()),
         };
         settings.issued = backend.follow_register(&nats).await?;
         render_streams = Some(Box::new(backend.renderer()));
-        (Server::start(listen, &security, settings, backend, for_server).await?, Sinks::default())
+        (Server::start(listen, &security, settings, backend, for_server).await?, SinkSet::default())
     } else {
         let path = Path::new(&config.store);
         let backend = Arc::new(SqliteBackend::start(path, config.options(), Arc::clone(&counters))?);
         let server = Server::start(listen, &security, settings, backend, for_server).await?;
-        let sinks = Sinks::start(&config.sink, &config.folder, false, Stop::default(), |name| {
+        let sinks = SinkSet::start(&config.sink, &config.folder, false, Stop::default(), |name| {
             let feed = SqliteFeed::open(path, name, Arc::clone(&counters))?;
             Ok::<Box<dyn Feed>, StoreError>(Box::new(feed))
         })?;
@@ -128,15 +130,15 @@ async fn serve(
         }
         None => None,
     };
-    // Scripts that asked for port 0 read it here.
+    // Scripts that use port 0 read the port from here.
     let _ = writeln!(io::stdout(), "listening on {}", server.local_addr());
-    // The URL of a cluster may hold a password.
+    // The URL of a cluster may contain a password.
     let store = if config.nats().is_some() { "nats" } else { config.store.as_str() };
     tracing::info!(store, "listening on {}", server.local_addr());
     stop.await;
     tracing::info!("stopping");
     server.stop().await;
-    // Behind the server, whose last hits they may still deliver; on a thread that may wait.
+    // After the server, so that its last hits may still be delivered.
     tokio::task::spawn_blocking(move || sinks.stop(SINKS_STOP_TIME)).await?;
     overview.log();
     tracing::info!(
@@ -149,7 +151,7 @@ async fn serve(
     Ok(())
 }
 
-/// Ends with Ctrl-C or a termination signal.
+/// Returns a future that completes on SIGINT or SIGTERM.
 #[cfg(unix)]
 fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -163,7 +165,7 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Ends with Ctrl-C, Ctrl-Break, or when the console closes or the system ends.
+/// Returns a future that completes on Ctrl-C, Ctrl-Break, or when the console closes or the system shuts down.
 #[cfg(windows)]
 fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};

@@ -1,33 +1,32 @@
-//! `etwsieve-collector service`: the collector under the service manager of Windows. Elsewhere it says what does that
-//! there.
+//! `etwsieve-collector service`: the collector as a Windows service. On other systems the command refers to systemd.
 
 use clap::Subcommand;
 use std::path::PathBuf;
 
-/// What `service` does.
+/// Manage the Windows service
 #[derive(Debug, Subcommand)]
 pub(super) enum ServiceCommand {
-    /// Install the service: automatic start, least-privilege account, restart after a crash.
+    /// Install the service: automatic start, least-privilege account, restart after a crash
     Install {
-        /// The configuration that the service uses.
+        /// Configuration file of the service
         #[arg(long, value_name = "FILE", default_value = r"C:\ProgramData\etwsieve\collector.toml")]
         config: PathBuf,
-        /// Install even if ordinary accounts can change the program, its configuration or its certificates, and only warn.
+        /// Only warn if ordinary accounts can change the program, its configuration or its certificates
         #[arg(long)]
         allow_exposed: bool,
     },
-    /// Remove the service; store and configuration stay.
+    /// Remove the service but keep store and configuration
     Uninstall,
-    /// Start the service.
+    /// Start the service
     Start,
-    /// Stop the service: what is in the store's hands is acknowledged.
+    /// Stop the service; hits being stored are acknowledged first
     Stop,
-    /// Show the state of the service.
+    /// Show the state of the service
     Status,
-    /// What the service manager runs.
+    /// Run as the service; used by the service manager
     #[command(hide = true)]
     Run {
-        /// The configuration.
+        /// Configuration file
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
@@ -40,8 +39,8 @@ mod system {
 
     pub(in crate::cli) fn run(_command: &ServiceCommand) -> Exit {
         refuse(
-            "`etwsieve-collector service` needs Windows, whose service manager it talks to; on Linux the systemd unit \
-             transport/collector/packaging/etwsieve-collector.service runs the collector",
+            "`etwsieve-collector service` is only available on Windows; on Linux, use the systemd unit \
+             transport/collector/packaging/etwsieve-collector.service",
         )
     }
 }

@@ -11,13 +11,13 @@ use tokio::sync::Notify;
 /// frames that it covers are counted as settled, send it, and then treat the sensor's next frames as more than the window
 /// allows.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
+pub(crate) struct AckProgress {
     settlement: Mutex<Settlement>,
     /// Notified after each change.
     pub(crate) changed: Notify,
 }
 
-impl Progress {
+impl AckProgress {
     /// Reports the progress. Each refused frame is reported once.
     pub(crate) fn report(&self) -> SettlementReport {
         self.settlement.lock().unwrap_or_else(PoisonError::into_inner).report()
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_is_never_read_before_its_frames_are_settled() {
         const FRAMES: u64 = 200_000;
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(AckProgress::default());
         let committer = {
             let progress = Arc::clone(&progress);
             std::thread::spawn(move || (1..=FRAMES).for_each(|number| progress.durable(number)))

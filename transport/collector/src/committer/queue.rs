@@ -1,7 +1,7 @@
-//! The connections' end of the queue: room for entries, bounded for all sensors together and for each of them.
+//! The sending side of the queue, with capacity for all sensors together and for each of them.
 
-use super::Waiting;
-use super::progress::Progress;
+use super::QueuedEntry;
+use super::progress::AckProgress;
 use crate::backend::{Entry, Id};
 use crate::counters::Counters;
 use etwsieve_transport::wire::message::{BusyReason, RefusedV1};
@@ -9,23 +9,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Bytes that one permit of the queue stands for.
+/// Bytes per permit of the semaphore.
 const PERMIT_BYTES: usize = 1024;
-/// What an entry takes beside its payload, roughly.
+/// Approximate memory of an entry in addition to its payload.
 const ENTRY_BYTES: usize = 256;
-/// The part of the queue that one sensor may fill: one in so many.
+/// One sensor may fill at most 1/`SHARES` of the queue.
 const SHARES: usize = 8;
 
-/// Places for entries and for their bytes.
+/// Capacity for a number of entries and for their bytes.
 #[derive(Clone, Debug)]
-struct Places {
+struct Capacity {
     frames: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    /// Most permits that one entry takes: a longer one takes all, rather than none for ever.
+    /// Maximum number of permits per entry: a longer entry takes all of them instead of waiting forever.
     bytes_max: usize,
 }
 
-impl Places {
+impl Capacity {
     fn new(frames: usize, bytes: usize) -> Self {
         let bytes_max = (bytes / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
         Self {
@@ -43,49 +43,49 @@ impl Places {
     }
 }
 
-/// A sensor's part of the queue, shared by its connections. It also names the sensor's line when batches are made up.
+/// A sensor's share of the queue, used by all of its connections. It also identifies the sensor's flow.
 #[derive(Clone, Debug)]
-pub(crate) struct Share {
-    line: u64,
-    places: Places,
+pub(crate) struct SensorShare {
+    flow: u64,
+    capacity: Capacity,
 }
 
-/// Room in the queue; given back when dropped.
+/// A reserved place in the queue, released when dropped.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Reservation {
     bytes: usize,
     counters: Arc<Counters>,
-    /// Of the sensor's share and of the whole.
+    /// Permits of the sensor's share and of the whole queue.
     _permits: [[OwnedSemaphorePermit; 2]; 2],
 }
 
-impl Room {
-    /// Bytes of the entry, with what it takes beside its payload.
+impl Reservation {
+    /// Returns the memory of the entry in bytes, including its overhead.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.counters.waiting.add(-1);
         self.counters.waiting_bytes.add(-(self.bytes as i64));
     }
 }
 
-/// An entry's claim to be acknowledged, and its room in the queue.
+/// Tracks an entry until it is settled, and holds its place in the queue.
 #[derive(Debug)]
-pub(super) struct Ticket {
-    progress: Arc<Progress>,
-    /// The number of the ACK once this is durable.
+pub(super) struct AckHandle {
+    progress: Arc<AckProgress>,
+    /// The sequence number of the ACK once this entry is durable.
     ack: u64,
     epoch: Id,
     numbers: (u64, u64),
     pub(super) sensor: Arc<str>,
-    _room: Room,
+    _room: Reservation,
 }
 
-impl Ticket {
+impl AckHandle {
     pub(super) fn durable(&self) {
         self.progress.durable(self.ack);
     }
@@ -94,71 +94,72 @@ impl Ticket {
         self.progress.failed(reason);
     }
 
-    /// `to` tells the sensor why.
+    /// Reports that the entry can never be stored. `to` makes the message for the sensor.
     pub(super) fn refused(&self, to: impl FnOnce(Id, (u64, u64)) -> RefusedV1) {
         self.progress.refused(self.ack, to(self.epoch, self.numbers));
     }
 }
 
-/// The connections' end of the queue.
+/// The sending side of the queue.
 #[derive(Clone)]
-pub(crate) struct Queue {
-    /// Bounded by the places, of which each entry in it holds one.
-    entries: mpsc::UnboundedSender<Waiting>,
-    places: Places,
+pub(crate) struct CommitQueue {
+    /// Bounded by `capacity`: each entry in it holds a reservation.
+    entries: mpsc::UnboundedSender<QueuedEntry>,
+    capacity: Capacity,
     share: (usize, usize),
-    lines: Arc<AtomicU64>,
+    flows: Arc<AtomicU64>,
     counters: Arc<Counters>,
-    pub(super) health: Arc<super::Health>,
+    pub(super) health: Arc<super::StoreHealth>,
 }
 
-/// The committer has gone.
+/// The committer has ended.
 #[derive(Debug)]
 pub(crate) struct Closed;
 
-impl Queue {
+impl CommitQueue {
     pub(super) fn new(
-        bounds: &super::Bounds,
+        limits: &super::QueueLimits,
         counters: Arc<Counters>,
-        health: Arc<super::Health>,
-    ) -> (Self, mpsc::UnboundedReceiver<Waiting>) {
+        health: Arc<super::StoreHealth>,
+    ) -> (Self, mpsc::UnboundedReceiver<QueuedEntry>) {
         let (entries, receiver) = mpsc::unbounded_channel();
         let queue = Self {
             entries,
-            places: Places::new(bounds.entries, bounds.bytes),
-            share: (bounds.entries / SHARES, bounds.bytes / SHARES),
-            lines: Arc::default(),
+            capacity: Capacity::new(limits.entries, limits.bytes),
+            share: (limits.entries / SHARES, limits.bytes / SHARES),
+            flows: Arc::default(),
             counters,
             health,
         };
         (queue, receiver)
     }
 
-    /// Makes the share of one sensor.
-    pub(crate) fn share(&self) -> Share {
-        let line = self.lines.fetch_add(1, Ordering::Relaxed);
-        Share { line, places: Places::new(self.share.0, self.share.1) }
+    /// Creates the share of one sensor.
+    pub(crate) fn share(&self) -> SensorShare {
+        let flow = self.flows.fetch_add(1, Ordering::Relaxed);
+        SensorShare { flow, capacity: Capacity::new(self.share.0, self.share.1) }
     }
 
-    /// Waits for room for a payload of `len` bytes, first come, first served: in the sensor's share, then in the whole.
-    pub(crate) async fn room(&self, share: &Share, len: usize) -> Result<Room, Closed> {
+    /// Waits for room for a payload of `len` bytes, in the order of the calls: first in the sensor's share, then in the
+    /// whole queue.
+    pub(crate) async fn room(&self, share: &SensorShare, len: usize) -> Result<Reservation, Closed> {
         let bytes = len + ENTRY_BYTES;
-        let permits = [share.places.take(bytes).await?, self.places.take(bytes).await?];
+        let permits = [share.capacity.take(bytes).await?, self.capacity.take(bytes).await?];
         self.counters.waiting.add(1);
         self.counters.waiting_bytes.add(bytes as i64);
-        Ok(Room { bytes, counters: Arc::clone(&self.counters), _permits: permits })
+        Ok(Reservation { bytes, counters: Arc::clone(&self.counters), _permits: permits })
     }
 
-    /// Puts an entry into the queue. `cost` is what writing it takes, in bytes written.
+    /// Adds an entry to the queue. `cost` is the cost of storing it, in bytes written.
     pub(crate) fn push(
         &self,
         entry: Entry,
-        (share, cost): (&Share, usize),
-        progress: &Arc<Progress>,
+        (share, cost): (&SensorShare, usize),
+        progress: &Arc<AckProgress>,
         ack: u64,
-        room: Room,
+        room: Reservation,
     ) -> Result<(), Closed> {
-        let ticket = Ticket {
+        let handle = AckHandle {
             progress: Arc::clone(progress),
             ack,
             epoch: entry.epoch,
@@ -166,10 +167,10 @@ impl Queue {
             sensor: Arc::clone(&entry.sensor),
             _room: room,
         };
-        self.entries.send(Waiting { entry, ticket, line: share.line, cost }).map_err(|_| Closed)
+        self.entries.send(QueuedEntry { entry, handle, flow: share.flow, cost }).map_err(|_| Closed)
     }
 
-    /// The reason to turn a new connection away, because the store has just failed.
+    /// Returns why new connections are refused, if the store failed within the last second.
     pub(crate) fn recent_failure(&self) -> Option<BusyReason> {
         self.health.recent_failure()
     }

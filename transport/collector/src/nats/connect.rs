@@ -1,4 +1,4 @@
-//! The connection to the servers, and the login.
+//! The connection to the servers and the login.
 
 use super::settings::{Login, NatsSettings, is_loopback};
 use async_nats::{Auth, AuthError, Client, ConnectErrorKind, ConnectOptions};
@@ -6,14 +6,14 @@ use etwsieve_transport::wire::codec::HIT_LEN_MAX;
 use std::fmt::Display;
 use std::time::Duration;
 
-/// Maximum length of one of our messages, in bytes: a hit with its headers.
+/// Maximum length of a message in bytes: a hit with its headers.
 pub(super) const MESSAGE_LEN_MAX: usize = HIT_LEN_MAX + 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pauses between two attempts to start: the first and the longest.
+/// First and longest pause between two attempts to connect.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// Number of refused logins after which the settings are considered wrong. A server that starts, or one of several,
-/// may refuse for a moment.
+/// Number of refused logins after which the settings are considered wrong. A server that is starting may refuse valid
+/// logins for a moment.
 const REFUSALS_MAX: u32 = 4;
 
 /// Why JetStream cannot be used.
@@ -22,7 +22,7 @@ pub enum NatsError {
     /// The settings are wrong.
     #[error("nats: {0}")]
     Settings(String),
-    /// No server can be reached now.
+    /// No server can be reached at the moment.
     #[error("cannot connect to NATS: {0}")]
     Connect(String),
     /// The servers refuse the login.
@@ -35,12 +35,12 @@ pub enum NatsError {
         /// The server's answer.
         detail: String,
     },
-    /// The servers accept no message as long as a hit can be.
+    /// The servers do not accept messages of the maximum length.
     #[error(
-        "nats-server accepts messages of {found} bytes, hits have up to {MESSAGE_LEN_MAX}; set max_payload: 2MB in its configuration"
+        "nats-server accepts messages of up to {found} bytes, hits need {MESSAGE_LEN_MAX}; set max_payload: 2MB in its configuration"
     )]
     Payload {
-        /// Its limit in bytes.
+        /// The limit of the server in bytes.
         found: usize,
     },
     /// A stream or a consumer cannot be used.
@@ -54,7 +54,7 @@ pub enum NatsError {
 }
 
 impl NatsError {
-    /// Whether only a change of the settings helps. Everything else may pass.
+    /// Returns whether retrying is pointless because only a change of the settings helps.
     pub const fn is_final(&self) -> bool {
         matches!(self, Self::Settings(_) | Self::Login { .. })
     }
@@ -64,20 +64,20 @@ impl NatsError {
     }
 }
 
-/// Pauses between attempts, which double, and one log line for each different failure.
-pub(super) struct Patience {
+/// Retries with doubling pauses, and logs each different failure once.
+pub(super) struct ConnectRetry {
     pause: Duration,
     logged: Option<String>,
     refusals: u32,
 }
 
-impl Default for Patience {
+impl Default for ConnectRetry {
     fn default() -> Self {
         Self { pause: PAUSE_MIN, logged: None, refusals: 0 }
     }
 }
 
-impl Patience {
+impl ConnectRetry {
     /// Waits before the next attempt.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Patience {
         if self.logged.as_ref() == Some(&text) {
             tracing::debug!("{text}");
         } else {
-            tracing::warn!("{text}; will retry, at the latest every {} s", PAUSE_MAX.as_secs());
+            tracing::warn!("{text}; will retry at least every {} s", PAUSE_MAX.as_secs());
             self.logged = Some(text);
         }
         tokio::time::sleep(self.pause).await;
@@ -104,22 +104,22 @@ impl Patience {
 }
 
 impl NatsSettings {
-    /// Connects, as often as it takes.
+    /// Connects, and retries until it succeeds.
     ///
     /// # Errors
     ///
-    /// Only those that a change of the settings could prevent.
+    /// Only errors for which [`NatsError::is_final`] holds.
     pub(super) async fn client(&self) -> Result<Client, NatsError> {
-        let mut patience = Patience::default();
+        let mut retry = ConnectRetry::default();
         loop {
             match self.client_now().await {
                 Ok(client) => return Ok(client),
-                Err(error) => patience.wait(error).await?,
+                Err(error) => retry.wait(error).await?,
             }
         }
     }
 
-    /// Connects, or fails at once.
+    /// Connects without retries.
     pub(super) async fn client_now(&self) -> Result<Client, NatsError> {
         let servers = self.addresses()?;
         let login = self.login()?;
@@ -129,7 +129,7 @@ impl NatsSettings {
             }
         }
         let settings = self.clone();
-        // Called for each connection, so files that were renewed meanwhile are read again.
+        // Called for each connection, so renewed files are read again.
         let mut options = ConnectOptions::with_auth_callback(move |nonce| {
             let auth = settings.login().map_err(AuthError::new).and_then(|login| auth(login, &nonce));
             async move { auth }
@@ -138,7 +138,7 @@ impl NatsSettings {
         .connection_timeout(CONNECT_TIMEOUT)
         .max_reconnects(None)
         .reconnect_delay_callback(|attempt| Duration::from_millis(100 << attempt.min(5)))
-        // Hits never travel in the clear.
+        // Hits are never sent unencrypted to other machines.
         .require_tls(!servers.iter().all(is_loopback) || self.ca_file.is_some());
         if let Some(path) = &self.ca_file {
             options = options.add_root_certificates(path.clone());
@@ -163,7 +163,7 @@ impl NatsSettings {
     }
 }
 
-/// The fields of CONNECT that prove a login.
+/// Returns the fields of the CONNECT message for a login.
 fn auth(login: Login, nonce: &[u8]) -> Result<Auth, AuthError> {
     let signed = |seed: &str| {
         let pair = nkeys::KeyPair::from_seed(seed).map_err(AuthError::new)?;
@@ -188,7 +188,7 @@ fn auth(login: Login, nonce: &[u8]) -> Result<Auth, AuthError> {
     Ok(auth)
 }
 
-/// The error and its causes in one line; the client's own texts often omit the cause.
+/// Returns the error and its causes in one line, because the client's error texts often omit the cause.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,10 +1,10 @@
-//! The consumers of sinks: created, checked, repaired and forgotten.
+//! Creates, checks, repairs and removes the consumers of sinks.
 //!
-//! The ledger keeps the name of every sink that has ever had a consumer. A hit is removed from its stream only when all of
-//! them have taken it, so a consumer that somebody deletes costs its sink nothing.
+//! The ledger stream contains the name of every sink that has ever had a consumer. A hit is removed from its stream
+//! only when all of them have received it, so a sink loses no hits if its consumer is deleted.
 
 use super::connect::chain;
-use super::layout::{LEDGER_STREAM, Layout, SINKS};
+use super::layout::{LEDGER_STREAM, SINKS, StreamLayout};
 use super::streams::{self, Role};
 use super::{NatsError, NatsSettings};
 use async_nats::jetstream::consumer::pull::Config;
@@ -15,33 +15,32 @@ use futures_util::stream::StreamExt;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How long a message may be out without an answer before it is given to another program.
+/// Time after which an unacknowledged message is delivered to another program.
 const ACK_WAIT: Duration = Duration::from_mins(1);
-/// Messages that may be out in all programs together.
+/// Maximum number of unacknowledged messages of all programs.
 const ACK_PENDING_MAX: i64 = 50_000;
-/// The description of our consumers, by which they are told from others.
+/// The description of consumers of sinks, which distinguishes them from others.
 const DESCRIPTION: &str = "a sink of etwsieve";
-/// Maximum number of consumers of a stream, and of sinks, that are looked through.
+/// Maximum number of consumers of a stream, and of sinks, that are examined.
 const CONSUMERS_MAX: usize = 1000;
 
-/// The consumer of the sink `name` on one stream of hits: created if it is missing, repaired if it could skip hits.
-///
-/// Call it again whenever the consumer gives no answer; a stream that is missing is created too.
+/// Returns the consumer of the sink `name` on a stream of hits. Creates the consumer or the stream if it is missing,
+/// and repairs a consumer that could skip hits.
 ///
 /// # Errors
 ///
-/// [`NatsError::JetStream`]: the cluster gives no answer now, or the consumer cannot be used.
+/// [`NatsError::JetStream`]: the cluster does not answer, or the consumer cannot be used.
 pub(super) async fn ensure(
     context: &Context,
     settings: &NatsSettings,
-    layout: Layout,
+    layout: StreamLayout,
     partition: usize,
     name: &str,
 ) -> Result<Consumer<Config>, NatsError> {
     let stream = ensure_stream(context, settings, layout, partition).await?;
     let what = format!("the consumer {name}");
     let failed = |detail: String| NatsError::jetstream(what.clone(), detail);
-    let wanted = Config {
+    let required = Config {
         durable_name: Some(name.to_owned()),
         description: Some(DESCRIPTION.into()),
         deliver_policy: DeliverPolicy::All,
@@ -51,14 +50,14 @@ pub(super) async fn ensure(
         filter_subject: format!("{}.*", layout.prefix(partition)),
         ..Config::default()
     };
-    // The name is written first: from then on nothing is removed that this sink has not taken.
+    // The name is recorded first, so that no hit is removed that this sink has not received.
     register(context, name).await?;
     let consumer: Consumer<Config> =
-        stream.get_or_create_consumer(name, wanted.clone()).await.map_err(|error| failed(chain(&error)))?;
+        stream.get_or_create_consumer(name, required.clone()).await.map_err(|error| failed(chain(&error)))?;
     repaired(&stream, consumer, &format!("{}.", layout.prefix(partition))).await
 }
 
-/// The consumer, changed if it could skip hits.
+/// Returns the consumer, repaired if it could skip hits.
 async fn repaired(
     stream: &Stream,
     consumer: Consumer<Config>,
@@ -71,7 +70,7 @@ async fn repaired(
         || config.filter_subject.strip_prefix(prefix).is_some_and(|rest| rest == "*" || rest == ">");
     if config.ack_policy != AckPolicy::Explicit || !is_ours || info.config.deliver_subject.is_some() {
         let problem =
-            "it does not acknowledge each hit of the stream; delete it, and it will be created correctly";
+            "it does not acknowledge every hit of the stream; delete it, and it will be created again";
         return Err(failed(problem.into()));
     }
     let mut changes = Vec::new();
@@ -93,7 +92,7 @@ async fn repaired(
     Ok(updated)
 }
 
-/// What of a configuration a pull consumer has.
+/// Returns the part of a configuration that applies to pull consumers.
 fn consumer_config(found: &async_nats::jetstream::consumer::Config) -> Config {
     Config {
         durable_name: found.durable_name.clone(),
@@ -112,12 +111,12 @@ fn consumer_config(found: &async_nats::jetstream::consumer::Config) -> Config {
     }
 }
 
-/// The stream of a partition. It and the ledger are created if they are missing, and left as they are otherwise: a drain
-/// may know less of the cluster than its collectors.
+/// Returns the stream of a partition. It and the ledger are created if they are missing, and otherwise left unchanged,
+/// because `drain` may have other settings than the collectors.
 async fn ensure_stream(
     context: &Context,
     settings: &NatsSettings,
-    layout: Layout,
+    layout: StreamLayout,
     partition: usize,
 ) -> Result<Stream, NatsError> {
     let name = layout.stream(partition);
@@ -126,21 +125,21 @@ async fn ensure_stream(
     if let Some(found) = &found {
         settings.replicas = found.cached_info().config.num_replicas;
     }
-    for wanted in streams::wanted(&settings, layout) {
-        let is_missing = match wanted.role {
-            Role::Hits => wanted.config.name == name && found.is_none(),
+    for required in streams::required(&settings, layout) {
+        let is_missing = match required.role {
+            Role::Hits => required.config.name == name && found.is_none(),
             Role::Ledger => context.get_stream(LEDGER_STREAM).await.is_err(),
             Role::Status => false,
         };
         if is_missing {
-            streams::check(context, &wanted, true).await?;
+            streams::check(context, &required, true).await?;
         }
     }
     let what = format!("the stream {name}");
     context.get_stream(&name).await.map_err(|error| NatsError::jetstream(what, chain(&error)))
 }
 
-/// Notes in the ledger that a sink exists.
+/// Records the name of a sink in the ledger.
 pub(super) async fn register(context: &Context, name: &str) -> Result<(), NatsError> {
     let what = format!("the name of the sink {name} in {LEDGER_STREAM}");
     let failed = |error: &dyn std::error::Error| NatsError::jetstream(what.clone(), chain(error));
@@ -154,7 +153,7 @@ pub(super) async fn register(context: &Context, name: &str) -> Result<(), NatsEr
     Ok(())
 }
 
-/// The sinks of the ledger.
+/// Returns the names of the sinks in the ledger.
 pub(super) async fn registered(context: &Context) -> Result<BTreeSet<String>, NatsError> {
     let what = || format!("the sinks in {LEDGER_STREAM}");
     let ledger = context
@@ -174,29 +173,29 @@ pub(super) async fn registered(context: &Context) -> Result<BTreeSet<String>, Na
     Ok(found)
 }
 
-/// A durable consumer of one stream at one moment.
+/// The state of a durable consumer of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reader {
+pub(super) struct ConsumerState {
     pub(super) name: String,
-    /// Everything up to this sequence number of the stream is taken.
+    /// Everything up to this sequence number of the stream is acknowledged.
     pub(super) floor: u64,
-    /// Messages that are not taken.
+    /// Number of messages that are not acknowledged.
     pub(super) waiting: u64,
-    /// When it took something last, in seconds since 1970; 0: never.
+    /// Time of the last acknowledgement, in seconds since 1970; 0: never.
     pub(super) active: i64,
-    /// Whether it is one of our sinks.
+    /// Whether it belongs to a sink.
     pub(super) is_sink: bool,
 }
 
-/// All durable consumers of a stream.
+/// Returns the states of all durable consumers of a stream.
 ///
 /// # Errors
 ///
-/// [`NatsError::JetStream`] if one of them cannot be asked now: what it has taken is not known then.
-pub(super) async fn readers(stream: &Stream) -> Result<Vec<Reader>, NatsError> {
+/// [`NatsError::JetStream`] if the state of one of them is not available.
+pub(super) async fn consumers_of(stream: &Stream) -> Result<Vec<ConsumerState>, NatsError> {
     let stream_name = &stream.cached_info().config.name;
     let what = || format!("the consumers of {stream_name}");
-    // The names come from the cluster's own records; the list with details omits those whose node is away.
+    // The list of names is complete; the list with details omits consumers whose node is down.
     let mut names = stream.consumer_names();
     let mut found = Vec::new();
     while let Some(name) = names.next().await {
@@ -207,9 +206,9 @@ pub(super) async fn readers(stream: &Stream) -> Result<Vec<Reader>, NatsError> {
         let info = stream.consumer_info(&name).await;
         let info =
             info.map_err(|error| NatsError::jetstream(format!("the consumer {name}"), chain(&error)))?;
-        // Those without a durable name are somebody's look at the stream.
+        // Consumers without a durable name only inspect the stream.
         if info.config.durable_name.is_some() {
-            found.push(Reader {
+            found.push(ConsumerState {
                 name,
                 floor: info.ack_floor.stream_sequence,
                 waiting: info.num_pending + info.num_ack_pending as u64,
@@ -225,15 +224,15 @@ pub(super) async fn readers(stream: &Stream) -> Result<Vec<Reader>, NatsError> {
     Ok(found)
 }
 
-/// Removes a sink that will never run again: its consumers and its name. Returns whether there was one.
+/// Removes the consumers and the name of a sink that will never run again. Returns whether it existed.
 ///
 /// # Errors
 ///
-/// [`NatsError`].
+/// The cluster cannot be reached or refuses a request.
 pub async fn forget_sink(settings: &NatsSettings, name: &str) -> Result<bool, NatsError> {
     let context = async_nats::jetstream::new(settings.client_now().await?);
     let mut is_found = false;
-    for layout in Layout::existing(&context).await? {
+    for layout in StreamLayout::existing(&context).await? {
         for stream in layout.streams() {
             let Ok(stream) = context.get_stream(&stream).await else { continue };
             is_found |= stream.delete_consumer(name).await.is_ok_and(|status| status.success);

@@ -1,16 +1,16 @@
-//! A durable pull consumer as the feed of a sink. Several programs with the same sink share its work.
+//! Feeds a sink from durable pull consumers. Several programs with the same sink share the work.
 //!
-//! A message is acknowledged when its hit was delivered. The last acknowledgement of a batch is itself confirmed by the
-//! server, which takes acknowledgements of one connection in order, so it speaks for those before it. What was delivered
-//! and comes again all the same (an acknowledgement was lost, the consumer was made again, or the stream has it twice) is
-//! known again by its id, as far as this program remembers; after a restart, or with several programs, its reader tells by
-//! sensor, epoch and sequence number.
+//! A message is acknowledged after its hit is delivered. The server confirms the last acknowledgement of a batch;
+//! because it processes the acknowledgements of a connection in order, this covers all of them. A delivered message can
+//! come again if an acknowledgement is lost, the consumer is recreated, or the stream contains the hit twice. The feed
+//! recognises such a message by its id, as long as it remembers the id; after a restart, or with several programs, the
+//! receiver must recognise it by sensor, epoch and sequence number.
 //!
-//! A consumer or stream that is missing is created again; a cluster that cannot be reached is tried until it can.
+//! Missing consumers and streams are created again. If the cluster cannot be reached, the feed keeps trying.
 
-use super::layout::Layout;
+use super::layout::StreamLayout;
 use super::{ACK_TIMEOUT, MessageId, NatsError, NatsSettings, VERSION_HEADER, consumers, report};
-use crate::sink::{BatchLimits, Feed, FeedError, Item, Lag, SinkCounts};
+use crate::sink::{BatchLimits, Feed, FeedError, Lag, SinkCounts, SinkItem};
 use async_nats::jetstream::consumer::Consumer;
 use async_nats::jetstream::consumer::pull::{Batch, Config};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, Context};
@@ -25,33 +25,33 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{timeout, timeout_at};
 
-/// Fewest bytes asked for: the longest message must fit.
+/// Minimum number of bytes per request, so that the longest message fits.
 const BYTES_MIN: usize = 2 * 1024 * 1024;
-/// Ids of delivered messages that are remembered.
-const REMEMBERED: usize = 200_000;
-/// How long the servers may take for what they can do at once.
+/// Number of ids of delivered messages that are remembered.
+const RECENT_IDS_MAX: usize = 200_000;
+/// Time limit for a request that the servers can answer at once.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a request for the next message waits on the server before it is made again.
+/// Time after which a request for the next message expires on the server and is made again.
 const WAITING_EXPIRES: Duration = Duration::from_secs(30);
-/// Time between a consumer or stream being found missing and its creation.
+/// Pause before a missing consumer or stream is created.
 const REPAIR_PAUSE: Duration = Duration::from_secs(1);
-/// How long a connection may take before the sink says that there is none.
+/// Time limit for connecting, after which the sink reports an error.
 const CONNECT_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The feed. It blocks, on any thread that is not one of the runtime's.
+/// The feed. Its methods block and must not be called on a thread of the runtime.
 pub struct NatsFeed {
     runtime: Handle,
     settings: NatsSettings,
     name: String,
-    /// `None`: not connected yet.
+    /// `None` before the first connection.
     context: Option<Context>,
     /// One for each stream of hits.
     sources: Vec<Source>,
-    /// The source that is asked first, so that none waits for the others.
+    /// The source that is read first. It rotates, so that no source starves.
     first: usize,
-    batch: Vec<Taken>,
+    batch: Vec<SourceMessage>,
     ids: Vec<MessageId>,
-    delivered: Remembered,
+    delivered: RecentIds,
 }
 
 /// A consumer of one stream.
@@ -59,29 +59,29 @@ struct Source {
     consumer: Consumer<Config>,
     /// A request for one message that is pending on the server.
     waiting: Option<Batch>,
-    /// A message that it received while the sink was busy.
+    /// A message that this request received while the sink was busy.
     ahead: Option<Message>,
 }
 
-/// A message, and the source that it came from.
-struct Taken {
+/// A message and the index of its source.
+struct SourceMessage {
     source: usize,
     message: Message,
 }
 
-/// The last ids, in the order in which they came.
+/// The last delivered ids in the order of delivery.
 #[derive(Default)]
-struct Remembered {
+struct RecentIds {
     known: HashSet<MessageId>,
     order: VecDeque<MessageId>,
 }
 
-impl Remembered {
+impl RecentIds {
     fn add(&mut self, id: MessageId) {
         if self.known.insert(id.clone()) {
             self.order.push_back(id);
         }
-        while self.order.len() > REMEMBERED {
+        while self.order.len() > RECENT_IDS_MAX {
             if let Some(oldest) = self.order.pop_front() {
                 self.known.remove(&oldest);
             }
@@ -90,31 +90,31 @@ impl Remembered {
 }
 
 impl NatsFeed {
-    /// The feed of the sink `name`, whose consumer is made if it is not there.
+    /// Connects and creates missing consumers of the sink `name`.
     ///
     /// # Errors
     ///
-    /// [`NatsError`].
+    /// The cluster cannot be reached, or a consumer cannot be used.
     pub async fn connect(settings: &NatsSettings, name: &str) -> Result<Self, NatsError> {
         let mut feed = Self::unconnected(settings, name);
         feed.open(false).await?;
         Ok(feed)
     }
 
-    /// As [`connect`](Self::connect), but a cluster that cannot be used now is tried again with each
-    /// [`next`](Feed::next).
+    /// Does the same as [`connect`](Self::connect), but if the cluster cannot be reached, every [`next`](Feed::next)
+    /// tries again.
     ///
     /// # Errors
     ///
-    /// Settings that can never work.
+    /// The settings can never work.
     pub async fn start(settings: &NatsSettings, name: &str) -> Result<Self, NatsError> {
         let mut feed = Self::unconnected(settings, name);
         match timeout(REQUEST_TIMEOUT, feed.open(true)).await {
             Ok(Err(error)) if error.is_final() || matches!(error, NatsError::Payload { .. }) => {
                 return Err(error);
             }
-            Ok(Err(error)) => tracing::warn!(sink = name, "not connected yet: {error}"),
-            Err(_) => tracing::warn!(sink = name, "not connected yet: no answer"),
+            Ok(Err(error)) => tracing::warn!(sink = name, "cannot connect, will retry: {error}"),
+            Err(_) => tracing::warn!(sink = name, "cannot connect, will retry: no answer"),
             Ok(Ok(())) => {}
         }
         Ok(feed)
@@ -130,7 +130,7 @@ impl NatsFeed {
             first: 0,
             batch: Vec::new(),
             ids: Vec::new(),
-            delivered: Remembered::default(),
+            delivered: RecentIds::default(),
         }
     }
 
@@ -142,9 +142,9 @@ impl NatsFeed {
             None => async_nats::jetstream::new(self.settings.client_now().await?),
         };
         self.context = Some(context.clone());
-        let mut layouts = Layout::existing(&context).await?;
+        let mut layouts = StreamLayout::existing(&context).await?;
         if layouts.is_empty() {
-            layouts.push(Layout::new(self.settings.partitions));
+            layouts.push(StreamLayout::new(self.settings.partitions));
         }
         let mut sources = Vec::new();
         for layout in layouts {
@@ -158,7 +158,7 @@ impl NatsFeed {
         Ok(())
     }
 
-    /// Creates missing consumers and streams again after a source has failed. Returns the error to report.
+    /// Creates missing consumers and streams after a source failed. Returns the error to report.
     async fn repair(&mut self, error: FeedError) -> FeedError {
         let mut is_missing = false;
         for source in &self.sources {
@@ -171,48 +171,44 @@ impl NatsFeed {
         if !is_missing {
             return error;
         }
-        // The server may still be removing its files.
+        // The server may still be removing the files.
         tokio::time::sleep(REPAIR_PAUSE).await;
-        // From the beginning of the stream: what this program delivered lately is known again, and nothing is left out.
+        // The new consumer starts at the beginning of the stream, so no hit is skipped. Hits that this program
+        // delivered recently are recognised.
         match timeout(CONNECT_TIMEOUT, self.open(true)).await {
             Ok(Ok(())) => {
                 tracing::warn!(
                     sink = self.name,
-                    "the consumer was deleted and has been made again; hits that are still in the stream may come twice"
+                    "consumer was deleted and has been created again; hits that are still in the stream may be delivered twice"
                 );
-                FeedError(format!(
-                    "JetStream: the consumer {} was deleted; it has been made again",
-                    self.name
-                ))
+                FeedError(format!("JetStream: consumer {} was deleted and has been created again", self.name))
             }
-            Ok(Err(error)) => FeedError(format!("JetStream: the consumer {} is missing: {error}", self.name)),
-            Err(_) => {
-                FeedError(format!("JetStream: the consumer {} is missing, and there is no answer", self.name))
-            }
+            Ok(Err(error)) => FeedError(format!("JetStream: consumer {} is missing: {error}", self.name)),
+            Err(_) => FeedError(format!("JetStream: consumer {} is missing: no answer", self.name)),
         }
     }
 
-    /// Takes the available messages, or else waits for the first one and takes those that came with it.
-    async fn take(&mut self, limits: BatchLimits, wait: Duration) -> Result<Vec<Taken>, FeedError> {
+    /// Takes the available messages, or waits for the first one and takes those that arrived with it.
+    async fn take(&mut self, limits: BatchLimits, wait: Duration) -> Result<Vec<SourceMessage>, FeedError> {
         if self.sources.is_empty() {
             match timeout(CONNECT_TIMEOUT, self.open(true)).await {
                 Ok(opened) => opened.map_err(|error| FeedError(error.to_string()))?,
                 Err(_) => return Err(failed(&"no answer")),
             }
         }
-        let mut batch = Batched { limits, messages: Vec::new(), bytes: 0 };
+        let mut batch = BatchBuilder { limits, messages: Vec::new(), bytes: 0 };
         let count = self.sources.len();
         self.first = (self.first + 1) % count;
         for number in 0..count {
             let index = (self.first + number) % count;
-            self.sources[index].take_what_is_there(index, &mut batch).await?;
+            self.sources[index].take_available(index, &mut batch).await?;
         }
         if batch.messages.is_empty()
             && let Some(index) = self.wait(wait, &mut batch).await?
         {
-            self.sources[index].take_what_is_there(index, &mut batch).await?;
+            self.sources[index].take_available(index, &mut batch).await?;
         }
-        // In the order of the stream.
+        // In the order of the streams.
         batch.messages.sort_by_key(|taken| {
             let sequence = taken.message.info().map_or(u64::MAX, |info| info.stream_sequence);
             (taken.source, sequence)
@@ -220,8 +216,8 @@ impl NatsFeed {
         Ok(batch.messages)
     }
 
-    /// Waits until a source has a message, and returns its index.
-    async fn wait(&mut self, wait: Duration, batch: &mut Batched) -> Result<Option<usize>, FeedError> {
+    /// Waits until a source has a message and returns the source's index.
+    async fn wait(&mut self, wait: Duration, batch: &mut BatchBuilder) -> Result<Option<usize>, FeedError> {
         let end = tokio::time::Instant::now() + wait;
         loop {
             for source in self.sources.iter_mut().filter(|source| source.waiting.is_none()) {
@@ -238,7 +234,7 @@ impl NatsFeed {
                     batch.add(index, message);
                     return Ok(Some(index));
                 }
-                // It has expired, or has given its message.
+                // The request has expired or is answered.
                 None => self.sources[index].waiting = None,
                 Some(Err(error)) => {
                     self.sources[index].waiting = None;
@@ -248,10 +244,10 @@ impl NatsFeed {
         }
     }
 
-    /// Acknowledges messages, and waits for the server to confirm the last one of each source.
-    async fn confirm(messages: &[Taken]) -> Result<(), FeedError> {
+    /// Acknowledges messages and waits until the server confirms the last one of each source.
+    async fn confirm(messages: &[SourceMessage]) -> Result<(), FeedError> {
         let mut last = Vec::new();
-        for (index, Taken { source, message }) in messages.iter().enumerate() {
+        for (index, SourceMessage { source, message }) in messages.iter().enumerate() {
             if messages[index + 1..].iter().all(|later| later.source != *source) {
                 last.push(message);
             } else {
@@ -261,27 +257,27 @@ impl NatsFeed {
         for message in last {
             match timeout(ACK_TIMEOUT, message.double_ack()).await {
                 Ok(acknowledged) => acknowledged.map_err(|error| failed(&error))?,
-                Err(_) => return Err(failed(&"no answer to an acknowledgement")),
+                Err(_) => return Err(failed(&"an acknowledgement was not confirmed")),
             }
         }
         Ok(())
     }
 }
 
-/// Messages for one batch.
-struct Batched {
+/// The messages of a batch.
+struct BatchBuilder {
     limits: BatchLimits,
-    messages: Vec<Taken>,
+    messages: Vec<SourceMessage>,
     bytes: usize,
 }
 
-impl Batched {
+impl BatchBuilder {
     fn add(&mut self, source: usize, message: Message) {
         self.bytes += message.payload.len();
-        self.messages.push(Taken { source, message });
+        self.messages.push(SourceMessage { source, message });
     }
 
-    /// Returns the number of further messages and bytes; `None` if the batch is full. A single message never fills it.
+    /// Returns how many further messages and bytes fit; `None` if the batch is full. A single message never fills it.
     fn room(&self) -> Option<(usize, usize)> {
         let hits = self.limits.hits.saturating_sub(self.messages.len());
         let bytes = self.limits.bytes.saturating_sub(self.bytes);
@@ -292,9 +288,9 @@ impl Batched {
 
 impl Source {
     /// Takes the messages that the consumer has available.
-    async fn take_what_is_there(&mut self, index: usize, batch: &mut Batched) -> Result<(), FeedError> {
+    async fn take_available(&mut self, index: usize, batch: &mut BatchBuilder) -> Result<(), FeedError> {
         let fetched = self.fetch(index, batch).await;
-        // The waiting request is older, so what it was given comes before what was fetched.
+        // The pending request is older, so its message comes before those that were fetched.
         self.look_ahead();
         if let Some(message) = self.ahead.take() {
             batch.add(index, message);
@@ -302,7 +298,7 @@ impl Source {
         fetched
     }
 
-    async fn fetch(&mut self, index: usize, batch: &mut Batched) -> Result<(), FeedError> {
+    async fn fetch(&mut self, index: usize, batch: &mut BatchBuilder) -> Result<(), FeedError> {
         let Some((hits, bytes)) = batch.room() else { return Ok(()) };
         let end = tokio::time::Instant::now() + REQUEST_TIMEOUT;
         let request = self.consumer.fetch().max_messages(hits).max_bytes(bytes).messages();
@@ -314,7 +310,7 @@ impl Source {
             match timeout_at(end, messages.next()).await {
                 Ok(Some(Ok(message))) => batch.add(index, message),
                 Ok(None) => return Ok(()),
-                // What there is is delivered first; if it was not a passing failure it comes again.
+                // Available messages are delivered first; a lasting failure will occur again.
                 Ok(Some(Err(_))) | Err(_) if !batch.messages.is_empty() => return Ok(()),
                 Ok(Some(Err(error))) => return Err(failed(&error)),
                 Err(_) => return Err(failed(&"no answer")),
@@ -322,20 +318,20 @@ impl Source {
         }
     }
 
-    /// Takes the message that the waiting request has received in the meantime, if any.
+    /// Takes the message that the pending request has received in the meantime, if any.
     fn look_ahead(&mut self) {
         if self.ahead.is_none()
             && let Some(next) = self.waiting.as_mut().and_then(|waiting| waiting.next().now_or_never())
         {
             self.waiting = None;
-            // An error shows itself again with the next request.
+            // A lasting error will occur again with the next request.
             self.ahead = next.and_then(Result::ok);
         }
     }
 }
 
 impl Feed for NatsFeed {
-    fn next(&mut self, limits: BatchLimits, wait: Duration) -> Result<Vec<Item>, FeedError> {
+    fn next(&mut self, limits: BatchLimits, wait: Duration) -> Result<Vec<SinkItem>, FeedError> {
         (self.batch, self.ids) = (Vec::new(), Vec::new());
         let runtime = self.runtime.clone();
         let taken = match runtime.block_on(self.take(limits, wait)) {
@@ -354,14 +350,14 @@ impl Feed for NatsFeed {
                     items.push(item);
                 }
                 Err(detail) => {
-                    // It stays in the stream until that removes it.
-                    tracing::error!(subject = %taken.message.subject, detail, "a message is no hit, and is passed over");
+                    // It stays in the stream until the stream removes it.
+                    tracing::error!(subject = %taken.message.subject, detail, "message is not a hit and is skipped");
                     done.push(taken);
                 }
             }
         }
         if !done.is_empty() {
-            // If this fails they come again, and are known again.
+            // If this fails they come again and are recognised again.
             let _ = runtime.block_on(Self::confirm(&done));
         }
         Ok(items)
@@ -412,20 +408,20 @@ fn failed(error: &dyn Display) -> FeedError {
     FeedError(format!("JetStream: {error}"))
 }
 
-/// The hit of a message and its id.
-fn read(message: &Message) -> Result<(MessageId, Item), String> {
+/// Returns the id and the hit of a message.
+fn read(message: &Message) -> Result<(MessageId, SinkItem), String> {
     let header = |name: &str| {
         let headers = message.headers.as_ref()?;
         headers.get(name).map(ToString::to_string)
     };
     let id = header("Nats-Msg-Id").and_then(|id| MessageId::read(&id, &message.payload));
-    let id = id.ok_or("it has no Nats-Msg-Id of ours")?;
-    let version = header(VERSION_HEADER).ok_or("it has no version")?;
+    let id = id.ok_or("no Nats-Msg-Id of etwsieve")?;
+    let version = header(VERSION_HEADER).ok_or("no version")?;
     if version != codec::HIT_VERSION.to_string() {
-        return Err(format!("it is of version {version}, this program knows {}", codec::HIT_VERSION));
+        return Err(format!("version {version} is not supported, expected {}", codec::HIT_VERSION));
     }
     let hit = codec::decode_hit(&message.payload).map_err(|error| error.to_string())?;
     let item =
-        Item { sensor: id.sensor.clone(), epoch: id.epoch, sequence: id.sequence, hit, rules_before: 0 };
+        SinkItem { sensor: id.sensor.clone(), epoch: id.epoch, sequence: id.sequence, hit, rules_before: 0 };
     Ok((id, item))
 }

@@ -1,13 +1,14 @@
-//! `Nats-Msg-Id`, and a sensor's name as a token of a subject.
+//! Message ids (`Nats-Msg-Id`), and sensor names as tokens of subjects.
 
 use crate::backend::Id;
 use sha2::{Digest, Sha256};
 use std::fmt;
 
-/// Bytes of the payload's SHA-256 that are in an id.
+/// Number of bytes of the payload's SHA-256 in an id.
 const HASH_LEN: usize = 8;
 
-/// Who sent what: `SENSOR/EPOCH/SEQUENCE`, the epoch in hexadecimal, and `/HASH` behind it where a number has two hits.
+/// A message id: `SENSOR/EPOCH/SEQUENCE` with the epoch in hexadecimal, followed by `/HASH` if a sequence number has
+/// two hits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MessageId {
     /// The sensor.
@@ -21,23 +22,24 @@ pub struct MessageId {
 }
 
 impl MessageId {
-    /// The id of a payload.
+    /// Creates the id of a payload.
     pub fn new(sensor: String, epoch: Id, sequence: u64, payload: &[u8]) -> Self {
         Self { sensor, epoch, sequence, hash: hash(payload) }
     }
 
-    /// The id under which the first hit of a number is stored.
+    /// Returns the id under which the first hit of a sequence number is stored.
     pub(super) fn of_number(sensor: &str, epoch: &Id, sequence: u64) -> String {
         format!("{sensor}/{:032x}/{sequence}", u128::from_be_bytes(*epoch))
     }
 
-    /// Reads the id of a stored message; `None` if it is not ours, or its hash is not that of the payload.
+    /// Parses the id of a stored message; `None` if it is not an id of a collector, or its hash does not match the
+    /// payload.
     pub fn read(text: &str, payload: &[u8]) -> Option<Self> {
         let mut parts = text.split('/');
         let (sensor, epoch, sequence) = (parts.next()?, parts.next()?, parts.next()?);
         let epoch = u128::from_str_radix(epoch, 16).ok()?.to_be_bytes();
         let id = Self::new(sensor.to_owned(), epoch, sequence.parse().ok()?, payload);
-        // One spelling for each id.
+        // Each id has exactly one spelling.
         let is_ours = text == id.to_string() || text == Self::of_number(sensor, &id.epoch, id.sequence);
         is_ours.then_some(id)
     }
@@ -56,7 +58,7 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// The sensor's name without the dots, which divide subjects, and without anything that has a meaning in them.
+/// Returns the sensor's name with `_` for all characters that have a meaning in subjects, such as dots.
 pub(super) fn subject_token(sensor: &str) -> String {
     sensor.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect()
 }
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_go_out_and_come_back() {
+    fn ids_round_trip() {
         let id = MessageId::new("srv1.example.test".into(), [0x0A; 16], 7, b"payload");
         let number = MessageId::of_number("srv1.example.test", &[0x0A; 16], 7);
         assert_eq!(number, "srv1.example.test/0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a/7");
@@ -86,11 +88,11 @@ mod tests {
         ] {
             assert_eq!(MessageId::read(broken, b"payload"), None, "{broken}");
         }
-        assert_eq!(MessageId::read(&text, b"other"), None, "a hash of other contents");
+        assert_eq!(MessageId::read(&text, b"other"), None, "the hash does not match");
     }
 
     #[test]
-    fn tokens_have_no_meaning_in_subjects() {
+    fn tokens_have_no_special_characters() {
         assert_eq!(subject_token("srv-1.example.test"), "srv-1_example_test");
         assert_eq!(subject_token("a*>. b"), "a____b");
     }

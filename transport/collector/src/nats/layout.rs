@@ -1,4 +1,4 @@
-//! Names: which stream and subject a hit of a sensor goes to.
+//! The names of streams and subjects.
 
 use super::NatsError;
 use super::id::subject_token;
@@ -7,29 +7,29 @@ use async_nats::jetstream::context::Context;
 use futures_util::stream::StreamExt;
 use sha2::{Digest, Sha256};
 
-/// Subjects, before the sensor's token.
+/// Prefixes of subjects, before the sensor's token.
 pub(super) const GAPS: &str = "etwsieve.gaps";
 pub(super) const CONFLICTS: &str = "etwsieve.conflicts";
 pub(super) const SINKS: &str = "etwsieve.sinks";
 pub(super) const STATUS: &str = "etwsieve.status";
 const HITS: &str = "etwsieve.hits";
 
-/// The stream of hits while there is one partition.
+/// The stream of hits if there is one partition.
 const STREAM: &str = "ETWSIEVE";
 /// Gaps, conflicts and the names of sinks.
 pub(super) const LEDGER_STREAM: &str = "ETWSIEVE-LEDGER";
 /// The last status of each sensor.
 pub(super) const STATUS_STREAM: &str = "ETWSIEVE-STATUS";
-/// Maximum number of streams of the cluster that are looked through.
+/// Maximum number of streams of the cluster that are examined.
 const STREAMS_MAX: usize = 10_000;
 
-/// How sensors are divided among streams of hits.
+/// The partitioning of sensors among streams of hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Layout {
+pub(super) struct StreamLayout {
     partitions: usize,
 }
 
-impl Layout {
+impl StreamLayout {
     pub(super) fn new(partitions: usize) -> Self {
         Self { partitions: partitions.clamp(1, PARTITIONS_MAX) }
     }
@@ -38,8 +38,8 @@ impl Layout {
         self.partitions
     }
 
-    /// The partition of a sensor: the first 8 bytes of the SHA-256 of its name, big-endian, modulo the number of
-    /// partitions. All hits of a sensor are in one stream, so their order is kept.
+    /// Returns the partition of a sensor: the first 8 bytes of the SHA-256 of its name, big-endian, modulo the number
+    /// of partitions. All hits of a sensor are in one stream, which keeps their order.
     pub(super) fn partition(self, sensor: &str) -> usize {
         if self.partitions == 1 {
             return 0;
@@ -49,7 +49,7 @@ impl Layout {
         (u64::from_be_bytes(prefix) % self.partitions as u64) as usize
     }
 
-    /// The stream of hits of a partition.
+    /// Returns the name of the stream of a partition.
     pub(super) fn stream(self, partition: usize) -> String {
         match self.partitions {
             1 => STREAM.into(),
@@ -57,12 +57,12 @@ impl Layout {
         }
     }
 
-    /// All streams of hits.
+    /// Returns the names of all streams of hits.
     pub(super) fn streams(self) -> Vec<String> {
         (0..self.partitions).map(|partition| self.stream(partition)).collect()
     }
 
-    /// Subjects of a partition's hits, before the sensor's token.
+    /// Returns the prefix of the subjects of a partition, before the sensor's token.
     pub(super) fn prefix(self, partition: usize) -> String {
         match self.partitions {
             1 => HITS.into(),
@@ -70,12 +70,12 @@ impl Layout {
         }
     }
 
-    /// Subject of a sensor's hits.
+    /// Returns the subject of a sensor's hits.
     pub(super) fn subject(self, sensor: &str) -> String {
         format!("{}.{}", self.prefix(self.partition(sensor)), subject_token(sensor))
     }
 
-    /// The layout that a stream of hits belongs to, and its partition.
+    /// Returns the layout and partition to which a stream of hits belongs.
     fn of_stream(name: &str) -> Option<(Self, usize)> {
         if name == STREAM {
             return Some((Self::new(1), 0));
@@ -87,7 +87,7 @@ impl Layout {
         (is_ours && partition < partitions).then_some((layout, partition))
     }
 
-    /// The layouts whose streams exist in the cluster, usually one.
+    /// Returns the layouts whose streams exist in the cluster, usually one.
     pub(super) async fn existing(context: &Context) -> Result<Vec<Self>, NatsError> {
         let mut names = context.stream_names().take(STREAMS_MAX);
         let mut found = Vec::new();
@@ -106,25 +106,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_name_their_layout() {
+    fn stream_names_identify_their_layout() {
         for count in [1, 2, 7, PARTITIONS_MAX] {
-            let layout = Layout::new(count);
+            let layout = StreamLayout::new(count);
             for (partition, stream) in layout.streams().iter().enumerate() {
-                assert_eq!(Layout::of_stream(stream), Some((layout, partition)), "{stream}");
+                assert_eq!(StreamLayout::of_stream(stream), Some((layout, partition)), "{stream}");
             }
         }
         for other in
             ["ETWSIEVE-STATUS", "ETWSIEVE-P0-OF-1", "ETWSIEVE-P2-OF-2", "ETWSIEVE-P01-OF-4", "EVENTS"]
         {
-            assert_eq!(Layout::of_stream(other), None, "{other}");
+            assert_eq!(StreamLayout::of_stream(other), None, "{other}");
         }
     }
 
     #[test]
-    fn sensors_are_divided_evenly_and_for_good() {
-        let layout = Layout::new(4);
+    fn sensors_are_divided_evenly_and_permanently() {
+        let layout = StreamLayout::new(4);
         assert_eq!(layout.subject("srv-1.example.test"), "etwsieve.hits.0.srv-1_example_test");
-        assert_eq!(Layout::new(1).subject("srv-1.example.test"), "etwsieve.hits.srv-1_example_test");
+        assert_eq!(StreamLayout::new(1).subject("srv-1.example.test"), "etwsieve.hits.srv-1_example_test");
         let mut counts = [0; 4];
         for number in 0..4000 {
             counts[layout.partition(&format!("srv{number}.example.test"))] += 1;

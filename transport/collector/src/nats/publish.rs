@@ -1,10 +1,10 @@
-//! Publications: an entry as a message, tried until it has a PubAck.
+//! Publishes entries as messages and retries until they have a PubAck.
 
 use super::id::{MessageId, subject_token};
-use super::keeper::Findings;
-use super::layout::{CONFLICTS, GAPS, LEDGER_STREAM, Layout};
+use super::layout::{CONFLICTS, GAPS, LEDGER_STREAM, StreamLayout};
+use super::maintenance::StreamHealth;
 use super::{SENSOR_HEADER, VERSION_HEADER};
-use crate::backend::{Appended, BackendError, Entry, EntryError, Id, Item, Refusal};
+use crate::backend::{Appended, BackendError, Entry, EntryBody, EntryError, Id, Refusal};
 use async_nats::jetstream::context::{Context, PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind, Stream};
@@ -18,41 +18,42 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Pause before a publication is repeated under the same id: a new leader is found within seconds.
+/// Pause before a publication is repeated under the same id. A new leader is elected within seconds.
 const REPEAT_PAUSE: Duration = Duration::from_millis(250);
-/// Time that an entry still has once others of its batch are stored: whatever is in its way is not in theirs.
+/// Time limit for an entry that fails while others of its batch are stored, because its failure is not one of the
+/// cluster.
 const STRAGGLER_TIME: Duration = Duration::from_secs(2);
 
-/// The batch that a publication belongs to.
+/// The state of a batch that its publications share.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct PublishBatch {
     deadline: Instant,
     stored: AtomicUsize,
 }
 
-impl Batch {
+impl PublishBatch {
     pub(super) fn new(deadline: Instant) -> Self {
         Self { deadline, stored: AtomicUsize::new(0) }
     }
 
-    /// Whether other entries are stored while this one has failed for long.
+    /// Returns whether other entries are stored while this one keeps failing.
     fn is_straggler(&self, failing_since: Instant) -> bool {
         self.stored.load(Ordering::Relaxed) > 0 && failing_since.elapsed() >= STRAGGLER_TIME
     }
 
-    /// Whether there is time for one attempt more.
+    /// Returns whether there is time for another attempt.
     fn has_time(&self, failing_since: Instant) -> bool {
         !self.is_straggler(failing_since) && Instant::now() + REPEAT_PAUSE < self.deadline
     }
 }
 
-/// What became of an entry.
+/// The outcome of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stored {
     New,
-    /// It was there already, with the same contents.
+    /// It was already stored with the same contents.
     Repeated,
-    /// Its number has another hit: both are stored now.
+    /// Its sequence number has another hit; both are stored.
     Conflict,
     Gap {
         lost: u64,
@@ -73,24 +74,24 @@ impl Stored {
     }
 }
 
-/// What publications share.
+/// Publishes entries to JetStream.
 #[derive(Clone, Debug)]
 pub(super) struct Publisher {
     pub(super) context: Context,
-    pub(super) layout: Layout,
-    pub(super) findings: Arc<Findings>,
+    pub(super) layout: StreamLayout,
+    pub(super) health: Arc<StreamHealth>,
 }
 
-/// A message that was sent, or could not be.
-type Sent = Result<PublishAckFuture, PublishError>;
+/// The result of sending a message.
+type SendResult = Result<PublishAckFuture, PublishError>;
 
-/// An entry that was sent once.
-pub(super) struct Begun {
+/// An entry after its first attempt.
+pub(super) struct SentEntry {
     sensor: Arc<str>,
     epoch: Id,
     kind: Kind,
     message: Result<Outgoing, EntryError>,
-    sent: Option<Sent>,
+    sent: Option<SendResult>,
 }
 
 #[derive(Clone, Copy)]
@@ -99,7 +100,7 @@ enum Kind {
     Gap { lost: u64 },
 }
 
-/// A message of an entry.
+/// The message for an entry.
 #[derive(Clone)]
 struct Outgoing {
     stream: String,
@@ -111,12 +112,12 @@ struct Outgoing {
 }
 
 impl Publisher {
-    /// Sends an entry for the first time. Called for one entry after the other, which keeps their order in the stream;
-    /// only what has to be sent again may come behind later ones.
-    pub(super) async fn begin(&self, entry: Entry, batch: &Batch) -> Begun {
+    /// Sends an entry for the first time. Sequential calls keep the order of entries in the stream; only entries that
+    /// must be sent again may come after later ones.
+    pub(super) async fn begin(&self, entry: Entry, batch: &PublishBatch) -> SentEntry {
         let Entry { sensor, epoch, item } = entry;
         let (kind, message) = match item {
-            Item::Hit { version, bytes, sequence } => {
+            EntryBody::Hit { version, bytes, sequence } => {
                 let message = Outgoing {
                     stream: self.layout.stream(self.layout.partition(&sensor)),
                     subject: self.layout.subject(&sensor),
@@ -127,23 +128,23 @@ impl Publisher {
                 };
                 (Kind::Hit { sequence }, Ok(message))
             }
-            Item::Gap(gap) => (Kind::Gap { lost: gap.count }, gap_message(&sensor, epoch, &gap)),
+            EntryBody::Gap(gap) => (Kind::Gap { lost: gap.count }, gap_message(&sensor, epoch, &gap)),
         };
         let sent = match &message {
-            // While the servers are away each attempt takes its whole time.
+            // While the servers are unreachable, each attempt blocks until its timeout.
             Ok(message)
-                if Instant::now() < batch.deadline && self.findings.breach(&message.stream).is_none() =>
+                if Instant::now() < batch.deadline && self.health.violation(&message.stream).is_none() =>
             {
                 Some(self.send(message).await)
             }
             _ => None,
         };
-        Begun { sensor, epoch, kind, message, sent }
+        SentEntry { sensor, epoch, kind, message, sent }
     }
 
-    /// Completes what was begun; returns when it has a PubAck of the right stream.
-    pub(super) async fn finish(&self, begun: Begun, batch: &Batch) -> Result<Stored, EntryError> {
-        let Begun { sensor, epoch, kind, message, sent } = begun;
+    /// Completes an entry; returns when it has a PubAck of the right stream.
+    pub(super) async fn finish(&self, begun: SentEntry, batch: &PublishBatch) -> Result<Stored, EntryError> {
+        let SentEntry { sensor, epoch, kind, message, sent } = begun;
         let stored = match (message, kind) {
             (Err(refusal), _) => Err(refusal),
             (Ok(message), Kind::Gap { lost }) => {
@@ -162,20 +163,15 @@ impl Publisher {
         stored
     }
 
-    /// Records that a hit can never be stored.
-    async fn store_refusal(&self, sensor: &Arc<str>, epoch: Id, sequence: u64, batch: &Batch) {
+    /// Records a refused hit as a gap.
+    async fn store_refusal(&self, sensor: &Arc<str>, epoch: Id, sequence: u64, batch: &PublishBatch) {
         let gap = GapV1 { from: sequence, to: sequence, count: 1, reason: GapReason::Refused };
         let recorded = match gap_message(sensor, epoch, &gap) {
             Ok(message) => self.publish(&message, None, batch).await.map(drop),
             Err(error) => Err(error),
         };
         if let Err(error) = recorded {
-            tracing::error!(
-                sensor = &**sensor,
-                sequence,
-                ?error,
-                "the loss of a refused hit cannot be recorded"
-            );
+            tracing::error!(sensor = &**sensor, sequence, ?error, "cannot record the loss of a refused hit");
         }
     }
 
@@ -185,8 +181,8 @@ impl Publisher {
         epoch: Id,
         sequence: u64,
         mut message: Outgoing,
-        sent: Option<Sent>,
-        batch: &Batch,
+        sent: Option<SendResult>,
+        batch: &PublishBatch,
     ) -> Result<Stored, EntryError> {
         let ack = self.publish(&message, sent, batch).await?;
         if !ack.duplicate {
@@ -196,15 +192,15 @@ impl Publisher {
             Some(true) => return Ok(Stored::Repeated),
             Some(false) => {}
             None => {
-                // The first is gone, so nobody can tell: stored once more is better than not at all.
+                // The first message is gone. Storing the hit twice is better than not at all.
                 tracing::debug!(
                     sensor = &**sensor,
                     sequence,
-                    "a repeated hit cannot be compared and is stored"
+                    "repeated hit cannot be compared and is stored again"
                 );
             }
         }
-        // Two hits under one number: the second is stored under an id of its own, once.
+        // Two hits have the same sequence number: the second one is stored under an id with a hash.
         let full = MessageId::new(sensor.to_string(), epoch, sequence, &message.payload);
         message.id = full.to_string();
         if self.publish(&message, None, batch).await?.duplicate {
@@ -222,13 +218,13 @@ impl Publisher {
         tracing::warn!(
             sensor = &**sensor,
             sequence,
-            "a number came again with other contents; both are stored: somebody runs a copy of this sensor"
+            "sequence number reused with different contents, both hits stored: a copy of this sensor is running"
         );
         Ok(Stored::Conflict)
     }
 
-    /// Sends a message; the PubAck comes later.
-    async fn send(&self, message: &Outgoing) -> Sent {
+    /// Sends a message without waiting for its PubAck.
+    async fn send(&self, message: &Outgoing) -> SendResult {
         let mut publish = PublishMessage::build().payload(message.payload.clone()).message_id(&message.id);
         if let Some(version) = message.version {
             publish = publish.header(VERSION_HEADER, version.to_string());
@@ -239,20 +235,20 @@ impl Publisher {
         self.context.send_publish(message.subject.clone(), publish).await
     }
 
-    /// Waits for the PubAck of what was sent, and sends again until there is one, or until the deadline.
+    /// Waits for the PubAck of a message and sends it again until there is one or the deadline is over.
     async fn publish(
         &self,
         message: &Outgoing,
-        mut sent: Option<Sent>,
-        batch: &Batch,
+        mut sent: Option<SendResult>,
+        batch: &PublishBatch,
     ) -> Result<PublishAck, EntryError> {
         let (mut failing_since, mut failure) = (None, None);
         loop {
-            if let Some(breach) = self.findings.breach(&message.stream) {
-                return Err(EntryError::Failed(BackendError::Failed(breach)));
+            if let Some(violation) = self.health.violation(&message.stream) {
+                return Err(EntryError::Failed(BackendError::Failed(violation)));
             }
             if sent.is_none() && Instant::now() >= batch.deadline {
-                let error = failure.unwrap_or_else(|| BackendError::Overload("no time is left".into()));
+                let error = failure.unwrap_or_else(|| BackendError::Overload("timed out".into()));
                 return Err(EntryError::Failed(error));
             }
             let first = match sent.take() {
@@ -266,7 +262,7 @@ impl Publisher {
             let error = match published {
                 Ok(ack) if ack.stream == message.stream => return Ok(ack),
                 Ok(ack) => BackendError::Failed(format!(
-                    "the stream {:?} of somebody else has taken a message for {:?}",
+                    "stream {:?}, which does not belong to etwsieve, stored a message for {:?}",
                     ack.stream, message.stream
                 )),
                 Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
@@ -274,12 +270,12 @@ impl Publisher {
                 }
                 Err(error) => {
                     if error.kind() == PublishErrorKind::StreamNotFound {
-                        self.findings.wake.notify_one();
+                        self.health.wake.notify_one();
                     }
                     judge(&error)
                 }
             };
-            // What a full stream refuses is refused again; the deadline is for what passes.
+            // Only transient errors are retried: a full stream would refuse the message again.
             let is_passing = matches!(error, BackendError::Overload(_));
             let since = *failing_since.get_or_insert_with(Instant::now);
             if !is_passing || !batch.has_time(since) {
@@ -290,12 +286,12 @@ impl Publisher {
         }
     }
 
-    /// Whether the message that is stored under the same number has the same contents; `None`: it is not there any more.
+    /// Returns whether the message stored under the same id has the same contents; `None` if it no longer exists.
     async fn is_same(
         &self,
         message: &Outgoing,
         sequence: u64,
-        batch: &Batch,
+        batch: &PublishBatch,
     ) -> Result<Option<bool>, EntryError> {
         let since = Instant::now();
         loop {
@@ -330,7 +326,7 @@ impl Publisher {
     }
 }
 
-/// Reads a message: from any replica, which is fast, or from the leader if that replica does not have it yet.
+/// Reads a message from any replica, which is fast, or from the leader if that replica does not have it yet.
 async fn find(stream: &Stream<()>, sequence: u64) -> Result<StreamMessage, RawMessageError> {
     match stream.direct_get(sequence).await {
         Ok(found) => Ok(found),
@@ -349,7 +345,7 @@ fn judge(error: &PublishError) -> BackendError {
         ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
         ErrorCode::INSUFFICIENT_RESOURCES,
     ];
-    // The code is the same for a full stream, a full disk, and a stream that is being deleted.
+    // The code is the same for a full stream, a full disk and a stream that is being deleted.
     let has_no_room = detail.contains("maximum") || detail.contains("no space");
     match code {
         Some(code) if full.contains(&code) => BackendError::Full(detail),

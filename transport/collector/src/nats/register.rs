@@ -1,13 +1,13 @@
-//! The register of sensors in a key-value bucket, from which every collector of a cluster reads it.
+//! The list of sensors in a key-value bucket, from which every collector of a cluster reads it.
 //!
-//! The key is the fingerprint of a certificate, the value its entry of `sensors.toml` in JSON. An administrator's machine
-//! pushes its `sensors.toml`; collectors look for changes every [`POLL_EVERY`]. Revoked is revoked: pushing an older file
-//! does not bring a certificate back.
+//! The key is the fingerprint of a certificate, the value its entry of `sensors.toml` as JSON. An administrator pushes
+//! `sensors.toml`; collectors check for changes every [`POLL_EVERY`]. A revoked certificate stays revoked even if an
+//! older file is pushed.
 
-use super::connect::{Patience, chain};
+use super::connect::{ConnectRetry, chain};
 use super::status::read_all;
 use super::{NatsError, NatsSettings};
-use crate::pki::{Entry, Register, SENSORS_MAX};
+use crate::pki::{CertificateEntry, Register, SENSORS_MAX};
 use async_nats::jetstream::Message;
 use async_nats::jetstream::context::Context;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, StorageType, Stream};
@@ -17,31 +17,31 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Time between two looks for changes.
+/// Interval at which changes are checked.
 pub const POLL_EVERY: Duration = Duration::from_secs(2);
-/// The bucket, unless the configuration names another.
+/// The default bucket.
 pub const BUCKET: &str = "etwsieve-sensors";
-/// Subjects of key-value buckets, before the bucket's name.
+/// Prefix of the subjects of key-value buckets.
 const PREFIX: &str = "$KV";
-/// Puts under way at a time.
+/// Maximum number of concurrent writes.
 const PUTS: usize = 256;
-/// Maximum size of the bucket, in bytes: some 300 for each certificate.
+/// Maximum size of the bucket in bytes. A certificate takes some 300.
 const BUCKET_BYTES: i64 = 128 << 20;
 
-/// What a push has changed.
+/// The result of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pushed {
-    /// Entries that were written because they are new or have changed.
+    /// Number of entries that were written because they are new or have changed.
     pub written: usize,
-    /// Entries that are not revoked in the file, but in the bucket, and stay so there.
+    /// Number of entries that are revoked in the bucket but not in the file, and stay revoked.
     pub stay_revoked: usize,
 }
 
-/// Copies a register into the bucket, which is created if it is missing.
+/// Copies a register to the bucket, which is created if it is missing.
 ///
 /// # Errors
 ///
-/// [`NatsError`]; what was written until then stays.
+/// The cluster cannot be reached or refuses a request. Entries written before stay.
 pub async fn push_register(settings: &NatsSettings, register: &Register) -> Result<Pushed, NatsError> {
     let context = async_nats::jetstream::new(settings.client_now().await?);
     let bucket = settings.register.as_deref().unwrap_or(BUCKET);
@@ -73,8 +73,8 @@ pub async fn push_register(settings: &NatsSettings, register: &Register) -> Resu
     Ok(pushed)
 }
 
-/// The bucket's stream, as the key-value clients of NATS lay it out. (The client's own way of creating a bucket first asks
-/// for the account, and cannot read the answer of nats-server 2.9.)
+/// Opens or creates the stream of the bucket, in the format of NATS key-value clients. (The client's function for this
+/// first queries the account and cannot parse the answer of nats-server 2.9.)
 async fn open(context: &Context, settings: &NatsSettings, bucket: &str) -> Result<Stream, NatsError> {
     let config = Config {
         name: format!("KV_{bucket}"),
@@ -96,8 +96,8 @@ async fn open(context: &Context, settings: &NatsSettings, bucket: &str) -> Resul
     opened.map_err(|error| NatsError::jetstream(format!("the bucket {bucket}"), chain(&error)))
 }
 
-/// All entries by fingerprint.
-async fn read(stream: &Stream, bucket: &str) -> Result<HashMap<String, Entry>, NatsError> {
+/// Reads all entries by fingerprint.
+async fn read(stream: &Stream, bucket: &str) -> Result<HashMap<String, CertificateEntry>, NatsError> {
     let mut entries = HashMap::new();
     read_all(stream, &format!("{PREFIX}.{bucket}"), SENSORS_MAX, |key, message, _| {
         if let Some(entry) = decode(key, message) {
@@ -108,35 +108,35 @@ async fn read(stream: &Stream, bucket: &str) -> Result<HashMap<String, Entry>, N
     Ok(entries)
 }
 
-fn decode(key: &str, message: &Message) -> Option<Entry> {
+fn decode(key: &str, message: &Message) -> Option<CertificateEntry> {
     let is_removed = message.headers.as_ref().is_some_and(|headers| headers.get("KV-Operation").is_some());
     if is_removed {
         return None;
     }
-    match serde_json::from_slice::<Entry>(&message.payload) {
+    match serde_json::from_slice::<CertificateEntry>(&message.payload) {
         Ok(entry) if entry.fingerprint == key => Some(entry),
         Ok(_) => {
-            tracing::warn!(key, "an entry of the register has the fingerprint of another, and is skipped");
+            tracing::warn!(key, "entry of the list of sensors skipped: its key is not its fingerprint");
             None
         }
         Err(error) => {
-            tracing::warn!(key, "an entry of the register cannot be read, and is skipped: {error}");
+            tracing::warn!(key, "entry of the list of sensors skipped: {error}");
             None
         }
     }
 }
 
-/// Follows the bucket from now on. Waits until it has been read once.
+/// Reads the bucket and watches it for changes from then on.
 ///
 /// # Errors
 ///
-/// Only [`NatsError::is_final`] ones.
+/// Only errors for which [`NatsError::is_final`] holds.
 pub(crate) async fn follow(
     context: Context,
     settings: &NatsSettings,
     bucket: &str,
-) -> Result<watch::Receiver<Arc<Vec<Entry>>>, NatsError> {
-    let mut patience = Patience::default();
+) -> Result<watch::Receiver<Arc<Vec<CertificateEntry>>>, NatsError> {
+    let mut retry = ConnectRetry::default();
     let first = async |state: &mut Option<State>| {
         let stream = open(&context, settings, bucket).await?;
         changes(&context, &stream.cached_info().config.name, bucket, state).await
@@ -145,7 +145,7 @@ pub(crate) async fn follow(
     let entries = loop {
         match first(&mut state).await {
             Ok(entries) => break entries.unwrap_or_default(),
-            Err(error) => patience.wait(error).await?,
+            Err(error) => retry.wait(error).await?,
         }
     };
     let (sender, receiver) = watch::channel(Arc::new(entries));
@@ -157,16 +157,13 @@ pub(crate) async fn follow(
             tokio::time::sleep(POLL_EVERY).await;
             match changes(&context, &name, &bucket, &mut state).await {
                 Ok(Some(entries)) => {
-                    tracing::info!(
-                        certificates = entries.len(),
-                        "the register of sensors in the cluster has changed"
-                    );
+                    tracing::info!(certificates = entries.len(), "list of sensors reloaded from the cluster");
                     sender.send_replace(Arc::new(entries));
                     logged = false;
                 }
                 Ok(None) => logged = false,
                 Err(error) if !logged => {
-                    tracing::warn!("{error}; the register of sensors stays as it was");
+                    tracing::warn!("cannot reload the list of sensors, keeping the old one: {error}");
                     logged = true;
                 }
                 Err(_) => {}
@@ -176,16 +173,16 @@ pub(crate) async fn follow(
     Ok(receiver)
 }
 
-/// The life of a bucket and its last change.
+/// The creation time of a bucket and its last sequence number.
 type State = (i128, u64);
 
-/// The entries, if they have changed since `state`.
+/// Returns the entries if they have changed since `state`.
 async fn changes(
     context: &Context,
     stream: &str,
     bucket: &str,
     state: &mut Option<State>,
-) -> Result<Option<Vec<Entry>>, NatsError> {
+) -> Result<Option<Vec<CertificateEntry>>, NatsError> {
     let stream = context.get_stream(stream).await;
     let stream =
         stream.map_err(|error| NatsError::jetstream(format!("the bucket {bucket}"), chain(&error)))?;

@@ -1,4 +1,4 @@
-//! The state of each sink as its program last reported it: a message in the stream of statuses, which keeps the last one.
+//! Reports of sinks: the last state of each sink is a message in the stream of statuses.
 
 use super::layout::STATUS;
 use super::{ACK_TIMEOUT, VERSION_HEADER};
@@ -7,12 +7,12 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::context::Context;
 use async_nats::jetstream::stream::Stream;
 
-/// Longest report that is read.
+/// Maximum length of a report in bytes.
 const REPORT_LEN_MAX: usize = 64 * 1024;
-/// Precedes a sink's name. No sensor's token contains a colon.
+/// Prefix of a sink's name. No sensor's token contains a colon.
 const PREFIX: &str = "sink:";
 
-/// Whether the last token of a status subject is a sink's, not a sensor's.
+/// Returns whether the last token of a status subject belongs to a sink, not a sensor.
 pub(super) fn is_sink(token: &str) -> bool {
     token.starts_with(PREFIX)
 }
@@ -27,7 +27,7 @@ pub(super) async fn publish(context: &Context, sink: &str, counts: &SinkCounts) 
         context.publish_with_headers(subject, headers, text.into()).await?.await
     });
     if let Ok(Err(error)) = published.await {
-        tracing::debug!(sink, %error, "the report of the sink was not stored");
+        tracing::debug!(sink, %error, "cannot store the state of the sink");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Settings of the cluster: its servers, the login and the streams.
+//! Settings of the cluster: servers, login and streams.
 
 use super::NatsError;
 use async_nats::ServerAddr;
@@ -13,7 +13,7 @@ pub const PARTITIONS_MAX: usize = 64;
 const SECRET_LEN_MAX: u64 = 64 << 10;
 const GIB: u64 = 1 << 30;
 
-/// The cluster and the login. The table `[nats]` of a configuration, or the defaults for a URL.
+/// Settings of the cluster: the table `[nats]` of a configuration, or the defaults for a URL.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NatsSettings {
@@ -35,32 +35,33 @@ pub struct NatsSettings {
     pub nkey_file: Option<PathBuf>,
     /// A file with a JWT and a seed, as `nsc` writes it.
     pub credentials: Option<PathBuf>,
-    /// Certificates trusted for the servers, instead of the system's.
+    /// CA certificates for the servers, instead of those of the system.
     pub ca_file: Option<PathBuf>,
-    /// Certificate and key shown to the servers: a bundle in PEM.
+    /// Client certificate and key in one PEM file.
     pub bundle: Option<PathBuf>,
-    /// Replicas of each stream: 1 to 5. Streams with fewer are raised.
+    /// Number of replicas of each stream: 1 to 5. Existing streams with fewer replicas are updated.
     pub replicas: usize,
-    /// Streams among which the sensors are divided: 1 to [`PARTITIONS_MAX`].
+    /// Number of streams among which sensors are divided: 1 to [`PARTITIONS_MAX`].
     pub partitions: usize,
-    /// Maximum size of the streams of hits together, in GiB. When one is full, sensors keep their hits.
+    /// Maximum total size of the streams of hits in GiB. When one is full, sensors keep their hits.
     pub max_gb: u64,
     /// Exact size in bytes of each stream of hits, instead of `max_gb`. Not a key of the configuration.
     #[serde(skip)]
     pub max_bytes: Option<u64>,
-    /// Days after which hits are removed even if no sink has taken them; 0: never.
+    /// Days after which hits are removed even if no sink has received them; 0: never.
     pub max_days: u64,
-    /// Whether hits that every sink has taken are removed from the streams.
+    /// Whether hits that every sink has received are removed from the streams.
     pub free_taken: bool,
-    /// Seconds within which a stream recognises a repeated hit, and for which it keeps hits that were taken.
+    /// Seconds within which a stream recognises a repeated hit, and for which it keeps hits that every sink has
+    /// received.
     pub duplicate_window_seconds: u64,
-    /// Key-value bucket with the register of sensors, beside `sensors.toml`; `None`: only the file counts.
+    /// Key-value bucket with the list of sensors, in addition to `sensors.toml`; `None`: only the file is used.
     pub register: Option<String>,
-    /// Sinks that must have taken a hit before it is removed, whether they have ever run or not. In a configuration:
-    /// those of its `[[sink]]` tables.
+    /// Sinks that must have received a hit before it is removed, even if they have never run: those of the `[[sink]]`
+    /// tables.
     #[serde(skip)]
     pub sinks: Vec<String>,
-    /// Time between two checks of streams and consumers.
+    /// Interval between two checks of streams and consumers.
     #[serde(skip)]
     pub check_every: Duration,
 }
@@ -92,7 +93,7 @@ impl Default for NatsSettings {
     }
 }
 
-// Passwords and tokens stay out of logs.
+// Omits passwords and tokens.
 impl std::fmt::Debug for NatsSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NatsSettings")
@@ -102,19 +103,19 @@ impl std::fmt::Debug for NatsSettings {
     }
 }
 
-/// How the collector proves to the servers who it is.
+/// The login of the collector.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Login {
-    /// Nothing, or only the certificate of the TLS connection.
+    /// None, or only a client certificate.
     None,
     Password {
         user: String,
         password: String,
     },
     Token(String),
-    /// A seed, which signs the server's nonce.
+    /// The seed of an nkey, which signs the server's nonce.
     Nkey(String),
-    /// A JWT and the seed of its key.
+    /// A JWT and the seed of its nkey.
     Credentials {
         jwt: String,
         seed: String,
@@ -135,12 +136,12 @@ impl Login {
 }
 
 impl NatsSettings {
-    /// The defaults for the servers of `--store`.
+    /// Returns the defaults for the servers of `--store`.
     pub fn for_url(url: &str) -> Self {
         Self { servers: vec![url.to_owned()], ..Self::default() }
     }
 
-    /// The files of the table, which a configuration resolves against its folder.
+    /// Returns the paths in the table, which are resolved against the folder of the configuration.
     pub fn files_mut(&mut self) -> [&mut Option<PathBuf>; 6] {
         [
             &mut self.password_file,
@@ -152,7 +153,7 @@ impl NatsSettings {
         ]
     }
 
-    /// Maximum size of one stream of hits, in bytes.
+    /// Returns the maximum size of one stream of hits, in bytes.
     pub(super) fn stream_bytes(&self) -> u64 {
         self.max_bytes.unwrap_or_else(|| self.max_gb.saturating_mul(GIB) / self.partitions.max(1) as u64)
     }
@@ -161,29 +162,28 @@ impl NatsSettings {
         Duration::from_secs(self.duplicate_window_seconds)
     }
 
-    /// The addresses of the servers, without logins.
+    /// Parses the addresses of the servers.
     pub(super) fn addresses(&self) -> Result<Vec<ServerAddr>, NatsError> {
         let urls = self.servers.iter().flat_map(|urls| urls.split(',')).map(str::trim);
         let servers: Result<Vec<ServerAddr>, _> =
             urls.filter(|url| !url.is_empty()).map(str::parse).collect();
-        // The parser's error would repeat the password.
-        let servers = servers.map_err(|_| {
-            NatsError::Settings("the URL of a server cannot be read; expected nats://HOST:PORT".into())
-        })?;
+        // The parser's error would contain the password.
+        let servers = servers
+            .map_err(|_| NatsError::Settings("invalid server URL; expected nats://HOST:PORT".into()))?;
         if servers.is_empty() {
             return Err(NatsError::Settings("no server; expected at least one nats://HOST:PORT".into()));
         }
         Ok(servers)
     }
 
-    /// The login: from the URLs, or from one of the keys, whose files are read.
+    /// Returns the login from the URLs or from the keys, reading their files.
     pub(super) fn login(&self) -> Result<Login, NatsError> {
         let mut found = self.logins_of_urls()?;
         if let Some(user) = &self.user {
             let password = secret("password", self.password.as_ref(), self.password_file.as_deref())?;
             found.push(Login::Password { user: user.clone(), password: password.unwrap_or_default() });
         } else if self.password.is_some() || self.password_file.is_some() {
-            return Err(NatsError::Settings("a password without a user; set `user`".into()));
+            return Err(NatsError::Settings("password without a user; set `user`".into()));
         }
         if let Some(token) = secret("token", self.token.as_ref(), self.token_file.as_deref())? {
             found.push(Login::Token(token));
@@ -197,13 +197,13 @@ impl NatsSettings {
         match (found.pop(), found.is_empty()) {
             (login, true) => Ok(login.unwrap_or(Login::None)),
             (_, false) => Err(NatsError::Settings(
-                "more than one login; use one of user:password@ in the URL, user, token, nkey_file, credentials"
+                "more than one login; use only one of user:password@ in the URL, user, token, nkey_file, credentials"
                     .into(),
             )),
         }
     }
 
-    /// At most one login: all URLs that name one must name the same.
+    /// Returns the login in the URLs, if any. All URLs that contain a login must contain the same.
     fn logins_of_urls(&self) -> Result<Vec<Login>, NatsError> {
         let mut found: Vec<Login> = Vec::new();
         for server in self.addresses()? {
@@ -211,7 +211,7 @@ impl NatsSettings {
             let user = percent_decoded(user)?;
             let login = match server.password() {
                 Some(password) => Login::Password { user, password: percent_decoded(password)? },
-                // The convention of all NATS clients: a user alone is a token.
+                // By convention of all NATS clients, a user without a password is a token.
                 None => Login::Token(user),
             };
             if found.iter().any(|other| *other != login) {
@@ -255,16 +255,16 @@ fn checked_seed(seed: &str, path: &Path) -> Result<String, NatsError> {
     match nkeys::KeyPair::from_seed(seed) {
         Ok(_) => Ok(seed.to_owned()),
         Err(error) => {
-            let expected = "expected the seed of a user nkey, which begins with SU";
+            let expected = "expected the seed of a user nkey, which starts with SU";
             Err(NatsError::Settings(format!(
-                "{} contains no nkey seed ({error}); {expected}",
+                "{} does not contain an nkey seed ({error}); {expected}",
                 path.display()
             )))
         }
     }
 }
 
-/// Reads a file of `nsc`: a JWT and a seed, each between two lines of dashes.
+/// Parses a credentials file of `nsc`: a JWT and a seed, each between two lines with dashes.
 fn credentials(text: &str, path: &Path) -> Result<Login, NatsError> {
     let block = |title: &str| {
         let mut lines = text.lines().map(str::trim);
@@ -280,7 +280,7 @@ fn credentials(text: &str, path: &Path) -> Result<Login, NatsError> {
     }
 }
 
-/// Decodes `%XX`, which URLs need for `@`, `:` and `/` in a password.
+/// Decodes percent-encoding, which URLs need for `@`, `:` and `/` in a password.
 fn percent_decoded(text: &str) -> Result<String, NatsError> {
     let (mut bytes, mut decoded) = (text.bytes(), Vec::with_capacity(text.len()));
     while let Some(byte) = bytes.next() {
@@ -293,13 +293,13 @@ fn percent_decoded(text: &str) -> Result<String, NatsError> {
             [Some(high), Some(low)] => decoded.push((high * 16 + low) as u8),
             _ => {
                 return Err(NatsError::Settings(
-                    "user or password of a URL: % is not followed by two digits".into(),
+                    "invalid percent-encoding in the user or password of a URL".into(),
                 ));
             }
         }
     }
     String::from_utf8(decoded)
-        .map_err(|_| NatsError::Settings("user or password of a URL is not UTF-8".into()))
+        .map_err(|_| NatsError::Settings("the user or password of a URL is not UTF-8".into()))
 }
 
 #[cfg(test)]
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logins_come_from_urls_and_keys_but_only_one() {
+    fn exactly_one_login_is_accepted_from_urls_and_keys() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             let path = folder.path().join(name);

@@ -1,11 +1,11 @@
-//! What a cluster knows of its sensors, streams and sinks, for `etwsieve-collector status`.
+//! Reads the state of sensors, streams and sinks from a cluster, for `etwsieve-collector status`.
 //!
-//! Collectors in front of a cluster keep nothing, so addresses, connections and certificates are not known here; a sensor
-//! counts as connected while its last status is fresh. Streams are read in large batches: 100,000 sensors take a few
+//! Collectors in front of a cluster are stateless, so addresses, connections and certificates are not known; a sensor
+//! counts as connected while its last status is recent. Streams are read in large batches: 100,000 sensors take a few
 //! requests, not one each.
 
 use super::connect::chain;
-use super::layout::{CONFLICTS, GAPS, LEDGER_STREAM, Layout, STATUS, STATUS_STREAM};
+use super::layout::{CONFLICTS, GAPS, LEDGER_STREAM, STATUS, STATUS_STREAM, StreamLayout};
 use super::{NatsError, NatsSettings, SENSOR_HEADER, StreamLevel, consumers, id, report};
 use crate::status::{SensorStatus, SinkStatus, Status};
 use async_nats::jetstream::Message;
@@ -20,27 +20,27 @@ use futures_util::stream::StreamExt;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Sensors send a status three times within the silence that a collector allows, which is a minute unless set otherwise.
+/// Age in seconds up to which a status is recent: the default idle timeout, within which sensors send three.
 const FRESH_SECONDS: i64 = 60;
 /// Maximum number of sensors that are listed.
 const SENSORS_MAX: usize = 100_000;
-/// Maximum number of gaps of all sensors that are read.
+/// Maximum number of gaps that are read.
 const GAPS_MAX: usize = 1_000_000;
-/// Messages of one request.
+/// Maximum number of messages per request.
 const BATCH_MAX: usize = 5000;
-/// How long one request may take.
+/// Time limit for a request.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads the status; `now` is in seconds since 1970.
+/// Reads the status of a cluster; `now` is in seconds since 1970.
 ///
 /// # Errors
 ///
-/// [`NatsError`]: no cluster, or one that no collector has ever used.
+/// The cluster cannot be reached, or no collector has ever used it.
 pub async fn status(settings: &NatsSettings, now: i64) -> Result<Status, NatsError> {
     let context = async_nats::jetstream::new(settings.client_now().await?);
-    let layouts = Layout::existing(&context).await?;
+    let layouts = StreamLayout::existing(&context).await?;
     if layouts.is_empty() {
-        return Err(NatsError::jetstream("to show hits", "the cluster has no stream of a collector"));
+        return Err(NatsError::jetstream("the status", "no collector has ever used this cluster"));
     }
     let mut sensors: BTreeMap<String, SensorStatus> = BTreeMap::new();
     read_statuses(&stream(&context, STATUS_STREAM).await?, now, &mut sensors).await?;
@@ -52,9 +52,9 @@ pub async fn status(settings: &NatsSettings, now: i64) -> Result<Status, NatsErr
             for (token, count) in subjects(&stream, &layout.prefix(partition)).await? {
                 entry(&mut sensors, &token).hits += count as u64;
             }
-            let readers = consumers::readers(&stream).await?;
-            levels.push(StreamLevel::of(stream.cached_info(), &readers));
-            for reader in readers {
+            let consumers_of = consumers::consumers_of(&stream).await?;
+            levels.push(StreamLevel::of(stream.cached_info(), &consumers_of));
+            for reader in consumers_of {
                 let sink = sinks.entry(reader.name.clone()).or_insert_with(|| no_sink(reader.name.clone()));
                 sink.waiting += reader.waiting;
                 sink.delivered = sink.delivered.max(reader.active);
@@ -124,16 +124,16 @@ async fn read_ledger(stream: &Stream, sensors: &mut BTreeMap<String, SensorStatu
     .await
 }
 
-/// Reads all messages below a prefix, in the order of the stream: the sensor's token, the message, and when it was
-/// stored, in seconds since 1970.
+/// Reads all messages below a prefix in the order of the stream. `each` gets the sensor's token, the message, and the
+/// time when it was stored in seconds since 1970.
 pub(super) async fn read_all(
     stream: &Stream,
     prefix: &str,
     messages_max: usize,
     mut each: impl FnMut(&str, &Message, i64),
 ) -> Result<(), NatsError> {
-    let what = || format!("to read {prefix}");
-    // Without a name, in memory, and acknowledging nothing: it leaves no trace.
+    let what = || format!("reading {prefix}");
+    // An ephemeral consumer in memory without acknowledgements, which leaves no trace.
     let config = Config {
         ack_policy: AckPolicy::None,
         filter_subject: format!("{prefix}.*"),
@@ -167,7 +167,7 @@ pub(super) async fn read_all(
                 each(token, &message, time);
             }
             left -= 1;
-            // What was removed meanwhile never comes.
+            // Messages that were removed in the meantime never arrive.
             is_last = pending == 0;
             if left == 0 || is_last {
                 break;
@@ -184,7 +184,7 @@ pub(super) async fn read_all(
     result
 }
 
-/// Sensors' tokens below a prefix, each with its number of messages.
+/// Returns the sensors' tokens below a prefix with their numbers of messages.
 async fn subjects(stream: &Stream, prefix: &str) -> Result<Vec<(String, usize)>, NatsError> {
     let what = || format!("the subjects {prefix}");
     let mut pages = stream
@@ -208,19 +208,19 @@ fn entry<'a>(sensors: &'a mut BTreeMap<String, SensorStatus>, token: &str) -> &'
         .or_insert_with(|| SensorStatus { sensor: token.to_owned(), ..SensorStatus::default() })
 }
 
-/// The sensor's name; a message of an earlier release has none, and its token must do.
+/// Returns the sensor's name, or its token if the message is from an earlier release without the name.
 fn name_of(message: &Message, token: &str) -> String {
     let name =
         message.headers.as_ref().and_then(|headers| headers.get(SENSOR_HEADER)).map(ToString::to_string);
     name.filter(|name| id::subject_token(name) == token).unwrap_or_else(|| token.to_owned())
 }
 
-/// The frame of a message; `None`, with a line in the log, for anything else.
+/// Decodes the frame in a message; logs a warning and returns `None` if there is none.
 fn decode<M: wire::message::Message>(message: &Message) -> Option<M> {
     let split = split_frame(&message.payload).ok().flatten().filter(|split| split.frame_type == M::TYPE);
     let decoded = split.and_then(|split| wire::decode_message(split.payload).ok());
     if decoded.is_none() {
-        tracing::warn!(subject = %message.subject, "a message is not of a collector, and is skipped");
+        tracing::warn!(subject = %message.subject, "message of unknown origin skipped");
     }
     decoded
 }

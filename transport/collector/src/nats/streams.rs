@@ -1,25 +1,25 @@
-//! The streams: what they must be like, and the repair of one that is not.
+//! The required configuration of streams, and its repair.
 //!
-//! A stream that somebody else created, or changed while collectors use it, may throw hits away that were acknowledged.
-//! What can be repaired without a risk is repaired. While anything else breaks the promise, nothing is acknowledged.
+//! A stream that an administrator created or changed may discard acknowledged hits. Differences that are safe to repair
+//! are repaired. While any other difference endangers hits, none are acknowledged.
 
 use super::connect::MESSAGE_LEN_MAX;
-use super::layout::{CONFLICTS, GAPS, LEDGER_STREAM, Layout, SINKS, STATUS, STATUS_STREAM};
+use super::layout::{CONFLICTS, GAPS, LEDGER_STREAM, SINKS, STATUS, STATUS_STREAM, StreamLayout};
 use super::{NatsError, NatsSettings};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{Context, CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use std::time::Duration;
 
-/// Time that a server is given to remove the files of a deleted stream: nats-server 2.9 does so after its answer, and would
-/// remove those of a new stream of the same name.
+/// Pause before a deleted stream is created again: nats-server 2.9 removes its files after answering, and would remove
+/// those of a new stream of the same name.
 const REMOVAL_TIME: Duration = Duration::from_secs(1);
-/// Maximum size of the stream of the last statuses, and of the ledger.
+/// Maximum size in bytes of the stream of statuses, and of the ledger.
 const SIDE_STREAM_BYTES: i64 = 256 << 20;
-/// Gaps and conflicts of one sensor that the ledger keeps.
+/// Maximum number of gaps, and of conflicts, per sensor in the ledger.
 const LEDGER_PER_SUBJECT_MAX: i64 = 10_000;
 
-/// What a stream is for.
+/// The purpose of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Hits,
@@ -27,24 +27,24 @@ pub(super) enum Role {
     Status,
 }
 
-/// A stream as it must be.
+/// A stream with its required configuration.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
+pub(super) struct StreamSpec {
     pub(super) role: Role,
     pub(super) config: Config,
 }
 
 /// The outcome of a check.
 #[derive(Debug)]
-pub(super) struct Checked {
+pub(super) struct CheckOutcome {
     /// It was missing and has been created.
     pub(super) is_new: bool,
-    /// Why it must not be used; `None`: it keeps the promise.
-    pub(super) breach: Option<String>,
+    /// Why hits must not be acknowledged; `None` if they may.
+    pub(super) violation: Option<String>,
 }
 
-/// All streams of the collector.
-pub(super) fn wanted(settings: &NatsSettings, layout: Layout) -> Vec<Wanted> {
+/// Returns the required configuration of all streams.
+pub(super) fn required(settings: &NatsSettings, layout: StreamLayout) -> Vec<StreamSpec> {
     let common = Config {
         storage: StorageType::File,
         num_replicas: settings.replicas,
@@ -55,13 +55,14 @@ pub(super) fn wanted(settings: &NatsSettings, layout: Layout) -> Vec<Wanted> {
         allow_direct: true,
         ..Config::default()
     };
-    let hits = (0..layout.partitions()).map(|partition| Wanted {
+    let hits = (0..layout.partitions()).map(|partition| StreamSpec {
         role: Role::Hits,
         config: Config {
             name: layout.stream(partition),
             description: Some("hits of etwsieve".into()),
             subjects: vec![format!("{}.*", layout.prefix(partition))],
-            // Sensors keep what a full stream refuses; the alternative is to remove hits that nobody has read.
+            // Sensors keep hits that a full stream refuses. The alternative is to remove hits that no sink has
+            // received.
             discard: DiscardPolicy::New,
             max_bytes: i64::try_from(settings.stream_bytes()).unwrap_or(i64::MAX),
             max_age: Duration::from_secs(settings.max_days * 86_400),
@@ -90,17 +91,21 @@ pub(super) fn wanted(settings: &NatsSettings, layout: Layout) -> Vec<Wanted> {
         ..common.clone()
     };
     let sides = [(Role::Ledger, ledger), (Role::Status, status)];
-    hits.chain(sides.into_iter().map(|(role, config)| Wanted { role, config })).collect()
+    hits.chain(sides.into_iter().map(|(role, config)| StreamSpec { role, config })).collect()
 }
 
-/// Checks one stream, creates it if it is missing, and repairs it. One that is missing `was_there` if it may have been
-/// deleted just now.
+/// Checks a stream, creates it if it is missing, and repairs it. `was_there`: a missing stream may have been deleted
+/// just now.
 ///
 /// # Errors
 ///
-/// [`NatsError::JetStream`] if the cluster gives no answer now, or refuses to create it.
-pub(super) async fn check(context: &Context, wanted: &Wanted, was_there: bool) -> Result<Checked, NatsError> {
-    let name = &wanted.config.name;
+/// [`NatsError::JetStream`] if the cluster does not answer or refuses to create the stream.
+pub(super) async fn check(
+    context: &Context,
+    required: &StreamSpec,
+    was_there: bool,
+) -> Result<CheckOutcome, NatsError> {
+    let name = &required.config.name;
     let what = || format!("the stream {name}");
     let info = match context.get_stream(name).await {
         Ok(stream) => stream.cached_info().clone(),
@@ -109,35 +114,40 @@ pub(super) async fn check(context: &Context, wanted: &Wanted, was_there: bool) -
                 if was_there {
                     tokio::time::sleep(REMOVAL_TIME).await;
                 }
-                context.create_stream(&wanted.config).await.map_err(|error| refusal(name, &error))?;
-                return Ok(Checked { is_new: true, breach: None });
+                context.create_stream(&required.config).await.map_err(|error| refusal(name, &error))?;
+                return Ok(CheckOutcome { is_new: true, violation: None });
             }
             _ => return Err(NatsError::jetstream(what(), super::connect::chain(&error))),
         },
     };
-    let review = Review::of(&info.config, &wanted.config);
-    if review.breaches.is_empty() && review.needed.is_empty() && review.useful.is_empty() {
-        return Ok(Checked { is_new: false, breach: None });
+    let diff = ConfigDiff::of(&info.config, &required.config);
+    if diff.violations.is_empty() && diff.needed.is_empty() && diff.useful.is_empty() {
+        return Ok(CheckOutcome { is_new: false, violation: None });
     }
-    if !review.breaches.is_empty() {
-        let breach = format!("{name}: {}", review.breaches.join(", "));
-        return Ok(Checked { is_new: false, breach: Some(breach) });
+    if !diff.violations.is_empty() {
+        let violation = format!("{name}: {}", diff.violations.join(", "));
+        return Ok(CheckOutcome { is_new: false, violation: Some(violation) });
     }
-    repair(context, name, &info, &review).await
+    repair(context, name, &info, &diff).await
 }
 
-/// Applies the changes of a review: all, or if the servers refuse that only those that the promise needs.
-async fn repair(context: &Context, name: &str, info: &Info, review: &Review) -> Result<Checked, NatsError> {
+/// Applies all changes, or only the required ones if the servers refuse that.
+async fn repair(
+    context: &Context,
+    name: &str,
+    info: &Info,
+    diff: &ConfigDiff,
+) -> Result<CheckOutcome, NatsError> {
     let mut last = String::new();
     for with_useful in [true, false] {
-        if !with_useful && review.useful.is_empty() {
+        if !with_useful && diff.useful.is_empty() {
             continue;
         }
         let mut config = info.config.clone();
-        let useful = if with_useful { review.useful.as_slice() } else { &[] };
+        let useful = if with_useful { diff.useful.as_slice() } else { &[] };
         let mut texts = Vec::new();
-        for change in review.needed.iter().chain(useful) {
-            (change.apply)(&mut config, &review.wanted);
+        for change in diff.needed.iter().chain(useful) {
+            (change.apply)(&mut config, &diff.required);
             texts.push(change.text.as_str());
         }
         if texts.is_empty() {
@@ -146,21 +156,21 @@ async fn repair(context: &Context, name: &str, info: &Info, review: &Review) -> 
         match context.update_stream(&config).await {
             Ok(_) => {
                 tracing::warn!(stream = name, "repaired: {}", texts.join(", "));
-                return Ok(Checked { is_new: false, breach: None });
+                return Ok(CheckOutcome { is_new: false, violation: None });
             }
             Err(error) => last = super::connect::chain(&error),
         }
     }
-    let needed: Vec<&str> = review.needed.iter().map(|change| change.text.as_str()).collect();
+    let needed: Vec<&str> = diff.needed.iter().map(|change| change.text.as_str()).collect();
     if needed.is_empty() {
-        tracing::debug!(stream = name, "its limits stay as they are: {last}");
-        return Ok(Checked { is_new: false, breach: None });
+        tracing::debug!(stream = name, "cannot change the limits of the stream: {last}");
+        return Ok(CheckOutcome { is_new: false, violation: None });
     }
-    let breach = format!("{name}: cannot repair ({}): {last}", needed.join(", "));
-    Ok(Checked { is_new: false, breach: Some(breach) })
+    let violation = format!("{name}: cannot repair ({}): {last}", needed.join(", "));
+    Ok(CheckOutcome { is_new: false, violation: Some(violation) })
 }
 
-/// A stream that cannot be created: for ever, or for now.
+/// Returns the error for a stream that cannot be created, final or transient.
 fn refusal(name: &str, error: &async_nats::jetstream::context::CreateStreamError) -> NatsError {
     if let CreateStreamErrorKind::JetStream(inner) = error.kind()
         && inner.error_code() == ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED
@@ -177,77 +187,81 @@ struct Change {
     apply: fn(&mut Config, &Config),
 }
 
-/// How a stream differs from the one that is wanted. Larger limits than wanted are no difference.
-struct Review {
-    wanted: Config,
-    /// What cannot be changed and breaks the promise.
-    breaches: Vec<String>,
-    /// Changes without which hits that were acknowledged could be lost.
+/// The differences between a stream and its required configuration. Larger limits are not a difference.
+struct ConfigDiff {
+    required: Config,
+    /// Differences that endanger acknowledged hits and cannot be repaired.
+    violations: Vec<String>,
+    /// Changes without which acknowledged hits could be lost.
     needed: Vec<Change>,
-    /// Changes without which sensors only wait, or a hit is stored twice.
+    /// Changes without which sensors would have to wait or hits could be stored twice.
     useful: Vec<Change>,
 }
 
-impl Review {
-    fn of(found: &Config, wanted: &Config) -> Self {
-        let mut review =
-            Self { wanted: wanted.clone(), breaches: Vec::new(), needed: Vec::new(), useful: Vec::new() };
-        review.find_breaches(found);
-        review.find_changes(found);
-        review
+impl ConfigDiff {
+    fn of(found: &Config, required: &Config) -> Self {
+        let mut diff = Self {
+            required: required.clone(),
+            violations: Vec::new(),
+            needed: Vec::new(),
+            useful: Vec::new(),
+        };
+        diff.find_violations(found);
+        diff.find_changes(found);
+        diff
     }
 
-    fn find_breaches(&mut self, found: &Config) {
-        let breaches = [
-            (found.storage != self.wanted.storage, "its storage is memory, which a restart empties"),
+    fn find_violations(&mut self, found: &Config) {
+        let violations = [
+            (found.storage != self.required.storage, "its storage is memory, which a restart empties"),
             (
-                found.retention != self.wanted.retention,
-                "its retention is not `limits`, so hits are removed before every sink has them",
+                found.retention != self.required.retention,
+                "its retention is not `limits`, so hits are removed before every sink has received them",
             ),
             (found.mirror.is_some(), "it is a mirror"),
             (found.sealed, "it is sealed"),
             (found.subject_transform.is_some(), "it changes subjects"),
         ];
-        let found = breaches.into_iter().filter(|(is_breach, _)| *is_breach);
-        self.breaches = found.map(|(_, text)| text.to_owned()).collect();
-        if !self.breaches.is_empty() {
-            self.breaches
-                .push("move its hits elsewhere and delete it, and it will be created correctly".into());
+        let found = violations.into_iter().filter(|(is_violation, _)| *is_violation);
+        self.violations = found.map(|(_, text)| text.to_owned()).collect();
+        if !self.violations.is_empty() {
+            self.violations
+                .push("move its hits elsewhere and delete it, and it will be created again".into());
         }
     }
 
     fn find_changes(&mut self, found: &Config) {
-        let wanted = self.wanted.clone();
-        let is_less = |found: i64, wanted: i64| found >= 0 && (wanted < 0 || found < wanted);
+        let required = self.required.clone();
+        let is_less = |found: i64, required: i64| found >= 0 && (required < 0 || found < required);
         let mut needed = |is_needed: bool, text: String, apply: fn(&mut Config, &Config)| {
             if is_needed {
                 self.needed.push(Change { text, apply });
             }
         };
         needed(
-            wanted.discard == DiscardPolicy::New && found.discard != DiscardPolicy::New,
+            required.discard == DiscardPolicy::New && found.discard != DiscardPolicy::New,
             "discard policy old, now new".into(),
-            |it, wanted| it.discard = wanted.discard,
+            |it, required| it.discard = required.discard,
         );
         needed(
-            is_less(found.max_messages_per_subject, wanted.max_messages_per_subject),
+            is_less(found.max_messages_per_subject, required.max_messages_per_subject),
             format!(
                 "{} messages per subject, now {}",
-                found.max_messages_per_subject, wanted.max_messages_per_subject
+                found.max_messages_per_subject, required.max_messages_per_subject
             ),
-            |it, wanted| it.max_messages_per_subject = wanted.max_messages_per_subject,
+            |it, required| it.max_messages_per_subject = required.max_messages_per_subject,
         );
         let is_shorter =
-            !found.max_age.is_zero() && (wanted.max_age.is_zero() || found.max_age < wanted.max_age);
+            !found.max_age.is_zero() && (required.max_age.is_zero() || found.max_age < required.max_age);
         needed(
             is_shorter,
-            format!("maximum age {:?}, now {:?}", found.max_age, wanted.max_age),
-            |it, wanted| it.max_age = wanted.max_age,
+            format!("maximum age {:?}, now {:?}", found.max_age, required.max_age),
+            |it, required| it.max_age = required.max_age,
         );
         needed(
-            found.num_replicas < wanted.num_replicas,
-            format!("{} replicas, now {}", found.num_replicas, wanted.num_replicas),
-            |it, wanted| it.num_replicas = wanted.num_replicas,
+            found.num_replicas < required.num_replicas,
+            format!("{} replicas, now {}", found.num_replicas, required.num_replicas),
+            |it, required| it.num_replicas = required.num_replicas,
         );
         needed(found.no_ack, "no acknowledgements, now with".into(), |it, _| it.no_ack = false);
         needed(
@@ -256,9 +270,9 @@ impl Review {
             |it, _| it.max_message_size = -1,
         );
         needed(
-            subjects(found, &wanted) != found.subjects,
-            format!("subjects {:?}, now {:?}", found.subjects, subjects(found, &wanted)),
-            |it, wanted| it.subjects = subjects(it, wanted),
+            subjects(found, &required) != found.subjects,
+            format!("subjects {:?}, now {:?}", found.subjects, subjects(found, &required)),
+            |it, required| it.subjects = subjects(it, required),
         );
         let mut useful = |is_useful: bool, text: String, apply: fn(&mut Config, &Config)| {
             if is_useful {
@@ -266,33 +280,33 @@ impl Review {
             }
         };
         useful(
-            is_less(found.max_bytes, wanted.max_bytes),
-            format!("at most {} bytes, now {}", found.max_bytes, wanted.max_bytes),
-            |it, wanted| it.max_bytes = wanted.max_bytes,
+            is_less(found.max_bytes, required.max_bytes),
+            format!("at most {} bytes, now {}", found.max_bytes, required.max_bytes),
+            |it, required| it.max_bytes = required.max_bytes,
         );
         useful(
-            is_less(found.max_messages, wanted.max_messages),
+            is_less(found.max_messages, required.max_messages),
             format!("at most {} messages, now any number", found.max_messages),
-            |it, wanted| it.max_messages = wanted.max_messages,
+            |it, required| it.max_messages = required.max_messages,
         );
         useful(
-            found.duplicate_window < wanted.duplicate_window,
-            format!("duplicate window {:?}, now {:?}", found.duplicate_window, wanted.duplicate_window),
-            |it, wanted| it.duplicate_window = wanted.duplicate_window,
+            found.duplicate_window < required.duplicate_window,
+            format!("duplicate window {:?}, now {:?}", found.duplicate_window, required.duplicate_window),
+            |it, required| it.duplicate_window = required.duplicate_window,
         );
         useful(
-            wanted.allow_direct && !found.allow_direct,
+            required.allow_direct && !found.allow_direct,
             "no direct reads, now with".into(),
-            |it, wanted| it.allow_direct = wanted.allow_direct,
+            |it, required| it.allow_direct = required.allow_direct,
         );
     }
 }
 
-/// The subjects that a stream gets: the wanted ones, and those of somebody else that it has. Ours that it has and should
-/// not, from an earlier release, would keep other streams from having them.
-fn subjects(found: &Config, wanted: &Config) -> Vec<String> {
+/// Returns the subjects that a stream should have: the required ones and existing ones that do not belong to etwsieve.
+/// Subjects from an earlier release are removed, because they would prevent other streams from using them.
+fn subjects(found: &Config, required: &Config) -> Vec<String> {
     let foreign = found.subjects.iter().filter(|it| !it.starts_with("etwsieve."));
-    let all: Vec<String> = wanted.subjects.iter().chain(foreign).cloned().collect();
+    let all: Vec<String> = required.subjects.iter().chain(foreign).cloned().collect();
     let has_all = all.len() == found.subjects.len() && all.iter().all(|it| found.subjects.contains(it));
     if has_all { found.subjects.clone() } else { all }
 }
@@ -301,14 +315,14 @@ fn subjects(found: &Config, wanted: &Config) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// A name, what follows from the difference, and how it is made.
+    /// A name, the expected numbers of differences, and the change that causes them.
     type Row = (&'static str, [usize; 3], fn(&mut Config));
 
-    /// What is done about each difference: a breach, a change that is needed, one that is useful, or nothing.
+    /// Counts violations, required changes and useful changes.
     #[test]
     fn each_difference_has_its_consequence() {
         let settings = NatsSettings { replicas: 3, max_days: 2, ..NatsSettings::for_url("nats://h") };
-        let wanted = wanted(&settings, Layout::new(1)).swap_remove(0).config;
+        let required = required(&settings, StreamLayout::new(1)).swap_remove(0).config;
         let rows: [Row; 22] = [
             ("as wanted", [0, 0, 0], |_| {}),
             ("memory", [2, 0, 0], |it| it.storage = StorageType::Memory),
@@ -336,15 +350,15 @@ mod tests {
             ("more subjects", [0, 0, 0], |it| it.subjects.insert(0, "x.>".into())),
         ];
         for (name, expected, change) in rows {
-            let mut found = wanted.clone();
+            let mut found = required.clone();
             change(&mut found);
-            let review = Review::of(&found, &wanted);
-            let counts = [review.breaches.len(), review.needed.len(), review.useful.len()];
+            let diff = ConfigDiff::of(&found, &required);
+            let counts = [diff.violations.len(), diff.needed.len(), diff.useful.len()];
             assert_eq!(counts, expected, "{name}");
-            for change in review.needed.iter().chain(&review.useful) {
-                (change.apply)(&mut found, &wanted);
+            for change in diff.needed.iter().chain(&diff.useful) {
+                (change.apply)(&mut found, &required);
             }
-            let again = Review::of(&found, &wanted);
+            let again = ConfigDiff::of(&found, &required);
             assert!(again.needed.is_empty() && again.useful.is_empty(), "{name}: repaired in one step");
         }
     }

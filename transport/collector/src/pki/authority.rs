@@ -1,7 +1,8 @@
-//! The authority itself: making it, issuing, revoking.
+//! The authority: creates it, issues and revokes certificates.
 
-use super::bundle::{certificate_hosts, certificate_validity, fingerprint, hex};
-use super::{Bundle, Entry, PkiError, Register, SensorName, files};
+use super::bundle::{certificate_hosts, certificate_validity, fingerprint};
+use super::{Bundle, CertificateEntry, PkiError, Register, SensorName, files};
+use data_encoding::HEXLOWER;
 use etwsieve_transport::time::{unix_now, unix_text};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -12,35 +13,35 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Longest validity of a certificate, in days: that of the authority itself.
+/// Maximum validity of a certificate in days, which is that of the authority.
 pub const DAYS_MAX: u32 = 3650;
 
 const SECONDS_PER_DAY: u64 = 86_400;
-/// Certificates are good from a day before they were issued, for machines whose clock is behind.
+/// Certificates are valid from one day before they are issued, for machines whose clock is slow.
 const BACKDATED_SECONDS: u64 = SECONDS_PER_DAY;
-/// Random bytes of a serial number; RFC 5280 allows 20 with the sign.
+/// Length of a serial number in bytes; RFC 5280 allows up to 20.
 const SERIAL_LEN: usize = 16;
-/// Names in the folder that no bundle may take.
+/// Names of the authority's files, which bundles must not have.
 const OWN_FILES: [&str; 5] = ["ca.pem", "ca.key", "collector.pem", "sensors.toml", ".lock"];
-/// Longest certificate or key file, in bytes.
+/// Maximum length of a certificate or key file, in bytes.
 const PEM_LEN_MAX: u64 = 64 * 1024;
 
-/// An authority in its folder.
+/// An authority in a folder.
 #[derive(Debug)]
 pub struct Authority {
     folder: PathBuf,
 }
 
-/// A certificate that was issued.
+/// The result of issuing a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Issued {
-    /// The file with certificate, key and the authority's certificate.
+pub struct IssuedBundle {
+    /// The path of the bundle.
     pub bundle: PathBuf,
-    /// When it ends, in seconds since 1970.
+    /// When the certificate expires, in seconds since 1970.
     pub expires: u64,
 }
 
-/// What a certificate is for.
+/// The purpose of a certificate.
 #[derive(Clone, Copy)]
 enum Purpose {
     Sensor,
@@ -48,11 +49,12 @@ enum Purpose {
 }
 
 impl Authority {
-    /// Makes an authority in `folder`, with a collector's bundle for `hosts` that is good for `days`.
+    /// Creates an authority in `folder`, with a collector's bundle for `hosts` that is valid for `days`.
     ///
     /// # Errors
     ///
-    /// [`PkiError::Exists`] if there is any of its files: no authority is ever overwritten.
+    /// [`PkiError::Exists`] if one of its files exists, because an authority is never overwritten; others if a host is
+    /// invalid or a file cannot be written.
     pub fn init(folder: &Path, hosts: &[String], days: u32) -> Result<Self, PkiError> {
         check_hosts(hosts)?;
         files::make_folder(folder)?;
@@ -69,8 +71,8 @@ impl Authority {
             }
         }
         let serial = serial()?;
-        // Two authorities of one house are told apart by their subject.
-        let name = format!("etwsieve authority {}", hex(&serial[..4]));
+        // A random part distinguishes the authorities of one organisation.
+        let name = format!("etwsieve authority {}", HEXLOWER.encode(&serial[..4]));
         let failed = |source| PkiError::Certificate { name: name.clone(), source };
         let now = unix_now();
         let mut params = params(&name, now, now + u64::from(DAYS_MAX) * SECONDS_PER_DAY, serial);
@@ -94,7 +96,7 @@ impl Authority {
         match written {
             Ok(()) => Ok(authority),
             Err(error) => {
-                // A part of an authority is of no use, and would be in the way of the next attempt.
+                // An incomplete authority is useless and would prevent the next attempt.
                 for path in &made {
                     _ = std::fs::remove_file(path);
                 }
@@ -103,7 +105,7 @@ impl Authority {
         }
     }
 
-    /// The authority in a folder.
+    /// Opens the authority in a folder.
     ///
     /// # Errors
     ///
@@ -114,25 +116,26 @@ impl Authority {
         if path.exists() { Ok(authority) } else { Err(PkiError::Missing { path }) }
     }
 
-    /// Issues a certificate to a sensor and writes its bundle, to `NAME.bundle.pem` in the folder unless `out` says
-    /// where.
+    /// Issues a certificate to a sensor and writes its bundle to `out`, by default `NAME.bundle.pem` in the folder.
+    ///
+    /// If `renew` is set, the sensor may already have a valid certificate, which stays valid until it expires or is
+    /// revoked, so that the sensor works until it has the new one.
     ///
     /// # Errors
     ///
-    /// [`PkiError::Known`] if the sensor has a good certificate, unless `renew`. The old one stays good until it ends or
-    /// is revoked, so that the sensor works until it has the new one. [`PkiError::Taken`] if there is a file in the
-    /// bundle's place that is not an earlier bundle of this sensor. Nothing is registered then.
+    /// [`PkiError::Known`] if the sensor has a valid certificate and `renew` is not set; [`PkiError::Taken`] if the
+    /// file exists and is not an earlier bundle of this sensor. In both cases no certificate is registered.
     pub fn issue(
         &self,
         name: &SensorName,
         days: u32,
         renew: bool,
         out: Option<&Path>,
-    ) -> Result<Issued, PkiError> {
+    ) -> Result<IssuedBundle, PkiError> {
         let _lock = files::lock(&self.folder)?;
         let mut register = self.register()?;
         let now = unix_now();
-        let good = |entry: &&Entry| entry.name == name.as_str() && entry.is_good(now);
+        let good = |entry: &&CertificateEntry| entry.name == name.as_str() && entry.is_good(now);
         if let Some(entry) = register.entries().iter().find(good)
             && !renew
         {
@@ -142,33 +145,36 @@ impl Authority {
         let replaces = self.check_place(&bundle, Some(name))?;
         let serial = serial()?;
         let (text, certificate, expires) = self.sign(Purpose::Sensor, &[name.to_string()], days, serial)?;
-        register.add(Entry {
+        register.add(CertificateEntry {
             name: name.to_string(),
-            serial: hex(&serial),
+            serial: HEXLOWER.encode(&serial),
             fingerprint: fingerprint(&certificate),
             issued: unix_text(now),
             expires: unix_text(expires),
             revoked: false,
         })?;
-        // In this order: what is registered can be written, and a bundle that has its name is let in.
+        // In this order, only certificates whose bundle can be written are registered, and every complete bundle is
+        // registered.
         let pending = files::write(&bundle, &text)?;
         register.save()?;
         let kept = if replaces { pending.replace() } else { pending.create() };
         if let Err(error) = kept {
-            // Nobody has the key. If this fails too, an entry stays that no one can use.
-            register.remove(&hex(&serial));
-            register.save().unwrap_or_else(|other| tracing::warn!("{name} stays registered: {other}"));
+            // Nobody has the key. If this fails, too, an entry stays that nobody can use.
+            register.remove(&HEXLOWER.encode(&serial));
+            register.save().unwrap_or_else(|other| {
+                tracing::warn!("cannot remove the unused certificate of {name} from the list: {other}")
+            });
             return Err(error);
         }
-        Ok(Issued { bundle, expires })
+        Ok(IssuedBundle { bundle, expires })
     }
 
-    /// Revokes every certificate of a sensor, or the one with a serial number, and returns how many were not yet
-    /// revoked. A running collector refuses them as soon as it has read the register again.
+    /// Revokes all certificates of a sensor, or the one with a serial number, and returns how many were not yet
+    /// revoked. A running collector refuses them as soon as it has reloaded the list.
     ///
     /// # Errors
     ///
-    /// [`PkiError::Unknown`].
+    /// [`PkiError::Unknown`] if there is no such certificate.
     pub fn revoke(&self, name: &SensorName, serial: Option<&str>) -> Result<usize, PkiError> {
         let _lock = files::lock(&self.folder)?;
         let mut register = self.register()?;
@@ -177,18 +183,18 @@ impl Authority {
         Ok(revoked)
     }
 
-    /// Issues the collector's certificate anew, or one for another collector if `out` says where. Without `hosts` it is
-    /// for those of the present one.
+    /// Issues a new certificate for the collector, or one for another collector to `out`. If `hosts` is empty, those of
+    /// the current certificate are used.
     ///
     /// # Errors
     ///
-    /// [`PkiError::Taken`] if there is something at `out`.
+    /// [`PkiError::Taken`] if `out` exists.
     pub fn issue_collector(
         &self,
         hosts: &[String],
         days: u32,
         out: Option<&Path>,
-    ) -> Result<Issued, PkiError> {
+    ) -> Result<IssuedBundle, PkiError> {
         let _lock = files::lock(&self.folder)?;
         let present = self.collector_path();
         let hosts = if hosts.is_empty() {
@@ -208,11 +214,11 @@ impl Authority {
         } else {
             pending.replace()?;
         }
-        Ok(Issued { bundle, expires })
+        Ok(IssuedBundle { bundle, expires })
     }
 
-    /// Refuses a place for a bundle where something else is; true if there is an earlier bundle of `sensor`, which may be
-    /// replaced.
+    /// Checks that a bundle may be written to `path`. Returns true if an earlier bundle of `sensor` exists there, which
+    /// may be replaced.
     fn check_place(&self, path: &Path, sensor: Option<&SensorName>) -> Result<bool, PkiError> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let is_in = |(own, other): (PathBuf, PathBuf)| own == other;
@@ -239,26 +245,26 @@ impl Authority {
         if is_earlier { Ok(true) } else { Err(PkiError::Taken { path: path.to_owned(), name }) }
     }
 
-    /// The register of sensors.
+    /// Reads the list of sensors.
     ///
     /// # Errors
     ///
-    /// As [`Register::read`].
+    /// The same as those of [`Register::read`].
     pub fn register(&self) -> Result<Register, PkiError> {
         Register::read(self.register_path())
     }
 
-    /// The authority's certificate, `ca.pem`.
+    /// Returns the path of the authority's certificate, `ca.pem`.
     pub fn certificate_path(&self) -> PathBuf {
         self.folder.join("ca.pem")
     }
 
-    /// The collector's bundle, `collector.pem`.
+    /// Returns the path of the collector's bundle, `collector.pem`.
     pub fn collector_path(&self) -> PathBuf {
         self.folder.join("collector.pem")
     }
 
-    /// The register, `sensors.toml`.
+    /// Returns the path of the list of sensors, `sensors.toml`.
     pub fn register_path(&self) -> PathBuf {
         self.folder.join("sensors.toml")
     }
@@ -267,7 +273,7 @@ impl Authority {
         self.folder.join("ca.key")
     }
 
-    /// The authority's certificate.
+    /// Reads the authority's certificate.
     ///
     /// # Errors
     ///
@@ -279,7 +285,7 @@ impl Authority {
             .map_err(|error| PkiError::Damaged { path, detail: error.to_string() })
     }
 
-    /// Signs a certificate for names, of which there is at least one; gives the bundle, the certificate and its end.
+    /// Signs a certificate for at least one name and returns the bundle, the certificate and its expiry.
     fn sign(
         &self,
         purpose: Purpose,
@@ -291,10 +297,7 @@ impl Authority {
         let authority = self.certificate()?;
         let path = self.certificate_path();
         let end = certificate_validity(&authority)
-            .ok_or_else(|| PkiError::Damaged {
-                path: path.clone(),
-                detail: "it is no certificate".to_owned(),
-            })?
+            .ok_or_else(|| PkiError::Damaged { path: path.clone(), detail: "not a certificate".to_owned() })?
             .until;
         let now = unix_now();
         if end <= now {
@@ -322,11 +325,11 @@ impl Authority {
     }
 }
 
-/// What all certificates have in common.
+/// Returns the parameters that all certificates have in common.
 fn params(name: &str, now: u64, expires: u64, serial: [u8; SERIAL_LEN]) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    // A common name has at most 64 characters (RFC 5280, ub-common-name); identity is in the alternative names.
+    // A common name has at most 64 characters (RFC 5280, ub-common-name). The identity is in the alternative names.
     params.distinguished_name.push(DnType::CommonName, name.get(..64).unwrap_or(name));
     let unix = rcgen::date_time_ymd(1970, 1, 1);
     params.not_before = unix + Duration::from_secs(now - BACKDATED_SECONDS.min(now));
@@ -335,7 +338,7 @@ fn params(name: &str, now: u64, expires: u64, serial: [u8; SERIAL_LEN]) -> Certi
     params
 }
 
-/// A random serial number, positive and of full length.
+/// Returns a random serial number, which is positive and of full length.
 fn serial() -> Result<[u8; SERIAL_LEN], PkiError> {
     let mut serial = [0; SERIAL_LEN];
     getrandom::fill(&mut serial).map_err(PkiError::Random)?;

@@ -1,32 +1,33 @@
 //! Bundles: certificate, private key and the authority's certificate in one PEM file.
 
 use super::{PkiError, files};
+use data_encoding::HEXLOWER;
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 use std::path::Path;
 
-/// Longest bundle, in bytes.
+/// Maximum length of a bundle, in bytes.
 const BUNDLE_LEN_MAX: u64 = 1024 * 1024;
 
-/// What one end of a connection needs.
+/// The credentials of one side of a connection.
 #[derive(Debug)]
 pub struct Bundle {
     /// Its certificate.
     pub certificate: CertificateDer<'static>,
     /// Its private key.
     pub key: PrivateKeyDer<'static>,
-    /// The certificate of the authority that vouches for the other end.
+    /// The certificate of the authority that signs the certificate of the other side.
     pub authority: CertificateDer<'static>,
 }
 
 impl Bundle {
-    /// Reads a bundle: the first certificate is its own, the last one the authority's.
+    /// Reads a bundle. The first certificate is its own, the second that of the authority.
     ///
     /// # Errors
     ///
-    /// [`PkiError::Missing`], [`PkiError::Io`], and [`PkiError::Damaged`] for anything but two certificates and a key.
+    /// [`PkiError::Missing`], [`PkiError::Io`], or [`PkiError::Damaged`] unless the file contains two certificates and
+    /// a key.
     pub fn read(path: &Path) -> Result<Self, PkiError> {
         let text = files::read(path, BUNDLE_LEN_MAX)?;
         let damaged = |detail: &str| PkiError::Damaged { path: path.to_owned(), detail: detail.to_owned() };
@@ -40,14 +41,14 @@ impl Bundle {
             }
         }
         let [certificate, authority] = <[_; 2]>::try_from(certificates).map_err(|found| {
-            damaged(&format!("{} certificates, expected its own and the authority's", found.len()))
+            damaged(&format!("{} certificates, expected two (its own and the authority's)", found.len()))
         })?;
-        let key = key.ok_or_else(|| damaged("no private key"))?;
+        let key = key.ok_or_else(|| damaged("no private key found"))?;
         Ok(Self { certificate, key, authority })
     }
 }
 
-/// From when to when a certificate is good, in seconds since 1970.
+/// The validity period of a certificate, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
     /// First second.
@@ -56,7 +57,7 @@ pub struct Validity {
     pub until: u64,
 }
 
-/// Reads the validity of a certificate; `None` if it is none.
+/// Returns the validity period of a certificate; `None` if it cannot be parsed.
 pub fn certificate_validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or_default();
@@ -66,7 +67,7 @@ pub fn certificate_validity(certificate: &CertificateDer<'_>) -> Option<Validity
     })
 }
 
-/// Host names and addresses of a certificate.
+/// Returns the host names and addresses of a certificate.
 pub(super) fn certificate_hosts(certificate: &CertificateDer<'_>) -> Option<Vec<String>> {
     use x509_parser::extensions::GeneralName;
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
@@ -83,14 +84,7 @@ pub(super) fn certificate_hosts(certificate: &CertificateDer<'_>) -> Option<Vec<
     Some(names.iter().filter_map(host).collect())
 }
 
-/// SHA-256 of a certificate in lower-case hexadecimal, as `sensors.toml` has it.
+/// Returns the SHA-256 of a certificate in lower-case hexadecimal, as in `sensors.toml`.
 pub fn fingerprint(certificate: &[u8]) -> String {
-    hex(&Sha256::digest(certificate))
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    HEXLOWER.encode(&Sha256::digest(certificate))
 }

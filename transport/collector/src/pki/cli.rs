@@ -1,4 +1,4 @@
-//! `etwsieve-collector pki`: the authority's commands.
+//! `etwsieve-collector pki`: the commands of the authority.
 
 use super::bundle::{Bundle, certificate_hosts, certificate_validity};
 use super::{Authority, DAYS_MAX, PkiError, SensorName};
@@ -8,18 +8,18 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// Days for which a certificate is good unless said otherwise.
+/// Default validity of a certificate in days.
 const DAYS: u32 = 825;
 const SECONDS_PER_DAY: u64 = 86_400;
-/// Longest name in a list, in characters: the names of a collector with many hosts.
+/// Maximum length of a name in a list, in characters. A collector may have many hosts.
 const NAME_WIDTH_MAX: usize = 1000;
-/// A certificate that ends within this many days is warned of.
+/// Certificates that expire within this many days cause a warning.
 pub const WARN_DAYS: u64 = 30;
 
-/// Certificates: a private authority, one bundle file for each sensor.
+/// Manage the private certificate authority and the certificates of sensors
 #[derive(Debug, clap::Args)]
 pub struct PkiArgs {
-    /// Folder of the authority.
+    /// Folder of the authority
     #[arg(long, value_name = "DIR", default_value = "pki", global = true)]
     pki: PathBuf,
     #[command(subcommand)]
@@ -28,66 +28,66 @@ pub struct PkiArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum PkiCommand {
-    /// Make the authority, and the collector's bundle.
+    /// Create the authority and the bundle of the collector
     Init {
-        /// Host name or address by which sensors reach the collector; may be given several times.
+        /// Host name or address of the collector; repeatable
         #[arg(long = "host", value_name = "NAME", required = true)]
         hosts: Vec<String>,
-        /// Days for which the collector's certificate is good.
+        /// Validity of the collector's certificate in days
         #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(u32).range(1..=i64::from(DAYS_MAX)))]
         days: u32,
     },
-    /// Issue a certificate to a sensor: writes NAME.bundle.pem.
+    /// Issue a certificate to a sensor and write its bundle
     Issue {
-        /// The sensor's name: letters, digits, '-' and '.'.
+        /// Name of the sensor: letters, digits, '-' and '.'
         name: SensorName,
-        /// Days for which it is good.
+        /// Validity in days
         #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(u32).range(1..=i64::from(DAYS_MAX)))]
         days: u32,
-        /// Issue although the sensor has a good certificate, which stays good.
+        /// Issue even if the sensor has a valid certificate, which stays valid
         #[arg(long)]
         renew: bool,
-        /// Write the bundle here.
+        /// Path of the bundle [default: NAME.bundle.pem in the folder of the authority]
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Issue the collector's certificate anew, or one for another collector.
+    /// Issue a new certificate for the collector, or one for another collector
     Collector {
-        /// Host names and addresses, unless those of the present certificate.
+        /// Host name or address of the collector; repeatable [default: those of the current certificate]
         #[arg(long = "host", value_name = "NAME")]
         hosts: Vec<String>,
-        /// Days for which it is good.
+        /// Validity in days
         #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(u32).range(1..=i64::from(DAYS_MAX)))]
         days: u32,
-        /// Write it to a new file, for another collector.
+        /// Write a bundle for another collector to this new file
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Refuse a sensor from now on.
+    /// Revoke the certificates of a sensor
     Revoke {
-        /// The sensor's name.
+        /// Name of the sensor
         name: SensorName,
-        /// Only the certificate with this serial number, as `list` shows it.
+        /// Revoke only the certificate with this serial number, as shown by `list`
         #[arg(long, value_name = "HEX")]
         serial: Option<String>,
     },
-    /// List the certificates, and warn of those that end soon.
+    /// List all certificates and warn about those that expire soon
     List,
 }
 
 impl PkiArgs {
-    /// Carries the command out. Its result goes to `out`, warnings to `warnings`.
+    /// Executes the command and writes its result to `out` and warnings to `warnings`.
     ///
     /// # Errors
     ///
-    /// Those of the command; nothing was changed then.
+    /// The command failed and changed nothing, or its result cannot be written.
     pub fn run(&self, out: &mut dyn Write, warnings: &mut dyn Write) -> Result<(), PkiError> {
         match &self.command {
             PkiCommand::Init { hosts, days } => {
                 let authority = Authority::init(&self.pki, hosts, *days)?;
                 writeln!(
                     out,
-                    "authority   {}\ncollector   {} for {}\nregister    {}\nNow issue a bundle for each sensor: etwsieve-collector pki --pki {} issue NAME",
+                    "authority   {}\ncollector   {} for {}\nregister    {}\nNext, issue a bundle for each sensor: etwsieve-collector pki --pki {} issue NAME",
                     printable::path(&authority.certificate_path()),
                     printable::path(&authority.collector_path()),
                     Printable(hosts.join(", ")),
@@ -98,13 +98,23 @@ impl PkiArgs {
             }
             PkiCommand::Issue { name, days, renew, out: file } => {
                 let issued = Authority::open(&self.pki)?.issue(name, *days, *renew, file.as_deref())?;
-                writeln!(out, "{}  good until {}", printable::path(&issued.bundle), unix_text(issued.expires))
-                    .map_err(printed)
+                writeln!(
+                    out,
+                    "{}  valid until {}",
+                    printable::path(&issued.bundle),
+                    unix_text(issued.expires)
+                )
+                .map_err(printed)
             }
             PkiCommand::Collector { hosts, days, out: file } => {
                 let issued = Authority::open(&self.pki)?.issue_collector(hosts, *days, file.as_deref())?;
-                writeln!(out, "{}  good until {}", printable::path(&issued.bundle), unix_text(issued.expires))
-                    .map_err(printed)
+                writeln!(
+                    out,
+                    "{}  valid until {}",
+                    printable::path(&issued.bundle),
+                    unix_text(issued.expires)
+                )
+                .map_err(printed)
             }
             PkiCommand::Revoke { name, serial } => {
                 let revoked = Authority::open(&self.pki)?.revoke(name, serial.as_deref())?;
@@ -115,7 +125,7 @@ impl PkiArgs {
     }
 }
 
-/// Writes a line for each certificate at `now`, in seconds since 1970, and warns of those that want a successor.
+/// Writes a line for each certificate, and warnings for those that must be renewed. `now` is in seconds since 1970.
 fn list(
     authority: &Authority,
     now: u64,
@@ -126,12 +136,12 @@ fn list(
         let state = match expires.checked_sub(now) {
             _ if revoked => "revoked",
             None | Some(0) => "expired",
-            Some(left) if left < WARN_DAYS * SECONDS_PER_DAY => "ends soon",
-            _ => "good",
+            Some(left) if left < WARN_DAYS * SECONDS_PER_DAY => "expiring",
+            _ => "valid",
         };
         let (name, serial) = (clip(name, NAME_WIDTH_MAX), clip(serial, NAME_WIDTH_MAX));
         writeln!(out, "{name:<40} {serial:<32} {state:<9} {}", unix_text(expires)).map_err(printed)?;
-        match remedy.filter(|_| state == "ends soon" || state == "expired") {
+        match remedy.filter(|_| state == "expiring" || state == "expired") {
             Some(remedy) => {
                 writeln!(warnings, "warning: {name}: {}; {}", ends(expires, now), Printable(remedy))
                     .map_err(printed)
@@ -141,19 +151,19 @@ fn list(
     };
     let until = |certificate: &_| certificate_validity(certificate).map_or(0, |validity| validity.until);
     let certificate = authority.certificate()?;
-    line("(authority)", "", until(&certificate), false, Some("make a new authority in another folder"))?;
+    line("(authority)", "", until(&certificate), false, Some("create a new authority in another folder"))?;
     match Bundle::read(&authority.collector_path()) {
         Ok(bundle) => {
             let hosts = certificate_hosts(&bundle.certificate).unwrap_or_default().join(", ");
             let name = format!("(collector) {hosts}");
-            line(&name, "", until(&bundle.certificate), false, Some("issue it anew: pki collector"))?;
+            line(&name, "", until(&bundle.certificate), false, Some("renew it with: pki collector"))?;
         }
-        // Collectors may be elsewhere, each with a bundle of its own.
+        // Collectors may run elsewhere with their own bundles.
         Err(PkiError::Missing { .. }) => {}
         Err(error) => return Err(error),
     }
     let register = authority.register()?;
-    // Only the last certificate of a sensor wants a successor.
+    // Only the last certificate of a sensor must be renewed.
     let mut last: HashMap<&str, u64> = HashMap::new();
     for entry in register.entries().iter().filter(|entry| !entry.revoked) {
         let expires = last.entry(&entry.name).or_default();
@@ -161,7 +171,7 @@ fn list(
     }
     for entry in register.entries() {
         let expires = entry.expires_unix();
-        let remedy = format!("issue it anew: pki issue {} --renew", entry.name);
+        let remedy = format!("renew it with: pki issue {} --renew", entry.name);
         let remedy = (last.get(entry.name.as_str()) == Some(&expires)).then_some(remedy.as_str());
         line(&entry.name, &entry.serial, expires, entry.revoked, remedy)?;
     }
@@ -172,11 +182,11 @@ fn printed(source: io::Error) -> PkiError {
     PkiError::Io { path: "standard output".into(), action: "write to", source }
 }
 
-/// When something that ends at `expires` (seconds since 1970) does, for people.
+/// Describes when a certificate expires; times are in seconds since 1970.
 fn ends(expires: u64, now: u64) -> String {
     let date = unix_text(expires);
     match expires.checked_sub(now) {
         None | Some(0) => format!("expired on {date}"),
-        Some(left) => format!("ends on {date}, in {} days", left / SECONDS_PER_DAY),
+        Some(left) => format!("expires on {date}, in {} days", left / SECONDS_PER_DAY),
     }
 }

@@ -1,41 +1,41 @@
-//! What can go wrong with the authority, in terms of what to do about it.
+//! Errors of the authority.
 
 use etwsieve_transport::printable;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a command of the authority was not carried out; nothing was changed then.
+/// Why a command of the authority failed. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
-    /// Not a name for a sensor.
-    #[error("{name:?} is no name for a sensor: {detail}")]
+    /// A name is not valid for a sensor.
+    #[error("invalid sensor name {name:?}: {detail}")]
     Name {
-        /// What was given, its beginning.
+        /// The beginning of the name.
         name: String,
-        /// Why.
+        /// What is wrong.
         detail: &'static str,
     },
-    /// Neither a host name nor an address.
-    #[error("{host:?} is neither a host name nor an IP address")]
+    /// A host is neither a host name nor an address.
+    #[error("invalid host {host:?}: expected a host name or an IP address")]
     Host {
-        /// What was given.
+        /// The host.
         host: String,
     },
-    /// An authority needs to know where sensors connect to.
-    #[error("name at least one host name or address of the collector: --host NAME")]
+    /// The certificate of a collector needs a host.
+    #[error("no host; pass at least one host name or address of the collector with --host")]
     NoHost,
-    /// There is something already.
+    /// A file of the authority exists already.
     #[error(
-        "{} exists and is left as it is; name another folder, or remove it if an init was interrupted",
+        "{} already exists; use another folder, or remove the file if a previous init was interrupted",
         printable::path(path)
     )]
     Exists {
         /// The file.
         path: PathBuf,
     },
-    /// A bundle would take the place of something else.
+    /// A bundle would overwrite another file.
     #[error(
-        "{} exists and is not a bundle of {name} from this authority; name another file with --out",
+        "{} exists and is not a bundle of {name} from this authority; choose another file with --out",
         printable::path(path)
     )]
     Taken {
@@ -44,46 +44,49 @@ pub enum PkiError {
         /// The sensor, or the collector.
         name: String,
     },
-    /// A bundle would take a name that the authority itself uses.
-    #[error("{} is the name of a file of the authority; name another file with --out", printable::path(path))]
+    /// A bundle would have the name of one of the authority's files.
+    #[error(
+        "{} is reserved for a file of the authority; choose another file with --out",
+        printable::path(path)
+    )]
     Reserved {
         /// The file.
         path: PathBuf,
     },
-    /// No authority in the folder.
+    /// A file of the authority is missing.
     #[error(
-        "{} is not there; make the authority with `pki init`, or put the file back",
+        "{} does not exist; create the authority with `pki init`, or restore the file",
         printable::path(path)
     )]
     Missing {
         /// The file.
         path: PathBuf,
     },
-    /// A certificate for this name is in use.
-    #[error("{name} has a certificate until {expires}; --renew issues another one")]
+    /// The sensor already has a valid certificate.
+    #[error("{name} already has a certificate valid until {expires}; pass --renew to issue another one")]
     Known {
         /// The sensor.
         name: String,
         /// When it expires.
         expires: String,
     },
-    /// No certificate for this name.
+    /// The sensor has no such certificate.
     #[error("{name} has no certificate in {}", printable::path(path))]
     Unknown {
         /// The sensor.
         name: String,
-        /// The register.
+        /// The list of sensors.
         path: PathBuf,
     },
-    /// The register has no room.
-    #[error("{} holds {max} certificates and takes no more", printable::path(path))]
+    /// The list of sensors is full.
+    #[error("{} is full: it contains {max} certificates", printable::path(path))]
     Full {
-        /// The register.
+        /// The list of sensors.
         path: PathBuf,
-        /// How many it may hold.
+        /// The maximum number of certificates.
         max: usize,
     },
-    /// A file does not hold what it should.
+    /// A file has unexpected contents.
     #[error("{}: {detail}", printable::path(path))]
     Damaged {
         /// The file.
@@ -91,41 +94,41 @@ pub enum PkiError {
         /// What is wrong.
         detail: String,
     },
-    /// The authority is at its end.
+    /// The authority has expired.
     #[error(
-        "the authority in {} expired on {expires}; make a new one with `pki init` in another folder",
+        "the authority in {} expired on {expires}; create a new one with `pki init` in another folder",
         printable::path(path)
     )]
     Expired {
         /// Its certificate.
         path: PathBuf,
-        /// When.
+        /// When it expired.
         expires: String,
     },
-    /// The system refused.
+    /// The system reports an error.
     #[error("cannot {action} {}: {source}", printable::path(path))]
     Io {
         /// The file.
         path: PathBuf,
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// The system's word.
+        /// The error of the system.
         source: io::Error,
     },
-    /// No certificate could be made.
-    #[error("cannot make the certificate of {name}: {source}")]
+    /// A certificate cannot be created.
+    #[error("cannot create the certificate of {name}: {source}")]
     Certificate {
-        /// Whose.
+        /// The names in the certificate.
         name: String,
-        /// Why.
+        /// The cause.
         source: rcgen::Error,
     },
-    /// The system gives no random numbers.
-    #[error("the system gives no random numbers: {0}")]
+    /// The system provides no random numbers.
+    #[error("cannot get random numbers from the system: {0}")]
     Random(getrandom::Error),
 }
 
-/// Gives errors of the system their place.
+/// Adds the path and action to an error of the system.
 pub(super) trait At<T> {
     fn at(self, path: &Path, action: &'static str) -> Result<T, PkiError>;
 }

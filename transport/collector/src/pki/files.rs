@@ -1,4 +1,4 @@
-//! Files that appear whole, and for their owner alone.
+//! Files that are written atomically and that only their owner can access.
 
 use super::PkiError;
 use super::error::At;
@@ -8,17 +8,17 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// A file whose contents are durable, but which has no name yet. Unless it is given one, it is removed.
+/// A file with durable contents that has not yet got its final name. It is removed when dropped.
 pub(super) struct Pending {
     file: NamedTempFile,
     path: PathBuf,
 }
 
-/// Writes what shall become the file at `path`. Where `path` is a link, the file that it names will be replaced.
+/// Writes the contents of the future file at `path`. If `path` is a link, its target will be replaced.
 pub(super) fn write(path: &Path, text: &str) -> Result<Pending, PkiError> {
     let path = if path.is_symlink() { fs::canonicalize(path).at(path, "find")? } else { path.to_owned() };
     let written = (|| {
-        // Readable for its owner alone from the beginning.
+        // Temporary files are accessible by their owner only.
         let mut file = tempfile::Builder::new().prefix(".pki-").suffix(".tmp").tempfile_in(folder(&path))?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
@@ -29,7 +29,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<Pending, PkiError> {
 }
 
 impl Pending {
-    /// Gives the file its name, unless there is one of this name.
+    /// Gives the file its name, unless a file with this name exists.
     pub(super) fn create(self) -> Result<(), PkiError> {
         match self.file.persist_noclobber(&self.path) {
             Ok(_) => sync_folder(&self.path).at(&self.path, "write"),
@@ -40,14 +40,14 @@ impl Pending {
         }
     }
 
-    /// Puts the file in the place of what is there. After a crash there is the one or the other, never a part.
+    /// Gives the file its name, replacing an existing file. After a crash there is one or the other.
     pub(super) fn replace(self) -> Result<(), PkiError> {
         let kept = self.file.persist(&self.path).map_err(|error| error.error);
         kept.and_then(|_| sync_folder(&self.path)).at(&self.path, "write")
     }
 }
 
-/// Makes a file, or fails if there is one.
+/// Creates a file, or fails if it exists.
 pub(super) fn create(path: &Path, text: &str) -> Result<(), PkiError> {
     if path.symlink_metadata().is_ok() {
         return Err(PkiError::Exists { path: path.to_owned() });
@@ -55,7 +55,7 @@ pub(super) fn create(path: &Path, text: &str) -> Result<(), PkiError> {
     write(path, text)?.create()
 }
 
-/// Puts a file in the place of what is there.
+/// Creates or replaces a file.
 pub(super) fn replace(path: &Path, text: &str) -> Result<(), PkiError> {
     write(path, text)?.replace()
 }
@@ -71,13 +71,13 @@ pub(super) fn read(path: &Path, len_max: u64) -> Result<String, PkiError> {
     if text.len() as u64 > len_max {
         return Err(PkiError::Damaged {
             path: path.to_owned(),
-            detail: format!("it is longer than {len_max} bytes"),
+            detail: format!("longer than {len_max} bytes"),
         });
     }
     Ok(text)
 }
 
-/// Makes the folder, for its owner alone, unless it is there.
+/// Creates the folder if it does not exist, accessible by its owner only.
 pub(super) fn make_folder(path: &Path) -> Result<(), PkiError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -86,13 +86,13 @@ pub(super) fn make_folder(path: &Path) -> Result<(), PkiError> {
         use std::os::unix::fs::DirBuilderExt;
         builder.mode(0o700);
     }
-    builder.create(path).at(path, "make the folder")
+    builder.create(path).at(path, "create the folder")
 }
 
-/// One command at a time in a folder: holds the lock until it is dropped.
+/// Locks the folder until the returned file is dropped, so that only one command runs at a time.
 pub(super) fn lock(folder: &Path) -> Result<File, PkiError> {
     let path = folder.join(".lock");
-    // Windows locks only what may be read or written at any place.
+    // Windows can lock only files opened with such access.
     let file = OpenOptions::new().read(true).create(true).append(true).open(&path).at(&path, "open")?;
     file.lock().at(&path, "lock")?;
     Ok(file)
@@ -102,7 +102,7 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The name of a file is durable when its folder is. Other systems than Unix have no such call.
+/// Syncs the folder of a file, which makes its name durable. Only Unix supports that.
 fn sync_folder(path: &Path) -> std::io::Result<()> {
     if cfg!(unix) {
         File::open(folder(path))?.sync_all()?;

@@ -1,14 +1,14 @@
-//! Names of sensors: what stands in a certificate, in a file name and in every row of the store.
+//! Names of sensors, which are used in certificates, file names and the store.
 
 use super::PkiError;
 use std::fmt;
 use std::str::FromStr;
 
-/// Longest name of a sensor, in bytes.
+/// Maximum length of a sensor's name, in bytes.
 pub const SENSOR_NAME_LEN_MAX: usize = 128;
-/// Longest part between dots, in bytes (RFC 1035, section 2.3.4).
+/// Maximum length of a label, in bytes (RFC 1035, section 2.3.4).
 const LABEL_LEN_MAX: usize = 63;
-/// The name that a sensor without a certificate has; no certificate may carry it.
+/// The name of sensors without a certificate, which no certificate may contain.
 const RESERVED: &str = "insecure-loopback";
 
 /// The name of a sensor: lower-case ASCII letters, digits, `-` and `.`, as in a host name.
@@ -16,7 +16,7 @@ const RESERVED: &str = "insecure-loopback";
 pub struct SensorName(String);
 
 impl SensorName {
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -25,24 +25,24 @@ impl SensorName {
 impl FromStr for SensorName {
     type Err = PkiError;
 
-    /// Accepts capital letters, as in the names of Windows computers, and makes them small.
+    /// Parses a name and converts it to lower case, because names of Windows computers have capital letters.
     fn from_str(text: &str) -> Result<Self, PkiError> {
         let name = text.to_ascii_lowercase();
         let refuse = |detail| Err(PkiError::Name { name: text.chars().take(80).collect(), detail });
         if name.is_empty() || name.len() > SENSOR_NAME_LEN_MAX {
-            return refuse("a name has 1 to 128 characters");
+            return refuse("expected 1 to 128 characters");
         }
         if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.') {
-            return refuse("a name consists of letters, digits, '-' and '.'");
+            return refuse("expected only letters, digits, '-' and '.'");
         }
         if name.split('.').any(|label| label.is_empty() || label.len() > LABEL_LEN_MAX) {
-            return refuse("between dots there are 1 to 63 characters");
+            return refuse("expected 1 to 63 characters between dots");
         }
         if name.split('.').any(|label| label.starts_with('-') || label.ends_with('-')) {
-            return refuse("'-' stands at no end of a name or part of it");
+            return refuse("'-' is not allowed at the beginning or end, or next to a dot");
         }
         if name == RESERVED {
-            return refuse("this is the name of sensors without a certificate");
+            return refuse("reserved for sensors without a certificate");
         }
         Ok(Self(name))
     }
@@ -73,7 +73,7 @@ mod tests {
             ("path", "../ca", None),
             ("underscore", "a_b", None),
             ("blank", "a b", None),
-            ("letters of others", "srv\u{e9}", None),
+            ("non-ASCII letter", "srv\u{e9}", None),
             ("hyphen at the end", "srv-.x", None),
             ("reserved", "Insecure-Loopback", None),
         ];

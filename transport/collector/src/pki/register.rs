@@ -1,4 +1,4 @@
-//! `sensors.toml`: every certificate issued to a sensor. The collector lets in what is listed and not revoked.
+//! `sensors.toml`: all certificates issued to sensors. The collector admits those that are listed and not revoked.
 //!
 //! ```toml
 //! [[sensor]]
@@ -10,75 +10,74 @@
 //! revoked = false
 //! ```
 //!
-//! A sensor has several entries while an old certificate and its successor are both good. The file is written as a
-//! whole and renamed into place: who reads it while it changes sees the old one or the new one.
+//! A sensor has several entries while an old and a renewed certificate are both valid. The file is replaced atomically,
+//! so readers see either the old or the new version.
 
 use super::{PkiError, files};
 use etwsieve_transport::time::parse_unix;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Name of the file in the authority's folder.
+/// File name of the list in the folder of the authority.
 pub const SENSORS_FILE: &str = "sensors.toml";
-/// Longest register, in bytes.
+/// Maximum length of the file, in bytes.
 pub const REGISTER_LEN_MAX: u64 = 64 * 1024 * 1024;
-/// Most certificates in a register.
+/// Maximum number of certificates in the list.
 pub const SENSORS_MAX: usize = 100_000;
 
-const HEAD: &str = "# Certificates of sensors, written by `etwsieve-collector pki`. The collector reads it again when it changes.\n\n";
+const HEAD: &str = "# Certificates of sensors, written by `etwsieve-collector pki`. The collector reloads this file when it changes.\n\n";
 
-/// A certificate that was issued to a sensor.
+/// A certificate issued to a sensor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
+pub struct CertificateEntry {
     /// The sensor.
     pub name: String,
     /// Serial number, lower-case hexadecimal.
     pub serial: String,
     /// SHA-256 of the certificate's DER, lower-case hexadecimal.
     pub fingerprint: String,
-    /// When it was issued: RFC 3339.
+    /// When it was issued, as RFC 3339.
     pub issued: String,
-    /// When it ends: RFC 3339.
+    /// When it expires, as RFC 3339.
     pub expires: String,
     /// Whether the collector refuses it.
     #[serde(default)]
     pub revoked: bool,
 }
 
-impl Entry {
-    /// When it ends, in seconds since 1970. Checked when the register was read.
+impl CertificateEntry {
+    /// Returns when it expires, in seconds since 1970.
     pub fn expires_unix(&self) -> u64 {
         parse_unix(&self.expires).unwrap_or_default()
     }
 
-    /// Whether the collector lets it in at `now`, in seconds since 1970.
+    /// Returns whether it is valid at `now`, in seconds since 1970.
     pub fn is_good(&self, now: u64) -> bool {
         !self.revoked && now < self.expires_unix()
     }
 }
 
-/// The register, as read.
+/// The list of certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Register {
     path: PathBuf,
-    entries: Vec<Entry>,
+    entries: Vec<CertificateEntry>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
     #[serde(default)]
-    sensor: Vec<Entry>,
+    sensor: Vec<CertificateEntry>,
 }
 
 impl Register {
-    /// Reads a register, as a rule `sensors.toml`.
+    /// Reads the list from a file, usually `sensors.toml`.
     ///
     /// # Errors
     ///
-    /// [`PkiError::Missing`], [`PkiError::Io`], and [`PkiError::Damaged`] with the place. Whoever re-reads a register
-    /// keeps the last good one then.
+    /// [`PkiError::Missing`], [`PkiError::Io`], or [`PkiError::Damaged`], which names the invalid entry.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, PkiError> {
         let path = path.as_ref();
         let damaged = |detail: String| PkiError::Damaged { path: path.to_owned(), detail };
@@ -88,29 +87,30 @@ impl Register {
             return Err(damaged(format!("more than {SENSORS_MAX} certificates")));
         }
         for entry in &document.sensor {
-            let at = |what: &str| damaged(format!("{what} of {:?}, serial {:?}", entry.name, entry.serial));
+            let at =
+                |what: &str| damaged(format!("sensor {:?}, serial {:?}: {what}", entry.name, entry.serial));
             if entry.fingerprint.len() != 64 || !entry.fingerprint.bytes().all(is_lower_hex) {
-                return Err(at("the fingerprint is not 64 lower-case hexadecimal digits: that"));
+                return Err(at("the fingerprint is not 64 lower-case hexadecimal digits"));
             }
             if parse_unix(&entry.issued).is_none() || parse_unix(&entry.expires).is_none() {
-                return Err(at("a time is not like 2026-01-31T09:00:00Z: that"));
+                return Err(at("invalid time, expected a value such as 2026-01-31T09:00:00Z"));
             }
         }
         Ok(Self { path: path.to_owned(), entries: document.sensor })
     }
 
-    /// A register that [`save`](Self::save) will write to `path`.
-    pub fn new(path: impl Into<PathBuf>, entries: Vec<Entry>) -> Self {
+    /// Creates a list that [`save`](Self::save) will write to `path`.
+    pub fn new(path: impl Into<PathBuf>, entries: Vec<CertificateEntry>) -> Self {
         Self { path: path.into(), entries }
     }
 
-    /// All certificates, in the order of their issue.
-    pub fn entries(&self) -> &[Entry] {
+    /// Returns all certificates in the order in which they were issued.
+    pub fn entries(&self) -> &[CertificateEntry] {
         &self.entries
     }
 
     /// Adds a certificate.
-    pub(super) fn add(&mut self, entry: Entry) -> Result<(), PkiError> {
+    pub(super) fn add(&mut self, entry: CertificateEntry) -> Result<(), PkiError> {
         if self.entries.len() >= SENSORS_MAX {
             return Err(PkiError::Full { path: self.path.clone(), max: SENSORS_MAX });
         }
@@ -118,7 +118,8 @@ impl Register {
         Ok(())
     }
 
-    /// Marks every certificate of a sensor, or the one with the serial number, and returns how many were good until now.
+    /// Revokes all certificates of a sensor, or the one with the serial number, and returns how many were not yet
+    /// revoked.
     pub(super) fn revoke(&mut self, name: &str, serial: Option<&str>) -> Result<usize, PkiError> {
         let (mut found, mut revoked) = (false, 0);
         for entry in &mut self.entries {
@@ -135,16 +136,16 @@ impl Register {
         }
     }
 
-    /// Writes the register in one step.
+    /// Writes the list atomically.
     ///
     /// # Errors
     ///
-    /// [`PkiError::Io`], with the register as it was.
+    /// [`PkiError::Io`]; the file is unchanged.
     pub fn save(&self) -> Result<(), PkiError> {
         files::replace(&self.path, &self.text()?)
     }
 
-    /// The register as it is written.
+    /// Returns the contents of the file.
     pub(super) fn text(&self) -> Result<String, PkiError> {
         let document = Document { sensor: self.entries.clone() };
         let text = toml::to_string(&document)

@@ -1,10 +1,11 @@
 //! Files to which several processes may append whole lines.
 //!
-//! A writer opens the file for each batch and holds its lock while it writes. Under the lock nobody else is in the middle of
-//! a line, so anything after the last line end was left by a crash and may be cut off. The lock is on the file itself, so
-//! links to it share the lock. Windows would keep readers out of a locked file; there a file beside it is locked.
+//! A writer opens the file for each batch and holds its lock while it writes. Under the lock no other process is
+//! writing a line, so anything after the last line end is the remainder of a crash and may be removed. The lock is on
+//! the file itself, so links to it share the lock. On Windows, where a lock would keep readers out, a file beside it is
+//! locked.
 
-use super::Progress;
+use super::DeliveryContext;
 use etwsieve_transport::private_file;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -13,14 +14,14 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 use std::time::{Duration, Instant};
 
-/// Longest wait for another process to finish its batch.
+/// Maximum time to wait for another process to finish its batch.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
-/// Time between two attempts to lock.
+/// Pause between two attempts to lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
-/// Bytes read at a time when the end of the last whole line is looked for.
+/// Number of bytes per read in the search for the last line end.
 const TAIL_LEN: u64 = 64 * 1024;
 
-/// A file that only this process writes to while the value lives.
+/// A locked file, to which only this process may append.
 #[derive(Debug)]
 pub(super) struct Append {
     pub(super) file: File,
@@ -28,32 +29,34 @@ pub(super) struct Append {
     pub(super) len: u64,
     pub(super) metadata: Metadata,
     path: PathBuf,
-    /// The lock, where it is not on the file.
+    /// The lock file, on systems where the file itself is not locked.
     _beside: Option<File>,
 }
 
 impl Append {
-    /// Opens the file at `path`, waits for its lock and cuts off an unfinished line. A new file is readable by its owner only.
+    /// Opens the file at `path`, waits for its lock and removes an incomplete line. A new file is accessible by its
+    /// owner only.
     ///
     /// # Errors
     ///
-    /// What the system says; `WouldBlock` if another process keeps the lock; `Interrupted` if `progress` says to stop.
-    pub(super) fn open(path: &Path, progress: &mut dyn Progress) -> io::Result<Self> {
+    /// Those of the system; `WouldBlock` if another process holds the lock for too long; `Interrupted` if the program
+    /// stops.
+    pub(super) fn open(path: &Path, context: &mut dyn DeliveryContext) -> io::Result<Self> {
         let begun = Instant::now();
         loop {
             let beside = if cfg!(windows) { Some(lock_file(path)?) } else { None };
             if let Some(beside) = &beside {
-                lock(beside, begun, progress)?;
+                lock(beside, begun, context)?;
             }
             let mut file = open(path, None)?;
             if beside.is_none() {
-                lock(&file, begun, progress)?;
+                lock(&file, begun, context)?;
             }
             let mut metadata = file.metadata()?;
-            // Renamed or removed while the lock was waited for: the name is another file's now.
+            // The file was renamed or removed while this process waited for the lock.
             if !is_same(&metadata, path) {
                 if begun.elapsed() >= LOCK_WAIT {
-                    return Err(io::Error::other("it is replaced again and again"));
+                    return Err(io::Error::other("the file is replaced again and again"));
                 }
                 continue;
             }
@@ -65,14 +68,15 @@ impl Append {
         }
     }
 
-    /// Cuts off everything written since the file was opened, after a failed write.
+    /// Removes everything written since the file was opened, after a failed write.
     pub(super) fn undo(&self) {
-        // If this fails too, the next one who opens it finds the end of its last whole line.
+        // If this fails, too, the next process that opens the file removes the incomplete line.
         let _ = shorten(&self.file, &self.path, self.len);
     }
 }
 
-/// Distinguishes a file from its successor of the same name, by device and inode or else by the time of its creation.
+/// Returns a value that distinguishes a file from its successors of the same name: device and inode, or else its
+/// creation time.
 pub(super) fn identity(metadata: &Metadata) -> (u64, u64) {
     #[cfg(unix)]
     {
@@ -90,35 +94,38 @@ fn is_same(metadata: &Metadata, path: &Path) -> bool {
     path.metadata().is_ok_and(|found| identity(&found) == identity(metadata))
 }
 
-/// Opens the file beside `path` that is locked in its place. Links to one file share it.
+/// Opens the lock file beside `path`, which links to a file share.
 fn lock_file(path: &Path) -> io::Result<File> {
     let mut name = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).into_os_string();
     name.push(".lock");
-    // Windows locks only what may be read or written at any place.
+    // Windows can lock only files opened with such access.
     private_file::options().read(true).create(true).append(true).open(PathBuf::from(name))
 }
 
-fn lock(file: &File, begun: Instant, progress: &mut dyn Progress) -> io::Result<()> {
+fn lock(file: &File, begun: Instant, context: &mut dyn DeliveryContext) -> io::Result<()> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
             Err(TryLockError::Error(error)) => {
-                return Err(io::Error::new(error.kind(), format!("it cannot be locked: {error}")));
+                return Err(io::Error::new(error.kind(), format!("cannot lock it: {error}")));
             }
             Err(TryLockError::WouldBlock) if begun.elapsed() >= LOCK_WAIT => {
-                let text = "another process has locked it and does not finish";
+                let text = "another process has held its lock for too long";
                 return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
             }
             Err(TryLockError::WouldBlock) => {
-                if !progress.wait(LOCK_PAUSE) {
-                    return Err(io::Error::new(io::ErrorKind::Interrupted, "stopped before it was locked"));
+                if !context.wait(LOCK_PAUSE) {
+                    return Err(io::Error::new(
+                        io::ErrorKind::Interrupted,
+                        "stopped while waiting for its lock",
+                    ));
                 }
             }
         }
     }
 }
 
-/// Opens a file, or creates one with the permissions `like`, by default for its owner only.
+/// Opens a file, or creates one with the permissions `like`; by default only its owner may access it.
 pub(super) fn open(path: &Path, like: Option<&Permissions>) -> io::Result<File> {
     let mut options = private_file::options();
     options.read(true).append(true);
@@ -134,7 +141,7 @@ pub(super) fn open(path: &Path, like: Option<&Permissions>) -> io::Result<File> 
             sync_folder(path)?;
             Ok(file)
         }
-        // Somebody else was faster.
+        // Another process has created it in the meantime.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             OpenOptions::new().read(true).append(true).open(path)
         }
@@ -142,8 +149,9 @@ pub(super) fn open(path: &Path, like: Option<&Permissions>) -> io::Result<File> 
     }
 }
 
-/// Makes the file end with a whole line, and returns its length. A beginning of a record is cut off (it was never
-/// acknowledged, so it comes again); anything else is somebody else's, and gets an end of line.
+/// Makes the file end with a whole line and returns its length. An incomplete record is removed, because it was never
+/// acknowledged and will be written again. Any other incomplete line is not from a sink and is completed with a line
+/// end.
 fn mend(file: &mut File, path: &Path, len: u64) -> io::Result<u64> {
     let mut start = len;
     let mut first = None;
@@ -151,7 +159,7 @@ fn mend(file: &mut File, path: &Path, len: u64) -> io::Result<u64> {
         let step = TAIL_LEN.min(start);
         start -= step;
         file.seek(SeekFrom::Start(start))?;
-        // Nearly always the last byte is the end of a line, and no more is read.
+        // Usually the last byte is a line end, and nothing else is read.
         if start + step == len && step > 1 {
             file.seek(SeekFrom::Start(len - 1))?;
             let mut last = [0];
@@ -172,7 +180,7 @@ fn mend(file: &mut File, path: &Path, len: u64) -> io::Result<u64> {
     finish(file, path, first, 0, len)
 }
 
-/// Ends a file whose last line begins at `whole` with the byte `first`; `None`: there is no such line.
+/// Removes or completes the last line, which starts at `whole` with the byte `first`; `None`: there is no such line.
 fn finish(file: &mut File, path: &Path, first: Option<u8>, whole: u64, len: u64) -> io::Result<u64> {
     match first {
         None => Ok(len),
@@ -181,12 +189,12 @@ fn finish(file: &mut File, path: &Path, first: Option<u8>, whole: u64, len: u64)
     }
 }
 
-/// Cuts a locked file. Windows does not let a handle do so that may only append.
+/// Truncates a locked file. Windows does not allow that with a handle for appending.
 fn shorten(file: &File, path: &Path, len: u64) -> io::Result<()> {
     if cfg!(windows) { OpenOptions::new().write(true).open(path)?.set_len(len) } else { file.set_len(len) }
 }
 
-/// A new name is durable when its folder is; other systems than Unix have no such call.
+/// Syncs the folder of a file, which makes a new name durable. Only Unix supports that.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -1,8 +1,8 @@
-//! Pauses between attempts: doubling, and random so that many do not come back at once.
+//! Exponential backoff with random jitter, so that many clients do not retry at the same moment.
 
 use std::time::Duration;
 
-/// The pauses of one place that is tried again and again.
+/// The pauses between attempts.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     min: Duration,
@@ -11,24 +11,24 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses from `min`, doubling to `max`.
+    /// Creates a backoff that starts at `min` and doubles up to `max`.
     pub fn new(min: Duration, max: Duration) -> Self {
         Self { min, max: max.max(min), next: min }
     }
 
-    /// The next pause: a random part, at least half, of what has been doubled so far.
+    /// Returns the next pause, between half of the current maximum and all of it, and doubles the maximum.
     pub fn pause(&mut self) -> Duration {
         let full = self.next;
         self.next = (full * 2).min(self.max);
         let mut random = [0; 4];
-        // Without random numbers the pause is whole, which is no reason to fail.
+        // A pause without jitter is better than an error.
         if getrandom::fill(&mut random).is_err() {
             return full;
         }
         full.mul_f64(0.5 + f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX) / 2.0)
     }
 
-    /// It worked: begin with the shortest pause again.
+    /// Starts again with the shortest pause, after a success.
     pub fn reset(&mut self) {
         self.next = self.min;
     }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn doubles_within_bounds_and_starts_anew() {
+    fn doubles_within_bounds_and_restarts() {
         let second = Duration::from_secs(1);
         let mut backoff = Backoff::new(second, 5 * second);
         for round in 0..2 {

@@ -1,26 +1,26 @@
-//! Requests of many records, divided when the receiver refuses them, so that a bad record does not affect its neighbours.
+//! Sends many records per request, and splits requests that are refused, so that a bad record does not affect others.
 //!
-//! A receiver may blame a record, which is then refused. A proxy or firewall in between (which may object to the text of a
-//! script) does not say why it refuses a request. A record that is refused like this is suspect, and is refused for good
-//! only if the path to the receiver works for other records.
+//! If the receiver blames a record, that record is refused. A proxy or firewall in between, which may object to the
+//! text of a script, does not say why it refuses a request. A record refused like this is a suspect, which is refused
+//! permanently only if the path to the receiver works for other records.
 
-use super::{Outcome, Progress, SinkError, join};
+use super::{DeliveryContext, Outcome, SinkError, join};
 use std::time::Duration;
 
-/// Consecutive deliveries of nothing but suspects after which the suspects are refused: several minutes, with the pauses.
+/// Number of consecutive deliveries of only suspects after which they are refused; this takes several minutes.
 const SUSPECT_ROUNDS_MAX: u32 = 10;
-/// Longest record that is kept as a probe.
+/// Maximum length of a record that is kept as a probe, in bytes.
 const PROBE_LEN_MAX: usize = 64 * 1024;
 
-/// Records for one request: where each ends in the body, and the hit that it belongs to.
+/// The records of a request: the end of each in the body, and the index of its hit.
 #[derive(Default)]
-pub(super) struct Request {
+pub(super) struct BulkRequest {
     pub(super) body: Vec<u8>,
     records: Vec<(usize, usize)>,
 }
 
-impl Request {
-    /// Notes that what was added to the body is a record of the hit with this index.
+impl BulkRequest {
+    /// Ends a record that was appended to the body and belongs to the hit with this index.
     pub(super) fn end_record(&mut self, hit: usize) {
         self.records.push((self.body.len(), hit));
     }
@@ -36,27 +36,28 @@ pub(super) enum Verdict {
     Judged(Vec<Outcome>),
     /// All records are accepted.
     Accepted,
-    /// One record, with this number if the receiver says which, is refused for good, and nothing of the request is accepted.
+    /// A record is refused permanently, with its number if the receiver names it, and no record of the request is
+    /// accepted.
     Refused(Option<usize>, String),
     /// The request is refused without blaming a record.
     Suspect(SinkError),
 }
 
-/// State of the path to the receiver, kept between deliveries.
+/// The state of the path to the receiver, kept between deliveries.
 #[derive(Debug, Default)]
-pub(super) struct Way {
-    /// A record that was accepted. Sending it again shows whether the path works.
+pub(super) struct ReceiverPath {
+    /// An accepted record. Sending it again shows whether the path works.
     probe: Vec<u8>,
-    /// Consecutive deliveries of nothing but suspects.
+    /// Number of consecutive deliveries of only suspects.
     suspect_rounds: u32,
 }
 
 /// One delivery of a batch.
 pub(super) struct Delivery<'a> {
-    way: &'a mut Way,
+    path: &'a mut ReceiverPath,
     outcomes: Vec<Outcome>,
     suspects: Vec<(usize, SinkError)>,
-    /// A record was taken.
+    /// A record was accepted, so the path works.
     is_open: bool,
     /// A request was sent.
     is_begun: bool,
@@ -64,9 +65,9 @@ pub(super) struct Delivery<'a> {
 
 impl<'a> Delivery<'a> {
     /// Starts the delivery of a batch of `hits` hits.
-    pub(super) fn new(way: &'a mut Way, hits: usize) -> Self {
+    pub(super) fn new(path: &'a mut ReceiverPath, hits: usize) -> Self {
         Self {
-            way,
+            path,
             outcomes: vec![Outcome::Delivered; hits],
             suspects: Vec::new(),
             is_open: false,
@@ -74,25 +75,25 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Sends a request, in halves if it is refused. `post` receives a body and its number of records.
+    /// Sends a request, and splits it in halves if it is refused. `post` receives a body and its number of records.
     ///
     /// # Errors
     ///
-    /// Those of `post`, and the stop.
+    /// Those of `post`, or the program stops.
     pub(super) fn send(
         &mut self,
-        request: &Request,
-        progress: &mut dyn Progress,
+        request: &BulkRequest,
+        context: &mut dyn DeliveryContext,
         mut post: impl FnMut(&[u8], usize) -> Result<Verdict, SinkError>,
     ) -> Result<(), SinkError> {
-        // Parts of the request still to be sent, as ranges of records, the first one last.
+        // The parts of the request still to be sent, as ranges of records in reverse order.
         let mut parts = vec![(0, request.records.len())];
         while let Some((start, end)) = parts.pop() {
             if start == end {
                 continue;
             }
-            // Not behind the last request: what has arrived should not come again.
-            if self.is_begun && !progress.wait(Duration::ZERO) {
+            // Not after the last request: a batch that is complete should be acknowledged, not sent again.
+            if self.is_begun && !context.wait(Duration::ZERO) {
                 return Err(SinkError::new("stopped in the middle of a batch"));
             }
             self.is_begun = true;
@@ -137,27 +138,27 @@ impl<'a> Delivery<'a> {
         mut post: impl FnMut(&[u8], usize) -> Result<Verdict, SinkError>,
     ) -> Result<Vec<Outcome>, SinkError> {
         if let Some((_, error)) = self.suspects.first() {
-            if !self.is_open && !self.way.probe.is_empty() {
-                self.is_open = !matches!(post(&self.way.probe, 1)?, Verdict::Suspect(_));
+            if !self.is_open && !self.path.probe.is_empty() {
+                self.is_open = !matches!(post(&self.path.probe, 1)?, Verdict::Suspect(_));
             }
-            self.way.suspect_rounds += 1;
-            if !self.is_open && self.way.suspect_rounds < SUSPECT_ROUNDS_MAX {
+            self.path.suspect_rounds += 1;
+            if !self.is_open && self.path.suspect_rounds < SUSPECT_ROUNDS_MAX {
                 return Err(error.clone());
             }
         }
-        self.way.suspect_rounds = 0;
+        self.path.suspect_rounds = 0;
         for (hit, error) in self.suspects {
             join(&mut self.outcomes[hit], Outcome::Refused(error.detail));
         }
         Ok(self.outcomes)
     }
 
-    fn take(&mut self, request: &Request, record: usize) {
+    fn take(&mut self, request: &BulkRequest, record: usize) {
         self.is_open = true;
         let body = &request.body[request.offset(record)..request.offset(record + 1)];
         if body.len() <= PROBE_LEN_MAX {
-            self.way.probe.clear();
-            self.way.probe.extend(body);
+            self.path.probe.clear();
+            self.path.probe.extend(body);
         }
     }
 }

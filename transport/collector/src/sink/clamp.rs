@@ -1,9 +1,9 @@
-//! Values that receivers refuse are clamped, and the texts that every record of a hit would repeat are bounded.
+//! Clamps values that receivers refuse, and bounds the texts that are repeated in every record of a hit.
 //!
-//! A hit with many rules becomes many records, so whatever belongs to the hit is written many times. The first records
-//! have it whole; once they have used up [`copies_len_max`], the others have an excerpt around what their rule found.
+//! A hit with many rules becomes many records that repeat the values of the event. The first records contain them
+//! completely; once [`copies_len_max`] is used up, further records contain an excerpt around the match of their rule.
 //! Lengths are those of the JSON, in which a control character takes six bytes. The output of a hit is therefore linear
-//! in its size, whatever its texts and however many rules matched.
+//! in its length, whatever its texts and however many rules match.
 
 use etwsieve_transport::hit::{CutV1, EventContent, HitV1, PieceV1, RuleRefV1, SpanV1, Utf16Text};
 use etwsieve_transport::time::TICKS_PER_SECOND;
@@ -12,35 +12,36 @@ use std::ops::Range;
 
 /// The last FILETIME of the year 9999: later years have five digits, which parsers of ISO 8601 and RFC 5424 refuse.
 pub(super) const TIME_MAX: u64 = 265_046_774_400 * TICKS_PER_SECOND - 1;
-/// Longest value that a receiver indexes as one term, in bytes. Lucene refuses a document with a term above 32,766.
+/// Maximum length of a value that receivers index as one term, in bytes. Lucene refuses documents with terms above
+/// 32,766.
 pub(super) const TERM_LEN_MAX: usize = 8 * 1024;
-/// Longest text of an excerpt, in bytes of JSON.
+/// Maximum length of a text in an excerpt, in bytes of JSON.
 pub(super) const EXCERPT_LEN_MAX: usize = 512;
-/// Longest other string of the event (source, computer, SID, path, id) in an excerpt, in bytes of JSON.
+/// Maximum length of other strings of the event (source, computer, SID, path, id) in an excerpt, in bytes of JSON.
 pub(super) const EXCERPT_STRING_LEN_MAX: usize = 128;
-/// Bytes of JSON that the further copies of a hit's values may always take, so that short scripts stay whole.
+/// Minimum budget for further copies of a hit's values, in bytes of JSON, so that short scripts are always complete.
 const COPIES_LEN_MIN: usize = 64 * 1024;
 /// Minimum number of whole copies of a long hit, in addition to the first record.
 const COPIES_MIN: usize = 3;
 /// Field of a record that lists the fields whose values differ from the event's.
 pub(super) const CLAMPED: &str = "clamped";
 
-/// Bounds on what a record shows of a hit and its rule. Lengths are bytes of JSON.
+/// Limits of the values in a record. Lengths are bytes of JSON.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// Longest script or other long text.
+pub(super) struct FieldLimits {
+    /// Maximum length of the script and other long texts.
     pub(super) text: usize,
-    /// Longest of the strings that receivers index as one term.
+    /// Maximum length of strings that receivers index as one term.
     pub(super) term: usize,
-    /// Longest string of the rule.
+    /// Maximum length of strings of the rule.
     pub(super) rule: usize,
-    /// Most entries of each list.
+    /// Maximum number of elements of each list.
     pub(super) entries: usize,
-    /// Whether a shortened text is its beginning followed by `…`, rather than the surroundings of the rule's first span.
+    /// Whether a shortened text is its beginning followed by `…`, rather than an excerpt around the rule's first span.
     pub(super) is_beginning: bool,
 }
 
-impl Limits {
+impl FieldLimits {
     /// The limits of receivers.
     pub(super) const WHOLE: Self = Self {
         text: usize::MAX,
@@ -49,7 +50,7 @@ impl Limits {
         entries: usize::MAX,
         is_beginning: false,
     };
-    /// The limits of every record after the first ones.
+    /// The limits of records after the first ones.
     pub(super) const EXCERPT: Self =
         Self { text: EXCERPT_LEN_MAX, term: EXCERPT_STRING_LEN_MAX, ..Self::WHOLE };
 }
@@ -64,7 +65,7 @@ pub(super) fn copy_len(hit: &HitV1) -> usize {
     let strings = [Some(&hit.source), hit.computer.as_ref(), hit.user_sid.as_ref(), detail(hit)];
     let strings: usize = strings.into_iter().flatten().map(|text| json_len(text.chars())).sum();
     let texts: usize = hit.content.texts().into_iter().flatten().map(|(_, text)| units_len(&text.0)).sum();
-    // A piece is two numbers of up to ten digits with their punctuation.
+    // A piece is two numbers of up to ten digits with punctuation.
     strings + texts + 24 * hit.cut.as_ref().map_or(0, |cut| cut.pieces.len())
 }
 
@@ -81,7 +82,7 @@ pub(super) fn whole(hit: &HitV1) -> (Cow<'_, HitV1>, Vec<&'static str>) {
             .flatten()
             .any(|(name, text)| is_term(name) && !fits(&text.0, TERM_LEN_MAX));
     let (shown, mut clamped) = if is_long {
-        let (hit, clamped) = event(hit, &[], Limits::WHOLE);
+        let (hit, clamped) = event(hit, &[], FieldLimits::WHOLE);
         (Cow::Owned(hit), clamped)
     } else {
         (Cow::Borrowed(hit), Vec::new())
@@ -97,7 +98,7 @@ pub(super) fn whole(hit: &HitV1) -> (Cow<'_, HitV1>, Vec<&'static str>) {
 
 /// Returns the event of a hit within limits, without rules, and the names of the shortened fields. `spans` are those of
 /// the record's rule.
-pub(super) fn event(hit: &HitV1, spans: &[SpanV1], limits: Limits) -> (HitV1, Vec<&'static str>) {
+pub(super) fn event(hit: &HitV1, spans: &[SpanV1], limits: FieldLimits) -> (HitV1, Vec<&'static str>) {
     let mut clamped = Vec::new();
     let mut shortener =
         Shortener { hit, spans, limits, clamped: &mut clamped, cut: hit.cut.as_ref().map(Cow::Borrowed) };
@@ -141,7 +142,7 @@ pub(super) fn event(hit: &HitV1, spans: &[SpanV1], limits: Limits) -> (HitV1, Ve
 /// Returns the rule within limits and adds the names of the shortened fields to `clamped`.
 pub(super) fn rule<'a>(
     rule: &'a RuleRefV1,
-    limits: Limits,
+    limits: FieldLimits,
     clamped: &mut Vec<&'static str>,
 ) -> Cow<'a, RuleRefV1> {
     let mut short = Cow::Borrowed(rule);
@@ -178,7 +179,7 @@ pub(super) fn rule<'a>(
 struct Shortener<'a> {
     hit: &'a HitV1,
     spans: &'a [SpanV1],
-    limits: Limits,
+    limits: FieldLimits,
     clamped: &'a mut Vec<&'static str>,
     cut: Option<Cow<'a, CutV1>>,
 }
@@ -190,7 +191,7 @@ impl Shortener<'_> {
         kept.to_owned()
     }
 
-    /// One of the texts; `index` is its place in the content.
+    /// Shortens one of the texts; `index` is its position in the content.
     fn text(&mut self, index: u8, name: &'static str, text: &Utf16Text) -> Utf16Text {
         let len_max = if is_term(name) { self.limits.term } else { self.limits.text };
         if fits(&text.0, len_max) {
@@ -212,7 +213,7 @@ impl Shortener<'_> {
         Utf16Text(kept)
     }
 
-    /// How a text of which `range` is kept was cut, in units of the original.
+    /// Describes how a text was cut to `range`, in units of the original text.
     fn pieces(&self, index: u8, units: usize, range: &Range<usize>) -> CutV1 {
         match &self.hit.cut {
             Some(cut) if cut.text == index => {
@@ -269,7 +270,7 @@ impl Shortener<'_> {
         }
     }
 
-    /// How the script was cut, within the limits.
+    /// Returns how the script was cut, within the limits.
     fn cut(self) -> Option<CutV1> {
         let mut cut = self.cut?.into_owned();
         if cut.pieces.len() > self.limits.entries {
@@ -287,17 +288,17 @@ fn detail(hit: &HitV1) -> Option<&String> {
     }
 }
 
-/// Whether receivers index the text as one term.
+/// Returns whether receivers index the text as one term.
 fn is_term(name: &str) -> bool {
     matches!(name, "script_block_id" | "path" | "app_name")
 }
 
-/// The name of a text in JSON Lines.
+/// Returns the name of a text in JSON Lines.
 fn field(name: &'static str) -> &'static str {
     if name == "text" { "script_block_text" } else { name }
 }
 
-/// Bytes of a character in JSON as `serde_json` writes it.
+/// Returns the length of a character in the JSON of `serde_json`, in bytes.
 fn char_len(c: char) -> usize {
     match c {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
@@ -310,7 +311,8 @@ fn json_len(text: impl Iterator<Item = char>) -> usize {
     text.map(char_len).sum()
 }
 
-/// Bytes of a UTF-16 unit in JSON: half a pair takes two of the four, and alone it becomes U+FFFD.
+/// Returns an upper bound of the length of a UTF-16 unit in JSON, in bytes. A surrogate takes two bytes of a pair's
+/// four; a lone one becomes U+FFFD, which takes three.
 fn unit_len(unit: u16) -> usize {
     match unit {
         0xD800..=0xDFFF => 3,
@@ -322,13 +324,13 @@ fn units_len(units: &[u16]) -> usize {
     units.iter().map(|unit| unit_len(*unit)).sum()
 }
 
-/// Whether a text takes at most `len_max` bytes of JSON. Takes at most `len_max` steps, because it is called for every
-/// rule of a hit.
+/// Returns whether a text takes at most `len_max` bytes of JSON, in at most `len_max` steps, because it is called for
+/// every rule of a hit.
 fn fits(units: &[u16], len_max: usize) -> bool {
     units.len().saturating_mul(6) <= len_max || units.len() <= len_max && units_len(units) <= len_max
 }
 
-/// The beginning of a string that takes at most `len_max` bytes of JSON; `None`: all of it does.
+/// Returns the longest prefix that takes at most `len_max` bytes of JSON; `None` if the whole string does.
 fn beginning(text: &str, len_max: usize) -> Option<&str> {
     if text.len().saturating_mul(6) <= len_max {
         return None;
@@ -341,7 +343,7 @@ fn beginning(text: &str, len_max: usize) -> Option<&str> {
     end.map(|(at, _)| &text[..at])
 }
 
-/// How many of the first units take at most `len_max` bytes of JSON; pairs stay whole.
+/// Returns the number of leading units that take at most `len_max` bytes of JSON, without splitting surrogate pairs.
 fn fitting(units: &[u16], len_max: usize) -> usize {
     let mut len = 0;
     let end = units.iter().position(|unit| {
@@ -351,12 +353,13 @@ fn fitting(units: &[u16], len_max: usize) -> usize {
     end.map_or(units.len(), |end| if splits_pair(units, end) { end - 1 } else { end })
 }
 
-/// A range with `at` near its middle whose units take at most `len_max` bytes of JSON; of a longer `at`, its beginning.
+/// Returns a range around `at` whose units take at most `len_max` bytes of JSON, or the beginning of `at` if it is
+/// longer.
 fn around(units: &[u16], at: &Range<usize>, len_max: usize) -> Range<usize> {
     let inside = fitting(units.get(at.clone()).unwrap_or_default(), len_max);
     let (mut start, mut end) = (at.start, at.start + inside);
     let mut left = len_max.saturating_sub(units.get(start..end).map_or(0, units_len));
-    // From both sides in turn, until neither has a unit for which there is room.
+    // Grow on both sides in turn until no further unit fits.
     loop {
         let mut grown = false;
         if let Some(before) = start.checked_sub(1).and_then(|at| units.get(at)).map(|unit| unit_len(*unit))
@@ -383,7 +386,7 @@ fn around(units: &[u16], at: &Range<usize>, len_max: usize) -> Range<usize> {
     start..end.max(start)
 }
 
-/// Whether a cut before `at` divides a surrogate pair.
+/// Returns whether a cut before `at` splits a surrogate pair.
 fn splits_pair(units: &[u16], at: usize) -> bool {
     let unit = |at: usize| units.get(at).copied().unwrap_or_default();
     at > 0 && (0xD800..0xDC00).contains(&unit(at - 1)) && (0xDC00..0xE000).contains(&unit(at))

@@ -1,14 +1,14 @@
-//! `[[sink]]` tables of a configuration: each makes a sink with its name, its dead-letter file and its pauses.
+//! The `[[sink]]` tables of a configuration.
 //!
-//! A key that nobody knows, or a value out of its range, is an error that names the sink. `docs/collector.md` describes
-//! every key; the defaults are the constants here.
+//! Unknown keys and values out of range are errors that name the sink. `docs/collector.md` describes every key.
 
 use super::http::secret;
 use super::{
     BATCH_HITS_MAX, Backoff, BatchLimits, Credentials, DeadLetter, Elastic, ElasticSettings, Feed,
-    FileSettings, JsonFile, RecordFormat, Runner, Sink, SinkStats, Splunk, SplunkSettings, Syslog,
+    FileSettings, JsonFile, RecordFormat, Sink, SinkRunner, SinkStats, Splunk, SplunkSettings, Syslog,
     SyslogSettings,
 };
+use data_encoding::BASE64;
 use serde::Deserialize;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -16,14 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Most sinks of one configuration.
+/// Maximum number of sinks in a configuration.
 pub const SINKS_MAX: usize = 32;
-/// Longest name of a sink, in bytes.
+/// Maximum length of a sink's name, in bytes.
 const NAME_LEN_MAX: usize = 64;
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_mins(1);
 const MIB: u64 = 1024 * 1024;
-/// Most MiB of a file or limit that is given in MiB.
+/// Range of sizes that are given in MiB.
 const MB: RangeInclusive<u64> = 0..=1024 * 1024;
 const SECONDS_PER_HOUR: u64 = 3600;
 
@@ -171,11 +171,11 @@ fn request_kb() -> usize {
 fn index() -> String {
     "logs-etwsieve.detection-default".to_owned()
 }
-/// local0
+/// Returns `local0`.
 fn facility() -> u8 {
     16
 }
-/// Reserved for examples (RFC 5612): etwsieve has no number of its own.
+/// Returns the number reserved for examples (RFC 5612), because etwsieve has no number.
 fn enterprise() -> u32 {
     32_473
 }
@@ -183,7 +183,7 @@ fn message_bytes() -> usize {
     8192
 }
 
-// Secrets stay out of logs.
+// Omits secrets.
 impl std::fmt::Debug for SplunkConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SplunkConfig")
@@ -201,17 +201,17 @@ impl std::fmt::Debug for ElasticConfig {
     }
 }
 
-/// What is wrong with a sink of a configuration.
+/// A sink is configured incorrectly.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("sink {name:?}: {detail}")]
 pub struct SinkConfigError {
     /// The sink.
     pub name: String,
-    /// What is wrong, and what is expected.
+    /// What is wrong and what is expected.
     pub detail: String,
 }
 
-/// What all types of sinks have in common.
+/// The keys that all types of sinks have.
 struct Common<'a> {
     name: Option<&'a str>,
     default_name: &'static str,
@@ -222,13 +222,13 @@ struct Common<'a> {
 }
 
 impl SinkConfig {
-    /// The sink's name: under it the feed keeps its place. Its type, unless one is given.
+    /// Returns the name of the sink, under which the feed keeps its cursor. By default, the name is the type.
     pub fn name(&self) -> &str {
         let common = self.common();
         common.name.unwrap_or(common.default_name)
     }
 
-    /// A sink for one file with all else by default, as `--sink jsonl:PATH` asks for.
+    /// Returns a file sink with default settings, as for `--sink jsonl:PATH`.
     pub fn jsonl(path: PathBuf) -> Self {
         Self::Jsonl(JsonlConfig {
             name: None,
@@ -244,27 +244,27 @@ impl SinkConfig {
         })
     }
 
-    /// Checks every value, without opening anything but the files that are named.
+    /// Checks all values, reading the files that they name.
     ///
     /// # Errors
     ///
-    /// The first value out of its range, a file that cannot be read, or two ways to authenticate.
+    /// The first value out of range, a file that cannot be read, or contradictory credentials.
     pub fn check(&self) -> Result<(), SinkConfigError> {
         self.sink(Path::new("")).map(drop)
     }
 
-    /// Makes the sink with its runner. Relative paths start at `folder`, and so does the dead-letter file, which is
-    /// `NAME.dead.jsonl` unless said otherwise.
+    /// Creates the sink with its runner. Paths are resolved against `folder`, including that of the dead-letter file,
+    /// by default `NAME.dead.jsonl`.
     ///
     /// # Errors
     ///
-    /// As [`check`](Self::check).
-    pub fn runner(&self, folder: &Path, feed: Box<dyn Feed>) -> Result<Runner, SinkConfigError> {
+    /// The same as those of [`check`](Self::check).
+    pub fn runner(&self, folder: &Path, feed: Box<dyn Feed>) -> Result<SinkRunner, SinkConfigError> {
         let common = self.common();
         let name = self.name().to_owned();
         let dead_letter =
             common.dead_letter.map_or_else(|| PathBuf::from(format!("{name}.dead.jsonl")), Path::to_owned);
-        Ok(Runner {
+        Ok(SinkRunner {
             sink: self.sink(folder)?,
             feed,
             dead_letter: DeadLetter::new(folder.join(dead_letter), name.clone(), common.dead_letter_mb * MIB),
@@ -275,7 +275,8 @@ impl SinkConfig {
         })
     }
 
-    /// The files that the sink writes, each with what names it. Relative paths start at `folder`.
+    /// Returns the files that the sink writes, each with a description of the key that names it. Relative paths are
+    /// resolved against `folder`.
     pub fn outputs(&self, folder: &Path) -> Vec<(String, PathBuf)> {
         let name = self.name();
         let dead = self.common().dead_letter;
@@ -389,40 +390,40 @@ impl ElasticConfig {
                     secret("password", self.password.as_deref(), at(&self.password_file).as_ref())?;
                 Ok(Some(Credentials::new(format!(
                     "Basic {}",
-                    base64(format!("{user}:{password}").as_bytes())
+                    BASE64.encode(format!("{user}:{password}").as_bytes())
                 ))))
             }
-            _ => Err("give either api_key, or user and password".to_owned()),
+            _ => Err("set either api_key, or user and password".to_owned()),
         }
     }
 }
 
-/// Checks all sinks of a configuration together: their number, their values, their names.
+/// Checks all sinks of a configuration: their number, values and names.
 ///
 /// # Errors
 ///
-/// As [`SinkConfig::check`], and a name that two have: each keeps its place in the feed under it.
+/// Those of [`SinkConfig::check`], too many sinks, or two sinks with the same name.
 pub fn check_all(sinks: &[SinkConfig], folder: &Path) -> Result<(), SinkConfigError> {
     let mut names = HashSet::new();
     for (index, sink) in sinks.iter().enumerate() {
         let refuse =
             |detail: &str| SinkConfigError { name: sink.name().to_owned(), detail: detail.to_owned() };
         if index >= SINKS_MAX {
-            return Err(refuse("there are at most 32 sinks"));
+            return Err(refuse("too many sinks, the maximum is 32"));
         }
         if !names.insert(sink.name()) {
-            return Err(refuse("two sinks have this name; give each a name of its own"));
+            return Err(refuse("two sinks have this name; set a different `name`"));
         }
         sink.sink(folder)?;
     }
     Ok(())
 }
 
-/// A name is part of file names and of the name of a JetStream consumer.
+/// Checks a name, which becomes part of file names and of the name of a JetStream consumer.
 fn check_name(name: &str) -> Result<(), String> {
     let fine = (1..=NAME_LEN_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    if fine { Ok(()) } else { Err("a name has 1 to 64 letters, digits, '-' and '_'".to_owned()) }
+    if fine { Ok(()) } else { Err("invalid name, expected 1 to 64 letters, digits, '-' and '_'".to_owned()) }
 }
 
 fn in_range(key: &str, value: u64, range: RangeInclusive<u64>) -> Result<(), String> {
@@ -431,21 +432,6 @@ fn in_range(key: &str, value: u64, range: RangeInclusive<u64>) -> Result<(), Str
     } else {
         Err(format!("{key} is {value}, expected {} to {}", range.start(), range.end()))
     }
-}
-
-/// RFC 4648, section 4, for one header: not worth a dependency.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let bits =
-            group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
-        for digit in 0..4 {
-            let index = (bits >> (18 - 6 * digit) & 63) as usize;
-            text.push(if digit <= group.len() { char::from(DIGITS[index]) } else { '=' });
-        }
-    }
-    text
 }
 
 #[cfg(test)]

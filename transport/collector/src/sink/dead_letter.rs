@@ -1,24 +1,24 @@
-//! The dead-letter file: hits that the other side will never take, with its reason, so that a person can look.
+//! The dead-letter file: hits that the receiver will never accept, with the reason, for inspection.
 //!
-//! JSON Lines: `{"refused_at": …, "sink": …, "reason": …, "hit": {…}}`, a line for each rule, `hit` being the record in the
-//! project's own field names. A line is durable before the hit counts as done with.
+//! It consists of JSON Lines `{"refused_at": …, "sink": …, "reason": …, "hit": {…}}`, one for each rule; `hit` is the
+//! record in the format `jsonl`. Lines are durable before the batch is acknowledged.
 //!
-//! Space is checked before anything is written, and shared: **a sensor may use at most half of what the others have left**, so
-//! no number of sensors can fill the file. What does not fit is dropped and counted, and the sink continues.
+//! Space is shared: **a sensor may use at most half of the space that the others have left**, so no number of sensors
+//! can fill the file. Hits that do not fit are dropped and counted, and the sink continues.
 
 use super::append::{Append, identity};
-use super::{Item, Progress, Record, RecordFormat, SinkError};
+use super::{DeliveryContext, Record, RecordFormat, SinkError, SinkItem};
 use etwsieve_transport::time::{unix_now, unix_text};
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Longest reason that is kept, in bytes.
+/// Maximum length of a reason, in bytes.
 const REASON_LEN_MAX: usize = 2000;
-/// Precedes the sensor's name in a line. It cannot appear earlier in the line, because quotes in a reason are escaped.
+/// Precedes the sensor's name in a line. It cannot occur earlier in the line, because quotes in a reason are escaped.
 const SENSOR_MARK: &[u8] = b",\"hit\":{\"sensor\":\"";
 
-/// A dead-letter file. It is made when it is first needed.
+/// A dead-letter file, which is created when it is first needed.
 #[derive(Debug)]
 pub struct DeadLetter {
     path: PathBuf,
@@ -27,59 +27,62 @@ pub struct DeadLetter {
     used: Used,
 }
 
-/// Contents of the file, as far as it has been read.
+/// The space used by each sensor in the part of the file that has been read.
 #[derive(Debug, Default)]
 struct Used {
-    /// The file that was read.
+    /// The identity of the file.
     file: Option<(u64, u64)>,
-    /// How far.
+    /// Length of the part that has been read, in bytes.
     read: u64,
-    /// Bytes of each sensor's lines.
+    /// Total length of each sensor's lines, in bytes.
     sensors: HashMap<String, u64>,
 }
 
 /// Counts of refused hits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Buried {
-    /// Hits that are in the file.
+pub struct DeadLetterCounts {
+    /// Hits written to the file.
     pub kept: u64,
-    /// Hits that did not fit.
+    /// Hits dropped because they did not fit.
     pub dropped: u64,
 }
 
 impl DeadLetter {
-    /// A file at `path` for the sink of this name, of at most `len_max` bytes.
+    /// Creates a dead-letter file at `path` for the sink with this name, of at most `len_max` bytes.
     pub fn new(path: PathBuf, sink: String, len_max: u64) -> Self {
         Self { path, sink, len_max, used: Used::default() }
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes hits with the reasons why they were refused, and returns when they are durable. Hits that do not fit are
-    /// omitted and counted.
+    /// Writes refused hits with the reasons and returns when they are durable. Hits that do not fit are dropped.
     ///
     /// # Errors
     ///
-    /// The file cannot be written; nothing of these hits is in it.
+    /// The file cannot be written; it contains none of these hits.
     pub fn write(
         &mut self,
-        refused: &[(&Item, &str)],
-        progress: &mut dyn Progress,
-    ) -> Result<Buried, SinkError> {
-        self.append(refused, progress).map_err(|error| {
-            // What was counted may not be there.
+        refused: &[(&SinkItem, &str)],
+        context: &mut dyn DeliveryContext,
+    ) -> Result<DeadLetterCounts, SinkError> {
+        self.append(refused, context).map_err(|error| {
+            // Lines that were counted may not be in the file.
             self.used = Used::default();
             SinkError::new(format!("cannot write to the dead-letter file {}: {error}", self.path.display()))
         })
     }
 
-    fn append(&mut self, refused: &[(&Item, &str)], progress: &mut dyn Progress) -> io::Result<Buried> {
-        let mut open = Append::open(&self.path, progress)?;
+    fn append(
+        &mut self,
+        refused: &[(&SinkItem, &str)],
+        context: &mut dyn DeliveryContext,
+    ) -> io::Result<DeadLetterCounts> {
+        let mut open = Append::open(&self.path, context)?;
         self.used.update(&mut open)?;
-        let (mut total, mut buried) = (open.len, Buried::default());
+        let (mut total, mut counts) = (open.len, DeadLetterCounts::default());
         let mut write = |lines: &[u8]| open.file.write_all(lines);
         let mut written = Ok(());
         for (item, reason) in refused {
@@ -92,21 +95,21 @@ impl DeadLetter {
                 }
                 self.used.add(&item.sensor, len);
                 total += len;
-                buried.kept += 1;
+                counts.kept += 1;
             } else {
-                buried.dropped += 1;
+                counts.dropped += 1;
             }
         }
-        if buried.kept > 0 {
+        if counts.kept > 0 {
             written = written.and_then(|()| open.file.sync_data());
         }
         written.inspect_err(|_| open.undo())?;
         self.used.read = total;
-        Ok(buried)
+        Ok(counts)
     }
 
-    /// The lines of a hit; their length is bounded as that of its records is.
-    fn lines(&self, item: &Item, reason: &str) -> Vec<u8> {
+    /// Returns the lines of a hit; their length is bounded like that of its records.
+    fn lines(&self, item: &SinkItem, reason: &str) -> Vec<u8> {
         let reason = &reason[..reason.floor_char_boundary(REASON_LEN_MAX)];
         let head =
             serde_json::json!({ "refused_at": unix_text(unix_now()), "sink": self.sink, "reason": reason });
@@ -123,7 +126,7 @@ impl DeadLetter {
 }
 
 impl Used {
-    /// Reads what another process has added, or all of a file that is new.
+    /// Reads lines that other processes have added, or the whole file if it is a different one.
     fn update(&mut self, open: &mut Append) -> io::Result<()> {
         let file = Some(identity(&open.metadata));
         if file != self.file || open.len < self.read {
@@ -156,7 +159,7 @@ impl Used {
         }
     }
 
-    /// Whether a sensor may add `len` bytes to a file of `total`.
+    /// Returns whether a sensor may add `len` bytes to a file of `total` bytes.
     fn has_room(&self, sensor: &str, len: u64, total: u64, len_max: u64) -> bool {
         let own = self.sensors.get(sensor).copied().unwrap_or_default();
         let left_by_others = len_max.saturating_sub(total.saturating_sub(own));
@@ -164,7 +167,7 @@ impl Used {
     }
 }
 
-/// The sensor that a line is about.
+/// Returns the sensor named in a line.
 fn sensor_of(line: &[u8]) -> Option<&str> {
     let at = line.windows(SENSOR_MARK.len()).position(|bytes| bytes == SENSOR_MARK)?;
     let rest = &line[at + SENSOR_MARK.len()..];

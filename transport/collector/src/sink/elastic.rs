@@ -1,39 +1,40 @@
-//! Elasticsearch's bulk API, with documents of the Elastic Common Schema.
+//! Delivers to Elasticsearch's bulk API, with documents in the Elastic Common Schema.
 //!
-//! Every document is created under an id that follows from event, rule and sensor, so sending it again changes nothing:
-//! the answer is then 409, which counts as delivered. What the answer says is judged document by document.
+//! Every document is created under an id that is derived from event, rule and sensor, so sending it again changes
+//! nothing: the answer is 409, which counts as delivered. The result of each document in an answer is considered
+//! separately.
 
-use super::bulk::{Delivery, Request, Verdict, Way};
+use super::bulk::{BulkRequest, Delivery, ReceiverPath, Verdict};
 use super::http::{Answer, Client, Credentials, REQUEST_LEN_MIN};
-use super::{Item, Outcome, Progress, Record, RecordFormat, Sink, SinkError};
+use super::{DeliveryContext, Outcome, Record, RecordFormat, Sink, SinkError, SinkItem};
 use serde::Deserialize;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// What can be set.
+/// Settings of the sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElasticSettings {
     /// `https://host:9200`.
     pub url: String,
-    /// `ApiKey …` or `Basic …`; `None` where the cluster asks for nothing.
+    /// `ApiKey …` or `Basic …`; `None` if the cluster needs no authentication.
     pub credentials: Option<Credentials>,
-    /// Certificates that vouch for the server; `None`: the public ones.
+    /// CA certificates for the server; `None`: the public ones.
     pub ca_file: Option<PathBuf>,
     /// Index or data stream.
     pub index: String,
-    /// Bytes after which a request is sent.
+    /// Length in bytes at which a request is sent.
     pub request_bytes: usize,
 }
 
-/// The sink.
+/// A sink for Elasticsearch.
 #[derive(Debug)]
 pub struct Elastic {
     settings: ElasticSettings,
     client: Client,
-    way: Way,
+    path: ReceiverPath,
 }
 
-/// Errors of a document that are the index's or the cluster's: they pass when somebody has mended the configuration.
+/// Errors of a document that are caused by the configuration of the index or cluster, so the document is retried.
 const CONFIGURATION_ERRORS: [&str; 5] = [
     "invalid_index_name_exception",
     "index_closed_exception",
@@ -43,12 +44,12 @@ const CONFIGURATION_ERRORS: [&str; 5] = [
 ];
 
 #[derive(Deserialize)]
-struct Reply {
-    items: Vec<ReplyItem>,
+struct BulkReply {
+    items: Vec<BulkReplyItem>,
 }
 
 #[derive(Deserialize)]
-struct ReplyItem {
+struct BulkReplyItem {
     create: Created,
 }
 
@@ -59,14 +60,14 @@ struct Created {
 }
 
 impl Elastic {
-    /// A sink; it connects with its first batch.
+    /// Creates a sink, which connects with its first batch.
     ///
     /// # Errors
     ///
-    /// An address or a file that cannot be used, in words.
+    /// The URL or a file cannot be used.
     pub fn new(settings: ElasticSettings) -> Result<Self, String> {
         let client = Client::new(&settings.url, settings.ca_file.as_deref(), settings.credentials.clone())?;
-        Ok(Self { settings, client, way: Way::default() })
+        Ok(Self { settings, client, path: ReceiverPath::default() })
     }
 
     fn append(&self, record: &Record<'_>, out: &mut Vec<u8>) {
@@ -83,20 +84,20 @@ impl Elastic {
         match answer.status {
             200 => Ok(Verdict::Judged(self.read(&answer, documents)?)),
             413 => Ok(Verdict::Refused(None, format!("Elasticsearch: status 413: {}", answer.quote()))),
-            // The bulk API judges documents one by one; what it refuses as a whole it could not read.
+            // The bulk API reports errors per document. It refuses a request as a whole only if it cannot parse it.
             400 => Ok(Verdict::Suspect(answer.as_error(&self.settings.url))),
             _ => answer.judge(&self.settings.url, is_own(&answer)),
         }
     }
 
-    /// What became of each of `expected` documents.
+    /// Returns the outcomes of the `expected` documents.
     fn read(&self, answer: &Answer, expected: usize) -> Result<Vec<Outcome>, SinkError> {
-        let reply: Reply = serde_json::from_slice(&answer.body).map_err(|error| {
-            SinkError::new(format!("{}: the answer is none of the bulk API: {error}", self.settings.url))
+        let reply: BulkReply = serde_json::from_slice(&answer.body).map_err(|error| {
+            SinkError::new(format!("{}: unexpected answer from the bulk API: {error}", self.settings.url))
         })?;
         if reply.items.len() != expected {
             return Err(SinkError::new(format!(
-                "{}: {} answers to {expected} documents",
+                "{}: {} results for {expected} documents",
                 self.settings.url,
                 reply.items.len()
             )));
@@ -105,15 +106,15 @@ impl Elastic {
     }
 }
 
-/// Whether the answer is Elasticsearch's, not that of a proxy before it.
+/// Returns whether the answer is from Elasticsearch, not from a proxy in front of it.
 fn is_own(answer: &Answer) -> bool {
     let body: Option<serde_json::Value> = serde_json::from_slice(&answer.body).ok();
     body.is_some_and(|body| body["error"].is_object() || body["status"].is_number())
 }
 
-/// 409: it is there already. 400 and 413: the document itself, unless its error says otherwise. Everything else may pass:
-/// overload (429), a cluster that has no room or a missing permission (403), an index that is not there yet (404),
-/// failures (5xx).
+/// Returns the outcome of a document. 409: it already exists. 400 and 413: the document is at fault, unless its error
+/// says otherwise. Everything else is transient: overload (429), a full cluster or a missing permission (403), a
+/// missing index (404), failures (5xx).
 fn judge(created: &Created) -> Outcome {
     let error = created.error.as_ref().map(ToString::to_string).unwrap_or_default();
     let reason = || {
@@ -128,35 +129,39 @@ fn judge(created: &Created) -> Outcome {
 }
 
 impl Sink for Elastic {
-    fn deliver(&mut self, batch: &[Item], progress: &mut dyn Progress) -> Result<Vec<Outcome>, SinkError> {
-        let mut way = std::mem::take(&mut self.way);
-        let delivered = self.deliver_over(&mut way, batch, progress);
-        self.way = way;
+    fn deliver(
+        &mut self,
+        batch: &[SinkItem],
+        context: &mut dyn DeliveryContext,
+    ) -> Result<Vec<Outcome>, SinkError> {
+        let mut path = std::mem::take(&mut self.path);
+        let delivered = self.deliver_on(&mut path, batch, context);
+        self.path = path;
         delivered
     }
 }
 
 impl Elastic {
-    fn deliver_over(
+    fn deliver_on(
         &self,
-        way: &mut Way,
-        batch: &[Item],
-        progress: &mut dyn Progress,
+        path: &mut ReceiverPath,
+        batch: &[SinkItem],
+        context: &mut dyn DeliveryContext,
     ) -> Result<Vec<Outcome>, SinkError> {
         let post = |body: &[u8], documents: usize| self.post(body, documents);
-        let mut delivery = Delivery::new(way, batch.len());
-        let mut request = Request::default();
+        let mut delivery = Delivery::new(path, batch.len());
+        let mut request = BulkRequest::default();
         for (index, item) in batch.iter().enumerate() {
             for record in Record::of(item) {
                 self.append(&record, &mut request.body);
                 request.end_record(index);
                 if request.body.len() >= self.settings.request_bytes.max(REQUEST_LEN_MIN) {
-                    delivery.send(&request, progress, post)?;
-                    request = Request::default();
+                    delivery.send(&request, context, post)?;
+                    request = BulkRequest::default();
                 }
             }
         }
-        delivery.send(&request, progress, post)?;
+        delivery.send(&request, context, post)?;
         delivery.finish(post)
     }
 }

@@ -1,61 +1,61 @@
-//! JSON Lines in a file, with rotation.
+//! Writes JSON Lines to a file, with rotation.
 //!
-//! What counts as delivered has been synced to the disk. The file is opened and locked for each batch (`append.rs`), so
-//! several processes may write to one file, and whoever renames it (logrotate) finds the next batch in a new one. A batch
-//! that fails in the middle is cut off again, and so is a line that a crash left without its end. A file that is full or
-//! old is renamed to `NAME.2026-01-31T090000Z-000000.jsonl`, with a number that counts in that second; of those, the
-//! newest are kept.
+//! A delivered batch is synced to the disk. The file is opened and locked for each batch (`append.rs`), so several
+//! processes may write to one file, and after a rename (logrotate) the next batch goes to a new file. A batch that
+//! fails is removed from the file, and so is an incomplete line after a crash. A file that is too large or too old is
+//! renamed to `NAME.2026-01-31T090000Z-000000.jsonl`, with a number that counts within the second; only the newest of
+//! these files are kept.
 
 use super::append::{self, Append, identity, sync_folder};
-use super::{Item, Outcome, Progress, Record, RecordFormat, Sink, SinkError};
+use super::{DeliveryContext, Outcome, Record, RecordFormat, Sink, SinkError, SinkItem};
 use etwsieve_transport::time::{unix_now, unix_text};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Bytes gathered before they are written.
+/// Number of bytes that are buffered before they are written.
 const WRITE_LEN: usize = 1024 * 1024;
 
-/// What can be set.
+/// Settings of the sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSettings {
     /// The file. Its folder must exist.
     pub path: PathBuf,
-    /// The field names.
+    /// The format of the records.
     pub format: RecordFormat,
-    /// A file of this many bytes is rotated before the next batch; 0: never.
+    /// Length in bytes from which the file is rotated before the next batch; 0: never.
     pub rotate_bytes: u64,
-    /// A file is rotated this many seconds after it was begun; 0: never.
+    /// Age in seconds from which the file is rotated; 0: never.
     pub rotate_seconds: u64,
-    /// Most rotated files; older ones are removed. 0: all are kept.
+    /// Maximum number of rotated files; older ones are removed. 0: all are kept.
     pub keep: usize,
 }
 
-/// The sink.
+/// A sink for a file.
 #[derive(Debug)]
 pub struct JsonFile {
     settings: FileSettings,
-    /// The file that was written last, and when it was begun, where its file system does not say.
+    /// The identity and creation time of the file, if the file system does not store it.
     begun: Option<((u64, u64), u64)>,
 }
 
 impl JsonFile {
-    /// A sink that opens its file for each batch.
+    /// Creates a sink.
     pub fn new(settings: FileSettings) -> Self {
         Self { settings, begun: None }
     }
 
-    fn write(&mut self, batch: &[Item], progress: &mut dyn Progress) -> io::Result<()> {
+    fn write(&mut self, batch: &[SinkItem], context: &mut dyn DeliveryContext) -> io::Result<()> {
         let path = self.settings.path.clone();
-        let mut open = Append::open(&path, progress)?;
+        let mut open = Append::open(&path, context)?;
         if self.is_due(&open) {
-            // Under the lock: another process that waits for it sees that the name is another file's. Whoever may read
-            // the old file may read the new one.
+            // Under the lock, so that a process that waits for it notices that the file was replaced. The new file gets
+            // the permissions of the old one.
             self.rotate()?;
             append::open(&path, Some(&open.metadata.permissions()))?;
             drop(open);
-            open = Append::open(&path, progress)?;
+            open = Append::open(&path, context)?;
         }
         write(&mut open.file, self.settings.format, batch).inspect_err(|_| open.undo())
     }
@@ -68,13 +68,13 @@ impl JsonFile {
         open.len > 0 && (full || old)
     }
 
-    /// When the file was begun, in seconds since 1970.
+    /// Returns when the file was created, in seconds since 1970.
     fn begun(&mut self, metadata: &Metadata) -> u64 {
         let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if let Ok(created) = metadata.created() {
             return seconds(created);
         }
-        // Not every file system knows: then it is when this process first saw the file.
+        // Not every file system stores it; then the time when this process first saw the file is used.
         let identity = identity(metadata);
         match self.begun {
             Some((known, begun)) if known == identity => begun,
@@ -90,7 +90,7 @@ impl JsonFile {
         let path = &self.settings.path;
         let (stem, extension) = parts(path);
         let stamp = unix_text(unix_now()).replace(':', "");
-        // Names sort by age, so a number that was given and removed in this second is not given again.
+        // Names sort by age, so a number must not be reused within the second.
         let taken = rotated_files(path)?.into_iter().filter_map(|name| number(&name, &stamp)).max();
         let number = taken.map_or(0, |number| number + 1);
         let free = path.with_file_name(format!("{stem}.{stamp}-{number:06}.{extension}"));
@@ -107,7 +107,7 @@ impl JsonFile {
         rotated.sort();
         let surplus = rotated.len().saturating_sub(self.settings.keep);
         rotated[..surplus].iter().try_for_each(|path| match fs::remove_file(path) {
-            // Another process that writes to the file was faster.
+            // Another process has removed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         })
@@ -115,16 +115,20 @@ impl JsonFile {
 }
 
 impl Sink for JsonFile {
-    fn deliver(&mut self, batch: &[Item], progress: &mut dyn Progress) -> Result<Vec<Outcome>, SinkError> {
+    fn deliver(
+        &mut self,
+        batch: &[SinkItem],
+        context: &mut dyn DeliveryContext,
+    ) -> Result<Vec<Outcome>, SinkError> {
         let path = self.settings.path.display().to_string();
-        self.write(batch, progress)
+        self.write(batch, context)
             .map_err(|error| SinkError::new(format!("cannot write to {path}: {error}")))?;
         Ok(vec![Outcome::Delivered; batch.len()])
     }
 }
 
 /// Appends a batch and syncs it.
-fn write(file: &mut File, format: RecordFormat, batch: &[Item]) -> io::Result<()> {
+fn write(file: &mut File, format: RecordFormat, batch: &[SinkItem]) -> io::Result<()> {
     let mut lines = Vec::new();
     for record in batch.iter().flat_map(Record::of) {
         record.append(format, &mut lines);
@@ -138,7 +142,7 @@ fn write(file: &mut File, format: RecordFormat, batch: &[Item]) -> io::Result<()
     file.sync_data()
 }
 
-/// The files that were rotated away from `path`, in any order.
+/// Returns the rotated files of `path`, in any order.
 fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     let (stem, extension) = parts(path);
     let (prefix, suffix) = (format!("{stem}."), format!(".{extension}"));
@@ -161,14 +165,14 @@ fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The number of a rotated file of this time.
+/// Returns the number of a rotated file with this time stamp.
 fn number(path: &Path, stamp: &str) -> Option<u32> {
     let name = path.file_name()?.to_str()?;
     let (_, number) = name.split_once(&format!(".{stamp}-"))?;
     number.split('.').next()?.parse().ok()
 }
 
-/// Name and extension of the file.
+/// Returns name and extension of the file.
 fn parts(path: &Path) -> (String, String) {
     let text = |part: Option<&std::ffi::OsStr>, default: &str| {
         part.map_or_else(|| default.to_owned(), |part| part.to_string_lossy().into_owned())

@@ -1,4 +1,4 @@
-//! What the sinks over HTTPS have in common: one agent, bounded answers, retries by status.
+//! The HTTPS client of sinks: bounded answers, and errors by status.
 
 use super::SinkError;
 use super::bulk::Verdict;
@@ -12,25 +12,25 @@ use ureq::http::{Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
-/// Longest answer that is read, in bytes.
+/// Maximum length of an answer, in bytes; the rest is not read.
 pub(super) const ANSWER_LEN_MAX: u64 = 32 * 1024 * 1024;
-/// Longest file with a secret, in bytes.
+/// Maximum length of a file with a secret, in bytes.
 const SECRET_LEN_MAX: u64 = 64 * 1024;
-/// Longest file of certificates that is read.
+/// Maximum length of a certificate file, in bytes.
 pub(super) const PEM_LEN_MAX: u64 = 1024 * 1024;
-/// Characters of an answer that are repeated in an error.
+/// Maximum number of characters of an answer that are quoted in an error.
 const QUOTED_MAX: usize = 300;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
-/// Bytes of a request with which its size is halved, when the other side says that it is too large, but no further.
+/// Minimum value for the length at which a request is sent, in bytes.
 pub(super) const REQUEST_LEN_MIN: usize = 64 * 1024;
 
-/// How a sink proves that it may write.
+/// The credentials of a sink. `Debug` does not show them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials(String);
 
 impl Credentials {
-    /// The value of the header `Authorization`.
+    /// Creates credentials from the value of the header `Authorization`.
     pub fn new(header: String) -> Self {
         Self(header)
     }
@@ -42,7 +42,7 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// An HTTP client for one base address.
+/// An HTTP client for one base URL.
 #[derive(Debug)]
 pub(super) struct Client {
     agent: Agent,
@@ -50,16 +50,17 @@ pub(super) struct Client {
     credentials: Option<Credentials>,
 }
 
-/// An answer, read to its end or to [`ANSWER_LEN_MAX`].
+/// An answer of at most [`ANSWER_LEN_MAX`] bytes.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
-    /// What the other side asks for, in seconds.
+    /// The pause that the receiver asks for.
     pub(super) retry_after: Option<Duration>,
 }
 
 impl Client {
-    /// A client for `base`, which vouches for itself to the authorities of `ca_file`, or to the public ones.
+    /// Creates a client for `base`, whose certificate must be signed by an authority in `ca_file`, or else by a public
+    /// one.
     pub(super) fn new(
         base: &str,
         ca_file: Option<&Path>,
@@ -72,13 +73,13 @@ impl Client {
                 let pem = files::read_at_most(path, PEM_LEN_MAX)
                     .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
                 if pem.len() as u64 > PEM_LEN_MAX {
-                    return Err(format!("{}: expected at most {PEM_LEN_MAX} bytes", path.display()));
+                    return Err(format!("{}: longer than {PEM_LEN_MAX} bytes", path.display()));
                 }
                 let certificates: Result<Vec<_>, _> =
                     rustls::pki_types::CertificateDer::pem_slice_iter(&pem).collect();
                 let certificates = certificates.map_err(|error| format!("{}: {error}", path.display()))?;
                 if certificates.is_empty() {
-                    return Err(format!("{} holds no certificate", path.display()));
+                    return Err(format!("{} contains no certificate", path.display()));
                 }
                 let owned: Vec<_> =
                     certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
@@ -87,7 +88,7 @@ impl Client {
         };
         let agent = Agent::config_builder()
             .http_status_as_error(false)
-            // A redirect would carry the token elsewhere.
+            // A redirect would send the token to another server.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
@@ -99,7 +100,7 @@ impl Client {
         Ok(Self { agent, base: base.trim_end_matches('/').to_owned(), credentials })
     }
 
-    /// Posts `body` to a path below the base.
+    /// Posts `body` to a path below the base URL.
     pub(super) fn post(
         &self,
         path: &str,
@@ -129,9 +130,9 @@ impl Client {
 }
 
 impl Answer {
-    /// Judges an answer that accepts nothing. `is_own`: the answer is the receiver's, which would blame a record if one were
-    /// at fault. Others may object to the contents of a request: a firewall that finds an attack in a script, or a proxy
-    /// with limits.
+    /// Interprets an answer that accepts nothing. `is_own`: it is from the receiver, which would name a bad record.
+    /// Other answers may object to the contents of the request, such as those of a firewall that finds an attack in a
+    /// script, or of a proxy with limits.
     pub(super) fn judge(&self, what: &str, is_own: bool) -> Result<Verdict, SinkError> {
         match self.status {
             400 | 403 | 406 | 415 | 422 | 431 | 451 if !is_own => Ok(Verdict::Suspect(self.as_error(what))),
@@ -139,7 +140,7 @@ impl Answer {
         }
     }
 
-    /// The answer as a reason to try again later.
+    /// Returns the answer as an error that is retried.
     pub(super) fn as_error(&self, what: &str) -> SinkError {
         SinkError {
             detail: format!("{what}: status {}: {}", self.status, self.quote()),
@@ -147,7 +148,7 @@ impl Answer {
         }
     }
 
-    /// The beginning of the body, on one line.
+    /// Returns the beginning of the body on one line.
     pub(super) fn quote(&self) -> String {
         let text = String::from_utf8_lossy(&self.body[..self.body.len().min(4 * QUOTED_MAX)]);
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(QUOTED_MAX).collect()
@@ -159,27 +160,28 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
     value.parse().ok().map(Duration::from_secs)
 }
 
-/// HTTPS, or plain HTTP to the loopback interface: tokens do not travel in the clear.
+/// Checks that a URL is HTTPS, or HTTP to a loopback address, so that tokens are not sent unencrypted to other
+/// machines.
 fn check_url(url: &str) -> Result<(), String> {
-    let uri: Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
-    let host = uri.host().ok_or_else(|| format!("{url:?} has no host"))?;
+    let uri: Uri = url.parse().map_err(|error| format!("invalid URL {url:?}: {error}"))?;
+    let host = uri.host().ok_or_else(|| format!("invalid URL {url:?}: missing host"))?;
     let loopback = host == "localhost"
         || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     match uri.scheme_str() {
         Some("https") => Ok(()),
         Some("http") if loopback => Ok(()),
         Some("http") => {
-            Err(format!("{url:?} is not encrypted; use https (plain http is for loopback addresses)"))
+            Err(format!("{url:?} is not encrypted; use https (http is only allowed for loopback addresses)"))
         }
-        _ => Err(format!("{url:?} begins neither with https:// nor with http://")),
+        _ => Err(format!("invalid URL {url:?}: missing scheme (use https://…)")),
     }
 }
 
-/// A secret: the value, or the first line of a file.
+/// Returns a secret: the value, or the first line of a file.
 ///
 /// # Errors
 ///
-/// Both or neither are given, or the file cannot be read. In words.
+/// Both or neither are set, the file cannot be read, or the secret is not printable ASCII.
 pub(super) fn secret(key: &str, value: Option<&str>, file: Option<&PathBuf>) -> Result<String, String> {
     let secret = match (value, file) {
         (Some(value), None) => value.to_owned(),
@@ -188,10 +190,10 @@ pub(super) fn secret(key: &str, value: Option<&str>, file: Option<&PathBuf>) -> 
             let text = files::read_text_at_most(path, SECRET_LEN_MAX).map_err(failed)?;
             text.lines().next().unwrap_or_default().trim().to_owned()
         }
-        _ => return Err(format!("give either {key} or {key}_file")),
+        _ => return Err(format!("set either {key} or {key}_file")),
     };
     let printable = !secret.is_empty() && secret.bytes().all(|byte| (0x20..0x7F).contains(&byte));
-    if printable { Ok(secret) } else { Err(format!("{key} is empty, or not plain ASCII")) }
+    if printable { Ok(secret) } else { Err(format!("{key} is empty or not printable ASCII")) }
 }
 
 #[cfg(test)]
@@ -199,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_http_is_for_loopback() {
+    fn http_is_only_allowed_for_loopback_addresses() {
         let rows = [
             ("https://splunk.example.test:8088", true),
             ("http://127.0.0.1:8088", true),

@@ -1,17 +1,17 @@
-//! Records: what a sink writes for one rule of one hit. Each names the sensor, its epoch and the sequence number.
+//! Records: the output of a sink for one rule of one hit. Each contains sensor, epoch and sequence number.
 
-use super::Item;
-use super::clamp::{self, CLAMPED, Limits};
+use super::SinkItem;
+use super::clamp::{self, CLAMPED, FieldLimits};
+use data_encoding::HEXLOWER;
 use etwsieve_transport::hit::{EventIdentity, HitV1, RuleRefV1};
 use etwsieve_transport::output::{ecs, jsonl, splunk};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::fmt::Write as _;
 use std::rc::Rc;
 
-/// The rule of a hit that names none.
+/// The rule in the record of a hit without rules.
 static NO_RULE: RuleRefV1 = RuleRefV1 {
     id: String::new(),
     title: String::new(),
@@ -22,11 +22,11 @@ static NO_RULE: RuleRefV1 = RuleRefV1 {
     transformations: Vec::new(),
 };
 
-/// The field names of a record.
+/// The format of a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RecordFormat {
-    /// The project's own: `sensor`, `epoch`, `sequence`, and those of `etwsieve replay --format jsonl`.
+    /// The fields of `etwsieve replay --format jsonl`, preceded by `sensor`, `epoch` and `sequence`.
     #[default]
     Jsonl,
     /// Elastic Common Schema: `agent.name`, `agent.ephemeral_id`, `event.sequence`.
@@ -35,27 +35,28 @@ pub enum RecordFormat {
     Splunk,
 }
 
-/// A rule of a hit, with as much of the hit as a record of this rule shows.
+/// The record of one rule of a hit.
 #[derive(Clone, Debug)]
 pub struct Record<'a> {
-    /// The hit as it came.
-    item: &'a Item,
-    /// The rule as it came.
+    /// The original hit.
+    item: &'a SinkItem,
+    /// The original rule.
     rule: &'a RuleRefV1,
     shown: Shown<'a>,
     shown_rule: Cow<'a, RuleRefV1>,
-    /// Fields whose values differ from the event's.
+    /// Names of fields whose values were clamped.
     clamped: Vec<&'static str>,
-    /// The identity of the event as this sensor reported it. It is computed once a hit: encoding the hit for each of its
-    /// rules would cost their product.
+    /// The identity of the event as reported by this sensor. It is computed once per hit, because encoding the hit for
+    /// each of its rules would take quadratic time.
     event: Rc<OnceCell<EventIdentity>>,
 }
 
-/// What a record shows of its hit.
+/// The event in a record.
 #[derive(Clone, Debug)]
 enum Shown<'a> {
-    /// As the other records of the hit.
+    /// The same event as in other records of the hit.
     Shared(Rc<Cow<'a, HitV1>>),
+    /// A shortened event.
     Own(Box<HitV1>),
 }
 
@@ -63,7 +64,7 @@ impl<'a> Record<'a> {
     /// Returns the records of a hit: one for each rule, or one with an empty rule for a hit without rules.
     ///
     /// Their total length is linear in that of the encoded hit (`clamp.rs`).
-    pub fn of(item: &'a Item) -> impl Iterator<Item = Self> {
+    pub fn of(item: &'a SinkItem) -> impl Iterator<Item = Self> {
         let (shown, clamped) = clamp::whole(&item.hit);
         let copy_len = clamp::copy_len(&shown).max(1);
         let copies_max = clamp::copies_len_max(copy_len) / copy_len;
@@ -79,12 +80,12 @@ impl<'a> Record<'a> {
                 clamped: clamped.clone(),
                 event: Rc::clone(&event),
             };
-            if is_whole { record } else { record.within(Limits::EXCERPT) }
+            if is_whole { record } else { record.within(FieldLimits::EXCERPT) }
         })
     }
 
-    /// Returns the record cut to the limits.
-    pub(super) fn within(&self, limits: Limits) -> Self {
+    /// Returns the record shortened to the limits.
+    pub(super) fn within(&self, limits: FieldLimits) -> Self {
         let (hit, clamped) = clamp::event(self.hit(), &self.rule.spans, limits);
         let mut record = Self { shown: Shown::Own(Box::new(hit)), ..self.clone() };
         record.clamped.extend(clamped);
@@ -94,12 +95,12 @@ impl<'a> Record<'a> {
         record
     }
 
-    /// Who sent the hit, and under which number.
-    pub(super) fn item(&self) -> &'a Item {
+    /// Returns the original hit with its sender.
+    pub(super) fn item(&self) -> &'a SinkItem {
         self.item
     }
 
-    /// Returns the event as the record shows it. Its list of rules is meaningless.
+    /// Returns the event in the record. Its list of rules is meaningless.
     pub(super) fn hit(&self) -> &HitV1 {
         match &self.shown {
             Shown::Shared(hit) => hit,
@@ -107,17 +108,17 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// The rule as the record shows it.
+    /// Returns the rule in the record.
     pub(super) fn rule(&self) -> &RuleRefV1 {
         &self.shown_rule
     }
 
-    /// Appends the record as one line of JSON, without its end.
+    /// Appends the record as one line of JSON without the line end.
     pub fn append(&self, format: RecordFormat, out: &mut Vec<u8>) {
         let item = self.item;
         let written = match format {
             RecordFormat::Jsonl => {
-                /// A line, with who sent it in front.
+                /// A line that starts with the sender.
                 #[derive(Serialize)]
                 struct Line<'a> {
                     sensor: &'a str,
@@ -131,7 +132,7 @@ impl<'a> Record<'a> {
                 let found = jsonl::Line::new(self.hit(), self.rule());
                 let line = Line {
                     sensor: &item.sensor,
-                    epoch: hex(&item.epoch),
+                    epoch: HEXLOWER.encode(&item.epoch),
                     sequence: item.sequence,
                     found,
                     clamped: &self.clamped,
@@ -141,14 +142,14 @@ impl<'a> Record<'a> {
             RecordFormat::Ecs => serde_json::to_writer(out, &self.ecs()),
             RecordFormat::Splunk => serde_json::to_writer(out, &self.splunk()),
         };
-        debug_assert!(written.is_ok(), "memory takes everything, and no key is anything but text");
+        debug_assert!(written.is_ok(), "writing to memory does not fail, and all keys are strings");
     }
 
     fn ecs(&self) -> Value {
         let item = self.item;
         let mut document = ecs::document(self.hit(), self.rule());
         document["agent"] =
-            json!({ "type": "etwsieve", "name": item.sensor, "ephemeral_id": hex(&item.epoch) });
+            json!({ "type": "etwsieve", "name": item.sensor, "ephemeral_id": HEXLOWER.encode(&item.epoch) });
         document["event"]["sequence"] = json!(item.sequence);
         if !self.clamped.is_empty() {
             document["etwsieve"][CLAMPED] = json!(self.clamped);
@@ -156,39 +157,31 @@ impl<'a> Record<'a> {
         document
     }
 
-    /// The record for Splunk, to which a sink adds what its token's administrator decides.
+    /// Returns the record for Splunk, without source type and index.
     pub(super) fn splunk(&self) -> Value {
         let item = self.item;
         let mut event = splunk::event(self.hit(), self.rule());
         event["event"]["sensor"] = json!(item.sensor);
-        event["event"]["sensor_epoch"] = json!(hex(&item.epoch));
+        event["event"]["sensor_epoch"] = json!(HEXLOWER.encode(&item.epoch));
         event["event"]["sensor_sequence"] = json!(item.sequence);
         if !self.clamped.is_empty() {
             event["event"][CLAMPED] = json!(self.clamped);
         }
-        // Without a computer of its own, the event is the sensor's.
+        // An event without a computer name is from the sensor's computer.
         if event["host"].is_null() {
             event["host"] = json!(item.sensor);
         }
         event
     }
 
-    /// Identifies the record: the same for the same event, rule and sensor, whenever it is sent and whatever path the
-    /// event was read from; another one for every other sensor. SHA-256 in hexadecimal.
+    /// Returns the identity of the record, a SHA-256 in hexadecimal. It depends only on event, rule and sensor, not on
+    /// when the record is sent or from which path the event was read.
     pub fn identity(&self) -> String {
         let event = self.event.get_or_init(|| {
-            let Item { sensor, hit, .. } = self.item;
-            // A hit that came over the wire has passed the limits, so it encodes.
+            let SinkItem { sensor, hit, .. } = self.item;
+            // Hits from the wire are within the limits, so they can be encoded.
             EventIdentity::of(hit).unwrap_or_default().from_sensor(sensor, hit)
         });
-        hex(event.with_rule(self.rule).as_bytes())
+        HEXLOWER.encode(event.with_rule(self.rule).as_bytes())
     }
-}
-
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -1,7 +1,8 @@
-//! The runner: one sink, its feed, its dead letters, on one thread.
+//! Runs a sink with its feed and dead-letter file on one thread.
 
 use super::{
-    Backoff, BatchLimits, Buried, DeadLetter, Feed, FeedError, Item, Lag, Outcome, Progress, Sink, SinkError,
+    Backoff, BatchLimits, DeadLetter, DeadLetterCounts, DeliveryContext, Feed, FeedError, Lag, Outcome, Sink,
+    SinkError, SinkItem,
 };
 use etwsieve_transport::time::unix_now;
 use serde::{Deserialize, Serialize};
@@ -9,35 +10,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the feed is asked to wait for hits.
+/// Time that the feed waits for hits.
 const FEED_WAIT: Duration = Duration::from_millis(500);
-/// How often the feed hears that its batch is still worked on, and how often the lag is measured.
+/// Interval at which the current batch is held and the lag is measured.
 const HOLD_EVERY: Duration = Duration::from_secs(5);
-/// Attempts to write refused hits to the dead-letter file, over about half a minute, before they are dropped: one sensor's
-/// hits must not keep the others waiting.
-const BURIAL_ATTEMPTS_MAX: u32 = 6;
-/// How often it is logged that hits are refused or dropped.
+/// Maximum number of attempts to write refused hits to the dead-letter file, over about half a minute, before they are
+/// dropped, so that one sensor's hits do not delay the others.
+const DEAD_LETTER_ATTEMPTS_MAX: u32 = 6;
+/// Minimum interval between two log lines about refused hits.
 const LOG_EVERY: Duration = Duration::from_mins(1);
-/// Longest pause that the other side may ask for.
+/// Maximum pause that a receiver may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(10);
 
-/// A request to stop, which also ends pauses. Shared by cloning.
+/// A flag that requests the stop of threads and ends their pauses. Clones share the flag.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<(Mutex<bool>, Condvar)>);
 
 impl Stop {
-    /// Asks for the stop.
+    /// Requests the stop.
     pub fn request(&self) {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.0.1.notify_all();
     }
 
-    /// Whether somebody asked.
+    /// Returns whether the stop is requested.
     pub fn requested(&self) -> bool {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for `time` or for the stop; whether it was asked for.
+    /// Waits for `time` or until the stop is requested; returns whether it is.
     pub fn wait(&self, time: Duration) -> bool {
         let asked = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.0.1.wait_timeout_while(asked, time, |asked| !*asked);
@@ -45,46 +46,46 @@ impl Stop {
     }
 }
 
-/// What a sink has done and how it is, shared with whoever shows it.
+/// The statistics of a sink, shared with metrics and log.
 #[derive(Debug, Default)]
 pub struct SinkStats {
     delivered: AtomicU64,
     refused: AtomicU64,
     dropped: AtomicU64,
     read_errors: AtomicU64,
-    /// Seconds since 1970; 0: never.
+    /// In seconds since 1970; 0: never.
     last_delivery: AtomicU64,
     retries: AtomicU64,
     lag_hits: AtomicU64,
-    /// Seconds since 1970; 0: nothing waits.
+    /// In seconds since 1970; 0: there are no pending hits.
     lag_oldest: AtomicU64,
     error: Mutex<Option<String>>,
 }
 
-/// [`SinkStats`] at one moment.
+/// A snapshot of [`SinkStats`]. Counts are since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SinkCounts {
-    /// Hits delivered since the start.
+    /// Hits delivered.
     pub delivered: u64,
-    /// Hits in the dead-letter file since the start.
+    /// Refused hits written to the dead-letter file.
     pub refused: u64,
-    /// Refused hits for which the dead-letter file had no room, or that could not be written to it, since the start.
+    /// Refused hits dropped because the dead-letter file was full or could not be written.
     pub dropped: u64,
-    /// When a hit was delivered last, in seconds since 1970; `None`: not since the start.
+    /// Time of the last delivery, in seconds since 1970; `None`: none since the start.
     pub last_delivery: Option<u64>,
-    /// Attempts that failed, as a whole or in part.
+    /// Deliveries that failed completely or in part.
     pub retries: u64,
-    /// Attempts to read hits that failed.
+    /// Failed attempts to read hits from the feed.
     pub read_errors: u64,
-    /// How far it is behind, measured every few seconds.
+    /// The pending hits, measured every few seconds.
     pub lag: Lag,
-    /// Why it does not get on; `None`: it does.
+    /// Why the sink fails; `None` if it does not.
     pub error: Option<String>,
 }
 
 impl SinkStats {
-    /// The counts now.
+    /// Takes a snapshot.
     pub fn counts(&self) -> SinkCounts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         SinkCounts {
@@ -107,7 +108,7 @@ impl SinkStats {
         self.lag_oldest.store(lag.oldest.unwrap_or_default(), Ordering::Relaxed);
     }
 
-    /// Remembers what is in the way and returns whether that is news.
+    /// Records the current error and returns whether it has changed.
     fn set_error(&self, error: Option<&str>) -> bool {
         let mut known = self.error.lock().unwrap_or_else(PoisonError::into_inner);
         let news = known.as_deref() != error;
@@ -116,33 +117,33 @@ impl SinkStats {
     }
 }
 
-/// A sink with everything that it needs.
-pub struct Runner {
-    /// Name of the sink, for people.
+/// A sink with its feed and dead-letter file.
+pub struct SinkRunner {
+    /// The name of the sink in the log.
     pub name: String,
-    /// Where hits come from.
+    /// The source of hits.
     pub feed: Box<dyn Feed>,
-    /// Where they go.
+    /// Delivers the hits.
     pub sink: Box<dyn Sink>,
-    /// What is refused.
+    /// Keeps refused hits.
     pub dead_letter: DeadLetter,
-    /// The size of a batch.
+    /// Limits of a batch.
     pub limits: BatchLimits,
     /// Pauses between attempts.
     pub backoff: Backoff,
-    /// Counts.
+    /// Statistics.
     pub stats: Arc<SinkStats>,
 }
 
-/// Keeps the feed's batch while a sink waits.
-struct Holding<'a> {
+/// Holds the current batch of the feed while the sink waits.
+struct HeldBatch<'a> {
     feed: &'a mut dyn Feed,
     stats: &'a SinkStats,
     stop: &'a Stop,
     held: &'a mut Instant,
 }
 
-impl Progress for Holding<'_> {
+impl DeliveryContext for HeldBatch<'_> {
     fn wait(&mut self, time: Duration) -> bool {
         let end = Instant::now() + time;
         loop {
@@ -172,16 +173,16 @@ fn report(feed: &mut dyn Feed, stats: &SinkStats) {
 
 /// State of a run between batches.
 struct Run<'a> {
-    runner: Runner,
+    runner: SinkRunner,
     stop: &'a Stop,
-    /// When the lag was measured last; `None`: it is due.
+    /// When the lag was last measured; `None`: it must be measured now.
     measured: Option<Instant>,
-    /// When the feed was last told that its batch is still in progress.
+    /// When the current batch was last held.
     held: Instant,
     refusals: Refusals,
 }
 
-/// Refused hits that were not logged yet.
+/// Counts of refused hits that have not been logged.
 #[derive(Default)]
 struct Refusals {
     logged: Option<Instant>,
@@ -189,15 +190,15 @@ struct Refusals {
     dropped: u64,
 }
 
-impl Runner {
-    /// Delivers until `stop`, or, if `until_empty`, until the feed has nothing more.
+impl SinkRunner {
+    /// Delivers until `stop` is requested or, if `until_empty` is set, until the feed is empty.
     ///
-    /// Whatever fails is tried again; a batch that was not acknowledged when it stops comes again after the next start.
+    /// Failures are retried. A batch that is not acknowledged before the stop is delivered again after the next start.
     pub fn run(self, stop: &Stop, until_empty: bool) {
         let refusals = Refusals::default();
         let mut run = Run { runner: self, stop, measured: None, held: Instant::now(), refusals };
         run.deliver_all(until_empty);
-        let Runner { feed, stats, .. } = &mut run.runner;
+        let SinkRunner { feed, stats, .. } = &mut run.runner;
         report(&mut **feed, stats);
     }
 }
@@ -210,7 +211,7 @@ impl Run<'_> {
                 Ok(batch) if batch.is_empty() => {
                     self.recover();
                     if std::mem::take(&mut was_busy) {
-                        // Report at once that nothing is pending any more.
+                        // Report at once that no hits are pending.
                         self.measured = None;
                     }
                     self.measure();
@@ -229,26 +230,26 @@ impl Run<'_> {
                 }
                 Err(error) => {
                     self.runner.stats.read_errors.fetch_add(1, Ordering::Relaxed);
-                    self.complain("cannot read hits", &error.0);
+                    self.complain("cannot read hits, will retry", &error.0);
                     self.stop.wait(self.runner.backoff.pause());
                 }
             }
         }
     }
 
-    /// Delivers a whole batch; `false`: the program stops before it is done.
-    fn deliver(&mut self, mut pending: Vec<Item>) -> bool {
-        let mut burials = 0;
+    /// Delivers a batch completely. Returns `false` if the program stops first.
+    fn deliver(&mut self, mut pending: Vec<SinkItem>) -> bool {
+        let mut dead_letter_attempts = 0;
         loop {
             let runner = &mut self.runner;
-            let mut holding = Holding {
+            let mut held_batch = HeldBatch {
                 feed: &mut *runner.feed,
                 stats: &runner.stats,
                 stop: self.stop,
                 held: &mut self.held,
             };
-            let error = match runner.sink.deliver(&pending, &mut holding) {
-                Ok(outcomes) => self.settle(&mut pending, outcomes, &mut burials),
+            let error = match runner.sink.deliver(&pending, &mut held_batch) {
+                Ok(outcomes) => self.settle(&mut pending, outcomes, &mut dead_letter_attempts),
                 Err(error) => Some(error),
             };
             let Some(error) = error else {
@@ -259,29 +260,29 @@ impl Run<'_> {
                 return false;
             }
             self.runner.stats.retries.fetch_add(1, Ordering::Relaxed);
-            self.complain("does not deliver", &error.detail);
+            self.complain("delivery failed, will retry", &error.detail);
             let asked = error.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
             let pause = self.runner.backoff.pause().max(asked);
-            if !self.holding().wait(pause) {
+            if !self.held_batch().wait(pause) {
                 return false;
             }
         }
     }
 
-    /// Takes out of `pending` what is done with. What is left, and why.
+    /// Removes delivered and refused hits from `pending`. Returns why hits are left, if any.
     fn settle(
         &mut self,
-        pending: &mut Vec<Item>,
+        pending: &mut Vec<SinkItem>,
         outcomes: Vec<Outcome>,
-        burials: &mut u32,
+        dead_letter_attempts: &mut u32,
     ) -> Option<SinkError> {
-        assert_eq!(outcomes.len(), pending.len(), "a sink tells what became of each hit");
-        let buried = self.bury(pending, &outcomes, burials);
+        assert_eq!(outcomes.len(), pending.len(), "a sink returns an outcome for each hit");
+        let written = self.write_dead_letters(pending, &outcomes, dead_letter_attempts);
         let (mut later, mut delivered, mut left) = (None, 0, Vec::new());
         for (item, outcome) in std::mem::take(pending).into_iter().zip(outcomes) {
             match outcome {
                 Outcome::Delivered => delivered += 1,
-                Outcome::Refused(_) if buried.is_ok() => {}
+                Outcome::Refused(_) if written.is_ok() => {}
                 Outcome::Refused(_) => left.push(item),
                 Outcome::Later(reason) => {
                     later.get_or_insert(reason);
@@ -294,15 +295,20 @@ impl Run<'_> {
             self.runner.stats.last_delivery.store(unix_now(), Ordering::Relaxed);
         }
         *pending = left;
-        match buried {
+        match written {
             Err(error) => Some(error),
             Ok(()) => later.map(SinkError::new),
         }
     }
 
-    /// Puts what was refused into the dead-letter file, as far as there is room.
-    fn bury(&mut self, batch: &[Item], outcomes: &[Outcome], burials: &mut u32) -> Result<(), SinkError> {
-        let refused: Vec<(&Item, &str)> = batch
+    /// Writes refused hits to the dead-letter file.
+    fn write_dead_letters(
+        &mut self,
+        batch: &[SinkItem],
+        outcomes: &[Outcome],
+        dead_letter_attempts: &mut u32,
+    ) -> Result<(), SinkError> {
+        let refused: Vec<(&SinkItem, &str)> = batch
             .iter()
             .zip(outcomes)
             .filter_map(|(item, outcome)| match outcome {
@@ -312,27 +318,27 @@ impl Run<'_> {
             .collect();
         let Some((first, reason)) = refused.first().copied() else { return Ok(()) };
         let runner = &mut self.runner;
-        let mut holding =
-            Holding { feed: &mut *runner.feed, stats: &runner.stats, stop: self.stop, held: &mut self.held };
-        let buried = match runner.dead_letter.write(&refused, &mut holding) {
-            Ok(buried) => buried,
+        let mut held_batch = HeldBatch {
+            feed: &mut *runner.feed,
+            stats: &runner.stats,
+            stop: self.stop,
+            held: &mut self.held,
+        };
+        let written = match runner.dead_letter.write(&refused, &mut held_batch) {
+            Ok(written) => written,
             Err(error) => {
-                *burials += 1;
-                if *burials < BURIAL_ATTEMPTS_MAX || self.stop.requested() {
+                *dead_letter_attempts += 1;
+                if *dead_letter_attempts < DEAD_LETTER_ATTEMPTS_MAX || self.stop.requested() {
                     return Err(error);
                 }
-                tracing::error!(
-                    sink = runner.name,
-                    hits = refused.len(),
-                    "refused hits are dropped: {error}"
-                );
-                Buried { kept: 0, dropped: refused.len() as u64 }
+                tracing::error!(sink = runner.name, hits = refused.len(), "refused hits dropped: {error}");
+                DeadLetterCounts { kept: 0, dropped: refused.len() as u64 }
             }
         };
-        runner.stats.refused.fetch_add(buried.kept, Ordering::Relaxed);
-        runner.stats.dropped.fetch_add(buried.dropped, Ordering::Relaxed);
-        self.refusals.kept += buried.kept;
-        self.refusals.dropped += buried.dropped;
+        runner.stats.refused.fetch_add(written.kept, Ordering::Relaxed);
+        runner.stats.dropped.fetch_add(written.dropped, Ordering::Relaxed);
+        self.refusals.kept += written.kept;
+        self.refusals.dropped += written.dropped;
         if self.refusals.logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
             tracing::warn!(
                 sink = runner.name,
@@ -341,24 +347,25 @@ impl Run<'_> {
                 sensor = first.sensor,
                 reason,
                 file = %runner.dead_letter.path().display(),
-                "hits were refused; those dropped have no room in the dead-letter file"
+                "hits refused by the receiver; those that do not fit into the dead-letter file are dropped"
             );
             self.refusals = Refusals { logged: Some(Instant::now()), ..Refusals::default() };
         }
         Ok(())
     }
 
-    /// A batch whose acknowledgement fails may come again: the other side sees it twice, which it can tell.
+    /// Acknowledges the batch. If that fails, it may be delivered again, and the receiver must recognise the
+    /// repetition.
     fn acknowledge(&mut self) {
         if let Err(FeedError(detail)) = self.runner.feed.acknowledge() {
-            self.complain("cannot note what it has delivered", &detail);
+            self.complain("cannot acknowledge delivered hits", &detail);
             self.stop.wait(self.runner.backoff.pause());
         }
     }
 
-    fn holding(&mut self) -> Holding<'_> {
-        let Runner { feed, stats, .. } = &mut self.runner;
-        Holding { feed: &mut **feed, stats, stop: self.stop, held: &mut self.held }
+    fn held_batch(&mut self) -> HeldBatch<'_> {
+        let SinkRunner { feed, stats, .. } = &mut self.runner;
+        HeldBatch { feed: &mut **feed, stats, stop: self.stop, held: &mut self.held }
     }
 
     fn measure(&mut self) {
@@ -368,18 +375,18 @@ impl Run<'_> {
         }
     }
 
-    /// Notes that the sink works (again).
+    /// Records that the sink works, and logs it if it failed before.
     fn recover(&mut self) {
         self.runner.backoff.reset();
         if self.runner.stats.set_error(None) {
-            tracing::info!(sink = self.runner.name, "delivers");
+            tracing::info!(sink = self.runner.name, "recovered");
             self.measured = None;
         }
     }
 
-    /// Says what is in the way, once until it changes.
+    /// Records an error and logs it, once until it changes.
     fn complain(&mut self, what: &str, detail: &str) {
-        let Runner { name, feed, stats, .. } = &mut self.runner;
+        let SinkRunner { name, feed, stats, .. } = &mut self.runner;
         if stats.set_error(Some(&format!("{what}: {detail}"))) {
             tracing::warn!(sink = name, detail, "{what}");
             report(&mut **feed, stats);

@@ -1,58 +1,57 @@
-//! Splunk's HTTP Event Collector, with indexer acknowledgement.
+//! Delivers to Splunk's HTTP Event Collector, with indexer acknowledgement.
 //!
-//! Events go to `/services/collector/event` on a channel of our own; each answer carries an `ackId`, and
-//! `/services/collector/ack` is asked until it says that the events behind it are indexed. Only then are they delivered.
-//! If it does not say so in time (an indexer has restarted and forgotten), the batch is sent again.
+//! Events are sent to `/services/collector/event` on a separate channel. Each answer contains an `ackId`, and
+//! `/services/collector/ack` is polled until it confirms that its events are indexed. Only then are they delivered. If
+//! there is no confirmation in time, for example because an indexer has restarted, the batch is sent again.
 //!
 //! Statuses and codes: Splunk's manual, "Troubleshoot HTTP Event Collector", possible error codes.
 
-use super::bulk::{Delivery, Request, Verdict, Way};
+use super::bulk::{BulkRequest, Delivery, ReceiverPath, Verdict};
 use super::http::{Answer, Client, Credentials, REQUEST_LEN_MIN};
-use super::record::hex;
-use super::{Item, Outcome, Progress, Record, Sink, SinkError};
+use super::{DeliveryContext, Outcome, Record, Sink, SinkError, SinkItem};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// First and longest pause between two questions for acknowledgements.
+/// First and longest pause between two polls for acknowledgements.
 const ACK_POLL_MIN: Duration = Duration::from_millis(100);
 const ACK_POLL_MAX: Duration = Duration::from_secs(5);
 
-/// What can be set.
+/// Settings of the sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplunkSettings {
     /// `https://host:8088`.
     pub url: String,
     /// `Splunk TOKEN`.
     pub credentials: Credentials,
-    /// Certificates that vouch for the server; `None`: the public ones.
+    /// CA certificates for the server; `None`: the public ones.
     pub ca_file: Option<PathBuf>,
-    /// The index, unless the token's default.
+    /// The index; `None`: the default of the token.
     pub index: Option<String>,
     /// The source type.
     pub sourcetype: String,
-    /// Whether to wait for the indexers. Without it, delivered means received.
+    /// Whether to wait for indexer acknowledgement. Without it, events are delivered when they are received.
     pub acknowledge: bool,
-    /// How long to wait for them.
+    /// Time limit for the acknowledgement.
     pub ack_timeout: Duration,
-    /// Bytes after which a request is sent.
+    /// Length in bytes at which a request is sent.
     pub request_bytes: usize,
 }
 
-/// The sink.
+/// A sink for Splunk.
 #[derive(Debug)]
 pub struct Splunk {
     settings: SplunkSettings,
     client: Client,
-    /// The channel: a GUID of this process.
+    /// The channel, a random GUID.
     channel: String,
-    way: Way,
+    path: ReceiverPath,
 }
 
 #[derive(Deserialize)]
-struct Reply {
+struct HecReply {
     code: Option<i64>,
     #[serde(rename = "ackId")]
     ack_id: Option<u64>,
@@ -66,18 +65,23 @@ struct Acks {
 }
 
 impl Splunk {
-    /// A sink; it connects with its first batch.
+    /// Creates a sink, which connects with its first batch.
     ///
     /// # Errors
     ///
-    /// An address or a file that cannot be used, in words.
+    /// The URL or a file cannot be used.
     pub fn new(settings: SplunkSettings) -> Result<Self, String> {
         let client =
             Client::new(&settings.url, settings.ca_file.as_deref(), Some(settings.credentials.clone()))?;
         let mut random = [0; 16];
         getrandom::fill(&mut random)
-            .map_err(|error| format!("the system gives no random numbers: {error}"))?;
-        Ok(Self { settings, client, channel: guid(random), way: Way::default() })
+            .map_err(|error| format!("cannot get random numbers from the system: {error}"))?;
+        Ok(Self {
+            settings,
+            client,
+            channel: uuid::Builder::from_random_bytes(random).into_uuid().to_string(),
+            path: ReceiverPath::default(),
+        })
     }
 
     fn append(&self, record: &Record<'_>, out: &mut Vec<u8>) {
@@ -89,23 +93,23 @@ impl Splunk {
         out.extend(event.to_string().as_bytes());
     }
 
-    /// Sends some events; gives the number to wait for, too.
+    /// Sends events and returns the `ackId` to wait for, if any.
     fn post(&self, body: &[u8]) -> Result<(Verdict, Option<u64>), SinkError> {
         let headers =
             [("Content-Type", "application/json"), ("X-Splunk-Request-Channel", self.channel.as_str())];
         let answer = self.client.post("/services/collector/event", &headers, body)?;
-        let reply: Option<Reply> = serde_json::from_slice(&answer.body).ok();
+        let reply: Option<HecReply> = serde_json::from_slice(&answer.body).ok();
         let code = reply.as_ref().and_then(|reply| reply.code);
         let verdict = match (answer.status, code) {
             (200, Some(0)) => {
                 return Ok((Verdict::Accepted, self.accepted(reply.and_then(|reply| reply.ack_id))?));
             }
-            // No data, no such format, no event, a blank event, indexed fields: the events themselves.
+            // No data, invalid format, missing event, blank event, invalid indexed fields: the events are at fault.
             (400, Some(5 | 6 | 12 | 13 | 15)) => {
                 Verdict::Refused(reply.and_then(|reply| reply.invalid_event_number), Self::quote(&answer))
             }
             (413, _) => Verdict::Refused(None, Self::quote(&answer)),
-            // Index, token, channel, overload: not the events' fault.
+            // Index, token, channel, overload: the events are not at fault.
             _ => answer.judge(&self.settings.url, code.is_some())?,
         };
         Ok((verdict, None))
@@ -114,7 +118,7 @@ impl Splunk {
     fn accepted(&self, ack_id: Option<u64>) -> Result<Option<u64>, SinkError> {
         if self.settings.acknowledge && ack_id.is_none() {
             return Err(SinkError::new(format!(
-                "{}: the answer has no ackId: turn on indexer acknowledgement for the token, or set acknowledge = false",
+                "{}: the answer has no ackId; enable indexer acknowledgement for the token, or set acknowledge = false",
                 self.settings.url
             )));
         }
@@ -125,8 +129,8 @@ impl Splunk {
         format!("Splunk: status {}: {}", answer.status, answer.quote())
     }
 
-    /// Waits until the indexers have everything.
-    fn wait(&self, mut acks: BTreeSet<u64>, progress: &mut dyn Progress) -> Result<(), SinkError> {
+    /// Waits until all events are indexed.
+    fn wait(&self, mut acks: BTreeSet<u64>, context: &mut dyn DeliveryContext) -> Result<(), SinkError> {
         let (begun, mut pause) = (Instant::now(), ACK_POLL_MIN);
         let path = format!("/services/collector/ack?channel={}", self.channel);
         while !acks.is_empty() {
@@ -142,13 +146,13 @@ impl Splunk {
             }
             if begun.elapsed() >= self.settings.ack_timeout {
                 return Err(SinkError::new(format!(
-                    "{}: {} requests not indexed within {} s; they are sent again",
+                    "{}: {} requests not indexed within {} s, sending them again",
                     self.settings.url,
                     acks.len(),
                     self.settings.ack_timeout.as_secs()
                 )));
             }
-            if !progress.wait(pause) {
+            if !context.wait(pause) {
                 return Err(SinkError::new("stopped while waiting for the indexers"));
             }
             pause = (pause * 2).min(ACK_POLL_MAX);
@@ -158,20 +162,24 @@ impl Splunk {
 }
 
 impl Sink for Splunk {
-    fn deliver(&mut self, batch: &[Item], progress: &mut dyn Progress) -> Result<Vec<Outcome>, SinkError> {
-        let mut way = std::mem::take(&mut self.way);
-        let delivered = self.deliver_over(&mut way, batch, progress);
-        self.way = way;
+    fn deliver(
+        &mut self,
+        batch: &[SinkItem],
+        context: &mut dyn DeliveryContext,
+    ) -> Result<Vec<Outcome>, SinkError> {
+        let mut path = std::mem::take(&mut self.path);
+        let delivered = self.deliver_on(&mut path, batch, context);
+        self.path = path;
         delivered
     }
 }
 
 impl Splunk {
-    fn deliver_over(
+    fn deliver_on(
         &self,
-        way: &mut Way,
-        batch: &[Item],
-        progress: &mut dyn Progress,
+        path: &mut ReceiverPath,
+        batch: &[SinkItem],
+        context: &mut dyn DeliveryContext,
     ) -> Result<Vec<Outcome>, SinkError> {
         let mut acks = BTreeSet::new();
         let mut post = |body: &[u8], _: usize| {
@@ -179,29 +187,21 @@ impl Splunk {
             acks.extend(ack_id);
             Ok(verdict)
         };
-        let mut delivery = Delivery::new(way, batch.len());
-        let mut request = Request::default();
+        let mut delivery = Delivery::new(path, batch.len());
+        let mut request = BulkRequest::default();
         for (index, item) in batch.iter().enumerate() {
             for record in Record::of(item) {
                 self.append(&record, &mut request.body);
                 request.end_record(index);
                 if request.body.len() >= self.settings.request_bytes.max(REQUEST_LEN_MIN) {
-                    delivery.send(&request, progress, &mut post)?;
-                    request = Request::default();
+                    delivery.send(&request, context, &mut post)?;
+                    request = BulkRequest::default();
                 }
             }
         }
-        delivery.send(&request, progress, &mut post)?;
+        delivery.send(&request, context, &mut post)?;
         let outcomes = delivery.finish(&mut post)?;
-        self.wait(acks, progress)?;
+        self.wait(acks, context)?;
         Ok(outcomes)
     }
-}
-
-/// Random bytes as a GUID of version 4.
-fn guid(mut random: [u8; 16]) -> String {
-    random[6] = random[6] & 0x0F | 0x40;
-    random[8] = random[8] & 0x3F | 0x80;
-    let text = hex(&random);
-    [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
 }

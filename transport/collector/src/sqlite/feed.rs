@@ -1,10 +1,10 @@
-//! The embedded store as a feed of sinks: hits behind a cursor that is kept in the store.
+//! Feeds sinks from the embedded store, with a cursor that is stored in it.
 //!
-//! The cursor is an id of `hit_rules`, not of `hits`: a rule that matched an event later, or came in a second hit of the
-//! same event, is handed out too, with the event, and no rule is handed out twice. A rule is at most once in a batch.
+//! The cursor is an id of `hit_rules`, not of `hits`, so a rule that is added to an event later is delivered too,
+//! together with the event, and no rule is delivered twice. A rule occurs at most once in a batch.
 
 use crate::counters::Counters;
-use crate::sink::{BATCH_HITS_MAX, BatchLimits, Feed, FeedError, Item, Lag, SinkCounts};
+use crate::sink::{BATCH_HITS_MAX, BatchLimits, Feed, FeedError, Lag, SinkCounts, SinkItem};
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::store::{Action, At, Store, StoreError, decode};
 use etwsieve_transport::time::unix_now;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Time between two looks for hits.
+/// Interval at which new hits are looked for.
 const LOOK_TIME: Duration = Duration::from_millis(200);
 const SCHEMA: &str = include_str!("schema.sql");
 const SELECT_NEXT: &str = "SELECT id, hit_id FROM hit_rules WHERE id > ?1 ORDER BY id LIMIT ?2";
@@ -24,10 +24,10 @@ const SELECT_SENDER: &str = "SELECT sensors.name, streams.epoch, received.sequen
     WHERE hit_id = ?1 ORDER BY received.time, stream_id, sequence LIMIT 1";
 const SELECT_OLDEST: &str = "SELECT (SELECT min(time) FROM received WHERE received.hit_id = hit_rules.hit_id)
     FROM hit_rules WHERE id > ?1 ORDER BY id LIMIT 1";
-/// Counts the rules of a hit in earlier batches, up to a number beyond which it makes no difference.
+/// Counts the rules of a hit in earlier batches, up to a number above which it makes no difference.
 const COUNT_BEFORE: &str =
     "SELECT count(*) FROM (SELECT 1 FROM hit_rules WHERE hit_id = ?1 AND id <= ?2 LIMIT 10000)";
-/// A sink has a cursor from its start, so that hits removed by retention before it delivers anything are counted.
+/// Creates the cursor when the sink starts, so that hits are counted that retention removes before the first delivery.
 const BEGIN: &str =
     "INSERT INTO sink_cursors (sink, position, updated) VALUES (?1, 0, 0) ON CONFLICT DO NOTHING";
 const SET_STATE: &str = "INSERT INTO sink_states
@@ -38,18 +38,18 @@ const SET_STATE: &str = "INSERT INTO sink_states
 const SET_POSITION: &str = "INSERT INTO sink_cursors (sink, position, updated) VALUES (?1, ?2, ?3)
     ON CONFLICT (sink) DO UPDATE SET position = max(position, ?2), updated = ?3";
 
-/// Hits for one sink, each with the rules that were not handed out before. A hit that no sensor sent has no sensor, an epoch
-/// of zeros and the store's own number.
+/// The hits for one sink, each with the rules that were not delivered yet. A hit that was not sent by a sensor has an
+/// empty sensor name, an epoch of zeros and its id in the store as its sequence number.
 #[derive(Debug)]
 pub struct SqliteFeed {
     path: PathBuf,
     sink: String,
-    /// `None` after an error: it is opened anew.
+    /// `None` after an error; it is reopened by the next call.
     store: Option<Store>,
     position: i64,
-    /// The position once the batch that is out has been delivered.
+    /// The position after the current batch.
     delivered: Option<i64>,
-    /// Hits in that batch that cannot be decoded; counted once, when the cursor passes them.
+    /// Hits in the current batch that cannot be decoded; counted when the cursor passes them.
     damaged: u64,
     counters: Arc<Counters>,
     /// [`Counters::replaced`] when the store was opened.
@@ -57,11 +57,11 @@ pub struct SqliteFeed {
 }
 
 impl SqliteFeed {
-    /// The feed of the sink with this name; a name that is not known begins with the oldest hit.
+    /// Opens the feed of a sink. A new sink starts with the oldest hit.
     ///
     /// # Errors
     ///
-    /// Those of opening a store for writing, which the cursor needs.
+    /// The store cannot be opened for writing, which the cursor needs.
     pub fn open(path: &Path, sink: &str, counters: Arc<Counters>) -> Result<Self, StoreError> {
         let mut feed = Self {
             path: path.into(),
@@ -77,11 +77,11 @@ impl SqliteFeed {
         Ok(feed)
     }
 
-    /// Does something with the store, opened anew after an error.
+    /// Runs `action` on the store, which is reopened after an error.
     fn attempt<T>(&mut self, action: impl FnOnce(&Store, i64) -> Result<T, Error>) -> Result<T, StoreError> {
         let replaced = self.counters.replaced.get();
         if replaced != self.opened_at {
-            // Numbers begin anew in the new one: what is out of the old one is not acknowledged there.
+            // Ids start again in the new store, so a batch of the old one is not acknowledged there.
             (self.store, self.delivered, self.opened_at) = (None, None, replaced);
         }
         let store = if let Some(store) = self.store.take() {
@@ -106,7 +106,7 @@ impl SqliteFeed {
 }
 
 impl Feed for SqliteFeed {
-    fn next(&mut self, limits: BatchLimits, wait: Duration) -> Result<Vec<Item>, FeedError> {
+    fn next(&mut self, limits: BatchLimits, wait: Duration) -> Result<Vec<SinkItem>, FeedError> {
         let deadline = Instant::now() + wait;
         loop {
             let (items, until, damaged) =
@@ -163,7 +163,7 @@ impl Feed for SqliteFeed {
             ))
         });
         if let Err(error) = written {
-            tracing::debug!(sink, %error, "the report of the sink was not stored");
+            tracing::debug!(sink, %error, "cannot store the state of the sink");
         }
     }
 
@@ -179,7 +179,7 @@ impl Feed for SqliteFeed {
                 .query_row([position], |row| row.get(0))
                 .optional()?;
             let seconds = |ticks: i64| u64::try_from(ticks / 10_000_000 - 11_644_473_600).ok();
-            // Pairs of hit and rule, at most: ids of removed ones are among them.
+            // An upper bound of the pairs of hit and rule: ids of removed pairs are included.
             Ok(Lag {
                 hits: u64::try_from(last - position).unwrap_or(0),
                 oldest: oldest.flatten().and_then(seconds),
@@ -193,20 +193,20 @@ fn failed(error: impl std::fmt::Display) -> FeedError {
     FeedError(error.to_string())
 }
 
-/// Hits behind `position`, the position behind them (`None`: there is nothing), and how many cannot be decoded.
-type Found = (Vec<Item>, Option<i64>, u64);
+/// A batch of hits, the position after it (`None` if there are none), and the number of hits that cannot be decoded.
+type Found = (Vec<SinkItem>, Option<i64>, u64);
 
-/// The next hits, at most as many as the limits say, but at least one.
+/// Reads the next hits within the limits, but at least one.
 fn batch(store: &Store, position: i64, limits: BatchLimits) -> Result<Found, Error> {
     let rows_max = limits.hits.clamp(1, BATCH_HITS_MAX) as i64;
-    // One view of the store, so that retention does not remove what is being read.
+    // One snapshot of the store, so that retention cannot remove hits while they are read.
     let _view = store.connection().unchecked_transaction()?;
     let rows: Vec<(i64, i64)> = store
         .connection()
         .prepare_cached(SELECT_NEXT)?
         .query_map([position, rows_max], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
-    // Rules of one hit were written one after the other, so they lie together.
+    // The rules of a hit were written together, so their ids are adjacent.
     let (mut items, mut bytes, mut damaged) = (Vec::new(), 0, 0);
     let mut until = None;
     let mut after = position;
@@ -234,7 +234,7 @@ fn batch(store: &Store, position: i64, limits: BatchLimits) -> Result<Found, Err
                     .connection()
                     .prepare_cached(COUNT_BEFORE)?
                     .query_row((hit_id, after), |row| row.get(0))?;
-                items.push(Item {
+                items.push(SinkItem {
                     sensor,
                     epoch,
                     sequence,
@@ -243,7 +243,7 @@ fn batch(store: &Store, position: i64, limits: BatchLimits) -> Result<Found, Err
                 });
             }
             Err(detail) => {
-                tracing::error!(hit = hit_id, "a stored hit is damaged and left out: {detail}");
+                tracing::error!(hit = hit_id, "stored hit is damaged and skipped: {detail}");
                 damaged += 1;
             }
         }

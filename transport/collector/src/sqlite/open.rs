@@ -1,6 +1,6 @@
-//! Opening the database: whose it is, and what is done when it is damaged.
+//! Opens the database: locks it for one collector, and quarantines a damaged one.
 
-use super::Options;
+use super::SqliteOptions;
 use crate::counters::Counters;
 use etwsieve_transport::lock;
 use etwsieve_transport::private_file;
@@ -12,56 +12,56 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What is added to the database's name for the file that a running collector holds.
+/// Suffix of the lock file beside the database.
 pub const LOCK_SUFFIX: &str = ".lock";
-/// Written into the lock file once the database was known to be ours.
+/// Contents of the lock file once the database is known to belong to a collector.
 const MARK: &[u8] = b"The database beside this file belongs to etwsieve-collector.\n";
-/// Up to this size a database is looked through when it is opened.
+/// Maximum size of a database that is checked for damage when it is opened, in bytes.
 const CHECK_BYTES_MAX: u64 = 256 << 20;
-/// Most bytes of the log that are kept for reuse after it was written into the database.
+/// Maximum size of the log after a checkpoint, in bytes.
 const LOG_BYTES_KEPT: i64 = 64 << 20;
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// Why the embedded store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process writes to it.
+    /// Another collector uses the database.
     #[error("{} is in use by another collector", path.display())]
     InUse {
         /// The database.
         path: PathBuf,
     },
-    /// The system refuses the files beside the database.
+    /// The system refuses access to the database or a file beside it.
     #[error("cannot use {}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The store itself.
+    /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There is no thread to be had.
+    /// The system refused to start a thread.
     #[error("cannot start a thread for the store: {source}")]
     Thread {
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// The right to write to a database, as long as the process lives: a lock on a file beside it, by its path without links,
-/// and on Linux one on the database itself, which has the same inode by whatever hard link it is opened.
+/// The exclusive right to write to a database: a lock on a file beside the resolved path, and on Linux also on the
+/// database itself, whose inode is the same for all hard links.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(super) struct DatabaseLock {
     file: File,
-    /// Whether the database has been ours before.
+    /// Whether the database is known to belong to a collector.
     is_marked: bool,
     /// The database, locked.
     inode: Option<File>,
 }
 
-impl Lock {
+impl DatabaseLock {
     pub(super) fn take(database: &Path) -> Result<Self, OpenError> {
         let resolved =
             lock::resolve(database).map_err(|source| OpenError::File { path: database.into(), source })?;
@@ -86,29 +86,29 @@ impl Lock {
         Ok(lock)
     }
 
-    /// Locks the database itself, if there is one. On other systems the lock would keep SQLite out as well.
+    /// Locks the database itself, if it exists. On other systems than Linux this lock would conflict with SQLite's.
     fn hold(&mut self, database: &Path) -> Result<(), OpenError> {
         if !cfg!(target_os = "linux") || self.inode.is_some() {
             return Ok(());
         }
-        // A new one, or one that SQLite will complain about.
+        // It does not exist yet, or SQLite will report the error.
         let Ok(file) = File::open(database) else { return Ok(()) };
         let locked = file.try_lock();
         if let Err(TryLockError::WouldBlock) = locked {
             std::mem::forget(file);
             return Err(OpenError::InUse { path: database.into() });
         }
-        // A file system without such locks leaves the one beside it.
+        // On a file system without such locks the lock file must do.
         self.inode = Some(file);
         Ok(())
     }
 
-    /// Lets go of a database that is no longer the one of this name.
+    /// Releases a database that is being quarantined.
     fn release(&mut self) {
         if let Some(file) = self.inode.take() {
             let _ = file.unlock();
-            // Never closed: that would end all of SQLite's locks that this process has on the file
-            // (sqlite.org/howtocorrupt.html, "Posix advisory locks canceled by a separate thread doing close()").
+            // Never closed: that would release all locks of SQLite in this process (sqlite.org/howtocorrupt.html,
+            // "Posix advisory locks canceled by a separate thread doing close()").
             std::mem::forget(file);
         }
     }
@@ -125,30 +125,27 @@ impl Lock {
     }
 }
 
-impl Drop for Lock {
+impl Drop for DatabaseLock {
     fn drop(&mut self) {
         self.release();
     }
 }
 
-/// Opens the database; `true` if a damaged one was set aside for it.
+/// Opens the database. Returns `true` if a damaged one was quarantined.
 pub(super) fn open(
     path: &Path,
-    options: &Options,
-    lock: &mut Lock,
+    options: &SqliteOptions,
+    lock: &mut DatabaseLock,
     counters: &Counters,
 ) -> Result<(Store, bool), OpenError> {
     let opened = match try_open(path, options) {
         Err(OpenError::Store(error)) if is_damage(&error) || is_foreign(&error) && lock.is_marked => {
             counters.replaced.add(1);
             lock.release();
-            let name = set_aside(path)?;
-            // Again: a feed may have opened the old file meanwhile.
+            let name = quarantine(path)?;
+            // Again, because a feed may have opened the old file in between.
             counters.replaced.add(1);
-            tracing::error!(
-                "the store was damaged ({error}); it is kept as {}, and a new one was begun",
-                name.display()
-            );
+            tracing::error!("store damaged ({error}), renamed to {}; a new one was created", name.display());
             try_open(path, options).map(|store| (store, true))
         }
         other => other.map(|store| (store, false)),
@@ -158,7 +155,7 @@ pub(super) fn open(
     Ok(opened)
 }
 
-fn try_open(path: &Path, options: &Options) -> Result<Store, OpenError> {
+fn try_open(path: &Path, options: &SqliteOptions) -> Result<Store, OpenError> {
     let is_small = fs::metadata(path).is_ok_and(|metadata| metadata.len() <= CHECK_BYTES_MAX);
     let store = Store::open(path)?;
     let sqlite = |result: Result<(), rusqlite::Error>| result.at(path, Action::Open);
@@ -174,7 +171,7 @@ fn try_open(path: &Path, options: &Options) -> Result<Store, OpenError> {
     sqlite(store.connection().execute_batch(SCHEMA))?;
     sqlite(store.connection().pragma_update(None, "wal_autocheckpoint", options.checkpoint_pages))?;
     sqlite(store.connection().pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT))?;
-    // 64 MB: the indexes by hash are read at random.
+    // 64 MB, because indexes by hash are read at random.
     sqlite(store.connection().pragma_update(None, "cache_size", -65_536))?;
     if options.pages_max > 0 {
         store
@@ -186,7 +183,7 @@ fn try_open(path: &Path, options: &Options) -> Result<Store, OpenError> {
     Ok(store)
 }
 
-/// Whether SQLite has found the database to be damaged.
+/// Returns whether SQLite reports that the database is damaged.
 pub(super) fn is_damage(error: &StoreError) -> bool {
     match error {
         StoreError::Sqlite { source, .. } => source.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt),
@@ -198,9 +195,9 @@ fn is_foreign(error: &StoreError) -> bool {
     matches!(error, StoreError::NotAStore { .. })
 }
 
-/// Renames the database and what belongs to it. The log goes first: a database without its log is whole, if older; a
-/// log without its database would be applied to the next one.
-fn set_aside(path: &Path) -> Result<PathBuf, OpenError> {
+/// Renames the database and its log. The log comes first: a database without its log is consistent, if older, but a log
+/// without its database would be applied to the next one.
+fn quarantine(path: &Path) -> Result<PathBuf, OpenError> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let mut name = beside(path, &format!(".damaged-{seconds}"));
     for number in 1..1000 {

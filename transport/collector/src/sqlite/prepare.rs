@@ -1,7 +1,7 @@
-//! What can be done before a transaction begins: decoding and hashing, on a thread of its own.
+//! Decodes and hashes batches on a separate thread before they are written.
 
-use super::{Batch, Request};
-use crate::backend::{Entry, Id, Item, Refusal};
+use super::{AppendRequest, StoreRequest};
+use crate::backend::{Entry, EntryBody, Id, Refusal};
 use etwsieve_transport::hit::{EventIdentity, HitV1};
 use etwsieve_transport::wire::codec::{self, CodecError};
 use etwsieve_transport::wire::message::{GapV1, RefusalReason};
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
-/// An entry, ready to be written.
+/// An entry that is ready to be written.
 pub(super) struct Prepared {
     pub(super) sensor: Arc<str>,
     pub(super) epoch: Id,
@@ -19,7 +19,7 @@ pub(super) struct Prepared {
 pub(super) enum PreparedItem {
     Hit(Box<PreparedHit>),
     Gap(GapV1),
-    /// A hit that cannot be stored, by its number.
+    /// The sequence number of a hit that cannot be stored.
     Refused(u64, Refusal),
 }
 
@@ -28,24 +28,24 @@ pub(super) struct PreparedHit {
     pub(super) hit: HitV1,
     /// The hit without its rules.
     pub(super) event: Vec<u8>,
-    /// The event, as reported by this sensor.
+    /// The identity of the event as reported by this sensor.
     pub(super) identity: EventIdentity,
-    /// Of the bytes as they were sent.
+    /// SHA-256 of the hit as it was sent.
     pub(super) hash: [u8; 32],
 }
 
-/// Prepares batches until nobody can send any.
-pub(super) fn run(batches: &Receiver<Batch>, requests: &Sender<Request>) {
-    for Batch { entries, reply } in batches {
+/// Prepares batches until the channel is closed.
+pub(super) fn run(batches: &Receiver<AppendRequest>, requests: &Sender<StoreRequest>) {
+    for AppendRequest { entries, reply } in batches {
         let batch = entries.into_iter().map(prepare).collect();
-        // If the writing thread has gone, so has the reply.
-        let _ = requests.send(Request::Append { batch, reply });
+        // If the writing thread is gone, the reply is dropped, too.
+        let _ = requests.send(StoreRequest::Append { batch, reply });
     }
 }
 
 fn prepare(entry: Entry) -> Prepared {
     let item = match entry.item {
-        Item::Hit { sequence, bytes, .. } => match prepare_hit(&entry.sensor, sequence, &bytes) {
+        EntryBody::Hit { sequence, bytes, .. } => match prepare_hit(&entry.sensor, sequence, &bytes) {
             Ok(hit) if hit.hit.rules.is_empty() => PreparedItem::Refused(sequence, Refusal::without_rules()),
             Ok(hit) => PreparedItem::Hit(Box::new(hit)),
             Err(error) => {
@@ -53,12 +53,12 @@ fn prepare(entry: Entry) -> Prepared {
                 PreparedItem::Refused(sequence, refusal)
             }
         },
-        Item::Gap(gap) => PreparedItem::Gap(gap),
+        EntryBody::Gap(gap) => PreparedItem::Gap(gap),
     };
     Prepared { sensor: entry.sensor, epoch: entry.epoch, item }
 }
 
-/// Only version 1 was ever released, and the connection has decoded these bytes already.
+/// Prepares a hit of version 1, the only one. The connection has already checked that it decodes.
 fn prepare_hit(sensor: &str, sequence: u64, bytes: &[u8]) -> Result<PreparedHit, CodecError> {
     let hit = codec::decode_hit(bytes)?;
     let event = codec::encode_event(&hit)?;

@@ -1,24 +1,25 @@
-//! Removing the oldest hits, a few at a time, between batches: none that a sink has not taken, and none because a clock
-//! has jumped.
+//! Removes the oldest hits, a few at a time between batches, unless a sink has not received them. A clock that jumps
+//! does not cause early removal.
 
-use super::Options;
+use super::SqliteOptions;
 use rusqlite::{Connection, Error, OptionalExtension, TransactionBehavior};
 use std::time::{Duration, Instant};
 
-/// Hits removed in one transaction: some milliseconds of work.
+/// Maximum number of hits removed per transaction, which takes some milliseconds.
 const STEP_HITS: i64 = 128;
-/// Time between two looks when nothing was removed.
+/// Pause after a step that removed nothing.
 const CHECK_TIME: Duration = Duration::from_secs(10);
-/// Pause between two steps, in which batches are served.
+/// Pause after a step that removed hits, during which batches are written.
 const STEP_TIME: Duration = Duration::from_millis(20);
 const TICKS_PER_SECOND: i64 = 10_000_000;
-/// How fast the clock of retention may run after the system's, at most. A jump of ten years forward takes five months to
-/// be believed; after a month in which the collector did not run, hits go a day and a quarter late.
+/// Maximum speed at which the retention clock follows the system's clock, relative to real time. It takes five months
+/// to follow a jump of ten years; after the collector was off for a month, hits are removed a day and a quarter late.
 const CATCH_UP: i64 = 24;
-/// Under this name the collector's table has the clock of retention.
+/// Name of the retention clock in the table `collector`.
 pub(super) const CLOCK_NAME: &str = "retention_clock";
 
-/// The oldest hits, by when they came (those that no sensor sent, by the event's time), and their last ids in `hit_rules`.
+/// Selects the oldest hits with their arrival times (the event's time for hits that no sensor sent) and last ids in
+/// `hit_rules`.
 const SELECT_OLDEST: &str = "SELECT hits.id,
         coalesce((SELECT max(time) FROM received WHERE hit_id = hits.id), hits.time),
         coalesce((SELECT max(id) FROM hit_rules WHERE hit_id = hits.id), 0)
@@ -32,8 +33,8 @@ const FORGET_EPOCHS: &str = "DELETE FROM streams WHERE last_seen < ?1
     AND NOT EXISTS (SELECT 1 FROM received WHERE stream_id = streams.id)
     AND NOT EXISTS (SELECT 1 FROM gaps WHERE stream_id = streams.id)";
 
-/// The time by which hits grow old. It follows the system's clock, but never faster than [`CATCH_UP`] times as fast as
-/// time passes.
+/// The clock that determines the age of hits. It follows the system's clock at most [`CATCH_UP`] times as fast as time
+/// passes.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     /// FILETIME.
@@ -42,8 +43,8 @@ struct Clock {
 }
 
 impl Clock {
-    /// Reads it; `wall` is what the system's clock says, as FILETIME. A clock that was set back is believed at once:
-    /// then fewer hits are old.
+    /// Returns the time; `wall` is the system's time as FILETIME. A clock that is set back takes effect at once,
+    /// because then fewer hits expire.
     fn read(&mut self, wall: i64, now: Instant) -> i64 {
         let elapsed = now.saturating_duration_since(self.read);
         self.read = now;
@@ -54,16 +55,16 @@ impl Clock {
     }
 }
 
-/// What a step has done.
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Step {
     /// Hits removed.
     pub(super) expired: u64,
-    /// Hits are due that a sink has not taken: they stay.
+    /// Whether expired hits were kept because a sink has not received them.
     pub(super) is_held: bool,
 }
 
-/// When to look next.
+/// Schedules retention and keeps its clock.
 #[derive(Debug)]
 pub(super) struct Schedule {
     is_on: bool,
@@ -73,7 +74,7 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    pub(super) fn new(options: &Options) -> Self {
+    pub(super) fn new(options: &SqliteOptions) -> Self {
         let is_on = !options.retention_age.is_zero() || options.retention_bytes > 0;
         Self { is_on, next: Instant::now(), clock: None }
     }
@@ -82,19 +83,19 @@ impl Schedule {
         self.is_on && Instant::now() >= self.next
     }
 
-    /// The clock, to be kept for the next process; `None`: there is none yet.
+    /// Returns the time of the clock, to be stored for the next process; `None` before the first step.
     pub(super) fn clock(&self) -> Option<i64> {
         self.clock.map(|clock| clock.time)
     }
 
-    /// One step: removes at most [`STEP_HITS`]. `wall` is what the system's clock says, as FILETIME.
+    /// Removes at most [`STEP_HITS`] hits. `wall` is the system's time as FILETIME.
     pub(super) fn step(
         &mut self,
         connection: &mut Connection,
-        options: &Options,
+        options: &SqliteOptions,
         (wall, now): (i64, Instant),
     ) -> Result<Step, Error> {
-        // Also after an error: a full disk must not make this a busy loop.
+        // Also after an error, so that a full disk does not make this a busy loop.
         self.next = now + CHECK_TIME;
         let mut clock = match self.clock {
             Some(clock) => clock,
@@ -112,7 +113,7 @@ impl Schedule {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let delivered = delivered(&transaction, options.sinks.as_deref())?;
         let oldest = oldest(&transaction)?;
-        // In the order of ids, so that what is kept has no holes.
+        // In the order of ids, so that the remaining ids have no holes.
         let due = oldest.iter().take_while(|hit| is_too_large || hit.time < cutoff).count();
         let expired = oldest.iter().take(due).take_while(|hit| hit.last_rule <= delivered).count();
         let is_held = expired < due;
@@ -124,7 +125,7 @@ impl Schedule {
             }
             return Ok(Step { expired: 0, is_held });
         };
-        // Of sinks that are configured no longer.
+        // For sinks that are no longer configured.
         transaction.prepare_cached(COUNT_UNDELIVERED)?.execute([last])?;
         transaction.prepare_cached("DELETE FROM received WHERE hit_id <= ?1")?.execute([last])?;
         transaction.prepare_cached("DELETE FROM hit_rules WHERE hit_id <= ?1")?.execute([last])?;
@@ -141,17 +142,17 @@ impl Schedule {
     }
 }
 
-/// A hit that may be old.
+/// One of the oldest hits.
 #[derive(Clone, Copy, Debug)]
 struct Oldest {
     id: i64,
-    /// When it came, at the latest.
+    /// An upper bound of its arrival time.
     time: i64,
     last_rule: i64,
 }
 
-/// The oldest hits. A hit came before those with higher ids: one with a later time came while a clock was wrong, and must
-/// not keep the others behind it from growing old.
+/// Returns the oldest hits. Hits arrive in the order of their ids, so a hit whose time is later than that of its
+/// successors arrived while the clock was wrong; it must not delay the removal of the others.
 fn oldest(connection: &Connection) -> Result<Vec<Oldest>, Error> {
     let mut latest: i64 = connection
         .prepare_cached(SELECT_NEWEST_TIME)?
@@ -171,8 +172,8 @@ fn oldest(connection: &Connection) -> Result<Vec<Oldest>, Error> {
     Ok(oldest)
 }
 
-/// The id of `hit_rules` up to which every sink has been given all. `sinks`: those that are configured; without a list
-/// every one that ever had something.
+/// Returns the id of `hit_rules` up to which all sinks have received everything. `sinks` are the configured ones;
+/// `None`: all that have ever received something.
 fn delivered(connection: &Connection, sinks: Option<&[String]>) -> Result<i64, Error> {
     let mut least = i64::MAX;
     match sinks {
@@ -193,7 +194,7 @@ fn delivered(connection: &Connection, sinks: Option<&[String]>) -> Result<i64, E
     Ok(least)
 }
 
-/// The clock as the process before this one left it, or when the newest hit came.
+/// Returns the time that the previous process stored, or else the arrival time of the newest hit.
 fn kept_time(connection: &Connection) -> Result<Option<i64>, Error> {
     let kept = connection
         .query_row("SELECT value FROM collector WHERE name = ?1", [CLOCK_NAME], |row| row.get(0))
@@ -204,7 +205,7 @@ fn kept_time(connection: &Connection) -> Result<Option<i64>, Error> {
     }
 }
 
-/// Bytes of the database that hold something.
+/// Returns the size of the used pages of the database, in bytes.
 fn used_bytes(connection: &Connection) -> Result<u64, Error> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, u64>(0));
     Ok(number("page_count")?.saturating_sub(number("freelist_count")?).saturating_mul(number("page_size")?))
@@ -217,7 +218,7 @@ mod tests {
     const DAY: i64 = 86_400 * TICKS_PER_SECOND;
     const START: i64 = 400 * 365 * DAY;
 
-    /// A store's tables as far as retention looks at them, with hits that came on these days.
+    /// Creates the tables that retention uses, with hits that arrived on the given days.
     fn store(days: &[i64]) -> Connection {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(include_str!("schema.sql")).unwrap();
@@ -238,16 +239,16 @@ mod tests {
         connection.query_row("SELECT count(*) FROM hits", [], |row| row.get(0)).unwrap()
     }
 
-    fn options(sinks: Option<&[&str]>) -> Options {
-        Options {
+    fn options(sinks: Option<&[&str]>) -> SqliteOptions {
+        SqliteOptions {
             retention_age: Duration::from_hours(30 * 24),
             sinks: sinks.map(|sinks| sinks.iter().map(|&sink| sink.to_owned()).collect()),
-            ..Options::default()
+            ..SqliteOptions::default()
         }
     }
 
     #[test]
-    fn a_jump_of_the_clock_removes_nothing_until_it_has_lasted() {
+    fn a_clock_jump_removes_nothing_at_first() {
         let mut connection = store(&[0, 1, 2]);
         let (options, start) = (options(None), Instant::now());
         let mut schedule = Schedule::new(&options);
@@ -257,34 +258,34 @@ mod tests {
             left(&connection)
         };
         assert_eq!(at(2, 0), 3);
-        // Ten years ahead, for a day and a bit.
+        // Ten years ahead for more than a day.
         assert_eq!(at(3650, 0), 3);
-        assert_eq!(at(3650, 24), 3, "24 of 28 days are believed");
+        assert_eq!(at(3650, 24), 3, "the clock has followed by 24 of 28 days");
         // The clock is right again.
         assert_eq!(at(3, 25), 3);
-        // Back at 1601, and right again: nothing is removed, and nothing is forgotten for good.
+        // In 1601 and then right again: nothing is removed.
         assert_eq!(at(-400 * 365, 26), 3);
         assert_eq!(at(4, 27), 3);
-        // Time does pass in the end.
+        // Hits expire when real time has passed.
         assert_eq!(at(31, 27 * 24), 2);
         assert_eq!(at(33, 29 * 24), 0);
     }
 
     #[test]
-    fn the_clock_outlives_the_process() {
+    fn the_clock_survives_a_restart() {
         let mut connection = store(&[0]);
         let (options, now) = (options(None), Instant::now());
-        // Without a kept clock the newest hit tells the time.
+        // Without a stored clock, the newest hit determines the time.
         Schedule::new(&options).step(&mut connection, &options, (START + 3650 * DAY, now)).unwrap();
         assert_eq!(left(&connection), 1);
         let kept = "INSERT INTO collector (name, value) VALUES (?1, ?2)";
         connection.execute(kept, (CLOCK_NAME, START + 31 * DAY)).unwrap();
         Schedule::new(&options).step(&mut connection, &options, (START + 3650 * DAY, now)).unwrap();
-        assert_eq!(left(&connection), 0, "31 days were known to have passed");
+        assert_eq!(left(&connection), 0, "the stored clock shows that 31 days have passed");
     }
 
     #[test]
-    fn hits_that_a_sink_has_not_taken_stay() {
+    fn hits_that_a_sink_has_not_received_are_kept() {
         // Name, configured sinks, positions in the store, hits left of four.
         type Row = (&'static str, Option<&'static [&'static str]>, &'static [(&'static str, i64)], i64);
         let rows: [Row; 7] = [
@@ -294,7 +295,7 @@ mod tests {
             ("a sink that never delivered", Some(&["a"]), &[], 4),
             ("the slowest one counts", Some(&["a", "b"]), &[("a", 4), ("b", 2)], 2),
             ("a sink that was removed does not", Some(&["a"]), &[("a", 4), ("b", 0)], 0),
-            ("all were given all", Some(&["a"]), &[("a", 4)], 0),
+            ("all received everything", Some(&["a"]), &[("a", 4)], 0),
         ];
         for by_size in [false, true] {
             for (name, sinks, positions, expected) in rows {
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_from_a_wrong_clock_holds_nobody_up() {
+    fn a_hit_with_a_wrong_time_does_not_delay_the_others() {
         let mut connection = store(&[0, 3650, 1, 2, 60]);
         let options = options(None);
         let mut schedule = Schedule::new(&options);

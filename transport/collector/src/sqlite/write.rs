@@ -1,16 +1,16 @@
-//! The writing thread: one transaction a batch, and what else is due between them.
+//! The writing thread: one transaction per batch, and housekeeping in between.
 
 mod batch;
 mod heartbeats;
 mod isolation;
 
-use super::open::{Lock, OpenError, is_damage, open};
+use super::open::{DatabaseLock, OpenError, is_damage, open};
 use super::prepare::Prepared;
-use super::{Options, Request, next, retention};
-use crate::backend::{Appended, BackendError, Heartbeat, Id, Note};
+use super::{SqliteOptions, StoreRequest, next, retention};
+use crate::backend::{Appended, BackendError, ConnectionEvent, Heartbeat, Id};
 use crate::counters::Counters;
-use crate::quota::Quota;
-use batch::Batch;
+use crate::log_limit::LogLimit;
+use batch::BatchWriter;
 use etwsieve_transport::lock;
 use etwsieve_transport::store::{Action, At, Store, StoreError, sql_text};
 use isolation::{Suspects, is_of_entry};
@@ -22,16 +22,16 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How soon notes are written, and retention is looked at, when no batch comes.
+/// Interval of housekeeping while no batch arrives.
 const TICK: Duration = Duration::from_millis(250);
-/// Time between two writes of notes while batches come: connections come and go in crowds.
-const NOTE_TIME: Duration = Duration::from_secs(1);
-/// Time between two signs of life in the database.
+/// Interval between two writes of connection events while batches arrive.
+const EVENT_TIME: Duration = Duration::from_secs(1);
+/// Interval between two heartbeats in the database.
 const ALIVE_TIME: Duration = Duration::from_secs(5);
-/// Epochs whose numbers are kept in memory.
+/// Maximum number of epochs that are cached in memory.
 const STREAMS_MAX: usize = 50_000;
-/// Notes that wait while the store cannot be written; more are forgotten.
-const NOTES_MAX: usize = 100_000;
+/// Maximum number of connection events that are queued while the store cannot be written; others are dropped.
+const EVENTS_MAX: usize = 100_000;
 /// 1601 to 1970, in ticks of 100 ns.
 const FILETIME_OF_1970: u64 = 116_444_736_000_000_000;
 
@@ -48,49 +48,53 @@ const SET_VALUE: &str = "INSERT INTO collector (name, value) VALUES (?1, ?2)
 const ADD_VALUE: &str = "INSERT INTO collector (name, value) VALUES (?1, ?2)
     ON CONFLICT (name) DO UPDATE SET value = value + ?2";
 
-/// Now, as FILETIME.
+/// Returns the current time as FILETIME.
 pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (since.as_nanos() as u64 / 100 + FILETIME_OF_1970).cast_signed()
 }
 
-/// What is known of an epoch without asking the database.
+/// A cached epoch of a sensor.
 #[derive(Clone, Copy, Debug)]
 struct Stream {
     id: i64,
     sensor_id: i64,
-    /// Highest number stored.
+    /// Highest stored sequence number.
     highest: u64,
 }
 
-/// How many connections each sensor has.
+/// The number of connections of each sensor.
 type Connections = HashMap<Arc<str>, i64>;
 
 /// The state of the writing thread.
-pub(super) struct Writing {
+pub(super) struct StoreWriter {
     path: PathBuf,
-    options: Options,
-    lock: Lock,
+    options: SqliteOptions,
+    lock: DatabaseLock,
     counters: Arc<Counters>,
-    /// `None` after an error: it is opened anew for the next batch.
+    /// `None` after an error; it is reopened for the next batch.
     store: Option<Store>,
     streams: HashMap<(Arc<str>, Id), Stream>,
     suspects: Suspects,
-    notes: Vec<Note>,
+    events: Vec<ConnectionEvent>,
     connections: Connections,
     alive: Instant,
-    /// When notes were written last.
-    noted: Option<Instant>,
+    /// When connection events were last written.
+    events_written: Option<Instant>,
     retention: retention::Schedule,
-    /// Of the warning that hits are held for a sink.
-    held: Quota,
+    /// Limits the warnings that hits are kept for a sink.
+    held: LogLimit,
 }
 
-impl Writing {
-    pub(super) fn open(path: &Path, options: Options, counters: Arc<Counters>) -> Result<Self, OpenError> {
-        // By the target of a link, so that its log and a damaged one set aside are beside the database and not the link.
+impl StoreWriter {
+    pub(super) fn open(
+        path: &Path,
+        options: SqliteOptions,
+        counters: Arc<Counters>,
+    ) -> Result<Self, OpenError> {
+        // The target of a link, so that the log and a quarantined database are beside the database, not the link.
         let path = &lock::follow(path).map_err(|source| OpenError::File { path: path.into(), source })?;
-        let mut lock = Lock::take(path)?;
+        let mut lock = DatabaseLock::take(path)?;
         let (store, was_damaged) = open(path, &options, &mut lock, &counters)?;
         let retention = retention::Schedule::new(&options);
         let mut writing = Self {
@@ -101,19 +105,19 @@ impl Writing {
             store: Some(store),
             streams: HashMap::new(),
             suspects: Suspects::default(),
-            notes: Vec::new(),
+            events: Vec::new(),
             connections: HashMap::new(),
             alive: Instant::now(),
-            noted: None,
+            events_written: None,
             retention,
-            held: Quota::default(),
+            held: LogLimit::default(),
         };
-        writing.begun(was_damaged).at(path, Action::Write)?;
+        writing.initialise(was_damaged).at(path, Action::Write)?;
         Ok(writing)
     }
 
-    /// Writes into a database that has just been opened what holds at the start of a process.
-    fn begun(&mut self, was_damaged: bool) -> Result<(), Error> {
+    /// Initialises a newly opened database for this process.
+    fn initialise(&mut self, was_damaged: bool) -> Result<(), Error> {
         let Some(store) = &mut self.store else { return Ok(()) };
         let transaction = store.connection_mut().transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute("UPDATE sensors SET connections = 0 WHERE connections > 0", [])?;
@@ -121,35 +125,35 @@ impl Writing {
             transaction.execute(SET_VALUE, (name, now()))?;
         }
         if was_damaged {
-            self.counters.set_aside.add(1);
+            self.counters.quarantined.add(1);
             transaction.execute(ADD_VALUE, ("set_aside", 1))?;
         }
         transaction.commit()
     }
 
-    /// Serves requests until it is told to stop.
-    pub(super) fn run(mut self, requests: &Receiver<Request>) {
+    /// Serves requests until it is stopped.
+    pub(super) fn run(mut self, requests: &Receiver<StoreRequest>) {
         while let Some(request) = next(requests, TICK) {
             let mut is_idle = false;
             match request {
-                Ok(Request::Append { batch, reply }) => {
+                Ok(StoreRequest::Append { batch, reply }) => {
                     let appended = self.attempt(|writing| writing.append(&batch));
                     let _ = reply.send(appended);
                 }
-                Ok(Request::Heartbeats { heartbeats, reply }) => {
+                Ok(StoreRequest::Heartbeats { heartbeats, reply }) => {
                     let recorded = self.attempt(|writing| writing.record(&heartbeats));
                     let _ = reply.send(recorded);
                 }
-                Ok(Request::Durable { sensor, epoch, reply }) => {
+                Ok(StoreRequest::Durable { sensor, epoch, reply }) => {
                     let durable = self.attempt(|writing| writing.durable(&sensor, epoch));
                     let _ = reply.send(durable);
                 }
-                Ok(Request::Note(note)) => {
-                    if self.notes.len() < NOTES_MAX {
-                        self.notes.push(note);
+                Ok(StoreRequest::ConnectionEvent(event)) => {
+                    if self.events.len() < EVENTS_MAX {
+                        self.events.push(event);
                     }
                 }
-                Ok(Request::Stop { reply }) => {
+                Ok(StoreRequest::Stop { reply }) => {
                     let _ = self.attempt(|writing| writing.idle(true));
                     self.store = None;
                     let _ = reply.send(());
@@ -157,27 +161,27 @@ impl Writing {
                 }
                 Err(()) => is_idle = true,
             }
-            // A store that has just failed is left to the next batch or an idle moment.
-            let has_rested =
-                self.store.is_some() && self.noted.is_none_or(|noted| noted.elapsed() >= NOTE_TIME);
-            if (self.alive.elapsed() >= ALIVE_TIME || !self.notes.is_empty() && (is_idle || has_rested))
+            // A store that has just failed is retried by the next batch or when the thread is idle.
+            let has_rested = self.store.is_some()
+                && self.events_written.is_none_or(|events_written| events_written.elapsed() >= EVENT_TIME);
+            if (self.alive.elapsed() >= ALIVE_TIME || !self.events.is_empty() && (is_idle || has_rested))
                 && let Err(error) = self.attempt(|writing| writing.idle(false))
             {
-                // Also when the store cannot be opened, let alone written.
+                // Also if the store cannot even be opened.
                 self.alive = Instant::now();
-                self.noted = Some(self.alive);
-                tracing::warn!("notes for `status` are not written: {error}");
+                self.events_written = Some(self.alive);
+                tracing::warn!("cannot write connection events for `status`: {error}");
             }
             if self.retention.is_due()
                 && let Err(error) = self.attempt(Self::expire)
             {
-                tracing::warn!("old hits are not removed: {error}");
+                tracing::warn!("cannot remove expired hits: {error}");
             }
         }
     }
 
-    /// Does something with the database, opening it if need be. After any error it is closed, and nothing that is
-    /// remembered of it is believed.
+    /// Runs `action` on the database, which is reopened if necessary. After any error it is closed and all caches are
+    /// cleared.
     fn attempt<T>(
         &mut self,
         action: impl FnOnce(&mut Self) -> Result<T, StoreError>,
@@ -189,14 +193,14 @@ impl Writing {
         };
         done.map_err(|error| {
             if let Some(store) = self.store.take() {
-                // Without the checkpoint that closing brings: on a full disk it would take the room that somebody has just
-                // made, which the next batch needs.
+                // Without the checkpoint that closing implies: on a full disk it would use up the space that was just
+                // freed and that the next batch needs.
                 let _ = store.connection().set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
             }
             self.streams.clear();
             if is_damage(&error) {
-                // The next attempt sets it aside.
-                tracing::error!("the store is damaged: {error}");
+                // The next attempt quarantines it.
+                tracing::error!("store damaged: {error}");
             }
             match error {
                 StoreError::Full { .. } => BackendError::Full(error.to_string()),
@@ -213,7 +217,7 @@ impl Writing {
         let (store, was_damaged) = open(&self.path, &self.options, &mut self.lock, &self.counters)?;
         self.store = Some(store);
         if was_damaged {
-            self.begun(true).at(&self.path, Action::Write)?;
+            self.initialise(true).at(&self.path, Action::Write)?;
         }
         Ok(())
     }
@@ -231,7 +235,7 @@ impl Writing {
         Ok(highest.unwrap_or(0))
     }
 
-    /// Writes a batch as a whole; if one of its entries prevents that, every sensor's entries apart.
+    /// Writes a batch; if an entry prevents that, writes it again with the entries isolated from each other.
     fn append(&mut self, batch: &[Prepared]) -> Result<Appended, StoreError> {
         let path = self.path.clone();
         if self.streams.len() > STREAMS_MAX {
@@ -239,9 +243,9 @@ impl Writing {
         }
         let appended = match self.try_append(batch, false) {
             Err(error) if is_of_entry(&error) => {
-                // What was learned of epochs has been rolled back.
+                // The changes of cached epochs were rolled back.
                 self.streams.clear();
-                tracing::debug!("a batch is written again, each sensor's entries apart: {error}");
+                tracing::debug!("batch failed, writing it again with isolated entries: {error}");
                 self.try_append(batch, true)
             }
             other => other,
@@ -254,13 +258,13 @@ impl Writing {
         Ok(appended)
     }
 
-    fn try_append(&mut self, batch: &[Prepared], all_apart: bool) -> Result<Appended, Error> {
+    fn try_append(&mut self, batch: &[Prepared], isolate_all: bool) -> Result<Appended, Error> {
         let Some(store) = &mut self.store else { return Ok(Appended::default()) };
         let at = Instant::now();
         let transaction = store.connection_mut().transaction_with_behavior(TransactionBehavior::Immediate)?;
         let suspects = &self.suspects;
-        let appended = Batch::new(&transaction, &mut self.streams, now())
-            .append(batch, |sensor| all_apart || suspects.contains(sensor, at))?;
+        let appended = BatchWriter::new(&transaction, &mut self.streams, now())
+            .append(batch, |sensor| isolate_all || suspects.contains(sensor, at))?;
         transaction.commit()?;
         Ok(appended)
     }
@@ -278,14 +282,14 @@ impl Writing {
             .at(&path, Action::Write)
     }
 
-    /// Writes notes and the sign of life. `is_last`: the collector stops in an orderly way.
+    /// Writes connection events and the heartbeat. `is_last`: the collector stops.
     fn idle(&mut self, is_last: bool) -> Result<(), StoreError> {
         let path = self.path.clone();
         let Some(store) = &mut self.store else { return Ok(()) };
         let written = (|| {
             let transaction =
                 store.connection_mut().transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let connections = write_notes(&transaction, &self.notes, &self.connections)?;
+            let connections = write_events(&transaction, &self.events, &self.connections)?;
             if is_last {
                 transaction.execute("UPDATE sensors SET connections = 0 WHERE connections > 0", [])?;
             }
@@ -297,21 +301,21 @@ impl Writing {
             Ok(connections)
         })();
         self.alive = Instant::now();
-        self.noted = Some(self.alive);
+        self.events_written = Some(self.alive);
         let connections = written.at(&path, Action::Write)?;
         self.written(connections);
         Ok(())
     }
 
-    /// The notes are durable, and so are the numbers of connections.
+    /// Records that the connection events are durable.
     fn written(&mut self, connections: Option<Connections>) {
-        self.notes.clear();
+        self.events.clear();
         if let Some(connections) = connections {
             self.connections = connections;
         }
     }
 
-    /// Removes some of the oldest hits if they are too old or too many.
+    /// Runs a step of retention.
     fn expire(&mut self) -> Result<(), StoreError> {
         let path = self.path.clone();
         let Some(store) = &mut self.store else { return Ok(()) };
@@ -323,41 +327,43 @@ impl Writing {
         if step.is_held
             && let Some(suppressed) = self.held.admit()
         {
-            tracing::warn!(suppressed, "hits that are due to be removed stay: a sink has not taken them");
+            tracing::warn!(suppressed, "expired hits are kept because a sink has not received them");
         }
         Ok(())
     }
 }
 
-/// Writes what connections have told, and returns how many each sensor has then, if that has changed. A note that cannot
-/// be stored is skipped: it must not keep hits from being written.
-fn write_notes(
+/// Writes connection events and returns the new numbers of connections, if they changed. An event that cannot be stored
+/// is skipped, so that it cannot prevent hits from being written.
+fn write_events(
     connection: &Connection,
-    notes: &[Note],
+    events: &[ConnectionEvent],
     connections: &Connections,
 ) -> Result<Option<Connections>, Error> {
-    if notes.is_empty() {
+    if events.is_empty() {
         return Ok(None);
     }
     let now = now();
     let mut counted = connections.clone();
-    for note in notes {
-        match write_note(connection, note, now, &mut counted) {
-            Err(error) if is_of_entry(&error) => tracing::debug!(?note, "a note is not stored: {error}"),
+    for event in events {
+        match write_event(connection, event, now, &mut counted) {
+            Err(error) if is_of_entry(&error) => {
+                tracing::debug!(?event, "cannot store a connection event: {error}")
+            }
             written => written?,
         }
     }
     Ok(Some(counted))
 }
 
-fn write_note(
+fn write_event(
     connection: &Connection,
-    note: &Note,
+    event: &ConnectionEvent,
     now: i64,
     counted: &mut Connections,
 ) -> Result<(), Error> {
-    match note {
-        Note::Connected { sensor, address, instance, software, computer, certificate_expires } => {
+    match event {
+        ConnectionEvent::Connected { sensor, address, instance, software, computer, certificate_expires } => {
             let count = counted.entry(Arc::clone(sensor)).or_default();
             *count += 1;
             connection.prepare_cached(UPSERT_CONNECTED)?.execute((
@@ -371,7 +377,7 @@ fn write_note(
                 certificate_expires,
             ))?;
         }
-        Note::Disconnected { sensor } => {
+        ConnectionEvent::Disconnected { sensor } => {
             let count = counted.entry(Arc::clone(sensor)).or_default();
             *count = (*count - 1).max(0);
             let left = *count;

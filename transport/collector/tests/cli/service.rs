@@ -1,9 +1,9 @@
-//! `etwsieve-collector service` where there is no service manager of Windows.
+//! `etwsieve-collector service` on other systems than Windows.
 
 use std::process::Command;
 
 #[test]
-fn off_windows_one_sentence_says_what_to_use() {
+fn on_other_systems_the_error_names_the_systemd_unit() {
     for command in ["install", "uninstall", "start", "stop", "status", "run --config c.toml"] {
         let output = Command::new(env!("CARGO_BIN_EXE_etwsieve-collector"))
             .arg("service")
@@ -14,8 +14,8 @@ fn off_windows_one_sentence_says_what_to_use() {
         assert!(output.stdout.is_empty(), "{command}");
         assert_eq!(
             String::from_utf8(output.stderr).unwrap(),
-            "error: `etwsieve-collector service` needs Windows, whose service manager it talks to; on Linux the systemd \
-             unit transport/collector/packaging/etwsieve-collector.service runs the collector\n",
+            "error: `etwsieve-collector service` is only available on Windows; on Linux, use the systemd unit \
+             transport/collector/packaging/etwsieve-collector.service\n",
             "{command}"
         );
     }

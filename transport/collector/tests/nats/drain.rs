@@ -1,9 +1,9 @@
-//! Draining a real nats-server into sinks: at once, once, and through whatever is deleted meanwhile.
+//! Draining a real nats-server to sinks: promptly, once, and even if consumers or streams are deleted.
 
 use crate::cluster::Cluster;
 use crate::common;
-use etwsieve_collector::backend::{Backend, Entry, Item};
-use etwsieve_collector::nats::{self, Nats, NatsFeed, NatsSettings};
+use etwsieve_collector::backend::{Backend, Entry, EntryBody};
+use etwsieve_collector::nats::{self, NatsBackend, NatsFeed, NatsSettings};
 use etwsieve_collector::sink::config::SinkConfig;
 use etwsieve_collector::sink::{Backoff, BatchLimits, Feed, SinkStats, Stop};
 use etwsieve_collector::status::now;
@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 const SENSOR: &str = "srv1.example.test";
 const STREAM: &str = "ETWSIEVE";
 const LIMITS: BatchLimits = BatchLimits { hits: 500, bytes: 8 << 20 };
-/// Longer than anything here takes.
+/// Longest wait for a condition.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 fn settings(cluster: &Cluster) -> NatsSettings {
@@ -32,11 +32,15 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// Stores hits under these numbers, again until they are acknowledged.
-fn store(runtime: &Runtime, backend: &Nats, numbers: std::ops::RangeInclusive<u64>) {
+/// Stores hits with these numbers and retries until they are acknowledged.
+fn store(runtime: &Runtime, backend: &NatsBackend, numbers: std::ops::RangeInclusive<u64>) {
     let entry = |sequence| {
         let bytes = codec::encode_hit(&common::hit(sequence)).unwrap();
-        Entry { sensor: Arc::from(SENSOR), epoch: [1; 16], item: Item::Hit { sequence, version: 1, bytes } }
+        Entry {
+            sensor: Arc::from(SENSOR),
+            epoch: [1; 16],
+            item: EntryBody::Hit { sequence, version: 1, bytes },
+        }
     };
     let batch: Vec<Entry> = numbers.map(entry).collect();
     let begun = Instant::now();
@@ -45,7 +49,7 @@ fn store(runtime: &Runtime, backend: &Nats, numbers: std::ops::RangeInclusive<u6
     }
 }
 
-/// The consumer of a sink, or the stream, as an administrator would delete it.
+/// Deletes the consumer of a sink, or the stream, as an administrator would.
 fn delete(runtime: &Runtime, cluster: &Cluster, consumer: Option<&str>) {
     runtime.block_on(async {
         let client = async_nats::connect(cluster.url().as_str()).await.unwrap();
@@ -87,7 +91,7 @@ impl Draining {
     }
 }
 
-/// How often each number is in the file.
+/// Counts the lines of each sequence number in the file.
 fn numbers(path: &Path) -> BTreeMap<u64, usize> {
     let mut found = BTreeMap::new();
     let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -113,13 +117,13 @@ fn once_each(path: &Path, numbers_max: u64) {
 }
 
 #[test]
-fn a_hit_is_handed_out_without_waiting_for_others() {
+fn a_hit_is_delivered_without_waiting_for_others() {
     let folder = tempfile::tempdir().unwrap();
     let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
     let runtime = runtime();
-    let backend = runtime.block_on(Nats::connect(&settings(&cluster))).unwrap();
+    let backend = runtime.block_on(NatsBackend::connect(&settings(&cluster))).unwrap();
     let mut feed = runtime.block_on(NatsFeed::connect(&settings(&cluster), "jsonl")).unwrap();
-    // Nobody would wait for so long: what is there is given when it is there.
+    // Far below the time limit of the call: a hit is returned as soon as it is available.
     let wait = 10 * PATIENCE;
     let waiting = std::thread::spawn(move || {
         let mut sizes = Vec::new();
@@ -135,21 +139,21 @@ fn a_hit_is_handed_out_without_waiting_for_others() {
     let begun = Instant::now();
     let (mut feed, _) = waiting.join().unwrap();
     assert!(begun.elapsed() < wait);
-    // What is there already comes in one batch, and once.
+    // Available hits come in one batch, once.
     store(&runtime, &backend, 4..=403);
     assert_eq!(feed.next(LIMITS, wait).unwrap().len(), 400);
     feed.hold();
     feed.acknowledge().unwrap();
-    assert_eq!(feed.lag().unwrap().hits, 0, "the last acknowledgement speaks for all");
+    assert_eq!(feed.lag().unwrap().hits, 0, "the last acknowledgement covers all");
     assert!(feed.next(LIMITS, Duration::from_millis(1)).unwrap().is_empty());
 }
 
 #[test]
-fn a_deleted_consumer_or_stream_is_made_again() {
+fn a_deleted_consumer_or_stream_is_created_again() {
     let folder = tempfile::tempdir().unwrap();
     let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
     let (runtime, settings) = (runtime(), settings(&cluster));
-    let backend = runtime.block_on(Nats::connect(&settings)).unwrap();
+    let backend = runtime.block_on(NatsBackend::connect(&settings)).unwrap();
     let feed = runtime.block_on(NatsFeed::connect(&settings, "jsonl")).unwrap();
     let path = folder.path().join("hits.jsonl");
     let drain = Draining::start(feed, folder.path(), "", false);
@@ -157,18 +161,18 @@ fn a_deleted_consumer_or_stream_is_made_again() {
     wait_for("the first hits", || numbers(&path).len() == 20);
 
     delete(&runtime, &cluster, Some("jsonl"));
-    wait_for("the missing consumer is told", || drain.stats.counts().read_errors > 0);
+    wait_for("the missing consumer is reported", || drain.stats.counts().read_errors > 0);
     store(&runtime, &backend, 21..=40);
     wait_for("hits after the consumer was deleted", || numbers(&path).len() == 40);
 
     let errors = drain.stats.counts().read_errors;
     delete(&runtime, &cluster, None);
-    wait_for("the missing stream is told", || drain.stats.counts().read_errors > errors);
+    wait_for("the missing stream is reported", || drain.stats.counts().read_errors > errors);
     store(&runtime, &backend, 41..=60);
     wait_for("hits after the stream was deleted", || numbers(&path).len() == 60);
     wait_for("it gets on", || drain.stats.counts().error.is_none());
     drain.stop();
-    // It remembers what it has delivered, though the new consumer began with the first hit.
+    // It remembers the delivered hits, although the new consumer starts with the first one.
     once_each(&path, 60);
 }
 
@@ -178,7 +182,7 @@ fn two_drains_share_one_file() {
     let folder = tempfile::tempdir().unwrap();
     let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
     let (runtime, settings) = (runtime(), settings(&cluster));
-    let backend = runtime.block_on(Nats::connect(&settings)).unwrap();
+    let backend = runtime.block_on(NatsBackend::connect(&settings)).unwrap();
     for begin in (1..HITS).step_by(500) {
         store(&runtime, &backend, begin..=begin + 499);
     }
@@ -201,23 +205,23 @@ fn two_drains_share_one_file() {
 }
 
 #[test]
-fn a_sink_that_never_delivered_is_shown_with_its_reason() {
+fn a_failing_sink_is_shown_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
     let (runtime, settings) = (runtime(), settings(&cluster));
-    let backend = runtime.block_on(Nats::connect(&settings)).unwrap();
+    let backend = runtime.block_on(NatsBackend::connect(&settings)).unwrap();
     store(&runtime, &backend, 1..=5);
     let feed = runtime.block_on(NatsFeed::connect(&settings, "late")).unwrap();
     let drain = Draining::start(feed, &folder.path().join("missing"), "", false);
     let sink = || {
         let status = runtime.block_on(nats::status(&settings, now())).unwrap();
-        assert_eq!(status.sensors.len(), 1, "a sink is no sensor");
+        assert_eq!(status.sensors.len(), 1, "a sink is not a sensor");
         let [sink] = <[_; 1]>::try_from(status.sinks).unwrap();
         sink
     };
     wait_for("the reason", || sink().error.is_some());
     let shown = sink();
-    assert!(shown.error.unwrap().contains("cannot write to"), "its reason");
+    assert!(shown.error.unwrap().contains("cannot write to"), "the reason is shown");
     assert_eq!(
         (shown.sink.as_str(), shown.delivered, shown.delivered_hits, shown.waiting),
         ("late", 0, 0, 5)
@@ -231,7 +235,7 @@ fn a_sink_that_never_delivered_is_shown_with_its_reason() {
     drain.stop();
 }
 
-/// `etwsieve-collector drain`; killed when dropped.
+/// A running `etwsieve-collector drain`, which is killed when dropped.
 struct Program(Child);
 
 impl Drop for Program {
@@ -273,18 +277,18 @@ fn the_program_waits_for_the_cluster_and_serves_metrics() {
     let folder = tempfile::tempdir().unwrap();
     let Some(mut cluster) = Cluster::start(folder.path(), 1) else { return };
     let (runtime, settings) = (runtime(), settings(&cluster));
-    let backend = runtime.block_on(Nats::connect(&settings)).unwrap();
+    let backend = runtime.block_on(NatsBackend::connect(&settings)).unwrap();
     store(&runtime, &backend, 1..=10);
     drop(backend);
     cluster.kill(0);
     let metrics = free_address();
     let mut program = Program::drain(folder.path(), &cluster.url(), &["--metrics", &metrics.to_string()]);
     let has = |line: &str| scrape(metrics).is_some_and(|text| text.lines().any(|it| it == line));
-    wait_for("the sink says that it fails", || has("etwsieve_collector_sink_failing{sink=\"jsonl\"} 1"));
+    wait_for("the sink reports its failure", || has("etwsieve_collector_sink_failing{sink=\"jsonl\"} 1"));
     assert!(program.0.try_wait().unwrap().is_none(), "it goes on");
     cluster.restart(0);
     wait_for("all is delivered", || has("etwsieve_collector_sink_delivered_total{sink=\"jsonl\"} 10"));
-    wait_for("nothing waits", || has("etwsieve_collector_sink_waiting_hits{sink=\"jsonl\"} 0"));
+    wait_for("no hits are pending", || has("etwsieve_collector_sink_waiting_hits{sink=\"jsonl\"} 0"));
     let text = scrape(metrics).unwrap();
     for line in [
         "etwsieve_collector_sink_failing{sink=\"jsonl\"} 0",
@@ -296,7 +300,7 @@ fn the_program_waits_for_the_cluster_and_serves_metrics() {
     once_each(&folder.path().join("hits.jsonl"), 10);
 }
 
-/// `cargo test --release --test drain -- --ignored --nocapture`
+/// `cargo test --release --package etwsieve-collector --test nats -- --ignored --nocapture throughput`
 #[test]
 #[ignore = "a measurement"]
 fn throughput_and_lag() {
@@ -305,7 +309,7 @@ fn throughput_and_lag() {
     let folder = tempfile::tempdir().unwrap();
     let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
     let (runtime, settings) = (runtime(), settings(&cluster));
-    let backend = runtime.block_on(Nats::connect(&settings)).unwrap();
+    let backend = runtime.block_on(NatsBackend::connect(&settings)).unwrap();
     for begin in (1..HITS).step_by(1000) {
         store(&runtime, &backend, begin..=begin + 999);
     }

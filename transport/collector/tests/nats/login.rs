@@ -1,8 +1,8 @@
-//! Every way of authenticating, against servers that demand it.
+//! All kinds of logins, with servers that require them.
 
 use super::{Cluster, entry, runtime};
 use etwsieve_collector::backend::Backend;
-use etwsieve_collector::nats::{self, Nats, NatsError, NatsSettings};
+use etwsieve_collector::nats::{self, NatsBackend, NatsError, NatsSettings};
 use etwsieve_collector::status::now;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,16 +11,16 @@ fn settings(url: &str) -> NatsSettings {
     NatsSettings { replicas: 1, max_gb: 1, ..NatsSettings::for_url(url) }
 }
 
-/// Stores a hit, which takes more than a connection.
+/// Stores a hit, which needs more than a connection.
 fn works(settings: &NatsSettings) {
     runtime().block_on(async {
-        let nats = Nats::connect(settings).await.unwrap();
+        let nats = NatsBackend::connect(settings).await.unwrap();
         assert!(nats.append(vec![entry(1, 1, "a")]).await.is_ok());
     });
     assert!(runtime().block_on(nats::status(settings, now())).is_ok());
 }
 
-/// One attempt, which the servers refuse; the error names the login without its secret.
+/// Checks that the servers refuse a login and that the error names it without its secret.
 fn refused(settings: &NatsSettings, expected: &str) {
     let error = runtime().block_on(nats::status(settings, now())).unwrap_err();
     assert!(matches!(error, NatsError::Login { .. }), "{error:?}");
@@ -49,8 +49,9 @@ fn passwords_in_url_and_configuration() {
     works(&NatsSettings { user: user.clone(), password_file, ..plain.clone() });
     refused(&plain, "no user or token");
     refused(&settings(&cluster.url_with("u%40x:wrong@")), "user \"u@x\" with a password");
-    // At the start it is tried a few times, then the settings count as wrong.
-    let error = runtime().block_on(Nats::connect(&settings(&cluster.url_with("u:wrong@")))).unwrap_err();
+    // A starting collector tries a few times before it considers the settings wrong.
+    let error =
+        runtime().block_on(NatsBackend::connect(&settings(&cluster.url_with("u:wrong@")))).unwrap_err();
     assert!(error.is_final(), "{error}");
 }
 
@@ -64,7 +65,7 @@ fn a_new_password_needs_no_restart() {
     let password_file = file(folder.path(), "password", "first");
     let settings = NatsSettings { user: Some("u".into()), password_file, ..settings(&cluster.url()) };
     let runtime = runtime();
-    let nats = runtime.block_on(Nats::connect(&settings)).unwrap();
+    let nats = runtime.block_on(NatsBackend::connect(&settings)).unwrap();
     assert_eq!(runtime.block_on(nats.append(vec![entry(1, 1, "a")])).unwrap().new, 1);
     file(folder.path(), "password", "second");
     cluster.reconfigure(&users("second"));
@@ -97,7 +98,7 @@ fn nkeys_sign_the_nonce() {
     refused(&NatsSettings { nkey_file, ..plain }, "an nkey");
 }
 
-/// A server under an operator: accounts and users are JWTs, signed one by the other.
+/// The server has an operator: JWTs of accounts and users are signed in a chain.
 #[test]
 fn credentials_files_of_nsc() {
     let folder = tempfile::tempdir().unwrap();
@@ -144,7 +145,7 @@ fn credentials_files_of_nsc() {
     let user_jwt = jwt(&user, &account, "user", user_claims);
     let credentials = file(folder.path(), "user.creds", &creds(&user_jwt, &user.seed().unwrap()));
     works(&NatsSettings { credentials, ..plain.clone() });
-    // Signed by a key that the account does not know.
+    // The JWT is signed by a key that the account does not know.
     let foreign = jwt(&user, &operator, "user", user_claims);
     let credentials = file(folder.path(), "foreign.creds", &creds(&foreign, &user.seed().unwrap()));
     refused(&NatsSettings { credentials, ..plain }, "a credentials file");
@@ -162,7 +163,7 @@ fn base64url(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn certificates_at_both_ends() {
+fn certificates_on_both_sides() {
     let folder = tempfile::tempdir().unwrap();
     let pki = folder.path().join("pki");
     let authority = etwsieve_collector::pki::Authority::init(&pki, &["127.0.0.1".into()], 30).unwrap();
@@ -174,7 +175,7 @@ fn certificates_at_both_ends() {
     let Some(cluster) = Cluster::start_with(folder.path(), 1, &more) else { return };
     let plain = NatsSettings { ca_file: Some(ca), ..settings(&cluster.url()) };
     works(&NatsSettings { bundle: Some(bundle.clone()), ..plain.clone() });
-    // Without a certificate, and with a server that the system's authorities do not know.
+    // Without a client certificate, and with a server certificate that the system's authorities did not sign.
     for (name, wrong) in [("no certificate", plain.clone()), ("unknown authority", settings(&cluster.url()))]
     {
         let error = runtime().block_on(nats::status(&wrong, now())).unwrap_err();
@@ -183,5 +184,5 @@ fn certificates_at_both_ends() {
         assert!(text.contains("certificate") || text.contains("issuer"), "{name}: {text}");
     }
     let missing = NatsSettings { bundle: Some(folder.path().join("none.pem")), ..plain };
-    assert!(matches!(runtime().block_on(Nats::connect(&missing)), Err(NatsError::Settings(_))));
+    assert!(matches!(runtime().block_on(NatsBackend::connect(&missing)), Err(NatsError::Settings(_))));
 }

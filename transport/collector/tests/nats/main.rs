@@ -1,4 +1,4 @@
-//! JetStream as the store, on real nats-servers: what is acknowledged is there once, whatever is killed.
+//! The JetStream back end on real nats-servers: acknowledged hits are stored exactly once, whatever is killed.
 
 #![expect(clippy::unwrap_used, reason = "a panic is the verdict of a test")]
 
@@ -15,8 +15,8 @@ mod register;
 mod streams;
 
 use cluster::Cluster;
-use etwsieve_collector::backend::{Appended, Backend, BackendError, Entry, Heartbeat, Item};
-use etwsieve_collector::nats::{self, Nats, NatsError, NatsFeed, NatsSettings};
+use etwsieve_collector::backend::{Appended, Backend, BackendError, Entry, EntryBody, Heartbeat};
+use etwsieve_collector::nats::{self, NatsBackend, NatsError, NatsFeed, NatsSettings};
 use etwsieve_collector::sink::config::SinkConfig;
 use etwsieve_collector::sink::{BatchLimits, Feed, SinkCounts, Stop};
 use etwsieve_collector::status::now;
@@ -33,18 +33,22 @@ fn settings(cluster: &Cluster, replicas: usize) -> NatsSettings {
     NatsSettings { replicas, max_gb: 1, ..NatsSettings::for_url(&cluster.url()) }
 }
 
-/// A hit under a number; `text` makes another one of it.
+/// Creates a hit with a sequence number; a different `text` makes it a different hit.
 fn entry(epoch: u8, sequence: u64, text: &str) -> Entry {
     let mut hit = common::hit(sequence);
     hit.source = format!("{text}{epoch}");
     let bytes = codec::encode_hit(&hit).unwrap();
-    Entry { sensor: Arc::from(SENSOR), epoch: [epoch; 16], item: Item::Hit { sequence, version: 1, bytes } }
+    Entry {
+        sensor: Arc::from(SENSOR),
+        epoch: [epoch; 16],
+        item: EntryBody::Hit { sequence, version: 1, bytes },
+    }
 }
 
-/// As a sensor does: again until it is acknowledged.
-async fn append(backends: &[Nats], batch: Vec<Entry>) -> Appended {
+/// Appends a batch until it is acknowledged, as a sensor does.
+async fn append(backends: &[NatsBackend], batch: Vec<Entry>) -> Appended {
     for attempt in 0.. {
-        // It may come back to another collector.
+        // The next attempt may use another collector.
         match backends[attempt % backends.len()].append(batch.clone()).await {
             Ok(appended) => return appended,
             Err(BackendError::Overload(detail)) => assert!(attempt < 20, "{detail}"),
@@ -54,7 +58,7 @@ async fn append(backends: &[Nats], batch: Vec<Entry>) -> Appended {
     unreachable!("the loop has no end")
 }
 
-/// Delivers everything into a file and gives the counts.
+/// Delivers everything to a file and returns the counts.
 fn drain(feed: NatsFeed, folder: &Path, file: &str) -> SinkCounts {
     let runner = SinkConfig::jsonl(file.into()).runner(folder, Box::new(feed)).unwrap();
     let stats = runner.stats.clone();
@@ -62,7 +66,7 @@ fn drain(feed: NatsFeed, folder: &Path, file: &str) -> SinkCounts {
     stats.counts()
 }
 
-/// How often each epoch's number stands in a file.
+/// Counts the lines of each epoch and sequence number in a file.
 fn lines(path: &Path) -> BTreeMap<(String, u64), usize> {
     let mut found = BTreeMap::new();
     for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
@@ -84,13 +88,14 @@ fn repetitions_conflicts_gaps_and_shared_work() {
     let settings = settings(&cluster, 1);
     let runtime = runtime();
     let (first, second) = runtime.block_on(async {
-        let backends = [Nats::connect(&settings).await.unwrap(), Nats::connect(&settings).await.unwrap()];
+        let backends =
+            [NatsBackend::connect(&settings).await.unwrap(), NatsBackend::connect(&settings).await.unwrap()];
         let batch: Vec<Entry> = (1..=400).map(|n| entry(1, n, "a")).collect();
         let all_new = Appended { new: 400, ..Appended::default() };
         let all_repeated = Appended { repeated: 400, ..Appended::default() };
         assert_eq!(append(&backends[..1], batch.clone()).await, all_new);
         assert_eq!(append(&backends[1..], batch).await, all_repeated, "by another collector");
-        // The same numbers of another epoch are other hits; other contents under one number are a conflict.
+        // The same numbers in another epoch are other hits; other contents under one number are a conflict.
         let expected = Appended { new: 1, conflicts: 1, ..Appended::default() };
         assert_eq!(append(&backends, vec![entry(2, 1, "a"), entry(1, 1, "b")]).await, expected);
         let gap = GapV1 { from: 401, to: 410, count: 7, reason: GapReason::SpoolFull };
@@ -99,7 +104,7 @@ fn repetitions_conflicts_gaps_and_shared_work() {
             ..StatusV1::default()
         };
         let other = |item| Entry { sensor: Arc::from(SENSOR), epoch: [1; 16], item };
-        let said = vec![other(Item::Gap(gap))];
+        let said = vec![other(EntryBody::Gap(gap))];
         let heartbeat = Heartbeat { sensor: Arc::from(SENSOR), status };
         backends[0].record_heartbeats(vec![heartbeat]).await.unwrap();
         assert_eq!(
@@ -116,7 +121,7 @@ fn repetitions_conflicts_gaps_and_shared_work() {
         )
     });
 
-    // A batch that is taken and not acknowledged is nobody else's, and is held.
+    // An unacknowledged batch is held and not given to another program.
     let mut first = first;
     let limits = BatchLimits { hits: 100, bytes: 8 << 20 };
     let mut taken = Vec::new();
@@ -143,7 +148,7 @@ fn repetitions_conflicts_gaps_and_shared_work() {
     first.acknowledge().unwrap();
     assert_eq!(first.lag().unwrap().hits, 0);
 
-    // Another sink has a cursor of its own.
+    // Each sink has a separate cursor.
     let feed = runtime.block_on(NatsFeed::connect(&settings, "jsonl")).unwrap();
     assert_eq!(drain(feed, &path, "all.jsonl").delivered, 402);
     let lines = lines(&path.join("all.jsonl"));
@@ -154,10 +159,10 @@ fn repetitions_conflicts_gaps_and_shared_work() {
     let [sensor] = &shown.sensors[..] else { panic!("{shown:?}") };
     assert_eq!((sensor.sensor.as_str(), sensor.connected), (SENSOR, true));
     assert_eq!((sensor.hits, sensor.gaps, sensor.lost), (402, 1, 7));
-    assert_eq!(sensor.alarms, ["a copy of it runs: 1 numbers came with two contents", "7 hits lost"]);
+    assert_eq!(sensor.alarms, ["a copy of it is running: 1 reused sequence numbers", "7 hits lost"]);
     let sinks: Vec<_> = shown.sinks.iter().map(|sink| (sink.sink.as_str(), sink.waiting)).collect();
     assert_eq!(sinks, [("jsonl", 0), ("shared", 0)]);
-    // And nothing comes twice after a restart.
+    // No hit comes twice after a restart.
     let feed = runtime.block_on(NatsFeed::connect(&settings, "jsonl")).unwrap();
     assert_eq!(drain(feed, &path, "again.jsonl").delivered, 0);
 }
@@ -172,14 +177,14 @@ fn killed_nodes_lose_and_double_nothing() {
     let settings = settings(&cluster, 3);
     let runtime = runtime();
     let backends = runtime.block_on(async {
-        [Nats::connect(&settings).await.unwrap(), Nats::connect(&settings).await.unwrap()]
+        [NatsBackend::connect(&settings).await.unwrap(), NatsBackend::connect(&settings).await.unwrap()]
     });
 
     let publishing = runtime.spawn(async move {
         for begin in (1..=HITS).step_by(BATCH as usize) {
             let batch: Vec<Entry> = (begin..begin + BATCH).map(|n| entry(1, n, "a")).collect();
             append(&backends, batch.clone()).await;
-            // The acknowledgement was lost: all of it comes again.
+            // The acknowledgement was lost, so the whole batch comes again.
             if begin % 1000 == 1 {
                 append(&backends, batch).await;
             }
@@ -197,13 +202,13 @@ fn killed_nodes_lose_and_double_nothing() {
         cluster.kill(node);
         std::thread::sleep(Duration::from_millis(700));
         cluster.restart(node);
-        // Two of three must be up to date before the next one goes.
+        // Two of three nodes must be up to date before the next one is killed.
         std::thread::sleep(Duration::from_secs(2));
         kills += 1;
     }
     let backends = runtime.block_on(publishing).unwrap();
     assert!(kills > 0, "nothing was killed while hits were published");
-    // Everything is there: sent once more, nothing is new.
+    // All hits are stored: nothing is new when they are sent again.
     let all: Vec<Entry> = (1..=HITS).map(|n| entry(1, n, "a")).collect();
     let again = runtime.block_on(append(&backends, all));
     assert_eq!(again, Appended { repeated: HITS, ..Appended::default() }, "after {kills} kills");
@@ -218,11 +223,12 @@ fn killed_nodes_lose_and_double_nothing() {
 }
 
 #[test]
-fn servers_that_cannot_be_used_are_told_apart() {
+fn unusable_servers_have_specific_errors() {
     let runtime = runtime();
-    // One attempt: a collector that starts would wait for the server.
+    // A single attempt, because a starting collector would wait for the server.
     let ask = |url: &str| runtime.block_on(nats::status(&NatsSettings::for_url(url), now())).unwrap_err();
-    let connect = |url: &str| runtime.block_on(Nats::connect(&NatsSettings::for_url(url))).unwrap_err();
+    let connect =
+        |url: &str| runtime.block_on(NatsBackend::connect(&NatsSettings::for_url(url))).unwrap_err();
     let error = ask("nats://127.0.0.1:1");
     assert!(matches!(error, NatsError::Connect(_)) && !error.is_final());
     assert!(matches!(connect(""), NatsError::Settings(_)));

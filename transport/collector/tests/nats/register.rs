@@ -1,20 +1,20 @@
-//! The register of sensors in the cluster: every collector has it, and what is revoked is revoked at all of them.
+//! The list of sensors in the cluster: every collector reads it, and a revoked certificate is refused by all of them.
 
 use super::collector::{Authority, Client, Collector, Word};
 use super::{Cluster, runtime, settings};
 use etwsieve_collector::counters::Counters;
-use etwsieve_collector::nats::{self, Nats, NatsSettings};
+use etwsieve_collector::nats::{self, NatsBackend, NatsSettings};
 use etwsieve_collector::pki::{Register, SENSORS_FILE};
-use etwsieve_collector::server::{Security, Settings};
+use etwsieve_collector::server::{Security, ServerSettings};
 use etwsieve_transport::wire::message::BusyReason;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest time until all collectors know what was pushed.
+/// Longest wait until all collectors have reloaded the list.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A collector on another machine: the authority's certificate and its own, but no list of sensors.
+/// Starts a collector with the authority's certificate and its own, but without a local list of sensors.
 fn start(folder: &Path, authority: &Authority, settings: &NatsSettings) -> Collector {
     std::fs::create_dir_all(folder).unwrap();
     let Security::Pki(pki) = authority.security() else { panic!("there are certificates") };
@@ -23,12 +23,12 @@ fn start(folder: &Path, authority: &Authority, settings: &NatsSettings) -> Colle
     }
     let runtime = runtime();
     let (backend, issued) = runtime.block_on(async {
-        let nats = Nats::connect(settings).await.unwrap();
+        let nats = NatsBackend::connect(settings).await.unwrap();
         let issued = nats.follow_register(settings).await.unwrap();
         (nats, issued)
     });
     assert!(issued.is_some());
-    let server = Settings { issued, ..Settings::default() };
+    let server = ServerSettings { issued, ..ServerSettings::default() };
     let collector = Collector::start(
         &Security::Pki(folder.into()),
         server,
@@ -36,13 +36,13 @@ fn start(folder: &Path, authority: &Authority, settings: &NatsSettings) -> Colle
         Arc::new(Counters::default()),
     )
     .unwrap();
-    // The connection to the cluster lives in it.
+    // The runtime runs the connection to the cluster.
     std::mem::forget(runtime);
     collector
 }
 
 #[test]
-fn what_is_revoked_is_revoked_at_every_collector() {
+fn a_revoked_certificate_is_refused_by_every_collector() {
     let folder = tempfile::tempdir().unwrap();
     let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
     let settings = NatsSettings { register: Some("sensors".into()), ..settings(&cluster, 1) };
@@ -54,7 +54,7 @@ fn what_is_revoked_is_revoked_at_every_collector() {
         let register = Register::read(pki.join(SENSORS_FILE)).unwrap();
         admin.block_on(nats::push_register(&settings, &register)).unwrap()
     };
-    // Pushed before the first collector starts; a second push has nothing to do.
+    // The list is pushed before the first collector starts; a second push changes nothing.
     assert_eq!(push().written, 2);
     assert_eq!(push().written, 0);
     let collectors = ["c0", "c1"].map(|name| start(&folder.path().join(name), &authority, &settings));
@@ -80,12 +80,12 @@ fn what_is_revoked_is_revoked_at_every_collector() {
     for collector in &collectors {
         let begun = Instant::now();
         while !is_refused(answer(collector, 0)) {
-            assert!(begun.elapsed() < PATIENCE, "a revoked sensor is let in");
+            assert!(begun.elapsed() < PATIENCE, "a revoked sensor is accepted");
             std::thread::sleep(Duration::from_millis(100));
         }
         assert!(matches!(answer(collector, 1), Word::Welcome(_)));
     }
-    // An older list brings nobody back.
+    // Pushing an older list does not undo the revocation.
     std::fs::write(pki.join(SENSORS_FILE), before).unwrap();
     let pushed = push();
     assert_eq!((pushed.written, pushed.stay_revoked), (0, 1));

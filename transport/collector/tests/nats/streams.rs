@@ -1,11 +1,11 @@
-//! Streams that somebody else made, changed or deleted, and streams that fill up.
+//! Streams that an administrator created, changed or deleted, and streams that fill up.
 
 use super::{Cluster, SENSOR, append, drain, entry, lines, runtime, settings};
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::context::Context;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
-use etwsieve_collector::backend::{Appended, Backend, BackendError, Entry, EntryError, Heartbeat, Item};
-use etwsieve_collector::nats::{self, Nats, NatsError, NatsFeed, NatsSettings};
+use etwsieve_collector::backend::{Appended, Backend, BackendError, Entry, EntryBody, EntryError, Heartbeat};
+use etwsieve_collector::nats::{self, NatsBackend, NatsError, NatsFeed, NatsSettings};
 use etwsieve_collector::sink::{BatchLimits, Feed};
 use etwsieve_collector::status::now;
 use etwsieve_transport::metrics::Text;
@@ -14,7 +14,7 @@ use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Longest time until a change must have been noticed.
+/// Longest wait until a change is noticed.
 const PATIENCE: Duration = Duration::from_mins(1);
 const LIMITS: BatchLimits = BatchLimits { hits: 500, bytes: 8 << 20 };
 
@@ -28,7 +28,7 @@ async fn info(admin: &Context, stream: &str) -> Option<Info> {
     Some(admin.get_stream(stream).await.ok()?.cached_info().clone())
 }
 
-/// Asks until the answer is yes.
+/// Waits until a condition holds.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !is_so().await {
@@ -37,8 +37,8 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// The value of a metric.
-fn metric(nats: &Nats, name: &str) -> f64 {
+/// Returns the value of a metric.
+fn metric(nats: &NatsBackend, name: &str) -> f64 {
     let mut text = Text::new();
     nats.renderer()(&mut text);
     let text = text.finish();
@@ -50,9 +50,9 @@ fn quick(settings: &NatsSettings) -> NatsSettings {
     NatsSettings { check_every: Duration::from_millis(100), ..settings.clone() }
 }
 
-/// A stream takes hits, is full, is drained, and takes as many again; what one sink has not taken stays.
+/// Fills a stream, drains it and fills it again; hits that one sink has not received are kept.
 #[test]
-fn what_all_sinks_have_taken_is_freed() {
+fn hits_that_all_sinks_have_received_are_removed() {
     let folder = tempfile::tempdir().unwrap();
     let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
     let settings = NatsSettings {
@@ -62,9 +62,9 @@ fn what_all_sinks_have_taken_is_freed() {
         ..quick(&settings(&cluster, 1))
     };
     let runtime = runtime();
-    let nats = runtime.block_on(Nats::connect(&settings)).unwrap();
+    let nats = runtime.block_on(NatsBackend::connect(&settings)).unwrap();
     let batch = |from: u64| -> Vec<Entry> { (from..from + 50).map(|n| entry(1, n, "a")).collect() };
-    // Until there is no room: the sensors hear that the disk is full, and nothing is thrown away.
+    // When there is no room, sensors get DISK_FULL, and no hit is discarded.
     let mut stored = 0;
     let fill = |from: u64| {
         let mut stored = 0;
@@ -78,7 +78,7 @@ fn what_all_sinks_have_taken_is_freed() {
             let is_full = |error: &EntryError| matches!(error, EntryError::Failed(BackendError::Full(_)));
             assert!(appended.errors.iter().all(|(_, error)| is_full(error)), "{appended:?}");
         }
-        panic!("1 MB takes 50,000 hits");
+        panic!("50,000 hits fit into 1 MB");
     };
     stored += fill(1);
     assert!(stored > 500, "{stored}");
@@ -89,7 +89,7 @@ fn what_all_sinks_have_taken_is_freed() {
     let table = String::from_utf8(table).unwrap();
     assert!(table.contains("% full: ALMOST FULL"), "{table}");
 
-    // One of two configured sinks has everything; the other has never run.
+    // One of two configured sinks has received everything; the other has never run.
     let path = folder.path();
     let feed = |name: &str| runtime.block_on(NatsFeed::connect(&settings, name)).unwrap();
     let fast = drain(feed("fast"), path, "fast.jsonl").delivered;
@@ -98,30 +98,32 @@ fn what_all_sinks_have_taken_is_freed() {
     assert_eq!(
         metric(&nats, "etwsieve_collector_stream_freed_total") as u64,
         0,
-        "the other sink has read nothing"
+        "the other sink has received nothing"
     );
-    // It begins, and takes a part.
+    // It starts and receives a part.
     let mut slow = feed("slow");
     let first = slow.next(LIMITS, Duration::from_secs(2)).unwrap();
     slow.acknowledge().unwrap();
     let removed = || metric(&nats, "etwsieve_collector_stream_freed_total") as u64;
-    runtime.block_on(until("freed what both have", async || removed() == first.len() as u64));
+    runtime.block_on(until("hits that both have received are removed", async || {
+        removed() == first.len() as u64
+    }));
     drop(slow);
     assert_eq!(
         drain(feed("slow"), path, "slow.jsonl").delivered + first.len() as u64,
         fast,
-        "nothing unread was freed"
+        "no unread hit was removed"
     );
     runtime.block_on(until("freed", async || removed() >= stored));
-    // As much fits again.
+    // The same number of hits fits again.
     let again = fill(1_000_000);
     assert!(again + 100 >= stored, "{again} of {stored}");
     let delivered = drain(feed("fast"), path, "fast.jsonl").delivered;
     assert!(delivered >= again, "{delivered} of {again}");
     assert_eq!(lines(&path.join("fast.jsonl")).values().max(), Some(&1));
 
-    // A sink that will never run again must be forgotten by name; until then everything is kept for it. A collector whose
-    // configuration names it would bring it back.
+    // Hits are kept for a sink that will never run again until it is removed by name. A collector whose configuration
+    // names it would add it again.
     drop(nats);
     assert!(runtime.block_on(nats::forget_sink(&settings, "slow")).unwrap());
     assert!(!runtime.block_on(nats::forget_sink(&settings, "slow")).unwrap());
@@ -129,14 +131,14 @@ fn what_all_sinks_have_taken_is_freed() {
     assert_eq!(shown.sinks.iter().map(|sink| sink.sink.as_str()).collect::<Vec<_>>(), ["fast"]);
 }
 
-/// Before any sink has run, nothing is freed, and a consumer that was deleted costs its sink nothing.
+/// No hit is removed before any sink has run, and a sink loses no hits if its consumer is deleted.
 #[test]
-fn a_deleted_consumer_costs_its_sink_nothing() {
+fn a_sink_loses_nothing_when_its_consumer_is_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
     let settings = NatsSettings { duplicate_window_seconds: 1, ..quick(&settings(&cluster, 1)) };
     let runtime = runtime();
-    let nats = runtime.block_on(Nats::connect(&settings)).unwrap();
+    let nats = runtime.block_on(NatsBackend::connect(&settings)).unwrap();
     let batch: Vec<Entry> = (1..=100).map(|n| entry(1, n, "a")).collect();
     runtime.block_on(nats.append(batch)).unwrap();
     let feed = |name: &str| runtime.block_on(NatsFeed::connect(&settings, name)).unwrap();
@@ -145,14 +147,14 @@ fn a_deleted_consumer_costs_its_sink_nothing() {
         let stream = admin(&cluster).await.get_stream("ETWSIEVE").await.unwrap();
         stream.delete_consumer("slow").await.unwrap();
     });
-    // The only consumer that is left has everything, but the ledger knows the other sink.
+    // The only remaining consumer has received everything, but the ledger knows the other sink.
     assert_eq!(drain(feed("fast"), folder.path(), "fast.jsonl").delivered, 100);
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(metric(&nats, "etwsieve_collector_stream_freed_total") as u64, 0);
     assert_eq!(drain(feed("slow"), folder.path(), "slow.jsonl").delivered, 100);
 }
 
-/// What can be repaired without a risk is repaired, before the first hit and while hits come.
+/// Safe repairs are made before the first hit and while hits arrive.
 #[test]
 fn streams_that_would_lose_hits_are_repaired() {
     let folder = tempfile::tempdir().unwrap();
@@ -160,7 +162,7 @@ fn streams_that_would_lose_hits_are_repaired() {
     let settings = quick(&settings(&cluster, 1));
     runtime().block_on(async {
         let admin = admin(&cluster).await;
-        // As an earlier release, or somebody who knows no better, made it.
+        // The configuration of an earlier release, with unsafe settings.
         let poor = Config {
             name: "ETWSIEVE".into(),
             subjects: vec!["etwsieve.hits.>".into(), "etwsieve.gaps.>".into()],
@@ -173,7 +175,7 @@ fn streams_that_would_lose_hits_are_repaired() {
             ..Config::default()
         };
         admin.create_stream(poor.clone()).await.unwrap();
-        let nats = Nats::connect(&settings).await.unwrap();
+        let nats = NatsBackend::connect(&settings).await.unwrap();
         let batch: Vec<Entry> = (1..=3000).map(|n| entry(1, n, "a")).collect();
         assert_eq!(append(std::slice::from_ref(&nats), batch).await.new, 3000);
         let is_right = |config: &Config| {
@@ -187,15 +189,15 @@ fn streams_that_would_lose_hits_are_repaired() {
         };
         let found = info(&admin, "ETWSIEVE").await.unwrap();
         assert!(is_right(&found.config), "{:?}", found.config);
-        assert_eq!(found.state.messages, 3000, "nothing was thrown away");
-        // Changed while hits come: noticed and repaired.
+        assert_eq!(found.state.messages, 3000, "no hit was discarded");
+        // A change while hits arrive is noticed and repaired.
         let changed = Config { discard: DiscardPolicy::Old, max_bytes: 2 << 20, ..found.config };
         admin.update_stream(&changed).await.unwrap();
         until("repaired again", async || is_right(&info(&admin, "ETWSIEVE").await.unwrap().config)).await;
     });
 }
 
-/// What cannot be repaired is refused for as long as it lasts, and nothing is acknowledged.
+/// No hit is acknowledged while a stream has an unsafe configuration that cannot be repaired.
 #[test]
 fn streams_that_cannot_be_repaired_are_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -213,9 +215,9 @@ fn streams_that_cannot_be_repaired_are_refused() {
         let mut nats = None;
         for (number, (reason, config)) in (1..).zip(rows) {
             admin.create_stream(config).await.unwrap();
-            // The first collector finds it at its start, and listens all the same.
+            // The first collector finds the stream when it starts, but starts anyway.
             let nats = match &nats {
-                None => nats.insert(Nats::connect(&settings).await.unwrap()),
+                None => nats.insert(NatsBackend::connect(&settings).await.unwrap()),
                 Some(nats) => nats,
             };
             until(reason, async || metric(nats, "etwsieve_collector_stream_unusable") > 0.0).await;
@@ -228,30 +230,30 @@ fn streams_that_cannot_be_repaired_are_refused() {
             assert_eq!(
                 nats.append(vec![entry(1, number, "a")]).await.unwrap().new,
                 1,
-                "it has been created correctly"
+                "it is created again with the right configuration"
             );
             admin.delete_stream("ETWSIEVE").await.unwrap();
         }
     });
 }
 
-/// Deleted streams come back without a restart; hits that are under way wait for them.
+/// Deleted streams are created again without a restart; hits wait for them.
 #[test]
 fn deleted_streams_are_created_again() {
     let folder = tempfile::tempdir().unwrap();
     let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
     let settings = NatsSettings { check_every: Duration::from_mins(10), ..settings(&cluster, 1) };
     runtime().block_on(async {
-        let nats = Nats::connect(&settings).await.unwrap();
+        let nats = NatsBackend::connect(&settings).await.unwrap();
         let admin = admin(&cluster).await;
         for (number, stream) in (1..).zip(["ETWSIEVE", "ETWSIEVE-LEDGER", "ETWSIEVE-STATUS"]) {
             admin.delete_stream(stream).await.unwrap();
             let appended = append(std::slice::from_ref(&nats), vec![entry(1, number, "a")]).await;
-            assert_eq!(appended.new, 1, "{stream}: no hit waits for it longer than it takes to create it");
+            assert_eq!(appended.new, 1, "{stream}: hits wait only until it is created");
             until(stream, async || info(&admin, stream).await.is_some()).await;
         }
         assert_eq!(metric(&nats, "etwsieve_collector_stream_recreated_total") as u64, 1);
-        // Another stream takes the subject meanwhile: its PubAck is not ours.
+        // Another stream now has the subject; its PubAck does not count.
         admin.delete_stream("ETWSIEVE").await.unwrap();
         let thief =
             Config { name: "OTHER".into(), subjects: vec!["etwsieve.hits.>".into()], ..Config::default() };
@@ -265,7 +267,7 @@ fn deleted_streams_are_created_again() {
     });
 }
 
-/// A collector that is started first waits for its cluster.
+/// A collector may be started before its cluster.
 #[test]
 fn a_collector_waits_for_its_cluster() {
     let folder = tempfile::tempdir().unwrap();
@@ -273,7 +275,7 @@ fn a_collector_waits_for_its_cluster() {
     cluster.kill(0);
     let settings = settings(&cluster, 1);
     let runtime = runtime();
-    let connecting = runtime.spawn(async move { Nats::connect(&settings).await });
+    let connecting = runtime.spawn(async move { NatsBackend::connect(&settings).await });
     std::thread::sleep(Duration::from_secs(2));
     assert!(!connecting.is_finished());
     cluster.restart(0);
@@ -281,14 +283,14 @@ fn a_collector_waits_for_its_cluster() {
     assert_eq!(runtime.block_on(nats.append(vec![entry(1, 1, "a")])).unwrap().new, 1);
 }
 
-/// Sensors are divided among streams; a cluster that is divided otherwise is refused.
+/// Sensors are divided among streams; a cluster with another number of partitions is refused.
 #[test]
 fn partitions_divide_sensors_and_do_not_change() {
     let folder = tempfile::tempdir().unwrap();
     let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
     let settings = NatsSettings { partitions: 4, ..settings(&cluster, 1) };
     runtime().block_on(async {
-        let nats = Nats::connect(&settings).await.unwrap();
+        let nats = NatsBackend::connect(&settings).await.unwrap();
         let of =
             |sensor: usize, n: u64| Entry { sensor: format!("s{sensor}.test").into(), ..entry(1, n, "a") };
         let batch: Vec<Entry> =
@@ -304,10 +306,12 @@ fn partitions_divide_sensors_and_do_not_change() {
         assert_eq!(shown.sensors.iter().map(|sensor| sensor.hits).sum::<u64>(), 400);
         assert_eq!((shown.sensors.len(), shown.streams.len()), (20, 4));
         let other = NatsSettings { partitions: 1, ..settings.clone() };
-        let Err(NatsError::Settings(text)) = Nats::connect(&other).await else { panic!("it is refused") };
-        assert!(text.contains("divided into 4"), "{text}");
+        let Err(NatsError::Settings(text)) = NatsBackend::connect(&other).await else {
+            panic!("it is refused")
+        };
+        assert!(text.contains("the cluster has 4 ("), "{text}");
     });
-    // A drain reads all of them, whatever its own configuration says, each sensor's hits in their order.
+    // A drain reads all partitions, whatever its configuration says, with each sensor's hits in order.
     let other = NatsSettings { partitions: 1, ..settings };
     let feed = runtime().block_on(async {
         let mut feed = NatsFeed::connect(&other, "jsonl").await.unwrap();
@@ -328,14 +332,14 @@ fn partitions_divide_sensors_and_do_not_change() {
     assert_eq!(feed, 20);
 }
 
-/// A status is one message of a stream; all are read in a few requests.
+/// The statuses of many sensors are read in a few requests.
 #[test]
 fn status_reads_many_sensors_at_once() {
     status_of(3000, 100);
 }
 
 #[test]
-#[ignore = "a measurement: prints how long it takes"]
+#[ignore = "measurement: prints the time"]
 fn status_of_100000_sensors() {
     status_of(100_000, 300);
 }
@@ -345,7 +349,7 @@ fn status_of(count: usize, requests_max: usize) {
     let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
     let settings = settings(&cluster, 1);
     runtime().block_on(async {
-        let nats = Nats::connect(&settings).await.unwrap();
+        let nats = NatsBackend::connect(&settings).await.unwrap();
         let status =
             StatusV1 { counts: vec![CountV1 { name: "spool_hits".into(), value: 3 }], ..StatusV1::default() };
         let heartbeat = |number: usize| Heartbeat {
@@ -363,7 +367,7 @@ fn status_of(count: usize, requests_max: usize) {
             info(&admin, "ETWSIEVE-STATUS").await.unwrap().state.messages == count as u64
         })
         .await;
-        // Requests to the servers' JetStream interface are messages that anybody may see.
+        // Requests to the JetStream API are messages that can be observed.
         let mut requests = admin.client().subscribe("$JS.API.>").await.unwrap();
         admin.client().flush().await.unwrap();
         let begun = Instant::now();
@@ -381,14 +385,14 @@ fn status_of(count: usize, requests_max: usize) {
     });
 }
 
-/// A consumer that gives up on hits after some deliveries would skip them.
+/// A consumer with a maximum number of deliveries would skip hits.
 #[test]
 fn consumers_that_skip_hits_are_repaired_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
     let settings = settings(&cluster, 1);
     runtime().block_on(async {
-        let _nats = Nats::connect(&settings).await.unwrap();
+        let _nats = NatsBackend::connect(&settings).await.unwrap();
         let stream = admin(&cluster).await.get_stream("ETWSIEVE").await.unwrap();
         let base = pull::Config { max_deliver: 3, headers_only: true, ..pull::Config::default() };
         let poor = pull::Config { durable_name: Some("poor".into()), ..base };
@@ -408,7 +412,7 @@ fn consumers_that_skip_hits_are_repaired_or_refused() {
     });
 }
 
-/// One number with two contents: an alarm, and both are kept, whichever collector they came through.
+/// A reused number raises an alarm, and both hits are stored, whichever collectors received them.
 #[test]
 fn a_number_with_two_contents_is_a_conflict() {
     let folder = tempfile::tempdir().unwrap();
@@ -417,12 +421,12 @@ fn a_number_with_two_contents_is_a_conflict() {
     let runtime = runtime();
     runtime.block_on(async {
         let (first, second) =
-            (Nats::connect(&settings).await.unwrap(), Nats::connect(&settings).await.unwrap());
+            (NatsBackend::connect(&settings).await.unwrap(), NatsBackend::connect(&settings).await.unwrap());
         let conflict = Appended { conflicts: 1, ..Appended::default() };
         let repeated = Appended { repeated: 1, ..Appended::default() };
         assert_eq!(first.append(vec![entry(1, 1, "a")]).await.unwrap().new, 1);
         assert_eq!(second.append(vec![entry(1, 1, "b")]).await.unwrap(), conflict);
-        // Each of them again, through either collector: known.
+        // Both are recognised when they are sent again through either collector.
         for nats in [&first, &second] {
             for text in ["a", "b"] {
                 assert_eq!(nats.append(vec![entry(1, 1, text)]).await.unwrap(), repeated, "{text}");
@@ -432,8 +436,8 @@ fn a_number_with_two_contents_is_a_conflict() {
         let shown = nats::status(&settings, now()).await.unwrap();
         let [sensor] = &shown.sensors[..] else { panic!("{shown:?}") };
         assert_eq!((sensor.sensor.as_str(), sensor.hits, sensor.conflicts), ("srv1_example_test", 3, 2));
-        assert_eq!(sensor.alarms[0], "a copy of it runs: 2 numbers came with two contents", "{SENSOR}");
-        // The first is gone, so nobody can compare: it is stored once more rather than lost.
+        assert_eq!(sensor.alarms[0], "a copy of it is running: 2 reused sequence numbers", "{SENSOR}");
+        // The first message is gone, so the hit is stored again rather than lost.
         admin(&cluster).await.get_stream("ETWSIEVE").await.unwrap().purge().sequence(2).await.unwrap();
         assert_eq!(first.append(vec![entry(1, 1, "d")]).await.unwrap().conflicts, 1);
     });
@@ -441,7 +445,7 @@ fn a_number_with_two_contents_is_a_conflict() {
     assert_eq!(drain(feed, folder.path(), "hits.jsonl").delivered, 3);
 }
 
-/// An entry that cannot be stored is no matter of the others in its batch.
+/// An entry that cannot be stored does not affect others in its batch.
 #[test]
 fn one_entry_fails_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -449,9 +453,9 @@ fn one_entry_fails_alone() {
     let settings =
         NatsSettings { partitions: 2, check_every: Duration::from_mins(10), ..settings(&cluster, 1) };
     runtime().block_on(async {
-        let nats = Nats::connect(&settings).await.unwrap();
+        let nats = NatsBackend::connect(&settings).await.unwrap();
         let admin = admin(&cluster).await;
-        // Sensors of both partitions; the stream of one takes short messages only.
+        // Sensors of both partitions; the stream of one partition accepts only short messages.
         let [first, second] = ["ETWSIEVE-P0-OF-2", "ETWSIEVE-P1-OF-2"];
         let entries: Vec<Entry> = (0..40)
             .map(|sensor| Entry { sensor: format!("s{sensor}.test").into(), ..entry(1, 1, "a") })
@@ -469,16 +473,16 @@ fn one_entry_fails_alone() {
     });
 }
 
-/// What the servers never take is refused once, and counted as lost; all others are stored.
+/// A hit that the servers never accept is refused and counted as lost; all others are stored.
 #[test]
-fn what_is_too_long_for_the_servers_is_refused_alone() {
+fn only_the_hit_that_is_too_long_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let Some(cluster) = Cluster::start(folder.path(), 1) else { return };
     let settings = settings(&cluster, 1);
     runtime().block_on(async {
-        let nats = Nats::connect(&settings).await.unwrap();
+        let nats = NatsBackend::connect(&settings).await.unwrap();
         let mut batch: Vec<Entry> = (1..=10).map(|n| entry(1, n, "a")).collect();
-        batch[4].item = Item::Hit { sequence: 5, version: 1, bytes: vec![0; 3 << 20] };
+        batch[4].item = EntryBody::Hit { sequence: 5, version: 1, bytes: vec![0; 3 << 20] };
         let appended = nats.append(batch).await.unwrap();
         assert_eq!(appended.new, 9);
         let [(4, EntryError::Refused(refusal))] = &appended.errors[..] else { panic!("{appended:?}") };

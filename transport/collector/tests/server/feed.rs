@@ -1,10 +1,10 @@
-//! The store as a feed: every rule of every hit once, in batches that come again until they are acknowledged.
+//! The store as a feed: it returns every rule of every hit once, and repeats a batch until it is acknowledged.
 
 use crate::common::{hit, rule};
-use etwsieve_collector::backend::{Backend, Entry, Item};
+use etwsieve_collector::backend::{Backend, Entry, EntryBody};
 use etwsieve_collector::sink::{BatchLimits, Feed, Record};
 use etwsieve_collector::sqlite::SqliteFeed;
-use etwsieve_collector::sqlite::{Options, SqliteBackend};
+use etwsieve_collector::sqlite::{SqliteBackend, SqliteOptions};
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::wire::codec::encode_hit;
 use sha2::{Digest, Sha256};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 fn entry(sequence: u64, hit: &HitV1) -> Entry {
-    let item = Item::Hit { sequence, version: 1, bytes: encode_hit(hit).unwrap() };
+    let item = EntryBody::Hit { sequence, version: 1, bytes: encode_hit(hit).unwrap() };
     Entry { sensor: Arc::from("srv1"), epoch: [7; 16], item }
 }
 
@@ -21,7 +21,7 @@ fn hits_come_until_acknowledged_and_late_rules_come_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hits.db");
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let backend = SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap();
+    let backend = SqliteBackend::start(&path, SqliteOptions::default(), Arc::default()).unwrap();
     let append = |entries| runtime.block_on(backend.append(entries)).unwrap();
     append((1..=5).map(|sequence| entry(sequence, &hit(sequence))).collect());
 
@@ -44,7 +44,7 @@ fn hits_come_until_acknowledged_and_late_rules_come_too() {
     assert_eq!(numbers(&mut feed, 100), [0_u64; 0]);
     assert_eq!(feed.lag().unwrap().hits, 0);
 
-    // The same event with a rule more, in a second hit.
+    // A second hit of the same event with another rule.
     let mut more = hit(2);
     more.rules.push(rule("11111111-48b2-11ec-bcfc-3e22fbd008af", "Another"));
     append(vec![entry(6, &more)]);
@@ -52,19 +52,19 @@ fn hits_come_until_acknowledged_and_late_rules_come_too() {
     assert_eq!(items.len(), 1);
     assert_eq!(items[0].hit.rules, more.rules[1..]);
     assert_eq!(items[0].hit.source_sequence, 2);
-    // Another sink has a cursor of its own, and bytes bound a batch.
+    // Each sink has a separate cursor, and a batch is limited in bytes.
     let mut other = SqliteFeed::open(&path, "splunk", Arc::default()).unwrap();
     assert_eq!(other.next(BatchLimits { hits: 100, bytes: 1 }, Duration::ZERO).unwrap().len(), 1);
     runtime.block_on(backend.stop());
 }
 
-/// A sensor that knows, or guesses, the bytes of another one's hit cannot take its place: each reaches the sinks.
+/// A sensor that knows the bytes of another sensor's hit cannot suppress that hit: both reach the sinks.
 #[test]
 fn equal_hits_of_two_sensors_are_two() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hits.db");
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let backend = SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap();
+    let backend = SqliteBackend::start(&path, SqliteOptions::default(), Arc::default()).unwrap();
     let append = |entries| runtime.block_on(backend.append(entries)).unwrap();
     let from = |sensor: &str, epoch: u8, sequence: u64, hit: &HitV1| Entry {
         sensor: Arc::from(sensor),
@@ -74,7 +74,7 @@ fn equal_hits_of_two_sensors_are_two() {
     let stolen = hit(1);
     append(vec![from("evil", 1, 1, &stolen)]);
     append(vec![from("srv1", 1, 1, &stolen), from("srv2", 1, 1, &stolen)]);
-    // Sent again, under the same number, under another one, and from a copy of the trace.
+    // Sent again: under the same number, under another one, and from a copy of the trace.
     let copy = HitV1 { source: "copy.etl".into(), ..stolen.clone() };
     append(vec![
         from("srv1", 1, 1, &stolen),
@@ -93,13 +93,13 @@ fn equal_hits_of_two_sensors_are_two() {
     runtime.block_on(backend.stop());
 }
 
-/// Equal events of a trace without record ids stay two; a record that is exported again stays one.
+/// Equal events of a trace without record ids are different hits; a record that is exported again is the same hit.
 #[test]
-fn equal_events_of_one_sensor_are_told_by_record_or_number() {
+fn equal_events_of_one_sensor_are_distinguished_by_record_or_number() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hits.db");
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let backend = SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap();
+    let backend = SqliteBackend::start(&path, SqliteOptions::default(), Arc::default()).unwrap();
     let line = HitV1 { source_sequence: 9, ..hit(1) };
     let record = HitV1 { event_record_id: Some(5), ..hit(2) };
     let exported_again = HitV1 { source: "second.evtx".into(), source_sequence: 700, ..record.clone() };
@@ -112,19 +112,19 @@ fn equal_events_of_one_sensor_are_told_by_record_or_number() {
     runtime.block_on(backend.stop());
 }
 
-/// An update of the store gives events the identity of the sensor that sent them.
+/// A migration of the store adds the sensor to the identity of its events.
 #[test]
 fn a_store_of_version_1_knows_the_events_of_its_sensors() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hits.db");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let append = |entries| {
-        let backend = SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap();
+        let backend = SqliteBackend::start(&path, SqliteOptions::default(), Arc::default()).unwrap();
         runtime.block_on(backend.append(entries)).unwrap();
         runtime.block_on(backend.stop());
     };
     append((1..=3).map(|sequence| entry(sequence, &hit(sequence))).collect());
-    // As version 1 left it.
+    // The state of version 1.
     let connection = rusqlite::Connection::open(&path).unwrap();
     for id in 1..=3 {
         let event: Vec<u8> =

@@ -1,12 +1,13 @@
-//! No sensor harms another: a frame that cannot be stored is refused alone, and whoever only connects takes nobody's place.
+//! No sensor harms another: a frame that cannot be stored is refused alone, and idle connections take no places of
+//! sensors.
 
 use crate::collector::{Authority, Client, Collector, Word};
 use crate::common::{hit, rule};
 use etwsieve_collector::backend::{
     Appended, Backend, BackendError, Entry, EntryError, Heartbeat, Id, Refusal,
 };
-use etwsieve_collector::server::{Security, Settings};
-use etwsieve_collector::sqlite::{Options, SqliteBackend};
+use etwsieve_collector::server::{Security, ServerSettings};
+use etwsieve_collector::sqlite::{SqliteBackend, SqliteOptions};
 use etwsieve_collector::status::{SensorStatus, Status, now};
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::store::{HitFilter, Store};
@@ -29,11 +30,11 @@ struct Lab {
 }
 
 impl Lab {
-    fn start(settings: Settings, prepare: impl FnOnce(&rusqlite::Connection)) -> Self {
+    fn start(settings: ServerSettings, prepare: impl FnOnce(&rusqlite::Connection)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hits.db");
         // The tables come first, then what makes them refuse something.
-        let first = SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap();
+        let first = SqliteBackend::start(&path, SqliteOptions::default(), Arc::default()).unwrap();
         tokio::runtime::Runtime::new().unwrap().block_on(first.stop());
         prepare(&rusqlite::Connection::open(&path).unwrap());
         let mut authority = Authority::new(&folder.path().join("pki"));
@@ -72,7 +73,7 @@ fn stored(path: &Path) -> usize {
     Store::open_read_only(path).unwrap().hits(HitFilter::default()).map(Result::unwrap).count()
 }
 
-/// Waits until something is so, which takes the collector a moment.
+/// Waits until a condition holds.
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
@@ -81,7 +82,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// The frame of a gap that no encoder of ours writes.
+/// Returns the frame of a gap that our encoder would refuse.
 fn raw_gap(from: u64, to: u64, count: u64) -> Vec<u8> {
     let mut payload: Vec<u8> = [from, to, count].iter().flat_map(|number| number.to_le_bytes()).collect();
     payload.extend([0; 4]);
@@ -91,8 +92,8 @@ fn raw_gap(from: u64, to: u64, count: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_gap_of_all_numbers_closes_its_connection_and_harms_nobody() {
-    let mut lab = Lab::start(Settings::default(), |_| {});
+fn a_gap_of_all_numbers_only_closes_its_connection() {
+    let mut lab = Lab::start(ServerSettings::default(), |_| {});
     let mut honest = lab.honest(1);
     let all = i64::MAX.cast_unsigned();
     for (number, count) in (1..=8).zip([all, GAP_COUNT_MAX + 1].into_iter().cycle()) {
@@ -102,20 +103,20 @@ fn a_gap_of_all_numbers_closes_its_connection_and_harms_nobody() {
         assert_eq!(evil.word(), Word::Closed);
         honest.wait_for_ack(1, u64::from(number));
     }
-    // A long gap with a count within its bound is a gap.
+    // A long gap with a count within the limit is accepted.
     let mut evil = lab.evil(100);
     evil.send_bytes(&raw_gap(1, all, GAP_COUNT_MAX)).unwrap();
     evil.wait_for_ack(100, all);
     lab.collector.stop();
     let counters = &lab.collector.counters;
     assert_eq!((counters.batches_failed.get(), counters.entries_failed.get()), (0, 0));
-    assert_eq!((counters.breaches.get(), counters.hits.get()), (8, 8));
+    assert_eq!((counters.violations.get(), counters.hits.get()), (8, 8));
     assert_eq!(lab.sensor("evil.test").lost, GAP_COUNT_MAX);
 }
 
 #[test]
 fn sums_of_losses_saturate() {
-    let mut lab = Lab::start(Settings::default(), |connection| {
+    let mut lab = Lab::start(ServerSettings::default(), |connection| {
         let insert = "INSERT INTO sensors (name, first_seen, last_seen, lost) VALUES ('evil.test', 0, 0, ?1)";
         connection.execute(insert, [i64::MAX - 7]).unwrap();
     });
@@ -129,10 +130,10 @@ fn sums_of_losses_saturate() {
     assert_eq!(lab.collector.counters.batches_failed.get(), 0);
 }
 
-/// A trigger stands for whatever a store may refuse of the contents of one entry.
+/// The trigger simulates an entry that the store refuses because of its contents.
 #[test]
 fn a_frame_that_cannot_be_stored_is_refused_alone() {
-    let mut lab = Lab::start(Settings::default(), |connection| {
+    let mut lab = Lab::start(ServerSettings::default(), |connection| {
         let sql = "CREATE TRIGGER poison BEFORE INSERT ON received WHEN new.sequence = 1013
             BEGIN SELECT raise(ABORT, 'poison'); END";
         connection.execute_batch(sql).unwrap();
@@ -174,7 +175,7 @@ fn a_frame_that_cannot_be_stored_is_refused_alone() {
     assert_eq!(counters.refused[RefusalReason::NotStorable as usize].get(), 3);
     assert_eq!((counters.batches_failed.get(), counters.entries_failed.get()), (0, 0));
     assert_eq!(stored(&lab.path()), 60 + 19);
-    // The loss is durable, once, and shown.
+    // The loss is recorded once and shown.
     let evil = lab.sensor("evil.test");
     assert_eq!((evil.hits, evil.gaps, evil.lost), (19, 1, 1));
     let reason: String = rusqlite::Connection::open(lab.path())
@@ -187,7 +188,7 @@ fn a_frame_that_cannot_be_stored_is_refused_alone() {
 
 #[test]
 fn a_hit_without_rules_is_refused_and_the_next_one_is_stored() {
-    let mut lab = Lab::start(Settings::default(), |_| {});
+    let mut lab = Lab::start(ServerSettings::default(), |_| {});
     let mut client = lab.honest(1);
     client.send_hit(1, &HitV1 { rules: Vec::new(), ..hit(1) });
     let word = client.word();
@@ -204,10 +205,10 @@ fn a_hit_without_rules_is_refused_and_the_next_one_is_stored() {
     assert_eq!(stored(&lab.path()), 1);
 }
 
-/// A store in which nothing can be written must not make sensors forget their hits.
+/// A store that accepts no hits must not make sensors discard theirs.
 #[test]
-fn a_store_that_takes_no_hit_at_all_refuses_none() {
-    let mut lab = Lab::start(Settings::default(), |connection| {
+fn a_store_that_accepts_no_hits_refuses_none() {
+    let mut lab = Lab::start(ServerSettings::default(), |connection| {
         let sql = "CREATE TRIGGER broken BEFORE INSERT ON received BEGIN SELECT raise(ABORT, 'broken'); END";
         connection.execute_batch(sql).unwrap();
     });
@@ -221,7 +222,7 @@ fn a_store_that_takes_no_hit_at_all_refuses_none() {
 
 #[test]
 fn a_sensor_whose_own_row_cannot_be_written_is_busy_alone() {
-    let mut lab = Lab::start(Settings::default(), |connection| {
+    let mut lab = Lab::start(ServerSettings::default(), |connection| {
         let sql = "CREATE TRIGGER poison BEFORE UPDATE OF hits ON sensors WHEN new.name = 'evil.test'
             BEGIN SELECT raise(ABORT, 'poison'); END";
         connection.execute_batch(sql).unwrap();
@@ -241,7 +242,7 @@ fn a_sensor_whose_own_row_cannot_be_written_is_busy_alone() {
 
 #[test]
 fn a_status_that_cannot_be_stored_fails_no_hits() {
-    let mut lab = Lab::start(Settings::default(), |connection| {
+    let mut lab = Lab::start(ServerSettings::default(), |connection| {
         let sql = "CREATE TRIGGER poison BEFORE UPDATE OF counts ON sensors WHEN new.counts LIKE '%poison%'
             BEGIN SELECT raise(ABORT, 'poison'); END;
             CREATE TRIGGER poison_new BEFORE INSERT ON sensors WHEN new.counts LIKE '%poison%'
@@ -265,13 +266,13 @@ fn a_status_that_cannot_be_stored_fails_no_hits() {
     let counters = &lab.collector.counters;
     assert_eq!((counters.batches_failed.get(), counters.entries_failed.get()), (0, 0));
     assert_eq!(counters.statuses.get(), 40);
-    // Those that are not stored in between were replaced by later ones.
+    // Others were replaced by later ones.
     assert!((1..=40).contains(&counters.heartbeats.get()), "{}", counters.heartbeats.get());
     assert_eq!(counters.heartbeats_dropped.get(), 0);
     assert_eq!(stored(&lab.path()), 20);
 }
 
-/// Refuses odd numbers, and fails the number 8, each alone.
+/// Refuses odd sequence numbers and fails number 8.
 struct Picky;
 
 impl Backend for Picky {
@@ -304,7 +305,7 @@ impl Backend for Picky {
 
 #[test]
 fn outcomes_of_single_entries_reach_their_own_connections() {
-    let settings = Settings { window: 4, ..Settings::default() };
+    let settings = ServerSettings { window: 4, ..ServerSettings::default() };
     let mut collector =
         Collector::start(&Security::InsecureLoopback, settings, Arc::new(Picky), Arc::default()).unwrap();
     let mut refused = Client::plain(collector.addr);
@@ -314,7 +315,7 @@ fn outcomes_of_single_entries_reach_their_own_connections() {
     failed.send_hit(8, &hit(8));
     assert!(matches!(failed.word(), Word::Busy(busy) if busy.reason == BusyReason::Overload));
     for round in 0..3_u64 {
-        // A full window each time: refused frames give their room back.
+        // A full window each time: refused frames release their room.
         let numbers = round * 4 + 1..=round * 4 + 4;
         for number in numbers.clone().filter(|number| *number != 8) {
             refused.send_hit(number, &hit(number));
@@ -327,7 +328,7 @@ fn outcomes_of_single_entries_reach_their_own_connections() {
             match refused.word() {
                 Word::Refused(word) => {
                     assert_eq!(word.reason, RefusalReason::TooLarge);
-                    assert_eq!(word.detail, "é".repeat(64), "cut to what the wire allows");
+                    assert_eq!(word.detail, "é".repeat(64), "shortened to the limit of the wire format");
                     expected.retain(|number| *number != word.from);
                 }
                 Word::Ack(ack) if ack.sequence == *numbers.end() => break,
@@ -335,32 +336,32 @@ fn outcomes_of_single_entries_reach_their_own_connections() {
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(expected, [0; 0], "each is told");
+        assert_eq!(expected, [0; 0], "each refusal is reported");
     }
     refused.send(&StatusV1::default());
-    assert!(matches!(refused.word(), Word::Ack(_)), "a store without room for STATUS is no reason to end");
+    assert!(matches!(refused.word(), Word::Ack(_)), "the connection survives a STATUS that cannot be stored");
     collector.stop();
     let counters = &collector.counters;
     assert_eq!(counters.heartbeats_dropped.get(), 1);
     assert_eq!((counters.entries_failed.get(), counters.batches_failed.get()), (1, 0));
 }
 
-/// Connections that never begin a handshake, many more than there are places.
+/// Many more connections without a handshake than the limit allows.
 #[test]
-fn silent_connections_take_no_place_of_sensors() {
-    let settings = Settings {
+fn silent_connections_take_no_places_of_sensors() {
+    let settings = ServerSettings {
         connections_max: 4,
         handshakes_max: 64,
         handshakes_per_address_max: 32,
         handshake_time: Duration::from_mins(1),
-        ..Settings::default()
+        ..ServerSettings::default()
     };
     let mut lab = Lab::start(settings, |_| {});
     let mut connected = lab.honest(1);
     let mut idle = Vec::new();
     for number in 1..=20 {
         idle.extend((0..20).map(|_| std::net::TcpStream::connect(lab.collector.addr).unwrap()));
-        // From the same address: one that is connected, and one that comes now.
+        // Two sensors from the same address: one is connected, the other connects now.
         connected.send_hit(number, &hit(number));
         connected.wait_for_ack(1, number);
         let mut new = lab.evil(2);
@@ -369,7 +370,7 @@ fn silent_connections_take_no_place_of_sensors() {
     }
     let counters = &lab.collector.counters;
     assert!(counters.handshakes.get() <= 32, "{}", counters.handshakes.get());
-    // A new sensor may have taken a place as well.
+    // The new sensor may have taken a place, too.
     assert!(counters.evicted.get() >= 400 - 32, "{}", counters.evicted.get());
     assert_eq!((counters.dropped.get(), counters.busy[BusyReason::Connections as usize].get()), (0, 0));
     drop(idle);
@@ -377,10 +378,10 @@ fn silent_connections_take_no_place_of_sensors() {
     assert_eq!((lab.collector.counters.handshakes.get(), lab.collector.counters.connections.get()), (0, 0));
 }
 
-/// A handshake that fails at once, again and again.
+/// Many handshakes that fail at once.
 #[test]
 fn failed_handshakes_are_counted_and_others_served() {
-    let mut lab = Lab::start(Settings::default(), |_| {});
+    let mut lab = Lab::start(ServerSettings::default(), |_| {});
     let mut honest = lab.honest(1);
     for number in 1..=50 {
         let mut garbage = Client::plain(lab.collector.addr);
@@ -394,7 +395,7 @@ fn failed_handshakes_are_counted_and_others_served() {
 
 #[test]
 fn one_sensor_with_many_connections_is_bounded_and_others_get_in() {
-    let settings = Settings { connections_per_sensor_max: 3, ..Settings::default() };
+    let settings = ServerSettings { connections_per_sensor_max: 3, ..ServerSettings::default() };
     let mut lab = Lab::start(settings, |_| {});
     let mut held: Vec<_> = (1..=3).map(|epoch| lab.evil(epoch)).collect();
     for number in 0..30 {
@@ -413,7 +414,7 @@ fn one_sensor_with_many_connections_is_bounded_and_others_get_in() {
     assert_eq!(lab.collector.counters.hits.get(), 2);
 }
 
-/// Writes down in which order entries come, and works when it is let.
+/// Records the order of entries and stores them only when permitted.
 struct Recorder {
     order: Mutex<Vec<Arc<str>>>,
     open: Semaphore,
@@ -444,16 +445,16 @@ impl Backend for Recording {
     }
 }
 
-/// A sensor whose hits are as expensive as they may be waits for its own turns; others pass it.
+/// A sensor with the most expensive hits gets only its turns; others overtake it.
 #[test]
-fn expensive_hits_do_not_hold_up_other_sensors() {
+fn expensive_hits_do_not_delay_other_sensors() {
     const EXPENSIVE: u64 = 40;
     const HONEST: u64 = 100;
     let folder = tempfile::tempdir().unwrap();
     let mut authority = Authority::new(&folder.path().join("pki"));
     let (evil, honest) = (authority.issue("evil.test"), authority.issue("honest.test"));
     let recorder = Arc::new(Recorder { order: Mutex::default(), open: Semaphore::new(0) });
-    let settings = Settings { batch_frames: 4, ..Settings::default() };
+    let settings = ServerSettings { batch_frames: 4, ..ServerSettings::default() };
     let backend = Arc::new(Recording(Arc::clone(&recorder)));
     let mut collector = Collector::start(&authority.security(), settings, backend, Arc::default()).unwrap();
     let mut evil = connect(collector.addr, &authority.client_config(Some(&evil)), 1);
@@ -463,7 +464,7 @@ fn expensive_hits_do_not_hold_up_other_sensors() {
     for sequence in 1..=EXPENSIVE {
         evil.send_hit(sequence, &expensive);
     }
-    until("two batches are under way and the rest waits", || {
+    until("two batches are being stored and the rest is queued", || {
         collector.counters.waiting.get() == EXPENSIVE && recorder.order.lock().unwrap().len() >= 2
     });
     for number in 1..=HONEST {
@@ -477,7 +478,7 @@ fn expensive_hits_do_not_hold_up_other_sensors() {
     let order = recorder.order.lock().unwrap();
     let last = order.iter().rposition(|sensor| &**sensor == "honest.test").unwrap();
     let before = order[..last].iter().filter(|sensor| &***sensor == "evil.test").count();
-    // Two batches of four were under way; a hundred short hits cost less than one expensive one.
+    // Two batches of four were being stored. A hundred short hits cost less than one expensive hit.
     assert!(before <= 2 * 4 + 1, "{before} expensive hits before the last of the others");
     assert_eq!(order.len() as u64, EXPENSIVE + HONEST);
 }

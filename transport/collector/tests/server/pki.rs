@@ -1,4 +1,4 @@
-//! The authority: what it makes is what rustls takes, names stand where they are looked for, and nothing is overwritten.
+//! The authority: rustls accepts its certificates, names are in the expected fields, and no file is overwritten.
 
 use etwsieve_collector::pki::{Authority, Bundle, PkiError, Register, SensorName, certificate_validity};
 use etwsieve_transport::time::unix_now;
@@ -19,7 +19,7 @@ fn roots(authority: &CertificateDer<'static>) -> Arc<RootCertStore> {
     Arc::new(roots)
 }
 
-/// A handshake in memory: what the server learns of the client, or the first error of either.
+/// Runs a handshake in memory. Returns the client's certificate as the server sees it, or the first error.
 fn handshake(client: Bundle, server: Bundle, host: &str) -> Result<CertificateDer<'static>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = &[&rustls::version::TLS13];
@@ -77,7 +77,7 @@ fn new_authority(folder: &Path) -> Authority {
 }
 
 #[test]
-fn certificates_are_good_for_what_they_are_and_nothing_else() {
+fn certificates_are_valid_only_for_their_purpose() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, theirs) = (folder.path().join("a"), folder.path().join("b"));
     let (ours, theirs) = (new_authority(&ours), new_authority(&theirs));
@@ -105,7 +105,7 @@ fn certificates_are_good_for_what_they_are_and_nothing_else() {
 }
 
 #[test]
-fn the_register_says_what_was_issued() {
+fn issued_certificates_are_listed() {
     let folder = tempfile::tempdir().unwrap();
     let authority = new_authority(folder.path());
     let path = authority.register_path();
@@ -143,7 +143,7 @@ fn the_register_says_what_was_issued() {
     assert_eq!(revoked(&Register::read(&path).unwrap()), [true, false, true]);
     let unknown = authority.revoke(&name("srv3"), None);
     assert!(matches!(unknown, Err(PkiError::Unknown { .. })), "{unknown:?}");
-    // Revoked, so a new one needs no --renew.
+    // After a revocation, a new certificate needs no --renew.
     authority.issue(&name("srv1"), 30, false, None).unwrap();
 }
 
@@ -155,7 +155,7 @@ fn nothing_is_overwritten_and_keys_are_private() {
     let read = |file: &str| std::fs::read(folder.path().join(file)).unwrap();
     let before = ["ca.pem", "ca.key", "collector.pem", "sensors.toml"].map(read);
 
-    // Whichever of its files is left, there is an authority.
+    // Any of the files prevents another init.
     for kept in ["ca.pem", "ca.key", "collector.pem", "sensors.toml"] {
         let other = tempfile::tempdir().unwrap();
         std::fs::copy(folder.path().join(kept), other.path().join(kept)).unwrap();
@@ -195,7 +195,7 @@ fn a_new_collector_certificate_keeps_its_hosts() {
 }
 
 #[test]
-fn damage_is_named() {
+fn damaged_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let authority = new_authority(folder.path());
     let fine = "[[sensor]]\nname = \"a\"\nserial = \"1\"\nfingerprint = \"F\"\nissued = \"2026-01-01T00:00:00Z\"\nexpires = \"2027-01-01T00:00:00Z\"\n";
@@ -221,7 +221,7 @@ fn damage_is_named() {
             (got, _) => panic!("{row}: {got:?}"),
         }
     }
-    // A damaged register refuses new certificates instead of losing the old ones.
+    // With a damaged list, no certificate is issued, which would lose the old ones.
     std::fs::write(authority.register_path(), "[[sensor").unwrap();
     assert!(authority.issue(&name("srv9"), 30, false, None).is_err());
     assert_eq!(std::fs::read_to_string(authority.register_path()).unwrap(), "[[sensor");
@@ -230,7 +230,7 @@ fn damage_is_named() {
     assert!(error.contains("ca.key"), "{error}");
 }
 
-/// As `docs/wire.md` says, for those who read it with something else.
+/// Other programs rely on the order in `docs/wire.md`.
 #[test]
 fn a_bundle_is_certificate_key_and_authority_in_this_order() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,9 @@
-//! The states of `docs/wire.md`, as a sensor sees them: what is acknowledged, and what closes a connection.
+//! The protocol of `docs/wire.md` from the sensor's side: which frames are acknowledged, and which close the
+//! connection.
 
 use crate::collector::{Client, Collector, Word, hello};
 use crate::common::{hit, rule};
-use etwsieve_collector::server::{Security, Settings};
+use etwsieve_collector::server::{Security, ServerSettings};
 use etwsieve_collector::status::{Status, now};
 use etwsieve_transport::store::{HitFilter, Store};
 use etwsieve_transport::wire::encode_data;
@@ -12,7 +13,7 @@ use etwsieve_transport::wire::message::{
 };
 use std::time::Duration;
 
-fn plain(folder: &std::path::Path, settings: Settings) -> Collector {
+fn plain(folder: &std::path::Path, settings: ServerSettings) -> Collector {
     Collector::sqlite(folder, &Security::InsecureLoopback, settings)
 }
 
@@ -24,7 +25,7 @@ fn stored(folder: &std::path::Path) -> Vec<u64> {
 #[test]
 fn hits_are_acknowledged_and_stored() {
     let folder = tempfile::tempdir().unwrap();
-    let mut collector = plain(folder.path(), Settings::default());
+    let mut collector = plain(folder.path(), ServerSettings::default());
     let mut client = Client::plain(collector.addr);
     let expected = WelcomeV1 { version: 1, epoch: [1; 16], durable: 0, window: 512, quiet_ms: 60_000 };
     assert_eq!(client.hello(1, 1), Word::Welcome(expected));
@@ -32,7 +33,7 @@ fn hits_are_acknowledged_and_stored() {
         client.send_hit(sequence, &hit(sequence));
     }
     client.wait_for_ack(1, 300);
-    // What is acknowledged is in the file, for whoever reads it now.
+    // Acknowledged hits are visible to other readers of the file.
     assert_eq!(stored(folder.path()), (1..=300).collect::<Vec<_>>());
     drop(client);
     let mut client = Client::plain(collector.addr);
@@ -44,7 +45,7 @@ fn hits_are_acknowledged_and_stored() {
 #[test]
 fn repetitions_are_stored_once_and_conflicts_twice() {
     let folder = tempfile::tempdir().unwrap();
-    let mut collector = plain(folder.path(), Settings::default());
+    let mut collector = plain(folder.path(), ServerSettings::default());
     for _ in 0..2 {
         let mut client = Client::plain(collector.addr);
         assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
@@ -52,12 +53,12 @@ fn repetitions_are_stored_once_and_conflicts_twice() {
             client.send_hit(sequence, &hit(sequence));
         }
         client.wait_for_ack(1, 10);
-        // Within one connection too.
+        // Within one connection as well.
         client.send_hit(3, &hit(3));
         client.wait_for_ack(1, 10);
     }
     assert_eq!(stored(folder.path()), (1..=10).collect::<Vec<_>>());
-    // A copy of the sensor sends something else under the same number, twice.
+    // A copy of the sensor sends another hit under the same number, twice.
     for _ in 0..2 {
         let mut client = Client::plain(collector.addr);
         assert!(matches!(client.hello(1, 5), Word::Welcome(_)));
@@ -78,12 +79,12 @@ fn repetitions_are_stored_once_and_conflicts_twice() {
 #[test]
 fn the_same_event_in_two_epochs_is_one_hit_with_the_rules_of_both() {
     let folder = tempfile::tempdir().unwrap();
-    let mut collector = plain(folder.path(), Settings::default());
+    let mut collector = plain(folder.path(), ServerSettings::default());
     let mut client = Client::plain(collector.addr);
     assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
     client.send_hit(1, &hit(7));
     client.wait_for_ack(1, 1);
-    // Everything is acknowledged: the same connection goes on to another epoch.
+    // Everything is acknowledged, so the connection may start another epoch.
     assert!(matches!(client.hello(2, 1), Word::Welcome(WelcomeV1 { durable: 0, .. })));
     let mut other = hit(7);
     other.rules = vec![rule("11111111-48b2-11ec-bcfc-3e22fbd008af", "Another")];
@@ -99,7 +100,7 @@ fn the_same_event_in_two_epochs_is_one_hit_with_the_rules_of_both() {
 #[test]
 fn gaps_and_statuses_are_acknowledged_and_shown() {
     let folder = tempfile::tempdir().unwrap();
-    let mut collector = plain(folder.path(), Settings::default());
+    let mut collector = plain(folder.path(), ServerSettings::default());
     let mut client = Client::plain(collector.addr);
     assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
     let count = |name: &str, value| CountV1 { name: name.into(), value };
@@ -109,18 +110,18 @@ fn gaps_and_statuses_are_acknowledged_and_shown() {
         counts: vec![count("spool_hits", 42), count("hits_dropped_spool_full", 8), count("not_known", 1)],
     };
     client.send(&status);
-    // Nothing was carried yet.
+    // No frame has been sent yet.
     assert_eq!(client.word(), Word::Ack(AckV1 { epoch: [1; 16], sequence: 0 }));
     client.send_hit(1, &hit(1));
     client.send_hit(2, &hit(2));
     client.wait_for_ack(1, 2);
-    // Over what was sent already: two of ten are there.
+    // The gap covers sent hits: two of ten are stored.
     let gap = GapV1 { from: 1, to: 10, count: 10, reason: GapReason::SpoolFull };
     client.send(&gap);
     client.wait_for_ack(1, 10);
     client.send(&gap);
     client.wait_for_ack(1, 10);
-    // Overlaps what is lost already.
+    // The gap overlaps one that is already recorded.
     client.send(&GapV1 { from: 9, to: 12, count: 4, ..gap });
     client.wait_for_ack(1, 12);
     let path = folder.path().join("hits.db");
@@ -128,7 +129,7 @@ fn gaps_and_statuses_are_acknowledged_and_shown() {
     assert_eq!(shown.is_running, Some(true));
     let mut shown = shown;
     while shown.sensors[0].spool_hits.is_none() {
-        // A STATUS is stored apart, within a second or two.
+        // STATUS frames are stored within a second or two.
         std::thread::sleep(Duration::from_millis(50));
         shown = Status::read(&path, now()).unwrap();
     }
@@ -147,11 +148,11 @@ fn gaps_and_statuses_are_acknowledged_and_shown() {
     assert!(table.contains("collector not running, 1 sensors") && table.contains("10 hits lost"), "{table}");
 }
 
-/// Frames that a collector does not take, after a HELLO for epoch 1 from number 1.
+/// Sends invalid frames after a HELLO for epoch 1 from number 1.
 #[test]
-fn breaches_close_the_connection_and_nothing_else() {
+fn violations_close_only_their_connection() {
     let folder = tempfile::tempdir().unwrap();
-    let mut collector = plain(folder.path(), Settings { window: 4, ..Settings::default() });
+    let mut collector = plain(folder.path(), ServerSettings { window: 4, ..ServerSettings::default() });
     let mut bystander = Client::plain(collector.addr);
     assert!(matches!(bystander.hello(77, 1), Word::Welcome(_)));
     let frame = |frame_type, payload: &[u8]| {
@@ -178,7 +179,7 @@ fn breaches_close_the_connection_and_nothing_else() {
         ("a damaged frame", with(data(1), 40, &[0xAA])),
         ("a DATA frame of 1 MiB and a byte", with(data(1), 8, &(1_048_577_u32).to_le_bytes())),
         ("a STATUS of 64 KiB and a byte", with(frame(FrameType::Status, b""), 8, &65_537_u32.to_le_bytes())),
-        ("a number left out", data(2)),
+        ("a skipped number", data(2)),
         ("number 0", data(0)),
         ("a hit cut short", frame(FrameType::Data, &1_u64.to_le_bytes())),
         ("a gap that ends before it begins", gap([5, 4, 1])),
@@ -209,14 +210,14 @@ fn breaches_close_the_connection_and_nothing_else() {
     bystander.send_hit(1, &hit(1));
     bystander.wait_for_ack(77, 1);
     collector.stop();
-    assert_eq!(collector.counters.breaches.get(), count + first.len() as u64);
+    assert_eq!(collector.counters.violations.get(), count + first.len() as u64);
     assert_eq!(stored(folder.path()), [1]);
 }
 
 #[test]
 fn a_gap_may_straddle_the_next_number() {
     let folder = tempfile::tempdir().unwrap();
-    let mut collector = plain(folder.path(), Settings::default());
+    let mut collector = plain(folder.path(), ServerSettings::default());
     for (epoch, next, closes) in [(1, 11, false), (2, 12, true)] {
         let mut client = Client::plain(collector.addr);
         assert!(matches!(client.hello(epoch, 1), Word::Welcome(_)));
@@ -229,7 +230,7 @@ fn a_gap_may_straddle_the_next_number() {
         client.wait_for_ack(epoch, 10);
         client.send_hit(next, &hit(u64::from(epoch) * 100 + next));
         if closes {
-            assert_eq!(client.word(), Word::Closed, "number 11 was left out");
+            assert_eq!(client.word(), Word::Closed, "number 11 was skipped");
         } else {
             client.wait_for_ack(epoch, next);
         }
@@ -242,7 +243,7 @@ fn a_gap_may_straddle_the_next_number() {
 #[test]
 fn ids_of_zeros_are_valid() {
     let folder = tempfile::tempdir().unwrap();
-    let mut collector = plain(folder.path(), Settings::default());
+    let mut collector = plain(folder.path(), ServerSettings::default());
     let mut client = Client::plain(collector.addr);
     client.send(&HelloV1 { instance: [0; 16], epoch: [0; 16], ..hello(0, 1) });
     assert!(matches!(client.word(), Word::Welcome(WelcomeV1 { epoch, durable: 0, .. }) if epoch == [0; 16]));
@@ -255,7 +256,7 @@ fn ids_of_zeros_are_valid() {
 #[test]
 fn two_connections_may_use_one_epoch_and_each_has_its_own_acknowledgements() {
     let folder = tempfile::tempdir().unwrap();
-    let mut collector = plain(folder.path(), Settings::default());
+    let mut collector = plain(folder.path(), ServerSettings::default());
     let mut first = Client::plain(collector.addr);
     let mut second = Client::plain(collector.addr);
     assert!(matches!(first.hello(1, 1), Word::Welcome(_)));
@@ -264,7 +265,7 @@ fn two_connections_may_use_one_epoch_and_each_has_its_own_acknowledgements() {
         first.send_hit(sequence, &hit(sequence));
     }
     first.wait_for_ack(1, 20);
-    // The second connection has carried nothing: what the first one has does not count for it.
+    // The second connection has sent no frames; those of the first one do not count.
     second.send(&StatusV1::default());
     assert_eq!(second.word(), Word::Ack(AckV1 { epoch: [1; 16], sequence: 0 }));
     for sequence in 1..=10 {
@@ -278,11 +279,11 @@ fn two_connections_may_use_one_epoch_and_each_has_its_own_acknowledgements() {
     assert_eq!((collector.counters.repeated.get(), collector.counters.conflicts.get()), (10, 0));
 }
 
-/// A number above those that came in between is durable before them.
+/// A high number may be durable before lower ones.
 #[test]
-fn durable_is_the_highest_number_and_not_necessarily_all_below_it() {
+fn durable_is_the_highest_number_even_if_lower_ones_are_missing() {
     let folder = tempfile::tempdir().unwrap();
-    let collector = plain(folder.path(), Settings::default());
+    let collector = plain(folder.path(), ServerSettings::default());
     let mut client = Client::plain(collector.addr);
     assert!(matches!(client.hello(1, 100), Word::Welcome(_)));
     client.send_hit(100, &hit(100));
@@ -290,15 +291,15 @@ fn durable_is_the_highest_number_and_not_necessarily_all_below_it() {
     drop(client);
     let mut client = Client::plain(collector.addr);
     assert!(matches!(client.hello(1, 1), Word::Welcome(WelcomeV1 { durable: 100, .. })));
-    // The sensor ignores it and sends what it has.
+    // The sensor ignores it and sends its hits.
     client.send_hit(1, &hit(1));
     client.wait_for_ack(1, 1);
 }
 
 #[test]
-fn no_version_in_common_is_told() {
+fn an_unsupported_version_gets_busy() {
     let folder = tempfile::tempdir().unwrap();
-    let collector = plain(folder.path(), Settings::default());
+    let collector = plain(folder.path(), ServerSettings::default());
     let mut client = Client::plain(collector.addr);
     client.send(&HelloV1 { versions: vec![2, 9], ..hello(1, 1) });
     assert!(matches!(client.word(), Word::Busy(busy) if busy.reason == BusyReason::Version));
@@ -309,9 +310,10 @@ fn no_version_in_common_is_told() {
 }
 
 #[test]
-fn silence_and_unfinished_frames_end() {
+fn silence_and_incomplete_frames_time_out() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { quiet_ms: 300, hello_time: Duration::from_millis(300), ..Settings::default() };
+    let settings =
+        ServerSettings { quiet_ms: 300, hello_time: Duration::from_millis(300), ..ServerSettings::default() };
     let mut collector = plain(folder.path(), settings);
     let mut mute = Client::plain(collector.addr);
     let mut half = Client::plain(collector.addr);
@@ -326,9 +328,9 @@ fn silence_and_unfinished_frames_end() {
 }
 
 #[test]
-fn too_many_connections_are_told() {
+fn too_many_connections_get_busy() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { connections_per_sensor_max: 2, ..Settings::default() };
+    let settings = ServerSettings { connections_per_sensor_max: 2, ..ServerSettings::default() };
     let collector = plain(folder.path(), settings);
     let mut first = Client::plain(collector.addr);
     let mut second = Client::plain(collector.addr);
@@ -337,15 +339,15 @@ fn too_many_connections_are_told() {
     let mut third = Client::plain(collector.addr);
     let _ = third.send_bytes(b"ETWS");
     assert!(matches!(third.word(), Word::Busy(busy) if busy.reason == BusyReason::Connections));
-    // The others go on.
+    // The other connections are still served.
     first.send_hit(1, &hit(1));
     first.wait_for_ack(1, 1);
 }
 
 #[test]
-fn a_stop_acknowledges_what_is_durable_and_says_busy() {
+fn a_stop_acknowledges_durable_hits_and_sends_busy() {
     let folder = tempfile::tempdir().unwrap();
-    let mut collector = plain(folder.path(), Settings::default());
+    let mut collector = plain(folder.path(), ServerSettings::default());
     let mut client = Client::plain(collector.addr);
     assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
     for sequence in 1..=200 {
@@ -369,9 +371,10 @@ fn a_stop_acknowledges_what_is_durable_and_says_busy() {
 }
 
 #[test]
-fn a_sensor_over_its_rate_is_read_more_slowly_and_loses_nothing() {
+fn a_sensor_above_its_rate_is_slowed_down_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let mut collector = plain(folder.path(), Settings { frames_per_second: 50, ..Settings::default() });
+    let mut collector =
+        plain(folder.path(), ServerSettings { frames_per_second: 50, ..ServerSettings::default() });
     let mut client = Client::plain(collector.addr);
     assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
     for sequence in 1..=100 {
@@ -386,7 +389,8 @@ fn a_sensor_over_its_rate_is_read_more_slowly_and_loses_nothing() {
 #[test]
 fn a_small_queue_makes_sensors_wait() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { queue_frames: 2, queue_bytes: 4096, batch_frames: 2, ..Settings::default() };
+    let settings =
+        ServerSettings { queue_frames: 2, queue_bytes: 4096, batch_frames: 2, ..ServerSettings::default() };
     let mut collector = plain(folder.path(), settings);
     let addr = collector.addr;
     let clients: Vec<_> = (1..=8_u8)

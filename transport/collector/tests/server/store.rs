@@ -1,12 +1,12 @@
-//! What is acknowledged is durable: full and failing stores, damaged files, retention, and many sensors at once.
+//! Acknowledged hits are durable: full and failing stores, damaged files, retention, and many sensors at once.
 
 use crate::collector::{Authority, Client, Collector, Word};
 use crate::common::hit;
 use etwsieve_collector::backend::{Appended, Backend, BackendError, Entry, Heartbeat, Id};
-use etwsieve_collector::server::{Security, Settings};
+use etwsieve_collector::server::{Security, ServerSettings};
 use etwsieve_collector::sink::{BatchLimits, Feed};
 use etwsieve_collector::sqlite::SqliteFeed;
-use etwsieve_collector::sqlite::{OpenError, Options, SqliteBackend};
+use etwsieve_collector::sqlite::{OpenError, SqliteBackend, SqliteOptions};
 use etwsieve_collector::status::{Status, now};
 use etwsieve_transport::store::{HitFilter, Store};
 use etwsieve_transport::wire::message::{AckV1, BusyReason, StatusV1};
@@ -22,7 +22,7 @@ fn stored(path: &Path) -> usize {
     Store::open_read_only(path).unwrap().hits(HitFilter::default()).map(Result::unwrap).count()
 }
 
-/// A backend that works when it is let.
+/// A back end that stores entries only when permitted.
 struct Gate {
     open: Semaphore,
     verdict: Mutex<Result<(), BackendError>>,
@@ -65,14 +65,14 @@ impl Backend for Gated {
     }
 }
 
-fn gated(gate: &Arc<Gate>, settings: Settings) -> Collector {
+fn gated(gate: &Arc<Gate>, settings: ServerSettings) -> Collector {
     let backend = Arc::new(Gated(Arc::clone(gate)));
     Collector::start(&Security::InsecureLoopback, settings, backend, Arc::default()).unwrap()
 }
 
-/// What a failing store says, and that nothing is acknowledged behind the failure.
+/// Errors of the store reach the sensor, and nothing is acknowledged after an error.
 #[test]
-fn nothing_is_acknowledged_that_was_not_stored() {
+fn only_stored_hits_are_acknowledged() {
     let rows = [
         (BackendError::Full("x".into()), BusyReason::DiskFull),
         (BackendError::Failed("x".into()), BusyReason::StoreFailed),
@@ -80,7 +80,7 @@ fn nothing_is_acknowledged_that_was_not_stored() {
     ];
     for (error, reason) in rows {
         let gate = Gate::new(1);
-        let collector = gated(&gate, Settings::default());
+        let collector = gated(&gate, ServerSettings::default());
         let mut client = Client::plain(collector.addr);
         assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
         client.send_hit(1, &hit(1));
@@ -96,21 +96,21 @@ fn nothing_is_acknowledged_that_was_not_stored() {
 }
 
 #[test]
-fn an_acknowledgement_waits_for_the_store_unless_told_otherwise() {
+fn an_acknowledgement_waits_for_the_store_unless_configured_otherwise() {
     for ack_before_sync in [false, true] {
         let gate = Gate::new(0);
-        let mut collector = gated(&gate, Settings { ack_before_sync, ..Settings::default() });
+        let mut collector = gated(&gate, ServerSettings { ack_before_sync, ..ServerSettings::default() });
         let mut client = Client::plain(collector.addr);
         assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
         client.send_hit(1, &hit(1));
         if ack_before_sync {
-            // The negative control: the store has not even begun.
+            // The negative control: the store has not even started.
             client.wait_for_ack(1, 1);
         } else {
             while gate.given.load(Ordering::SeqCst) == 0 {
                 std::thread::yield_now();
             }
-            // Told to go, the collector has nothing to acknowledge but what the gate lets through.
+            // When the collector stops, it acknowledges only permitted entries.
             gate.open.add_permits(1);
             client.wait_for_ack(1, 1);
         }
@@ -122,14 +122,14 @@ fn an_acknowledgement_waits_for_the_store_unless_told_otherwise() {
 #[test]
 fn a_status_is_answered_at_once_and_waits_for_no_hit() {
     let gate = Gate::new(0);
-    let mut collector = gated(&gate, Settings::default());
+    let mut collector = gated(&gate, ServerSettings::default());
     let mut client = Client::plain(collector.addr);
     assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
     client.send_hit(1, &hit(1));
     let status = StatusV1::default();
     for _ in 0..3 {
         client.send(&status);
-        // The store has not let the hit through.
+        // The store has not stored the hit.
         assert_eq!(client.word(), Word::Ack(AckV1 { epoch: [1; 16], sequence: 0 }));
     }
     gate.open.add_permits(10);
@@ -142,7 +142,7 @@ fn a_status_is_answered_at_once_and_waits_for_no_hit() {
 #[test]
 fn a_window_is_not_exceeded() {
     let gate = Gate::new(0);
-    let mut collector = gated(&gate, Settings { window: 4, ..Settings::default() });
+    let mut collector = gated(&gate, ServerSettings { window: 4, ..ServerSettings::default() });
     let mut client = Client::plain(collector.addr);
     assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
     for sequence in 1..=5 {
@@ -151,29 +151,33 @@ fn a_window_is_not_exceeded() {
     assert_eq!(client.word(), Word::Closed);
     gate.open.add_permits(10);
     collector.stop();
-    assert_eq!(collector.counters.breaches.get(), 1);
+    assert_eq!(collector.counters.violations.get(), 1);
 }
 
 #[test]
 fn another_epoch_has_to_wait_for_the_acknowledgement() {
     let gate = Gate::new(0);
-    let mut collector = gated(&gate, Settings::default());
+    let mut collector = gated(&gate, ServerSettings::default());
     let mut client = Client::plain(collector.addr);
     assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
     client.send_hit(1, &hit(1));
     assert_eq!(client.hello(2, 1), Word::Closed);
     gate.open.add_permits(10);
     collector.stop();
-    assert_eq!(collector.counters.breaches.get(), 1);
+    assert_eq!(collector.counters.violations.get(), 1);
 }
 
 #[test]
-fn a_full_store_says_busy_and_takes_all_when_there_is_room() {
+fn a_full_store_sends_busy_and_accepts_hits_when_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hits.db");
-    let options = Options { pages_max: 100, ..Options::default() };
-    let mut collector =
-        Collector::with_options(folder.path(), &Security::InsecureLoopback, Settings::default(), options);
+    let options = SqliteOptions { pages_max: 100, ..SqliteOptions::default() };
+    let mut collector = Collector::with_options(
+        folder.path(),
+        &Security::InsecureLoopback,
+        ServerSettings::default(),
+        options,
+    );
     let mut client = Client::plain(collector.addr);
     assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
     let mut acknowledged = 0;
@@ -197,8 +201,8 @@ fn a_full_store_says_busy_and_takes_all_when_there_is_room() {
     collector.stop();
     drop(collector);
     assert_eq!(stored(&path) as u64, acknowledged);
-    // With room again, what was not acknowledged is taken.
-    let collector = Collector::sqlite(folder.path(), &Security::InsecureLoopback, Settings::default());
+    // With room again, unacknowledged hits are accepted.
+    let collector = Collector::sqlite(folder.path(), &Security::InsecureLoopback, ServerSettings::default());
     let mut client = Client::plain(collector.addr);
     assert!(
         matches!(client.hello(1, acknowledged + 1), Word::Welcome(welcome) if welcome.durable == acknowledged)
@@ -211,12 +215,12 @@ fn a_full_store_says_busy_and_takes_all_when_there_is_room() {
 }
 
 #[test]
-fn a_damaged_store_is_set_aside_and_a_foreign_file_is_not() {
+fn a_damaged_store_is_quarantined_and_a_foreign_file_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hits.db");
     let send = |epoch: u8| {
         let mut collector =
-            Collector::sqlite(folder.path(), &Security::InsecureLoopback, Settings::default());
+            Collector::sqlite(folder.path(), &Security::InsecureLoopback, ServerSettings::default());
         let mut client = Client::plain(collector.addr);
         assert!(matches!(client.hello(epoch, 1), Word::Welcome(_)));
         for sequence in 1..=50 {
@@ -224,7 +228,7 @@ fn a_damaged_store_is_set_aside_and_a_foreign_file_is_not() {
         }
         client.wait_for_ack(epoch, 50);
         collector.stop();
-        collector.counters.set_aside.get()
+        collector.counters.quarantined.get()
     };
     assert_eq!(send(1), 0);
     // Damage in the middle, then at the beginning.
@@ -234,18 +238,18 @@ fn a_damaged_store_is_set_aside_and_a_foreign_file_is_not() {
         fs::write(&path, &bytes).unwrap();
         assert_eq!(send(epoch), 1, "epoch {epoch}");
         assert_eq!(stored(&path), 50);
-        assert_eq!(Status::read(&path, now()).unwrap().set_aside, 1);
+        assert_eq!(Status::read(&path, now()).unwrap().quarantined, 1);
         let kept = fs::read_dir(folder.path())
             .unwrap()
             .map(|entry| entry.unwrap())
             .filter(|entry| entry.file_name().to_string_lossy().starts_with("hits.db.damaged-"))
             .any(|entry| fs::read(entry.path()).unwrap() == bytes);
-        assert!(kept, "what was damaged is kept as it was");
+        assert!(kept, "the damaged file is kept unchanged");
     }
     let other = folder.path().join("letter.txt");
     fs::write(&other, "Dear sir").unwrap();
     for _ in 0..2 {
-        let error = SqliteBackend::start(&other, Options::default(), Arc::default()).unwrap_err();
+        let error = SqliteBackend::start(&other, SqliteOptions::default(), Arc::default()).unwrap_err();
         assert!(matches!(error, OpenError::Store(_)), "{error}");
         assert_eq!(fs::read(&other).unwrap(), b"Dear sir");
     }
@@ -255,20 +259,20 @@ fn a_damaged_store_is_set_aside_and_a_foreign_file_is_not() {
 fn a_store_has_one_collector() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hits.db");
-    let first = SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap();
-    let error = SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap_err();
+    let first = SqliteBackend::start(&path, SqliteOptions::default(), Arc::default()).unwrap();
+    let error = SqliteBackend::start(&path, SqliteOptions::default(), Arc::default()).unwrap_err();
     assert!(matches!(error, OpenError::InUse { .. }), "{error}");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(first.stop());
-    SqliteBackend::start(&path, Options::default(), Arc::default()).unwrap();
+    SqliteBackend::start(&path, SqliteOptions::default(), Arc::default()).unwrap();
 }
 
-/// Names the store that [`another_program_looks_at_the_store`] opens.
+/// Names the store that [`another_program_reads_the_store`] opens.
 const STORE_VARIABLE: &str = "ETWSIEVE_TEST_STORE";
 
 #[test]
-#[ignore = "a part of another test, run by it in a process of its own"]
-fn another_program_looks_at_the_store() {
+#[ignore = "part of another test, which runs it in a separate process"]
+fn another_program_reads_the_store() {
     let path = std::env::var(STORE_VARIABLE).unwrap();
     let connection = rusqlite::Connection::open(path).unwrap();
     let hits: i64 = connection.query_row("SELECT count(*) FROM hits", [], |row| row.get(0)).unwrap();
@@ -276,14 +280,15 @@ fn another_program_looks_at_the_store() {
     connection.close().unwrap();
 }
 
-/// SQLite's locks belong to the process: a file that is opened and closed beside SQLite loses them, and the next program
-/// that looks at the store removes the log that the collector writes.
+/// SQLite's locks belong to the process: if anything else in the process opens and closes the file, they are lost, and
+/// the next program that reads the store removes the log that the collector is writing.
 #[cfg(unix)]
 #[test]
-fn a_program_that_looks_at_the_store_does_not_remove_its_log() {
+fn a_program_that_reads_the_store_does_not_remove_its_log() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hits.db");
-    let mut collector = Collector::sqlite(folder.path(), &Security::InsecureLoopback, Settings::default());
+    let mut collector =
+        Collector::sqlite(folder.path(), &Security::InsecureLoopback, ServerSettings::default());
     // A sink opens the store a second time, as `serve` does.
     let feed = SqliteFeed::open(&path, "sink", Arc::clone(&collector.counters)).unwrap();
     let mut client = Client::plain(collector.addr);
@@ -293,12 +298,12 @@ fn a_program_that_looks_at_the_store_does_not_remove_its_log() {
     let log = folder.path().join("hits.db-wal");
     assert!(log.exists());
     let looked = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "another_program_looks_at_the_store", "--ignored"])
+        .args(["--exact", "store::another_program_reads_the_store", "--ignored"])
         .env(STORE_VARIABLE, &path)
         .output()
         .unwrap();
     assert!(looked.status.success(), "{}", String::from_utf8_lossy(&looked.stdout));
-    assert!(log.exists(), "what is acknowledged from now on would be lost with the process");
+    assert!(log.exists(), "hits acknowledged from now on would be lost with the process");
     client.send_hit(2, &hit(2));
     client.wait_for_ack(1, 2);
     assert_eq!(stored(&path), 2);
@@ -306,10 +311,10 @@ fn a_program_that_looks_at_the_store_does_not_remove_its_log() {
     collector.stop();
 }
 
-/// By a symbolic link to the file or to its folder, or by a hard link: it is one store.
+/// Symbolic links to the file or its folder, and hard links, name the same store.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_store_has_one_collector_by_whatever_name() {
+fn a_store_has_one_collector_under_any_name() {
     use std::os::unix::fs::symlink;
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -317,8 +322,8 @@ fn a_store_has_one_collector_by_whatever_name() {
     symlink(at("data"), at("folder")).unwrap();
     symlink("data/hits.db", at("link.db")).unwrap();
     symlink("link.db", at("second.db")).unwrap();
-    let start = |name: &str| SqliteBackend::start(&at(name), Options::default(), Arc::default());
-    // Begun by a link that leads nowhere yet.
+    let start = |name: &str| SqliteBackend::start(&at(name), SqliteOptions::default(), Arc::default());
+    // The store is created through a link whose target does not exist yet.
     let first = start("second.db").unwrap();
     fs::hard_link(at("data/hits.db"), at("hard.db")).unwrap();
     for name in ["data/hits.db", "folder/hits.db", "link.db", "second.db", "hard.db", "data/../link.db"] {
@@ -328,7 +333,7 @@ fn a_store_has_one_collector_by_whatever_name() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(first.stop());
     drop(first);
-    // Its files are beside the database, not beside the link.
+    // The files are beside the database, not beside the link.
     let beside: Vec<_> = fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -340,10 +345,10 @@ fn a_store_has_one_collector_by_whatever_name() {
     runtime.block_on(again.stop());
 }
 
-/// Damage behind a link: the database is set aside, and the link stays.
+/// The target of a link is quarantined, and the link stays.
 #[cfg(unix)]
 #[test]
-fn a_damaged_store_behind_a_link_is_set_aside_where_it_is() {
+fn a_damaged_store_behind_a_link_is_quarantined_in_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("data")).unwrap();
@@ -352,9 +357,9 @@ fn a_damaged_store_behind_a_link_is_set_aside_where_it_is() {
     for round in 0..2 {
         let counters = Arc::new(etwsieve_collector::counters::Counters::default());
         let backend =
-            SqliteBackend::start(&at("link.db"), Options::default(), Arc::clone(&counters)).unwrap();
+            SqliteBackend::start(&at("link.db"), SqliteOptions::default(), Arc::clone(&counters)).unwrap();
         runtime.block_on(backend.stop());
-        assert_eq!(counters.set_aside.get(), round);
+        assert_eq!(counters.quarantined.get(), round);
         fs::write(at("data/hits.db"), vec![0xA5; 8192]).unwrap();
     }
     assert!(at("link.db").is_symlink());
@@ -365,12 +370,17 @@ fn a_damaged_store_behind_a_link_is_set_aside_where_it_is() {
 }
 
 #[test]
-fn retention_keeps_what_a_sink_has_not_taken() {
+fn retention_keeps_hits_that_a_sink_has_not_received() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hits.db");
-    let options = Options { retention_bytes: 1, sinks: Some(vec!["slow".into()]), ..Options::default() };
-    let mut collector =
-        Collector::with_options(folder.path(), &Security::InsecureLoopback, Settings::default(), options);
+    let options =
+        SqliteOptions { retention_bytes: 1, sinks: Some(vec!["slow".into()]), ..SqliteOptions::default() };
+    let mut collector = Collector::with_options(
+        folder.path(),
+        &Security::InsecureLoopback,
+        ServerSettings::default(),
+        options,
+    );
     let mut client = Client::plain(collector.addr);
     assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
     for sequence in 1..=50 {
@@ -384,7 +394,7 @@ fn retention_keeps_what_a_sink_has_not_taken() {
     assert_eq!(
         (stored(&path), counters.expired.get()),
         (50, 0),
-        "far above its size, and nothing is removed"
+        "far above the limit, but nothing is removed"
     );
     let mut feed = SqliteFeed::open(&path, "slow", Arc::clone(&counters)).unwrap();
     let taken = feed.next(BatchLimits { hits: 20, bytes: 1 << 20 }, Duration::ZERO).unwrap();
@@ -401,9 +411,13 @@ fn retention_keeps_what_a_sink_has_not_taken() {
 fn retention_removes_the_oldest() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hits.db");
-    let options = Options { retention_bytes: 300_000, ..Options::default() };
-    let mut collector =
-        Collector::with_options(folder.path(), &Security::InsecureLoopback, Settings::default(), options);
+    let options = SqliteOptions { retention_bytes: 300_000, ..SqliteOptions::default() };
+    let mut collector = Collector::with_options(
+        folder.path(),
+        &Security::InsecureLoopback,
+        ServerSettings::default(),
+        options,
+    );
     let mut client = Client::plain(collector.addr);
     assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
     for round in 0..20 {
@@ -420,14 +434,14 @@ fn retention_removes_the_oldest() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(is_small(), "{} hits", stored(&path));
-    // A repetition of what was removed does no harm, and the newest hits are there.
+    // Repeating a removed hit does no harm, and the newest hits are kept.
     client.send_hit(2001, &hit(2001));
     client.wait_for_ack(1, 2001);
     collector.stop();
     let store = Store::open_read_only(&path).unwrap();
     let kept: Vec<_> = store.hits(HitFilter::default()).map(|hit| hit.unwrap().hit.source_sequence).collect();
     assert_eq!(kept.last(), Some(&2001));
-    assert!(kept.windows(2).all(|pair| pair[1] == pair[0] + 1), "the newest, without holes");
+    assert!(kept.windows(2).all(|pair| pair[1] == pair[0] + 1), "the newest hits, without holes");
     assert_eq!(kept.len() as u64 + collector.counters.expired.get(), 2001);
 }
 
@@ -438,14 +452,14 @@ fn a_thousand_sensors_at_once_are_all_served() {
     let folder = tempfile::tempdir().unwrap();
     let mut authority = Authority::new(&folder.path().join("pki"));
     let bundle = authority.issue("many.example.test");
-    let settings = Settings { connections_per_sensor_max: SENSORS, ..Settings::default() };
+    let settings = ServerSettings { connections_per_sensor_max: SENSORS, ..ServerSettings::default() };
     let mut collector = Collector::sqlite(folder.path(), &authority.security(), settings);
     let (addr, config) = (collector.addr, authority.client_config(Some(&bundle)));
     let threads: Vec<_> = (0..THREADS)
         .map(|thread| {
             let config = Arc::clone(&config);
             std::thread::spawn(move || {
-                // All connections of a thread stand before the first one goes on.
+                // Each thread opens all of its connections before it uses the first one.
                 let mut clients: Vec<_> =
                     (0..SENSORS / THREADS).map(|_| Client::tls(addr, Arc::clone(&config))).collect();
                 for (index, client) in clients.iter_mut().enumerate() {
@@ -478,10 +492,10 @@ fn a_thousand_sensors_at_once_are_all_served() {
     assert_eq!(stored(&folder.path().join("hits.db")), SENSORS * 3);
 }
 
-/// Memory of connections that say nothing, in this process: both ends, so that the collector's is less than shown.
+/// Measures the memory of idle connections in this process. It includes the client's side, so the collector uses less.
 #[cfg(target_os = "linux")]
 #[test]
-#[ignore = "a measurement: run it alone, with room for 4,000 handles"]
+#[ignore = "measurement: run it alone, with a limit of at least 4,000 open files"]
 fn idle_connections_take_little_memory() {
     const CONNECTIONS: usize = 2000;
     let resident = || -> usize {
@@ -492,7 +506,7 @@ fn idle_connections_take_little_memory() {
     let folder = tempfile::tempdir().unwrap();
     let mut authority = Authority::new(&folder.path().join("pki"));
     let bundle = authority.issue("idle.example.test");
-    let settings = Settings { connections_per_sensor_max: CONNECTIONS, ..Settings::default() };
+    let settings = ServerSettings { connections_per_sensor_max: CONNECTIONS, ..ServerSettings::default() };
     let collector = Collector::sqlite(folder.path(), &authority.security(), settings);
     let config = authority.client_config(Some(&bundle));
     let mut clients = Vec::new();
@@ -505,6 +519,6 @@ fn idle_connections_take_little_memory() {
     let before = resident();
     (100..CONNECTIONS).for_each(|_| connect(1));
     let each = (resident() - before) as f64 / (CONNECTIONS - 100) as f64;
-    println!("{each:.1} KB a connection, both ends");
+    println!("{each:.1} KB per connection, both sides");
     assert!(each < 60.0, "{each:.1} KB");
 }

@@ -1,11 +1,11 @@
-//! Who is let in: certificates of the authority that stand on the list, and nobody else.
+//! Only listed certificates of the authority are accepted.
 
 use crate::collector::{Authority, Client, Collector, Word};
 use crate::common::hit;
 use etwsieve_collector::backend::Backend;
 use etwsieve_collector::counters::Counters;
-use etwsieve_collector::server::{Security, ServeError, Server, Settings};
-use etwsieve_collector::sqlite::{Options, SqliteBackend};
+use etwsieve_collector::server::{Security, ServeError, Server, ServerSettings};
+use etwsieve_collector::sqlite::{SqliteBackend, SqliteOptions};
 use etwsieve_collector::status::{Status, now};
 use etwsieve_transport::wire::message::BusyReason;
 use rcgen::ExtendedKeyUsagePurpose;
@@ -21,7 +21,7 @@ fn the_certificate_names_the_sensor() {
     let folder = tempfile::tempdir().unwrap();
     let mut authority = Authority::new(&folder.path().join("pki"));
     let bundle = authority.issue("srv1.example.test");
-    let mut collector = Collector::sqlite(folder.path(), &authority.security(), Settings::default());
+    let mut collector = Collector::sqlite(folder.path(), &authority.security(), ServerSettings::default());
     let mut client = Client::tls(collector.addr, authority.client_config(Some(&bundle)));
     assert!(matches!(client.hello(1, 1), Word::Welcome(_)));
     for sequence in 1..=50 {
@@ -35,7 +35,7 @@ fn the_certificate_names_the_sensor() {
 }
 
 #[test]
-fn others_are_not_let_in() {
+fn other_certificates_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut authority = Authority::new(&folder.path().join("pki"));
     let mut foreign = Authority::new(&folder.path().join("foreign"));
@@ -46,8 +46,8 @@ fn others_are_not_let_in() {
     let expired = authority.sign("good.example.test", ExtendedKeyUsagePurpose::ClientAuth, 2021);
     let server = authority.sign("good.example.test", ExtendedKeyUsagePurpose::ServerAuth, 4000);
     let stranger = foreign.issue("good.example.test");
-    let mut collector = Collector::sqlite(folder.path(), &authority.security(), Settings::default());
-    // Those that the authority signed are told why; the others meet the TLS handshake.
+    let mut collector = Collector::sqlite(folder.path(), &authority.security(), ServerSettings::default());
+    // Certificates that the authority signed get a reason; others fail in the TLS handshake.
     for (name, bundle) in [("revoked", &revoked), ("not listed", &unlisted)] {
         let mut client = Client::tls(collector.addr, authority.client_config(Some(bundle)));
         let _ = client.send_bytes(b"ETWS");
@@ -67,7 +67,7 @@ fn others_are_not_let_in() {
     }
     let mut plain = Client::plain(collector.addr);
     let _ = plain.send_bytes(b"ETWS");
-    // A TLS alert is no frame; all that matters is that the connection ends.
+    // The client may see a TLS alert instead of a frame; it only matters that the connection ends.
     let mut rest = Vec::new();
     let _ = plain.stream.read_to_end(&mut rest);
     assert!(!rest.starts_with(b"ETWS"));
@@ -79,11 +79,11 @@ fn others_are_not_let_in() {
 }
 
 #[test]
-fn revocation_reaches_a_connection_that_stands() {
+fn revocation_closes_open_connections() {
     let folder = tempfile::tempdir().unwrap();
     let mut authority = Authority::new(&folder.path().join("pki"));
     let (first, second) = (authority.issue("first.example.test"), authority.issue("second.example.test"));
-    let settings = Settings { reload_time: Duration::from_millis(20), ..Settings::default() };
+    let settings = ServerSettings { reload_time: Duration::from_millis(20), ..ServerSettings::default() };
     let collector = Collector::sqlite(folder.path(), &authority.security(), settings);
     let mut revoked = Client::tls(collector.addr, authority.client_config(Some(&first)));
     let mut other = Client::tls(collector.addr, authority.client_config(Some(&second)));
@@ -93,7 +93,7 @@ fn revocation_reaches_a_connection_that_stands() {
     assert!(is_refused(&revoked.word()));
     other.send_hit(1, &hit(1));
     other.wait_for_ack(2, 1);
-    // One that is issued while the collector runs is let in.
+    // A certificate that is issued while the collector runs is accepted.
     let third = authority.issue("third.example.test");
     let let_in = (0..500).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
@@ -107,20 +107,20 @@ fn revocation_reaches_a_connection_that_stands() {
 }
 
 #[test]
-fn without_certificates_only_the_loopback_interface_is_served() {
-    type Row = (Security, Settings, fn(&ServeError) -> bool);
+fn without_certificates_only_loopback_addresses_are_served() {
+    type Row = (Security, ServerSettings, fn(&ServeError) -> bool);
 
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let counters = Arc::new(Counters::default());
     let backend: Arc<dyn Backend> = Arc::new(
-        SqliteBackend::start(&folder.path().join("hits.db"), Options::default(), Arc::clone(&counters))
+        SqliteBackend::start(&folder.path().join("hits.db"), SqliteOptions::default(), Arc::clone(&counters))
             .unwrap(),
     );
     let authority = Authority::new(&folder.path().join("pki"));
-    let unsafe_settings = Settings { ack_before_sync: true, ..Settings::default() };
+    let unsafe_settings = ServerSettings { ack_before_sync: true, ..ServerSettings::default() };
     let rows: [Row; 2] = [
-        (Security::InsecureLoopback, Settings::default(), |error| {
+        (Security::InsecureLoopback, ServerSettings::default(), |error| {
             matches!(error, ServeError::Insecure { .. })
         }),
         (authority.security(), unsafe_settings, |error| matches!(error, ServeError::Unsafe { .. })),

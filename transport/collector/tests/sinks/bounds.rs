@@ -1,24 +1,24 @@
-//! What one hit may cost a receiver, through a whole sink.
+//! The output of one hit is bounded.
 
 use crate::common;
 use crate::feed::{MemoryFeed, config, drain};
-use etwsieve_collector::sink::Item;
+use etwsieve_collector::sink::SinkItem;
 use etwsieve_transport::hit::{EventContent, RuleRefV1, Utf16Text};
 use etwsieve_transport::wire::codec::encode_hit;
 
-/// A hit of 4104 with this text and so many rules without anything in them.
-pub(crate) fn hostile(text: Utf16Text, rules: usize) -> Item {
+/// Returns a hit of an event 4104 with this text and a number of empty rules.
+pub(crate) fn hostile(text: Utf16Text, rules: usize) -> SinkItem {
     let mut hit = common::hit(1);
     if let EventContent::ScriptBlock { text: script, .. } = &mut hit.content {
         *script = text;
     }
     hit.rules = (0..rules).map(|n| RuleRefV1 { id: format!("r{n}"), ..RuleRefV1::default() }).collect();
-    Item { sensor: "srv1.example.test".into(), epoch: [7; 16], sequence: 1, hit, rules_before: 0 }
+    SinkItem { sensor: "srv1.example.test".into(), epoch: [7; 16], sequence: 1, hit, rules_before: 0 }
 }
 
 #[test]
-fn what_a_file_grows_by_is_bounded_by_the_hit() {
-    // 61 KB, and what a hit can be at most.
+fn the_output_is_bounded_by_the_length_of_the_hit() {
+    // A hit of 61 KB, and the longest possible one.
     for (units, rules) in [(16_000, 550), (128 * 1024, 4096)] {
         let folder = tempfile::tempdir().unwrap();
         let item = hostile(Utf16Text(vec![1; units]), rules);

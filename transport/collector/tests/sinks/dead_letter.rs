@@ -1,4 +1,4 @@
-//! The dead-letter file: every sensor has a share of it, and no sink waits for it.
+//! The dead-letter file is shared fairly among sensors, and sinks do not wait for it.
 
 use crate::feed::{MemoryFeed, config, dead_letters, drain};
 use crate::http::{Reply, Request, serve};
@@ -8,7 +8,8 @@ use std::path::Path;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Elasticsearch that refuses documents with `poison` in their script; the number of those that it took.
+/// Starts an Elasticsearch that refuses documents with `poison` in their script. Returns its number of accepted
+/// documents.
 fn answer(taken: &mut u64, request: &Request) -> Reply {
     let text = std::str::from_utf8(&request.body).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -28,7 +29,7 @@ fn poison(sensor: &str, count: u64, len: usize) -> MemoryFeed {
     MemoryFeed::new(count, |n| format!("poison {n} {}", "x".repeat(len))).of_sensor(sensor)
 }
 
-/// Bytes of the lines of a sensor.
+/// Returns the total length of a sensor's lines.
 fn used(path: &Path, sensor: &str) -> u64 {
     let text = std::fs::read_to_string(path).unwrap();
     let is_of = |line: &&str| serde_json::from_str::<Value>(line).unwrap()["hit"]["sensor"] == sensor;
@@ -40,7 +41,7 @@ fn no_sensor_fills_the_file_and_no_sink_waits_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("elastic.dead.jsonl");
     let (address, taken) = serve(0, answer);
-    // Three times what the file holds, a few refused hits of others, and honest ones between them.
+    // Three times as much as fits, a few refused hits of another sensor, and accepted hits in between.
     let honest = MemoryFeed::new(40, |n| n.to_string());
     let feed = MemoryFeed::join(&[&poison("evil", 300, 10_000), &honest, &poison("srv2", 5, 100), &honest]);
     let counts = drain(&sink(address, ""), folder.path(), &feed);
@@ -51,7 +52,7 @@ fn no_sensor_fills_the_file_and_no_sink_waits_for_it() {
     assert!(used(&path, "evil") <= MIB / 2);
     assert_eq!(dead_letters(&path).iter().filter(|(n, _)| *n <= 5).count() as u64, 5 + 5, "{counts:?}");
 
-    // Others, after a restart: what is in the file counts, and there is room for each of them.
+    // After a restart the existing lines count, and there is still room for each of the other sensors.
     let more =
         MemoryFeed::join(&[&poison("evil", 300, 100), &poison("srv3", 300, 10_000), &poison("srv4", 5, 100)]);
     let counts = drain(&sink(address, ""), folder.path(), &more);
@@ -62,7 +63,7 @@ fn no_sensor_fills_the_file_and_no_sink_waits_for_it() {
 }
 
 #[test]
-fn a_full_file_is_left_as_it_is_and_the_sink_goes_on() {
+fn the_sink_continues_when_the_file_is_full() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("elastic.dead.jsonl");
     std::fs::write(&path, vec![b'\n'; MIB as usize]).unwrap();
@@ -70,7 +71,7 @@ fn a_full_file_is_left_as_it_is_and_the_sink_goes_on() {
     let counts = drain(&sink(address, ""), folder.path(), &poison("evil", 10, 10));
     assert_eq!((counts.refused, counts.dropped), (0, 10));
     assert_eq!(std::fs::metadata(&path).unwrap().len(), MIB);
-    // Somebody looks into it and moves it away.
+    // An administrator inspects the file and moves it away.
     std::fs::rename(&path, folder.path().join("seen")).unwrap();
     let counts = drain(&sink(address, ""), folder.path(), &poison("evil", 10, 10));
     assert_eq!((counts.refused, counts.dropped, dead_letters(&path).len()), (10, 0, 10));
@@ -87,7 +88,7 @@ fn a_hit_longer_than_the_file_is_dropped() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_keeps_nobody_waiting_for_ever() {
+fn an_unwritable_file_does_not_block_the_sink_forever() {
     let folder = tempfile::tempdir().unwrap();
     let (address, taken) = serve(0, answer);
     let honest = MemoryFeed::new(40, |n| n.to_string());

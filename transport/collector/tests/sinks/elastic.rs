@@ -1,4 +1,4 @@
-//! Elasticsearch's bulk API: documents under ids of their own, judged one by one.
+//! Elasticsearch's bulk API: documents have derived ids, and their results are handled separately.
 
 use crate::feed::{MemoryFeed, config, dead_letters, drain, start};
 use crate::http::{Reply, Request, serve};
@@ -6,26 +6,26 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The stand-in: documents by id.
+/// The simulated cluster, with its documents by id.
 #[derive(Default)]
 struct Cluster {
     documents: BTreeMap<String, Value>,
     requests: u64,
     repeated: u64,
-    /// Cut the connection at every nth request, after it was carried out.
+    /// Close the connection without an answer after every nth request.
     cut_every: u64,
-    /// Every nth document is turned away for the moment.
+    /// Refuse every nth document temporarily.
     busy_every: u64,
     seen: u64,
-    /// Status of the first requests.
+    /// Statuses of the first answers.
     fail_first: Vec<u16>,
     len_max: usize,
     poison: Option<&'static str>,
-    /// A firewall before the cluster refuses requests with this in them.
+    /// A firewall in front of the cluster refuses requests that contain this.
     wall: Option<&'static str>,
-    /// The cluster cannot read requests with this in them.
+    /// The cluster cannot parse requests that contain this.
     unreadable: Option<&'static str>,
-    /// Every document is answered with this error.
+    /// The error of every document.
     refuse_all: Option<&'static str>,
 }
 
@@ -41,7 +41,7 @@ fn answer(cluster: &mut Cluster, request: &Request) -> Reply {
     if cluster.len_max > 0 && request.body.len() > cluster.len_max {
         return Reply::Body(413, "{}".into());
     }
-    assert_eq!(request.body.last(), Some(&b'\n'), "the last line has its end");
+    assert_eq!(request.body.last(), Some(&b'\n'), "the last line ends with a line feed");
     let text = std::str::from_utf8(&request.body).unwrap();
     if cluster.wall.is_some_and(|word| text.contains(word)) {
         return Reply::Body(403, "<html>Request blocked</html>".into());
@@ -92,12 +92,15 @@ fn sink(address: std::net::SocketAddr) -> etwsieve_collector::sink::config::Sink
 }
 
 #[test]
-fn every_document_is_there_once_whatever_fails() {
+fn every_document_is_stored_once_whatever_fails() {
     let rows: [(&str, Cluster); 8] = [
         ("in order", Cluster::default()),
         ("connections cut", Cluster { cut_every: 2, ..Cluster::default() }),
-        ("documents turned away", Cluster { busy_every: 7, ..Cluster::default() }),
-        ("requests turned away", Cluster { fail_first: vec![429, 503, 401, 404], ..Cluster::default() }),
+        ("documents refused temporarily", Cluster { busy_every: 7, ..Cluster::default() }),
+        (
+            "requests refused temporarily",
+            Cluster { fail_first: vec![429, 503, 401, 404], ..Cluster::default() },
+        ),
         ("short requests", Cluster { len_max: 6000, ..Cluster::default() }),
         ("one refused", Cluster { poison: Some("poison"), busy_every: 9, ..Cluster::default() }),
         ("one refused by a firewall", Cluster { wall: Some("poison"), ..Cluster::default() }),
@@ -133,7 +136,7 @@ fn every_document_is_there_once_whatever_fails() {
 }
 
 #[test]
-fn a_proxy_that_refuses_everything_costs_nothing() {
+fn a_proxy_that_refuses_everything_loses_no_hits() {
     let folder = tempfile::tempdir().unwrap();
     let (address, cluster) = serve(Cluster { wall: Some("script"), ..Cluster::default() }, answer);
     let feed = MemoryFeed::new(10, |n| format!("script {n}"));
@@ -141,7 +144,7 @@ fn a_proxy_that_refuses_everything_costs_nothing() {
     while stats.counts().retries < 3 {
         std::thread::sleep(Duration::from_millis(5));
     }
-    // Nobody knows yet whose fault it is.
+    // The cause is not known yet.
     assert_eq!((feed.acknowledged(), stats.counts().refused), (0, 0));
     cluster.lock().unwrap().wall = None;
     thread.join().unwrap();
@@ -153,10 +156,10 @@ fn a_proxy_that_refuses_everything_costs_nothing() {
 }
 
 #[test]
-fn a_batch_of_nothing_but_refused_hits_does_not_stop_the_sink() {
+fn a_batch_of_only_refused_hits_does_not_stop_the_sink() {
     let folder = tempfile::tempdir().unwrap();
     let (address, state) = serve(Cluster { wall: Some("poison"), ..Cluster::default() }, answer);
-    // Two batches of 50 are refused whole; the way is open all the same, as the first batch has shown.
+    // Two whole batches of 50 are refused, but the first batch has shown that the path works.
     let text = |n: u64| if (51..=150).contains(&n) { format!("poison {n}") } else { n.to_string() };
     let feed = MemoryFeed::new(160, text);
     let counts = drain(&sink(address), folder.path(), &feed);
@@ -165,7 +168,7 @@ fn a_batch_of_nothing_but_refused_hits_does_not_stop_the_sink() {
 }
 
 #[test]
-fn a_wrong_index_is_no_fault_of_the_documents() {
+fn documents_are_kept_while_the_index_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let error = Some("invalid_index_name_exception");
     let (address, cluster) = serve(Cluster { refuse_all: error, ..Cluster::default() }, answer);

@@ -1,48 +1,48 @@
-//! A feed in memory whose cursor outlives the runner, and how runners are run in these tests.
+//! A feed in memory whose cursor outlives the runner, and helpers that run sinks.
 
 use crate::common;
 use etwsieve_collector::sink::config::SinkConfig;
-use etwsieve_collector::sink::{BatchLimits, Feed, FeedError, Item, Lag, SinkCounts, Stop};
+use etwsieve_collector::sink::{BatchLimits, Feed, FeedError, Lag, SinkCounts, SinkItem, Stop};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Hits, and how many of them were acknowledged. Clones are the same feed.
+/// Hits and the number of acknowledged ones. Clones share the state.
 #[derive(Clone)]
 pub(crate) struct MemoryFeed {
-    items: Arc<Vec<Item>>,
+    items: Arc<Vec<SinkItem>>,
     cursor: Arc<Mutex<usize>>,
     out: usize,
 }
 
 impl MemoryFeed {
-    /// A feed of `count` hits of one sensor; number n has the text `texts(n)`.
+    /// Creates a feed of `count` hits of one sensor; hit n has the text `texts(n)`.
     pub(crate) fn new(count: u64, texts: impl Fn(u64) -> String) -> Self {
         let item = |sequence| {
             let mut hit = common::hit(sequence);
             if let etwsieve_transport::hit::EventContent::ScriptBlock { text, .. } = &mut hit.content {
                 *text = texts(sequence).as_str().into();
             }
-            Item { sensor: "srv1.example.test".into(), epoch: [7; 16], sequence, hit, rules_before: 0 }
+            SinkItem { sensor: "srv1.example.test".into(), epoch: [7; 16], sequence, hit, rules_before: 0 }
         };
         Self::of((1..=count).map(item).collect())
     }
 
-    /// A feed of these hits.
-    pub(crate) fn of(items: Vec<Item>) -> Self {
+    /// Creates a feed of these hits.
+    pub(crate) fn of(items: Vec<SinkItem>) -> Self {
         Self { items: Arc::new(items), cursor: Arc::default(), out: 0 }
     }
 
-    /// The hits of one feed behind those of another.
+    /// Concatenates feeds.
     pub(crate) fn join(feeds: &[&Self]) -> Self {
         Self::of(feeds.iter().flat_map(|feed| feed.items.iter().cloned()).collect())
     }
 
-    /// The same hits of another sensor.
+    /// Returns the same hits from another sensor.
     pub(crate) fn of_sensor(&self, sensor: &str) -> Self {
-        let item = |item: &Item| Item { sensor: sensor.to_owned(), ..item.clone() };
+        let item = |item: &SinkItem| SinkItem { sensor: sensor.to_owned(), ..item.clone() };
         Self::of(self.items.iter().map(item).collect())
     }
 
@@ -52,9 +52,9 @@ impl MemoryFeed {
 }
 
 impl Feed for MemoryFeed {
-    fn next(&mut self, limits: BatchLimits, _: Duration) -> Result<Vec<Item>, FeedError> {
+    fn next(&mut self, limits: BatchLimits, _: Duration) -> Result<Vec<SinkItem>, FeedError> {
         let cursor = *self.cursor.lock().unwrap();
-        let batch: Vec<Item> = self.items[cursor..].iter().take(limits.hits).cloned().collect();
+        let batch: Vec<SinkItem> = self.items[cursor..].iter().take(limits.hits).cloned().collect();
         self.out = batch.len();
         Ok(batch)
     }
@@ -69,7 +69,7 @@ impl Feed for MemoryFeed {
     }
 }
 
-/// The one sink of a configuration.
+/// Parses the configuration of one sink.
 pub(crate) fn config(text: &str) -> SinkConfig {
     #[derive(Deserialize)]
     struct Document {
@@ -79,7 +79,7 @@ pub(crate) fn config(text: &str) -> SinkConfig {
     sink
 }
 
-/// Delivers everything, with short pauses between attempts.
+/// Delivers everything with short pauses between attempts.
 pub(crate) fn drain(sink: &SinkConfig, folder: &Path, feed: &MemoryFeed) -> SinkCounts {
     let (stop, thread, stats) = start(sink, folder, feed);
     thread.join().unwrap();
@@ -87,7 +87,7 @@ pub(crate) fn drain(sink: &SinkConfig, folder: &Path, feed: &MemoryFeed) -> Sink
     stats.counts()
 }
 
-/// Delivers everything in the background, until it is asked to stop.
+/// Delivers in the background until stopped.
 pub(crate) fn start(
     sink: &SinkConfig,
     folder: &Path,
@@ -101,7 +101,7 @@ pub(crate) fn start(
     (stop, std::thread::spawn(move || runner.run(&asked, true)), stats)
 }
 
-/// The reasons of a dead-letter file with the sequence numbers.
+/// Reads the sequence numbers and reasons in a dead-letter file.
 pub(crate) fn dead_letters(path: &Path) -> Vec<(u64, String)> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let line = |line: &str| {

@@ -1,9 +1,9 @@
-//! The file: whole lines only, rotated, and mended after a crash.
+//! The file sink: whole lines only, rotation, and repair after a crash.
 
 use crate::feed::{MemoryFeed, config, drain, start};
 use std::path::{Path, PathBuf};
 
-/// The sequence numbers of the lines of a file.
+/// Reads the sequence numbers in a file.
 fn numbers(path: &Path) -> Vec<u64> {
     let text = std::fs::read_to_string(path).unwrap();
     assert!(text.is_empty() || text.ends_with('\n'), "the last line is whole");
@@ -13,7 +13,7 @@ fn numbers(path: &Path) -> Vec<u64> {
 }
 
 #[test]
-fn a_line_for_each_hit_and_a_broken_one_is_cut_off() {
+fn each_hit_is_a_line_and_an_incomplete_line_is_removed() {
     let whole = "{\"sequence\":900}\n";
     let rows = [
         ("no file", String::new(), vec![]),
@@ -38,7 +38,7 @@ fn a_line_for_each_hit_and_a_broken_one_is_cut_off() {
 }
 
 #[test]
-fn somebody_elses_line_is_left() {
+fn a_foreign_line_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hits.jsonl");
     std::fs::write(&path, "a note without an end").unwrap();
@@ -66,7 +66,7 @@ fn full_files_are_rotated_and_the_newest_are_kept() {
         names
     };
     let all = rotated(folder.path());
-    assert_eq!(all.len(), 2, "10 and 10 hits are in rotated files, 4 in the present one");
+    assert_eq!(all.len(), 2, "10 and 10 hits are in rotated files, 4 in the current one");
     let mut seen: Vec<u64> = all.iter().flat_map(|path| numbers(path)).chain(numbers(&path)).collect();
     seen.sort_unstable();
     assert_eq!(seen, (1..=24).collect::<Vec<_>>());
@@ -76,7 +76,7 @@ fn full_files_are_rotated_and_the_newest_are_kept() {
     drain(&sink, folder.path(), &feed);
     let left = rotated(folder.path());
     assert_eq!(left.len(), 2);
-    assert!(left.iter().all(|path| !all.contains(path)), "the oldest went first");
+    assert!(left.iter().all(|path| !all.contains(path)), "the oldest are removed first");
 }
 
 #[test]
@@ -94,12 +94,13 @@ fn a_file_that_cannot_be_written_loses_nothing() {
     assert_eq!(numbers(&folder.path().join("later/hits.jsonl")), (1..=20).collect::<Vec<_>>());
 }
 
-/// All files of a folder.
+/// Lists the files in a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Writers of one file, each with hits of its own sensor: every line is whole, and every hit is there once.
+/// Runs several sinks with different sensors on one file and checks that every line is whole and every hit is written
+/// once.
 fn several_writers(path: &Path, names: &[&str], more: &str, mut meanwhile: impl FnMut()) {
     const HITS: u64 = 400;
     let folder = path.parent().unwrap();
@@ -185,7 +186,7 @@ fn another_name_of_a_file_is_the_same_file() {
 
 #[cfg(unix)]
 #[test]
-fn new_files_are_for_their_owner_and_rotation_keeps_what_he_allows() {
+fn new_files_are_private_and_rotation_keeps_permissions() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hits.jsonl");

@@ -1,4 +1,4 @@
-//! The stand-in's HTTP/1.1: requests with Content-Length, answers with a status and a body.
+//! A minimal HTTP/1.1 server: requests with Content-Length, answers with a status and a body.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,14 +20,14 @@ impl Request {
     }
 }
 
-/// What a stand-in answers.
+/// The answer of a simulated receiver.
 pub(crate) enum Reply {
     Body(u16, String),
-    /// The connection is cut without an answer.
+    /// The connection is closed without an answer.
     Cut,
 }
 
-/// A server on a loopback port, for as long as the process lives.
+/// Starts a server on a loopback port, which runs until the process ends.
 pub(crate) fn serve<S: Send + 'static>(
     state: S,
     answer: impl Fn(&mut S, &Request) -> Reply + Send + Sync + 'static,

@@ -1,6 +1,6 @@
-//! Sinks: nothing is lost when the other side fails, is slow, refuses, or when we are stopped in the middle.
+//! Sinks lose no hits when the receiver fails, is slow or refuses records, or when they are stopped during a delivery.
 //!
-//! Splunk and Elastic are stand-ins here (`sinks/http.rs`): small servers that demand what the documented APIs demand. The
+//! Splunk and Elasticsearch are simulated by small servers (`sinks/http.rs`) that enforce the documented APIs. The
 //! syslog receiver is a real rsyslogd with TLS.
 
 #![expect(clippy::unwrap_used, reason = "a panic is the verdict of a test")]

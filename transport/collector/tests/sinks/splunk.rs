@@ -1,4 +1,4 @@
-//! Splunk's HTTP Event Collector: the documented demands, refusals and acknowledgements.
+//! Splunk's HTTP Event Collector: the documented requirements, errors and acknowledgements.
 
 use crate::feed::{MemoryFeed, config, dead_letters, drain, start};
 use crate::http::{Reply, Request, serve};
@@ -6,25 +6,25 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The stand-in: what was received under each ackId, and what is indexed.
+/// The simulated collector, with the events of each ackId and the indexed events.
 #[derive(Default)]
 struct Hec {
     received: BTreeMap<u64, Vec<Value>>,
     indexed: Vec<Value>,
     requests: u64,
     questions: u64,
-    /// Answer every nth request by cutting the connection, after it was received.
+    /// Close the connection without an answer after every nth request.
     cut_every: u64,
-    /// Status and code for the first requests.
+    /// Statuses and codes of the first answers.
     fail_first: Vec<(u16, i64)>,
-    /// Longest request in bytes; 0: any.
+    /// Maximum length of a request in bytes; 0: no limit.
     len_max: usize,
     /// Refuse events whose script contains this, and say which one if `numbered`.
     poison: Option<&'static str>,
     numbered: bool,
-    /// It is a firewall that refuses them, in HTML.
+    /// A firewall refuses them with an HTML page.
     is_wall: bool,
-    /// Nothing is ever indexed.
+    /// No event is ever indexed.
     stuck: bool,
 }
 
@@ -41,7 +41,7 @@ fn answer(hec: &mut Hec, request: &Request) -> Reply {
         let asked: Value = serde_json::from_slice(&request.body).unwrap();
         let mut acks = serde_json::Map::new();
         for id in asked["acks"].as_array().unwrap() {
-            // Indexed at the second look, and forgotten once said.
+            // Events are indexed at the second poll, and an acknowledgement is returned only once.
             let id = id.as_u64().unwrap();
             let done = !hec.stuck && hec.questions.is_multiple_of(2);
             let events = if done { hec.received.remove(&id) } else { None };
@@ -103,7 +103,7 @@ fn sink(address: std::net::SocketAddr, more: &str) -> etwsieve_collector::sink::
     ))
 }
 
-/// The sequence numbers that are indexed.
+/// Returns the sequence numbers of the indexed events.
 fn numbers(events: &[Value]) -> std::collections::BTreeSet<u64> {
     events.iter().map(|event| event["event"]["sensor_sequence"].as_u64().unwrap()).collect()
 }
@@ -152,12 +152,12 @@ fn everything_is_indexed_whatever_fails() {
 }
 
 #[test]
-fn nothing_is_delivered_before_the_indexers_say_so() {
+fn events_are_delivered_only_when_they_are_indexed() {
     let folder = tempfile::tempdir().unwrap();
     let (address, splunk) = serve(Hec { stuck: true, ..Hec::default() }, answer);
     let feed = MemoryFeed::new(10, |n| n.to_string());
     let (stop, thread, stats) = start(&sink(address, "ack_timeout_seconds = 1"), folder.path(), &feed);
-    // Received more than once: given up, and sent again.
+    // Received more than once: the sink timed out and sent it again.
     while splunk.lock().unwrap().received.len() < 2 {
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -190,7 +190,7 @@ fn a_stop_in_the_middle_loses_nothing() {
 }
 
 #[test]
-fn a_token_without_acknowledgement_is_said_so() {
+fn a_token_without_acknowledgement_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let (address, _) =
         serve((), |(), _| Reply::Body(200, json!({ "text": "Success", "code": 0 }).to_string()));
@@ -206,7 +206,7 @@ fn a_token_without_acknowledgement_is_said_so() {
     stop.request();
     thread.join().unwrap();
     assert_eq!(feed.acknowledged(), 0);
-    // Asked for, received is delivered.
+    // Without acknowledgement, received events are delivered.
     drain(&sink(address, "acknowledge = false"), folder.path(), &feed);
     assert_eq!(feed.acknowledged(), 3);
 }

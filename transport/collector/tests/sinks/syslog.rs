@@ -1,4 +1,4 @@
-//! Syslog over TLS to a real rsyslogd, with certificates of our own authority, the sensor's side proven too.
+//! Syslog over mutual TLS to a real rsyslogd, with certificates of the private authority.
 
 use crate::feed::{MemoryFeed, config, drain, start};
 use etwsieve_collector::pki::Authority;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// rsyslogd in a folder; killed when dropped.
+/// A running rsyslogd, which is killed when dropped.
 struct Rsyslog {
     child: Child,
     port: u16,
@@ -21,7 +21,7 @@ impl Drop for Rsyslog {
 }
 
 impl Rsyslog {
-    /// Ends it in order, so that everything it has read is written.
+    /// Stops it gracefully, so that everything it has read is written.
     fn stop(mut self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
@@ -29,7 +29,7 @@ impl Rsyslog {
     }
 }
 
-/// `None`, with a word: rsyslogd is not installed.
+/// Finds rsyslogd; prints a message and returns `None` if it is not installed.
 fn rsyslogd() -> Option<PathBuf> {
     let found = ["/usr/sbin/rsyslogd", "/sbin/rsyslogd"].iter().map(PathBuf::from).find(|path| path.exists());
     let tls = Path::new("/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_ossl.so").exists()
@@ -40,13 +40,13 @@ fn rsyslogd() -> Option<PathBuf> {
             !required,
             "rsyslogd with its TLS driver is required: apt-get install rsyslog rsyslog-gnutls"
         );
-        println!("skipped: there is no rsyslogd with TLS");
+        println!("skipped: rsyslogd with TLS is not installed");
         return None;
     }
     found
 }
 
-/// Certificates as three files, from a bundle.
+/// Splits a bundle into three files.
 fn split(bundle: &Path, folder: &Path, name: &str) -> [PathBuf; 2] {
     let text = std::fs::read_to_string(bundle).unwrap();
     let key_at = text.find("-----BEGIN PRIVATE KEY").unwrap();
@@ -104,12 +104,12 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Sequence numbers and scripts of what rsyslogd wrote, in its order.
+/// Reads sequence numbers and scripts from the output of rsyslogd.
 fn received(folder: &Path) -> Vec<(u64, String)> {
     let text = std::fs::read_to_string(folder.join("received")).unwrap_or_default();
     let line = |line: &str| {
         let parts: Vec<&str> = line.splitn(7, '|').collect();
-        // local0 and warning, the hit's own time and host, who it is.
+        // local0 and warning, the time and host of the hit, the application.
         assert_eq!(
             (parts[0], parts[2], parts[3], parts[4]),
             ("132", "srv1.example.test", "etwsieve", "detection"),
@@ -126,7 +126,7 @@ fn received(folder: &Path) -> Vec<(u64, String)> {
 }
 
 #[test]
-fn a_real_receiver_writes_what_was_sent_also_across_its_restart() {
+fn a_real_receiver_writes_all_hits_even_across_its_restart() {
     let Some(program) = rsyslogd() else { return };
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::init(&folder.path().join("pki"), &["localhost".to_owned()], 30).unwrap();
@@ -141,7 +141,7 @@ fn a_real_receiver_writes_what_was_sent_also_across_its_restart() {
         authority.certificate_path().display(),
         bundle.display()
     ));
-    // Nobody listens yet: the sink waits.
+    // The receiver does not run yet, so the sink waits.
     let (stop, thread, stats) = start(&sink, folder.path(), &feed);
     while stats.counts().error.is_none() {
         std::thread::sleep(Duration::from_millis(5));
@@ -151,7 +151,7 @@ fn a_real_receiver_writes_what_was_sent_also_across_its_restart() {
         assert!(!thread.is_finished());
         std::thread::sleep(Duration::from_millis(2));
     }
-    // In the middle: it ends, and another one begins.
+    // The receiver is replaced during the delivery.
     receiver.stop();
     let receiver = run(&program, folder.path(), &authority, port);
     assert_eq!(receiver.port, port);
@@ -162,14 +162,14 @@ fn a_real_receiver_writes_what_was_sent_also_across_its_restart() {
 
     let mut lines = received(folder.path());
     lines.sort();
-    // A batch that was under way when it ended may have come twice; nothing else may.
+    // Only the batch being delivered at that moment may be written twice.
     lines.dedup();
     let expected: Vec<(u64, String)> = (1..=300).map(|n| (n, script(n))).collect();
     assert_eq!(lines, expected);
 }
 
 #[test]
-fn a_stranger_is_refused_and_nothing_counts_as_delivered() {
+fn an_untrusted_peer_receives_nothing() {
     let Some(program) = rsyslogd() else { return };
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::init(&folder.path().join("pki"), &["localhost".to_owned()], 30).unwrap();
@@ -185,7 +185,7 @@ fn a_stranger_is_refused_and_nothing_counts_as_delivered() {
         ))
     };
     let feed = MemoryFeed::new(5, |n| n.to_string());
-    // The receiver does not let in the one; the other does not trust the receiver under that name.
+    // The receiver refuses the first sink; the second one does not trust the receiver under that name.
     for sink in [sink("localhost", &stranger), sink("other.test", &sender)] {
         let (stop, thread, stats) = start(&sink, folder.path(), &feed);
         while stats.counts().retries < 3 {

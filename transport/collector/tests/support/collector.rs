@@ -1,12 +1,12 @@
-//! A collector in the test's process, a private authority, and a client written by hand from `docs/wire.md`.
+//! A collector in the test's process, a private authority, and an independent client that follows `docs/wire.md`.
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use etwsieve_collector::backend::Backend;
 use etwsieve_collector::counters::Counters;
-use etwsieve_collector::pki::{Entry, Register, SENSORS_FILE, fingerprint};
-use etwsieve_collector::server::{Security, ServeError, Server, Settings};
-use etwsieve_collector::sqlite::{Options, SqliteBackend};
+use etwsieve_collector::pki::{CertificateEntry, Register, SENSORS_FILE, fingerprint};
+use etwsieve_collector::server::{Security, ServeError, Server, ServerSettings};
+use etwsieve_collector::sqlite::{SqliteBackend, SqliteOptions};
 use etwsieve_transport::hit::HitV1;
 use etwsieve_transport::wire::frame::{FRAME_LEN_MAX, FrameType, split_frame};
 use etwsieve_transport::wire::message::{AckV1, BusyV1, HelloV1, Message, RefusedV1, WelcomeV1};
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// Longest wait for an answer: a test that waits for it has failed.
+/// Longest wait for an answer.
 const ANSWER_TIME: Duration = Duration::from_mins(1);
 
 /// A collector with its store in a temporary folder.
@@ -38,15 +38,15 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    pub(crate) fn sqlite(folder: &Path, security: &Security, settings: Settings) -> Self {
-        Self::with_options(folder, security, settings, Options::default())
+    pub(crate) fn sqlite(folder: &Path, security: &Security, settings: ServerSettings) -> Self {
+        Self::with_options(folder, security, settings, SqliteOptions::default())
     }
 
     pub(crate) fn with_options(
         folder: &Path,
         security: &Security,
-        settings: Settings,
-        options: Options,
+        settings: ServerSettings,
+        options: SqliteOptions,
     ) -> Self {
         let counters = Arc::new(Counters::default());
         let backend = SqliteBackend::start(&folder.join("hits.db"), options, Arc::clone(&counters)).unwrap();
@@ -55,7 +55,7 @@ impl Collector {
 
     pub(crate) fn start(
         security: &Security,
-        settings: Settings,
+        settings: ServerSettings,
         backend: Arc<dyn Backend>,
         counters: Arc<Counters>,
     ) -> Result<Self, ServeError> {
@@ -80,14 +80,14 @@ impl Drop for Collector {
     }
 }
 
-/// A private authority in a folder, as `etwsieve-collector pki` lays it out.
+/// A private authority in a folder with the layout of `etwsieve-collector pki`.
 pub(crate) struct Authority {
     pub(crate) folder: PathBuf,
     issuer: Issuer<'static, KeyPair>,
-    sensors: Vec<Entry>,
+    sensors: Vec<CertificateEntry>,
 }
 
-/// A certificate with its key, in PEM.
+/// A certificate and its key in PEM.
 pub(crate) struct Bundle {
     pub(crate) certificate: String,
     pub(crate) key: String,
@@ -110,7 +110,7 @@ impl Authority {
         authority
     }
 
-    /// A certificate that ends with the year `until`.
+    /// Signs a certificate that expires with the year `until`.
     pub(crate) fn sign(&mut self, name: &str, usage: ExtendedKeyUsagePurpose, until: i32) -> Bundle {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -121,11 +121,11 @@ impl Authority {
         Bundle { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
-    /// A certificate for a sensor, on the list.
+    /// Issues and lists a certificate for a sensor.
     pub(crate) fn issue(&mut self, name: &str) -> Bundle {
         let bundle = self.sign(name, ExtendedKeyUsagePurpose::ClientAuth, 4000);
         let der = CertificateDer::from_pem_slice(bundle.certificate.as_bytes()).unwrap();
-        self.sensors.push(Entry {
+        self.sensors.push(CertificateEntry {
             name: name.into(),
             serial: "01".into(),
             fingerprint: fingerprint(&der),
@@ -152,7 +152,7 @@ impl Authority {
         Security::Pki(self.folder.clone())
     }
 
-    /// The sensor's side of TLS; without a bundle it shows no certificate.
+    /// Returns the TLS configuration of a sensor; without a bundle it has no certificate.
     pub(crate) fn client_config(&self, bundle: Option<&Bundle>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(self.folder.join("ca.pem")).unwrap() {
@@ -175,21 +175,21 @@ impl Authority {
     }
 }
 
-/// What a collector says.
+/// A message of the collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Word {
     Welcome(WelcomeV1),
     Ack(AckV1),
     Busy(BusyV1),
     Refused(RefusedV1),
-    /// The connection has ended.
+    /// The connection was closed.
     Closed,
 }
 
 pub(crate) trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
-/// A sensor by hand.
+/// A minimal sensor.
 pub(crate) struct Client {
     pub(crate) stream: Box<dyn Stream>,
     received: Vec<u8>,
@@ -223,13 +223,13 @@ impl Client {
         self.send_bytes(&frame).unwrap();
     }
 
-    /// HELLO for an epoch; the answer.
+    /// Sends HELLO for an epoch and returns the answer.
     pub(crate) fn hello(&mut self, epoch: u8, first_unacknowledged: u64) -> Word {
         self.send(&hello(epoch, first_unacknowledged));
         self.word()
     }
 
-    /// The next word of the collector.
+    /// Returns the next message of the collector.
     pub(crate) fn word(&mut self) -> Word {
         loop {
             if let Some(split) = split_frame(&self.received).unwrap() {
@@ -238,7 +238,7 @@ impl Client {
                     FrameType::Ack => Word::Ack(decode_message(split.payload).unwrap()),
                     FrameType::Busy => Word::Busy(decode_message(split.payload).unwrap()),
                     FrameType::Refused => Word::Refused(decode_message(split.payload).unwrap()),
-                    other => panic!("a collector does not say {other:?}"),
+                    other => panic!("a collector does not send {other:?}"),
                 };
                 let len = self.received.len() - split.rest.len();
                 self.received.drain(..len);
@@ -250,14 +250,14 @@ impl Client {
                 Ok(0) => return Word::Closed,
                 Ok(len) => self.received.extend_from_slice(&chunk[..len]),
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                    panic!("the collector says nothing")
+                    panic!("no answer from the collector")
                 }
                 Err(_) => return Word::Closed,
             }
         }
     }
 
-    /// Waits until `sequence` is acknowledged; anything but lower acknowledgements before it fails.
+    /// Waits until `sequence` is acknowledged. Panics on anything but lower acknowledgements.
     pub(crate) fn wait_for_ack(&mut self, epoch: u8, sequence: u64) {
         let mut last = 0;
         loop {

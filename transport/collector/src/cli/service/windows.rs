@@ -18,25 +18,25 @@ use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 
-/// The collector as a service.
+/// The service of the collector.
 ///
-/// It accepts connections, reads its certificates and writes its store; for none of that an account needs a privilege.
-/// LocalService may do it, has few rights on the machine, and shows nobody's name to a cluster or a receiver of hits:
-/// who the collector is, its certificates say. The virtual account `NT SERVICE\etwsieve-collector` and NetworkService
-/// would show the machine's. What only the collector may read or write is granted to its service SID, which has that
-/// name as well.
+/// The collector accepts connections, reads its certificates and writes its store, which needs no privileges.
+/// LocalService suffices for that, has few rights on the machine, and authenticates anonymously on the network; the
+/// certificates identify the collector. The virtual account `NT SERVICE\etwsieve-collector` and NetworkService would
+/// authenticate as the machine. Files that only the collector may access are granted to its service SID, which has the
+/// same name as the virtual account.
 static COLLECTOR: Description = Description {
     name: "etwsieve-collector",
     display_name: "etwsieve collector",
-    description: "Takes what etwsieve sensors have found and stores it. While it is stopped, sensors keep their hits \
-                  until their spools are full.",
+    description: "Receives hits from etwsieve sensors and stores them. While it is stopped, sensors keep their hits \
+                  in their spools.",
     account: Description::LOCAL_SERVICE,
     program: "etwsieve-collector",
     by_hand: "serve",
 };
-/// Most events in the event log in a minute.
+/// Maximum number of event log entries per minute.
 const EVENT_LOG_PER_MINUTE: u32 = 30;
-/// Exit code of a service whose configuration, store, address or certificates were refused; the event log says why.
+/// Exit code if the configuration, store, address or certificates cannot be used; the event log has the reason.
 const EXIT_REFUSED: u32 = 2;
 
 pub(in crate::cli) fn run(command: &ServiceCommand) -> Exit {
@@ -63,18 +63,18 @@ pub(in crate::cli) fn run(command: &ServiceCommand) -> Exit {
     }
 }
 
-/// Returns the command line of the service.
+/// Installs the service and returns its command line.
 fn install(config: &Path, allow_exposed: bool) -> Result<String, Box<dyn Error>> {
-    // Paths in the configuration start at its folder.
+    // Paths in the configuration are resolved against its folder.
     let path = std::path::absolute(config)?;
-    // The service would only say so in the event log.
+    // The service could report errors only in the event log.
     let reads = certificates(&Config::load(&path)?)?;
     let installed = service::install(&COLLECTOR, Some(&path), &reads, allow_exposed)?;
     installed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(installed.command_line)
 }
 
-/// The files by which sensors and collector know each other, if they are of use.
+/// Checks the certificates and returns the paths of their files.
 fn certificates(config: &Config) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     let Security::Pki(folder) = config.security()? else {
         return Ok(Vec::new());
@@ -95,21 +95,21 @@ fn say(text: impl Display) -> Exit {
     after_writing(writeln!(io::stdout(), "{text}"))
 }
 
-/// Hands this process to the service manager.
+/// Runs this process as the service.
 fn work(config: &Path) -> Result<u32, ServiceError> {
     let args = ServiceArgs { config: Some(config.into()), ..ServiceArgs::default() };
-    // It keeps a request that comes before anybody waits for one.
+    // `Notify` remembers a request that arrives before anyone waits for it.
     let stop = Arc::new(Notify::new());
     let asked = Arc::clone(&stop);
     let main: service::Main = Box::new(move |args| main(args, stop));
     service::run_service(&COLLECTOR, args, main, Box::new(move || asked.notify_one()))
 }
 
-/// The service itself. What it has to say goes to the event log.
+/// The main function of the service. It logs to the event log.
 fn main(args: &ServiceArgs, stop: Arc<Notify>) -> u32 {
-    // Without an event log there is nobody to tell it to; taking hits is more important.
+    // Serve without logging rather than not at all.
     let layer = EventLogLayer::new(COLLECTOR.name, EVENT_LOG_PER_MINUTE).ok();
-    // Only what the installation named and checked.
+    // Only the configuration that was checked by the installation.
     let config = match Config::load(args.config.as_deref().unwrap_or(Path::new(""))) {
         Ok(config) => config,
         Err(error) => {
@@ -123,7 +123,7 @@ fn main(args: &ServiceArgs, stop: Arc<Notify>) -> u32 {
     match until_stopped(&config, false, || Ok(async move { stop.notified().await })) {
         Ok(()) => 0,
         Err(error) => {
-            tracing::error!("the service ends: {error}");
+            tracing::error!("service stopped: {error}");
             EXIT_REFUSED
         }
     }
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_description_is_that_of_the_collector() {
+    fn the_description_matches_the_command_line() {
         let cli = <crate::cli::Cli as clap::CommandFactory>::command();
         assert_eq!((COLLECTOR.name, COLLECTOR.program), (cli.get_name(), cli.get_name()));
         assert!(cli.find_subcommand(COLLECTOR.by_hand).is_some());
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_of_the_service_is_understood() {
+    fn the_command_line_of_the_service_parses() {
         use clap::Parser;
         let words = ["etwsieve-collector", "service", "run", "--config", r"C:\a b\collector.toml"];
         let cli = crate::cli::Cli::try_parse_from(words).unwrap();
@@ -157,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_service_could_not_use_is_not_installed() {
+    fn an_unusable_configuration_is_not_installed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("collector.toml");
         let rows = [
-            ("a key that nobody knows", "colour = 1", "colour"),
-            ("neither certificates nor the wish to do without", "", "no certificates"),
+            ("an unknown key", "colour = 1", "colour"),
+            ("neither certificates nor insecure_loopback", "", "no certificates"),
             ("a folder without certificates", "pki = 'pki'", "pki"),
         ];
         for (name, text, expected) in rows {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::sink::{Item, Record, RecordFormat};
+use crate::sink::{Record, RecordFormat, SinkItem};
 use etwsieve_transport::hit::{Scope, View};
 use etwsieve_transport::wire::codec::{HIT_LEN_MAX, encode_hit};
 
@@ -15,7 +15,7 @@ fn script(text: Utf16Text) -> EventContent {
     }
 }
 
-fn item(content: EventContent, rules: usize) -> Item {
+fn item(content: EventContent, rules: usize) -> SinkItem {
     let hit = HitV1 {
         time: 133_245_763_580_175_449,
         source: "live".into(),
@@ -41,11 +41,11 @@ fn item(content: EventContent, rules: usize) -> Item {
         cut: None,
         rules: vec![RuleRefV1::default(); rules],
     };
-    Item { sensor: "srv1".into(), epoch: [7; 16], sequence: 7, hit, rules_before: 0 }
+    SinkItem { sensor: "srv1".into(), epoch: [7; 16], sequence: 7, hit, rules_before: 0 }
 }
 
-/// The records of a hit.
-fn lines(item: &Item, format: RecordFormat) -> Vec<Vec<u8>> {
+/// Returns the records of a hit.
+fn lines(item: &SinkItem, format: RecordFormat) -> Vec<Vec<u8>> {
     let line = |record: Record<'_>| {
         let mut line = Vec::new();
         record.append(format, &mut line);
@@ -54,7 +54,7 @@ fn lines(item: &Item, format: RecordFormat) -> Vec<Vec<u8>> {
     Record::of(item).map(line).collect()
 }
 
-fn json(item: &Item, format: RecordFormat) -> Vec<serde_json::Value> {
+fn json(item: &SinkItem, format: RecordFormat) -> Vec<serde_json::Value> {
     lines(item, format).iter().map(|line| serde_json::from_slice(line).unwrap()).collect()
 }
 
@@ -109,18 +109,18 @@ fn the_records_of_a_hit_are_bounded_by_its_length() {
         for format in FORMATS {
             let written: usize = lines(&item, format).iter().map(Vec::len).sum();
             println!("{row}: {encoded} bytes, {written} as {format:?}");
-            // A rule without anything takes 49 bytes of a hit, its record the names of all fields.
+            // An empty rule takes 49 bytes of a hit, but its record contains the names of all fields.
             assert!(
                 written <= 48 * encoded + COPIES_LEN_MIN,
                 "{row}: {encoded} bytes, {written} as {format:?}"
             );
         }
-        // In however many batches its rules are handed out.
+        // The same holds if the rules are delivered in many batches.
         let rules = item.hit.rules.len();
         let whole: usize = lines(&item, RecordFormat::Jsonl).iter().map(Vec::len).sum();
         let mut apart = 0;
         for rules_before in 0..rules {
-            let mut one = Item { rules_before, ..item.clone() };
+            let mut one = SinkItem { rules_before, ..item.clone() };
             one.hit.rules.truncate(1);
             apart += lines(&one, RecordFormat::Jsonl)[0].len();
             if rules > 1000 && rules_before == 20 {
@@ -133,7 +133,7 @@ fn the_records_of_a_hit_are_bounded_by_its_length() {
 }
 
 #[test]
-fn an_excerpt_shows_what_its_rule_found_and_where_it_was() {
+fn an_excerpt_shows_the_match_and_its_position() {
     let text: String = (0..20_000).map(|n| char::from(b'a' + (n % 23) as u8)).collect();
     let mut item = item(script(text.as_str().into()), 400);
     item.hit.rules[300].spans = vec![SpanV1 { text: 0, start: 12_345, len: 10 }];
@@ -151,7 +151,7 @@ fn an_excerpt_shows_what_its_rule_found_and_where_it_was() {
 }
 
 #[test]
-fn an_excerpt_of_a_text_that_was_cut_has_the_pieces_of_the_original() {
+fn an_excerpt_of_a_cut_text_refers_to_the_original() {
     let mut item = item(script("x".repeat(3000).as_str().into()), 2000);
     let pieces = [PieceV1 { start: 0, len: 1000 }, PieceV1 { start: 50_000, len: 2000 }];
     item.hit.cut = Some(CutV1 { text: 0, units: 90_000, sha256: Some([1; 32]), pieces: pieces.to_vec() });
@@ -163,7 +163,7 @@ fn an_excerpt_of_a_text_that_was_cut_has_the_pieces_of_the_original() {
 }
 
 #[test]
-fn what_receivers_refuse_is_clamped_and_marked() {
+fn values_that_receivers_refuse_are_clamped_and_listed() {
     type Row = (&'static str, fn(&mut HitV1), &'static str, &'static str, &'static str);
     let rows: [Row; 3] = [
         ("a year of five digits", |hit| hit.time = u64::MAX, "time", "/time", "9999-12-31T23:59:59.9999999Z"),
@@ -217,7 +217,7 @@ fn a_hit_without_rules_has_a_record() {
 }
 
 #[test]
-fn cuts_divide_no_pair() {
+fn cuts_do_not_split_surrogate_pairs() {
     let pairs: Vec<u16> = "\u{1F600}".repeat(50).encode_utf16().collect();
     for len_max in 0..60 {
         let range = around(&pairs, &(31..32), len_max);
@@ -228,6 +228,6 @@ fn cuts_divide_no_pair() {
             assert!(units_len(&pairs[range.clone()]) <= len_max.max(6), "{len_max}: {range:?}");
         }
     }
-    // A span that a hostile hit claims beyond the text.
+    // A hostile hit may contain a span beyond its text.
     assert_eq!(around(&pairs, &(5000..6000), 10), 5000..5000);
 }

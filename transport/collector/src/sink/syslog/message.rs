@@ -1,52 +1,53 @@
-//! The message (RFC 5424): who and what in structured data, the record in JSON as its text.
+//! Formats messages (RFC 5424) with sensor and rule as structured data and the record in JSON as the text.
 //!
-//! Receivers need to take no more than 2,048 bytes (RFC 5425, section 4.3.1) and often cut at 8,192 (rsyslog's default), in
-//! the middle of the JSON. So a record that is too long is sent with a shortened script; `shortened="1"` in the structured
-//! data and `…` at the end of the text say so. If that is not enough, strings and lists are shortened too (`clamped` names
-//! them), and a record that is still too long is refused. The store has the whole.
+//! Receivers must only support 2,048 bytes (RFC 5425, section 4.3.1) and often truncate at 8,192 (rsyslog's default),
+//! in the middle of the JSON. A record that is too long is therefore sent with a shortened script, marked by
+//! `shortened="1"` in the structured data and `…` at the end of the script. If that is not enough, strings and lists
+//! are shortened, too (`clamped` lists them), and a record that is still too long is refused. The store keeps the
+//! complete hit.
 
-use crate::sink::clamp::{EXCERPT_STRING_LEN_MAX, Limits};
-use crate::sink::record::hex;
+use crate::sink::clamp::{EXCERPT_STRING_LEN_MAX, FieldLimits};
 use crate::sink::{Record, RecordFormat};
+use data_encoding::HEXLOWER;
 use etwsieve_transport::hit::RuleRefV1;
 use etwsieve_transport::time::filetime_text;
 
-/// Longest HOSTNAME and longest value of the structured data, in characters (RFC 5424, section 6).
+/// Maximum length of HOSTNAME, in characters (RFC 5424, section 6).
 const HOSTNAME_LEN_MAX: usize = 255;
-/// Longest value of a parameter of ours, in bytes.
+/// Maximum length of a parameter value, in bytes.
 const PARAM_LEN_MAX: usize = 512;
 
-/// What all messages have in common.
+/// The format of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(super) struct MessageFormat {
     pub(super) facility: u8,
     pub(super) enterprise: u32,
     pub(super) len_max: usize,
 }
 
-impl Layout {
-    /// The message of a record.
+impl MessageFormat {
+    /// Returns the message of a record.
     ///
     /// # Errors
     ///
-    /// Its length in bytes if it is too long however much of it is left out.
+    /// The length of the shortest possible message in bytes, if it is too long.
     pub(super) fn message(&self, record: &Record<'_>) -> Result<Vec<u8>, usize> {
         let whole = self.render(record, false);
         if whole.len() <= self.len_max {
             return Ok(whole);
         }
-        let attempt = |limits: Limits| self.render(&record.within(limits), true);
-        let texts = |len: usize| Limits {
+        let attempt = |limits: FieldLimits| self.render(&record.within(limits), true);
+        let texts = |len: usize| FieldLimits {
             text: len,
             term: len.max(EXCERPT_STRING_LEN_MAX),
             is_beginning: true,
-            ..Limits::WHOLE
+            ..FieldLimits::WHOLE
         };
         let mut best = attempt(texts(0));
         if best.len() > self.len_max {
             return self.without_texts(record);
         }
-        // The longest beginning of the texts that fits, by halving.
+        // Binary search for the longest prefix of the texts that fits.
         let (mut fits, mut too_long) = (0, self.len_max);
         while too_long - fits > 1 {
             let len = usize::midpoint(fits, too_long);
@@ -64,7 +65,8 @@ impl Layout {
     fn without_texts(&self, record: &Record<'_>) -> Result<Vec<u8>, usize> {
         let mut len = 0;
         for bound in [256, 64, 16, 4, 0] {
-            let limits = Limits { text: 0, term: bound, rule: bound, entries: bound / 8, is_beginning: true };
+            let limits =
+                FieldLimits { text: 0, term: bound, rule: bound, entries: bound / 8, is_beginning: true };
             let message = self.render(&record.within(limits), true);
             len = message.len();
             if len <= self.len_max {
@@ -86,7 +88,7 @@ impl Layout {
             if host.is_empty() { "-" } else { &host },
             self.enterprise,
             param(&item.sensor),
-            hex(&item.epoch),
+            HEXLOWER.encode(&item.epoch),
             item.sequence,
             param(&rule.id),
             param(&rule.level),
@@ -98,7 +100,7 @@ impl Layout {
     }
 }
 
-/// RFC 5424, section 6.2.1, from Sigma's words.
+/// Maps Sigma's level to a severity (RFC 5424, section 6.2.1).
 fn severity(rule: &RuleRefV1) -> u32 {
     match rule.level.as_str() {
         "critical" => 2,
@@ -109,18 +111,18 @@ fn severity(rule: &RuleRefV1) -> u32 {
     }
 }
 
-/// A FILETIME with six decimals, the most that RFC 5424 allows. Records have no year above 9999.
+/// Formats a FILETIME with six decimals, the maximum in RFC 5424. Records have no year above 9999.
 fn timestamp(time: u64) -> String {
     let text = filetime_text(time);
     format!("{}Z", &text[..text.len() - 2])
 }
 
-/// Printable ASCII without blanks.
+/// Returns the printable ASCII characters without spaces.
 fn hostname(text: &str) -> String {
     text.chars().filter(char::is_ascii_graphic).take(HOSTNAME_LEN_MAX).collect()
 }
 
-/// RFC 5424, section 6.3.3: a backslash before `"`, `\` and `]`.
+/// Escapes `"`, `\` and `]` with a backslash (RFC 5424, section 6.3.3).
 fn param(text: &str) -> String {
     let text = &text[..text.floor_char_boundary(PARAM_LEN_MAX)];
     let mut escaped = String::with_capacity(text.len());
@@ -136,18 +138,18 @@ fn param(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::Item;
+    use crate::sink::SinkItem;
     use crate::sink::clamp::TIME_MAX;
     use etwsieve_transport::hit::{EventContent, HitV1, Scope, View};
 
-    fn item(text: &str) -> Item {
+    fn item(text: &str) -> SinkItem {
         let rule = RuleRefV1 {
             id: "a\"b]c\\".into(),
             title: "t".into(),
             level: "high".into(),
             ..RuleRefV1::default()
         };
-        Item {
+        SinkItem {
             sensor: "srv1".into(),
             epoch: [0xAB; 16],
             sequence: 7,
@@ -186,14 +188,14 @@ mod tests {
         }
     }
 
-    fn message(item: &Item, len_max: usize) -> String {
-        let layout = Layout { facility: 16, enterprise: 32473, len_max };
+    fn message(item: &SinkItem, len_max: usize) -> String {
+        let format = MessageFormat { facility: 16, enterprise: 32473, len_max };
         let record = Record::of(item).next().unwrap();
-        String::from_utf8(layout.message(&record).unwrap()).unwrap()
+        String::from_utf8(format.message(&record).unwrap()).unwrap()
     }
 
     #[test]
-    fn header_and_structured_data_are_those_of_the_rfc() {
+    fn header_and_structured_data_follow_the_rfc() {
         let message = message(&item("x"), 8192);
         let expected = concat!(
             "<131>1 2023-03-29T15:12:38.017544Z ahost.test etwsieve - detection [etwsieve@32473 sensor=\"srv1\" ",
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_script_is_shortened_to_what_fits_and_stays_json() {
+    fn a_long_script_is_shortened_to_fit_and_stays_valid_json() {
         // Each unit of the second becomes six bytes of JSON.
         for text in ["abcdefgh".repeat(2000), "\u{1}".repeat(4000), "\u{20AC}".repeat(9000), "y".repeat(8192)]
         {
@@ -246,13 +248,13 @@ mod tests {
     #[test]
     fn a_message_that_cannot_fit_is_refused() {
         let item = item("abcdefgh");
-        let layout = Layout { facility: 16, enterprise: 32473, len_max: 100 };
+        let format = MessageFormat { facility: 16, enterprise: 32473, len_max: 100 };
         let record = Record::of(&item).next().unwrap();
-        assert!(layout.message(&record).is_err_and(|len| len > 100));
+        assert!(format.message(&record).is_err_and(|len| len > 100));
     }
 
     #[test]
-    fn times_have_the_years_of_the_rfc() {
+    fn years_have_four_digits() {
         assert_eq!(timestamp(0), "1601-01-01T00:00:00.000000Z");
         assert_eq!(timestamp(TIME_MAX), "9999-12-31T23:59:59.999999Z");
         let mut item = item("x");

@@ -1,8 +1,9 @@
-//! One batch of hits and gaps, written in one transaction.
+//! Writes a batch of hits and gaps in one transaction.
 //!
-//! The frames of one epoch are one group. A group that is written apart has a savepoint, and each of its entries another:
-//! what fails because of its own contents is undone and reported alone. That costs a copy of every page touched, so it is
-//! done only for sensors whose entries have failed before, and for a whole batch when one of its entries fails.
+//! The entries of one epoch form a group. An isolated group has a savepoint, and each of its entries another one, so an
+//! entry that fails because of its contents is rolled back and reported alone. Savepoints copy every page that is
+//! written, so only groups of sensors whose entries failed recently are isolated, and all groups of a batch that
+//! failed.
 
 use super::Stream;
 use super::isolation::{isolated, refusal_of, would_succeed};
@@ -16,10 +17,10 @@ use rusqlite::{CachedStatement, Error, Transaction};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Most rows that are counted to find how much of a gap is stored: the widest window, which is as much as an honest
-/// sensor may have sent of the numbers in a gap.
+/// Maximum number of rows that are counted to find how much of a gap is stored: the largest window, which is how many
+/// of its hits an honest sensor may have sent.
 const GAP_ROWS_MAX: u64 = 65_536;
-/// Most other gaps that are compared with a new one.
+/// Maximum number of other gaps that are compared with a new one.
 const GAPS_COMPARED_MAX: i64 = 1000;
 
 const FIND_SENSOR: &str = "INSERT INTO sensors (name, first_seen, last_seen) VALUES (?1, ?2, ?2)
@@ -39,11 +40,12 @@ const COUNT_STORED: &str = "SELECT count(DISTINCT sequence) FROM (
 const SELECT_GAPS: &str = "SELECT first, last FROM gaps WHERE stream_id = ?1 AND first <= ?3 AND last >= ?2
     ORDER BY first LIMIT ?4";
 const UPDATE_STREAM: &str = "UPDATE streams SET highest = max(highest, ?2), last_seen = ?3 WHERE id = ?1";
-/// The sum of losses saturates: SQLite would make a larger one a floating-point number, which the column refuses.
+/// The sum of losses saturates, because SQLite would turn a larger sum into a floating-point number, which the column
+/// refuses.
 const UPDATE_SENSOR: &str = "UPDATE sensors SET last_seen = ?2, hits = hits + ?3, repeated = repeated + ?4,
     conflicts = conflicts + ?5, lost = min(lost, 9223372036854775807 - ?6) + ?6 WHERE id = ?1";
 
-/// What entries did for one sensor.
+/// Counts of one sensor's entries.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     hits: u64,
@@ -63,14 +65,14 @@ impl Tally {
     }
 }
 
-/// Entries of one epoch: their indices in the batch.
+/// The entries of one epoch, as indices into the batch.
 type Group = Vec<usize>;
 
-/// What became of an entry: the highest number it stored and its counts.
+/// The outcome of an entry: its highest sequence number and its counts.
 type Done = (u64, Tally);
 
-/// One batch in its transaction.
-pub(super) struct Batch<'t, 's> {
+/// Writes one batch in a transaction.
+pub(super) struct BatchWriter<'t, 's> {
     transaction: &'t Transaction<'t>,
     streams: &'s mut HashMap<(Arc<str>, Id), Stream>,
     appended: Appended,
@@ -78,15 +80,15 @@ pub(super) struct Batch<'t, 's> {
     now: i64,
 }
 
-/// Statements that every hit needs.
+/// Prepared statements for hits.
 struct Statements<'t> {
     writer: HitInserter<'t>,
     select: CachedStatement<'t>,
     insert: CachedStatement<'t>,
 }
 
-impl<'t, 's> Batch<'t, 's> {
-    /// `streams`: the known epochs. Those of a transaction that is rolled back are no longer true.
+impl<'t, 's> BatchWriter<'t, 's> {
+    /// Creates a writer. `streams` are the cached epochs, which must be cleared if the transaction is rolled back.
     pub(super) fn new(
         transaction: &'t Transaction<'t>,
         streams: &'s mut HashMap<(Arc<str>, Id), Stream>,
@@ -95,16 +97,18 @@ impl<'t, 's> Batch<'t, 's> {
         Self { transaction, streams, appended: Appended::default(), now }
     }
 
-    /// Writes it; nothing is durable before the transaction is committed. Sensors for which `is_apart` are isolated: an
-    /// entry of theirs that cannot be stored is reported in the outcome and fails nothing else.
+    /// Writes the batch; nothing is durable before the transaction is committed. Sensors for which `is_isolated`
+    /// returns true are isolated: an entry of theirs that cannot be stored is reported in the outcome and does not
+    /// affect others.
     ///
     /// # Errors
     ///
-    /// Those of the store, and those of single entries of the other sensors: roll back and write all of them apart.
+    /// The store failed, or an entry of a sensor that is not isolated cannot be stored. In the latter case, roll back
+    /// and write the batch again with all sensors isolated.
     pub(super) fn append(
         mut self,
         batch: &[Prepared],
-        is_apart: impl Fn(&Arc<str>) -> bool,
+        is_isolated: impl Fn(&Arc<str>) -> bool,
     ) -> Result<Appended, Error> {
         let transaction = self.transaction;
         let mut statements = Statements {
@@ -114,13 +118,13 @@ impl<'t, 's> Batch<'t, 's> {
         };
         for group in groups(batch) {
             let Some(first) = group.first().and_then(|index| batch.get(*index)) else { continue };
-            if !is_apart(&first.sensor) {
+            if !is_isolated(&first.sensor) {
                 self.group(batch, &group, &mut statements, false)?;
                 continue;
             }
             let written = isolated(transaction, || self.group(batch, &group, &mut statements, true))?;
             if let Err(error) = written {
-                // Not an entry but what is known of the sensor: all of it waits for another attempt.
+                // The failure concerns the sensor's own rows, so all of its entries must be sent again.
                 self.streams.remove(&(Arc::clone(&first.sensor), first.epoch));
                 let failed = EntryError::Failed(BackendError::Failed(error.to_string()));
                 self.appended.errors.extend(group.iter().map(|index| (*index, failed.clone())));
@@ -135,13 +139,13 @@ impl<'t, 's> Batch<'t, 's> {
         batch: &[Prepared],
         group: &Group,
         statements: &mut Statements<'_>,
-        is_apart: bool,
+        is_isolated: bool,
     ) -> Result<(), Error> {
         let Some(first) = group.first().and_then(|index| batch.get(*index)) else { return Ok(()) };
         let mut stream = self.stream(&first.sensor, first.epoch)?;
         let (mut tally, mut errors) = (Tally::default(), Vec::new());
         for (index, entry) in group.iter().filter_map(|index| Some((*index, batch.get(*index)?))) {
-            let done = if is_apart {
+            let done = if is_isolated {
                 isolated(self.transaction, || self.entry(stream, &entry.item, statements))?
             } else {
                 Ok(self.entry(stream, &entry.item, statements)?)
@@ -153,7 +157,7 @@ impl<'t, 's> Batch<'t, 's> {
             };
             let (highest, counted) = match done {
                 Ok(done) => done,
-                // A store that takes no hit at all must not make sensors forget theirs.
+                // If the store accepts no hits at all, sensors must not discard theirs.
                 Err(error) if !self.takes_hits(stream, statements)? => return Err(error),
                 Err(_) => self.record_refusal(stream, &entry.item)?,
             };
@@ -194,7 +198,7 @@ impl<'t, 's> Batch<'t, 's> {
         }
     }
 
-    /// Whether the store takes an ordinary hit. Nothing of it stays.
+    /// Returns whether the store accepts an ordinary hit, which is rolled back.
     fn takes_hits(&self, stream: Stream, statements: &mut Statements<'_>) -> Result<bool, Error> {
         let hit = ordinary_hit();
         let Ok(event) = codec::encode_event(&hit) else { return Ok(false) };
@@ -205,8 +209,7 @@ impl<'t, 's> Batch<'t, 's> {
         })
     }
 
-    /// Records that a number was refused. The store may refuse that as well; then the log and the sensor's own count
-    /// have it.
+    /// Records a refused hit as a gap. If the store refuses that as well, only the log and the sensor's count show it.
     fn record_refusal(&self, stream: Stream, item: &PreparedItem) -> Result<Done, Error> {
         let sequence = match item {
             PreparedItem::Hit(hit) => hit.sequence,
@@ -241,7 +244,7 @@ impl<'t, 's> Batch<'t, 's> {
     ) -> Result<Done, Error> {
         let Statements { writer, select, insert } = statements;
         let (mut is_known, mut is_other) = (false, false);
-        // Above the highest number there is nothing to look for.
+        // No sequence number above the highest one is stored.
         if prepared.sequence <= stream.highest {
             let mut rows = select.query((stream.id, prepared.sequence, prepared.hash))?;
             while let Some(row) = rows.next()? {
@@ -270,7 +273,8 @@ impl<'t, 's> Batch<'t, 's> {
         if is_known {
             return Ok((gap.to, Tally { repeated: 1, ..Tally::default() }));
         }
-        // What no other gap has declared and what is not stored: range by range between the other gaps.
+        // Count the sequence numbers that are neither stored nor part of another gap, range by range between the other
+        // gaps.
         let mut gaps = self.transaction.prepare_cached(SELECT_GAPS)?;
         let others = gaps
             .query_map((stream.id, gap.from, gap.to, GAPS_COMPARED_MAX), |row| {
@@ -328,7 +332,7 @@ fn refused_gap(sequence: u64) -> GapV1 {
     GapV1 { from: sequence, to: sequence, count: 1, reason: GapReason::Refused }
 }
 
-/// The entries of each epoch, in their order.
+/// Groups the entries by epoch and keeps their order.
 fn groups(batch: &[Prepared]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut known: HashMap<(&str, Id), usize> = HashMap::new();

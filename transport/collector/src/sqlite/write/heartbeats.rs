@@ -1,4 +1,4 @@
-//! The last STATUS of each sensor, written in transactions of their own.
+//! Writes STATUS frames.
 
 use super::isolation::is_of_entry;
 use crate::backend::Heartbeat;
@@ -10,11 +10,11 @@ const UPSERT_STATUS: &str = "INSERT INTO sensors
     ON CONFLICT (name) DO UPDATE SET last_seen = ?2, status_received = ?2, status_time = ?3, uptime_seconds = ?4,
         counts = ?5";
 
-/// Writes them within a transaction. One that cannot be stored is skipped.
+/// Writes STATUS frames within a transaction of the caller. One that cannot be stored is skipped.
 ///
 /// # Errors
 ///
-/// Those of the store.
+/// The store failed.
 pub(super) fn write(connection: &Connection, heartbeats: &[Heartbeat], now: i64) -> Result<(), Error> {
     let mut upsert = connection.prepare_cached(UPSERT_STATUS)?;
     for Heartbeat { sensor, status } in heartbeats {
@@ -23,10 +23,10 @@ pub(super) fn write(connection: &Connection, heartbeats: &[Heartbeat], now: i64)
         let counts = serde_json::Value::from(counts).to_string();
         let [time, uptime] =
             [status.time, status.uptime_seconds].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
-        // A statement that fails undoes itself and nothing else.
+        // A failed statement rolls back only itself.
         match upsert.execute((&**sensor, now, time, uptime, counts)) {
             Err(error) if is_of_entry(&error) => {
-                tracing::debug!(%sensor, "a STATUS is not stored: {error}");
+                tracing::debug!(%sensor, "cannot store a STATUS: {error}");
             }
             written => {
                 written?;

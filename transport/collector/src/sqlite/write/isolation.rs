@@ -1,4 +1,4 @@
-//! Telling an entry that cannot be stored from a store that does not work.
+//! Distinguishes an entry that cannot be stored from a store that fails, and isolates such entries.
 
 use crate::backend::Refusal;
 use etwsieve_transport::wire::message::RefusalReason;
@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long the entries of a sensor are written apart after one of them could not be stored.
+/// Time for which a sensor is isolated after one of its entries could not be stored.
 const SUSPECT_TIME: Duration = Duration::from_mins(1);
-/// Sensors that are written apart at a time. Beyond it the others cost a second attempt at a batch.
+/// Maximum number of isolated sensors. A failing entry of any other sensor makes the batch be written twice.
 const SUSPECTS_MAX: usize = 1000;
 
-/// Whether an error comes from the contents of what was written. Everything else (no room, an I/O error, a damaged or
-/// locked file, no memory) concerns the store, and would meet the other entries as well.
+/// Returns whether an error is caused by the contents of an entry. All other errors (no space, an I/O error, a damaged
+/// or locked file, no memory) concern the store and would affect other entries, too.
 pub(super) fn is_of_entry(error: &Error) -> bool {
     match error {
         Error::SqliteFailure(failure, _) => matches!(
@@ -22,11 +22,11 @@ pub(super) fn is_of_entry(error: &Error) -> bool {
                 | ErrorCode::TooBig
                 | ErrorCode::TypeMismatch
                 | ErrorCode::ParameterOutOfRange
-                // SQLITE_ERROR: a function that refuses its argument, such as a sum that overflows.
+                // SQLITE_ERROR: a function rejects its argument, for example because a sum overflows.
                 | ErrorCode::Unknown
         ),
         Error::SqliteSingleThreadedMode | Error::InvalidPath(_) => false,
-        // A value that does not fit its type, on the way in or out.
+        // A value does not fit its type in either direction.
         _ => true,
     }
 }
@@ -39,8 +39,8 @@ pub(super) fn refusal_of(error: &Error) -> Refusal {
     Refusal { reason, detail: error.to_string() }
 }
 
-/// Does something within a savepoint, and undoes it if it fails because of its contents: the inner error. The outer one is
-/// of the store.
+/// Runs `action` in a savepoint and rolls it back if it fails because of the contents of an entry, which is the inner
+/// error. The outer error is one of the store.
 pub(super) fn isolated<T>(
     connection: &Connection,
     action: impl FnOnce() -> Result<T, Error>,
@@ -58,7 +58,7 @@ pub(super) fn isolated<T>(
     Ok(done)
 }
 
-/// Whether something would succeed: it is undone in any case.
+/// Returns whether `action` would succeed; it is always rolled back.
 pub(super) fn would_succeed<T>(
     connection: &Connection,
     action: impl FnOnce() -> Result<T, Error>,
@@ -75,7 +75,7 @@ pub(super) fn would_succeed<T>(
     Ok(done)
 }
 
-/// Sensors whose entries are written apart.
+/// Sensors whose entries are isolated.
 #[derive(Debug, Default)]
 pub(super) struct Suspects(HashMap<Arc<str>, Instant>);
 
@@ -100,8 +100,8 @@ mod tests {
     use rusqlite::ffi;
 
     #[test]
-    fn errors_of_entries_are_told_from_those_of_the_store() {
-        // SQLite's result code, whether it comes from the contents.
+    fn errors_of_entries_are_distinguished_from_those_of_the_store() {
+        // SQLite's result code, whether the entry causes it.
         let rows = [
             (ffi::SQLITE_CONSTRAINT_TRIGGER, true),
             (ffi::SQLITE_CONSTRAINT_DATATYPE, true),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_is_undone_alone() {
+    fn only_the_failing_entry_is_rolled_back() {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch("CREATE TABLE t (n INTEGER CHECK (n < 10)) STRICT; BEGIN").unwrap();
         let insert = |number: i64| connection.execute("INSERT INTO t VALUES (?1)", [number]).map(drop);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn suspicion_ends_and_is_bounded() {
+    fn isolation_expires_and_is_bounded() {
         let (mut suspects, now) = (Suspects::default(), Instant::now());
         let sensor: Arc<str> = "a".into();
         suspects.add(&sensor, now);

@@ -1,16 +1,16 @@
-//! How often one kind of line is logged: an attacker who causes a line with each connection must not fill the disk.
+//! Limits repeated log lines, so that an attacker who causes a line with each connection cannot fill the disk.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most lines of one kind in [`PERIOD`].
+/// Maximum number of lines of one kind per [`PERIOD`].
 const LINES_MAX: u32 = 10;
-/// The time that the bound is for.
+/// The period of the limit.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// The lines of one kind.
+/// Limits log lines of one kind.
 #[derive(Debug, Default)]
-pub(super) struct Quota(Mutex<State>);
+pub(super) struct LogLimit(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -19,8 +19,8 @@ struct State {
     suppressed: u64,
 }
 
-impl Quota {
-    /// Whether to log a line now, and how many were suppressed since the last one.
+impl LogLimit {
+    /// Returns the number of lines suppressed since the last one if a line may be logged now, else `None`.
     pub(super) fn admit(&self) -> Option<u64> {
         self.admit_at(Instant::now())
     }
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_ten_lines_and_a_count() {
-        let (quota, start) = (Quota::default(), Instant::now());
+        let (quota, start) = (LogLimit::default(), Instant::now());
         let logged = (0..1000).filter(|_| quota.admit_at(start).is_some()).count();
         assert_eq!(logged, LINES_MAX as usize);
         assert_eq!(quota.admit_at(start + PERIOD), Some(1000 - u64::from(LINES_MAX)));

@@ -1,10 +1,11 @@
-//! Connections whose sensor is not known yet. They have places of their own, so that whoever only opens connections takes
-//! none from sensors.
+//! Limits the connections that are not yet authenticated, separately from those of sensors, so that a client that only
+//! opens connections cannot keep sensors out.
 //!
-//! A newcomer that finds no place takes that of the oldest connection that has sent nothing; if all have sent something,
-//! of the oldest that has had its [`GRACE`](LobbyBounds::grace); else it is closed. So a client that begins its handshake
-//! at once is served beside any number that do not, even from the same address, and a crowd of honest ones cannot push
-//! each other out. Places are bounded for all addresses and for each: many sensors may share one.
+//! When the limit is reached, a new connection replaces the oldest one that has sent nothing. If all have sent
+//! something, it replaces the oldest one whose [grace period](PendingLimits::grace) is over, or else is closed. A
+//! client that starts its handshake at once is therefore served beside any number that do not, even from the same
+//! address, and many honest clients cannot evict each other. There is a limit for all addresses together and one per
+//! address, because many sensors may share an address.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,37 +13,37 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Bits of an IPv6 address that count as one place: what one customer is given at least.
+/// Length of the IPv6 prefix that counts as one address: the smallest network that a customer gets.
 const IPV6_PREFIX: u32 = 64;
 
-/// What bounds the lobby.
+/// Limits of pending connections.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct LobbyBounds {
-    /// Most connections.
+pub(super) struct PendingLimits {
+    /// Maximum number of connections.
     pub(super) total: usize,
-    /// Most connections of one IPv4 address or of one IPv6 network of 64 bits.
+    /// Maximum number of connections per IPv4 address or IPv6 /64 network.
     pub(super) per_address: usize,
-    /// How long a connection that has sent something is left alone.
+    /// Time for which a connection that has sent something is not evicted.
     pub(super) grace: Duration,
 }
 
-/// The connections whose sensor is not known.
+/// The connections that are not yet authenticated.
 #[derive(Debug)]
-pub(super) struct Lobby {
-    bounds: LobbyBounds,
+pub(super) struct PendingConnections {
+    bounds: PendingLimits,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The number of the next connection. Numbers ascend, so the lowest one is the oldest.
+    /// The number of the next connection. Numbers ascend, so the lowest is the oldest.
     next: u64,
-    seats: HashMap<u64, Taken>,
+    seats: HashMap<u64, PendingState>,
     all: Ages,
     by_address: HashMap<IpAddr, Ages>,
 }
 
-/// Connections by age.
+/// Connections ordered by age.
 #[derive(Debug, Default)]
 struct Ages {
     silent: BTreeSet<u64>,
@@ -50,7 +51,7 @@ struct Ages {
 }
 
 #[derive(Debug)]
-struct Taken {
+struct PendingState {
     address: IpAddr,
     since: Instant,
     leave: Arc<Notify>,
@@ -66,21 +67,22 @@ impl Ages {
     }
 }
 
-/// A place in the lobby; given back when dropped.
+/// The place of a pending connection, released when dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
-    lobby: Arc<Lobby>,
+pub(super) struct PendingSlot {
+    pending: Arc<PendingConnections>,
     number: u64,
     leave: Arc<Notify>,
 }
 
-impl Lobby {
-    pub(super) fn new(bounds: LobbyBounds) -> Arc<Self> {
+impl PendingConnections {
+    pub(super) fn new(bounds: PendingLimits) -> Arc<Self> {
         Arc::new(Self { bounds, state: Mutex::default() })
     }
 
-    /// A place for a connection from `address`; `None`: it is to be closed. `true` beside it: another one had to leave.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<(Seat, bool)> {
+    /// Admits a connection from `address` and returns whether another one was evicted for it; `None`: close the
+    /// connection.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<(PendingSlot, bool)> {
         let address = place_of(address);
         let mut state = self.state();
         let here = state.by_address.get(&address);
@@ -98,13 +100,14 @@ impl Lobby {
         let number = state.next;
         state.next += 1;
         let leave: Arc<Notify> = Arc::default();
-        state.seats.insert(number, Taken { address, since: now, leave: Arc::clone(&leave) });
+        state.seats.insert(number, PendingState { address, since: now, leave: Arc::clone(&leave) });
         state.all.silent.insert(number);
         state.by_address.entry(address).or_default().silent.insert(number);
-        Some((Seat { lobby: Arc::clone(self), number, leave }, has_evicted))
+        Some((PendingSlot { pending: Arc::clone(self), number, leave }, has_evicted))
     }
 
-    /// Has the oldest connection leave that may, because the system has no handle left; `false`: there is none.
+    /// Evicts the oldest connection that may be evicted, because file descriptors have run out. Returns whether there
+    /// was one.
     pub(super) fn make_room(&self, now: Instant) -> bool {
         let mut state = self.state();
         let oldest = self.oldest(&state, &state.all, now);
@@ -114,12 +117,12 @@ impl Lobby {
         oldest.is_some()
     }
 
-    /// Connections in it.
+    /// Returns the number of connections.
     pub(super) fn len(&self) -> usize {
         self.state().all.len()
     }
 
-    /// Who has to leave for a newcomer.
+    /// Returns the connection to evict for a new one.
     fn oldest(&self, state: &State, ages: &Ages, now: Instant) -> Option<u64> {
         let is_old = |number: &u64| {
             state
@@ -143,7 +146,7 @@ impl State {
         }
     }
 
-    fn remove(&mut self, number: u64) -> Option<Taken> {
+    fn remove(&mut self, number: u64) -> Option<PendingState> {
         let taken = self.seats.remove(&number)?;
         self.all.remove(number);
         if let Some(ages) = self.by_address.get_mut(&taken.address) {
@@ -156,10 +159,10 @@ impl State {
     }
 }
 
-impl Seat {
-    /// The connection has sent something.
+impl PendingSlot {
+    /// Records that the connection has sent something.
     pub(super) fn speak(&self) {
-        let mut state = self.lobby.state();
+        let mut state = self.pending.state();
         let Some(address) = state.seats.get(&self.number).map(|taken| taken.address) else { return };
         let State { all, by_address, .. } = &mut *state;
         for ages in [Some(all), by_address.get_mut(&address)].into_iter().flatten() {
@@ -169,19 +172,19 @@ impl Seat {
         }
     }
 
-    /// Waits until the connection has to leave for another one.
+    /// Waits until the connection is evicted.
     pub(super) async fn evicted(&self) {
         self.leave.notified().await;
     }
 }
 
-impl Drop for Seat {
+impl Drop for PendingSlot {
     fn drop(&mut self) {
-        self.lobby.state().remove(self.number);
+        self.pending.state().remove(self.number);
     }
 }
 
-/// What counts as one address.
+/// Returns the address or network to which the limit applies.
 fn place_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -198,61 +201,61 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(5);
 
-    fn lobby(total: usize, per_address: usize) -> Arc<Lobby> {
-        Lobby::new(LobbyBounds { total, per_address, grace: GRACE })
+    fn pending(total: usize, per_address: usize) -> Arc<PendingConnections> {
+        PendingConnections::new(PendingLimits { total, per_address, grace: GRACE })
     }
 
     fn address(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])
     }
 
-    fn is_evicted(seat: &Seat) -> bool {
-        !seat.lobby.state().seats.contains_key(&seat.number)
+    fn is_evicted(seat: &PendingSlot) -> bool {
+        !seat.pending.state().seats.contains_key(&seat.number)
     }
 
     #[test]
-    fn whoever_speaks_is_not_pushed_out_by_the_silent() {
-        let (lobby, now) = (lobby(100, 10), Instant::now());
-        let (honest, _) = lobby.enter(address(1), now).unwrap();
+    fn silent_connections_do_not_evict_active_ones() {
+        let (pending, now) = (pending(100, 10), Instant::now());
+        let (honest, _) = pending.enter(address(1), now).unwrap();
         honest.speak();
-        let crowd: Vec<_> = (0..1000).map(|_| lobby.enter(address(1), now).unwrap()).collect();
+        let crowd: Vec<_> = (0..1000).map(|_| pending.enter(address(1), now).unwrap()).collect();
         assert_eq!(crowd.iter().filter(|(_, has_evicted)| *has_evicted).count(), 991);
         assert!(!is_evicted(&honest));
-        assert_eq!(lobby.len(), 10);
-        // Another address has its own places, and another honest one is let in beside the crowd.
-        assert!(!lobby.enter(address(2), now).unwrap().1);
-        let (second, _) = lobby.enter(address(1), now).unwrap();
+        assert_eq!(pending.len(), 10);
+        // Another address has its own limit, and another honest client is admitted beside the crowd.
+        assert!(!pending.enter(address(2), now).unwrap().1);
+        let (second, _) = pending.enter(address(1), now).unwrap();
         second.speak();
         assert!(!is_evicted(&second));
         drop(crowd);
-        assert_eq!(lobby.len(), 2);
+        assert_eq!(pending.len(), 2);
     }
 
     #[test]
-    fn a_crowd_that_speaks_is_served_first_and_stalled_ones_leave_in_the_end() {
-        let (lobby, now) = (lobby(100, 10), Instant::now());
-        let crowd: Vec<_> = (0..10).map(|_| lobby.enter(address(1), now).unwrap().0).collect();
-        crowd.iter().for_each(Seat::speak);
-        assert!(lobby.enter(address(1), now).is_none(), "nobody in the middle of a handshake is pushed out");
-        let (late, has_evicted) = lobby.enter(address(1), now + GRACE).unwrap();
+    fn active_connections_are_evicted_only_after_their_grace_period() {
+        let (pending, now) = (pending(100, 10), Instant::now());
+        let crowd: Vec<_> = (0..10).map(|_| pending.enter(address(1), now).unwrap().0).collect();
+        crowd.iter().for_each(PendingSlot::speak);
+        assert!(pending.enter(address(1), now).is_none(), "a connection in its handshake is not evicted");
+        let (late, has_evicted) = pending.enter(address(1), now + GRACE).unwrap();
         assert!(has_evicted && is_evicted(&crowd[0]) && !is_evicted(&crowd[1]) && !is_evicted(&late));
     }
 
     #[test]
     fn all_addresses_together_are_bounded() {
-        let (lobby, now) = (lobby(16, 10), Instant::now());
-        let seats: Vec<_> = (0..200).map(|last| lobby.enter(address(last), now).unwrap().0).collect();
-        assert_eq!((lobby.len(), lobby.state().by_address.len()), (16, 16));
-        assert!(lobby.make_room(now));
-        assert_eq!(lobby.len(), 15);
+        let (pending, now) = (pending(16, 10), Instant::now());
+        let seats: Vec<_> = (0..200).map(|last| pending.enter(address(last), now).unwrap().0).collect();
+        assert_eq!((pending.len(), pending.state().by_address.len()), (16, 16));
+        assert!(pending.make_room(now));
+        assert_eq!(pending.len(), 15);
         drop(seats);
-        assert!(!lobby.make_room(now));
-        let state = lobby.state();
+        assert!(!pending.make_room(now));
+        let state = pending.state();
         assert!(state.by_address.is_empty() && state.seats.is_empty() && state.all.len() == 0);
     }
 
     #[test]
-    fn networks_of_64_bits_are_one_place() {
+    fn an_ipv6_network_of_64_bits_counts_as_one_address() {
         let same =
             |left: &str, right: &str| place_of(left.parse().unwrap()) == place_of(right.parse().unwrap());
         assert!(same("2001:db8::1", "2001:db8::ffff:1"));

@@ -1,4 +1,4 @@
-//! The sinks of one process: a thread for each, their counts, and their end.
+//! The running sinks of a process: one thread each.
 
 use crate::sink::config::{SinkConfig, SinkConfigError};
 use crate::sink::{Feed, SinkCounts, SinkStats, Stop};
@@ -9,16 +9,16 @@ use std::sync::Arc;
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often it is seen whether all have ended.
+/// Interval at which the end of the sinks is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Why sinks cannot be started; those before it have been stopped again.
+/// Why the sinks cannot be started. Those that had been started are stopped again.
 #[derive(Debug, thiserror::Error)]
-pub enum SinksError<E: std::error::Error> {
-    /// One of the configuration.
+pub enum SinkSetError<E: std::error::Error> {
+    /// A sink is configured incorrectly.
     #[error(transparent)]
     Config(#[from] SinkConfigError),
-    /// Where its hits come from cannot be opened.
+    /// The feed of a sink cannot be opened.
     #[error("sink {name:?}: {source}")]
     Feed {
         /// The sink.
@@ -26,7 +26,7 @@ pub enum SinksError<E: std::error::Error> {
         /// Why.
         source: E,
     },
-    /// There is no thread to be had.
+    /// The system refused to start a thread.
     #[error("cannot start a thread for a sink: {0}")]
     Thread(#[from] io::Error),
 }
@@ -37,41 +37,41 @@ struct Running {
     thread: JoinHandle<()>,
 }
 
-/// What all sinks have done, for whoever shows it.
+/// The statistics of all sinks, for metrics and log.
 #[derive(Clone, Debug, Default)]
-pub struct Overview(Vec<(String, Arc<SinkStats>)>);
+pub struct SinkOverview(Vec<(String, Arc<SinkStats>)>);
 
-/// Sinks at work. Dropping it asks them to stop, without waiting.
+/// Running sinks. Dropping the set requests their stop and does not wait for it.
 #[derive(Default)]
-pub struct Sinks {
+pub struct SinkSet {
     running: Vec<Running>,
     stop: Stop,
 }
 
-impl Drop for Sinks {
+impl Drop for SinkSet {
     fn drop(&mut self) {
         self.stop.request();
     }
 }
 
-impl Sinks {
-    /// Starts a sink for each table. Relative paths start at `folder`; `feed` gives the hits of the sink of that name.
-    /// With `until_empty` each ends when there is nothing more for it.
+impl SinkSet {
+    /// Starts a sink for each configuration. Relative paths are resolved against `folder`; `feed` opens the feed of the
+    /// sink with a given name. If `until_empty` is set, a sink ends when its feed is empty.
     ///
     /// # Errors
     ///
-    /// [`SinksError`].
+    /// A sink is configured incorrectly, its feed cannot be opened, or its thread cannot be started.
     pub fn start<E: std::error::Error>(
         configs: &[SinkConfig],
         folder: &Path,
         until_empty: bool,
         stop: Stop,
         mut feed: impl FnMut(&str) -> Result<Box<dyn Feed>, E>,
-    ) -> Result<Self, SinksError<E>> {
+    ) -> Result<Self, SinkSetError<E>> {
         let mut sinks = Self { running: Vec::new(), stop };
         for config in configs {
             let name = config.name();
-            let feed = feed(name).map_err(|source| SinksError::Feed { name: name.to_owned(), source })?;
+            let feed = feed(name).map_err(|source| SinkSetError::Feed { name: name.to_owned(), source })?;
             let runner = config.runner(folder, feed)?;
             let (name, stats) = (runner.name.clone(), Arc::clone(&runner.stats));
             let stop = sinks.stop.clone();
@@ -82,21 +82,21 @@ impl Sinks {
         Ok(sinks)
     }
 
-    /// What they have done so far and will have done.
-    pub fn overview(&self) -> Overview {
-        Overview(self.running.iter().map(|sink| (sink.name.clone(), Arc::clone(&sink.stats))).collect())
+    /// Returns a handle to the statistics, which stays valid after the sinks have ended.
+    pub fn overview(&self) -> SinkOverview {
+        SinkOverview(self.running.iter().map(|sink| (sink.name.clone(), Arc::clone(&sink.stats))).collect())
     }
 
-    /// Whether all have ended.
+    /// Returns whether all sinks have ended.
     pub fn are_done(&self) -> bool {
         self.running.iter().all(|sink| sink.thread.is_finished())
     }
 
-    /// Waits until all have ended: because the stop was asked for, or there is nothing more.
+    /// Waits until all sinks have ended and returns their counts.
     ///
     /// # Panics
     ///
-    /// Goes on with the panic of a sink.
+    /// Resumes the panic of a sink.
     pub fn join(mut self) -> Vec<(String, SinkCounts)> {
         let running = std::mem::take(&mut self.running);
         let counts = running.into_iter().map(|sink| {
@@ -108,8 +108,8 @@ impl Sinks {
         counts.collect()
     }
 
-    /// Asks all to stop and waits for it, at most `limit`: one that is in the middle of a request is left behind then.
-    /// What was not acknowledged comes again after the next start.
+    /// Requests the stop of all sinks and waits at most `limit` for it. Hits that a sink is still delivering after that
+    /// are delivered again after the next start.
     pub fn stop(self, limit: Duration) {
         self.stop.request();
         let end = Instant::now() + limit;
@@ -119,29 +119,33 @@ impl Sinks {
         for sink in self.running.iter().filter(|sink| !sink.thread.is_finished()) {
             tracing::warn!(
                 sink = sink.name,
-                "the sink is left in the middle of a delivery, which will come again"
+                "sink did not stop in time; its current batch will be delivered again after the next start"
             );
         }
     }
 }
 
-impl Overview {
-    /// Adds them to a scrape.
+impl SinkOverview {
+    /// Adds the statistics to a scrape.
     pub fn render(&self, text: &mut Text) {
         for (name, stats) in &self.0 {
             let (counts, labels) = (stats.counts(), [("sink", name.as_str())]);
             let totals = [
                 ("etwsieve_collector_sink_delivered_total", "Hits delivered.", counts.delivered),
-                ("etwsieve_collector_sink_refused_total", "Hits in the dead-letter file.", counts.refused),
+                (
+                    "etwsieve_collector_sink_refused_total",
+                    "Refused hits written to the dead-letter file.",
+                    counts.refused,
+                ),
                 (
                     "etwsieve_collector_sink_dropped_total",
-                    "Refused hits for which the dead-letter file had no room.",
+                    "Refused hits dropped because the dead-letter file was full.",
                     counts.dropped,
                 ),
-                ("etwsieve_collector_sink_retries_total", "Attempts that failed.", counts.retries),
+                ("etwsieve_collector_sink_retries_total", "Failed attempts to deliver.", counts.retries),
                 (
                     "etwsieve_collector_sink_read_errors_total",
-                    "Attempts to read hits that failed.",
+                    "Failed attempts to read hits from the store.",
                     counts.read_errors,
                 ),
             ];
@@ -151,11 +155,15 @@ impl Overview {
             let since =
                 counts.lag.oldest.map_or(0, |oldest| crate::status::now().saturating_sub(oldest as i64));
             let levels = [
-                ("etwsieve_collector_sink_waiting_hits", "Hits that wait.", counts.lag.hits as f64),
-                ("etwsieve_collector_sink_lag_seconds", "Since when the oldest of them waits.", since as f64),
+                ("etwsieve_collector_sink_waiting_hits", "Pending hits.", counts.lag.hits as f64),
+                (
+                    "etwsieve_collector_sink_lag_seconds",
+                    "Age of the oldest pending hit in seconds.",
+                    since as f64,
+                ),
                 (
                     "etwsieve_collector_sink_failing",
-                    "1: it does not get on; the log says why.",
+                    "1 while delivery fails; the log has the reason.",
                     f64::from(u8::from(counts.error.is_some())),
                 ),
             ];
@@ -165,7 +173,7 @@ impl Overview {
         }
     }
 
-    /// Writes a line for each into the log.
+    /// Logs one line per sink.
     pub fn log(&self) {
         for (name, stats) in &self.0 {
             let counts = stats.counts();
@@ -176,7 +184,7 @@ impl Overview {
                 dropped = counts.dropped,
                 lag = counts.lag.hits,
                 error = counts.error,
-                "sink"
+                "sink statistics"
             );
         }
     }

@@ -1,10 +1,10 @@
-//! A connection from its acceptance to its end: the handshake, who it is, and what is logged of how it ended.
+//! Runs a connection from its acceptance to its end: TLS handshake, authentication, service, and the log of its end.
 
-use super::lobby::Seat;
-use super::{Connected, Control, REFUSED_MAX, Settings};
-use crate::connection::{Connection, End, Shared, close};
-use crate::identity::Identity;
-use crate::quota::Quota;
+use super::pending::PendingSlot;
+use super::{ConnectedSensors, Control, REFUSED_MAX, ServerSettings};
+use crate::connection::{Connection, ConnectionEnd, ServerContext, close};
+use crate::identity::SensorIdentity;
+use crate::log_limit::LogLimit;
 use etwsieve_transport::wire;
 use etwsieve_transport::wire::message::{BusyReason, BusyV1};
 use rustls::ServerConfig;
@@ -18,40 +18,40 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// How often each kind of line is logged that a client can cause.
+/// Limits of the log lines that clients can cause.
 #[derive(Debug, Default)]
-pub(super) struct Quotas {
-    crowds: Quota,
-    handshakes: Quota,
-    breaches: Quota,
-    silences: Quota,
+pub(super) struct LogLimits {
+    crowds: LogLimit,
+    handshakes: LogLimit,
+    violations: LogLimit,
+    silences: LogLimit,
 }
 
-impl Quotas {
-    /// There was no place for a connection without another one leaving.
+impl LogLimits {
+    /// Logs that connections were closed because too many are in their handshake.
     pub(super) fn crowd(&self, address: SocketAddr, connections: usize) {
         if let Some(suppressed) = self.crowds.admit() {
             tracing::warn!(
                 %address, connections, suppressed,
-                "too many connections without a finished handshake; the oldest silent ones are closed"
+                "too many connections in their handshake, closing the oldest silent ones"
             );
         }
     }
 }
 
-/// A connection whose sensor is not known yet.
-pub(super) struct Guest {
-    pub(super) shared: Arc<Shared>,
+/// A connection that was accepted and is not yet authenticated.
+pub(super) struct Handshake {
+    pub(super) server: Arc<ServerContext>,
     pub(super) address: SocketAddr,
     pub(super) control: watch::Receiver<Control>,
-    pub(super) connected: Arc<Connected>,
-    pub(super) quotas: Arc<Quotas>,
-    /// Gone once no connection is left.
+    pub(super) sensors: Arc<ConnectedSensors>,
+    pub(super) log_limits: Arc<LogLimits>,
+    /// Dropped with the connection, so that the server knows when all have ended.
     pub(super) _alive: mpsc::Sender<()>,
 }
 
-/// A level that goes down again when this is dropped.
-struct Counted<'c>(&'c crate::counters::Level);
+/// Decrements a gauge when dropped.
+struct Counted<'c>(&'c crate::counters::Gauge);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
@@ -59,20 +59,20 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Frames are small and answered: nothing is gained by holding them back.
+/// Disables Nagle's algorithm: frames are small and wait for an answer.
 fn prepare(stream: &TcpStream) {
-    // A stream that has ended refuses it, and ends anyway.
+    // This fails only for a stream that has already ended.
     let _ = stream.set_nodelay(true);
 }
 
-impl Guest {
-    pub(super) async fn run(self, stream: TcpStream, tls: Option<Arc<ServerConfig>>, seat: Seat) {
+impl Handshake {
+    pub(super) async fn run(self, stream: TcpStream, tls: Option<Arc<ServerConfig>>, seat: PendingSlot) {
         prepare(&stream);
-        let deadline = Instant::now() + self.shared.settings.handshake_time;
-        let counters = Arc::clone(&self.shared.counters);
+        let deadline = Instant::now() + self.server.settings.handshake_time;
+        let counters = Arc::clone(&self.server.counters);
         counters.handshakes.add(1);
         let counted = Counted(&counters.handshakes);
-        // Looked at rather than `readable`, which may be wrong.
+        // `readable` may return although there is nothing to read.
         let mut first = [0];
         let heard = tokio::select! {
             () = seat.evicted() => return,
@@ -81,21 +81,21 @@ impl Guest {
         match heard {
             Ok(Ok(1..)) => {}
             Ok(_) => {
-                tracing::debug!(address = %self.address, "a connection was closed before it sent anything");
+                tracing::debug!(address = %self.address, "connection closed before it sent anything");
                 return;
             }
             Err(_) => {
                 counters.timed_out.add(1);
-                tracing::debug!(address = %self.address, "a connection has sent nothing");
+                tracing::debug!(address = %self.address, "connection closed, nothing received");
                 return;
             }
         }
         seat.speak();
         let Some(config) = tls else {
             drop((counted, seat));
-            return self.meet(stream, Identity::insecure()).await;
+            return self.meet(stream, SensorIdentity::insecure()).await;
         };
-        // On the heap, so that a connection that has sent nothing holds no room for it.
+        // On the heap, so that a silent connection takes no memory for it.
         let handshake = Box::pin(timeout_at(deadline, TlsAcceptor::from(config).accept(stream)));
         let shaken = tokio::select! {
             () = seat.evicted() => return,
@@ -106,90 +106,90 @@ impl Guest {
             Ok(Ok(stream)) => self.identify(stream).await,
             Ok(Err(error)) => {
                 counters.handshakes_failed.add(1);
-                if let Some(suppressed) = self.quotas.handshakes.admit() {
-                    tracing::info!(address = %self.address, suppressed, "a TLS handshake failed: {error}");
+                if let Some(suppressed) = self.log_limits.handshakes.admit() {
+                    tracing::info!(address = %self.address, suppressed, "TLS handshake failed: {error}");
                 }
             }
             Err(_) => {
                 counters.timed_out.add(1);
-                tracing::debug!(address = %self.address, "a TLS handshake was not completed in time");
+                tracing::debug!(address = %self.address, "TLS handshake timed out");
             }
         }
     }
 
     async fn identify(self, stream: TlsStream<TcpStream>) {
-        match Identity::of(stream.get_ref().1.peer_certificates()) {
+        match SensorIdentity::of(stream.get_ref().1.peer_certificates()) {
             Ok(identity) => self.meet(stream, identity).await,
             Err(error) => {
-                self.shared.counters.not_allowed.add(1);
-                if let Some(suppressed) = self.shared.refusals.admit() {
-                    tracing::warn!(address = %self.address, suppressed, "a sensor is refused: {error}");
+                self.server.counters.not_allowed.add(1);
+                if let Some(suppressed) = self.server.refusals.admit() {
+                    tracing::warn!(address = %self.address, suppressed, "sensor refused: {error}");
                 }
                 self.refuse(stream, BusyReason::NotAllowed).await;
             }
         }
     }
 
-    async fn meet<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S, identity: Identity) {
+    async fn meet<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S, identity: SensorIdentity) {
         let name = Arc::clone(&identity.name);
-        let (settings, counters) = (&self.shared.settings, &self.shared.counters);
+        let (settings, counters) = (&self.server.settings, &self.server.counters);
         if !counters.connections.enter(settings.connections_max) {
             return self.refuse(stream, BusyReason::Connections).await;
         }
         let counted = Counted(&counters.connections);
-        let Some(state) = self.connected.enter(&identity, settings, &self.shared.queue) else {
+        let Some(state) = self.sensors.enter(&identity, settings, &self.server.queue) else {
             drop(counted);
-            tracing::debug!(sensor = %name, address = %self.address, "too many connections");
+            tracing::debug!(sensor = %name, address = %self.address, "sensor refused: too many connections");
             return self.refuse(stream, BusyReason::Connections).await;
         };
         let control = self.control.clone();
-        let (shared, address) = (Arc::clone(&self.shared), self.address);
-        let connection = Connection::new(shared, stream, address, identity, state, control);
-        // On the heap apart, so that a connection in its handshake does not hold room for all of it.
+        let (server, address) = (Arc::clone(&self.server), self.address);
+        let connection = Connection::new(server, stream, address, identity, state, control);
+        // On the heap, so that a connection in its handshake takes no memory for it.
         let end = Box::pin(connection.run()).await;
-        self.connected.leave(&name);
+        self.sensors.leave(&name);
         match end {
-            End::Closed => tracing::debug!(sensor = %name, "the sensor has closed the connection"),
-            End::Busy(reason) => {
+            ConnectionEnd::Closed => tracing::debug!(sensor = %name, "connection closed by the sensor"),
+            ConnectionEnd::Busy(reason) => {
                 if reason == BusyReason::NotAllowed {
                     counters.not_allowed.add(1);
                 }
-                tracing::debug!(sensor = %name, ?reason, "the connection ended with BUSY");
+                tracing::debug!(sensor = %name, ?reason, "connection closed with BUSY");
             }
-            End::Violation(violation) => {
-                counters.breaches.add(1);
-                if let Some(suppressed) = self.quotas.breaches.admit() {
+            ConnectionEnd::ProtocolViolation(violation) => {
+                counters.violations.add(1);
+                if let Some(suppressed) = self.log_limits.violations.admit() {
                     tracing::warn!(
-                        sensor = %name, address = %self.address, suppressed, "the connection is closed: {violation}"
+                        sensor = %name, address = %self.address, suppressed, "connection closed, protocol violation: {violation}"
                     );
                 }
             }
-            End::Silent(_) | End::WriteTimedOut => {
+            ConnectionEnd::Silent(_) | ConnectionEnd::WriteTimedOut => {
                 let what = match end {
-                    End::Silent(timeout) => timeout.to_string(),
+                    ConnectionEnd::Silent(timeout) => timeout.to_string(),
                     _ => "the sensor does not read".to_owned(),
                 };
                 counters.timed_out.add(1);
-                if let Some(suppressed) = self.quotas.silences.admit() {
+                if let Some(suppressed) = self.log_limits.silences.admit() {
                     tracing::info!(
-                        sensor = %name, address = %self.address, suppressed, "the connection is closed: {what}"
+                        sensor = %name, address = %self.address, suppressed, "connection closed: {what}"
                     );
                 }
             }
-            End::Io(error) => tracing::debug!(sensor = %name, "the connection has failed: {error}"),
+            ConnectionEnd::Io(error) => tracing::debug!(sensor = %name, "connection failed: {error}"),
         }
     }
 
-    /// Says BUSY to somebody who is not served.
+    /// Sends BUSY to a client that is not served.
     async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S, reason: BusyReason) {
-        let counters = &self.shared.counters;
+        let counters = &self.server.counters;
         if !counters.refusing.enter(REFUSED_MAX) {
             counters.dropped.add(1);
             return;
         }
         let _counted = Counted(&counters.refusing);
         counters.busy(reason);
-        let retry_after_ms = Settings::retry_after_ms(reason);
+        let retry_after_ms = ServerSettings::retry_after_ms(reason);
         let mut frame = Vec::new();
         if wire::encode_message(&BusyV1 { retry_after_ms, reason }, &mut frame).is_ok() {
             let said = async {
@@ -198,7 +198,7 @@ impl Guest {
                 close(&mut stream).await;
                 io::Result::Ok(())
             };
-            let _ = timeout(self.shared.settings.hello_time, said).await;
+            let _ = timeout(self.server.settings.hello_time, said).await;
         }
     }
 }
@@ -209,7 +209,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     #[test]
-    fn acknowledgements_are_not_held_back() {
+    fn nagles_algorithm_is_disabled() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

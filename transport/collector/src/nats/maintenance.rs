@@ -1,10 +1,10 @@
-//! The keeper: a task beside the publications that checks the streams, removes hits that every sink has taken, and warns
-//! before a stream is full.
+//! Stream maintenance: a task that checks the streams, removes hits that every sink has received, and warns before a
+//! stream is full.
 
-use super::connect::{Patience, chain};
-use super::consumers::{self, Reader};
-use super::layout::Layout;
-use super::streams::{self, Role, Wanted};
+use super::connect::{ConnectRetry, chain};
+use super::consumers::{self, ConsumerState};
+use super::layout::StreamLayout;
+use super::streams::{self, Role, StreamSpec};
 use super::{NatsError, NatsSettings};
 use async_nats::jetstream::context::Context;
 use async_nats::jetstream::stream::{Info, Stream};
@@ -18,21 +18,21 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Advisories of the servers about streams: somebody creates, changes or deletes one.
+/// Subject of the advisories that servers send when a stream is created, changed or deleted.
 const ADVISORIES: &str = "$JS.EVENT.ADVISORY.STREAM.*.*";
-/// Time between two checks that advisories ask for.
+/// Minimum time between two checks.
 const ADVISED_EVERY: Duration = Duration::from_millis(500);
-/// Fill level above which a warning, and an error, is logged.
+/// Fill levels above which a warning and an error are logged.
 const WARN_AT: f64 = 0.7;
 const ALARM_AT: f64 = 0.9;
-/// Fill level above which hits that were taken are removed although a repetition could still come.
+/// Fill level above which hits that all sinks have received are removed even within the duplicate window.
 const PRESSURE_AT: f64 = 0.8;
 /// Time between two warnings about the same stream.
 const WARN_EVERY: Duration = Duration::from_mins(10);
-/// Maximum number of steps of the search for the newest hit outside the duplicate window.
+/// Maximum number of steps of the binary search for the newest hit outside the duplicate window.
 const SEARCH_STEPS_MAX: usize = 64;
 
-/// A stream of hits at the last check.
+/// The state of a stream of hits at the last check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct StreamLevel {
     /// Its name.
@@ -43,13 +43,13 @@ pub struct StreamLevel {
     pub bytes_max: u64,
     /// Messages stored.
     pub messages: u64,
-    /// The sink that has taken least, and what it has not taken.
+    /// The slowest sink and its number of pending hits.
     pub slowest: Option<(String, u64)>,
 }
 
 impl StreamLevel {
-    pub(super) fn of(info: &Info, readers: &[Reader]) -> Self {
-        let slowest = readers.iter().max_by_key(|reader| reader.waiting);
+    pub(super) fn of(info: &Info, consumers_of: &[ConsumerState]) -> Self {
+        let slowest = consumers_of.iter().max_by_key(|reader| reader.waiting);
         Self {
             stream: info.config.name.clone(),
             bytes: info.state.bytes,
@@ -59,7 +59,7 @@ impl StreamLevel {
         }
     }
 
-    /// From 0 to 1; 0 without a limit.
+    /// Returns the fill level from 0 to 1; 0 without a limit.
     pub fn fill(&self) -> f64 {
         if self.bytes_max == 0 { 0.0 } else { self.bytes as f64 / self.bytes_max as f64 }
     }
@@ -80,18 +80,18 @@ impl fmt::Display for StreamLevel {
     }
 }
 
-/// What the keeper knows, shared with the publications and the metrics.
+/// The results of the checks, shared with the publisher and the metrics.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
-    /// Why hits of these streams may not be acknowledged now.
-    breaches: Mutex<BTreeMap<String, String>>,
+pub(super) struct StreamHealth {
+    /// Why hits in these streams may not be acknowledged.
+    violations: Mutex<BTreeMap<String, String>>,
     levels: Mutex<BTreeMap<String, StreamLevel>>,
-    /// Asks for a check at once.
+    /// Requests an immediate check.
     pub(super) wake: Notify,
     freed: AtomicU64,
     /// Streams of hits that were missing and created again.
     recreated: AtomicU64,
-    /// Messages that were removed although a sink had not taken them.
+    /// Messages that were removed before every sink had received them.
     removed_unread: AtomicU64,
 }
 
@@ -99,13 +99,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Findings {
-    /// Why nothing of a stream may be acknowledged; `None`: it may.
-    pub(super) fn breach(&self, stream: &str) -> Option<String> {
-        lock(&self.breaches).get(stream).cloned()
+impl StreamHealth {
+    /// Returns why hits in a stream may not be acknowledged; `None` if they may.
+    pub(super) fn violation(&self, stream: &str) -> Option<String> {
+        lock(&self.violations).get(stream).cloned()
     }
 
-    /// Adds gauges and counts to a scrape.
+    /// Adds gauges and counters to a scrape.
     pub(super) fn render(&self, text: &mut Text) {
         for level in lock(&self.levels).values() {
             let labels = [("stream", level.stream.as_str())];
@@ -119,19 +119,15 @@ impl Findings {
             );
             gauge("etwsieve_collector_stream_messages", "Hits in a stream.", level.messages as f64);
             let waiting = level.slowest.as_ref().map_or(0, |(_, waiting)| *waiting);
-            gauge(
-                "etwsieve_collector_stream_waiting",
-                "Hits that the slowest sink has not taken.",
-                waiting as f64,
-            );
+            gauge("etwsieve_collector_stream_waiting", "Pending hits of the slowest sink.", waiting as f64);
         }
-        let is_unusable = f64::from(u8::from(!lock(&self.breaches).is_empty()));
-        let help = "1: a stream breaks the promise, its hits are not acknowledged; the log has the reason.";
+        let is_unusable = f64::from(u8::from(!lock(&self.violations).is_empty()));
+        let help = "1 while a stream is unusable and its hits are not acknowledged; the log has the reason.";
         text.gauge("etwsieve_collector_stream_unusable", help, &[], is_unusable);
         let counts = [
             (
                 "etwsieve_collector_stream_freed_total",
-                "Hits removed because every sink had taken them.",
+                "Hits removed after every sink had received them.",
                 &self.freed,
             ),
             (
@@ -141,7 +137,7 @@ impl Findings {
             ),
             (
                 "etwsieve_collector_stream_removed_unread_total",
-                "Hits removed by others before every sink had taken them.",
+                "Hits removed before every sink had received them.",
                 &self.removed_unread,
             ),
         ];
@@ -151,57 +147,57 @@ impl Findings {
     }
 }
 
-/// The task.
-pub(super) struct Keeper {
+/// The maintenance task.
+pub(super) struct StreamMaintenance {
     context: Context,
     settings: NatsSettings,
-    wanted: Vec<Wanted>,
-    findings: Arc<Findings>,
+    required: Vec<StreamSpec>,
+    health: Arc<StreamHealth>,
     warned: BTreeMap<String, (Instant, bool)>,
-    /// First sequence number up to which messages removed unread were counted, by stream and consumer.
+    /// The sequence number up to which messages removed unread were counted, by stream and consumer.
     counted: BTreeMap<(String, String), u64>,
     logged: Option<String>,
     is_first: bool,
 }
 
-impl Keeper {
-    /// Checks everything once, as often as it takes to get an answer.
+impl StreamMaintenance {
+    /// Checks all streams once, and retries until that succeeds.
     ///
     /// # Errors
     ///
-    /// [`NatsError::Settings`]: streams that the cluster will never have.
+    /// [`NatsError::Settings`] if the cluster can never have such streams.
     pub(super) async fn start(
         context: Context,
         settings: NatsSettings,
-        layout: Layout,
+        layout: StreamLayout,
     ) -> Result<Self, NatsError> {
-        let wanted = streams::wanted(&settings, layout);
-        let mut keeper = Self {
+        let required = streams::required(&settings, layout);
+        let mut maintenance = Self {
             context,
             settings,
-            wanted,
-            findings: Arc::default(),
+            required,
+            health: Arc::default(),
             warned: BTreeMap::new(),
             counted: BTreeMap::new(),
             logged: None,
             is_first: true,
         };
-        let mut patience = Patience::default();
-        while let Err(error) = keeper.check().await {
-            patience.wait(error).await?;
+        let mut retry = ConnectRetry::default();
+        while let Err(error) = maintenance.check().await {
+            retry.wait(error).await?;
         }
-        keeper.is_first = false;
-        Ok(keeper)
+        maintenance.is_first = false;
+        Ok(maintenance)
     }
 
-    pub(super) fn findings(&self) -> Arc<Findings> {
-        Arc::clone(&self.findings)
+    pub(super) fn health(&self) -> Arc<StreamHealth> {
+        Arc::clone(&self.health)
     }
 
     pub(super) async fn run(mut self) {
-        // Where advisories may not be read, the regular check must do.
+        // If the account may not subscribe to advisories, there are only the regular checks.
         let mut advisories = self.context.client().subscribe(ADVISORIES).await.ok();
-        let names: BTreeSet<String> = self.wanted.iter().map(|it| it.config.name.clone()).collect();
+        let names: BTreeSet<String> = self.required.iter().map(|it| it.config.name.clone()).collect();
         let mut next = Instant::now() + self.settings.check_every;
         loop {
             let advised = async {
@@ -216,9 +212,9 @@ impl Keeper {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 () = advised => {}
-                () = self.findings.wake.notified() => {}
+                () = self.health.wake.notified() => {}
             }
-            // One check answers all advisories until now.
+            // One check covers all advisories received so far.
             if let Some(advisories) = &mut advisories {
                 while advisories.next().now_or_never().flatten().is_some() {}
             }
@@ -239,87 +235,87 @@ impl Keeper {
         }
     }
 
-    /// One check of all streams; the first error, after all were tried.
+    /// Checks all streams; returns the first error after all were tried.
     async fn check(&mut self) -> Result<(), NatsError> {
         let mut failure = None;
         let (mut levels, mut hits) = (BTreeMap::new(), Vec::new());
-        for wanted in self.wanted.clone() {
-            let name = wanted.config.name.clone();
-            match streams::check(&self.context, &wanted, !self.is_first).await {
+        for required in self.required.clone() {
+            let name = required.config.name.clone();
+            match streams::check(&self.context, &required, !self.is_first).await {
                 Ok(checked) => {
-                    if checked.is_new && !self.is_first && wanted.role == Role::Hits {
-                        self.findings.recreated.fetch_add(1, Ordering::Relaxed);
+                    if checked.is_new && !self.is_first && required.role == Role::Hits {
+                        self.health.recreated.fetch_add(1, Ordering::Relaxed);
                         tracing::error!(
                             stream = name,
-                            "somebody has deleted the stream; it has been created again, and hits that sinks had not taken are lost"
+                            "stream was deleted and has been created again; hits that sinks had not received are lost"
                         );
                     }
-                    self.judge(&wanted, checked.breach);
-                    if wanted.role == Role::Hits {
+                    self.judge(&required, checked.violation);
+                    if required.role == Role::Hits {
                         hits.push(name);
                     }
                 }
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
-        // Behind the check of all streams, because this reads the ledger.
+        // After all streams are checked, because this reads the ledger.
         for name in hits {
             match self.tend(&name).await {
                 Ok(level) => _ = levels.insert(name, level),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
-        lock(&self.findings.levels).extend(levels);
+        lock(&self.health.levels).extend(levels);
         failure.map_or(Ok(()), Err)
     }
 
-    /// Notes whether a stream keeps the promise. That of the last statuses makes none.
-    fn judge(&mut self, wanted: &Wanted, breach: Option<String>) {
-        let name = &wanted.config.name;
-        if wanted.role == Role::Status {
-            if let Some(breach) = breach {
-                self.log_once(&breach);
+    /// Records whether hits in a stream may be acknowledged. The stream of statuses does not matter for that.
+    fn judge(&mut self, required: &StreamSpec, violation: Option<String>) {
+        let name = &required.config.name;
+        if required.role == Role::Status {
+            if let Some(violation) = violation {
+                self.log_once(&violation);
             }
             return;
         }
-        // A stream that gives no answer keeps its verdict.
-        let mut breaches = lock(&self.findings.breaches);
-        match breach {
-            Some(breach) if breaches.get(name) != Some(&breach) => {
-                tracing::error!("hits are not acknowledged: {breach}");
-                breaches.insert(name.clone(), breach);
+        // A stream that does not answer keeps its last result.
+        let mut violations = lock(&self.health.violations);
+        match violation {
+            Some(violation) if violations.get(name) != Some(&violation) => {
+                tracing::error!("hits are not acknowledged until this is fixed: {violation}");
+                violations.insert(name.clone(), violation);
             }
             Some(_) => {}
             None => {
-                if breaches.remove(name).is_some() {
-                    tracing::info!(stream = name, "the stream is as it must be; hits are acknowledged again");
+                if violations.remove(name).is_some() {
+                    tracing::info!(stream = name, "stream is usable again, hits are acknowledged");
                 }
             }
         }
     }
 
-    /// Looks at the consumers of a stream of hits, removes what all have taken, and warns.
+    /// Checks the consumers of a stream of hits, removes hits that all sinks have received, and warns.
     async fn tend(&mut self, name: &str) -> Result<StreamLevel, NatsError> {
         let failed =
             |error: &dyn std::error::Error| NatsError::jetstream(format!("the stream {name}"), chain(error));
-        // In this order: what was removed until now is below what the consumers say afterwards.
+        // In this order, so that the consumers' floors are newer than the first sequence number of the stream.
         let stream = self.context.get_stream(name).await.map_err(|error| failed(&error))?;
         let info = stream.cached_info().clone();
-        let readers = consumers::readers(&stream).await?;
-        let level = StreamLevel::of(&info, &readers);
-        self.count_removed_unread(name, &info, &readers);
+        let consumers_of = consumers::consumers_of(&stream).await?;
+        let level = StreamLevel::of(&info, &consumers_of);
+        self.count_removed_unread(name, &info, &consumers_of);
         if self.settings.free_taken {
-            let sinks = self.sinks(&readers).await?;
-            self.free(&stream, &info, &readers, &sinks, level.fill() >= PRESSURE_AT).await?;
+            let sinks = self.sinks(&consumers_of).await?;
+            self.free(&stream, &info, &consumers_of, &sinks, level.fill() >= PRESSURE_AT).await?;
         }
         self.warn(&level);
         Ok(level)
     }
 
-    /// The sinks of the ledger; those that are missing there are added, so that every collector counts them.
-    async fn sinks(&self, readers: &[Reader]) -> Result<BTreeSet<String>, NatsError> {
+    /// Returns the sinks in the ledger and adds missing ones, so that every collector respects them.
+    async fn sinks(&self, consumers_of: &[ConsumerState]) -> Result<BTreeSet<String>, NatsError> {
         let mut sinks = consumers::registered(&self.context).await?;
-        let running = readers.iter().filter(|reader| reader.is_sink).map(|reader| &reader.name);
+        let running = consumers_of.iter().filter(|reader| reader.is_sink).map(|reader| &reader.name);
         for name in self.settings.sinks.iter().chain(running) {
             if sinks.insert(name.clone()) {
                 consumers::register(&self.context, name).await?;
@@ -328,21 +324,21 @@ impl Keeper {
         Ok(sinks)
     }
 
-    /// Removes hits that every sink has taken and that no repetition is expected of.
+    /// Removes hits that every sink has received and that are outside the duplicate window.
     async fn free(
         &self,
         stream: &Stream,
         info: &Info,
-        readers: &[Reader],
+        consumers_of: &[ConsumerState],
         sinks: &BTreeSet<String>,
         is_pressed: bool,
     ) -> Result<(), NatsError> {
-        let known: BTreeSet<&str> = readers.iter().map(|reader| reader.name.as_str()).collect();
-        // A sink without a consumer has taken nothing.
+        let known: BTreeSet<&str> = consumers_of.iter().map(|reader| reader.name.as_str()).collect();
+        // A sink without a consumer has received nothing.
         if sinks.iter().any(|sink| !known.contains(sink.as_str())) {
             return Ok(());
         }
-        let Some(floor) = readers.iter().map(|reader| reader.floor).min() else { return Ok(()) };
+        let Some(floor) = consumers_of.iter().map(|reader| reader.floor).min() else { return Ok(()) };
         let first = info.state.first_sequence;
         let until = if is_pressed { floor } else { self.outside_window(stream, first, floor).await };
         if until < first || info.state.messages == 0 {
@@ -351,21 +347,21 @@ impl Keeper {
         let purged = stream.purge().sequence(until + 1).await;
         let purged = purged
             .map_err(|error| NatsError::jetstream(format!("to free {}", info.config.name), chain(&error)))?;
-        self.findings.freed.fetch_add(purged.purged, Ordering::Relaxed);
+        self.health.freed.fetch_add(purged.purged, Ordering::Relaxed);
         tracing::debug!(
             stream = info.config.name,
             until,
             hits = purged.purged,
-            "removed hits that every sink has taken"
+            "removed hits that every sink has received"
         );
         Ok(())
     }
 
-    /// The highest sequence number from `first` to `last` whose message is older than the duplicate window; below
-    /// `first`: none.
+    /// Returns the highest sequence number from `first` to `last` whose message is older than the duplicate window; a
+    /// number below `first` if there is none.
     async fn outside_window(&self, stream: &Stream, first: u64, last: u64) -> u64 {
         let Some(cutoff) = SystemTime::now().checked_sub(self.settings.duplicate_window()) else { return 0 };
-        // From here on `low` is old enough and `high` is not, or not known to be.
+        // Invariant: `low` is old enough, `high` is not or not known to be.
         let (mut low, mut high) = (first.saturating_sub(1), last + 1);
         let mut middle = last;
         for _ in 0..SEARCH_STEPS_MAX {
@@ -383,19 +379,19 @@ impl Keeper {
         low
     }
 
-    /// Counts hits that were removed by age, by somebody's purge, or with a stream, before a sink had them.
-    fn count_removed_unread(&mut self, name: &str, info: &Info, readers: &[Reader]) {
+    /// Counts hits that were removed, by age, by a purge or with the stream, before a sink had received them.
+    fn count_removed_unread(&mut self, name: &str, info: &Info, consumers_of: &[ConsumerState]) {
         let first = info.state.first_sequence;
-        for reader in readers {
+        for reader in consumers_of {
             let counted = self.counted.entry((name.to_owned(), reader.name.clone())).or_default();
             let from = (reader.floor + 1).max(*counted);
             if first > from {
                 let hits = first - from;
-                self.findings.removed_unread.fetch_add(hits, Ordering::Relaxed);
+                self.health.removed_unread.fetch_add(hits, Ordering::Relaxed);
                 tracing::error!(
                     stream = name,
                     sink = reader.name,
-                    "up to {hits} hits were removed before the sink had taken them: by their age, or by somebody else"
+                    "up to {hits} hits were removed before the sink had received them, because of their age or by an administrator"
                 );
             }
             *counted = first;
@@ -406,7 +402,7 @@ impl Keeper {
         let fill = level.fill();
         if fill < WARN_AT {
             if self.warned.remove(&level.stream).is_some() {
-                tracing::info!(stream = level.stream, "the stream has room again");
+                tracing::info!(stream = level.stream, "stream has room again");
             }
             return;
         }
@@ -419,11 +415,11 @@ impl Keeper {
         self.warned.insert(level.stream.clone(), (Instant::now(), is_alarm));
         let percent = (fill * 100.0) as u64;
         let sink = match &level.slowest {
-            Some((sink, waiting)) => format!("the slowest sink is {sink:?} with {waiting} hits to take"),
-            None => "no sink has ever read it, so nothing can be removed".into(),
+            Some((sink, waiting)) => format!("the slowest sink is {sink:?} with {waiting} pending hits"),
+            None => "no sink has ever read it, so no hits can be removed".into(),
         };
         let text = format!(
-            "the stream {} is {percent} % full; {sink}; once it is full, sensors keep their hits",
+            "stream {} is {percent} % full; {sink}; once it is full, sensors keep their hits",
             level.stream
         );
         if is_alarm { tracing::error!("{text}") } else { tracing::warn!("{text}") }

@@ -133,7 +133,7 @@ mod tests {
              # TYPE etwsieve_events_total counter\n\
              etwsieve_events_total{source=\"live\"} 7\n\
              etwsieve_events_total{source=\"b\",kind=\"4104\"} 18446744073709551615\n\
-             # HELP etwsieve_queue_bytes Payload bytes that wait.\n\
+             # HELP etwsieve_queue_bytes Queued payload bytes.\n\
              # TYPE etwsieve_queue_bytes gauge\n\
              etwsieve_queue_bytes 1.5\n"
         );

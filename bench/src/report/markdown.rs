@@ -140,7 +140,7 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         let wanted = [
             "* processor: a test",
-            "| speed in times of memchr's scan for an absent byte | stream, builtin | ≥ 0.95 | 0.930 | 98 % of the aim |",
+            "| speed, in times of memchr's scan for an absent byte | stream, builtin | ≥ 0.95 | 0.930 | 98 % of the aim |",
             "| sigma | 178 | 700 | 61.0 ms | 1024 KiB |",
             "## payloads: hot, sigma (generated)",
             "| vectorscan-best | verdicts | 10.0 | 5 % | 200 | 2.00 | 1.80 to 2.20 | 0.00 | 400 |",

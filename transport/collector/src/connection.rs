@@ -203,7 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let progress = Arc::clone(&self.progress);
             let deadline = tokio::time::Instant::from_std(self.protocol.deadline());
             tokio::select! {
-                () = progress.changed.notified() => self.settle().await?,
+                () = progress.changed.notified() => self.acknowledge().await?,
                 _ = self.control.changed() => self.check_control()?,
                 read = timeout_at(deadline, receive(&mut self.stream, &mut self.protocol)) => match read {
                     Err(_) => self.protocol.check_timeouts(now())?,
@@ -218,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn handle_requests(&mut self) -> Result<(), ConnectionEnd> {
         loop {
             if self.protocol.is_window_full() {
-                self.settle().await?;
+                self.acknowledge().await?;
             }
             let Some((request, len)) = self.protocol.poll(now())? else { return Ok(()) };
             match request {
@@ -239,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn greet(&mut self, hello: HelloV1) -> Result<(), ConnectionEnd> {
-        self.settle().await?;
+        self.acknowledge().await?;
         let version = self.protocol.check_hello(&hello)?;
         if let Some(reason) = self.server.queue.recent_failure() {
             return Err(ConnectionEnd::Busy(reason));
@@ -318,7 +318,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             let progress = Arc::clone(&self.progress);
             tokio::select! {
-                () = progress.changed.notified() => self.settle().await?,
+                () = progress.changed.notified() => self.acknowledge().await?,
                 _ = self.control.changed() => self.check_control()?,
                 () = sleep_until(until) => return Ok(()),
             }
@@ -341,7 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Ok(Err(_)) => return Err(ConnectionEnd::Busy(BusyReason::Stopping)),
                     Err(_) => return Err(ConnectionEnd::Busy(BusyReason::Overload)),
                 },
-                () = progress.changed.notified() => self.settle().await?,
+                () = progress.changed.notified() => self.acknowledge().await?,
             }
         };
         let cost = work + room.bytes();
@@ -351,7 +351,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Sends acknowledgements for what the store has settled since the last call.
-    async fn settle(&mut self) -> Result<(), ConnectionEnd> {
+    async fn acknowledge(&mut self) -> Result<(), ConnectionEnd> {
         let report = self.progress.report();
         self.protocol.settle(report).map_err(ConnectionEnd::Busy)?;
         self.flush().await
@@ -366,7 +366,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(why) = control.allowed.refusal(&self.identity) {
             if let Some(suppressed) = self.server.refusals.admit() {
                 tracing::warn!(
-                    sensor = %self.identity.name, address = %self.address, suppressed, "rejected a sensor: {why}"
+                    sensor = %self.identity.name, address = %self.address, suppressed, "sensor refused: {why}"
                 );
             }
             return Err(ConnectionEnd::Busy(BusyReason::NotAllowed));
@@ -380,7 +380,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while reason == BusyReason::Stopping && self.protocol.unacknowledged() > 0 {
             let progress = Arc::clone(&self.progress);
             match timeout_at(deadline, progress.changed.notified()).await {
-                Ok(()) => self.settle().await?,
+                Ok(()) => self.acknowledge().await?,
                 Err(_) => break,
             }
         }

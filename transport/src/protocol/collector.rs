@@ -57,13 +57,13 @@ pub enum Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SensorTimeout {
     /// The connection started without a HELLO.
-    #[error("no HELLO")]
+    #[error("no HELLO in time")]
     Hello,
     /// A frame was not completed.
     #[error("incomplete frame")]
     Frame,
     /// No frame arrived.
-    #[error("silence")]
+    #[error("no frames received")]
     Silence,
 }
 

@@ -12,8 +12,10 @@ mod views;
 
 use criterion::Criterion;
 
-/// The areas: the first part of the names of their groups, and their benchmarks.
-const AREAS: [(&str, fn(&mut Criterion)); 6] = [
+/// An area: the first part of the names of its groups, and its benchmarks.
+type Area = (&'static str, fn(&mut Criterion));
+
+const AREAS: [Area; 6] = [
     ("blocks", blocks::benchmark),
     ("callback", callback::benchmark),
     ("gate", gate::benchmark),

@@ -46,30 +46,27 @@ pub(super) fn of(rows: &[Row]) -> Option<String> {
     }
 }
 
+/// The contestant that only shows how fast a text can be read.
+const BOUND: &str = "memchr-absent";
+
 fn payloads(rows: &[Row], first: &Row) -> String {
-    let mut text = format!("{} searches {} GB/s", first.contestant, short(first.gb_per_s));
-    if let Some(bound) = rows.iter().find(|row| row.contestant == "memchr-absent") {
-        text += &format!(", {:.0} % of the speed of memchr on the same bytes", 100.0 * bound.ratio);
-    }
-    let fastest = |question: fn(&str) -> bool| {
-        let is_peer = |row: &&Row| question(&row.question) && !row.contestant.starts_with("etwsieve");
-        rows.iter().filter(is_peer).min_by(|a, b| a.ratio.total_cmp(&b.ratio))
+    let bound = rows.iter().find(|row| row.contestant == BOUND);
+    let bound = bound.map_or(String::new(), |bound| {
+        format!(", {:.0} % of the speed of memchr on the same bytes", 100.0 * bound.ratio)
+    });
+    let fastest = |question: fn(&str) -> bool, what| {
+        let is_peer = |row: &&Row| {
+            let is_own = row.contestant.starts_with("etwsieve") || row.contestant == BOUND;
+            question(&row.question) && !is_own
+        };
+        let peer = rows.iter().filter(is_peer).min_by(|a, b| a.ratio.total_cmp(&b.ratio));
+        peer.map_or(String::new(), |peer| {
+            format!("; {}, which {what}, takes {} times as long", peer.contestant, short(peer.ratio))
+        })
     };
-    if let Some(peer) = fastest(|question| question == "verdicts") {
-        text += &format!(
-            "; {}, which gives verdicts too, takes {} times as long",
-            peer.contestant,
-            short(peer.ratio)
-        );
-    }
-    if let Some(peer) = fastest(|question| question.contains("literals")) {
-        text += &format!(
-            "; {}, which only finds literals, takes {} times as long",
-            peer.contestant,
-            short(peer.ratio)
-        );
-    }
-    text + "."
+    let verdicts = fastest(|question| question == "verdicts", "gives verdicts too");
+    let literals = fastest(|question| question.contains("literals"), "only finds literals");
+    format!("{} searches {} GB/s{bound}{verdicts}{literals}.", first.contestant, short(first.gb_per_s))
 }
 
 /// Returns a sentence about the number of aims that are met; `None` if none was measured.

@@ -217,9 +217,10 @@ fn commands_parse() {
     for page in pages() {
         for command in commands(&read(&page)) {
             let (program, args) = match words(&command)[..] {
-                ["etwsieve", ref args @ ..] => (Program::Etwsieve, args.to_vec()),
+                ["etwsieve", ref args @ ..] | ["cargo", "run", "--release", "--", ref args @ ..] => {
+                    (Program::Etwsieve, args.to_vec())
+                }
                 ["etwsieve-collector", ref args @ ..] => (Program::Collector, args.to_vec()),
-                ["cargo", "run", "--release", "--", ref args @ ..] => (Program::Etwsieve, args.to_vec()),
                 _ => continue,
             };
             count += 1;

@@ -48,10 +48,10 @@ pub(crate) fn host() -> Option<Alone<Host>> {
 /// A machine with a scenario; `None`, with a message, where the stand-in cannot run.
 pub(crate) fn lab(scenario: &str) -> Option<Alone<Lab>> {
     static REGISTERED: Once = Once::new();
-    let Alone { inner: host, _guard } = host()?;
+    let Alone { inner: host, _guard: guard } = host()?;
     REGISTERED.call_once(|| register(true));
     let lab = host.lab(scenario).expect("the folder of a machine can be made");
-    Some(Alone { inner: lab, _guard })
+    Some(Alone { inner: lab, _guard: guard })
 }
 
 /// Registers the provider of Windows PowerShell, as on a real Windows, or removes its registration.

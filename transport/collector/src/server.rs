@@ -345,7 +345,7 @@ impl Reload {
                     self.tls.send_replace(Some(config));
                 }
                 Err(error) => {
-                    tracing::error!("cannot reload the certificates, keeping the old ones: {error}")
+                    tracing::error!("cannot reload the certificates, keeping the old ones: {error}");
                 }
             }
             tracing::info!(certificates = register.entries().len(), "list of sensors reloaded");

@@ -162,7 +162,7 @@ impl Authority {
             // Nobody has the key. If this fails, too, an entry stays that nobody can use.
             register.remove(&HEXLOWER.encode(&serial));
             register.save().unwrap_or_else(|other| {
-                tracing::warn!("cannot remove the unused certificate of {name} from the list: {other}")
+                tracing::warn!("cannot remove the unused certificate of {name} from the list: {other}");
             });
             return Err(error);
         }

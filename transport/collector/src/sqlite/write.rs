@@ -345,7 +345,7 @@ fn write_events(
     for event in events {
         match write_event(connection, event, now, &mut counted) {
             Err(error) if is_of_entry(&error) => {
-                tracing::debug!(?event, "cannot store a connection event: {error}")
+                tracing::debug!(?event, "cannot store a connection event: {error}");
             }
             written => written?,
         }

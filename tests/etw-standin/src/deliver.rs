@@ -10,7 +10,7 @@ use etwsieve_tests::standin::hostile::{Hostile, Items, UserData};
 use etwsieve_tests::standin::{Enabled, Report};
 use std::ffi::c_void;
 use std::ptr::null_mut;
-use uuid::Uuid;
+use uuid::{Uuid, uuid};
 use windows_sys::Win32::System::Diagnostics::Etw::{
     EVENT_HEADER_EXTENDED_DATA_ITEM, EVENT_HEADER_FLAG_32_BIT_HEADER, EVENT_HEADER_FLAG_64_BIT_HEADER,
     EVENT_HEADER_FLAG_CLASSIC_HEADER, EVENT_HEADER_FLAG_EXTENDED_INFO, EVENT_RECORD,

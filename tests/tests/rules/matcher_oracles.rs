@@ -2,7 +2,8 @@
 
 use etwsieve_etl::TraceFile;
 use etwsieve_matcher::{
-    EventKind, Field, Fields, KERNEL_VARIABLE, Kernel, Loaded, Matcher, Payload, Rule, Scratch, load, naive,
+    EventKind, Field, Fields, KERNEL_VARIABLE, Kernel, Loaded, Matcher, Payload, Problem, Rule, Scratch,
+    load, naive,
 };
 use etwsieve_tests::corpus;
 use etwsieve_tests::writer::script_block;
@@ -187,7 +188,10 @@ proptest! {
         texts in proptest::collection::vec((texts(false), texts(false), any::<bool>()), 1..6),
     ) {
         let loaded = load(rules.iter().map(|text| ("random.yml", text.as_str())));
-        prop_assert_eq!(&loaded.errors, &[]);
+        // A random rule may demand two values of one field, and is rejected then.
+        let unexpected =
+            loaded.errors.iter().find(|error| !matches!(error.problem, Problem::Never(_)));
+        prop_assert!(unexpected.is_none(), "{:?}", unexpected);
         let matcher = compile(loaded.rules);
         let mut scratch = Scratch::default();
         for (text, path, has_path) in texts {

@@ -18,7 +18,7 @@ pub struct Loaded {
     pub other_log_sources: usize,
     /// Number of filters applied.
     pub filters: usize,
-    /// Work done, in steps of a [`Budget`].
+    /// Work done, in steps of a [`Budget`](etwsieve_budget::Budget).
     pub steps: u64,
     /// Memory charged, in bytes.
     pub bytes: u64,

@@ -3,7 +3,7 @@
 //! [`SensorConnection`] and [`CollectorConnection`] are the two sides of one connection. Their owners do the I/O: they
 //! pass received bytes, the time and the progress of the store as arguments, send the bytes of `take_output`, and act on
 //! the events returned. Neither side uses a socket, a clock or a thread, so that a test can run both in memory under
-//! simulated time (`tests/protocol.rs`).
+//! simulated time (`tests/protocol/`).
 
 pub mod collector;
 mod frame_buffer;

@@ -16,6 +16,7 @@ use etwsieve_transport::wire::message::{BusyReason, HelloV1, StatusV1};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -140,8 +141,8 @@ async fn receive(
 ) -> io::Result<usize> {
     poll_fn(|context| {
         // On the stack of the poll, so that a waiting connection holds no buffer.
-        let mut chunk = [0; READ_LEN];
-        let mut chunk = ReadBuf::new(&mut chunk);
+        let mut chunk = [MaybeUninit::uninit(); READ_LEN];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
         match Pin::new(&mut *stream).poll_read(context, &mut chunk) {
             Poll::Ready(Ok(())) => {
                 protocol.receive(chunk.filled(), now());

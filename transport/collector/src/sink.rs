@@ -31,7 +31,7 @@ pub use elastic::{Elastic, ElasticSettings};
 pub use file::{FileSettings, JsonFile};
 pub use http::Credentials;
 pub use record::{Record, RecordFormat};
-pub use runner::{SinkCounts, SinkRunner, SinkStats, Stop};
+pub use runner::{SinkCounts, SinkRunner, SinkStats};
 pub use set::{SinkOverview, SinkSet, SinkSetError};
 pub use splunk::{Splunk, SplunkSettings};
 pub use syslog::{Syslog, SyslogSettings};

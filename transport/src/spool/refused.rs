@@ -2,7 +2,12 @@
 //!
 //! A frame can be refused again after a connection was lost before the ACK. Its hits must be counted once.
 
-/// Disjoint ranges of refused numbers, each with the number of its epoch.
+/// Maximum number of ranges that are remembered. A collector refuses single frames, of which at most its window is not
+/// acknowledged, so more come only from one that misbehaves.
+const RANGES_MAX: usize = 4096;
+
+/// Disjoint ranges of refused numbers, each with the number of its epoch. Beyond [`RANGES_MAX`] the oldest is forgotten;
+/// hits in it are counted again if they are refused again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RefusedNumbers(Vec<(u32, u64, u64)>);
 
@@ -18,6 +23,9 @@ impl RefusedNumbers {
             (first, last) = (first.min(*start), last.max(*end));
             false
         });
+        if self.0.len() == RANGES_MAX {
+            self.0.remove(0);
+        }
         self.0.push((id, first, last));
         to - from + 1 - known
     }
@@ -50,5 +58,16 @@ mod tests {
         refused.forget(1, 7);
         refused.forget(2, 7);
         assert!(refused.0.is_empty());
+    }
+
+    #[test]
+    fn the_number_of_ranges_is_bounded() {
+        let mut refused = RefusedNumbers::default();
+        for number in 0..RANGES_MAX as u64 + 2 {
+            assert_eq!(refused.add(1, 2 * number + 1, 2 * number + 1), 1);
+        }
+        assert_eq!(refused.0.len(), RANGES_MAX);
+        assert_eq!(refused.add(1, 1, 1), 1, "the oldest range is forgotten");
+        assert_eq!(refused.add(1, 9, 9), 0, "others are known");
     }
 }

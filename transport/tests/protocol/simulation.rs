@@ -36,7 +36,7 @@ enum Planned {
     KillCollector,
 }
 
-/// How often the interesting things happened.
+/// Number of occurrences of each kind of fault.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Coverage {
     pub events: u64,

@@ -4,10 +4,11 @@ use super::{
     Backoff, BatchLimits, DeadLetter, DeadLetterCounts, DeliveryContext, Feed, FeedError, Lag, Outcome, Sink,
     SinkError, SinkItem,
 };
+use etwsieve_transport::stop::Stop;
 use etwsieve_transport::time::unix_now;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time that the feed waits for hits.
@@ -21,30 +22,6 @@ const DEAD_LETTER_ATTEMPTS_MAX: u32 = 6;
 const LOG_EVERY: Duration = Duration::from_mins(1);
 /// Maximum pause that a receiver may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(10);
-
-/// A flag that requests the stop of threads and ends their pauses. Clones share the flag.
-#[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<(Mutex<bool>, Condvar)>);
-
-impl Stop {
-    /// Requests the stop.
-    pub fn request(&self) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.0.1.notify_all();
-    }
-
-    /// Returns whether the stop is requested.
-    pub fn requested(&self) -> bool {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for `time` or until the stop is requested; returns whether it is.
-    pub fn wait(&self, time: Duration) -> bool {
-        let asked = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.0.1.wait_timeout_while(asked, time, |asked| !*asked);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-}
 
 /// The statistics of a sink, shared with metrics and log.
 #[derive(Debug, Default)]

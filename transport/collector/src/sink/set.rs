@@ -1,8 +1,9 @@
 //! The running sinks of a process: one thread each.
 
 use crate::sink::config::{SinkConfig, SinkConfigError};
-use crate::sink::{Feed, SinkCounts, SinkStats, Stop};
+use crate::sink::{Feed, SinkCounts, SinkStats};
 use etwsieve_transport::metrics::Text;
+use etwsieve_transport::stop::Stop;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;

@@ -2,7 +2,8 @@
 
 use crate::common;
 use etwsieve_collector::sink::config::SinkConfig;
-use etwsieve_collector::sink::{BatchLimits, Feed, FeedError, Lag, SinkCounts, SinkItem, Stop};
+use etwsieve_collector::sink::{BatchLimits, Feed, FeedError, Lag, SinkCounts, SinkItem};
+use etwsieve_transport::stop::Stop;
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
